@@ -1,0 +1,1 @@
+"""Dynamic Confidence for spiking neural networks: train, convert, simulate, stop early, and judge."""

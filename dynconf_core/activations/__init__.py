@@ -1,0 +1,1 @@
+"""The quantised-clip activations an ANN is trained with."""

@@ -1,0 +1,72 @@
+"""LSQ: an unsigned activation quantiser with a learned step, as QFFS networks are trained with.
+
+    y = s * clip(floor(x / s + 1/2), 0, n),   n = 2^bits - 1
+
+Esser et al., "Learned Step Size Quantization", ICLR 2020, arXiv 1902.08153, equations 1 to 3 and section 2.2; used by
+Li, Ma, Furber, "Quantization Framework for Fast Spiking Neural Networks", Front. Neurosci. 2022,
+10.3389/fnins.2022.918793. Ties round half up, not half to even: the spiking neuron that starts at half a threshold
+fires at a tie, and the two must agree.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+
+class _LearnedStepQuantise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, step: Tensor, top: int) -> Tensor:
+        ctx.save_for_backward(x, step)  # type: ignore[attr-defined]
+        ctx.top = top  # type: ignore[attr-defined]
+        return _rounded(x / step).clamp(0, top) * step
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        x, step = ctx.saved_tensors  # type: ignore[attr-defined]
+        top: int = ctx.top  # type: ignore[attr-defined]
+        u = x / step
+        inside = ((u >= 0) & (u <= top)).to(gradient.dtype)
+        gradient_x = gradient * inside
+        # d y / d s: round(u) - u inside the range, n above it, 0 below.
+        slope = inside * (_rounded(u) - u) + (u > top).to(gradient.dtype) * top
+        units = max(x[0].numel(), 1)
+        scale = 1.0 / math.sqrt(units * top)
+        gradient_step = (gradient * slope).sum() * scale
+        return gradient_x, gradient_step.reshape(step.shape).to(step.dtype), None
+
+
+def _rounded(u: Tensor) -> Tensor:
+    return torch.floor(u + 0.5)
+
+
+class LSQ(nn.Module):
+    """The LSQ activation quantiser with ``bits`` bits; ``step`` (s) is learned, ``top`` (n) is its highest level.
+
+    The step starts at ``2 mean|x| / sqrt(n)`` of the first training batch. That this has happened is part of the state
+    (the buffer ``initialised``), so a resumed or loaded network does not start over.
+    """
+
+    initialised: Tensor
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.bits = bits
+        self.top = 2**bits - 1
+        self.step = nn.Parameter(torch.tensor(1.0))
+        self.register_buffer("initialised", torch.tensor(False))
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """Set the step from a batch ``x`` of any shape, once."""
+        self.step.copy_(2 * x.detach().abs().mean() / math.sqrt(self.top))
+        self.initialised.fill_(True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Quantise ``x`` of shape ``(N, ...)``; the result has values in {0, s, ..., n s}."""
+        result: Tensor = _LearnedStepQuantise.apply(x, self.step, self.top)
+        return result
+
+    def extra_repr(self) -> str:
+        return f"bits={self.bits}"

@@ -1,0 +1,59 @@
+"""QCFS: quantisation, clip, floor, shift; the activation whose SNN is an integrate-and-fire neuron.
+
+    h(x) = lambda * clip(floor(x L / lambda + 1/2) / L, 0, 1)
+
+Bu et al., "Optimal ANN-SNN Conversion for High-accuracy and Ultra-low-latency Spiking Neural Networks", ICLR 2022,
+arXiv 2303.04347, equation 15. The gradient of floor is taken as 1 (straight through); lambda is learned, one a layer,
+and becomes the firing threshold.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import FunctionCtx
+
+
+class _QuantiseClipFloorShift(torch.autograd.Function):
+    """One node of the autograd graph instead of seven: it keeps the input alone for the way back."""
+
+    @staticmethod
+    def forward(ctx: FunctionCtx, x: Tensor, threshold: Tensor, levels: int) -> Tensor:
+        ctx.save_for_backward(x, threshold)  # type: ignore[attr-defined]
+        ctx.levels = levels  # type: ignore[attr-defined]
+        return _quantised(x / threshold, levels) * threshold
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        x, threshold = ctx.saved_tensors  # type: ignore[attr-defined]
+        u = x / threshold
+        inside = ((u >= 0) & (u <= 1)).to(gradient.dtype)
+        gradient_x = gradient * inside
+        quantised = _quantised(u, ctx.levels)  # type: ignore[attr-defined]
+        gradient_threshold = (gradient * quantised).sum() - (gradient_x * u).sum()
+        return gradient_x, gradient_threshold.reshape(threshold.shape).to(threshold.dtype), None
+
+
+def _quantised(u: Tensor, levels: int) -> Tensor:
+    return torch.floor(u * levels + 0.5).clamp(0, levels) / levels
+
+
+class QCFS(nn.Module):
+    """The QCFS activation with ``levels`` steps (L) and a learned ``threshold`` (lambda).
+
+    Args:
+        levels: L, the number of quantisation levels above 0.
+        initial_threshold: lambda at the start of training, in units of the activation. The paper starts at 8; short
+            recipes need 4 (a deep net does not come down from 8 in a few epochs).
+    """
+
+    def __init__(self, levels: int, initial_threshold: float = 8.0) -> None:
+        super().__init__()
+        self.levels = levels
+        self.threshold = nn.Parameter(torch.tensor(float(initial_threshold)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Quantise ``x`` of any shape; the result has the same shape and values in {0, lambda / L, ..., lambda}."""
+        result: Tensor = _QuantiseClipFloorShift.apply(x, self.threshold, self.levels)
+        return result
+
+    def extra_repr(self) -> str:
+        return f"levels={self.levels}"

@@ -1,0 +1,1 @@
+"""From a trained ANN to a spiking neural network."""

@@ -1,0 +1,78 @@
+"""CIFAR-10: 50 000 training and 10 000 test images of 32 x 32 pixels in ten classes.
+
+Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. Read from the official binary batches
+(``cifar-10-batches-bin``) or, where those are missing, from the Python batches (``cifar-10-batches-py``). Every file is
+checked against the official digest before it is read; the Python batches, which are pickles, are opened only then.
+"""
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dynconf_core.data.cifar10_files import BINARY_SHA1, verify_cifar10
+from dynconf_core.data.images import Normalisation, Split, TensorImages
+from dynconf_core.data.splits import held_out
+from dynconf_core.errors import InputError
+
+NORMALISATION = Normalisation((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+BINARY = "cifar-10-batches-bin"
+PYTHON = "cifar-10-batches-py"
+BATCHES = (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch")
+PYTHON_MD5 = {
+    "data_batch_1": "c99cafc152244af753f735de768cd75f",
+    "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+    "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+    "data_batch_4": "634d18415352ddfa80567beed471001a",
+    "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+    "test_batch": "40351d587109b95175f43aff81a1287e",
+}
+
+
+def check(root: Path) -> None:
+    """Raise ``InputError`` unless the data set lies whole and exact under ``root``."""
+    if (root / PYTHON).is_dir() and not (root / BINARY).is_dir():
+        for name, expected in PYTHON_MD5.items():
+            path = root / PYTHON / name
+            if not path.is_file() or hashlib.md5(path.read_bytes()).hexdigest() != expected:
+                raise InputError(f"{path} is missing or is not the official file: run `dynconf data fetch cifar10`.")
+        return
+    verify_cifar10(root)
+
+
+def digest(root: Path) -> str:
+    """Names the content; both layouts hold the same images, and ``check`` has seen that they are exact."""
+    return hashlib.sha256("".join(sorted(BINARY_SHA1.values())).encode()).hexdigest()
+
+
+def load(root: Path, split: Split, *, resolution: int, calibration: int) -> TensorImages:
+    """A split: 50 000 - ``calibration`` training images, ``calibration`` held-out ones, or the 10 000 test images.
+
+    Raises:
+        InputError: for another ``resolution`` than 32, or where the data set is missing or not exact.
+    """
+    if resolution != 32:
+        raise InputError(f"resolution={resolution}: CIFAR-10 is read at its own 32 pixels.")
+    check(root)
+    names = BATCHES[5:] if split == "test" else BATCHES[:5]
+    read = _read_binary if (root / BINARY).is_dir() else _read_python
+    parts = [read(root, name) for name in names]
+    pixels = torch.from_numpy(np.concatenate([part[0] for part in parts])).reshape(-1, 3, 32, 32)
+    labels = torch.from_numpy(np.concatenate([part[1] for part in parts]).astype(np.int64))
+    images = TensorImages(pixels, labels, 10, NORMALISATION)
+    if split == "test":
+        return images
+    kept, held = held_out(len(images), calibration)
+    return images.subset(kept if split == "train" else held)
+
+
+def _read_binary(root: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    rows = np.fromfile(root / BINARY / f"{name}.bin", dtype=np.uint8).reshape(-1, 1 + 3072)
+    return rows[:, 1:].copy(), rows[:, 0]
+
+
+def _read_python(root: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
+    content = pickle.loads((root / PYTHON / name).read_bytes(), encoding="bytes")
+    return content[b"data"], np.asarray(content[b"labels"])

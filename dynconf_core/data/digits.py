@@ -1,0 +1,48 @@
+"""Handwritten digits, as scikit-learn ships them: 1797 images of 8 x 8 pixels, upscaled. They need no download.
+
+Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
+"""
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch.nn.functional import interpolate
+
+from dynconf_core.data.images import Normalisation, Split, TensorImages
+from dynconf_core.data.splits import SPLIT_SEED, held_out
+
+IMAGES = 1797
+TEST = 497
+NORMALISATION = Normalisation((0.305, 0.305, 0.305), (0.34, 0.34, 0.34))
+
+
+def check(root: Path) -> None:
+    """Nothing can be missing: the images come with scikit-learn."""
+
+
+def digest(root: Path) -> str:
+    """Names the content: the sha256 of the raw pixels and labels."""
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    return hashlib.sha256(raw.images.tobytes() + raw.target.tobytes()).hexdigest()
+
+
+def load(root: Path, split: Split, *, resolution: int, calibration: int) -> TensorImages:
+    """A split, bilinearly upscaled to ``resolution`` pixels, grey in all three channels.
+
+    The 497 test images are drawn first, by the split's fixed seed; ``calibration`` of the other 1300 are held out.
+    """
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    grey = torch.from_numpy(raw.images).float().unsqueeze(1) * (255 / 16)
+    large = interpolate(grey, size=(resolution, resolution), mode="bilinear", align_corners=False)
+    pixels = large.round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1).contiguous()
+    everything = TensorImages(pixels, torch.from_numpy(raw.target).long(), 10, NORMALISATION)
+    training, test = held_out(IMAGES, TEST, SPLIT_SEED)
+    if split == "test":
+        return everything.subset(test)
+    kept, held = held_out(len(training), calibration)
+    return everything.subset(training[kept if split == "train" else held])

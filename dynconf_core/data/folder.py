@@ -1,0 +1,152 @@
+"""Images in ImageNet's layout: a folder a class (``<split>/<wnid>/<image>``), decoded when they are asked for."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dynconf_core.data.images import Images, Normalisation
+from dynconf_core.errors import InputError
+
+NORMALISATION = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+SUFFIXES = {".jpeg", ".jpg", ".png"}
+DECODERS = 8
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The image files of a split and their classes, in the order of their names."""
+
+    files: tuple[Path, ...]
+    labels: Tensor
+    classes: int
+
+    def subset(self, indices: Tensor) -> "Listing":
+        """The files at ``indices``, in that order."""
+        return Listing(tuple(self.files[i] for i in indices.tolist()), self.labels[indices], self.classes)
+
+
+def list_images(folder: Path) -> Listing:
+    """Every image below ``folder``.
+
+    Raises:
+        InputError: where the folder is missing, or holds no class folder, or a class folder is empty.
+    """
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    if len(names) < 2:
+        raise InputError(f"{folder} holds no images in class folders (<class>/<image>): put the data set there or name another --data.")
+    files: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(names):
+        found = sorted(entry for entry in (folder / name).iterdir() if entry.suffix.lower() in SUFFIXES)
+        if not found:
+            raise InputError(f"{folder / name} holds no image ({', '.join(sorted(SUFFIXES))}): restore the data set.")
+        files += found
+        labels += [label] * len(found)
+    return Listing(tuple(files), torch.tensor(labels), len(names))
+
+
+def check_headers(listing: Listing, every: int = 1) -> None:
+    """Raise ``InputError`` for the first file that is empty or does not begin as a JPEG or PNG, or is cut short."""
+    for path in listing.files[::every]:
+        with path.open("rb") as file:
+            head = file.read(8)
+            file.seek(max(path.stat().st_size - 2, 0))
+            tail = file.read(2)
+        whole = (head[:2] == b"\xff\xd8" and tail == b"\xff\xd9") or (head == b"\x89PNG\r\n\x1a\n" and tail == b"\x60\x82")
+        if not whole:
+            raise InputError(f"{path} is truncated or is no JPEG or PNG image: restore the file.")
+
+
+def listing_digest(folders: Sequence[Path]) -> str:
+    """Names the content by the files' names and sizes; reading all of ImageNet would take the better part of an hour."""
+    total = hashlib.sha256()
+    for folder in folders:
+        for path in list_images(folder).files:
+            total.update(f"{folder.name}/{path.parent.name}/{path.name}:{path.stat().st_size}\n".encode())
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class FolderImages:
+    """Images that are decoded by a pool of threads, batch by batch; see ``Images``.
+
+    For evaluation the shorter side is resized to 8/7 of ``resolution`` and the centre cut out; for training a random
+    part (8 to 100 % of the area, aspect 3/4 to 4/3) is resized to ``resolution``.
+    """
+
+    listing: Listing
+    resolution: int
+    normalisation: Normalisation = NORMALISATION
+
+    @property
+    def labels(self) -> Tensor:
+        """See ``Images.labels``."""
+        return self.listing.labels
+
+    @property
+    def classes(self) -> int:
+        """See ``Images.classes``."""
+        return self.listing.classes
+
+    def __len__(self) -> int:
+        return len(self.listing.files)
+
+    def to(self, device: torch.device) -> Images:
+        """See ``Images.to``: nothing lies in memory."""
+        return self
+
+    def batch(self, indices: Tensor, crops: torch.Generator | None = None) -> Tensor:
+        """See ``Images.batch``.
+
+        Raises:
+            InputError: for a file that cannot be decoded.
+        """
+        draws = torch.rand(len(indices), 10, 4, generator=crops) if crops is not None else None
+        pixels = np.empty((len(indices), self.resolution, self.resolution, 3), np.uint8)
+
+        def decode(slot: int) -> None:
+            path = self.listing.files[int(indices[slot])]
+            pixels[slot] = _decoded(path, self.resolution, None if draws is None else draws[slot].tolist())
+
+        with ThreadPoolExecutor(DECODERS) as pool:
+            list(pool.map(decode, range(len(indices))))
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+
+
+def _decoded(path: Path, resolution: int, draws: list[list[float]] | None) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as opened:
+            if draws is not None or min(opened.size) > 2 * resolution:
+                opened.draft("RGB", (2 * resolution, 2 * resolution))
+            image = opened.convert("RGB")
+    except OSError as error:
+        raise InputError(f"{path} cannot be decoded ({error}): restore the file.") from error
+    width, height = image.size
+    if draws is None:
+        side = min(width, height) * 7 / 8
+        box = ((width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2)
+    else:
+        box = _random_box(width, height, draws)
+    resized = image.resize((resolution, resolution), Image.Resampling.BILINEAR, box=box)
+    return np.asarray(resized)
+
+
+def _random_box(width: int, height: int, draws: list[list[float]]) -> tuple[float, float, float, float]:
+    """The crop of Szegedy et al. (CVPR 2015), ten tries, then the whole image; ``draws`` are uniform in [0, 1)."""
+    for area, aspect, left, top in draws:
+        target = width * height * (0.08 + 0.92 * area)
+        ratio = math.exp(math.log(3 / 4) + aspect * math.log(16 / 9))
+        w, h = math.sqrt(target * ratio), math.sqrt(target / ratio)
+        if w <= width and h <= height:
+            x, y = left * (width - w), top * (height - h)
+            return (x, y, x + w, y + h)
+    return (0, 0, width, height)

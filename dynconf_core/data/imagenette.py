@@ -1,0 +1,61 @@
+"""Imagenette: ten classes of ImageNet, 9469 training and 3925 validation images, squashed to a small square.
+
+Howard, github.com/fastai/imagenette, version 2. A stand-in for ImageNet on small machines, never called anything else.
+Lies in ``imagenette2-64`` (already squashed) or ``imagenette2-160`` or ``imagenette2``, each ``{train,val}/<wnid>``.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from dynconf_core.data.folder import DECODERS, NORMALISATION, check_headers, list_images, listing_digest
+from dynconf_core.data.images import Split, TensorImages
+from dynconf_core.data.splits import held_out
+from dynconf_core.errors import InputError
+
+LAYOUTS = ("imagenette2-64", "imagenette2-160", "imagenette2")
+
+
+def check(root: Path) -> None:
+    """Raise ``InputError`` unless both splits lie under ``root`` and every file is whole, by its first and last bytes."""
+    for split in ("train", "val"):
+        check_headers(list_images(_folder(root) / split))
+
+
+def digest(root: Path) -> str:
+    """Names the content, by names and sizes."""
+    return listing_digest([_folder(root) / "train", _folder(root) / "val"])
+
+
+def load(root: Path, split: Split, *, resolution: int, calibration: int) -> TensorImages:
+    """A split, decoded and squashed to ``resolution`` pixels: training but ``calibration``, those held out, or test."""
+    listing = list_images(_folder(root) / ("val" if split == "test" else "train"))
+    if split != "test":
+        kept, held = held_out(len(listing.files), calibration)
+        listing = listing.subset(kept if split == "train" else held)
+
+    def decode(path: Path) -> np.ndarray:
+        from PIL import Image
+
+        try:
+            with Image.open(path) as image:
+                return np.asarray(image.convert("RGB").resize((resolution, resolution), Image.Resampling.BILINEAR))
+        except OSError as error:
+            raise InputError(f"{path} cannot be decoded ({error}): restore the file.") from error
+
+    with ThreadPoolExecutor(DECODERS) as pool:
+        pixels = np.stack(list(pool.map(decode, listing.files)))
+    return TensorImages(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), listing.labels, listing.classes, NORMALISATION
+    )
+
+
+def _folder(root: Path) -> Path:
+    for layout in LAYOUTS:
+        if (root / layout).is_dir():
+            return root / layout
+    raise InputError(
+        f"{root} holds none of {', '.join(LAYOUTS)}: run `dynconf data fetch imagenette`, or name another --data."
+    )

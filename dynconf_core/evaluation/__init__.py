@@ -1,0 +1,1 @@
+"""What a reader judges by: the metrics of a setting and its figures."""

@@ -1,0 +1,102 @@
+"""ResNet-18, -34 and -50 with the CIFAR or the ImageNet stem.
+
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv 1512.03385. The stem's max pool is a 3 x 3
+average pool that counts its padding, in the ANN and so in the SNN. The stride of a bottleneck sits on its 3 x 3
+convolution, as in torchvision.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from dynconf_core.activations.factory import Activation
+from dynconf_core.networks.scaling import scaled
+
+PLANES = (64, 128, 256, 512)
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Blocks in each of the four stages; with or without bottlenecks."""
+
+    blocks: tuple[int, int, int, int]
+    bottleneck: bool
+
+
+DEPTHS = {
+    "resnet18": Depth((2, 2, 2, 2), bottleneck=False),
+    "resnet34": Depth((3, 4, 6, 3), bottleneck=False),
+    "resnet50": Depth((3, 4, 6, 3), bottleneck=True),
+}
+
+
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> list[nn.Module]:
+    return [
+        nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
+
+
+class Block(nn.Module):
+    """``activation(body(x) + shortcut(x))``; there is no neuron between the body's last convolution and the sum."""
+
+    def __init__(self, inputs: int, planes: int, stride: int, bottleneck: bool, activation: Activation) -> None:
+        super().__init__()
+        self.outputs = planes * 4 if bottleneck else planes
+        if bottleneck:
+            self.body = nn.Sequential(
+                *_convolution(inputs, planes, 1),
+                activation(),
+                *_convolution(planes, planes, 3, stride),
+                activation(),
+                *_convolution(planes, self.outputs, 1),
+            )
+        else:
+            self.body = nn.Sequential(
+                *_convolution(inputs, planes, 3, stride),
+                activation(),
+                *_convolution(planes, self.outputs, 3),
+            )
+        same = stride == 1 and inputs == self.outputs
+        self.shortcut = nn.Identity() if same else nn.Sequential(*_convolution(inputs, self.outputs, 1, stride))
+        self.activation = activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(N, inputs, H, W)`` to ``(N, outputs, H / stride, W / stride)``."""
+        result: Tensor = self.activation(self.body(x) + self.shortcut(x))
+        return result
+
+
+class ResNet(nn.Module):
+    """A residual network of a given depth.
+
+    Args:
+        depth: a key of ``DEPTHS``.
+        stem: "cifar" (a 3 x 3 convolution) or "imagenet" (7 x 7 with stride 2, then the pool).
+        classes: number of classes C.
+        activation: makes one layer's activation.
+        width: factor on every layer's channels.
+    """
+
+    def __init__(self, depth: str, stem: str, classes: int, activation: Activation, width: float) -> None:
+        super().__init__()
+        plan = DEPTHS[depth]
+        channels = scaled(PLANES[0], width)
+        if stem == "cifar":
+            self.stem = nn.Sequential(*_convolution(3, channels, 3), activation())
+        else:
+            pool = nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=True)
+            self.stem = nn.Sequential(*_convolution(3, channels, 7, 2), activation(), pool)
+        blocks: list[Block] = []
+        for stage, (full, count) in enumerate(zip(PLANES, plan.blocks, strict=True)):
+            for index in range(count):
+                stride = 2 if stage > 0 and index == 0 else 1
+                blocks.append(Block(channels, scaled(full, width), stride, plan.bottleneck, activation))
+                channels = blocks[-1].outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(N, C)`` of images ``(N, 3, H, W)``."""
+        logits: Tensor = self.head(self.blocks(self.stem(images)))
+        return logits

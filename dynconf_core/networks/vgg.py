@@ -1,0 +1,52 @@
+"""VGG-16 with batch normalisation, average pools and a three-layer head.
+
+Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015,
+arXiv 1409.1556, configuration D. Pools average instead of taking the maximum, as conversion needs (a maximum over spikes
+is not the spikes of the maximum).
+"""
+
+from torch import Tensor, nn
+
+from dynconf_core.activations.factory import Activation
+from dynconf_core.networks.scaling import scaled
+
+STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+HEAD = 4096
+
+
+class VGG(nn.Module):
+    """Thirteen convolutions in five stages, each ended by a 2 x 2 average pool, and three linear layers.
+
+    Args:
+        classes: number of classes C.
+        activation: makes one layer's activation.
+        width: factor on every layer's channels.
+        resolution: side of the square input in pixels; five pools leave ``resolution // 32``, which sizes the head.
+    """
+
+    def __init__(self, classes: int, activation: Activation, width: float, resolution: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        channels = 3
+        for stage in STAGES:
+            for full in stage:
+                out = scaled(full, width)
+                layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), activation()]
+                channels = out
+            layers.append(nn.AvgPool2d(2))
+        self.features = nn.Sequential(*layers)
+        side = resolution // 2 ** len(STAGES)
+        hidden = scaled(HEAD, width)
+        self.head = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(channels * side * side, hidden),
+            activation(),
+            nn.Linear(hidden, hidden),
+            activation(),
+            nn.Linear(hidden, classes),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(N, C)`` of images ``(N, 3, resolution, resolution)``."""
+        logits: Tensor = self.head(self.features(images))
+        return logits

@@ -1,0 +1,1 @@
+"""Spiking neurons as functions: ``step(current, state, params) -> (spikes, state)``."""

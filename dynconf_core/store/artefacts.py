@@ -1,0 +1,206 @@
+"""The artefact store: what a stage wrote, under the stage's key.
+
+An artefact is all or nothing. Its files are written into a temporary folder beside the store's own, hashed
+and forced to the disk; the manifest is written last and the whole folder is renamed into place. A reader
+therefore sees a whole artefact or none, whatever was killed when. And a hit is verified: every file's size
+and sha256, and the manifest's own checksum. A flipped bit, a truncated, swapped, missing or stray file is a
+miss with a warning, never an answer.
+
+    <root>/<stage>/<first two digits of the key>/<key>/manifest.json and the stage's files
+    <root>/.tmp/...   artefacts being written
+
+POSIX file systems only: the rename must be atomic and the lock of a running writer must end with its process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from dynconf_core.errors import InputError
+from dynconf_core.store.keys import StageKey, canonical
+from dynconf_core.store.manifest import MANIFEST, Damaged, read, sync_folder, verify, write
+
+_log = logging.getLogger(__name__)
+_OLD = 3600.0  # seconds after which a temporary folder that no living process holds is swept
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """A verified artefact.
+
+    `key` is what it was asked for by; `digest`, the sha256 over its files' names and hashes, is what it
+    holds, and goes into the keys of the stages that read it. `folder` is where its files lie, to be read
+    and never written.
+    """
+
+    key: str
+    digest: str
+    folder: Path
+    manifest: dict[str, Any] = field(repr=False)
+
+    @property
+    def stage(self) -> str:
+        """The name of the stage that wrote it."""
+        return str(self.manifest["parts"]["stage"])
+
+    def file(self, name: str) -> Path:
+        """The path of one of its files; raises KeyError naming those it has."""
+        if name not in self.manifest["files"]:
+            raise KeyError(
+                f"artefact {self.key[:12]} has no file {name!r}, only {sorted(self.manifest['files'])}"
+            )
+        return self.folder / name
+
+
+class Store:
+    """The artefacts under one folder, which is made when the first one is written."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def get(self, key: StageKey | str) -> Artefact | None:
+        """The artefact of this key if it is there and unharmed, else None; damage is logged as a warning."""
+        folder = self._find(key)
+        if folder is None or not os.path.lexists(folder):
+            return None
+        try:
+            return _artefact(folder, verify(folder, folder.name))
+        except Damaged as damage:
+            _log.warning("%s. The artefact counts as missing and is made again.", damage)
+            return None
+
+    def create(self, key: StageKey, provenance: Mapping[str, Any]) -> Writing:
+        """Write an artefact: `with (new := store.create(key, provenance)) as folder:`, then `new.created`.
+
+        `provenance` says how it came to be (JSON values; what is added to it inside the block is kept too);
+        it is not part of the key. Raises InputError if the store cannot be written.
+        """
+        return Writing(self, key, provenance)
+
+    def manifests(self, stage: str) -> list[dict[str, Any]]:
+        """The readable manifests of a stage's artefacts, newest first; their files are not checked."""
+        found = []
+        for path in (self.root / stage).glob(f"*/*/{MANIFEST}"):
+            with contextlib.suppress(Damaged):
+                found.append(read(path.parent, path.parent.name))
+        return sorted(found, key=lambda manifest: str(manifest["created"]), reverse=True)
+
+    def _find(self, key: StageKey | str) -> Path | None:
+        if isinstance(key, StageKey):
+            return self.root / key.stage / key.key[:2] / key.key
+        if not (len(key) == 64 and set(key) <= set("0123456789abcdef")):
+            raise ValueError(f"{key!r} is no artefact's key: 64 hexadecimal digits")
+        return next(iter(sorted(self.root.glob(f"[!.]*/{key[:2]}/{key}"))), None)
+
+
+class Writing:
+    """One artefact being written: a context manager that gives the folder to write into.
+
+    Leaving the block commits; leaving it by an exception removes all that was written. A second writer of
+    the same key is harmless: whoever commits first stays, and `created` is that artefact for both.
+    """
+
+    def __init__(self, store: Store, key: StageKey, provenance: Mapping[str, Any]) -> None:
+        canonical(provenance)  # unfit values come to light now, not after hours of work
+        self._store, self._key, self._provenance = store, key, provenance
+        self._work: Path | None = None
+        self._lock = -1
+        self._created: Artefact | None = None
+
+    @property
+    def created(self) -> Artefact:
+        """The artefact, once the block was left without an exception."""
+        if self._created is None:
+            raise RuntimeError("the artefact is not written yet: leave the with block first")
+        return self._created
+
+    def __enter__(self) -> Path:
+        temporaries = self._store.root / ".tmp"
+        try:
+            temporaries.mkdir(parents=True, exist_ok=True)
+            _sweep(temporaries)
+            self._work = Path(tempfile.mkdtemp(prefix=f"{self._key.stage}-", dir=temporaries))
+            self._lock = os.open(self._work / "lock", os.O_CREAT | os.O_RDWR)
+            (self._work / "files").mkdir()
+        except OSError as fault:
+            self._clean()
+            raise InputError(
+                f"the artefact store {self._store.root} cannot be written ({fault.strerror}). "
+                "Set DYNCONF_HOME (or --home) to a folder you can write to."
+            ) from fault
+        with contextlib.suppress(OSError):  # a file system without locks: nothing is swept there
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return self._work / "files"
+
+    def __exit__(
+        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._commit()
+        finally:
+            self._clean()
+
+    def _commit(self) -> None:
+        assert self._work is not None, "entered"
+        files = self._work / "files"
+        write(files, self._key, self._provenance)
+        self._created = self._move_into_place(files)
+
+    def _move_into_place(self, files: Path) -> Artefact:
+        target = self._store.root / self._key.stage / self._key.key[:2] / self._key.key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                files.rename(target)
+            except OSError:
+                if not os.path.lexists(target):
+                    raise
+            else:
+                for folder in (target.parent, target.parent.parent, self._store.root):
+                    sync_folder(folder)
+                return _artefact(target, read(target, target.name))
+            # Something lies there: another writer's artefact, which stays, or a damaged one, which goes.
+            try:
+                return _artefact(target, verify(target, target.name))
+            except Damaged as damage:
+                _log.warning("%s. It is replaced.", damage)
+            assert self._work is not None
+            with contextlib.suppress(FileNotFoundError):  # another writer has moved it away just now
+                target.rename(Path(tempfile.mkdtemp(dir=self._work)) / "damaged")
+
+    def _clean(self) -> None:
+        if self._work is not None:
+            shutil.rmtree(self._work, ignore_errors=True)
+        if self._lock >= 0:
+            os.close(self._lock)
+        self._work, self._lock = None, -1
+
+
+def _artefact(folder: Path, manifest: dict[str, Any]) -> Artefact:
+    return Artefact(str(manifest["key"]), str(manifest["digest"]), folder, manifest)
+
+
+def _sweep(temporaries: Path) -> None:
+    """Remove old temporary folders whose writer is gone: its lock ended with its process."""
+    for work in temporaries.iterdir():
+        with contextlib.suppress(OSError):  # it vanished meanwhile, or is not ours to remove
+            if time.time() - work.stat().st_mtime < _OLD:
+                continue
+            lock = os.open(work / "lock", os.O_CREAT | os.O_RDWR)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(work, ignore_errors=True)
+            finally:
+                os.close(lock)

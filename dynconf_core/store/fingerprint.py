@@ -1,0 +1,183 @@
+"""Which code can change a stage's result, and a fingerprint of it.
+
+From a stage's entry files the imports are followed through the project's own packages, by reading the
+source (nothing is run): at any depth of a file, so imports inside functions count, relative ones too. The
+fingerprint is taken of the parsed source, so comments, blank lines, formatting and docstrings do not count
+and everything else does.
+
+Beyond sight: imports by a name computed while running, and files that are not Python.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePosixPath
+
+from dynconf_core.errors import InputError
+
+PACKAGES = ("dynconf_core",)
+
+
+def fingerprint(entry_files: Sequence[Path], root: Path, packages: Sequence[str] = PACKAGES) -> str:
+    """The sha256 (hexadecimal) of all source that the entry files reach, by name relative to `root`.
+
+    The same in every process and on every machine; see `reached` for the arguments and errors.
+    """
+    root = Path(root).resolve()
+    whole = hashlib.sha256()
+    for path in reached(entry_files, root, packages):
+        digest, _ = _parsed(path)
+        whole.update(f"{_name(path, root)}\0{digest}\n".encode())
+    return whole.hexdigest()
+
+
+def reached(entry_files: Sequence[Path], root: Path, packages: Sequence[str] = PACKAGES) -> list[Path]:
+    """The entry files and every file of `packages` (folders in `root`) that they import, directly or not;
+    sorted.
+
+    Importing `a.b.c` also runs `a/__init__.py` and `a/b/__init__.py`: these count. Entry files may lie
+    outside the packages; their imports are followed into the packages only.
+
+    Raises InputError naming a file that is missing or does not parse.
+    """
+    root = Path(root).resolve()
+    found: set[Path] = set()
+    waiting = [Path(entry).resolve() for entry in entry_files]
+    for entry in list(waiting):
+        if entry.is_relative_to(root):
+            waiting += _files_of(".".join(entry.relative_to(root).parts[:-1]), root, packages)
+    while waiting:
+        path = waiting.pop()
+        if path in found:
+            continue
+        found.add(path)
+        _, imports = _parsed(path)
+        for level, module, names in imports:
+            for target in _targets(path, root, level, module, names):
+                waiting += _files_of(target, root, packages)
+    return sorted(found, key=lambda path: _name(path, root))
+
+
+# --- From imports to files --------------------------------------------------------------------------------
+
+_Import = tuple[int, str, tuple[str, ...]]  # level (leading dots), module, names imported from it
+
+
+def _targets(path: Path, root: Path, level: int, module: str, names: tuple[str, ...]) -> Iterator[str]:
+    """The dotted names that one import statement may load; a name may be a module or something inside one."""
+    if level:
+        if not path.is_relative_to(root):
+            return
+        package = path.relative_to(root).parts[:-1]
+        if level - 1 > len(package):
+            return
+        base = ".".join(package[: len(package) - (level - 1)])
+        module = f"{base}.{module}" if module and base else base or module
+    if module:
+        yield module
+    for name in names:
+        if name == "*":
+            # What * stands for may include submodules (`__all__`): all of them count.
+            folder = root.joinpath(*module.split("."))
+            yield from (f"{module}.{file.stem}" for file in sorted(folder.glob("*.py")))
+            yield from (f"{module}.{file.parent.name}" for file in sorted(folder.glob("*/__init__.py")))
+        else:
+            yield f"{module}.{name}" if module else name
+
+
+def _files_of(module: str, root: Path, packages: Sequence[str]) -> list[Path]:
+    """The files that importing the dotted name runs: each parent's `__init__.py` and the module's own."""
+    parts = module.split(".")
+    if not any(parts[: len(package.split("."))] == package.split(".") for package in packages):
+        return []
+    files = []
+    for depth in range(1, len(parts) + 1):
+        stem = root.joinpath(*parts[:depth])
+        # As Python does: a package goes before a module of the same name.
+        for candidate in (stem / "__init__.py", stem.with_name(stem.name + ".py")):
+            if candidate.is_file():
+                files.append(candidate.resolve())
+                break
+    return files
+
+
+def _name(path: Path, root: Path) -> str:
+    return str(PurePosixPath(path.relative_to(root))) if path.is_relative_to(root) else path.name
+
+
+# --- From source to digest and imports --------------------------------------------------------------------
+
+
+def _parsed(path: Path) -> tuple[str, tuple[_Import, ...]]:
+    """The digest of the file's normalised source, and its imports."""
+    try:
+        source = path.read_bytes()
+    except OSError as fault:
+        raise InputError(
+            f"the source file {path} cannot be read ({fault.strerror}); is the installation whole?"
+        ) from fault
+    try:
+        return _parse(source)
+    except (SyntaxError, ValueError) as fault:
+        raise InputError(
+            f"the source file {path} does not parse ({fault}); a stage's key needs its code in order"
+        ) from fault
+
+
+@functools.lru_cache(maxsize=512)
+def _parse(source: bytes) -> tuple[str, tuple[_Import, ...]]:
+    tree = ast.parse(source)
+    text = "".join(_dump(tree))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(), tuple(_imports(tree))
+
+
+def _imports(tree: ast.Module) -> Iterator[_Import]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((0, alias.name, ()) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.level, node.module or "", tuple(alias.name for alias in node.names)
+        elif isinstance(node, ast.Call) and node.args:
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            name = getattr(node.args[0], "value", None)
+            if called in ("import_module", "__import__") and isinstance(name, str):
+                yield 0, name, ()
+
+
+def _dump(value: object) -> Iterator[str]:
+    """The parsed source as text, without positions, bare strings and empty fields.
+
+    `ast.dump` and `ast.unparse` would do, but their output changes between versions of Python.
+    """
+    if isinstance(value, ast.AST):
+        yield type(value).__name__ + "("
+        for field in sorted(value._fields):
+            child = getattr(value, field, None)
+            if field in ("ctx", "kind", "type_comment") or child == []:
+                continue
+            if child is None and not isinstance(value, ast.Constant):
+                continue
+            yield field + "="
+            yield from _dump(child)
+        yield ")"
+    elif isinstance(value, list):
+        yield "["
+        for item in value:
+            if not _is_bare_string(item):
+                yield from _dump(item)
+                yield ","
+        yield "]"
+    else:
+        yield repr(value)
+
+
+def _is_bare_string(node: object) -> bool:
+    """A docstring, or a string standing alone as a statement."""
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )

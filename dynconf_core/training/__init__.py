@@ -1,0 +1,1 @@
+"""Training an ANN so that it converts."""

@@ -1,0 +1,90 @@
+"""One network trained from its description to its checkpoint file."""
+
+import hashlib
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from dynconf_core.activations.factory import activation
+from dynconf_core.data.load import data_set
+from dynconf_core.data.splits import SPLIT_SEED, held_out
+from dynconf_core.networks.build import build
+from dynconf_core.progress import Progress, silent
+from dynconf_core.training.checkpoint import save_checkpoint
+from dynconf_core.training.loop import train
+from dynconf_core.training.recipe import Recipe
+
+
+def described(description: Mapping[str, Any], seed: int) -> nn.Module:
+    """The untrained network of a description: ``architecture``, ``stem``, ``classes``, ``resolution``, ``width``, ``method``,
+    ``levels``, ``bits`` and, where it is to be trained, ``initial_threshold``."""
+    make = activation(
+        description["method"],
+        levels=description["levels"],
+        bits=description["bits"],
+        initial_threshold=description.get("initial_threshold", 8.0),
+    )
+    return build(
+        description["architecture"],
+        description["stem"],
+        classes=description["classes"],
+        resolution=description["resolution"],
+        width=description["width"],
+        activation=make,
+        seed=seed,
+    )
+
+
+def train_to_file(
+    description: Mapping[str, Any],
+    recipe: Recipe,
+    *,
+    dataset: str,
+    calibration: int,
+    data_root: Path,
+    seed: int,
+    device: torch.device,
+    out: Path,
+    resume: Path,
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """Train and write ``out``, a checkpoint with its provenance, which is also returned.
+
+    Args:
+        description: of the network, see ``described``.
+        recipe: how it is trained.
+        dataset, calibration, data_root: which images; ``calibration`` of them are held out and never seen here.
+        seed: of weights, shuffling and augmentation.
+        device: where to train.
+        out: the checkpoint file.
+        resume: the state after the last finished epoch; an interrupted run goes on from it.
+        progress: told of every batch.
+    """
+    images = data_set(dataset).load(
+        data_root, "train", resolution=description["resolution"], calibration=calibration
+    )
+    network = described({**description, "initial_threshold": recipe.initial_threshold}, seed)
+    record = train(network, images, recipe, seed=seed, device=device, resume=resume, progress=progress)
+    provenance = {
+        "network": dict(description),
+        "recipe": {**recipe.__dict__, "augmentation": list(recipe.augmentation)},
+        "seed": seed,
+        "data": {"name": dataset, "train": len(images), "split": _split_facts(len(images), calibration)},
+        "record": record,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
+    }
+    save_checkpoint(network.cpu(), provenance, out)
+    return provenance
+
+
+def _split_facts(trained: int, calibration: int) -> dict[str, Any]:
+    """How the calibration images were held out, so that a reader can tell which ones training never saw."""
+    _, held = held_out(trained + calibration, calibration)
+    indices = hashlib.sha256(held.numpy().tobytes()).hexdigest()
+    return {"seed": SPLIT_SEED, "calibration": calibration, "calibration_indices_sha256": indices}

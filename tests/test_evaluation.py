@@ -1,0 +1,183 @@
+"""The figures of a small trace, every one worked out by hand."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dynconf_core.confidence.smoothing import Smoothing
+from dynconf_core.errors import InputError
+from dynconf_core.evaluation.metrics import baselines, evaluate
+from dynconf_core.exit.rules import Rule
+from dynconf_core.traces import Traces
+
+RULE = Rule("max_softmax", Smoothing("sum", 1.0), 2.0)
+SPIKES = np.array([[1, 2, 3, 4], [2, 2, 2, 2], [5, 0, 0, 1], [0, 1, 0, 1]])
+
+
+def traces_of(gaps: list[list[float]], labels: list[int], **more: Any) -> Traces:
+    """Accumulated logits (gap_t, 0) of two classes: the score is |gap|, the prediction its sign."""
+    steps = np.diff(np.array(gaps), axis=1, prepend=0.0)
+    return Traces(np.stack([steps, np.zeros_like(steps)], axis=2), np.array(labels), **more)
+
+
+def test_traces(**more: Any) -> Traces:
+    return traces_of(
+        [
+            [1, 3, 4, 5],  # label 0: right at all steps; leaves at 2 (score 3 > 2), right
+            [1, -1, -2.5, -3],  # label 1: wrong, right, right, right; leaves at 3, right
+            [-3, 1, 1, 2],  # label 0: wrong, right, right, right; leaves at 1, wrong
+            [-1, -1, 1, 1],  # label 1: right, right, wrong, wrong; leaves at 4, wrong
+        ],
+        [0, 1, 0, 1],
+        **more,
+    )
+
+
+test_traces.__test__ = False  # type: ignore[attr-defined]
+
+
+def calibration_traces() -> Traces:
+    """Accuracies 1/2, 1/2, 1, 1; both samples wait till T under RULE."""
+    return traces_of([[-1, -1, 1, 1], [1, 1, 1, 3]], [0, 0])
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def cost(gap: float) -> float:
+    """-log of the softmax of a class that leads by `gap`."""
+    return math.log(1 + math.exp(-gap))
+
+
+@pytest.fixture
+def figures() -> dict[str, Any]:
+    test = test_traces(
+        ann_logits=np.array([[1.0, 0.0]] * 4),
+        spikes=SPIKES,
+        synaptic_operations=10 * SPIKES,
+        meta={"neurons": 2},
+    )
+    return evaluate(test, calibration_traces(), RULE, paper_time_steps=3)
+
+
+def test_accuracies(figures: dict[str, Any]) -> None:
+    assert figures["accuracy_at_t"] == [0.5, 1.0, 0.75, 0.75]
+    assert figures["snn_accuracy"] == 0.75
+    assert figures["ann_accuracy"] == 0.5
+
+
+def test_exit(figures: dict[str, Any]) -> None:
+    exit_figures = figures["exit"]
+    rule = exit_figures.pop("rule")
+    assert exit_figures == {
+        "accuracy": 0.5,
+        "mean_steps": 2.5,
+        "median_steps": 2.5,
+        "p90_steps": pytest.approx(3.7),
+        "latency_saving": 0.375,
+        "speedup": 1.6,
+        "histogram": [1, 1, 1, 1],
+    }
+    assert rule == {
+        "rule": "max_softmax",
+        "smoothing": {"form": "sum", "alpha": 1.0},
+        "threshold": 2.0,
+        "threshold_shown": pytest.approx(sigmoid(2)),
+        "calibration": {"accuracy": 1.0, "mean_steps": 4.0},
+        "test": {"accuracy": 0.5, "mean_steps": 2.5},
+    }
+    assert Rule.from_json(rule) == RULE
+
+
+def test_baselines(figures: dict[str, Any]) -> None:
+    assert figures["baselines"] == [
+        {"name": "full", "time_steps": 4, "accuracy": 0.75, "latency_saving": 0.375},
+        {"name": "first_equal", "time_steps": 3, "accuracy": 0.75, "latency_saving": 1 - 2.5 / 3},
+        {"name": "peak", "time_steps": 2, "accuracy": 1.0, "latency_saving": -0.25},
+        {"name": "within_0.1_points", "time_steps": 2, "accuracy": 1.0, "latency_saving": -0.25},
+        {"name": "paper", "time_steps": 3, "accuracy": 0.75, "latency_saving": 1 - 2.5 / 3},
+    ]
+
+
+def test_within_a_tenth_of_a_point() -> None:
+    accuracy = np.array([0.9, 0.9479, 0.948, 0.95, 0.949])
+    found = {entry["name"]: entry["time_steps"] for entry in baselines(accuracy, accuracy, 2.0)}
+    # 0.949 - 0.001 = 0.948 counts as within, whatever floats make of it; the peak lies at 4.
+    assert found == {"full": 5, "first_equal": 4, "peak": 4, "within_0.1_points": 3}
+
+
+@pytest.mark.parametrize("paper", [None, 5, 0])
+def test_the_paper_is_left_out_beyond_t(paper: int | None) -> None:
+    accuracy = np.array([0.5, 0.6])
+    assert "paper" not in {entry["name"] for entry in baselines(accuracy, accuracy, 2.0, paper)}
+
+
+def test_bounds(figures: dict[str, Any]) -> None:
+    assert figures["bounds"] == {
+        "first_correct": {"accuracy": 1.0, "mean_steps": 1.5},
+        "stays_correct": {"accuracy": 0.75, "mean_steps": 2.25},
+        "aet": {"accuracy": 1.0, "mean_steps": 1.5, "mean_steps_if_nested": 1.75},
+    }
+
+
+def test_spikes_are_counted_up_to_the_exit(figures: dict[str, Any]) -> None:
+    assert figures["spikes_per_inference"] == {"full": 26 / 4, "exit": (3 + 6 + 5 + 2) / 4}
+    assert figures["spikes_per_neuron"] == {"full": 3.25, "exit": 2.0}
+    assert figures["synaptic_operations_per_inference"] == {"full": 65.0, "exit": 40.0}
+
+
+def test_reliability(figures: dict[str, Any]) -> None:
+    # At T: the gaps 5 and 3 share the last bin, both right; 2 (right) and 1 (wrong) are alone in theirs.
+    full = ((2 - sigmoid(5) - sigmoid(3)) + (1 - sigmoid(2)) + sigmoid(1)) / 4
+    # At the exit: gap 3 twice, one right and one wrong; 2.5 right and 1 wrong are alone.
+    leaving = ((2 * sigmoid(3) - 1) + (1 - sigmoid(2.5)) + sigmoid(1)) / 4
+    assert figures["ece"] == {"full": pytest.approx(full), "exit": pytest.approx(leaving)}
+    assert figures["nll"] == {
+        "full": pytest.approx((cost(5) + cost(3) + cost(2) + cost(-1)) / 4),
+        "exit": pytest.approx((cost(3) + cost(2.5) + cost(-3) + cost(-1)) / 4),
+    }
+
+
+def test_the_figures_are_json_and_no_more_than_asked(figures: dict[str, Any]) -> None:
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+    bare = evaluate(test_traces(), calibration_traces(), RULE)
+    assert "ann_accuracy" not in bare and "synaptic_operations_per_inference" not in bare
+    assert bare["spikes_per_inference"] is None and bare["spikes_per_neuron"] is None
+    assert [entry["name"] for entry in bare["baselines"]] == [
+        "full",
+        "first_equal",
+        "peak",
+        "within_0.1_points",
+    ]
+    uncounted = evaluate(test_traces(spikes=SPIKES), calibration_traces(), RULE)
+    assert uncounted["spikes_per_inference"] is not None and uncounted["spikes_per_neuron"] is None
+
+
+@pytest.mark.parametrize(
+    ("threshold", "mean_steps", "text"), [(math.inf, 4.0, "inf"), (-math.inf, 1.0, "-inf")]
+)
+def test_never_and_at_once(threshold: float, mean_steps: float, text: str) -> None:
+    rule = Rule("max_softmax", Smoothing("mean", 3.0), threshold)
+    found = evaluate(test_traces(), calibration_traces(), rule)
+    assert found["exit"]["mean_steps"] == mean_steps
+    assert found["exit"]["rule"]["threshold"] == text
+    assert found["exit"]["accuracy"] == found["accuracy_at_t"][int(mean_steps) - 1]
+    json.dumps(found, allow_nan=False)
+
+
+def test_one_step_and_one_sample() -> None:
+    found = evaluate(test_traces().cut(1), calibration_traces().cut(1), RULE)
+    assert found["exit"]["histogram"] == [4] and found["exit"]["latency_saving"] == 0.0
+    single = traces_of([[1, 2]], [0])
+    assert evaluate(single, single, RULE)["exit"]["mean_steps"] == 2.0
+
+
+def test_traces_of_two_snns_are_refused() -> None:
+    with pytest.raises(InputError, match=r"4 time steps .* 3 and 2"):
+        evaluate(test_traces(), calibration_traces().cut(3), RULE)
