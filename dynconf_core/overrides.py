@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dynconf_core.errors import InputError
-from dynconf_core.settings import Plan
+from dynconf_core.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,11 @@ def _plan(name: str) -> Callable[[Plan, Any], Plan]:
 FIELDS: dict[str, Field] = {
     "time_steps": Field(int, "a whole number from 1 to 4096", _number(1, 4096), _plan("time_steps")),
     "levels": Field(
-        int, "a whole number from 1 to 256", _number(1, 256), _plan("levels"), lambda plan: plan.method == "qcfs"
+        int,
+        "a whole number from 1 to 256",
+        _number(1, 256),
+        _plan("levels"),
+        lambda plan: plan.method == "qcfs",
     ),
     "bits": Field(int, "a whole number from 1 to 8", _number(1, 8), _plan("bits"), lambda plan: plan.method == "qffs"),
     "epochs": Field(int, "a whole number from 1 to 10000", _number(1, 10000), _recipe("epochs")),

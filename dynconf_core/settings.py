@@ -6,10 +6,11 @@ commands) read this file; the code that computes never does, so that an entry ad
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from dynconf_core.errors import InputError
+from dynconf_core.plan import Data, Plan, Search
 from dynconf_core.training.recipe import Recipe
 
 
@@ -80,73 +81,6 @@ UNNAMED: tuple[tuple[str, Published], ...] = (
     ("ImageNet, QCFS", Published(PAPER, "2", mean_steps=49.5, net_named=False)),
 )
 """Rows of the paper whose network no source at hand names: (family, figures)."""
-
-
-@dataclass(frozen=True)
-class Data:
-    """The images a plan reads.
-
-    Attributes:
-        name: of the data set, in ``dynconf_core.data``.
-        stands_in_for: the data set of the paper that it replaces, or None.
-        resolution: side in pixels.
-        calibration: how many training images are held out to choose rules and thresholds.
-        classes: number of classes C.
-        stem: of the networks, "cifar" or "imagenet".
-    """
-
-    name: str
-    stands_in_for: str | None
-    resolution: int
-    calibration: int
-    classes: int
-    stem: str
-
-
-@dataclass(frozen=True)
-class Search:
-    """How the exit rule is chosen, on the calibration split.
-
-    Attributes:
-        rule: the measure of confidence.
-        smoothing: "sum" or "mean" of the logits over time, or None to let the search choose.
-        alpha: the smoothing constant, or None to let the search choose.
-        max_drop: accuracy that may be lost on the calibration split, as a fraction.
-        trials: of the Optuna study.
-    """
-
-    rule: str = "max_softmax"
-    smoothing: str | None = None
-    alpha: float | None = None
-    max_drop: float = 0.0
-    trials: int = 24
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A setting resolved by a profile and by overrides: every number that its stages need."""
-
-    setting: str
-    profile: str
-    data: Data
-    architecture: str
-    width: float
-    method: str
-    levels: int | None
-    bits: int | None
-    time_steps: int
-    recipe: Recipe
-    search: Search
-    seed: int = 0
-
-    @property
-    def published(self) -> Published | None:
-        """The paper's row of this setting."""
-        return SETTINGS[self.setting].published
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, nested."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -222,7 +156,11 @@ PROFILES: dict[str, Profile] = {
                 "imagenet": Data("imagenette", "ImageNet", 64, 1000, 10, "imagenet"),
             },
             1 / 4,
-            {"": _QUICK, "imagenet/vgg16": replace(_QUICK, batch_size=64), "imagenet/resnet50": replace(_QUICK, batch_size=64)},
+            {
+                "": _QUICK,
+                "imagenet/vgg16": replace(_QUICK, batch_size=64),
+                "imagenet/resnet50": replace(_QUICK, batch_size=64),
+            },
             {"cifar10": 4, "imagenet": 4},
             {"cifar10": 32, "imagenet": 32},
             jobs=1,

@@ -27,7 +27,8 @@ def torchvision() -> ModuleType:
             library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _declared.append(library)
         import torchvision
-    return torchvision
+    package: ModuleType = torchvision
+    return package
 
 
 def transforms() -> ModuleType:

@@ -162,9 +162,7 @@ class Traces:
         """
         source = Path(path)
         if not source.exists():
-            raise TracesError(
-                f"{source} does not exist; name a .npz file of traces or a folder of .npy files."
-            )
+            raise TracesError(f"{source} does not exist; name a .npz file of traces or a folder of .npy files.")
         arrays = _read_folder(source) if source.is_dir() else _read_file(source)
         meta = _parsed_meta(arrays.pop("meta", None), source)
         try:
@@ -185,9 +183,7 @@ def _check_logits(logits: Any) -> None:
     if not isinstance(logits, np.ndarray):
         raise TracesError(f"logits is a {type(logits).__name__}; give a numpy array of shape (N, T, C).")
     if logits.ndim != 3:
-        raise TracesError(
-            f"logits has the shape {logits.shape}; it must be (N, T, C): samples, time steps, classes."
-        )
+        raise TracesError(f"logits has the shape {logits.shape}; it must be (N, T, C): samples, time steps, classes.")
     if logits.dtype.kind != "f" or logits.dtype.itemsize not in (2, 4, 8):
         raise TracesError(f"logits has the type {logits.dtype}; save it as float16, float32 or float64.")
     samples, time_steps, classes = logits.shape
@@ -196,9 +192,7 @@ def _check_logits(logits: Any) -> None:
     if time_steps == 0:
         raise TracesError(f"logits has the shape {logits.shape}, no time step; give at least one.")
     if classes < 2:
-        raise TracesError(
-            f"logits has the shape {logits.shape}; an exit needs at least two classes to choose."
-        )
+        raise TracesError(f"logits has the shape {logits.shape}; an exit needs at least two classes to choose.")
     # The running sum must stay finite too: only float64 logits can overflow it.
     largest = np.finfo(np.float64).max / (4 * time_steps)
     for piece in _pieces(logits):
@@ -216,14 +210,9 @@ def _checked_labels(labels: Any, samples: int, classes: int) -> NDArray[np.int64
     if not isinstance(labels, np.ndarray):
         raise TracesError(f"labels is a {type(labels).__name__}; give a numpy array of {samples} integers.")
     if labels.shape != (samples,):
-        raise TracesError(
-            f"labels has the shape {labels.shape}, but logits holds {samples} samples; "
-            f"it must be ({samples},)."
-        )
+        raise TracesError(f"labels has the shape {labels.shape}, but logits holds {samples} samples; it must be ({samples},).")
     if labels.dtype.kind not in "iu":
-        raise TracesError(
-            f"labels has the type {labels.dtype}; save class indices as integers, such as int64."
-        )
+        raise TracesError(f"labels has the type {labels.dtype}; save class indices as integers, such as int64.")
     bad = (labels < 0) | (labels >= classes)
     if bad.any():
         sample = int(np.argmax(bad))
@@ -239,9 +228,7 @@ def _check_ann_logits(ann_logits: Any, shape: tuple[int, int]) -> None:
         found = getattr(ann_logits, "shape", type(ann_logits).__name__)
         raise TracesError(f"ann_logits has the shape {found}; by logits it must be (N, C) = {shape}.")
     if ann_logits.dtype.kind != "f":
-        raise TracesError(
-            f"ann_logits has the type {ann_logits.dtype}; save it as float16, float32 or float64."
-        )
+        raise TracesError(f"ann_logits has the type {ann_logits.dtype}; save it as float16, float32 or float64.")
     bad = ~np.isfinite(ann_logits)
     if bad.any():
         sample, column = (int(index) for index in np.argwhere(bad)[0])
@@ -345,9 +332,7 @@ def _read_file(source: Path) -> dict[str, NDArray[Any]]:
         with open(source, "rb") as stream:
             begin = stream.read(6)
             if begin == b"\x93NUMPY":
-                raise TracesError(
-                    f"{source} is one array, not an archive; save logits and labels by numpy.savez."
-                )
+                raise TracesError(f"{source} is one array, not an archive; save logits and labels by numpy.savez.")
             # Only a zip archive goes on to numpy, which takes anything else for a pickle.
             if not begin.startswith(b"PK"):
                 raise TracesError(f"{source} is no .npz archive; it is damaged, or something else was named.")
@@ -356,9 +341,7 @@ def _read_file(source: Path) -> dict[str, NDArray[Any]]:
                 for name in REQUIRED:
                     if name not in archive.files:
                         present = ", ".join(archive.files[:8]) or "nothing"
-                        raise TracesError(
-                            f"{source} holds no array {name} (it holds {present}); traces need it."
-                        )
+                        raise TracesError(f"{source} holds no array {name} (it holds {present}); traces need it.")
                 return {name: archive[name] for name in (*REQUIRED, *OPTIONAL) if name in archive.files}
     except TracesError:
         raise
@@ -372,6 +355,4 @@ def _unreadable(file: Path, error: BaseException) -> str:
     if isinstance(error, MemoryError):
         return f"{file} does not fit into memory; save the arrays as a folder of .npy files."
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return (
-        f"{file} cannot be read as traces ({str(reason).rstrip('.')}); it is damaged, truncated or no .npz."
-    )
+    return f"{file} cannot be read as traces ({str(reason).rstrip('.')}); it is damaged, truncated or no .npz."

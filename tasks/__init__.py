@@ -1,1 +1,1 @@
-"""One Prefect task a stage: it reads artefacts, calls the core and writes artefacts."""
+"""One Prefect task a stage: reads artefacts, calls the core, writes artefacts."""

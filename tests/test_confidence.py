@@ -97,9 +97,7 @@ def test_scores_of_traces_by_hand() -> None:
     # z: (2, 0), (2, 4), (8, 4); sums over 2 give gaps 1, 1, 2; means over 2 give 1, 1/2, 2/3.
     made = Traces(np.array([[[2, 0], [0, 4], [6, 0]]], np.float32), np.array([0]))
     assert score(made, "max_softmax", Smoothing("sum", 2)).tolist() == [[1, 1, 2]]
-    np.testing.assert_allclose(
-        score(made, "max_softmax", Smoothing("mean", 2)), [[1, 0.5, 2 / 3]], rtol=1e-15
-    )
+    np.testing.assert_allclose(score(made, "max_softmax", Smoothing("mean", 2)), [[1, 0.5, 2 / 3]], rtol=1e-15)
 
 
 def test_pieces_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,9 +159,7 @@ def test_the_figures_are_json_and_no_more_than_asked(figures: dict[str, Any]) ->
     assert uncounted["spikes_per_inference"] is not None and uncounted["spikes_per_neuron"] is None
 
 
-@pytest.mark.parametrize(
-    ("threshold", "mean_steps", "text"), [(math.inf, 4.0, "inf"), (-math.inf, 1.0, "-inf")]
-)
+@pytest.mark.parametrize(("threshold", "mean_steps", "text"), [(math.inf, 4.0, "inf"), (-math.inf, 1.0, "-inf")])
 def test_never_and_at_once(threshold: float, mean_steps: float, text: str) -> None:
     rule = Rule("max_softmax", Smoothing("mean", 3.0), threshold)
     found = evaluate(test_traces(), calibration_traces(), rule)

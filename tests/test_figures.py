@@ -59,10 +59,7 @@ def texts_overlap(figure: Figure) -> list[tuple[str, str]]:
     texts += [*axes.get_xticklabels(), *axes.get_yticklabels(), *figure.legends[0].get_texts()]
     boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in texts if text.get_text()]
     return [
-        (name, other)
-        for index, (name, box) in enumerate(boxes)
-        for other, second in boxes[index + 1 :]
-        if box.overlaps(second)
+        (name, other) for index, (name, box) in enumerate(boxes) for other, second in boxes[index + 1 :] if box.overlaps(second)
     ]
 
 

@@ -167,10 +167,7 @@ def test_the_same_in_another_process(tree: Path) -> None:
 
 def test_it_reads_the_projects_own_files() -> None:
     core = Path(dynconf_core.__file__).parent
-    found = [
-        path.relative_to(core.parent).as_posix()
-        for path in reached([core / "store/artefacts.py"], core.parent)
-    ]
+    found = [path.relative_to(core.parent).as_posix() for path in reached([core / "store/artefacts.py"], core.parent)]
     assert found == [
         "dynconf_core/__init__.py",
         "dynconf_core/errors.py",

@@ -17,8 +17,7 @@ INPUTS = {"snn": "ab" * 32, "data": "cd" * 32}
 def test_the_key_is_the_same_in_another_process() -> None:
     here = stage_key("collect", CONFIG, INPUTS, "ef" * 32).key
     program = (
-        "from dynconf_core.store.keys import stage_key\n"
-        f"print(stage_key('collect', {CONFIG!r}, {INPUTS!r}, {'ef' * 32!r}).key)"
+        f"from dynconf_core.store.keys import stage_key\nprint(stage_key('collect', {CONFIG!r}, {INPUTS!r}, {'ef' * 32!r}).key)"
     )
     for seed in ("1", "2"):
         there = subprocess.run(
@@ -39,10 +38,7 @@ def test_the_key_is_the_one_it_always_was() -> None:
 
 def test_order_does_not_matter_and_a_tuple_is_a_list() -> None:
     reordered = {"nested": {"a": True, "b": (1, 2.5, None)}, "name": "é", "learning_rate": 0.1, "levels": 4}
-    assert (
-        stage_key("train", CONFIG, INPUTS, "c").key
-        == stage_key("train", reordered, dict(reversed(INPUTS.items())), "c").key
-    )
+    assert stage_key("train", CONFIG, INPUTS, "c").key == stage_key("train", reordered, dict(reversed(INPUTS.items())), "c").key
 
 
 @pytest.mark.parametrize(

@@ -18,12 +18,12 @@ from torch.autograd.function import FunctionCtx
 class _LearnedStepQuantise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, step: Tensor, top: int) -> Tensor:
-        ctx.save_for_backward(x, step)  # type: ignore[attr-defined]
+        ctx.save_for_backward(x, step)
         ctx.top = top  # type: ignore[attr-defined]
         return _rounded(x / step).clamp(0, top) * step
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         x, step = ctx.saved_tensors  # type: ignore[attr-defined]
         top: int = ctx.top  # type: ignore[attr-defined]
         u = x / step

@@ -17,12 +17,12 @@ class _QuantiseClipFloorShift(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, threshold: Tensor, levels: int) -> Tensor:
-        ctx.save_for_backward(x, threshold)  # type: ignore[attr-defined]
+        ctx.save_for_backward(x, threshold)
         ctx.levels = levels  # type: ignore[attr-defined]
         return _quantised(x / threshold, levels) * threshold
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         x, threshold = ctx.saved_tensors  # type: ignore[attr-defined]
         u = x / threshold
         inside = ((u >= 0) & (u <= 1)).to(gradient.dtype)

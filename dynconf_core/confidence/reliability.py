@@ -21,9 +21,7 @@ def max_probability(smoothed: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(1.0 / np.exp(behind).sum(axis=-1), dtype=np.float64)
 
 
-def expected_calibration_error(
-    confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_], bins: int = BINS
-) -> float:
+def expected_calibration_error(confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_], bins: int = BINS) -> float:
     """Mean over the samples of |accuracy - confidence| of their bin, a fraction in [0, 1].
 
     Args:
@@ -35,9 +33,7 @@ def expected_calibration_error(
         ValueError: for shapes that differ, no sample, or a confidence outside [0, 1].
     """
     if confidence.ndim != 1 or confidence.shape != correct.shape or not confidence.size:
-        raise ValueError(
-            f"confidence {confidence.shape} and correct {correct.shape} must both be (N,), N > 0"
-        )
+        raise ValueError(f"confidence {confidence.shape} and correct {correct.shape} must both be (N,), N > 0")
     if not ((confidence >= 0) & (confidence <= 1)).all():
         raise ValueError("a confidence must lie in [0, 1]")
     edges = np.linspace(0.0, 1.0, bins + 1)

@@ -38,9 +38,7 @@ class Smoothing:
         if isinstance(self.alpha, bool) or not isinstance(self.alpha, (int, float)):
             raise InputError(f"smoothing alpha = {self.alpha!r} is not a number; give one above 0.")
         if not (math.isfinite(self.alpha) and self.alpha > 0):
-            raise InputError(
-                f"smoothing alpha = {self.alpha} cannot divide logits; give a finite number above 0."
-            )
+            raise InputError(f"smoothing alpha = {self.alpha} cannot divide logits; give a finite number above 0.")
         object.__setattr__(self, "alpha", float(self.alpha))
 
     def apply(self, accumulated: NDArray[np.float64]) -> NDArray[np.float64]:

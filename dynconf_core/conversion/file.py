@@ -6,9 +6,9 @@ from typing import Any
 
 from dynconf_core.conversion.convert import convert
 from dynconf_core.errors import InputError
+from dynconf_core.networks.description import described
 from dynconf_core.simulation.network import SpikingNetwork
 from dynconf_core.training.checkpoint import SCHEMA, read, write_atomically
-from dynconf_core.training.run import described
 
 
 def save_snn(snn: SpikingNetwork, description: Mapping[str, Any], path: Path) -> None:

@@ -23,9 +23,7 @@ JITTER = 0.2
 _torch_random = threading.Lock()
 
 
-def augmented(
-    pixels: Tensor, names: Sequence[str], normalisation: Normalisation, generator: torch.Generator
-) -> Tensor:
+def augmented(pixels: Tensor, names: Sequence[str], normalisation: Normalisation, generator: torch.Generator) -> Tensor:
     """Augment and normalise uint8 ``pixels (N, 3, H, W)`` with the augmentations called ``names``, in a fixed order.
 
     Returns:

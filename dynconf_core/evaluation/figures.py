@@ -132,9 +132,7 @@ def accuracy_against_latency(
     return figure
 
 
-def exit_histogram(
-    histogram: Sequence[int], mean_steps: float, title: str, subtitle: str = "", split: str = "test"
-) -> Figure:
+def exit_histogram(histogram: Sequence[int], mean_steps: float, title: str, subtitle: str = "", split: str = "test") -> Figure:
     """Which share of the samples exits at each step; those that were never sure enough leave at T, in grey.
 
     Args:
@@ -185,9 +183,7 @@ def _canvas(title: str, subtitle: str) -> tuple[Figure, Axes]:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(
-        figsize=INCHES, dpi=DPI, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08)
-    )
+    figure = Figure(figsize=INCHES, dpi=DPI, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     # Text, never a formula: a name may hold a dollar sign, and the formula parser is not made for threads.

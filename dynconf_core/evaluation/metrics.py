@@ -23,9 +23,7 @@ from dynconf_core.exit.selection import ROUNDING
 from dynconf_core.traces import Traces
 
 
-def evaluate(
-    test: Traces, calibration: Traces, rule: Rule, paper_time_steps: int | None = None
-) -> dict[str, Any]:
+def evaluate(test: Traces, calibration: Traces, rule: Rule, paper_time_steps: int | None = None) -> dict[str, Any]:
     """Every figure of a setting that traces and a rule determine, under the names of `results.json`.
 
     Args:
@@ -75,9 +73,7 @@ def evaluate(
             "histogram": np.bincount(steps, minlength=test.time_steps + 1)[1:].tolist(),
             "rule": {**rule.to_json(), "calibration": on_calibration, "test": dict(leaving)},
         },
-        "baselines": baselines(
-            accuracy, calibration_correct.mean(axis=0), leaving["mean_steps"], paper_time_steps
-        ),
+        "baselines": baselines(accuracy, calibration_correct.mean(axis=0), leaving["mean_steps"], paper_time_steps),
         "bounds": upper_bounds(correct),
         **_spike_figures(test, steps),
         **_reliability(test, rule, correct, steps),
@@ -155,9 +151,7 @@ def _spike_figures(test: Traces, steps: NDArray[np.int64]) -> dict[str, Any]:
     return figures
 
 
-def _reliability(
-    test: Traces, rule: Rule, correct: NDArray[np.bool_], steps: NDArray[np.int64]
-) -> dict[str, dict[str, float]]:
+def _reliability(test: Traces, rule: Rule, correct: NDArray[np.bool_], steps: NDArray[np.int64]) -> dict[str, dict[str, float]]:
     """`ece` and `nll` at T and at the exit step, of softmax(z') under the rule's smoothing."""
     ends = {"full": np.full(test.samples, test.time_steps), "exit": steps}
     smoothed = {name: np.empty((test.samples, test.classes)) for name in ends}
@@ -167,8 +161,6 @@ def _reliability(
             smoothed[name][piece] = everywhere[np.arange(len(everywhere)), end[piece] - 1]
     right = {name: correct[np.arange(test.samples), end - 1] for name, end in ends.items()}
     return {
-        "ece": {
-            name: expected_calibration_error(max_probability(smoothed[name]), right[name]) for name in ends
-        },
+        "ece": {name: expected_calibration_error(max_probability(smoothed[name]), right[name]) for name in ends},
         "nll": {name: negative_log_likelihood(smoothed[name], test.labels) for name in ends},
     }

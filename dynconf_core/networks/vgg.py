@@ -31,7 +31,11 @@ class VGG(nn.Module):
         for stage in STAGES:
             for full in stage:
                 out = scaled(full, width)
-                layers += [nn.Conv2d(channels, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), activation()]
+                layers += [
+                    nn.Conv2d(channels, out, 3, padding=1, bias=False),
+                    nn.BatchNorm2d(out),
+                    activation(),
+                ]
                 channels = out
             layers.append(nn.AvgPool2d(2))
         self.features = nn.Sequential(*layers)

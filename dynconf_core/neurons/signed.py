@@ -22,10 +22,10 @@ class Parameters(NamedTuple):
 
 
 class State(NamedTuple):
-    """The membrane potential and the net spike count c, both ``(N, ...)``, after the step."""
+    """The membrane potential and the net spike count c (``net``), both ``(N, ...)``, after the step."""
 
     potential: Tensor
-    count: Tensor
+    net: Tensor
 
 
 def initial(current: Tensor, parameters: Parameters) -> State:
@@ -45,8 +45,8 @@ def step(current: Tensor, state: State, parameters: Parameters) -> tuple[Tensor,
         spikes in {-1, 0, 1}, of the shape and type of ``current``, and the new state; the old one is left as it was.
     """
     potential = state.potential + current
-    up = (potential >= parameters.threshold) & (state.count < parameters.top)
-    down = (potential < 0) & (state.count > 0)
+    up = (potential >= parameters.threshold) & (state.net < parameters.top)
+    down = (potential < 0) & (state.net > 0)
     spikes = up.to(potential.dtype) - down.to(potential.dtype)
     potential.sub_(spikes, alpha=parameters.threshold)
-    return spikes, State(potential, state.count + spikes)
+    return spikes, State(potential, state.net + spikes)

@@ -66,5 +66,10 @@ def collect(
         progress(number + 1, len(batches), f"{rows.stop} of {count} images")
     for array in (logits, ann_logits, spikes):
         array.flush()
-    meta = {**facts, "layers": layers, "neurons": sum(layers.values()), "units": "logits of the trained network"}
+    meta = {
+        **facts,
+        "layers": layers,
+        "neurons": sum(layers.values()),
+        "units": "logits of the trained network",
+    }
     np.save(out / "meta.npy", np.array(json.dumps(meta, sort_keys=True)))

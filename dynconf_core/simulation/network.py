@@ -112,7 +112,7 @@ class SpikingNetwork(nn.Module):
                 values[node] = self._evaluated(node, values, biased=acts)
                 continue
             current = values[node.all_input_nodes[0]]
-            spikes, after[node.name] = _stepped(current, state and state[node.name], parameters[node])
+            spikes, after[node.name] = _stepped(current, state[node.name] if state else None, parameters[node])
             emitted.append(torch.count_nonzero(spikes.flatten(1), dim=1))
             values[node] = spikes.mul_(parameters[node].threshold)
         return Step(values[self._output], after, torch.stack(emitted).sum(0))
@@ -137,22 +137,20 @@ class SpikingNetwork(nn.Module):
         self._constants = None
         return super().load_state_dict(*args, **kwargs)
 
-    def _run(
-        self, nodes: list[fx.Node], values: dict[fx.Node, Tensor], images: Tensor, biased: bool
-    ) -> dict[fx.Node, Tensor]:
+    def _run(self, nodes: list[fx.Node], values: dict[fx.Node, Tensor], images: Tensor, biased: bool) -> dict[fx.Node, Tensor]:
         for node in nodes:
             values[node] = images if node.op == "placeholder" else self._evaluated(node, values, biased)
         return values
 
     def _evaluated(self, node: fx.Node, values: dict[fx.Node, Tensor], biased: bool) -> Tensor:
-        arguments = fx.node.map_arg(node.args, values.__getitem__)
-        module = self._modules_by_node.get(node)
+        arguments: Any = fx.node.map_arg(node.args, values.__getitem__)
+        module: Any = self._modules_by_node.get(node)
+        result: Tensor
         if module is None:
-            result: Tensor = node.target(*arguments, **node.kwargs)  # type: ignore[operator]
+            operation: Any = node.target
+            result = operation(*arguments, **node.kwargs)
         elif isinstance(module, nn.Conv2d) and not biased:
-            result = functional.conv2d(
-                arguments[0], module.weight, None, module.stride, module.padding, module.dilation, module.groups
-            )
+            result = module._conv_forward(arguments[0], module.weight, None)
         elif isinstance(module, nn.Linear) and not biased:
             result = functional.linear(arguments[0], module.weight)
         else:
@@ -160,9 +158,7 @@ class SpikingNetwork(nn.Module):
         return result
 
 
-def _stepped(
-    current: Tensor, state: LayerState | None, parameters: Parameters
-) -> tuple[Tensor, LayerState]:
+def _stepped(current: Tensor, state: LayerState | None, parameters: Parameters) -> tuple[Tensor, LayerState]:
     if isinstance(parameters, signed.Parameters):
         before = state if isinstance(state, signed.State) else signed.initial(current, parameters)
         return signed.step(current, before, parameters)

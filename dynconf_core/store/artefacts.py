@@ -57,9 +57,7 @@ class Artefact:
     def file(self, name: str) -> Path:
         """The path of one of its files; raises KeyError naming those it has."""
         if name not in self.manifest["files"]:
-            raise KeyError(
-                f"artefact {self.key[:12]} has no file {name!r}, only {sorted(self.manifest['files'])}"
-            )
+            raise KeyError(f"artefact {self.key[:12]} has no file {name!r}, only {sorted(self.manifest['files'])}")
         return self.folder / name
 
 
@@ -143,9 +141,7 @@ class Writing:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return self._work / "files"
 
-    def __exit__(
-        self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if kind is None:
                 self._commit()

@@ -116,15 +116,11 @@ def _parsed(path: Path) -> tuple[str, tuple[_Import, ...]]:
     try:
         source = path.read_bytes()
     except OSError as fault:
-        raise InputError(
-            f"the source file {path} cannot be read ({fault.strerror}); is the installation whole?"
-        ) from fault
+        raise InputError(f"the source file {path} cannot be read ({fault.strerror}); is the installation whole?") from fault
     try:
         return _parse(source)
     except (SyntaxError, ValueError) as fault:
-        raise InputError(
-            f"the source file {path} does not parse ({fault}); a stage's key needs its code in order"
-        ) from fault
+        raise InputError(f"the source file {path} does not parse ({fault}); a stage's key needs its code in order") from fault
 
 
 @functools.lru_cache(maxsize=512)
@@ -176,8 +172,4 @@ def _dump(value: object) -> Iterator[str]:
 
 def _is_bare_string(node: object) -> bool:
     """A docstring, or a string standing alone as a statement."""
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

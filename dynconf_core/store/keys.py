@@ -58,9 +58,7 @@ def key_of(parts: Mapping[str, Any]) -> str:
 
 def canonical(value: Any) -> str:
     """`value` as JSON that is the same in every process; raises as `as_json` does."""
-    return json.dumps(
-        as_json(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
-    )
+    return json.dumps(as_json(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def as_json(value: Any, name: str = "") -> Any:

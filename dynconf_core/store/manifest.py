@@ -112,11 +112,7 @@ def _digest(entries: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _listed(folder: Path) -> list[str]:
     """All files under `folder`, links too, by name relative to it."""
-    return [
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_symlink() or not path.is_dir()
-    ]
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()]
 
 
 def _sha256(path: Path, sync: bool = False) -> str:

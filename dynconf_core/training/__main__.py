@@ -12,25 +12,11 @@ import torch
 from dynconf_core.devices import device
 from dynconf_core.errors import InputError
 from dynconf_core.overrides import applied, check_used, parse
-from dynconf_core.settings import PROFILES, SETTINGS, Plan, resolve
+from dynconf_core.settings import PROFILES, SETTINGS, resolve
 from dynconf_core.training.run import train_to_file
 
 EVERY = 10.0
 """Seconds between two lines of progress."""
-
-
-def network_description(plan: Plan) -> dict[str, object]:
-    """The part of a plan that describes its network."""
-    return {
-        "architecture": plan.architecture,
-        "stem": plan.data.stem,
-        "classes": plan.data.classes,
-        "resolution": plan.data.resolution,
-        "width": plan.width,
-        "method": plan.method,
-        "levels": plan.levels,
-        "bits": plan.bits,
-    }
 
 
 class _Lines:
@@ -67,7 +53,7 @@ def main() -> int:
         check_used([plan], values)
         plan = applied(plan, values)
         provenance = train_to_file(
-            network_description(plan),
+            plan.network(),
             plan.recipe,
             dataset=plan.data.name,
             calibration=plan.data.calibration,

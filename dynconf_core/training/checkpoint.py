@@ -45,7 +45,9 @@ def read(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"checkpoint {path} cannot be read ({reason[:200]}): it is damaged, or holds more than weights.") from error
+        raise InputError(
+            f"checkpoint {path} cannot be read ({reason[:200]}): it is damaged, or holds more than weights."
+        ) from error
     if not isinstance(content, dict):
         raise InputError(f"checkpoint {path} holds a {type(content).__name__}: a state dict is needed.")
     return content

@@ -58,7 +58,10 @@ def train(
     network.to(device)
     images = images.to(device)
     optimiser = torch.optim.SGD(
-        network.parameters(), lr=recipe.learning_rate, momentum=recipe.momentum, weight_decay=recipe.weight_decay
+        network.parameters(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
     )
     record: dict[str, Any] = {"losses": [], "seconds": 0.0, "speed_ups": None}
     if resume is not None and resume.is_file():
@@ -90,7 +93,7 @@ def train(
             with speed_ups.precision(device):
                 loss = cross_entropy(forward(speed_ups.images(batch)), labels)
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimiser.step()
             losses += loss.detach()
             done = f"epoch {epoch + 1}/{recipe.epochs}"

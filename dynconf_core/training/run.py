@@ -7,36 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from dynconf_core.activations.factory import activation
 from dynconf_core.data.load import data_set
 from dynconf_core.data.splits import SPLIT_SEED, held_out
-from dynconf_core.networks.build import build
+from dynconf_core.networks.description import described
 from dynconf_core.progress import Progress, silent
 from dynconf_core.training.checkpoint import save_checkpoint
 from dynconf_core.training.loop import train
 from dynconf_core.training.recipe import Recipe
-
-
-def described(description: Mapping[str, Any], seed: int) -> nn.Module:
-    """The untrained network of a description: ``architecture``, ``stem``, ``classes``, ``resolution``, ``width``, ``method``,
-    ``levels``, ``bits`` and, where it is to be trained, ``initial_threshold``."""
-    make = activation(
-        description["method"],
-        levels=description["levels"],
-        bits=description["bits"],
-        initial_threshold=description.get("initial_threshold", 8.0),
-    )
-    return build(
-        description["architecture"],
-        description["stem"],
-        classes=description["classes"],
-        resolution=description["resolution"],
-        width=description["width"],
-        activation=make,
-        seed=seed,
-    )
 
 
 def train_to_file(
@@ -64,9 +42,7 @@ def train_to_file(
         resume: the state after the last finished epoch; an interrupted run goes on from it.
         progress: told of every batch.
     """
-    images = data_set(dataset).load(
-        data_root, "train", resolution=description["resolution"], calibration=calibration
-    )
+    images = data_set(dataset).load(data_root, "train", resolution=description["resolution"], calibration=calibration)
     network = described({**description, "initial_threshold": recipe.initial_threshold}, seed)
     record = train(network, images, recipe, seed=seed, device=device, resume=resume, progress=progress)
     provenance = {

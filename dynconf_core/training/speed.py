@@ -37,7 +37,7 @@ class SpeedUps:
     def prepared(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
         """The network's forward with these speed-ups; its parameters stay those of ``network``."""
         if self.channels_last:
-            network.to(memory_format=torch.channels_last)
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return torch.compile(network) if self.compiled else network
 
     def images(self, images: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def _seconds_a_step(network: nn.Module, images: Tensor, labels: Tensor, speed_up
         start = time.perf_counter()
         with speed_ups.precision(images.device):
             loss = cross_entropy(forward(batch), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if images.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)
