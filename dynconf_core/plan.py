@@ -14,6 +14,7 @@ class Data:
         name: of the data set, in ``dynconf_core.data``.
         stands_in_for: the data set of the paper that it replaces, or None.
         resolution: side in pixels.
+        train: how many images train, by the official count.
         calibration: how many training images are held out to choose rules and thresholds.
         classes: number of classes C.
         stem: of the networks, "cifar" or "imagenet".
@@ -22,6 +23,7 @@ class Data:
     name: str
     stands_in_for: str | None
     resolution: int
+    train: int
     calibration: int
     classes: int
     stem: str

@@ -93,7 +93,8 @@ class Profile:
         recipes: of each architecture; "" is the one for those not named. Keys are "family/architecture" or "".
         levels: L of QCFS, for each family.
         time_steps: T, for each (method, family).
-        jobs: how many settings run side by side, each with one thread; 1 gives a setting all threads.
+        jobs: how many settings run side by side.
+        threads: of torch for each setting, since figures depend on it in the last digits; None takes all.
     """
 
     name: str
@@ -104,6 +105,7 @@ class Profile:
     levels: Mapping[str, int]
     qcfs_time_steps: Mapping[str, int]
     jobs: int
+    threads: int | None = None
     bits: int = 2
     qffs_time_steps: int = 8
 
@@ -135,8 +137,8 @@ PROFILES: dict[str, Profile] = {
             "smoke",
             "handwritten digits, an eighth of the width; minutes on a laptop",
             {
-                "cifar10": Data("digits", "CIFAR-10", 32, 300, 10, "cifar"),
-                "imagenet": Data("digits", "ImageNet", 48, 300, 10, "imagenet"),
+                "cifar10": Data("digits", "CIFAR-10", 32, 1000, 300, 10, "cifar"),
+                "imagenet": Data("digits", "ImageNet", 48, 1000, 300, 10, "imagenet"),
             },
             1 / 8,
             {
@@ -147,13 +149,14 @@ PROFILES: dict[str, Profile] = {
             {"cifar10": 4, "imagenet": 4},
             {"cifar10": 32, "imagenet": 32},
             jobs=2,
+            threads=1,
         ),
         Profile(
             "quick",
             "real CIFAR-10, Imagenette at 64 px for ImageNet, a quarter of the width; an hour or two on two cores",
             {
-                "cifar10": Data("cifar10", None, 32, 5000, 10, "cifar"),
-                "imagenet": Data("imagenette", "ImageNet", 64, 1000, 10, "imagenet"),
+                "cifar10": Data("cifar10", None, 32, 45000, 5000, 10, "cifar"),
+                "imagenet": Data("imagenette", "ImageNet", 64, 8469, 1000, 10, "imagenet"),
             },
             1 / 4,
             {
@@ -169,8 +172,8 @@ PROFILES: dict[str, Profile] = {
             "paper",
             "CIFAR-10 and ImageNet, full width, the sources' recipes; GPUs",
             {
-                "cifar10": Data("cifar10", None, 32, 5000, 10, "cifar"),
-                "imagenet": Data("imagenet", None, 224, 10000, 1000, "imagenet"),
+                "cifar10": Data("cifar10", None, 32, 45000, 5000, 10, "cifar"),
+                "imagenet": Data("imagenet", None, 224, 1271167, 10000, 1000, "imagenet"),
             },
             1.0,
             {"": _CIFAR, "imagenet/vgg16": _IMAGENET, "imagenet/resnet50": _IMAGENET},

@@ -1,1 +1,1 @@
-"""What a user starts: Prefect flows over the tasks, and the command line."""
+"""What a user triggers: flows that wire the stages, and the command over them."""

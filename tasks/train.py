@@ -13,7 +13,7 @@ from prefect import task
 from prefect.states import State
 
 from dynconf_core.devices import device
-from dynconf_core.networks.description import described
+from dynconf_core.networks.description import described, parameters
 from dynconf_core.plan import Plan
 from dynconf_core.training.checkpoint import load_checkpoint, save_checkpoint
 from dynconf_core.training.run import train_to_file
@@ -44,7 +44,7 @@ def train(plan: Plan, work: Workplace, data_digest: str, checkpoint: Path | None
             network = described(plan.network(), plan.seed)
             provenance = load_checkpoint(network, checkpoint)
             save_checkpoint(network, {"given": checkpoint.name, "provenance": provenance}, out)
-            return {"given": checkpoint.name}
+            return {"given": checkpoint.name, "parameters": parameters(network)}
         return train_to_file(
             plan.network(),
             plan.recipe,

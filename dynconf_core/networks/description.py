@@ -27,3 +27,8 @@ def described(description: Mapping[str, Any], seed: int) -> nn.Module:
         activation=make,
         seed=seed,
     )
+
+
+def parameters(network: nn.Module) -> int:
+    """How many numbers training may change."""
+    return sum(parameter.numel() for parameter in network.parameters())

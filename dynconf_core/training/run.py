@@ -10,7 +10,7 @@ import torch
 
 from dynconf_core.data.load import data_set
 from dynconf_core.data.splits import SPLIT_SEED, held_out
-from dynconf_core.networks.description import described
+from dynconf_core.networks.description import described, parameters
 from dynconf_core.progress import Progress, silent
 from dynconf_core.training.checkpoint import save_checkpoint
 from dynconf_core.training.loop import train
@@ -47,6 +47,7 @@ def train_to_file(
     record = train(network, images, recipe, seed=seed, device=device, resume=resume, progress=progress)
     provenance = {
         "network": dict(description),
+        "parameters": parameters(network),
         "recipe": {**recipe.__dict__, "augmentation": list(recipe.augmentation)},
         "seed": seed,
         "data": {"name": dataset, "train": len(images), "split": _split_facts(len(images), calibration)},

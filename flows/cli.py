@@ -1,0 +1,430 @@
+"""The command ``dynconf``: a thin layer over the flows, for people who have not learnt Prefect yet.
+
+Heavy packages are imported inside the commands, so that ``dynconf --help`` answers at once.
+"""
+
+import logging
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from dynconf_core.errors import InputError
+from flows import interruption
+from flows.request import Request, check_writable, data_folder, home_folder
+
+FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
+GRACE = 4.5
+"""Seconds after Ctrl-C in which stages may end by themselves; the process is gone after five."""
+
+app = typer.Typer(
+    help="Dynamic Confidence for spiking neural networks: reproduce the paper's settings, judge them, use them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="The data sets.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+
+Home = Annotated[
+    str | None, typer.Option(help="Folder of artefacts, results and tracking [default: $DYNCONF_HOME or .dynconf].")
+]
+Data = Annotated[str | None, typer.Option(help="Folder of the data sets [default: $DYNCONF_DATA or HOME/data].")]
+ProfileOption = Annotated[str, typer.Option(help="How much is run: smoke, quick or paper; see `dynconf settings`.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, such as time_steps=16.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+@app.command()
+def reproduce(
+    profile: ProfileOption = "smoke",
+    setting: Annotated[list[str] | None, typer.Option(help="One of the eight; may be repeated [default: all].")] = None,
+    overrides: Set = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, shuffling, augmentation and search.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Several seeds, such as 0,1,2; adds mean and deviation.")] = None,
+    device: Device = "auto",
+    home: Home = None,
+    data: Data = None,
+    checkpoint: Annotated[
+        list[str] | None, typer.Option(metavar="SETTING=PATH", help="Take these weights instead of training.")
+    ] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Run the paper's eight settings, or those named: train, convert, simulate, choose the exit rule, judge it on the test set."""
+    from dynconf_core.overrides import parse
+
+    numbers = _seeds(seed, seeds)
+    values = parse(overrides or [])
+    folder = home_folder(home)
+    requests = [
+        Request(
+            profile,
+            tuple(setting or ()),
+            values,
+            number,
+            device,
+            str(folder),
+            str(data_folder(data, folder)),
+            _pairs(checkpoint),
+        )
+        for number in numbers
+    ]
+    for request in requests:
+        request.plans()
+    check_writable(folder)
+    with _Prefect(folder, debug) as prefect:
+        from flows.request import checked
+
+        for request in requests:
+            checked(request)
+        documents = [document for request in requests if (document := _reproduced(prefect, request, as_json)) is not None]
+    _report(documents, as_json, folder)
+
+
+@app.command()
+def settings(as_json: AsJson = False) -> None:
+    """List the eight settings, the profiles' values and the paper's figures."""
+    from dynconf_core.settings import PROFILES, SETTINGS, resolve
+
+    if as_json:
+        content = {
+            name: {
+                **{profile: resolve(name, profile).as_dict() for profile in PROFILES},
+                "paper": vars(entry.published) if entry.published else None,
+            }
+            for name, entry in SETTINGS.items()
+        }
+        _print_json({"schema": 1, "settings": content})
+        return
+    from flows.table import profiles_table, settings_table
+
+    console = Console()
+    console.print(settings_table())
+    console.print(profiles_table())
+
+
+@data_app.command("fetch")
+def fetch(
+    name: Annotated[str, typer.Argument(help="cifar10 or imagenette.")],
+    data: Data = None,
+    home: Home = None,
+) -> None:
+    """Download a data set, verify it, and say what was done."""
+    console = Console()
+    root = data_folder(data, home_folder(home))
+    check_writable(root)
+    if name == "cifar10":
+        from dynconf_core.data.fetch import fetch_cifar10
+
+        fetch_cifar10(root, say=lambda text: console.print(text, highlight=False))
+    elif name == "imagenette":
+        from dynconf_core.data.imagenette import fetch as fetch_imagenette
+
+        fetch_imagenette(root, say=lambda text: console.print(text, highlight=False))
+    else:
+        raise InputError(
+            f"data set {name!r} cannot be fetched: cifar10 and imagenette can; ImageNet's licence asks for your login."
+        )
+
+
+@app.command()
+def traces(
+    setting: Annotated[str, typer.Argument(help="One of the eight.")],
+    split: Annotated[str, typer.Option(help="calibration or test.")],
+    out: Annotated[Path, typer.Option(help="The file to write, FILE.npz.")],
+    profile: ProfileOption = "smoke",
+    overrides: Set = None,
+    seed: int = 0,
+    device: Device = "auto",
+    home: Home = None,
+    data: Data = None,
+) -> None:
+    """Write a setting's traces from the home in the public format."""
+    from dynconf_core.overrides import parse
+    from dynconf_core.traces import Traces
+    from flows.explain import finished
+
+    if split not in ("calibration", "test"):
+        raise InputError(f"split={split!r} is unknown: choose calibration or test.")
+    folder = home_folder(home)
+    request = Request(profile, (setting,), parse(overrides or []), seed, device, str(folder), str(data_folder(data, folder)))
+    found = finished(request).get(f"collect_{split}")
+    if found is None:
+        raise InputError(
+            f"{folder} holds no {split} traces of {setting} as asked for: run `dynconf reproduce` with the same options."
+        )
+    written = Traces.load(found.folder).save(out)
+    Console().print(f"{written}: {split} traces of {setting}, profile {profile}", highlight=False)
+
+
+@app.command()
+def explain(
+    setting: Annotated[str, typer.Argument(help="One of the eight.")],
+    profile: ProfileOption = "smoke",
+    overrides: Set = None,
+    seed: int = 0,
+    device: Device = "auto",
+    home: Home = None,
+    data: Data = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say for every stage of a setting whether its artefact is there, and if not, which part of its key differs."""
+    from dynconf_core.overrides import parse
+    from flows.explain import explained
+
+    folder = home_folder(home)
+    request = Request(profile, (setting,), parse(overrides or []), seed, device, str(folder), str(data_folder(data, folder)))
+    lines = explained(request)
+    if as_json:
+        _print_json({"schema": 1, "setting": setting, "stages": lines})
+        return
+    for line in lines:
+        Console().print(f"{line['stage']:<20} {line['outcome']:<5} {line['reason']}", highlight=False)
+
+
+@app.command()
+def sweep(
+    setting: Annotated[list[str], typer.Option(help="One of the eight; may be repeated.")],
+    grid: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=A,B,C", help="Values of a field (or of seed); every combination is run.")
+    ] = None,
+    study: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=LOW..HIGH", help="A range, or a list of values, in which Optuna looks."),
+    ] = None,
+    trials: Annotated[int, typer.Option(help="Points of a study.", min=1)] = 20,
+    profile: ProfileOption = "smoke",
+    overrides: Set = None,
+    seed: int = 0,
+    device: Device = "auto",
+    home: Home = None,
+    data: Data = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Run a grid, or an Optuna study, over settings' fields and show the Pareto front of accuracy against mean steps."""
+    from dynconf_core.overrides import parse
+    from flows.points import checked_points
+
+    folder = home_folder(home)
+    asked = {
+        "settings": list(setting),
+        "profile": profile,
+        "grid": _named_texts(grid, "--grid"),
+        "study": _named_texts(study, "--study"),
+        "trials": trials,
+        "overrides": parse(overrides or []),
+        "seed": seed,
+        "device": device,
+        "home": str(folder),
+        "data": str(data_folder(data, folder)),
+    }
+    checked_points(asked["settings"], profile, asked["grid"], asked["study"], asked["overrides"], seed)
+    check_writable(folder)
+    with _Prefect(folder, debug) as prefect:
+        from flows.request import checked
+
+        checked(Request(profile, tuple(setting), asked["overrides"], seed, device, str(folder), asked["data"]))
+        prefect.ready()
+        from flows.sweep import sweep as flow
+
+        document = prefect.run(lambda: flow(**asked), as_json)
+    if document is None:
+        raise typer.Exit(INTERRUPTED)
+    if as_json:
+        _print_json(document)
+    else:
+        from flows.table import sweep_table
+
+        console = Console()
+        console.print(sweep_table(document))
+        console.print(f"Results: {document['results']}", highlight=False)
+    if document["failed"]:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def ui(
+    home: Home = None,
+    port: Annotated[int, typer.Option(help="Of the loopback interface.", min=1, max=65535)] = 5000,
+) -> None:
+    """Open the MLflow UI on the home's runs; Ctrl-C ends it."""
+    folder = home_folder(home)
+    database = folder / "mlflow.db"
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri and not database.is_file():
+        raise InputError(f"{database} does not exist: run `dynconf reproduce` first, or name another --home.")
+    Console().print(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C ends it)", highlight=False)
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
+    os.execve(sys.executable, [*command, "--backend-store-uri", uri or f"sqlite:///{database}"], environment)
+
+
+class _Prefect:
+    """Prefect for the length of a command: its temporary server, and an orderly end on Ctrl-C."""
+
+    def __init__(self, home: Path, debug: bool) -> None:
+        from flows.server import TemporaryServer
+
+        self.debug = debug
+        logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(message)s", stream=sys.stderr)
+        if debug:
+            os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
+        self.server = TemporaryServer(home)
+
+    def __enter__(self) -> "_Prefect":
+        signal.signal(signal.SIGINT, self._interrupted)
+        signal.signal(signal.SIGTERM, self._interrupted)
+        return self
+
+    def __exit__(self, *ignored: object) -> None:
+        self.server.stop()
+
+    def _interrupted(self, number: int, frame: object) -> None:
+        """First the threads are asked to end; if they have not after a while, the process ends as it is."""
+        if not interruption.interrupted():
+            interruption.interrupt()
+            print("\nInterrupted: ending what runs; what is finished is kept.", file=sys.stderr, flush=True)
+            last = threading.Timer(GRACE, lambda: os._exit(INTERRUPTED))
+            last.daemon = True
+            last.start()
+            raise KeyboardInterrupt
+
+    def ready(self) -> None:
+        """Return once flows can be run."""
+        self.server.wait()
+
+    def run(self, flow: Callable[[], dict[str, Any]], quiet: bool) -> dict[str, Any] | None:
+        """What the flow returns, its progress shown; None where it was interrupted before it had a result."""
+        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+        from flows.display import Display
+        from flows.reproduce import SomeFailed
+
+        # A heartbeat tells a distant server that a flow lives; here it would only delay the end of each by a second.
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), Display(Console(stderr=True, quiet=quiet)):
+            try:
+                return flow()
+            except SomeFailed as failure:
+                return failure.document
+            except KeyboardInterrupt:
+                return None
+
+
+def _reproduced(prefect: _Prefect, request: Request, quiet: bool) -> dict[str, Any] | None:
+    if interruption.interrupted():
+        return None
+    console = Console(stderr=True, quiet=quiet)
+    count = len(request.plans())
+    console.print(f"{count} settings, profile {request.profile}, seed {request.seed}, home {request.home}", highlight=False)
+    prefect.ready()
+    from flows.reproduce import reproduce as flow
+
+    return prefect.run(
+        lambda: flow(
+            profile=request.profile,
+            settings=list(request.settings) or None,
+            overrides=dict(request.overrides),
+            seed=request.seed,
+            device=request.device,
+            home=request.home,
+            data=request.data,
+            checkpoints=dict(request.checkpoints),
+            command=shlex.join(["dynconf", *sys.argv[1:]]),
+        ),
+        quiet,
+    )
+
+
+def _report(documents: list[dict[str, Any]], as_json: bool, home: Path) -> None:
+    """Tables and places, then the exit code."""
+    from flows.table import results_table, seeds_table
+
+    console, notes = Console(), Console(stderr=True)
+    if as_json:
+        _print_json(documents[0] if len(documents) == 1 else {"schema": 1, "seeds": documents})
+    else:
+        for document in documents:
+            console.print(results_table(document, console.width))
+        if len(documents) > 1:
+            console.print(seeds_table(documents))
+    for document in documents:
+        if document["tracking_error"]:
+            notes.print(f"Not logged to MLflow: {document['tracking_error']}", highlight=False)
+    if documents and not as_json:
+        console.print(f"Results: {home / 'results' / documents[-1]['run']}", highlight=False, soft_wrap=True)
+        console.print(f"MLflow:  dynconf ui --home {home}", highlight=False, soft_wrap=True)
+    if interruption.interrupted():
+        raise typer.Exit(INTERRUPTED)
+    if any(row["status"] == "failed" for document in documents for row in document["settings"]):
+        raise typer.Exit(FAILED)
+
+
+def _seeds(seed: int | None, seeds: str | None) -> list[int]:
+    if seeds is None:
+        return [seed or 0]
+    if seed is not None:
+        raise InputError(f"--seed {seed} and --seeds {seeds} are given: give one of them.")
+    try:
+        return list(dict.fromkeys(int(text) for text in seeds.split(",")))
+    except ValueError:
+        raise InputError(f"--seeds {seeds}: give whole numbers, such as 0,1,2.") from None
+
+
+def _pairs(texts: list[str] | None) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in texts or []:
+        name, equals, path = text.partition("=")
+        if not equals or not path:
+            raise InputError(f"--checkpoint {text}: write SETTING=PATH.")
+        pairs[name] = path
+    return pairs
+
+
+def _named_texts(texts: list[str] | None, option: str) -> dict[str, str]:
+    named: dict[str, str] = {}
+    for text in texts or []:
+        name, equals, values = text.partition("=")
+        if not equals or not values:
+            raise InputError(f"{option} {text}: write FIELD=VALUES.")
+        named[name] = values
+    return named
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    import json
+
+    print(json.dumps(content, indent=1, allow_nan=False))
+
+
+def main() -> None:
+    """The command: no traceback for what the user gave, unless ``--debug``."""
+    try:
+        app()
+    except InputError as error:
+        if "--debug" in sys.argv:
+            raise
+        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        sys.exit(UNUSABLE)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        Console(stderr=True).print(f"[red]failed:[/red] {reason} (--debug shows where)", highlight=False, soft_wrap=True)
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

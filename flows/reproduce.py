@@ -1,0 +1,140 @@
+"""The flow ``reproduce``: the eight settings, or those named, each as a subflow, and the table of their results."""
+
+import contextvars
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+from prefect.logging import get_run_logger
+
+from dynconf_core.settings import PROFILES, UNNAMED
+from flows import interruption
+from flows.request import Request, checked, home_folder, identity
+from flows.results import environment_facts, write_results
+from flows.rows import failed_row
+from flows.setting import ProfileName, SettingFailed, Value, setting
+from flows.table import results_markdown
+from tasks.track import TrackingUnavailable, tracker
+
+
+class SomeFailed(RuntimeError):
+    """A reproduction of which some settings failed; ``document`` is its results.json, the others included."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        failed = [row["name"] for row in document["settings"] if row["status"] == "failed"]
+        super().__init__(f"{len(failed)} of {len(document['settings'])} settings failed: {', '.join(failed)}")
+        self.document = document
+
+
+@flow(name="reproduce", flow_run_name="reproduce {profile}, seed {seed}", persist_result=False)
+def reproduce(
+    profile: ProfileName = "smoke",
+    settings: list[str] | None = None,
+    overrides: dict[str, Value] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    home: str | None = None,
+    data: str | None = None,
+    checkpoints: dict[str, str] | None = None,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Run the paper's settings, write `results.json` and log them to MLflow.
+
+    Args:
+        profile: how much of each setting is run: smoke (digits), quick (CIFAR-10, Imagenette, reduced) or paper.
+        settings: their names; all eight by default.
+        overrides: field to value, such as time_steps to 16.
+        seed: of weights, shuffling, augmentation and search.
+        device: auto, cpu, cuda or cuda:N.
+        home: folder of artefacts and tracking; default DYNCONF_HOME or .dynconf.
+        data: folder of the data sets; default DYNCONF_DATA or data in the home.
+        checkpoints: setting to a file whose weights are taken instead of training.
+        command: what the user typed, for the record.
+
+    Returns:
+        the content of results.json.
+
+    Raises:
+        InputError: where the request cannot work; nothing was started.
+        SomeFailed: where a setting raised; the others are done and written.
+    """
+    request = Request(profile, tuple(settings or ()), overrides or {}, seed, device, home, data, checkpoints or {})
+    plans = checked(request)
+    folder = home_folder(home)
+    logger = get_run_logger()
+    how = PROFILES[profile]
+    if how.threads is not None:
+        torch.set_num_threads(how.threads)
+    parent, tracking_error = None, None
+    try:
+        tracking = tracker(folder)
+        parent = tracking.parent(profile, seed, identity(request), f"{profile}, seed {seed}")
+    except TrackingUnavailable as error:
+        tracking_error = str(error)
+        logger.warning("%s", error)
+
+    def run_one(name: str) -> dict[str, Any]:
+        interruption.check()
+        return setting(
+            name=name,
+            profile=profile,
+            overrides=overrides,
+            seed=seed,
+            device=device,
+            home=str(folder),
+            data=data,
+            checkpoint=request.checkpoints.get(name),
+            parent_run=parent,
+            track_run=parent is not None,
+        )
+
+    rows: list[dict[str, Any]] = []
+    jobs = max(1, min(how.jobs, os.cpu_count() or 1))
+    with ThreadPoolExecutor(jobs) as pool:
+        # Each thread works in a copy of the flow's context, so that its setting is a subflow of this run.
+        running = [pool.submit(contextvars.copy_context().run, run_one, plan.setting) for plan in plans]
+        try:
+            rows = [_row_of(future, plan) for future, plan in zip(running, plans, strict=True)]
+        except KeyboardInterrupt:
+            interruption.interrupt()
+            rows = [_row_of(future, plan) for future, plan in zip(running, plans, strict=True)]
+
+    for row in rows:
+        tracking_error = row.pop("tracking_error", None) or tracking_error
+    savings = [row["exit"]["latency_saving"] for row in rows if row["status"] == "ok"]
+    document = {
+        "schema": 1,
+        "run": f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{profile}-seed{seed}",
+        "profile": profile,
+        "seed": seed,
+        "overrides": dict(request.overrides),
+        "command": command or f"flow reproduce, profile {profile}",
+        "environment": environment_facts(),
+        "tracking_error": tracking_error,
+        "mean_latency_saving": sum(savings) / len(savings) if savings else None,
+        "paper_footnotes": [{"family": family, **vars(row)} for family, row in UNNAMED],
+        "settings": rows,
+    }
+    document["results"] = str(write_results(folder, document["run"], document))
+    create_markdown_artifact(results_markdown(document), key="results", description=f"Results, profile {profile}")
+    if parent is not None and not interruption.interrupted():
+        try:
+            tracking.finish_parent(parent, document)
+        except TrackingUnavailable as error:
+            document["tracking_error"] = str(error)
+    if len(savings) < len(rows):
+        raise SomeFailed(document)
+    return document
+
+
+def _row_of(future: "Future[dict[str, Any]]", plan: Any) -> dict[str, Any]:
+    try:
+        return future.result()
+    except SettingFailed as failure:
+        return failure.row
+    except Exception as error:
+        return failed_row(plan, {}, error)

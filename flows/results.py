@@ -1,0 +1,104 @@
+"""The results of a run as files: ``<home>/results/<run>/results.json`` and ``.csv``, and the link ``latest``."""
+
+import csv
+import io
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("dynconf", "torch", "torchvision", "numpy", "prefect", "mlflow", "optuna")
+
+
+def write_results(home: Path, run: str, document: Mapping[str, Any]) -> Path:
+    """Write the run's folder and move the link; returns the path of results.json."""
+    folder = home / "results" / run
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "results.json"
+    _replace(path, json.dumps(document, indent=1, allow_nan=False))
+    _replace(folder / "results.csv", _csv(document))
+    link, beside = home / "results" / "latest", home / "results" / f".latest-{os.getpid()}"
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(run, target_is_directory=True)
+    beside.replace(link)
+    return path
+
+
+def environment_facts() -> dict[str, Any]:
+    """Versions, hardware and commit, for provenance."""
+    facts: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "gpu": None,
+        "commit": _commit(),
+        "versions": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name(0)
+    return facts
+
+
+def _replace(path: Path, text: str) -> None:
+    beside = path.with_name(f".{path.name}-{os.getpid()}")
+    beside.write_text(text)
+    beside.replace(path)
+
+
+def _csv(document: Mapping[str, Any]) -> str:
+    rows = [dict(_flat("", row)) for row in document["settings"]]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _flat(prefix: str, value: Any) -> list[tuple[str, Any]]:
+    """Nested names joined by ``_``; a named list by its names; a list of numbers separated by spaces."""
+    if isinstance(value, Mapping):
+        return [pair for name, inner in value.items() for pair in _flat(f"{prefix}_{name}" if prefix else name, inner)]
+    if isinstance(value, list) and value and isinstance(value[0], Mapping):
+        pairs = []
+        for index, inner in enumerate(value):
+            rest = {name: part for name, part in inner.items() if name != "name"}
+            pairs += _flat(f"{prefix}_{inner.get('name', index)}", rest)
+        return pairs
+    if isinstance(value, list):
+        return [(prefix, " ".join(str(part) for part in value))]
+    return [(prefix, value)]
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the checkout this runs from, marked where files differ from it; None outside a checkout."""
+    folder = Path(__file__).resolve().parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--match="]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip() or None
+    except (OSError, subprocess.SubprocessError):
+        return None

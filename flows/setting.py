@@ -1,0 +1,111 @@
+"""The flow ``setting``: one setting from its ANN to its row of the results."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from prefect import flow
+from prefect.logging import get_run_logger
+
+from dynconf_core.data.load import data_set
+from dynconf_core.plan import Plan
+from dynconf_core.settings import PROFILES, SETTINGS
+from flows.request import Request, checked, data_folder, home_folder, identity
+from flows.rows import STAGES, completed_row, failed_row
+from tasks.collect import collect
+from tasks.convert import convert
+from tasks.evaluate import evaluate
+from tasks.search import search
+from tasks.stage import Handle, Workplace
+from tasks.track import TrackingUnavailable, track
+from tasks.train import train
+
+ProfileName = Literal["smoke", "quick", "paper"]
+Value = str | int | float
+
+
+class SettingFailed(RuntimeError):
+    """A setting that raised midway; ``row`` is its entry in the results."""
+
+    def __init__(self, row: dict[str, Any]) -> None:
+        super().__init__(f"{row['name']}: {row['error']}")
+        self.row = row
+
+
+@flow(name="setting", flow_run_name="{name}", persist_result=False)
+def setting(
+    name: str = "cifar10-resnet18-qcfs",
+    profile: ProfileName = "smoke",
+    overrides: dict[str, Value] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    home: str | None = None,
+    data: str | None = None,
+    checkpoint: str | None = None,
+    parent_run: str | None = None,
+    track_run: bool = True,
+) -> dict[str, Any]:
+    """Train, convert, collect, search, evaluate and track one setting.
+
+    Args:
+        name: one of the settings that `dynconf settings` lists.
+        profile: how much of it is run.
+        overrides: field to value, such as time_steps to 16.
+        seed: of weights, shuffling, augmentation and search.
+        device: auto, cpu, cuda or cuda:N.
+        home: folder of artefacts and tracking; default DYNCONF_HOME or .dynconf.
+        data: folder of the data sets; default DYNCONF_DATA or data in the home.
+        checkpoint: a file whose weights are taken instead of training.
+        parent_run: the MLflow run under which this one is logged; found or made by default.
+        track_run: log to MLflow.
+
+    Returns:
+        the setting's row of results.json.
+
+    Raises:
+        InputError: where the request cannot work.
+        SettingFailed: where a stage raised.
+    """
+    checkpoints = {name: checkpoint} if checkpoint else {}
+    request = Request(profile, (name,), overrides or {}, seed, device, home, data, checkpoints)
+    (plan,) = checked(request)
+    threads = PROFILES[profile].threads
+    if threads is not None:
+        torch.set_num_threads(threads)
+    where = home_folder(home)
+    work = Workplace(where, data_folder(data, where), device)
+    done: dict[str, Handle] = {}
+    try:
+        _run_stages(plan, work, Path(checkpoint) if checkpoint else None, done)
+        row = completed_row(plan, SETTINGS[name], done)
+    except Exception as error:
+        row = failed_row(plan, done, error)
+    if track_run:
+        try:
+            track(plan, row, done.get("evaluate"), work, identity(request), parent_run)
+        except TrackingUnavailable as error:
+            get_run_logger().warning("%s", error)
+            row["tracking_error"] = str(error)
+    if row["status"] == "failed":
+        raise SettingFailed(row)
+    return row
+
+
+def _run_stages(plan: Plan, work: Workplace, checkpoint: Path | None, done: dict[str, Handle]) -> None:
+    """The stages in the order of the data; ``done`` holds those that are finished, also when one raises."""
+    published = SETTINGS[plan.setting].published
+    data_digest = data_set(plan.data.name).digest(work.data)
+    done["train"] = train(plan, work, data_digest, checkpoint)
+    done["convert"] = convert(plan, work, done["train"])
+    for split in ("calibration", "test"):
+        done[f"collect_{split}"] = collect(plan, work, data_digest, split, done["train"], done["convert"])
+    done["search"] = search(plan, work, done["collect_calibration"])
+    done["evaluate"] = evaluate(
+        plan,
+        work,
+        published.time_steps if published else None,
+        done["search"],
+        done["collect_calibration"],
+        done["collect_test"],
+    )
+    assert tuple(done) == STAGES

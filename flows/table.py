@@ -1,0 +1,201 @@
+"""The results as tables: for a terminal, and as Markdown for Prefect's artifact and the README."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from dynconf_core.settings import PROFILES, SETTINGS, resolve
+
+HEADINGS = (
+    "setting",
+    "ANN",
+    "SNN @ T",
+    "with exit @ mean steps",
+    "saving",
+    "speedup",
+    "bound @ steps",
+    "paper: SNN → exit",
+)
+
+
+def results_table(document: Mapping[str, Any], width: int = 120) -> Table:
+    """The table that a reproduction ends with."""
+    table = _table(title(document))
+    narrow = width < 110
+    for number, heading in enumerate(HEADINGS):
+        table.add_column(
+            heading, justify="left" if number in (0, 7) else "right", overflow="fold", no_wrap=number == 0 and not narrow
+        )
+    for row in document["settings"]:
+        table.add_row(*_cells(row))
+    table.caption = "\n".join(notes(document))
+    return table
+
+
+def results_markdown(document: Mapping[str, Any]) -> str:
+    """The same as Markdown."""
+    lines = [f"**{title(document)}**", "", "| " + " | ".join(HEADINGS) + " |"]
+    lines.append("|" + "|".join(["---", *["---:"] * 6, "---"]) + "|")
+    lines += ["| " + " | ".join(_cells(row)) + " |" for row in document["settings"]]
+    return "\n".join([*lines, "", *(f"{note}  " for note in notes(document))])
+
+
+def title(document: Mapping[str, Any]) -> str:
+    """What was run, with every reduction named."""
+    ok = [row for row in document["settings"] if row["status"] == "ok"]
+    data = dict.fromkeys(
+        f"{row['data']['name']} in the place of {row['data']['stands_in_for']}"
+        if row["data"]["stands_in_for"]
+        else row["data"]["name"]
+        for row in ok
+    )
+    widths = dict.fromkeys(f"{row['network']['width']:g} of the width" for row in ok if row["network"]["width"] != 1)
+    overrides = [f"{name}={value}" for name, value in document.get("overrides", {}).items()]
+    parts = [f"Profile {document['profile']}, seed {document['seed']}", *data, *widths, *overrides]
+    return "; ".join(parts)
+
+
+def notes(document: Mapping[str, Any]) -> list[str]:
+    """The mean saving, what the columns mean, and the paper's rows that name no network."""
+    ok = [row for row in document["settings"] if row["status"] == "ok"]
+    lines = []
+    if ok:
+        lost = statistics.fmean(row["snn_accuracy"] - row["exit"]["accuracy"] for row in ok)
+        lines.append(
+            f"Mean latency saving over {len(ok)} settings: {_percent(document['mean_latency_saving'])} "
+            f"(accuracy lost: {100 * lost:.2f} points on average; the paper: 40 % at none, over its eight)."
+        )
+        fixed = statistics.fmean(_baseline(row, "first_equal")["latency_saving"] for row in ok)
+        lines.append(f"Against the first fixed step that is as accurate as T on the calibration split: {_percent(fixed)}.")
+    lines.append("Accuracies on the test split. Bound: first-correct. [S] stated by the source, [2] second-hand.")
+    for note in document.get("paper_footnotes", []):
+        before = f"@ {note['time_steps']} " if note["time_steps"] else ""
+        lines.append(f"Paper, {note['family']}, network not named: {before}→ @ {note['mean_steps']} [{note['label']}].")
+    return lines
+
+
+def seeds_table(documents: Sequence[Mapping[str, Any]]) -> Table:
+    """Mean and sample standard deviation over seeds of every setting that is done in all of them."""
+    table = _table(f"Over the seeds {', '.join(str(document['seed']) for document in documents)}: mean ± standard deviation")
+    for heading in ("setting", "ANN", "SNN at T", "with exit", "mean steps", "saving"):
+        table.add_column(heading, justify="left" if heading == "setting" else "right")
+    for rows in zip(*(document["settings"] for document in documents), strict=True):
+        if any(row["status"] == "failed" for row in rows):
+            table.add_row(rows[0]["name"], "failed in a seed")
+            continue
+        columns = [
+            [100 * row["ann_accuracy"] for row in rows],
+            [100 * row["snn_accuracy"] for row in rows],
+            [100 * row["exit"]["accuracy"] for row in rows],
+            [row["exit"]["mean_steps"] for row in rows],
+            [100 * row["exit"]["latency_saving"] for row in rows],
+        ]
+        table.add_row(rows[0]["name"], *(f"{statistics.fmean(x):.2f} ± {statistics.stdev(x):.2f}" for x in columns))
+    return table
+
+
+def settings_table() -> Table:
+    """The eight settings with the paper's figures."""
+    table = _table("The eight settings, and what the paper reports of them")
+    for heading in ("setting", "data", "network", "method", "paper: SNN → exit", "source"):
+        table.add_column(heading)
+    for entry in SETTINGS.values():
+        published = vars(entry.published) if entry.published else None
+        source = entry.published.source if entry.published else "no figure at hand"
+        table.add_row(entry.name, entry.dataset, entry.architecture, entry.method, _paper(published), source)
+    table.caption = "[S] stated by the source, [2] second-hand. Every study also reports its figures cut at the paper's own T."
+    return table
+
+
+def profiles_table() -> Table:
+    """What each profile makes of the settings."""
+    table = _table("The profiles")
+    for heading in ("profile", "setting", "data", "width", "L or bits", "T", "epochs", "batch", "rate"):
+        table.add_column(heading)
+    for profile in PROFILES:
+        for name in SETTINGS:
+            plan = resolve(name, profile)
+            method = f"L = {plan.levels}" if plan.levels else f"{plan.bits} bits"
+            recipe = plan.recipe
+            table.add_row(
+                profile if name == next(iter(SETTINGS)) else "",
+                name,
+                f"{plan.data.name} {plan.data.resolution} px",
+                f"{plan.width:g}",
+                method,
+                str(plan.time_steps),
+                str(recipe.epochs),
+                str(recipe.batch_size),
+                f"{recipe.learning_rate:g}",
+            )
+        table.add_section()
+    table.caption = "\n".join(f"{profile.name}: {profile.summary}" for profile in PROFILES.values())
+    return table
+
+
+def sweep_table(document: Mapping[str, Any]) -> Table:
+    """The points of a sweep, those on the Pareto front marked."""
+    table = _table(f"Sweep, profile {document['profile']}: {len(document['points'])} points; * on the Pareto front")
+    fields = list(dict.fromkeys(name for point in document["points"] for name in point["values"]))
+    for heading in ("", "setting", *fields, "ANN", "SNN at T", "with exit", "mean steps"):
+        table.add_column(heading)
+    for point in document["points"]:
+        given = [str(point["values"].get(name, "")) for name in fields]
+        if point["status"] == "failed":
+            table.add_row("", point["setting"], *given, f"failed: {point['error']}")
+            continue
+        figures = [_percent(point[name]) for name in ("ann_accuracy", "snn_accuracy", "accuracy")]
+        mark = "*" if point["on_front"] else ""
+        table.add_row(mark, point["setting"], *given, *figures, f"{point['mean_steps']:.2f}")
+    return table
+
+
+def sweep_markdown(document: Mapping[str, Any]) -> str:
+    """The Pareto front of a sweep as Markdown."""
+    lines = [f"**Pareto front, profile {document['profile']}**", "", "| setting | values | accuracy | mean steps |"]
+    lines.append("|---|---|---:|---:|")
+    for point in document["points"]:
+        if point.get("on_front"):
+            values = ", ".join(f"{name}={value}" for name, value in point["values"].items())
+            lines.append(f"| {point['setting']} | {values} | {_percent(point['accuracy'])} | {point['mean_steps']:.2f} |")
+    return "\n".join(lines)
+
+
+def _table(heading: str) -> Table:
+    return Table(title=heading, box=box.SIMPLE_HEAD, caption_justify="left", title_justify="left", pad_edge=False)
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    if row["status"] == "failed":
+        return [row["name"], "—", "—", f"failed: {row['error']}", "", "", "", ""]
+    leaving, bound = row["exit"], row["bounds"]["first_correct"]
+    return [
+        row["name"],
+        _percent(row["ann_accuracy"]),
+        f"{_percent(row['snn_accuracy'])} @ {row['time_steps']}",
+        f"{_percent(leaving['accuracy'])} @ {leaving['mean_steps']:.2f}",
+        f"{100 * leaving['latency_saving']:.1f} %",
+        f"{leaving['speedup']:.2f}x",
+        f"{_percent(bound['accuracy'])} @ {bound['mean_steps']:.2f}",
+        _paper(row["paper"]["rows"][0] if row["paper"] else None),
+    ]
+
+
+def _paper(published: Mapping[str, Any] | None) -> str:
+    if published is None:
+        return ""
+    before = f"{_percent(published['snn_accuracy'])} @ {published['time_steps']}"
+    after = f"{_percent(published['exit_accuracy'])} @ {published['mean_steps']}"
+    return f"{before} → {after} \\[{published['label']}]".replace(" %", "")
+
+
+def _baseline(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = next(entry for entry in row["baselines"] if entry["name"] == name)
+    return found
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"
