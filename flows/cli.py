@@ -279,7 +279,7 @@ class _Prefect:
         self.debug = debug
         logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(message)s", stream=sys.stderr)
         if debug:
-            os.environ.setdefault("PREFECT_LOGGING_LEVEL", "INFO")
+            os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
         self.server = TemporaryServer(home)
 
     def __enter__(self) -> "_Prefect":

@@ -121,7 +121,7 @@ def reproduce(
     }
     document["results"] = str(write_results(folder, document["run"], document))
     create_markdown_artifact(results_markdown(document), key="results", description=f"Results, profile {profile}")
-    if parent is not None and not interruption.interrupted():
+    if parent is not None:
         try:
             tracking.finish_parent(parent, document)
         except TrackingUnavailable as error:

@@ -13,7 +13,8 @@ import urllib.request
 from pathlib import Path
 
 _PATIENCE = 90.0
-# The server ends when its standard input does: also when this process is killed.
+# The server ends when its standard input does: also when this process is killed. SQLite admits one writer; where two meet, the
+# server answers 503 and the client would sleep for seconds unless it is told how long.
 _LAUNCH = """
 import os, signal, sys, threading
 def watch():
@@ -21,8 +22,39 @@ def watch():
     os.kill(os.getpid(), signal.SIGTERM)
 threading.Thread(target=watch, daemon=True).start()
 import uvicorn
-uvicorn.run("prefect.server.api.server:create_app", factory=True, host="127.0.0.1", port=int(sys.argv[1]), log_level="error")
+from prefect.server.api.server import create_app
+app = create_app()
+async def soon_again(scope, receive, send):
+    async def answer(message):
+        if message["type"] == "http.response.start" and message["status"] == 503:
+            message = {**message, "headers": [*message["headers"], (b"retry-after", b"0.05")]}
+        await send(message)
+    await app(scope, receive, answer if scope["type"] == "http" else send)
+uvicorn.run(soon_again, host="127.0.0.1", port=int(sys.argv[1]), log_level="error", lifespan="on")
 """
+_SERVICES = "PREFECT_SERVER_SERVICES_"
+# For one run on one machine nothing is scheduled, late or triggered, and task runs are written in lots.
+_SERVER_SETTINGS = {
+    "PREFECT_SERVER_UI_ENABLED": "false",
+    "PREFECT__SERVER_EPHEMERAL": "1",
+    "PREFECT__SERVER_FINAL": "1",
+    f"{_SERVICES}TASK_RUN_RECORDER_BATCH_SIZE": "200",
+    f"{_SERVICES}TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
+    f"{_SERVICES}TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    f"{_SERVICES}EVENT_PERSISTER_ENABLED": "false",
+    **{
+        f"{_SERVICES}{name}_ENABLED": "false"
+        for name in (
+            "TRIGGERS",
+            "SCHEDULER",
+            "LATE_RUNS",
+            "FOREMAN",
+            "REPOSSESSOR",
+            "CANCELLATION_CLEANUP",
+            "PAUSE_EXPIRATIONS",
+        )
+    },
+}
 
 
 def configure(home: Path) -> None:
@@ -30,7 +62,8 @@ def configure(home: Path) -> None:
     for name, value in {
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_LOGGING_LEVEL": "CRITICAL",
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        "PREFECT_CLIENT_MAX_RETRIES": "20",
     }.items():
         os.environ.setdefault(name, value)
 
@@ -51,7 +84,7 @@ class TemporaryServer:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", _LAUNCH, str(self._port)],
-                env={**os.environ, "PREFECT_SERVER_UI_ENABLED": "false"},
+                env={**os.environ, **_SERVER_SETTINGS},
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,

@@ -8,6 +8,7 @@ steps. Artefact: ``rule.json``, ``front.csv``, ``trials.csv``. The study stays i
 import csv
 import json
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -106,7 +107,9 @@ def _studied(traces: Traces, full: float, plan: Plan, journal: Path, name: str, 
         directions=["maximize", "minimize"],
         load_if_exists=True,
     )
-    study.set_metric_names(["accuracy", "mean_steps"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names(["accuracy", "mean_steps"])
     finished = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
     # The same seed would repeat the start-up trials of the part that was done before an interruption.
     study.sampler = optuna.samplers.TPESampler(seed=(plan.seed * 1_000_003 + finished) % 2**32)

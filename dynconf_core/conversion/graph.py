@@ -2,6 +2,7 @@
 
 import copy
 import operator
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,29 @@ FUNCTIONS: tuple[Callable[..., Any], ...] = (operator.add, torch.add, torch.flat
 
 
 class _Tracer(fx.Tracer):
+    """A tracer that leaves other threads alone.
+
+    While it traces, torch.fx replaces the call of every module in the process; a network that trains in another thread would
+    then be taken for a part of this one.
+    """
+
+    _tracing = threading.Lock()
+
+    def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
+        with self._tracing:
+            self._thread = threading.get_ident()
+            return super().trace(root, concrete_args)
+
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Activations are one operation each, whatever they do inside."""
         return isinstance(m, ACTIVATIONS) or super().is_leaf_module(m, module_qualified_name)

@@ -1,0 +1,196 @@
+"""The flow ``sweep``: a grid, or an Optuna study, over settings' fields. Each point is a ``setting`` subflow, so that it shares
+every stage whose key is the same with its neighbours, and a sweep that was interrupted goes on from the store."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from prefect import flow
+from prefect.artifacts import create_markdown_artifact
+
+from dynconf_core.settings import PROFILES
+from flows import interruption
+from flows.points import SEED, Range, checked_points, request_of
+from flows.request import checked, data_folder, home_folder
+from flows.results import environment_facts, write_results
+from flows.setting import ProfileName, SettingFailed, Value, setting
+from flows.table import sweep_markdown
+from tasks.track import TrackingUnavailable, tracker
+
+
+@flow(name="sweep", flow_run_name="sweep {profile}", persist_result=False)
+def sweep(
+    settings: list[str],
+    profile: ProfileName = "smoke",
+    grid: dict[str, str] | None = None,
+    study: dict[str, str] | None = None,
+    trials: int = 20,
+    overrides: dict[str, Value] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    home: str | None = None,
+    data: str | None = None,
+) -> dict[str, Any]:
+    """Run every point and report the Pareto front of test accuracy against mean steps.
+
+    Args:
+        settings: names; each point is run for every one of them.
+        profile: how much of each setting is run: smoke, quick or paper.
+        grid: field (or seed) to values, such as time_steps to "8,16,32"; every combination is run.
+        study: field to a range such as "4..32", or to values "2,4,8"; Optuna chooses points within.
+        trials: points of a study, those of earlier runs of it counted in.
+        overrides: fields that are the same for all points.
+        seed: of every point that names none, and of the study.
+        device: auto, cpu, cuda or cuda:N.
+        home: folder of artefacts and tracking; default DYNCONF_HOME or .dynconf.
+        data: folder of the data sets; default DYNCONF_DATA or data in the home.
+
+    Returns:
+        schema, run, profile, points (values, setting, status, figures, on_front), failed, results.
+
+    Raises:
+        InputError: where the request cannot work; nothing was started.
+    """
+    points, ranges = checked_points(settings, profile, grid or {}, study or {}, overrides or {}, seed)
+    places = {"device": device, "home": home, "data": data}
+    checked(request_of(settings, profile, overrides or {}, seed, {}, **places))
+    where = home_folder(home)
+    places = {"device": device, "home": str(where), "data": str(data_folder(data, where))}
+    threads = PROFILES[profile].threads
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        tracker(where)
+        tracking = True
+    except TrackingUnavailable:
+        tracking = False
+
+    found: list[dict[str, Any]] = []
+
+    def run_point(values: dict[str, Any]) -> list[dict[str, Any]]:
+        entries = []
+        for name in settings:
+            request = request_of([name], profile, overrides or {}, seed, values, **places)
+            try:
+                row = setting(
+                    name=name,
+                    profile=profile,
+                    overrides=dict(request.overrides),
+                    seed=request.seed,
+                    **places,
+                    track_run=tracking,
+                )
+            except SettingFailed as failure:
+                row = failure.row
+            entries.append(_entry(row, values))
+            found.append(entries[-1])
+            interruption.check()
+        return entries
+
+    name = _name(settings, profile, grid or study or {}, overrides or {}, seed)
+    try:
+        if points:
+            for point in points:
+                run_point(point)
+        else:
+            for _ in _studied(run_point, ranges, where / "optuna.journal", name, trials, seed):
+                pass
+    except (KeyboardInterrupt, interruption.Interrupted):
+        interruption.interrupt()
+    _mark_front(found)
+    document = {
+        "schema": 1,
+        "run": name,
+        "profile": profile,
+        "seed": seed,
+        "environment": environment_facts(),
+        "failed": sum(point["status"] == "failed" for point in found),
+        "points": found,
+    }
+    folder = where / "sweeps"
+    document["results"] = str(write_results(folder, name, {**document, "settings": found}))
+    create_markdown_artifact(sweep_markdown(document), key="sweep", description=f"Pareto front, profile {profile}")
+    return document
+
+
+def _studied(
+    run_point: Any, ranges: list[Range], journal: Path, name: str, trials: int, seed: int
+) -> Iterator[list[dict[str, Any]]]:
+    """Ask Optuna for points until the study, earlier runs of it counted in, has ``trials``; several settings count as their
+    mean. Finished trials of an earlier run are shown again, from the store."""
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+    from optuna.trial import TrialState
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        study_name=f"sweep-{name}",
+        storage=JournalStorage(JournalFileBackend(str(journal))),
+        directions=["maximize", "minimize"],
+        load_if_exists=True,
+    )
+    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    study.sampler = optuna.samplers.TPESampler(seed=(seed * 1_000_003 + len(study.trials)) % 2**32)
+    for trial in finished[:trials]:
+        yield run_point(dict(trial.params))
+    for _ in range(trials - len(finished)):
+        asked = study.ask()
+        rows = run_point({one.field: _suggested(asked, one) for one in ranges})
+        if any(row["status"] == "failed" for row in rows):
+            study.tell(asked, state=TrialState.FAIL)
+        else:
+            mean = [
+                sum(row[figure] for row in rows) / len(rows) for figure in ("calibration_accuracy", "calibration_mean_steps")
+            ]
+            study.tell(asked, mean)
+        yield rows
+
+
+def _suggested(trial: Any, one: Range) -> Any:
+    if one.choices:
+        return trial.suggest_categorical(one.field, list(one.choices))
+    if isinstance(one.low, int):
+        return trial.suggest_int(one.field, one.low, one.high)
+    return trial.suggest_float(one.field, one.low, one.high, log=one.field in ("alpha", "learning_rate"))
+
+
+def _entry(row: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """A point as the sweep reports it. A study is led by the calibration split; the test split is only reported."""
+    entry = {"setting": row["name"], "values": dict(values), "status": row["status"], "error": row["error"]}
+    if row["status"] == "failed":
+        return entry
+    leaving = row["exit"]
+    return {
+        **entry,
+        "ann_accuracy": row["ann_accuracy"],
+        "snn_accuracy": row["snn_accuracy"],
+        "accuracy": leaving["accuracy"],
+        "mean_steps": leaving["mean_steps"],
+        "calibration_accuracy": leaving["rule"]["calibration"]["accuracy"],
+        "calibration_mean_steps": leaving["rule"]["calibration"]["mean_steps"],
+        "stages": row["stages"],
+    }
+
+
+def _mark_front(points: list[dict[str, Any]]) -> None:
+    """Mark, within each setting, the points that no other beats in accuracy and mean steps at once."""
+    for point in points:
+        if point["status"] == "failed":
+            continue
+        rivals = [other for other in points if other["status"] == "ok" and other["setting"] == point["setting"]]
+        point["on_front"] = not any(
+            other["accuracy"] >= point["accuracy"]
+            and other["mean_steps"] <= point["mean_steps"]
+            and (other["accuracy"], other["mean_steps"]) != (point["accuracy"], point["mean_steps"])
+            for other in rivals
+        )
+
+
+def _name(settings: list[str], profile: str, fields: dict[str, str], overrides: dict[str, Any], seed: int) -> str:
+    """The same for the same sweep, so that a study and its results are found again."""
+    asked = json.dumps([sorted(settings), profile, sorted(fields.items()), sorted(overrides.items()), seed])
+    return f"{profile}-{'-'.join(name for name in fields if name != SEED)}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
