@@ -60,7 +60,7 @@ def reproduce(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Run the paper's eight settings, or those named: train, convert, simulate, choose the exit rule, judge it on the test set."""
+    """Run the paper's eight settings, or those named: train, convert, simulate, choose the exit rule, judge it."""
     from dynconf_core.overrides import parse
 
     numbers = _seeds(seed, seeds)
@@ -277,7 +277,9 @@ class _Prefect:
         from flows.server import TemporaryServer
 
         self.debug = debug
-        logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(message)s", stream=sys.stderr)
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setLevel(logging.INFO if debug else logging.WARNING)
+        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
         if debug:
             os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
         self.server = TemporaryServer(home)

@@ -4,42 +4,37 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from dynconf_core.settings import PROFILES, SETTINGS, resolve
 
-HEADINGS = (
-    "setting",
-    "ANN",
-    "SNN @ T",
-    "with exit @ mean steps",
-    "saving",
-    "speedup",
-    "bound @ steps",
-    "paper: SNN → exit",
-)
+HEADINGS = ("setting", "ANN", "SNN @ T", "exit @ steps", "saving", "speedup", "bound @ steps")
+PAPER = "paper: SNN → exit"
+WIDE = 116
+"""Columns of a terminal from which on the paper's row stands beside the setting's; below it, in a footnote."""
 
 
 def results_table(document: Mapping[str, Any], width: int = 120) -> Table:
-    """The table that a reproduction ends with."""
+    """The table that a reproduction ends with, for a terminal of ``width`` columns (80 are enough)."""
     table = _table(title(document))
-    narrow = width < 110
-    for number, heading in enumerate(HEADINGS):
-        table.add_column(
-            heading, justify="left" if number in (0, 7) else "right", overflow="fold", no_wrap=number == 0 and not narrow
-        )
+    wide = width >= WIDE
+    for heading in HEADINGS:
+        table.add_column(heading, justify="left" if heading == "setting" else "right", no_wrap=True)
+    if wide:
+        table.add_column(PAPER, no_wrap=True)
     for row in document["settings"]:
-        table.add_row(*_cells(row))
-    table.caption = "\n".join(notes(document))
+        cells = _cells(row)
+        table.add_row(*([*cells, escape(_paper_row(row))] if wide else [cell.replace(" @ ", "@") for cell in cells]))
+    table.caption = escape("\n".join(notes(document, papers=not wide)))
     return table
 
 
 def results_markdown(document: Mapping[str, Any]) -> str:
     """The same as Markdown."""
-    lines = [f"**{title(document)}**", "", "| " + " | ".join(HEADINGS) + " |"]
-    lines.append("|" + "|".join(["---", *["---:"] * 6, "---"]) + "|")
-    lines += ["| " + " | ".join(_cells(row)) + " |" for row in document["settings"]]
+    lines = [f"**{title(document)}**", "", "| " + " | ".join((*HEADINGS, PAPER)) + " |"]
+    lines.append("|" + "|".join(["---", *["---:"] * (len(HEADINGS) - 1), "---"]) + "|")
+    lines += ["| " + " | ".join((*_cells(row), _paper_row(row))) + " |" for row in document["settings"]]
     return "\n".join([*lines, "", *(f"{note}  " for note in notes(document))])
 
 
@@ -52,28 +47,30 @@ def title(document: Mapping[str, Any]) -> str:
         else row["data"]["name"]
         for row in ok
     )
-    widths = dict.fromkeys(f"{row['network']['width']:g} of the width" for row in ok if row["network"]["width"] != 1)
+    widths = dict.fromkeys(f"{row['network']['width']:g} of the full width" for row in ok if row["network"]["width"] != 1)
     overrides = [f"{name}={value}" for name, value in document.get("overrides", {}).items()]
     parts = [f"Profile {document['profile']}, seed {document['seed']}", *data, *widths, *overrides]
     return "; ".join(parts)
 
 
-def notes(document: Mapping[str, Any]) -> list[str]:
-    """The mean saving, what the columns mean, and the paper's rows that name no network."""
+def notes(document: Mapping[str, Any], papers: bool = False) -> list[str]:
+    """What failed, the mean saving, what the columns mean, and the paper's rows that stand beside no setting."""
     ok = [row for row in document["settings"] if row["status"] == "ok"]
-    lines = []
+    lines = [f"{row['name']} failed at {row['error']}" for row in document["settings"] if row["status"] == "failed"]
     if ok:
         lost = statistics.fmean(row["snn_accuracy"] - row["exit"]["accuracy"] for row in ok)
-        lines.append(
-            f"Mean latency saving over {len(ok)} settings: {_percent(document['mean_latency_saving'])} "
-            f"(accuracy lost: {100 * lost:.2f} points on average; the paper: 40 % at none, over its eight)."
-        )
         fixed = statistics.fmean(_baseline(row, "first_equal")["latency_saving"] for row in ok)
-        lines.append(f"Against the first fixed step that is as accurate as T on the calibration split: {_percent(fixed)}.")
-    lines.append("Accuracies on the test split. Bound: first-correct. [S] stated by the source, [2] second-hand.")
+        lines += [
+            f"Mean latency saving over {_count(ok)}: {_percent(document['mean_latency_saving'])}, accuracy lost: "
+            f"{100 * lost:.2f} points (the paper, over its eight: 40 %, none lost).",
+            f"Against the first fixed step as accurate on calibration as T: {_percent(fixed)}.",
+        ]
+    lines.append("Accuracies in % of the test images; bound: first-correct. [S] stated by the source, [2] second-hand.")
+    if papers:
+        lines += [f"Paper, {row['name']}: {_paper_row(row)}." for row in ok if row["paper"]]
     for note in document.get("paper_footnotes", []):
-        before = f"@ {note['time_steps']} " if note["time_steps"] else ""
-        lines.append(f"Paper, {note['family']}, network not named: {before}→ @ {note['mean_steps']} [{note['label']}].")
+        before = f"@ {note['time_steps']} → " if note["time_steps"] else ""
+        lines.append(f"Paper, {note['family']}, network not named: {before}@ {note['mean_steps']} steps [{note['label']}].")
     return lines
 
 
@@ -103,10 +100,12 @@ def settings_table() -> Table:
     for heading in ("setting", "data", "network", "method", "paper: SNN → exit", "source"):
         table.add_column(heading)
     for entry in SETTINGS.values():
-        published = vars(entry.published) if entry.published else None
+        paper = escape(_paper(vars(entry.published))) if entry.published else ""
         source = entry.published.source if entry.published else "no figure at hand"
-        table.add_row(entry.name, entry.dataset, entry.architecture, entry.method, _paper(published), source)
-    table.caption = "[S] stated by the source, [2] second-hand. Every study also reports its figures cut at the paper's own T."
+        table.add_row(entry.name, entry.dataset, entry.architecture, entry.method, paper, source)
+    table.caption = (
+        "\\[S] stated by the source, \\[2] second-hand. Every study also reports its figures cut at the paper's own T."
+    )
     return table
 
 
@@ -165,31 +164,31 @@ def sweep_markdown(document: Mapping[str, Any]) -> str:
 
 
 def _table(heading: str) -> Table:
-    return Table(title=heading, box=box.SIMPLE_HEAD, caption_justify="left", title_justify="left", pad_edge=False)
+    return Table(title=heading, box=None, caption_justify="left", title_justify="left", pad_edge=False, collapse_padding=True)
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     if row["status"] == "failed":
-        return [row["name"], "—", "—", f"failed: {row['error']}", "", "", "", ""]
+        return [row["name"], "failed", *["—"] * (len(HEADINGS) - 2)]
     leaving, bound = row["exit"], row["bounds"]["first_correct"]
     return [
         row["name"],
-        _percent(row["ann_accuracy"]),
-        f"{_percent(row['snn_accuracy'])} @ {row['time_steps']}",
-        f"{_percent(leaving['accuracy'])} @ {leaving['mean_steps']:.2f}",
+        _points(row["ann_accuracy"]),
+        f"{_points(row['snn_accuracy'])} @ {row['time_steps']}",
+        f"{_points(leaving['accuracy'])} @ {leaving['mean_steps']:.2f}",
         f"{100 * leaving['latency_saving']:.1f} %",
         f"{leaving['speedup']:.2f}x",
-        f"{_percent(bound['accuracy'])} @ {bound['mean_steps']:.2f}",
-        _paper(row["paper"]["rows"][0] if row["paper"] else None),
+        f"{_points(bound['accuracy'])} @ {bound['mean_steps']:.2f}",
     ]
 
 
-def _paper(published: Mapping[str, Any] | None) -> str:
-    if published is None:
-        return ""
-    before = f"{_percent(published['snn_accuracy'])} @ {published['time_steps']}"
-    after = f"{_percent(published['exit_accuracy'])} @ {published['mean_steps']}"
-    return f"{before} → {after} \\[{published['label']}]".replace(" %", "")
+def _paper_row(row: Mapping[str, Any]) -> str:
+    return _paper(row["paper"]["rows"][0]) if row.get("paper") else ""
+
+
+def _paper(published: Mapping[str, Any]) -> str:
+    before = f"{_points(published['snn_accuracy'])} @ {published['time_steps']}"
+    return f"{before} → {_points(published['exit_accuracy'])} @ {published['mean_steps']} [{published['label']}]"
 
 
 def _baseline(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -197,5 +196,13 @@ def _baseline(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found
 
 
+def _count(rows: Sequence[Any]) -> str:
+    return "one setting" if len(rows) == 1 else f"{len(rows)} settings"
+
+
+def _points(fraction: float) -> str:
+    return f"{100 * fraction:.2f}"
+
+
 def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f} %"
+    return f"{100 * fraction:.1f} %"

@@ -45,13 +45,15 @@ class Tracker:
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
         for name, value in {
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_LOGGING_LEVEL": "ERROR",
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
             "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
         }.items():
             os.environ.setdefault(name, value)
+        from mlflow import MlflowClient
+
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
-        from mlflow import MlflowClient
 
         self._errors = _errors()
         self._client = MlflowClient(tracking_uri=self.uri)
