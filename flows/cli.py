@@ -261,13 +261,14 @@ def ui(
     """Open the MLflow UI on the home's runs; Ctrl-C ends it."""
     folder = home_folder(home)
     database = folder / "mlflow.db"
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri and not database.is_file():
+    if not os.environ.get("MLFLOW_TRACKING_URI") and not database.is_file():
         raise InputError(f"{database} does not exist: run `dynconf reproduce` first, or name another --home.")
     Console().print(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C ends it)", highlight=False)
+    from tasks.track import tracking_uri
+
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]
-    os.execve(sys.executable, [*command, "--backend-store-uri", uri or f"sqlite:///{database}"], environment)
+    os.execve(sys.executable, [*command, "--backend-store-uri", tracking_uri(folder)], environment)
 
 
 class _Prefect:

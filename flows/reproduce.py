@@ -13,10 +13,11 @@ from prefect.logging import get_run_logger
 
 from dynconf_core.settings import PROFILES, UNNAMED
 from flows import interruption
+from flows.parameters import Overrides, ProfileName, Seed, SettingName
 from flows.request import Request, checked, home_folder, identity
 from flows.results import environment_facts, write_results
 from flows.rows import failed_row
-from flows.setting import ProfileName, SettingFailed, Value, setting
+from flows.setting import SettingFailed, setting
 from flows.table import results_markdown
 from tasks.track import TrackingUnavailable, tracker
 
@@ -33,9 +34,9 @@ class SomeFailed(RuntimeError):
 @flow(name="reproduce", flow_run_name="reproduce {profile}, seed {seed}", persist_result=False)
 def reproduce(
     profile: ProfileName = "smoke",
-    settings: list[str] | None = None,
-    overrides: dict[str, Value] | None = None,
-    seed: int = 0,
+    settings: list[SettingName] | None = None,
+    overrides: Overrides | None = None,
+    seed: Seed = 0,
     device: str = "auto",
     home: str | None = None,
     data: str | None = None,
@@ -123,7 +124,7 @@ def reproduce(
     create_markdown_artifact(results_markdown(document), key="results", description=f"Results, profile {profile}")
     if parent is not None:
         try:
-            tracking.finish_parent(parent, document)
+            tracking.finish_parent(parent, document, interrupted=interruption.interrupted())
         except TrackingUnavailable as error:
             document["tracking_error"] = str(error)
     if len(savings) < len(rows):

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 import os
 import platform
 import subprocess
@@ -19,6 +20,7 @@ def write_results(home: Path, run: str, document: Mapping[str, Any]) -> Path:
     """Write the run's folder and move the link; returns the path of results.json."""
     folder = home / "results" / run
     folder.mkdir(parents=True, exist_ok=True)
+    document = _plain(document)
     path = folder / "results.json"
     _replace(path, json.dumps(document, indent=1, allow_nan=False))
     _replace(folder / "results.csv", _csv(document))
@@ -48,8 +50,22 @@ def environment_facts() -> dict[str, Any]:
 
 def _replace(path: Path, text: str) -> None:
     beside = path.with_name(f".{path.name}-{os.getpid()}")
-    beside.write_text(text)
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     beside.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    """The same with what JSON cannot say: infinities as text, null for what is no number."""
+    if isinstance(value, Mapping):
+        return {name: _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    return value
 
 
 def _csv(document: Mapping[str, Any]) -> str:
@@ -95,10 +111,16 @@ def _cpu_model() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout this runs from, marked where files differ from it; None outside a checkout."""
-    folder = Path(__file__).resolve().parent
-    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=12", "--match="]
+    """The commit of the checkout this runs from, marked where files differ from it; None outside a checkout, also where this
+    is installed below somebody else's."""
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip() or None
+        git("ls-files", "--error-unmatch", here.name)
+        return git("describe", "--always", "--dirty", "--abbrev=12", "--match=") or None
     except (OSError, subprocess.SubprocessError):
         return None

@@ -113,6 +113,7 @@ class TemporaryServer:
         """End it."""
         if self._process is None:
             return
+        _deliver_logs_and_events()
         os.environ.pop("PREFECT_API_URL", None)
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -121,3 +122,14 @@ class TemporaryServer:
         except subprocess.TimeoutExpired:
             self._process.kill()
         self._process = None
+
+
+def _deliver_logs_and_events() -> None:
+    """Let Prefect send what it still holds: left to the interpreter's end, it would try to reach a server that is gone."""
+    if "prefect" not in sys.modules:
+        return
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=3)

@@ -1,15 +1,17 @@
 """The flow ``setting``: one setting from its ANN to its row of the results."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from prefect import flow
 from prefect.logging import get_run_logger
+from prefect.states import State
 
 from dynconf_core.data.load import data_set
 from dynconf_core.plan import Plan
 from dynconf_core.settings import PROFILES, SETTINGS
+from flows.parameters import Overrides, ProfileName, Seed, SettingName
 from flows.request import Request, checked, data_folder, home_folder, identity
 from flows.rows import STAGES, completed_row, failed_row
 from tasks.collect import collect
@@ -19,9 +21,6 @@ from tasks.search import search
 from tasks.stage import Handle, Workplace
 from tasks.track import TrackingUnavailable, track
 from tasks.train import train
-
-ProfileName = Literal["smoke", "quick", "paper"]
-Value = str | int | float
 
 
 class SettingFailed(RuntimeError):
@@ -34,10 +33,10 @@ class SettingFailed(RuntimeError):
 
 @flow(name="setting", flow_run_name="{name}", persist_result=False)
 def setting(
-    name: str = "cifar10-resnet18-qcfs",
+    name: SettingName = "cifar10-resnet18-qcfs",
     profile: ProfileName = "smoke",
-    overrides: dict[str, Value] | None = None,
-    seed: int = 0,
+    overrides: Overrides | None = None,
+    seed: Seed = 0,
     device: str = "auto",
     home: str | None = None,
     data: str | None = None,
@@ -95,12 +94,12 @@ def _run_stages(plan: Plan, work: Workplace, checkpoint: Path | None, done: dict
     """The stages in the order of the data; ``done`` holds those that are finished, also when one raises."""
     published = SETTINGS[plan.setting].published
     data_digest = data_set(plan.data.name).digest(work.data)
-    done["train"] = train(plan, work, data_digest, checkpoint)
-    done["convert"] = convert(plan, work, done["train"])
+    done["train"] = _handle(train(plan, work, data_digest, checkpoint))
+    done["convert"] = _handle(convert(plan, work, done["train"]))
     for split in ("calibration", "test"):
-        done[f"collect_{split}"] = collect(plan, work, data_digest, split, done["train"], done["convert"])
-    done["search"] = search(plan, work, done["collect_calibration"])
-    done["evaluate"] = evaluate(
+        done[f"collect_{split}"] = _handle(collect(plan, work, data_digest, split, done["train"], done["convert"]))
+    done["search"] = _handle(search(plan, work, done["collect_calibration"]))
+    judged = evaluate(
         plan,
         work,
         published.time_steps if published else None,
@@ -108,4 +107,10 @@ def _run_stages(plan: Plan, work: Workplace, checkpoint: Path | None, done: dict
         done["collect_calibration"],
         done["collect_test"],
     )
+    done["evaluate"] = _handle(judged)
     assert tuple(done) == STAGES
+
+
+def _handle(returned: State[Handle] | Handle) -> Handle:
+    """What a task found or made: a state that the task itself chose (``Cached``) comes back as it is, the handle in it."""
+    return returned.result() if isinstance(returned, State) else returned

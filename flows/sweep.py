@@ -13,23 +13,24 @@ from prefect.artifacts import create_markdown_artifact
 
 from dynconf_core.settings import PROFILES
 from flows import interruption
+from flows.parameters import Count, Overrides, ProfileName, Seed, SettingName
 from flows.points import SEED, Range, checked_points, request_of
 from flows.request import checked, data_folder, home_folder
 from flows.results import environment_facts, write_results
-from flows.setting import ProfileName, SettingFailed, Value, setting
+from flows.setting import SettingFailed, setting
 from flows.table import sweep_markdown
 from tasks.track import TrackingUnavailable, tracker
 
 
 @flow(name="sweep", flow_run_name="sweep {profile}", persist_result=False)
 def sweep(
-    settings: list[str],
+    settings: list[SettingName],
     profile: ProfileName = "smoke",
     grid: dict[str, str] | None = None,
     study: dict[str, str] | None = None,
-    trials: int = 20,
-    overrides: dict[str, Value] | None = None,
-    seed: int = 0,
+    trials: Count = 20,
+    overrides: Overrides | None = None,
+    seed: Seed = 0,
     device: str = "auto",
     home: str | None = None,
     data: str | None = None,

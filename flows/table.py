@@ -187,8 +187,15 @@ def _paper_row(row: Mapping[str, Any]) -> str:
 
 
 def _paper(published: Mapping[str, Any]) -> str:
-    before = f"{_points(published['snn_accuracy'])} @ {published['time_steps']}"
-    return f"{before} → {_points(published['exit_accuracy'])} @ {published['mean_steps']} [{published['label']}]"
+    """As far as the figures are known."""
+    before = _at(published["snn_accuracy"], published["time_steps"])
+    after = _at(published["exit_accuracy"], published["mean_steps"])
+    return f"{before} → {after} [{published['label']}]".strip()
+
+
+def _at(fraction: float | None, steps: float | None) -> str:
+    parts = [None if fraction is None else _points(fraction), None if steps is None else f"@ {steps}"]
+    return " ".join(part for part in parts if part)
 
 
 def _baseline(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:

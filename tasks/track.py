@@ -5,15 +5,21 @@ evaluation. Where the evaluation has changed, a new child is made and the old on
 ids are used: MLflow's active run belongs to a thread, and settings run in several.
 """
 
+import hashlib
 import json
 import logging
 import math
 import os
+import re
+import ssl
 import tempfile
+import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prefect import task
 
@@ -21,12 +27,14 @@ from dynconf_core.plan import Plan
 from tasks.evaluate import FIGURES
 from tasks.stage import TASK_OPTIONS, Handle, Workplace
 
-if TYPE_CHECKING:
-    pass
-
 BATCH = 1000
+"""The most metrics that MLflow takes at a time."""
+TAG_LENGTH = 5000
+PROBE_SECONDS = 4.0
 PARENT, SETTING, DIGEST = "mlflow.parentRunId", "dynconf.setting", "dynconf.evaluation"
-IDENTITY = "dynconf.identity"
+IDENTITY, KEY = "dynconf.identity", "dynconf.key"
+_finding = threading.Lock()
+"""Between looking for a run and making it."""
 
 
 class TrackingUnavailable(RuntimeError):
@@ -42,37 +50,41 @@ class Tracker:
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home / 'mlflow.db'}"
+        self.uri = tracking_uri(home)
         for name, value in {
             "MLFLOW_DISABLE_TELEMETRY": "true",
-            "MLFLOW_LOGGING_LEVEL": "ERROR",
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
             "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
         }.items():
             os.environ.setdefault(name, value)
-        from mlflow import MlflowClient
-
-        for noisy in ("mlflow", "alembic"):
-            logging.getLogger(noisy).setLevel(logging.ERROR)
-
-        self._errors = _errors()
-        self._client = MlflowClient(tracking_uri=self.uri)
         try:
+            _probe(self.uri)
+            from mlflow import MlflowClient
+
+            for noisy in ("mlflow", "alembic"):  # importing mlflow sets them to INFO
+                logging.getLogger(noisy).setLevel(logging.ERROR)
+            self._errors = _errors()
+            self._client = MlflowClient(tracking_uri=self.uri)
             self._client.search_experiments(max_results=1)
-        except self._errors as error:
+        except Exception as error:  # a scheme that it does not know, a driver that is not installed, ...
             raise self._unavailable(error) from None
 
     def parent(self, profile: str, seed: int, identity: Mapping[str, Any], name: str) -> str:
         """The id of the run of this (profile, seed, overrides), found or made, now running."""
-        tags = {IDENTITY: _canonical({"profile": profile, "seed": seed, **identity}), "dynconf.profile": profile}
-        params = {"profile": profile, "seed": seed, **identity}
+        text = _canonical({"profile": profile, "seed": seed, **identity})
+        key = hashlib.sha256(text.encode()).hexdigest()
+        tags = {KEY: key, IDENTITY: text[:TAG_LENGTH], "dynconf.profile": profile, "dynconf.kind": "reproduction"}
         try:
-            experiment = self._experiment(f"dynconf-{profile}")
-            found = self._find(experiment, {IDENTITY: tags[IDENTITY], "dynconf.kind": "reproduction"})
-            if found:
-                return str(found[0].info.run_id)
-            run = self._client.create_run(experiment, run_name=name, tags={**tags, "dynconf.kind": "reproduction"})
-            self._log(run.info.run_id, {}, params, ())
+            with _finding:
+                experiment = self._experiment(f"dynconf-{profile}")
+                found = self._find(experiment, KEY, key)
+                if found:
+                    run = found[0]
+                    self._client.update_run(run.info.run_id, status="RUNNING")
+                else:
+                    run = self._client.create_run(experiment, run_name=name, tags=tags)
+            if not run.data.params:  # new, or killed before it had any
+                self._log(run.info.run_id, {}, {"profile": profile, "seed": seed, **identity}, ())
             return str(run.info.run_id)
         except self._errors as error:
             raise self._unavailable(error) from None
@@ -83,13 +95,15 @@ class Tracker:
             above = self._client.get_run(parent)
             experiment = above.info.experiment_id
             identity = above.data.tags.get(IDENTITY, "")
-            for run in self._find(experiment, {PARENT: parent, SETTING: row["name"]}):
+            for run in self._find(experiment, PARENT, parent):
+                if run.data.tags.get(SETTING) != row["name"]:
+                    continue
                 if run.data.tags.get(DIGEST) == digest and run.info.status == "FINISHED":
                     return str(run.info.run_id)
                 self._client.delete_run(run.info.run_id)
             tags = {PARENT: parent, SETTING: row["name"], DIGEST: digest, IDENTITY: identity, "dynconf.kind": "setting"}
             if row["status"] == "failed":
-                tags["error"] = row["error"]
+                tags["error"] = row["error"][:TAG_LENGTH]
             run = self._client.create_run(experiment, run_name=row["name"], tags=tags)
             self._log(run.info.run_id, row, params, files)
             self._client.set_terminated(run.info.run_id, "FAILED" if row["status"] == "failed" else "FINISHED")
@@ -97,8 +111,9 @@ class Tracker:
         except self._errors as error:
             raise self._unavailable(error) from None
 
-    def finish_parent(self, parent: str, document: Mapping[str, Any]) -> None:
-        """End a reproduction's run with its mean latency saving and its results.json."""
+    def finish_parent(self, parent: str, document: Mapping[str, Any], interrupted: bool = False) -> None:
+        """End a reproduction's run with its mean latency saving and its results.json: finished, failed, or killed where it
+        was interrupted."""
         try:
             run = self._client.get_run(parent)
             saving = document["mean_latency_saving"]
@@ -109,7 +124,7 @@ class Tracker:
                 path = Path(folder) / "results.json"
                 path.write_text(json.dumps(document, indent=1))
                 self._client.log_artifact(parent, str(path))
-            self._client.set_terminated(parent, "FAILED" if failed else "FINISHED")
+            self._client.set_terminated(parent, "KILLED" if interrupted else "FAILED" if failed else "FINISHED")
         except self._errors as error:
             raise self._unavailable(error) from None
 
@@ -128,11 +143,9 @@ class Tracker:
                 raise
             return str(found.experiment_id)
 
-    def _find(self, experiment: str, tags: Mapping[str, str]) -> list[Any]:
-        """The runs with these tags, newest first. Compared here: a filter's quoting cannot hold every value."""
-        kind = "reproduction" if PARENT not in tags else "setting"
-        runs = self._client.search_runs([experiment], f"tags.`dynconf.kind` = '{kind}'", max_results=5000)
-        return [run for run in runs if all(run.data.tags.get(name) == value for name, value in tags.items())]
+    def _find(self, experiment: str, tag: str, value: str) -> list[Any]:
+        """The runs with this tag, newest first; ``value`` is an id or a digest, which needs no quoting."""
+        return list(self._client.search_runs([experiment], f"tags.`{tag}` = '{value}'", max_results=1000))
 
     def _log(self, run: str, row: Mapping[str, Any], params: Mapping[str, Any], files: Sequence[Path]) -> None:
         from mlflow.entities import Metric, Param
@@ -147,10 +160,18 @@ class Tracker:
             self._client.log_artifact(run, str(path))
 
     def _unavailable(self, error: BaseException) -> TrackingUnavailable:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return TrackingUnavailable(
-            f"MLflow at {self.uri} does not work ({reason}). The results are in the home; run again to log them."
+            _without_password(
+                f"MLflow at {self.uri} does not work ({reason}). The results are in the home; run again to log them."
+            )
         )
+
+
+def tracking_uri(home: Path) -> str:
+    """``MLFLOW_TRACKING_URI``, else that of ``mlflow.db`` in the home (an address: ``%`` and ``?`` of its path are escaped)."""
+    path = str(home / "mlflow.db").replace("%", "%25").replace("?", "%3F")
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{path}"
 
 
 def tracker(home: Path) -> Tracker:
@@ -215,6 +236,24 @@ def flattened(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:
 
 def _canonical(value: Mapping[str, Any]) -> str:
     return json.dumps(dict(value), sort_keys=True, default=str)
+
+
+def _probe(uri: str) -> None:
+    """Raise ``OSError`` unless a server answers within seconds, whatever it answers; MLflow itself would wait for minutes."""
+    if not uri.startswith(("http://", "https://")):
+        return
+    address = re.sub(r"//[^/@]*@", "//", uri).rstrip("/") + "/health"
+    try:
+        urllib.request.urlopen(address, timeout=PROBE_SECONDS).close()
+    except urllib.error.HTTPError:
+        pass
+    except urllib.error.URLError as error:
+        if not isinstance(error.reason, ssl.SSLError):  # MLflow may be told of other certificates
+            raise
+
+
+def _without_password(text: str) -> str:
+    return re.sub(r"(://[^:/@\s]*):[^/@\s]*@", r"\1:***@", text)
 
 
 def _errors() -> tuple[type[BaseException], ...]:

@@ -52,6 +52,7 @@ def main() -> int:
         plan = resolve(given.setting, given.profile, given.seed)
         check_used([plan], values)
         plan = applied(plan, values)
+        resume = given.out.with_name(given.out.name + ".resume")
         provenance = train_to_file(
             plan.network(),
             plan.recipe,
@@ -61,9 +62,10 @@ def main() -> int:
             seed=plan.seed,
             device=device(given.device),
             out=given.out,
-            resume=given.out.with_name(given.out.name + ".resume"),
+            resume=resume,
             progress=_Lines(),
         )
+        resume.unlink(missing_ok=True)  # or the next run would take this one for its own, finished
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

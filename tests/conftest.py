@@ -1,0 +1,29 @@
+"""Shared by all tests: one torch thread, and where real data lies."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+torch.set_num_threads(1)  # the figures are then the same on every machine, and tests run side by side
+
+
+@pytest.fixture
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture
+def imagenette() -> Path:
+    """The folder that holds `imagenette2-64`; skips the test where there is none."""
+    named = [Path(os.environ[name]) for name in ("DYNCONF_DATA",) if os.environ.get(name)]
+    for folder in (*named, ROOT / ".dynconf" / "data", *sorted(ROOT.parent.glob("*/data"))):
+        if (folder / "imagenette2-64" / "val").is_dir():
+            return folder
+    pytest.skip("Imagenette at 64 px is not here: name its folder with DYNCONF_DATA")

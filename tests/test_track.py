@@ -1,0 +1,237 @@
+"""The MLflow side: runs are found again by their tags, and a server that is not there costs seconds."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks.track import PARENT, SETTING, Tracker, TrackingUnavailable, flattened
+
+ROW: dict[str, Any] = {
+    "name": "cifar10-vgg16-qcfs",
+    "status": "ok",
+    "error": None,
+    "method": "qcfs",
+    "levels": 4,
+    "time_steps": 4,
+    "ann_accuracy": 0.96,
+    "snn_accuracy": 0.95,
+    "accuracy_at_t": [0.25, 0.5, 0.75, 0.95],
+    "exit": {
+        "accuracy": 0.94,
+        "mean_steps": 2.5,
+        "latency_saving": 0.375,
+        "histogram": [1, 1, 1, 1],
+        "rule": {"threshold": "inf"},
+    },
+    "bounds": {"first_correct": {"accuracy": 0.97, "mean_steps": 1.5}},
+    "baselines": [{"name": "within_0.1_points", "time_steps": 3, "accuracy": 0.95, "latency_saving": 0.1}],
+    "paper": {"rows": [{"snn_accuracy": 0.9427}]},
+    "stages": {"train": "ran"},
+}
+FAILED = {"name": "imagenet-vgg16-qffs", "status": "failed", "error": "convert: no threshold", "stages": {}}
+PARAMS = {"profile": "smoke", "seed": 0, "levels": 4, "bits": None}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(autouse=True)
+def without_a_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture
+def tracker(home: Path) -> Tracker:
+    return Tracker(home)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[Path]:
+    picture, figures = tmp_path / "accuracy_against_latency.png", tmp_path / "evaluation.json"
+    picture.write_bytes(b"png")
+    figures.write_text("{}")
+    return [picture, figures]
+
+
+def runs(tracker: Tracker, profile: str = "smoke") -> list[Any]:
+    experiment = tracker._client.get_experiment_by_name(f"dynconf-{profile}")
+    return list(tracker._client.search_runs([experiment.experiment_id])) if experiment else []
+
+
+def document(*rows: dict[str, Any]) -> dict[str, Any]:
+    return {"mean_latency_saving": 0.375, "settings": list(rows)}
+
+
+def test_a_childs_params_metrics_steps_and_artefacts(tracker: Tracker, files: list[Path]) -> None:
+    parent = tracker.parent("smoke", 1, {"time_steps": 4}, "smoke, seed 1")
+    child = tracker._client.get_run(tracker.child(parent, ROW, PARAMS, files, "d1"))
+    assert child.info.status == "FINISHED" and child.info.run_name == ROW["name"]
+    assert child.data.tags[PARENT] == parent and child.data.tags[SETTING] == ROW["name"]
+    assert child.data.params == {"profile": "smoke", "seed": "0", "levels": "4"}
+    metrics = child.data.metrics
+    assert metrics["exit_mean_steps"] == 2.5 and metrics["exit_latency_saving"] == 0.375
+    assert metrics["bounds_first_correct_mean_steps"] == 1.5
+    assert metrics["baselines_within_0.1_points_time_steps"] == 3
+    history = tracker._client.get_metric_history(child.info.run_id, "accuracy_at_t")
+    assert sorted((point.step, point.value) for point in history) == [(1, 0.25), (2, 0.5), (3, 0.75), (4, 0.95)]
+    names = {file.path for file in tracker._client.list_artifacts(child.info.run_id)}
+    assert {"accuracy_against_latency.png", "evaluation.json"} <= names
+    above = tracker._client.get_run(parent)
+    assert above.info.status == "RUNNING" and above.data.params["time_steps"] == "4"
+    assert PARENT not in above.data.tags, "one level of nesting"
+    tracker.finish_parent(parent, document(ROW))
+    above = tracker._client.get_run(parent)
+    assert above.info.status == "FINISHED" and above.data.metrics["mean_latency_saving"] == 0.375
+
+
+def test_a_rerun_finds_its_runs_and_appends_nothing(home: Path, files: list[Path]) -> None:
+    def once(digest: str) -> tuple[str, str]:
+        tracker = Tracker(home)
+        parent = tracker.parent("smoke", 2, {}, "again")
+        child = tracker.child(parent, ROW, PARAMS, files, digest)
+        tracker.finish_parent(parent, document(ROW))
+        return parent, child
+
+    parent, child = once("d1")
+    before = len(runs(Tracker(home)))
+    assert once("d1") == (parent, child)
+    tracker = Tracker(home)
+    assert len(runs(tracker)) == before
+    assert len(tracker._client.get_metric_history(child, "accuracy_at_t")) == 4
+    assert len(tracker._client.get_metric_history(parent, "mean_latency_saving")) == 1
+    same, changed = once("d2")
+    assert same == parent and changed != child, "another evaluation is another run"
+    assert len(runs(tracker)) == before, "which takes the place of the old one"
+    assert tracker._client.get_run(child).info.lifecycle_stage == "deleted"
+
+
+def test_seed_overrides_and_profile_tell_parents_apart(tracker: Tracker) -> None:
+    made = {
+        tracker.parent("smoke", 3, {}, "a"),
+        tracker.parent("smoke", 4, {}, "b"),
+        tracker.parent("smoke", 3, {"bits": 3}, "c"),
+        tracker.parent("smoke", 3, {"note": 'it\'s "quoted", % and `ticked`'}, "d"),
+        tracker.parent("quick", 3, {}, "e"),
+    }
+    assert len(made) == 5
+    assert tracker.parent("smoke", 3, {"note": 'it\'s "quoted", % and `ticked`'}, "d") in made
+    assert tracker.parent("smoke", 3, {"bits": 3}, "c") in made
+
+
+def test_a_child_of_a_killed_run_is_replaced(tracker: Tracker) -> None:
+    parent = tracker.parent("smoke", 5, {}, "killed")
+    child = tracker.child(parent, ROW, PARAMS, [], "d1")
+    tracker._client.update_run(child, status="RUNNING")
+    again = tracker.child(parent, ROW, PARAMS, [], "d1")
+    found = [run for run in runs(tracker) if run.data.tags.get(PARENT) == parent]
+    assert [run.info.run_id for run in found] == [again] and found[0].info.status == "FINISHED"
+
+
+def test_a_failed_setting_is_a_failed_child_until_it_succeeds(tracker: Tracker) -> None:
+    parent = tracker.parent("smoke", 6, {}, "failed")
+    long = {**FAILED, "error": "convert: " + "x" * 20_000}
+    tracker.child(parent, long, PARAMS, [], "none")
+    child = tracker._client.get_run(tracker.child(parent, FAILED, PARAMS, [], "none"))
+    assert child.info.status == "FAILED" and child.data.tags["error"] == FAILED["error"]
+    tracker.finish_parent(parent, document(ROW, FAILED))
+    assert tracker._client.get_run(parent).info.status == "FAILED"
+    tracker.child(parent, {**ROW, "name": FAILED["name"]}, PARAMS, [], "d1")
+    found = [run for run in runs(tracker) if run.data.tags.get(PARENT) == parent]
+    assert [run.info.status for run in found] == ["FINISHED"]
+
+
+def test_an_interrupted_parent_does_not_stay_running(tracker: Tracker) -> None:
+    parent = tracker.parent("smoke", 7, {}, "interrupted")
+    tracker.finish_parent(parent, {"mean_latency_saving": None, "settings": [FAILED]}, interrupted=True)
+    assert tracker._client.get_run(parent).info.status == "KILLED"
+    assert tracker.parent("smoke", 7, {}, "interrupted") == parent
+    assert tracker._client.get_run(parent).info.status == "RUNNING"
+
+
+def test_several_threads(home: Path) -> None:
+    """Each with a tracker of its own; one parent comes of it."""
+    faults: list[BaseException] = []
+    made: list[tuple[str, str]] = []
+
+    def work(number: int) -> None:
+        try:
+            tracker = Tracker(home)
+            parent = tracker.parent("smoke", 8, {}, "threads")
+            row = {**ROW, "name": f"setting-{number}", "accuracy_at_t": [number / 10] * 1500}
+            made.append((parent, tracker.child(parent, row, PARAMS, [], "d")))
+        except BaseException as fault:
+            faults.append(fault)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert faults == []
+    assert len({parent for parent, _ in made}) == 1 and len({child for _, child in made}) == 4
+    tracker = Tracker(home)
+    for _, child in made:
+        run = tracker._client.get_run(child)
+        number = int(run.info.run_name.removeprefix("setting-"))
+        history = tracker._client.get_metric_history(child, "accuracy_at_t")
+        assert len(history) == 1500 and {point.value for point in history} == {number / 10}
+
+
+@pytest.fixture
+def silent_server() -> Iterator[str]:
+    """Takes connections and never answers."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(50)
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+def refused(uri: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    start = time.monotonic()
+    with pytest.raises(TrackingUnavailable) as caught:
+        Tracker(home)
+    assert time.monotonic() - start < 6
+    return str(caught.value)
+
+
+def test_a_server_that_refuses_fails_fast(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "http://127.0.0.1:9" in refused("http://127.0.0.1:9", home, monkeypatch)
+
+
+def test_a_server_that_is_silent_fails_fast(home: Path, silent_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert silent_server in refused(silent_server, home, monkeypatch)
+
+
+@pytest.mark.parametrize("uri", ["nonsense://nowhere", "file:///tmp/mlruns", "sqlite:////proc/none/mlflow.db"])
+def test_an_address_that_cannot_work_is_named(uri: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert uri in refused(uri, home, monkeypatch)
+
+
+def test_a_password_is_not_shown(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = refused("http://someone:geheim@127.0.0.1:9", home, monkeypatch)
+    assert "geheim" not in message and "someone" in message and "127.0.0.1:9" in message
+
+
+def test_a_home_with_odd_characters(tmp_path: Path, files: list[Path]) -> None:
+    home = tmp_path / "50%20 of a? home #1"
+    home.mkdir()
+    tracker = Tracker(home)
+    child = tracker.child(tracker.parent("smoke", 0, {}, "odd"), ROW, PARAMS, files, "d")
+    assert (home / "mlflow.db").is_file()
+    assert {file.path for file in tracker._client.list_artifacts(child)} >= {"evaluation.json"}
+    stored = [path for path in (home / "mlartifacts").rglob("evaluation.json") if os.path.getsize(path)]
+    assert len(stored) == 1
+
+
+def test_only_finite_numbers_become_metrics() -> None:
+    found = flattened({"time_steps": 4, "flag": True, "x": float("inf"), "exit": {"rule": {"threshold": "inf"}}, "name": "n"})
+    assert found == [("time_steps", 4.0, 0)]
