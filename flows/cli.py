@@ -18,7 +18,7 @@ from rich.console import Console
 
 from dynconf_core.errors import InputError
 from flows import interruption
-from flows.request import Request, check_writable, data_folder, home_folder
+from flows.request import Request, check_writable, checked, data_folder, home_folder
 
 FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
 GRACE = 4.5
@@ -80,13 +80,8 @@ def reproduce(
         for number in numbers
     ]
     for request in requests:
-        request.plans()
-    check_writable(folder)
+        checked(request)
     with _Prefect(folder, debug) as prefect:
-        from flows.request import checked
-
-        for request in requests:
-            checked(request)
         documents = [document for request in requests if (document := _reproduced(prefect, request, as_json)) is not None]
     _report(documents, as_json, folder)
 
@@ -128,9 +123,9 @@ def fetch(
 
         fetch_cifar10(root, say=lambda text: console.print(text, highlight=False))
     elif name == "imagenette":
-        from dynconf_core.data.imagenette import fetch as fetch_imagenette
+        from dynconf_core.data.fetch_imagenette import fetch_imagenette
 
-        fetch_imagenette(root, say=lambda text: console.print(text, highlight=False))
+        fetch_imagenette(root, lambda text: console.print(text, highlight=False))
     else:
         raise InputError(
             f"data set {name!r} cannot be fetched: cifar10 and imagenette can; ImageNet's licence asks for your login."
@@ -230,14 +225,11 @@ def sweep(
         "data": str(data_folder(data, folder)),
     }
     checked_points(asked["settings"], profile, asked["grid"], asked["study"], asked["overrides"], seed)
-    check_writable(folder)
+    checked(Request(profile, tuple(setting), asked["overrides"], seed, device, str(folder), asked["data"]))
     with _Prefect(folder, debug) as prefect:
-        from flows.request import checked
-
-        checked(Request(profile, tuple(setting), asked["overrides"], seed, device, str(folder), asked["data"]))
-        prefect.ready()
         from flows.sweep import sweep as flow
 
+        prefect.ready()
         document = prefect.run(lambda: flow(**asked), as_json)
     if document is None:
         raise typer.Exit(INTERRUPTED)
@@ -280,6 +272,7 @@ class _Prefect:
         self.debug = debug
         handler = logging.StreamHandler(sys.stderr)
         handler.setLevel(logging.INFO if debug else logging.WARNING)
+        handler.addFilter(lambda record: record.name.split(".")[0] != "prefect")  # it has handlers of its own
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
         if debug:
             os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
@@ -330,9 +323,9 @@ def _reproduced(prefect: _Prefect, request: Request, quiet: bool) -> dict[str, A
     console = Console(stderr=True, quiet=quiet)
     count = len(request.plans())
     console.print(f"{count} settings, profile {request.profile}, seed {request.seed}, home {request.home}", highlight=False)
-    prefect.ready()
-    from flows.reproduce import reproduce as flow
+    from flows.reproduce import reproduce as flow  # torch and Prefect are imported while the server comes up
 
+    prefect.ready()
     return prefect.run(
         lambda: flow(
             profile=request.profile,

@@ -47,8 +47,8 @@ def reproduce(
 
     Args:
         profile: how much of each setting is run: smoke (digits), quick (CIFAR-10, Imagenette, reduced) or paper.
-        settings: their names; all eight by default.
-        overrides: field to value, such as time_steps to 16.
+        settings: names of those to run; all eight by default.
+        overrides: fields whose value is to differ from the profile's, such as time_steps.
         seed: of weights, shuffling, augmentation and search.
         device: auto, cpu, cuda or cuda:N.
         home: folder of artefacts and tracking; default DYNCONF_HOME or .dynconf.

@@ -85,9 +85,10 @@ def checked(request: Request) -> list[Plan]:
     home = home_folder(request.home)
     check_writable(home)
     check_data(plans, data_folder(request.data, home))
-    from dynconf_core.devices import device
+    if request.device not in ("auto", "cpu"):  # those two are everywhere, and to look would import torch
+        from dynconf_core.devices import device
 
-    device(request.device)
+        device(request.device)
     check_checkpoints(plans, request.checkpoints)
     return plans
 
@@ -106,10 +107,12 @@ def check_writable(home: Path) -> None:
 
 def check_data(plans: Sequence[Plan], root: Path) -> None:
     """Raise ``InputError`` unless the data sets that the plans read lie whole under ``root``."""
-    from dynconf_core.data.load import data_set
+    names = dict.fromkeys(plan.data.name for plan in plans if plan.data.name != "digits")  # those come with scikit-learn
+    if names:
+        from dynconf_core.data.load import data_set
 
-    for name in dict.fromkeys(plan.data.name for plan in plans):
-        data_set(name).check(root)
+        for name in names:
+            data_set(name).check(root)
 
 
 def check_checkpoints(plans: Sequence[Plan], checkpoints: Mapping[str, str]) -> None:

@@ -1,5 +1,6 @@
 """The flow ``setting``: one setting from its ANN to its row of the results."""
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from prefect.logging import get_run_logger
 from prefect.states import State
 
 from dynconf_core.data.load import data_set
+from dynconf_core.memory import keep_freed_memory
 from dynconf_core.plan import Plan
 from dynconf_core.settings import PROFILES, SETTINGS
 from flows.parameters import Overrides, ProfileName, Seed, SettingName
@@ -18,9 +20,11 @@ from tasks.collect import collect
 from tasks.convert import convert
 from tasks.evaluate import evaluate
 from tasks.search import search
-from tasks.stage import Handle, Workplace
+from tasks.stage import Handle, Workplace, code_fingerprint
 from tasks.track import TrackingUnavailable, track
 from tasks.train import train
+
+MODULES = tuple(import_module(f"tasks.{name}") for name in ("train", "convert", "collect", "search", "evaluate"))
 
 
 class SettingFailed(RuntimeError):
@@ -48,15 +52,15 @@ def setting(
 
     Args:
         name: one of the settings that `dynconf settings` lists.
-        profile: how much of it is run.
-        overrides: field to value, such as time_steps to 16.
+        profile: how much of it is run: smoke (digits), quick (CIFAR-10, Imagenette, reduced) or paper.
+        overrides: fields whose value is to differ from the profile's, such as time_steps.
         seed: of weights, shuffling, augmentation and search.
         device: auto, cpu, cuda or cuda:N.
         home: folder of artefacts and tracking; default DYNCONF_HOME or .dynconf.
         data: folder of the data sets; default DYNCONF_DATA or data in the home.
         checkpoint: a file whose weights are taken instead of training.
         parent_run: the MLflow run under which this one is logged; found or made by default.
-        track_run: log to MLflow.
+        track_run: whether it is logged to MLflow.
 
     Returns:
         the setting's row of results.json.
@@ -68,6 +72,7 @@ def setting(
     checkpoints = {name: checkpoint} if checkpoint else {}
     request = Request(profile, (name,), overrides or {}, seed, device, home, data, checkpoints)
     (plan,) = checked(request)
+    keep_freed_memory()
     threads = PROFILES[profile].threads
     if threads is not None:
         torch.set_num_threads(threads)
@@ -92,6 +97,8 @@ def setting(
 
 def _run_stages(plan: Plan, work: Workplace, checkpoint: Path | None, done: dict[str, Handle]) -> None:
     """The stages in the order of the data; ``done`` holds those that are finished, also when one raises."""
+    for files in {module.code(plan) for module in MODULES}:
+        code_fingerprint(files)  # of the code as it is now, not as it may be when a stage begins
     published = SETTINGS[plan.setting].published
     data_digest = data_set(plan.data.name).digest(work.data)
     done["train"] = _handle(train(plan, work, data_digest, checkpoint))

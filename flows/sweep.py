@@ -43,7 +43,7 @@ def sweep(
         grid: field (or seed) to values, such as time_steps to "8,16,32"; every combination is run.
         study: field to a range such as "4..32", or to values "2,4,8"; Optuna chooses points within.
         trials: points of a study, those of earlier runs of it counted in.
-        overrides: fields that are the same for all points.
+        overrides: fields whose value is to differ from the profile's, the same for all points.
         seed: of every point that names none, and of the study.
         device: auto, cpu, cuda or cuda:N.
         home: folder of artefacts and tracking; default DYNCONF_HOME or .dynconf.

@@ -23,6 +23,11 @@ from tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace, data_config, mod
 BATCH = {"cpu": 64, "cuda": 256}
 
 
+def code(plan: Plan) -> tuple[Path, ...]:
+    """Where this stage's code begins."""
+    return (Path(__file__), module_file(f"dynconf_core.data.{plan.data.name}"))
+
+
 def stage(plan: Plan, work: Workplace, data_digest: str, split: str, trained: Handle, snn: Handle) -> Stage:
     """The stage of this plan and split. Device and batch size are part of its key: in floating point the order of a sum
     shows in the last digits, and a spiking network amplifies them."""
@@ -35,8 +40,7 @@ def stage(plan: Plan, work: Workplace, data_digest: str, split: str, trained: Ha
         "device": kind,
         "batch_size": BATCH[kind],
     }
-    code = [Path(__file__), module_file(f"dynconf_core.data.{plan.data.name}")]
-    return Stage(f"collect_{split}", plan.setting, config, {"train": trained, "convert": snn}, code)
+    return Stage(f"collect_{split}", plan.setting, config, {"train": trained, "convert": snn}, code(plan))
 
 
 @task(name="collect", task_run_name="{plan.setting} · collect {split}", **TASK_OPTIONS)

@@ -19,9 +19,14 @@ from tasks.listening import Listener
 from tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace
 
 
+def code(plan: Plan) -> tuple[Path, ...]:
+    """Where this stage's code begins."""
+    return (Path(__file__),)
+
+
 def stage(plan: Plan, trained: Handle) -> Stage:
     """The stage of this plan."""
-    return Stage("convert", plan.setting, {"network": plan.network()}, {"train": trained}, [Path(__file__)])
+    return Stage("convert", plan.setting, {"network": plan.network()}, {"train": trained}, code(plan))
 
 
 @task(name="convert", task_run_name="{plan.setting} · convert", **TASK_OPTIONS)

@@ -24,6 +24,11 @@ FIGURES = ("accuracy_against_latency.png", "exit_histogram.png")
 DPI = 150
 
 
+def code(plan: Plan) -> tuple[Path, ...]:
+    """Where this stage's code begins."""
+    return (Path(__file__),)
+
+
 def stage(plan: Plan, paper_time_steps: int | None, rule: Handle, calibration: Handle, test: Handle) -> Stage:
     """The stage of this plan; names are in its key because the pictures show them."""
     config = {
@@ -36,7 +41,7 @@ def stage(plan: Plan, paper_time_steps: int | None, rule: Handle, calibration: H
         "paper_time_steps": paper_time_steps,
     }
     inputs = {"search": rule, "calibration": calibration, "test": test}
-    return Stage("evaluate", plan.setting, config, inputs, [Path(__file__)])
+    return Stage("evaluate", plan.setting, config, inputs, code(plan))
 
 
 @task(name="evaluate", task_run_name="{plan.setting} · evaluate", **TASK_OPTIONS)

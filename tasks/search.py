@@ -42,10 +42,15 @@ class Candidate:
     mean_steps: float
 
 
+def code(plan: Plan) -> tuple[Path, ...]:
+    """Where this stage's code begins."""
+    return (Path(__file__),)
+
+
 def stage(plan: Plan, calibration: Handle) -> Stage:
     """The stage of this plan."""
     config = {**asdict(plan.search), "seed": plan.seed}
-    return Stage("search", plan.setting, config, {"calibration": calibration}, [Path(__file__)])
+    return Stage("search", plan.setting, config, {"calibration": calibration}, code(plan))
 
 
 @task(name="search", task_run_name="{plan.setting} · search", **TASK_OPTIONS)

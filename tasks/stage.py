@@ -6,8 +6,9 @@ cache is off, since it neither verifies what it returns nor knows which files a 
 
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -70,19 +71,20 @@ class Stage:
         setting: whose stage it is.
         config: the values that can change its outcome.
         inputs: the finished stages that it reads, by role.
-        code: the files whose reach is the stage's code.
+        code: the files whose reach is the stage's code; they are read once a process, so that an edit during a run does
+            not pass what the old code made for the new code's.
     """
 
     name: str
     setting: str
     config: Mapping[str, Any]
     inputs: Mapping[str, Handle]
-    code: Sequence[Path]
+    code: tuple[Path, ...]
 
     def key(self) -> StageKey:
         """The artefact's name: of the config, the inputs' content and the code."""
         digests = {role: handle.digest for role, handle in self.inputs.items()}
-        return stage_key(self.name, self.config, digests, fingerprint(self.code, ROOT))
+        return stage_key(self.name, self.config, digests, code_fingerprint(self.code))
 
     def run(
         self,
@@ -110,6 +112,12 @@ class Stage:
             raise
         listening.finished(outcome, time.perf_counter() - start)
         return _handle(new.created, outcome)
+
+
+@cache
+def code_fingerprint(files: tuple[Path, ...]) -> str:
+    """Of the code that these files reach, as it was when this process first asked."""
+    return fingerprint(files, ROOT)
 
 
 def _handle(artefact: Artefact, outcome: str) -> Handle:

@@ -21,15 +21,19 @@ from tasks.listening import Listener
 from tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace, data_config, module_file
 
 
+def code(plan: Plan) -> tuple[Path, ...]:
+    """Where this stage's code begins."""
+    return (Path(__file__), module_file(f"dynconf_core.data.{plan.data.name}"))
+
+
 def stage(plan: Plan, data_digest: str, checkpoint: Path | None = None) -> Stage:
     """The stage of this plan; a given checkpoint is named by its content."""
-    code = [Path(__file__), module_file(f"dynconf_core.data.{plan.data.name}")]
     config: dict[str, Any] = {"network": plan.network()}
     if checkpoint is not None:
         config["given"] = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     else:
         config |= {"recipe": asdict(plan.recipe), "seed": plan.seed, "data": data_config(plan, data_digest)}
-    return Stage("train", plan.setting, config, {}, code)
+    return Stage("train", plan.setting, config, {}, code(plan))
 
 
 @task(name="train", task_run_name="{plan.setting} · train", **TASK_OPTIONS)

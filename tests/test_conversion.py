@@ -67,7 +67,9 @@ def test_folding_changes_nothing(architecture: str, stem: str) -> None:
     assert not any(isinstance(module, nn.BatchNorm2d) for module in graph.modules())
     assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules()), "the network itself stays"
 
-    smooth = disturbed(build(architecture, stem, classes=10, resolution=32, width=1 / 16, activation=nn.Tanh, seed=1).double(), 1)
+    smooth = disturbed(
+        build(architecture, stem, classes=10, resolution=32, width=1 / 16, activation=nn.Tanh, seed=1).double(), 1
+    )
     with torch.inference_mode():
         expected = smooth.eval()(images(3))
         for name, module in list(smooth.named_modules()):
@@ -127,6 +129,7 @@ class Joined(nn.Module):
         (nn.Sequential(nn.BatchNorm2d(3), QCFS(4)), "0 is a batch normalisation that follows no convolution"),
         (nn.Sequential(nn.Conv2d(3, 4, 3), QCFS(4), nn.BatchNorm2d(4)), "2 is a batch normalisation that follows no"),
         (Joined(lambda x: x * 2), "mul at 'mul' cannot be converted"),
+        (Joined(lambda x: x + 0.5), "add at 'add' cannot be converted"),
         (Joined(torch.relu), "relu at 'relu' cannot be converted"),
         (Joined(lambda x: x.mean((2, 3))), "mean at 'mean' cannot be converted"),
         (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()), "activations are none: all QCFS, or all LSQ"),
@@ -152,6 +155,14 @@ def test_refuses_a_normalisation_of_a_convolution_that_is_read_twice() -> None:
 
     with pytest.raises(InputError, match="norm is a batch normalisation that follows no convolution of its own"):
         convert(Twice())
+
+
+def test_refuses_a_convolution_of_two_normalisations() -> None:
+    """The weights of one place, folded, would serve at the other."""
+    convolution = nn.Conv2d(3, 3, 3, padding=1)
+    network = nn.Sequential(convolution, nn.BatchNorm2d(3), QCFS(4), convolution, nn.BatchNorm2d(3), QCFS(4))
+    with pytest.raises(InputError, match="1 is a batch normalisation that follows no convolution of its own"):
+        convert(network)
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, float("nan"), float("inf")])
@@ -213,7 +224,13 @@ def settled(network: nn.Module, batch: Tensor) -> tuple[Tensor, State, int]:
 
 @pytest.mark.parametrize(
     ("architecture", "stem", "seed"),
-    [("vgg16", "cifar", 0), ("vgg16", "cifar", 1), ("resnet18", "cifar", 0), ("resnet18", "imagenet", 1), ("resnet50", "imagenet", 0)],
+    [
+        ("vgg16", "cifar", 0),
+        ("vgg16", "cifar", 1),
+        ("resnet18", "cifar", 0),
+        ("resnet18", "imagenet", 1),
+        ("resnet50", "imagenet", 0),
+    ],
 )
 def test_settled_network_equals_the_quantised_one(architecture: str, stem: str, seed: int) -> None:
     """Every layer's net spike count times s is its LSQ activation, and z_T / n are the logits."""

@@ -86,12 +86,18 @@ def test_vgg_layers_at_width_one_eighth() -> None:
     built = network("vgg16", width=1 / 8, resolution=48)
     widths = [module.out_channels for module in built.modules() if isinstance(module, nn.Conv2d)]
     assert widths == [8, 8, 16, 16, 32, 32, 32, 64, 64, 64, 64, 64, 64]
-    assert [(m.in_features, m.out_features) for m in built.modules() if isinstance(m, nn.Linear)] == [(64, 512), (512, 512), (512, 7)]
+    assert [(m.in_features, m.out_features) for m in built.modules() if isinstance(m, nn.Linear)] == [
+        (64, 512),
+        (512, 512),
+        (512, 7),
+    ]
     wide = network("vgg16", resolution=96)
     assert next(m for m in wide.modules() if isinstance(m, nn.Linear)).in_features == scaled(512, 1 / 16) * 9
 
 
-@pytest.mark.parametrize(("channels", "width", "expected"), [(64, 1, 64), (64, 1 / 8, 8), (64, 1 / 64, 4), (64, 0.001, 4), (100, 0.5, 50)])
+@pytest.mark.parametrize(
+    ("channels", "width", "expected"), [(64, 1, 64), (64, 1 / 8, 8), (64, 1 / 64, 4), (64, 0.001, 4), (100, 0.5, 50)]
+)
 def test_scaled(channels: int, width: float, expected: int) -> None:
     assert scaled(channels, width) == expected
 

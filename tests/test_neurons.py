@@ -33,7 +33,9 @@ def test_integrate_and_fire_by_hand() -> None:
         assert (spikes.item(), state.potential.item()) == (spike, potential)
 
 
-@pytest.mark.parametrize(("current", "count"), [(-0.3, 0), (0.0, 0), (0.124, 0), (0.125, 1), (0.3, 1), (0.7, 3), (1.0, 4), (7.0, 4)])
+@pytest.mark.parametrize(
+    ("current", "count"), [(-0.3, 0), (0.0, 0), (0.124, 0), (0.125, 1), (0.3, 1), (0.7, 3), (1.0, 4), (7.0, 4)]
+)
 def test_integrate_and_fire_counts_as_qcfs(current: float, count: int) -> None:
     """Four steps of a constant current give clip(floor(4 x / theta + 1/2), 0, 4) spikes: QCFS with L = T."""
     parameters = integrate_and_fire.Parameters(1.0)

@@ -227,7 +227,9 @@ def test_thresholds_are_read_anew() -> None:
     torch.testing.assert_close(run(snn, images(2))[0], run(other, images(2))[0])
     logits, _, state = run(snn.float(), images(2).float(), 2)
     assert logits.dtype == torch.float32
-    assert all(isinstance(layer, integrate_and_fire.State) and layer.potential.dtype == torch.float32 for layer in state.values())
+    assert all(
+        isinstance(layer, integrate_and_fire.State) and layer.potential.dtype == torch.float32 for layer in state.values()
+    )
 
 
 # Traces
@@ -299,4 +301,6 @@ def test_collect_stops_where_progress_raises(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        collect(convert(ann), ann, pictures(4), 1, tmp_path, device=torch.device("cpu"), batch_size=2, facts={}, progress=cancel)
+        collect(
+            convert(ann), ann, pictures(4), 1, tmp_path, device=torch.device("cpu"), batch_size=2, facts={}, progress=cancel
+        )

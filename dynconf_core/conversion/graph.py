@@ -3,6 +3,7 @@
 import copy
 import operator
 import threading
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +18,8 @@ from dynconf_core.errors import InputError
 ACTIVATIONS = (QCFS, LSQ)
 WEIGHTED = (nn.Conv2d, nn.Linear)
 LINEAR = (*WEIGHTED, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.Identity, nn.Dropout)
-FUNCTIONS: tuple[Callable[..., Any], ...] = (operator.add, torch.add, torch.flatten)
+ADDITIONS: tuple[Callable[..., Any], ...] = (operator.add, torch.add)
+FUNCTIONS = (*ADDITIONS, torch.flatten)
 
 
 class _Tracer(fx.Tracer):
@@ -60,13 +62,14 @@ def folded(network: nn.Module) -> fx.GraphModule:
     copied = copy.deepcopy(network).eval()
     graph = fx.GraphModule(copied, _Tracer().trace(copied))
     modules = dict(graph.named_modules())
+    calls = Counter(str(node.target) for node in graph.graph.nodes if node.op == "call_module")
     for node in list(graph.graph.nodes):
         norm = modules.get(str(node.target)) if node.op == "call_module" else None
         if not isinstance(norm, nn.BatchNorm2d):
             continue
         before = node.args[0]
         convolution = modules.get(str(before.target)) if before.op == "call_module" else None
-        if not isinstance(convolution, nn.Conv2d) or len(before.users) != 1:
+        if not isinstance(convolution, nn.Conv2d) or len(before.users) != 1 or calls[str(before.target)] != 1:
             raise InputError(
                 f"{node.target} is a batch normalisation that follows no convolution of its own: it cannot be folded."
             )
@@ -91,6 +94,8 @@ def _check(graph: fx.GraphModule) -> None:
             named = type(kind).__name__
         else:
             known = node.op == "call_function" and node.target in FUNCTIONS
+            if node.target in ADDITIONS:  # a constant would be a bias that nobody switches off
+                known = known and all(isinstance(argument, fx.Node) for argument in node.args)
             named = getattr(node.target, "__name__", str(node.target))
         if not known:
             raise InputError(

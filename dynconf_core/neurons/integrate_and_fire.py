@@ -41,6 +41,6 @@ def step(current: Tensor, state: State, parameters: Parameters) -> tuple[Tensor,
         spikes in {0, 1}, of the shape and type of ``current``, and the new state; the old one is left as it was.
     """
     potential = state.potential + current
-    spikes = (potential >= parameters.threshold).to(potential.dtype)
+    spikes = torch.ge(potential, parameters.threshold, out=torch.empty_like(potential))  # no detour over bool
     potential.sub_(spikes, alpha=parameters.threshold)
     return spikes, State(potential)

@@ -113,9 +113,9 @@ class SpikingNetwork(nn.Module):
                 continue
             current = values[node.all_input_nodes[0]]
             spikes, after[node.name] = _stepped(current, state[node.name] if state else None, parameters[node])
-            emitted.append(torch.count_nonzero(spikes.flatten(1), dim=1))
+            emitted.append(_emitted(spikes, module.top is not None))
             values[node] = spikes.mul_(parameters[node].threshold)
-        return Step(values[self._output], after, torch.stack(emitted).sum(0))
+        return Step(values[self._output], after, torch.stack(emitted).sum(0).long())
 
     def _layer_constants(self) -> dict[fx.Node, Parameters]:
         """Thresholds as plain numbers, read once: a read from a GPU waits for it."""
@@ -156,6 +156,13 @@ class SpikingNetwork(nn.Module):
         else:
             result = module(*arguments)
         return result
+
+
+def _emitted(spikes: Tensor, signed_ones: bool) -> Tensor:
+    """How many spikes each sample emitted, ``(N,)``, a negative one counting 1. Sums of whole numbers in float32, exact below
+    2^24 a layer; counting integers is thirty times slower."""
+    ones = spikes.abs() if signed_ones else spikes
+    return ones.flatten(1).sum(1).double()
 
 
 def _stepped(current: Tensor, state: LayerState | None, parameters: Parameters) -> tuple[Tensor, LayerState]:

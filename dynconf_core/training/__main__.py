@@ -11,6 +11,7 @@ import torch
 
 from dynconf_core.devices import device
 from dynconf_core.errors import InputError
+from dynconf_core.memory import keep_freed_memory
 from dynconf_core.overrides import applied, check_used, parse
 from dynconf_core.settings import PROFILES, SETTINGS, resolve
 from dynconf_core.training.run import train_to_file
@@ -44,6 +45,7 @@ def main() -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=None, help="of torch on the CPU; figures depend on it")
     given = parser.parse_args()
+    keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if given.threads is not None:
         torch.set_num_threads(given.threads)

@@ -1,0 +1,32 @@
+"""Brings Imagenette (the 160 px version) to disk through torchvision, which knows its address and checks the archive's MD5."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from dynconf_core.data.imagenette import check
+from dynconf_core.errors import InputError
+from dynconf_core.torchvision_import import torchvision
+
+ADDRESS = "https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-160.tgz"
+
+
+def fetch_imagenette(root: Path, say: Callable[[str], None]) -> None:
+    """Make ``root/imagenette2-160``, or say that Imagenette is there already.
+
+    Raises:
+        InputError: where the archive cannot be had, or holds other files than it should.
+    """
+    try:
+        check(root)
+        say(f"Imagenette is in {root} already, and whole.")
+        return
+    except InputError:
+        pass
+    datasets = torchvision().datasets
+    say("Downloading Imagenette, 160 px (94 MB), through torchvision.")
+    try:
+        datasets.Imagenette(root, split="train", size="160px", download=True)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f"Imagenette cannot be fetched ({error}): unpack {ADDRESS} into {root} yourself.") from error
+    check(root)
+    say(f"Imagenette is in {root / 'imagenette2-160'}, and whole.")

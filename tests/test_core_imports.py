@@ -1,0 +1,117 @@
+"""What the core imports: never an orchestrator, and torch and numpy alone where it has to run on any machine."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+ORCHESTRATORS = ("prefect", "mlflow", "optuna")
+LEAN = ("networks", "activations", "training", "conversion", "neurons", "simulation", "data", "traces")
+"""Rooms that train, convert and simulate: `python -m dynconf_core.training` runs where nothing else is installed."""
+HEAVY = ("scipy", "matplotlib", "pydantic", "torchvision", "sklearn", "pandas", "PIL", *ORCHESTRATORS, "typer", "rich")
+
+BLOCKER = f"""
+import sys
+
+class Hiding:
+    # As if the packages were not installed: find_spec answers None, as torch's own look-ups expect.
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        hidden = name.partition(".")[0] in {HEAVY!r}
+        return None if hidden else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
+try:
+    import PIL
+except ImportError:
+    pass
+else:
+    raise SystemExit("the blocker does not block")
+"""
+
+
+def modules(room: str = "") -> list[str]:
+    """Every module of the core, or of one room."""
+    names = []
+    for path in sorted((ROOT / "dynconf_core").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if not room or parts[1:2] == (room,):
+            names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+    assert names, f"no module in {room}"
+    return names
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=120)
+
+
+def test_the_core_loads_no_orchestrator() -> None:
+    imports = "\n".join(f"import {name}" for name in modules())
+    done = run(f"import sys\n{imports}\nprint(sorted({{n.partition('.')[0] for n in sys.modules}} & set({ORCHESTRATORS!r})))")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_core_names_no_orchestrator() -> None:
+    """Not inside a function either."""
+    for path in sorted((ROOT / "dynconf_core").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found = {name.partition(".")[0] for name in names} & {*ORCHESTRATORS, "tasks", "flows"}
+            assert not found, f"{path.name} imports {found}"
+
+
+def test_the_lean_rooms_import_with_torch_and_numpy_alone() -> None:
+    wanted = [name for room in LEAN if room != "traces" for name in modules(room)] + ["dynconf_core.traces"]
+    wanted += [f"dynconf_core.{name}" for name in ("settings", "plan", "overrides", "devices", "torchvision_import")]
+    done = run(BLOCKER + "\n".join(f"import {name}" for name in wanted))
+    assert done.returncode == 0, done.stderr
+
+
+def test_training_to_traces_runs_with_torch_and_numpy_alone() -> None:
+    """Not only the imports: a training, a conversion and a collection of in-memory images."""
+    done = run(BLOCKER + WALK)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "(6, 4, 10)"
+
+
+WALK = """
+import tempfile
+from pathlib import Path
+import torch
+from dynconf_core.conversion.convert import convert
+from dynconf_core.data.images import Normalisation, TensorImages
+from dynconf_core.networks.description import described
+from dynconf_core.simulation.collect import collect
+from dynconf_core.traces import Traces
+from dynconf_core.training.loop import train
+from dynconf_core.training.recipe import Recipe
+
+pixels = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8)
+images = TensorImages(pixels, torch.arange(6), 10, Normalisation((0.5,) * 3, (0.25,) * 3))
+net = described(dict(architecture="resnet18", stem="cifar", classes=10, resolution=16, width=1 / 16, method="qffs",
+                     levels=None, bits=2), seed=0)
+names = ("crop", "flip", "jitter", "cutout")
+recipe = Recipe(epochs=1, batch_size=3, learning_rate=0.1, augmentation=names, initial_threshold=4.0)
+train(net, images, recipe, seed=0, device=torch.device("cpu"))
+with tempfile.TemporaryDirectory() as folder:
+    collect(convert(net), net, images, 4, Path(folder), device=torch.device("cpu"), batch_size=4, facts={})
+    print(Traces.load(folder).logits.shape)
+"""
+
+
+@pytest.mark.parametrize("room", ["", *(room for room in LEAN if room != "traces")])
+def test_packages_import_nothing(room: str) -> None:
+    """An `__init__` that re-exported would tie every stage's fingerprint to every file."""
+    tree = ast.parse((ROOT / "dynconf_core" / room / "__init__.py").read_text())
+    assert len(tree.body) == 1 and ast.get_docstring(tree)

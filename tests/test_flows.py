@@ -1,0 +1,252 @@
+"""Two settings through the whole flow: stages, cache, results, MLflow runs; a failure midway; an interruption."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SETTINGS = ["cifar10-vgg16-qffs", "cifar10-resnet18-qcfs"]
+SHORT = {"epochs": 1, "time_steps": 4}
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A home with a Prefect server for the module's runs."""
+    from flows.server import TemporaryServer
+
+    folder = tmp_path_factory.mktemp("home")
+    before = dict(os.environ)
+    os.environ.pop("MLFLOW_TRACKING_URI", None)
+    os.environ.pop("PREFECT_API_URL", None)
+    server = TemporaryServer(folder)
+    server.wait()
+    from prefect.settings import PREFECT_API_URL, PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None, PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):
+        yield folder
+        server.stop()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def run(home: Path, overrides: dict[str, Any] | None = None, settings: list[str] = SETTINGS) -> dict[str, Any]:
+    from flows.reproduce import reproduce
+
+    document: dict[str, Any] = reproduce(settings=settings, overrides={**SHORT, **(overrides or {})}, home=str(home))
+    return document
+
+
+@pytest.fixture(scope="module")
+def first(home: Path) -> dict[str, Any]:
+    return run(home)
+
+
+def outcomes(document: dict[str, Any]) -> list[dict[str, str]]:
+    return [row["stages"] for row in document["settings"]]
+
+
+def figures(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != "stages"} for row in document["settings"]]
+
+
+def mlflow_runs(home: Path) -> list[Any]:
+    from mlflow import MlflowClient
+
+    from tasks.track import tracking_uri
+
+    client = MlflowClient(tracking_uri=tracking_uri(home))
+    experiment = client.get_experiment_by_name("dynconf-smoke")
+    assert experiment is not None
+    return list(client.search_runs([experiment.experiment_id]))
+
+
+def test_every_stage_runs_and_every_figure_is_there(first: dict[str, Any], home: Path) -> None:
+    assert [set(stages.values()) for stages in outcomes(first)] == [{"ran"}, {"ran"}]
+    for row, name in zip(first["settings"], SETTINGS, strict=True):
+        assert row["name"] == name and row["status"] == "ok" and row["error"] is None
+        assert row["data"] == {"name": "digits", "stands_in_for": "CIFAR-10", "train": 1000, "calibration": 300, "test": 497}
+        assert row["network"]["width"] == 1 / 8 and row["network"]["parameters"] > 10_000
+        assert len(row["accuracy_at_t"]) == row["time_steps"] == 4
+        assert row["accuracy_at_t"][-1] == row["snn_accuracy"]
+        assert sum(row["exit"]["histogram"]) == 497
+        steps = sum((step + 1) * count for step, count in enumerate(row["exit"]["histogram"])) / 497
+        assert row["exit"]["mean_steps"] == pytest.approx(steps)
+        assert row["exit"]["latency_saving"] == pytest.approx(1 - steps / 4)
+        assert row["bounds"]["first_correct"]["accuracy"] >= row["snn_accuracy"]
+        assert 0 < row["spikes_per_neuron"]["exit"] <= row["spikes_per_neuron"]["full"]
+    assert first["settings"][0]["bits"] == 2 and first["settings"][1]["levels"] == 4
+
+
+def test_results_lie_in_the_home(first: dict[str, Any], home: Path) -> None:
+    written = json.loads((home / "results" / first["run"] / "results.json").read_text())
+    assert written["schema"] == 1
+    assert written["settings"] == first["settings"]
+    lines = (home / "results" / first["run"] / "results.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(SETTINGS) and lines[1].startswith(SETTINGS[0])
+
+
+def test_a_second_run_takes_everything_from_the_store_and_adds_no_runs(first: dict[str, Any], home: Path) -> None:
+    before = {run.info.run_id for run in mlflow_runs(home)}
+    again = run(home)
+    assert [set(stages.values()) for stages in outcomes(again)] == [{"cached"}, {"cached"}]
+    assert figures(again) == figures(first)
+    assert {run.info.run_id for run in mlflow_runs(home)} == before
+
+
+def test_mlflow_has_a_parent_and_a_child_a_setting(first: dict[str, Any], home: Path) -> None:
+    runs = mlflow_runs(home)
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = {run.info.run_name: run for run in runs if "mlflow.parentRunId" in run.data.tags}
+    assert [run.info.status for run in parents] == ["FINISHED"]
+    assert set(children) == set(SETTINGS)
+    for row in first["settings"]:
+        child = children[row["name"]]
+        assert child.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
+        assert child.data.metrics["exit_mean_steps"] == row["exit"]["mean_steps"]
+        assert child.data.params["time_steps"] == "4"
+    from mlflow import MlflowClient
+
+    from tasks.track import tracking_uri
+
+    client = MlflowClient(tracking_uri=tracking_uri(home))
+    row, child = first["settings"][0], children[SETTINGS[0]]
+    curve = client.get_metric_history(child.info.run_id, "accuracy_at_t")
+    assert [(point.step, point.value) for point in curve] == list(enumerate(row["accuracy_at_t"], 1))
+    assert "accuracy_against_latency.png" in {artefact.path for artefact in client.list_artifacts(child.info.run_id)}
+
+
+def test_a_search_field_reruns_search_and_evaluation_alone(first: dict[str, Any], home: Path) -> None:
+    changed = run(home, {"max_drop": 0.2}, SETTINGS[:1])
+    assert outcomes(changed)[0] == {
+        "train": "cached",
+        "convert": "cached",
+        "collect_calibration": "cached",
+        "collect_test": "cached",
+        "search": "ran",
+        "evaluate": "ran",
+    }
+
+
+def test_explain_names_the_field_that_differs(first: dict[str, Any], home: Path) -> None:
+    from flows.explain import explained
+    from flows.request import Request
+
+    hits = explained(Request(settings=(SETTINGS[0],), overrides=SHORT, home=str(home)))
+    assert {line["outcome"] for line in hits} == {"hit"}
+    lines = explained(Request(settings=(SETTINGS[0],), overrides={**SHORT, "epochs": 2}, home=str(home)))
+    assert lines[0]["outcome"] == "miss" and "config.recipe.epochs (1 there, 2 now)" in lines[0]["reason"]
+    assert lines[1] == {"stage": "convert", "outcome": "miss", "reason": "a stage before it must run first"}
+
+
+def test_a_damaged_artefact_is_made_again(first: dict[str, Any], home: Path) -> None:
+    (rule,) = [path for path in (home / "artefacts" / "search").glob("*/*/rule.json") if '"max_drop": 0.0' in path.read_text()][
+        :1
+    ]
+    rule.write_text(rule.read_text().replace("max_softmax", "max_softmix"))
+    again = run(home)
+    assert sorted(stages["search"] for stages in outcomes(again)) == ["cached", "ran"]
+    assert figures(again) == figures(first)
+
+
+def test_a_setting_that_raises_leaves_the_others_and_a_rerun_does_what_is_missing(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.reproduce import SomeFailed
+    from tasks import evaluate as stage
+
+    real = stage.evaluated
+
+    def broken(test: Any, calibration: Any, rule: Any, paper: Any = None) -> Any:
+        if paper == 27:
+            raise ArithmeticError("a fault made by the test")
+        return real(test, calibration, rule, paper)
+
+    monkeypatch.setattr(stage, "evaluated", broken)
+    with pytest.raises(SomeFailed) as failure:
+        run(home, {"max_drop": 0.1})
+    rows = failure.value.document["settings"]
+    assert [row["status"] for row in rows] == ["ok", "failed"]
+    assert rows[1]["error"] == "evaluate: a fault made by the test"
+    assert rows[1]["stages"]["search"] == "ran" and rows[1]["stages"]["evaluate"] == "failed"
+    assert json.loads((home / "results" / "latest" / "results.json").read_text())["settings"] == rows
+    failed = [run for run in mlflow_runs(home) if run.data.tags.get("error")]
+    assert len(failed) == 1 and failed[0].info.status == "FAILED"
+
+    monkeypatch.setattr(stage, "evaluated", real)
+    again = run(home, {"max_drop": 0.1})
+    assert [row["status"] for row in again["settings"]] == ["ok", "ok"]
+    assert outcomes(again)[1]["search"] == "cached" and outcomes(again)[1]["evaluate"] == "ran"
+    assert not [run for run in mlflow_runs(home) if run.data.tags.get("error")]
+
+
+def test_a_checkpoint_takes_the_place_of_training(first: dict[str, Any], home: Path) -> None:
+    from flows.reproduce import reproduce
+
+    checkpoint = next((home / "artefacts" / "train").glob("*/*/checkpoint.pt"))
+    name = SETTINGS[0] if checkpoint.stat().st_size > 1_500_000 else SETTINGS[1]
+    document = reproduce(settings=[name], overrides={"time_steps": 4}, home=str(home), checkpoints={name: str(checkpoint)})
+    assert outcomes(document)[0]["train"] == "given"
+
+
+def test_a_grid_shares_the_stages_that_its_points_have_in_common(first: dict[str, Any], home: Path) -> None:
+    from flows.sweep import sweep
+
+    document = sweep(settings=SETTINGS[:1], grid={"max_drop": "0,0.05"}, overrides=dict(SHORT), home=str(home))
+    assert [point["values"] for point in document["points"]] == [{"max_drop": 0.0}, {"max_drop": 0.05}]
+    assert {point["stages"]["train"] for point in document["points"]} == {"cached"}
+    assert document["failed"] == 0 and any(point["on_front"] for point in document["points"])
+
+
+def test_a_study_goes_on_where_it_ended(first: dict[str, Any], home: Path) -> None:
+    from flows.sweep import sweep
+
+    asked: dict[str, Any] = {"settings": SETTINGS[:1], "study": {"alpha": "1..100"}, "overrides": {**SHORT, "smoothing": "sum"}}
+    two = sweep(**asked, trials=2, home=str(home))
+    three = sweep(**asked, trials=3, home=str(home))
+    assert three["points"][0]["values"] == two["points"][0]["values"]
+    assert [point["stages"]["search"] for point in three["points"]] == ["cached", "cached", "ran"]
+    assert len({point["values"]["alpha"] for point in three["points"]}) == 3
+
+
+def test_an_unreachable_tracking_server_does_not_stop_the_work(
+    first: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    document = run(home)
+    assert "127.0.0.1:9" in document["tracking_error"]
+    assert [row["status"] for row in document["settings"]] == ["ok", "ok"]
+
+
+def test_an_interruption_ends_soon_keeps_what_is_done_and_a_rerun_goes_on(tmp_path: Path) -> None:
+    """The command in a process of its own: SIGINT while it trains."""
+    command = [sys.executable, "-m", "flows.cli", "reproduce", "--home", str(tmp_path), "--setting", SETTINGS[0]]
+    environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
+    environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
+    started = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list(tmp_path.glob("work/*/epoch.pt")):
+        assert started.poll() is None, started.communicate()
+        time.sleep(0.05)
+    asked = time.monotonic()
+    started.send_signal(signal.SIGINT)
+    output, errors = started.communicate(timeout=30)
+    assert started.returncode == 130, (output, errors)
+    assert time.monotonic() - asked < 7  # five seconds, and what a loaded machine takes to start a timer
+    assert "Traceback" not in output + errors
+    assert "interrupted" in (output + errors).lower()
+    (resume,) = tmp_path.glob("work/*/epoch.pt")
+    before = resume.stat().st_mtime
+    again = subprocess.run([*command, "--json"], env=environment, capture_output=True, text=True, timeout=240)
+    assert again.returncode == 0, again.stderr
+    row = json.loads(again.stdout)["settings"][0]
+    assert row["status"] == "ok"
+    manifest = json.loads(next(tmp_path.glob("artefacts/train/*/*/manifest.json")).read_text())
+    record = manifest["provenance"]["facts"]["record"]
+    assert len(record["losses"]) == 8 and record["seconds"] > 0 and before > 0

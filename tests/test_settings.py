@@ -1,0 +1,272 @@
+"""The settings, the profiles, and the fields that may be overridden."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from dynconf_core.data.augment import AUGMENTATIONS
+from dynconf_core.data.load import DATASETS
+from dynconf_core.devices import device
+from dynconf_core.errors import InputError
+from dynconf_core.networks.build import ARCHITECTURES, STEMS
+from dynconf_core.networks.description import described
+from dynconf_core.overrides import FIELDS, applied, check_used, parse, value
+from dynconf_core.plan import Plan
+from dynconf_core.settings import PROFILES, SETTINGS, UNNAMED, profile, resolve, setting
+
+EIGHT = [
+    "cifar10-vgg16-qcfs",
+    "cifar10-vgg16-qffs",
+    "cifar10-resnet18-qcfs",
+    "cifar10-resnet18-qffs",
+    "imagenet-vgg16-qcfs",
+    "imagenet-vgg16-qffs",
+    "imagenet-resnet50-qcfs",
+    "imagenet-resnet50-qffs",
+]
+
+
+def test_the_eight_settings() -> None:
+    assert list(SETTINGS) == EIGHT
+    for name, entry in SETTINGS.items():
+        assert name == entry.name == f"{entry.dataset}-{entry.architecture}-{entry.method}"
+
+
+def test_published_figures() -> None:
+    """As the sources state them; a figure that no source ties to a network stands beside no network."""
+    rows = {name: entry.published for name, entry in SETTINGS.items() if entry.published is not None}
+    figures = {
+        name: (row.ann_accuracy, row.snn_accuracy, row.time_steps, row.exit_accuracy, row.mean_steps)
+        for name, row in rows.items()
+    }
+    assert figures == {
+        "cifar10-resnet18-qcfs": (0.9379, 0.9427, 27, 0.9427, 11.51),
+        "imagenet-vgg16-qffs": (None, 0.7252, 4, 0.7252, 2.86),
+        "imagenet-resnet50-qffs": (None, 0.7317, 6, 0.7317, 4.42),
+    }
+    assert all(row.label == "S" and row.net_named for row in rows.values())
+    assert [(row.label, row.net_named, row.mean_steps) for _, row in UNNAMED] == [("2", False, 2.52), ("2", False, 49.5)]
+
+
+@pytest.mark.parametrize("name", EIGHT)
+@pytest.mark.parametrize("profile_name", list(PROFILES))
+def test_every_plan_is_whole(name: str, profile_name: str) -> None:
+    plan = resolve(name, profile_name, seed=3)
+    assert (plan.setting, plan.profile, plan.seed) == (name, profile_name, 3)
+    assert (plan.levels is None, plan.bits is None) == ((False, True) if plan.method == "qcfs" else (True, False))
+    assert plan.data.name in DATASETS and plan.data.stem in STEMS and plan.architecture in ARCHITECTURES
+    assert set(plan.recipe.augmentation) <= set(AUGMENTATIONS)
+    assert plan.time_steps >= (plan.levels or 2**plan.bits - 1)  # type: ignore[operator]
+    assert json.loads(json.dumps(plan.as_dict()))["data"]["resolution"] == plan.data.resolution
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        plan.seed = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("name", EIGHT)
+def test_smoke_networks_build(name: str) -> None:
+    """The description of a plan is what makes a network, and goes through JSON unchanged."""
+    plan = resolve(name, "smoke")
+    description = json.loads(json.dumps(plan.network()))
+    network = described(description, seed=0).eval()
+    side = plan.data.resolution
+    with torch.inference_mode():
+        assert network(torch.zeros(1, 3, side, side)).shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("profile_name", "dataset", "method", "expected"),
+    [
+        # L or bits, T, width, data, side, calibration, classes
+        ("smoke", "cifar10", "qcfs", (4, 32, 1 / 8, "digits", 32, 300, 10)),
+        ("smoke", "cifar10", "qffs", (2, 8, 1 / 8, "digits", 32, 300, 10)),
+        ("smoke", "imagenet", "qcfs", (4, 32, 1 / 8, "digits", 48, 300, 10)),
+        ("smoke", "imagenet", "qffs", (2, 8, 1 / 8, "digits", 48, 300, 10)),
+        ("quick", "cifar10", "qcfs", (4, 32, 1 / 4, "cifar10", 32, 5000, 10)),
+        ("quick", "imagenet", "qffs", (2, 8, 1 / 4, "imagenette", 64, 1000, 10)),
+        ("paper", "cifar10", "qcfs", (4, 32, 1, "cifar10", 32, 5000, 10)),
+        ("paper", "cifar10", "qffs", (2, 8, 1, "cifar10", 32, 5000, 10)),
+        ("paper", "imagenet", "qcfs", (8, 64, 1, "imagenet", 224, 10000, 1000)),
+        ("paper", "imagenet", "qffs", (2, 8, 1, "imagenet", 224, 10000, 1000)),
+    ],
+)
+def test_profiles(profile_name: str, dataset: str, method: str, expected: tuple[Any, ...]) -> None:
+    plan = resolve(f"{dataset}-vgg16-{method}", profile_name)
+    data = plan.data
+    found = (plan.levels or plan.bits, plan.time_steps, plan.width, data.name, data.resolution, data.calibration, data.classes)
+    assert found == expected
+
+
+def test_stand_ins_are_named() -> None:
+    names = {(p, s): resolve(s, p).data.stands_in_for for p in PROFILES for s in EIGHT}
+    assert {names["smoke", s] for s in EIGHT[:4]} == {"CIFAR-10"} and {names["smoke", s] for s in EIGHT[4:]} == {"ImageNet"}
+    assert {names["quick", s] for s in EIGHT[:4]} == {None} and {names["quick", s] for s in EIGHT[4:]} == {"ImageNet"}
+    assert {names["paper", s] for s in EIGHT} == {None}
+
+
+def test_recipes() -> None:
+    """The paper's recipe at the paper's start; the short ones start lambda at 4; a ResNet-50 gets more updates."""
+    full = resolve("cifar10-resnet18-qcfs", "paper").recipe
+    assert (full.epochs, full.learning_rate, full.momentum, full.weight_decay, full.initial_threshold) == (
+        300,
+        0.1,
+        0.9,
+        5e-4,
+        8,
+    )
+    assert full.augmentation == ("crop", "flip", "autoaugment", "cutout")
+    assert resolve("imagenet-resnet50-qcfs", "paper").recipe.weight_decay == 1e-4
+    short = {name: resolve(name, "smoke").recipe for name in EIGHT}
+    assert {recipe.initial_threshold for recipe in short.values()} == {4.0}
+    assert [short[name].epochs for name in EIGHT[::2]] == [8, 6, 8, 12]
+    assert [short[name].batch_size for name in EIGHT[::2]] == [32, 32, 32, 25]
+    assert {resolve(name, "quick").recipe.epochs for name in EIGHT} == {15}
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (
+            lambda: setting("cifar10-vgg16-qcf"),
+            r"setting 'cifar10-vgg16-qcf' is unknown \(did you mean 'cifar10-vgg16-qcfs'\?\): choose",
+        ),
+        (lambda: setting("zzz"), r"setting 'zzz' is unknown: choose one of cifar10-vgg16-qcfs, .*imagenet-resnet50-qffs"),
+        (lambda: profile("smoky"), r"profile 'smoky' is unknown \(did you mean 'smoke'\?\): choose one of smoke, quick, paper"),
+        (lambda: resolve("cifar10-vgg16-qcfs", "quik"), "did you mean 'quick'"),
+        (lambda: resolve("cifar10-vgg16-qcfs", "smoke", -1), "seed=-1: give a whole number"),
+        (lambda: resolve("cifar10-vgg16-qcfs", "smoke", 2**31), "seed=2147483648"),
+    ],
+)
+def test_unknown_names(call: Callable[[], object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        call()
+
+
+# Overrides
+
+
+def qcfs() -> Plan:
+    return resolve("cifar10-resnet18-qcfs", "smoke")
+
+
+def qffs() -> Plan:
+    return resolve("cifar10-resnet18-qffs", "smoke")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected", "get"),
+    [
+        ("time_steps=16", 16, lambda p: p.time_steps),
+        ("levels=8", 8, lambda p: p.levels),
+        ("bits=3", 3, lambda p: p.bits),
+        ("epochs=2", 2, lambda p: p.recipe.epochs),
+        ("width=0.25", 0.25, lambda p: p.width),
+        ("batch_size=64", 64, lambda p: p.recipe.batch_size),
+        ("learning_rate=1e-2", 0.01, lambda p: p.recipe.learning_rate),
+        ("rule=max_softmax", "max_softmax", lambda p: p.search.rule),
+        ("smoothing=mean", "mean", lambda p: p.search.smoothing),
+        (" alpha = 30 ", 30.0, lambda p: p.search.alpha),
+        ("max_drop=0.005", 0.005, lambda p: p.search.max_drop),
+    ],
+)
+def test_every_field(text: str, expected: object, get: Callable[[Plan], object]) -> None:
+    """Read with its type, and put where it belongs and nowhere else."""
+    values = parse([text])
+    (name,) = values
+    assert values[name] == expected and type(values[name]) is type(expected)
+    plan = qffs() if name == "bits" else qcfs()
+    changed = applied(plan, values)
+    assert get(changed) == expected
+
+    def flat(content: dict[str, Any]) -> dict[str, Any]:
+        return {
+            k: v for key, part in content.items() for k, v in (flat(part) if isinstance(part, dict) else {key: part}).items()
+        }
+
+    before, after = flat(plan.as_dict()), flat(changed.as_dict())
+    assert {key for key in before if before[key] != after[key]} <= {name}
+    assert value(name, expected) == expected
+
+
+def test_every_field_is_tested() -> None:
+    assert set(FIELDS) == {
+        *("time_steps", "levels", "bits", "epochs", "width", "batch_size"),
+        *("learning_rate", "rule", "smoothing", "alpha", "max_drop"),
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("time_steps=0", "time_steps=4097", "time_steps=1.5", "time_steps=many", "time_steps=", "time_steps=True"),
+        *("levels=0", "levels=257", "bits=0", "bits=9", "epochs=0", "epochs=-1", "epochs=10001", "epochs=" + "9" * 400),
+        *("width=0", "width=-1", "width=5", "width=nan", "width=inf", "batch_size=1", "batch_size=65537"),
+        *("learning_rate=0", "learning_rate=11", "learning_rate=nan", "rule=best", "smoothing=median", "smoothing="),
+        *("alpha=0", "alpha=-3", "alpha=inf", "max_drop=-0.1", "max_drop=1.1", "max_drop=x"),
+    ],
+)
+def test_values_that_cannot_work(text: str) -> None:
+    """The message names the field, the value and what is needed."""
+    name, _, given = text.partition("=")
+    with pytest.raises(InputError) as caught:
+        parse([text])
+    assert str(caught.value) == f"{name}={given}: needs {FIELDS[name].wants}."
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        (["time_step=3"], "field 'time_step' is unknown: choose from time_steps, levels"),
+        (["time_steps"], "--set time_steps: write field=value, such as"),
+        (["=3"], "field '' is unknown"),
+        (["epochs=3", "epochs=4"], "--set epochs is given twice"),
+    ],
+)
+def test_assignments_that_cannot_work(texts: list[str], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        parse(texts)
+
+
+def test_fields_that_a_setting_lacks() -> None:
+    """levels go to the QCFS settings of a choice, bits to the QFFS ones; alone with the others they are a mistake."""
+    values = parse(["levels=8", "bits=3", "time_steps=5"])
+    one, other = applied(qcfs(), values), applied(qffs(), values)
+    assert (one.levels, one.bits, one.time_steps) == (8, None, 5)
+    assert (other.levels, other.bits, other.time_steps) == (None, 3, 5)
+    check_used([qcfs(), qffs()], values)
+    with pytest.raises(InputError, match=r"field 'bits' fits none of the chosen settings \(cifar10-resnet18-qcfs\)"):
+        check_used([qcfs()], values)
+    with pytest.raises(InputError, match="field 'levels' fits none"):
+        check_used([qffs()], values)
+
+
+def test_parsed_in_order_and_empty() -> None:
+    assert parse([]) == {} and list(parse(["epochs=1", "alpha=2"])) == ["epochs", "alpha"]
+    assert applied(qcfs(), {}) == qcfs()
+
+
+# Devices
+
+
+def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert device("auto") == device("cpu") == torch.device("cpu")
+    with pytest.raises(InputError, match=r"device='cuda' is absent \(0 CUDA devices here\): use --device cpu"):
+        device("cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert device("auto") == torch.device("cuda") and device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(InputError, match=r"device='cuda:2' is absent \(2 CUDA"):
+        device("cuda:2")
+
+
+@pytest.mark.parametrize("name", ["gpu", "", "cuda:", "meta", "mps"])
+def test_unknown_devices(name: str) -> None:
+    with pytest.raises(InputError, match=f"device='{name}'"):
+        device(name)
