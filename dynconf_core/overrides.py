@@ -7,6 +7,7 @@ from typing import Any
 
 from dynconf_core.errors import InputError
 from dynconf_core.plan import Plan
+from dynconf_core.settings import named
 
 
 @dataclass(frozen=True)
@@ -84,9 +85,7 @@ def value(name: str, given: object) -> Any:
     Raises:
         InputError: for an unknown field, or a value of the wrong type or range.
     """
-    if name not in FIELDS:
-        raise InputError(f"field {name!r} is unknown: choose from {', '.join(FIELDS)}.")
-    field = FIELDS[name]
+    field = named("field", FIELDS, name)
     try:
         read = field.kind(str(given))
         works = field.works(read)

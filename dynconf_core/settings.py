@@ -191,7 +191,7 @@ def setting(name: str) -> Setting:
     Raises:
         InputError: for an unknown name, with the nearest one.
     """
-    return _named("setting", SETTINGS, name)
+    return named("setting", SETTINGS, name)
 
 
 def profile(name: str) -> Profile:
@@ -200,7 +200,7 @@ def profile(name: str) -> Profile:
     Raises:
         InputError: for an unknown name.
     """
-    return _named("profile", PROFILES, name)
+    return named("profile", PROFILES, name)
 
 
 def resolve(setting_name: str, profile_name: str, seed: int = 0) -> Plan:
@@ -231,7 +231,8 @@ def resolve(setting_name: str, profile_name: str, seed: int = 0) -> Plan:
     )
 
 
-def _named(kind: str, known: Mapping[str, T], name: str) -> T:
+def named(kind: str, known: Mapping[str, T], name: str) -> T:
+    """The entry called ``name``; ``InputError`` for an unknown name, with the nearest one."""
     from difflib import get_close_matches
 
     if name in known:

@@ -390,7 +390,7 @@ def test_cutout_by_hand() -> None:
         if top > 0 and bottom < 32:
             heights.append(bottom - top)
         assert bottom - top <= 16 and right - left <= 16
-    assert len(set(heights)) == 1 and heights[0] in (15, 16)
+    assert len(set(heights)) == 1 and heights[0] == 16
 
 
 def test_jitter_by_hand() -> None:
@@ -445,3 +445,12 @@ def test_torchvision_imports() -> None:
     assert torchvision().__name__ == "torchvision" and torchvision() is torchvision()
     make: Callable[..., Any] = transforms().AutoAugment
     assert make is not None
+
+
+@pytest.mark.parametrize(("module", "layout"), [(imagenet, "imagenet"), (imagenette, "imagenette2-64")])
+def test_a_class_that_one_split_lacks_is_named(module: Any, layout: str, tmp_path: Path) -> None:
+    folder = image_folder(tmp_path / layout)
+    first = min(entry.name for entry in (folder / "val").iterdir())
+    (folder / "val" / first).rename(folder / "val" / "n99999999")
+    with pytest.raises(InputError, match="lies in one split only"):
+        module.check(tmp_path)

@@ -221,7 +221,7 @@ def test_values_that_cannot_work(text: str) -> None:
 @pytest.mark.parametrize(
     ("texts", "words"),
     [
-        (["time_step=3"], "field 'time_step' is unknown: choose from time_steps, levels"),
+        (["time_step=3"], "field 'time_step' is unknown .did you mean 'time_steps'.*: choose one of time_steps, levels"),
         (["time_steps"], "--set time_steps: write field=value, such as"),
         (["=3"], "field '' is unknown"),
         (["epochs=3", "epochs=4"], "--set epochs is given twice"),

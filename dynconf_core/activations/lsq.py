@@ -60,7 +60,8 @@ class LSQ(nn.Module):
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
         """Set the step from a batch ``x`` of any shape, once."""
-        self.step.copy_(2 * x.detach().abs().mean() / math.sqrt(self.top))
+        start = 2 * x.detach().abs().mean() / math.sqrt(self.top)
+        self.step.copy_(start.clamp_min(1e-6))  # a silent layer must not divide by 0
         self.initialised.fill_(True)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -85,6 +85,9 @@ def _cutout(images: Tensor, generator: torch.Generator) -> Tensor:
     count, _, height, width = images.shape
     half = height // 4
     centre = torch.rand(2, count, 1, generator=generator).to(images.device)
-    row = ((torch.arange(height, device=images.device) - (centre[0] * height).floor()).abs() < half)[:, :, None]
-    column = ((torch.arange(width, device=images.device) - (centre[1] * width).floor()).abs() < half)[:, None, :]
-    return images.masked_fill((row & column)[:, None], 0.0)
+    row, column = (
+        torch.arange(side, device=images.device) - (middle * side).floor()
+        for side, middle in zip((height, width), centre, strict=True)
+    )
+    blank = ((row >= -half) & (row < half))[:, :, None] & ((column >= -half) & (column < half))[:, None, :]
+    return images.masked_fill(blank[:, None], 0.0)

@@ -17,6 +17,7 @@ from dynconf_core.errors import InputError
 NORMALISATION = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SUFFIXES = {".jpeg", ".jpg", ".png"}
 DECODERS = 8
+TAIL = 1024
 
 
 @dataclass(frozen=True)
@@ -59,11 +60,22 @@ def check_headers(listing: Listing, every: int = 1) -> None:
     for path in listing.files[::every]:
         with path.open("rb") as file:
             head = file.read(8)
-            file.seek(max(path.stat().st_size - 2, 0))
-            tail = file.read(2)
-        whole = (head[:2] == b"\xff\xd8" and tail == b"\xff\xd9") or (head == b"\x89PNG\r\n\x1a\n" and tail == b"\x60\x82")
+            file.seek(max(path.stat().st_size - TAIL, 0))
+            tail = file.read()
+        # A few bytes may follow the end: some cameras and some of ImageNet's sources wrote them.
+        whole = (head[:2] == b"\xff\xd8" and b"\xff\xd9" in tail) or (head == b"\x89PNG\r\n\x1a\n" and b"IEND" in tail)
         if not whole:
             raise InputError(f"{path} is truncated or is no JPEG or PNG image: restore the file.")
+
+
+def check_same_classes(train: Listing, test: Listing) -> None:
+    """Raise ``InputError`` unless both splits have the same class folders: labels are counted by their order."""
+    names = [{path.parent.name for path in listing.files} for listing in (train, test)]
+    odd = sorted(names[0] ^ names[1])
+    if odd:
+        raise InputError(
+            f"class folder {odd[0]} lies in one split only, under {train.files[0].parent.parent.parent}: restore it."
+        )
 
 
 def listing_digest(folders: Sequence[Path]) -> str:

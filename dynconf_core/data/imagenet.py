@@ -6,7 +6,7 @@ allow us to fetch it for you. The validation images are the test split, as every
 
 from pathlib import Path
 
-from dynconf_core.data.folder import FolderImages, check_headers, list_images, listing_digest
+from dynconf_core.data.folder import FolderImages, check_headers, check_same_classes, list_images, listing_digest
 from dynconf_core.data.images import Split
 from dynconf_core.data.splits import held_out
 
@@ -17,8 +17,9 @@ EVERY = 500
 
 def check(root: Path) -> None:
     """Raise ``InputError`` unless both splits lie under ``root`` in class folders and sampled files are whole."""
-    for split in ("train", "val"):
-        listing = list_images(root / FOLDER / split)
+    train, test = (list_images(root / FOLDER / split) for split in ("train", "val"))
+    check_same_classes(train, test)
+    for listing in (train, test):
         check_headers(listing, every=EVERY if len(listing.files) > 100 * EVERY else 1)
 
 

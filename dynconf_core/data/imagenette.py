@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dynconf_core.data.folder import DECODERS, NORMALISATION, check_headers, list_images, listing_digest
+from dynconf_core.data.folder import DECODERS, NORMALISATION, check_headers, check_same_classes, list_images, listing_digest
 from dynconf_core.data.images import Split, TensorImages
 from dynconf_core.data.splits import held_out
 from dynconf_core.errors import InputError
@@ -20,8 +20,10 @@ LAYOUTS = ("imagenette2-64", "imagenette2-160", "imagenette2")
 
 def check(root: Path) -> None:
     """Raise ``InputError`` unless both splits lie under ``root`` and every file is whole, by its first and last bytes."""
-    for split in ("train", "val"):
-        check_headers(list_images(_folder(root) / split))
+    train, test = (list_images(_folder(root) / split) for split in ("train", "val"))
+    check_same_classes(train, test)
+    for listing in (train, test):
+        check_headers(listing)
 
 
 def digest(root: Path) -> str:

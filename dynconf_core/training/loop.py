@@ -5,6 +5,7 @@ step, so what a resume needs besides the weights is the optimiser's momentum and
 """
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,15 @@ def train(
         weight_decay=recipe.weight_decay,
     )
     record: dict[str, Any] = {"losses": [], "seconds": 0.0, "speed_ups": None}
+    identity = {"recipe": {**asdict(recipe), "augmentation": list(recipe.augmentation)}, "seed": seed}
     if resume is not None and resume.is_file():
         state = read(resume)
-        network.load_state_dict(state["network"])
+        if state.get("of") != identity:
+            raise InputError(f"{resume} is of a run with another recipe or seed: remove it to begin anew.")
+        try:
+            network.load_state_dict(state["network"])
+        except RuntimeError as error:
+            raise InputError(f"{resume} is of another network: remove it to begin anew.") from error
         optimiser.load_state_dict(state["optimiser"])
         record = state["record"]
         speed_ups = SpeedUps(**record["speed_ups"])
@@ -103,15 +110,15 @@ def train(
         record["losses"].append(float(losses) / steps_an_epoch)
         record["seconds"] += time.perf_counter() - start
         if resume is not None:
-            state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "record": record}
+            state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "record": record, "of": identity}
             write_atomically(state, resume)
     network.eval()
     return record
 
 
 def _seed(seed: int, epoch: int, purpose: int) -> int:
-    """One seed for each use; distinct for seeds below 2^31 and epochs below 2^20."""
-    return (seed << 32) + (epoch << 4) + purpose
+    """One seed for each use, in 32 bits, since torch's generator on the CPU takes no more; seeds are spread over them all."""
+    return (seed * 0x9E3779B1 + (epoch << 4) + purpose) % 2**32
 
 
 def _order(images: Images, seed: int, epoch: int) -> Tensor:

@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy
 
 logger = logging.getLogger(__name__)
 
-WORTH_TRYING = 60.0
+WORTH_TRYING = 300.0
 """Seconds that a run must take before layouts and autocast are tried."""
 WORTH_COMPILING = 600.0
 """Seconds that a run must take before torch.compile is tried."""
