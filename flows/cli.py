@@ -115,6 +115,10 @@ def fetch(
     home: Home = None,
 ) -> None:
     """Download a data set, verify it, and say what was done."""
+    if name not in ("cifar10", "imagenette"):
+        raise InputError(
+            f"data set {name!r} cannot be fetched: cifar10 and imagenette can; ImageNet's licence asks for your login."
+        )
     console = Console()
     root = data_folder(data, home_folder(home))
     check_writable(root)
@@ -122,14 +126,10 @@ def fetch(
         from dynconf_core.data.fetch import fetch_cifar10
 
         fetch_cifar10(root, say=lambda text: console.print(text, highlight=False))
-    elif name == "imagenette":
+    else:
         from dynconf_core.data.fetch_imagenette import fetch_imagenette
 
         fetch_imagenette(root, lambda text: console.print(text, highlight=False))
-    else:
-        raise InputError(
-            f"data set {name!r} cannot be fetched: cifar10 and imagenette can; ImageNet's licence asks for your login."
-        )
 
 
 @app.command()
@@ -215,8 +215,8 @@ def sweep(
     asked = {
         "settings": list(setting),
         "profile": profile,
-        "grid": _named_texts(grid, "--grid"),
-        "study": _named_texts(study, "--study"),
+        "grid": _named_texts(grid, "--grid", "time_steps=8,16,32"),
+        "study": _named_texts(study, "--study", "alpha=0.5..8"),
         "trials": trials,
         "overrides": parse(overrides or []),
         "seed": seed,
@@ -383,16 +383,20 @@ def _pairs(texts: list[str] | None) -> dict[str, str]:
         name, equals, path = text.partition("=")
         if not equals or not path:
             raise InputError(f"--checkpoint {text}: write SETTING=PATH.")
+        if name in pairs:
+            raise InputError(f"--checkpoint {name} is given twice: give it once.")
         pairs[name] = path
     return pairs
 
 
-def _named_texts(texts: list[str] | None, option: str) -> dict[str, str]:
+def _named_texts(texts: list[str] | None, option: str, example: str) -> dict[str, str]:
     named: dict[str, str] = {}
     for text in texts or []:
         name, equals, values = text.partition("=")
         if not equals or not values:
-            raise InputError(f"{option} {text}: write FIELD=VALUES.")
+            raise InputError(f"{option} {text}: write FIELD=VALUES, such as {option} {example}.")
+        if name in named:
+            raise InputError(f"{option} {name} is given twice: give it once.")
         named[name] = values
     return named
 

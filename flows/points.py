@@ -39,13 +39,14 @@ def checked_points(
         raise InputError("give a grid (--grid FIELD=A,B,C) or a study (--study FIELD=LOW..HIGH), one of the two.")
     ranges = [_range(field, text) for field, text in study.items()]
     values = {field: [_value(field, text) for text in texts.split(",")] for field, texts in grid.items()}
-    points = [dict(zip(values, found, strict=True)) for found in itertools.product(*values.values())] if grid else []
-    ends = (
-        [{found.field: end for found in ranges for end in (found.low, *found.choices[:1]) if end is not None}] if study else []
-    )
-    for point in points or ends:
+    corners = {one.field: list(one.choices or (one.low, one.high)) for one in ranges}
+    for field in values or corners:
+        if field in overrides:
+            raise InputError(f"{field} is swept, and set to {overrides[field]} as well: give one of the two.")
+    points = _combinations(values or corners)
+    for point in points:
         request_of(settings, profile, overrides, seed, point).plans()
-    return points, ranges
+    return points if grid else [], ranges
 
 
 def request_of(
@@ -59,6 +60,10 @@ def request_of(
     """The request of one point; ``seed`` may be one of its fields. ``places`` are home, data and device."""
     fields = {**overrides, **{name: found for name, found in point.items() if name != SEED}}
     return Request(profile, tuple(settings), fields, int(point.get(SEED, seed)), **places)
+
+
+def _combinations(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(values, found, strict=True)) for found in itertools.product(*values.values())]
 
 
 def _value(field: str, text: str) -> Any:

@@ -97,12 +97,12 @@ def seeds_table(documents: Sequence[Mapping[str, Any]]) -> Table:
 def settings_table() -> Table:
     """The eight settings with the paper's figures."""
     table = _table("The eight settings, and what the paper reports of them")
-    for heading in ("setting", "data", "network", "method", "paper: SNN → exit", "source"):
-        table.add_column(heading)
+    for heading in ("setting", "paper: SNN → exit", "source"):
+        table.add_column(heading, no_wrap=heading != "source")
     for entry in SETTINGS.values():
         paper = escape(_paper(vars(entry.published))) if entry.published else ""
         source = entry.published.source if entry.published else "no figure at hand"
-        table.add_row(entry.name, entry.dataset, entry.architecture, entry.method, paper, source)
+        table.add_row(entry.name, paper, source)
     table.caption = (
         "\\[S] stated by the source, \\[2] second-hand. Every study also reports its figures cut at the paper's own T."
     )
@@ -112,8 +112,8 @@ def settings_table() -> Table:
 def profiles_table() -> Table:
     """What each profile makes of the settings."""
     table = _table("The profiles")
-    for heading in ("profile", "setting", "data", "width", "L or bits", "T", "epochs", "batch", "rate"):
-        table.add_column(heading)
+    for heading in ("profile", "setting", "data, px", "width", "L, bits", "T", "epochs", "batch", "rate"):
+        table.add_column(heading, no_wrap=True)
     for profile in PROFILES:
         for name in SETTINGS:
             plan = resolve(name, profile)
@@ -122,7 +122,7 @@ def profiles_table() -> Table:
             table.add_row(
                 profile if name == next(iter(SETTINGS)) else "",
                 name,
-                f"{plan.data.name} {plan.data.resolution} px",
+                f"{plan.data.name} {plan.data.resolution}",
                 f"{plan.width:g}",
                 method,
                 str(plan.time_steps),

@@ -1,0 +1,233 @@
+"""The command: what cannot work ends with exit code 2 and a sentence that names it and the remedy; nothing is started."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from dynconf_core.data.cifar10_files import BINARY_SHA1, FOLDER, PER_BATCH, RECORD
+from dynconf_core.errors import InputError
+from dynconf_core.settings import SETTINGS
+from flows import cli, server
+from flows.request import Request
+from flows.rows import STAGES
+
+VGG, RESNET = "cifar10-vgg16-qffs", "cifar10-resnet18-qcfs"
+
+
+class Answer(NamedTuple):
+    code: int
+    out: str
+    error: str
+
+
+Command = Callable[..., Answer]
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def dynconf(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Call the command in this process; no server may be started."""
+
+    def started(home: Path) -> None:
+        pytest.fail("a Prefect server was started")
+
+    monkeypatch.setattr(server, "TemporaryServer", started)
+    monkeypatch.setenv("DYNCONF_HOME", str(home))
+    for name in ("DYNCONF_DATA", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str | Path) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["dynconf", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        written = capsys.readouterr()
+        return Answer(int(ended.value.code or 0), written.out, written.err)
+
+    return call
+
+
+def refused(answer: Answer, home: Path, *names: str) -> None:
+    """Exit code 2, a message with these words in it, no traceback, and nothing in the home."""
+    assert answer.code == 2, answer
+    assert answer.out == ""
+    for name in names:
+        assert name in answer.error
+    assert "Traceback" not in answer.error
+    assert not home.is_dir() or not list(home.iterdir())
+
+
+BAD = {
+    "setting": (["--setting", "cifar10-vgg16-qfss"], ["'cifar10-vgg16-qfss' is unknown", f"did you mean '{VGG}'", RESNET]),
+    "profile": (["--profile", "nope"], ["'nope' is unknown", "smoke, quick, paper"]),
+    "field": (["--set", "epocs=1"], ["'epocs' is unknown", "epochs", "max_drop"]),
+    "type": (["--set", "epochs=many"], ["epochs=many", "whole number"]),
+    "fraction for a whole number": (["--set", "time_steps=1.5"], ["time_steps=1.5", "whole number"]),
+    "no time steps": (["--set", "time_steps=0"], ["time_steps=0", "from 1"]),
+    "not a number": (["--set", "alpha=nan"], ["alpha=nan", "from 0.001"]),
+    "unknown smoothing": (["--set", "smoothing=median"], ["smoothing=median", "sum or mean"]),
+    "field of the other method": (["--setting", VGG, "--set", "levels=4"], ["'levels'", VGG]),
+    "batch larger than the data": (["--set", "batch_size=1001"], ["batch_size=1001", "1000 training images"]),
+    "no value": (["--set", "epochs"], ["--set epochs", "--set time_steps=16"]),
+    "twice": (["--set", "epochs=1", "--set", "epochs=2"], ["epochs is given twice"]),
+    "seed and seeds": (["--seed", "1", "--seeds", "0,1"], ["--seed 1", "--seeds 0,1", "one of them"]),
+    "seeds": (["--seeds", "0,x"], ["--seeds 0,x", "0,1,2"]),
+    "seed below zero": (["--seed", "-1"], ["seed=-1", "from 0"]),
+    "seed no number": (["--seed", "x"], ["--seed"]),
+    "device": (["--device", "cuda:7"], ["cuda:7", "--device cpu"]),
+    "unknown device": (["--device", "tpu"], ["'tpu'", "cpu, cuda"]),
+    "checkpoint without a setting": (["--checkpoint", "a.pt"], ["--checkpoint a.pt", "SETTING=PATH"]),
+    "checkpoint twice": (["--checkpoint", f"{VGG}=a", "--checkpoint", f"{VGG}=b"], [f"--checkpoint {VGG}", "twice"]),
+    "checkpoint of another setting": (["--setting", VGG, "--checkpoint", f"{RESNET}=a.pt"], [RESNET, VGG]),
+    "missing checkpoint": (["--checkpoint", f"{VGG}=gone.pt"], ["gone.pt", "does not exist"]),
+    "missing CIFAR-10": (
+        ["--profile", "quick", "--setting", RESNET, "--data", "nowhere"],
+        [f"nowhere/{FOLDER} is missing", "dynconf data fetch cifar10"],
+    ),
+    "missing Imagenette": (
+        ["--profile", "quick", "--setting", "imagenet-vgg16-qcfs", "--data", "nowhere"],
+        ["nowhere", "dynconf data fetch imagenette"],
+    ),
+    "missing ImageNet": (
+        ["--profile", "paper", "--setting", "imagenet-vgg16-qcfs", "--data", "nowhere"],
+        ["nowhere/imagenet/train", "--data"],
+    ),
+    "option": (["--colour", "red"], ["--colour"]),
+}
+SWEEPS = {
+    "neither grid nor study": ([], ["--grid FIELD=A,B,C", "--study FIELD=LOW..HIGH"]),
+    "both": (["--grid", "time_steps=4,8", "--study", "alpha=1..2"], ["one of the two"]),
+    "grid without values": (["--grid", "time_steps"], ["--grid time_steps", "--grid time_steps=8,16,32"]),
+    "an empty value": (["--grid", "time_steps=4,,8"], ["time_steps="]),
+    "grid value": (["--grid", "time_steps=4,x"], ["time_steps=x", "whole number"]),
+    "grid field": (["--grid", "colour=1,2"], ["'colour' is unknown", "time_steps"]),
+    "grid field of the other method": (["--grid", "levels=2,4"], ["'levels'", VGG]),
+    "grid twice": (["--grid", "time_steps=4", "--grid", "time_steps=8"], ["time_steps is given twice"]),
+    "swept and set": (["--grid", "time_steps=4,8", "--set", "time_steps=6"], ["time_steps is swept", "6"]),
+    "seed": (["--grid", "seed=0,-1"], ["seed=-1"]),
+    "study upside down": (["--study", "alpha=2..1"], ["alpha=2..1", "below"]),
+    "study of text": (["--study", "smoothing=sum..mean"], ["smoothing", "list its values"]),
+    "study's upper end": (["--study", "batch_size=8..2000"], ["batch_size=2000", "1000"]),
+    "no trials": (["--study", "alpha=1..2", "--trials", "0"], ["--trials"]),
+    "device": (["--grid", "time_steps=4,8", "--device", "cuda:7"], ["cuda:7", "--device cpu"]),
+}
+
+
+@pytest.mark.parametrize(("arguments", "names"), BAD.values(), ids=BAD.keys())
+def test_a_reproduction_that_cannot_work(dynconf: Command, home: Path, arguments: list[str], names: list[str]) -> None:
+    refused(dynconf("reproduce", *arguments), home, *names)
+
+
+@pytest.mark.parametrize(("arguments", "names"), SWEEPS.values(), ids=SWEEPS.keys())
+def test_a_sweep_that_cannot_work(dynconf: Command, home: Path, arguments: list[str], names: list[str]) -> None:
+    refused(dynconf("sweep", "--setting", VGG, *arguments), home, *names)
+
+
+@pytest.mark.parametrize("fault", ["truncated", "corrupt"])
+def test_damaged_cifar10(dynconf: Command, home: Path, tmp_path: Path, fault: str) -> None:
+    folder = tmp_path / "data" / FOLDER
+    folder.mkdir(parents=True)
+    for name in BINARY_SHA1:
+        with (folder / name).open("wb") as file:
+            file.truncate(PER_BATCH * RECORD if fault == "corrupt" else 3073)
+    answer = dynconf("reproduce", "--profile", "quick", "--setting", RESNET, "--data", tmp_path / "data")
+    refused(answer, home, fault, "data_batch_3.bin", "dynconf data fetch cifar10")
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+@pytest.mark.parametrize("command", [["reproduce"], ["sweep", "--setting", VGG, "--grid", "time_steps=4,8"]])
+def test_a_home_that_cannot_be_written(dynconf: Command, tmp_path: Path, command: list[str], below: str) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("a file")
+    answer = dynconf(*command, "--home", taken / below)
+    refused(answer, tmp_path / "home", str(taken), "--home")
+    assert taken.read_text() == "a file"
+
+
+def test_a_checkpoint_of_another_width(dynconf: Command, home: Path, tmp_path: Path) -> None:
+    from dynconf_core.networks.description import described
+    from dynconf_core.training.checkpoint import save_checkpoint
+
+    (narrow,) = Request(settings=(VGG,), overrides={"width": 1 / 16}).plans()
+    save_checkpoint(described(narrow.network(), 0), {}, tmp_path / "narrow.pt")
+    answer = dynconf("reproduce", "--setting", VGG, "--checkpoint", f"{VGG}={tmp_path / 'narrow.pt'}")
+    refused(answer, home, "narrow.pt", "shape", "width")
+
+
+def test_a_checkpoint_that_is_none(dynconf: Command, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "noise.pt").write_bytes(bytes(range(256)))
+    answer = dynconf("reproduce", "--setting", VGG, "--checkpoint", f"{VGG}={tmp_path / 'noise.pt'}")
+    refused(answer, home, "noise.pt", "cannot be read")
+
+
+def test_debug_shows_the_traceback(dynconf: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["dynconf", "reproduce", "--profile", "nope", "--debug"])
+    with pytest.raises(InputError, match="nope"):
+        cli.main()
+
+
+def test_settings_lists_the_eight(dynconf: Command, home: Path) -> None:
+    answer = dynconf("settings")
+    assert answer.code == 0
+    for name in SETTINGS:
+        assert name in answer.out
+    assert "94.27 @ 27" in answer.out
+    assert not home.exists()
+
+
+def test_settings_as_json(dynconf: Command) -> None:
+    answer = dynconf("settings", "--json")
+    content = json.loads(answer.out)
+    assert (answer.code, content["schema"], list(content["settings"])) == (0, 1, list(SETTINGS))
+    entry = content["settings"][RESNET]
+    assert (entry["smoke"]["time_steps"], entry["smoke"]["levels"], entry["smoke"]["bits"]) == (32, 4, None)
+    assert (entry["paper"]["time_steps"], entry["paper"]["label"]) == (27, "S")
+    assert content["settings"]["cifar10-vgg16-qcfs"]["paper"] is None
+
+
+def test_explain_on_an_empty_home(dynconf: Command, home: Path) -> None:
+    answer = dynconf("explain", VGG, "--json")
+    content = json.loads(answer.out)
+    assert (answer.code, content["schema"], content["setting"]) == (0, 1, VGG)
+    assert [line["stage"] for line in content["stages"]] == list(STAGES)
+    assert {line["outcome"] for line in content["stages"]} == {"miss"}
+    assert "no artefact" in content["stages"][0]["reason"]
+    assert not home.exists()
+    shown = dynconf("explain", VGG)
+    assert shown.code == 0
+    assert all(stage in shown.out for stage in STAGES)
+
+
+OTHERS = {
+    "explain an unknown setting": (["explain", "nope"], ["'nope' is unknown", VGG]),
+    "explain without data": (["explain", VGG, "--profile", "quick"], [FOLDER, "dynconf data fetch cifar10"]),
+    "traces without a run": (["traces", VGG, "--split", "test", "--out", "t.npz"], ["test traces", "dynconf reproduce"]),
+    "traces of another split": (["traces", VGG, "--split", "train", "--out", "t.npz"], ["'train'", "calibration or test"]),
+    "traces of an unknown setting": (["traces", "nope", "--split", "test", "--out", "t.npz"], ["'nope' is unknown"]),
+    "user interface without a run": (["ui"], ["mlflow.db does not exist", "dynconf reproduce"]),
+    "unknown data set": (["data", "fetch", "mnist"], ["'mnist'", "cifar10 and imagenette"]),
+    "unknown command": (["reproduct"], ["reproduct"]),
+    "sweep of no setting": (["sweep"], ["--setting"]),
+}
+
+
+@pytest.mark.parametrize(("arguments", "names"), OTHERS.values(), ids=OTHERS.keys())
+def test_other_commands_that_cannot_work(
+    dynconf: Command, home: Path, tmp_path: Path, arguments: list[str], names: list[str]
+) -> None:
+    refused(dynconf(*arguments), home, *names)
+    assert not (tmp_path / "t.npz").exists()
+
+
+def test_help_is_quick_to_import() -> None:
+    code = "import sys, flows.cli; print(sorted({'torch', 'prefect', 'mlflow', 'optuna'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
