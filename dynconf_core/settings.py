@@ -237,6 +237,6 @@ def named(kind: str, known: Mapping[str, T], name: str) -> T:
 
     if name in known:
         return known[name]
-    near = get_close_matches(name, known, n=1, cutoff=0.4)
+    near = get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise InputError(f"{kind} {name!r} is unknown{hint}: choose one of {', '.join(known)}.")

@@ -3,13 +3,9 @@
 Heavy packages are imported inside the commands, so that ``dynconf --help`` answers at once.
 """
 
-import logging
 import os
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,10 +15,9 @@ from rich.console import Console
 from dynconf_core.errors import InputError
 from flows import interruption
 from flows.request import Request, check_writable, checked, data_folder, home_folder
+from flows.session import INTERRUPTED, Session
 
-FAILED, UNUSABLE, INTERRUPTED = 1, 2, 130
-GRACE = 4.5
-"""Seconds after Ctrl-C in which stages may end by themselves; the process is gone after five."""
+FAILED, UNUSABLE = 1, 2
 
 app = typer.Typer(
     help="Dynamic Confidence for spiking neural networks: reproduce the paper's settings, judge them, use them.",
@@ -81,8 +76,8 @@ def reproduce(
     ]
     for request in requests:
         checked(request)
-    with _Prefect(folder, debug) as prefect:
-        documents = [document for request in requests if (document := _reproduced(prefect, request, as_json)) is not None]
+    with Session(folder, debug) as session:
+        documents = [document for request in requests if (document := _reproduced(session, request, as_json)) is not None]
     _report(documents, as_json, folder)
 
 
@@ -226,11 +221,11 @@ def sweep(
     }
     checked_points(asked["settings"], profile, asked["grid"], asked["study"], asked["overrides"], seed)
     checked(Request(profile, tuple(setting), asked["overrides"], seed, device, str(folder), asked["data"]))
-    with _Prefect(folder, debug) as prefect:
+    with Session(folder, debug) as session:
         from flows.sweep import sweep as flow
 
-        prefect.ready()
-        document = prefect.run(lambda: flow(**asked), as_json)
+        session.ready()
+        document = session.run(lambda: flow(**asked), as_json)
     if document is None:
         raise typer.Exit(INTERRUPTED)
     if as_json:
@@ -263,61 +258,7 @@ def ui(
     os.execve(sys.executable, [*command, "--backend-store-uri", tracking_uri(folder)], environment)
 
 
-class _Prefect:
-    """Prefect for the length of a command: its temporary server, and an orderly end on Ctrl-C."""
-
-    def __init__(self, home: Path, debug: bool) -> None:
-        from flows.server import TemporaryServer
-
-        self.debug = debug
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setLevel(logging.INFO if debug else logging.WARNING)
-        handler.addFilter(lambda record: record.name.split(".")[0] != "prefect")  # it has handlers of its own
-        logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
-        if debug:
-            os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
-        self.server = TemporaryServer(home)
-
-    def __enter__(self) -> "_Prefect":
-        signal.signal(signal.SIGINT, self._interrupted)
-        signal.signal(signal.SIGTERM, self._interrupted)
-        return self
-
-    def __exit__(self, *ignored: object) -> None:
-        self.server.stop()
-
-    def _interrupted(self, number: int, frame: object) -> None:
-        """First the threads are asked to end; if they have not after a while, the process ends as it is."""
-        if not interruption.interrupted():
-            interruption.interrupt()
-            print("\nInterrupted: ending what runs; what is finished is kept.", file=sys.stderr, flush=True)
-            last = threading.Timer(GRACE, lambda: os._exit(INTERRUPTED))
-            last.daemon = True
-            last.start()
-            raise KeyboardInterrupt
-
-    def ready(self) -> None:
-        """Return once flows can be run."""
-        self.server.wait()
-
-    def run(self, flow: Callable[[], dict[str, Any]], quiet: bool) -> dict[str, Any] | None:
-        """What the flow returns, its progress shown; None where it was interrupted before it had a result."""
-        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
-
-        from flows.display import Display
-        from flows.reproduce import SomeFailed
-
-        # A heartbeat tells a distant server that a flow lives; here it would only delay the end of each by a second.
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), Display(Console(stderr=True, quiet=quiet)):
-            try:
-                return flow()
-            except SomeFailed as failure:
-                return failure.document
-            except KeyboardInterrupt:
-                return None
-
-
-def _reproduced(prefect: _Prefect, request: Request, quiet: bool) -> dict[str, Any] | None:
+def _reproduced(session: Session, request: Request, quiet: bool) -> dict[str, Any] | None:
     if interruption.interrupted():
         return None
     console = Console(stderr=True, quiet=quiet)
@@ -325,8 +266,8 @@ def _reproduced(prefect: _Prefect, request: Request, quiet: bool) -> dict[str, A
     console.print(f"{count} settings, profile {request.profile}, seed {request.seed}, home {request.home}", highlight=False)
     from flows.reproduce import reproduce as flow  # torch and Prefect are imported while the server comes up
 
-    prefect.ready()
-    return prefect.run(
+    session.ready()
+    return session.run(
         lambda: flow(
             profile=request.profile,
             settings=list(request.settings) or None,

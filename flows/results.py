@@ -16,15 +16,15 @@ from typing import Any
 PACKAGES = ("dynconf", "torch", "torchvision", "numpy", "prefect", "mlflow", "optuna")
 
 
-def write_results(home: Path, run: str, document: Mapping[str, Any]) -> Path:
+def write_results(home: Path, run: str, document: Mapping[str, Any], room: str = "results") -> Path:
     """Write the run's folder and move the link; returns the path of results.json."""
-    folder = home / "results" / run
+    folder = home / room / run
     folder.mkdir(parents=True, exist_ok=True)
     document = _plain(document)
     path = folder / "results.json"
     _replace(path, json.dumps(document, indent=1, allow_nan=False))
     _replace(folder / "results.csv", _csv(document))
-    link, beside = home / "results" / "latest", home / "results" / f".latest-{os.getpid()}"
+    link, beside = home / room / "latest", home / room / f".latest-{os.getpid()}"
     beside.unlink(missing_ok=True)
     beside.symlink_to(run, target_is_directory=True)
     beside.replace(link)
@@ -69,7 +69,7 @@ def _plain(value: Any) -> Any:
 
 
 def _csv(document: Mapping[str, Any]) -> str:
-    rows = [dict(_flat("", row)) for row in document["settings"]]
+    rows = [dict(_flat("", row)) for row in document.get("settings", document.get("points", ()))]
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="")

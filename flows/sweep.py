@@ -111,8 +111,7 @@ def sweep(
         "failed": sum(point["status"] == "failed" for point in found),
         "points": found,
     }
-    folder = where / "sweeps"
-    document["results"] = str(write_results(folder, name, {**document, "settings": found}))
+    document["results"] = str(write_results(where, name, document, room="sweeps"))
     create_markdown_artifact(sweep_markdown(document), key="sweep", description=f"Pareto front, profile {profile}")
     return document
 

@@ -142,7 +142,7 @@ def sweep_table(document: Mapping[str, Any]) -> Table:
     for heading in ("", "setting", *fields, "ANN", "SNN at T", "with exit", "mean steps"):
         table.add_column(heading)
     for point in document["points"]:
-        given = [str(point["values"].get(name, "")) for name in fields]
+        given = [_short(point["values"].get(name, "")) for name in fields]
         if point["status"] == "failed":
             table.add_row("", point["setting"], *given, f"failed: {point['error']}")
             continue
@@ -158,7 +158,7 @@ def sweep_markdown(document: Mapping[str, Any]) -> str:
     lines.append("|---|---|---:|---:|")
     for point in document["points"]:
         if point.get("on_front"):
-            values = ", ".join(f"{name}={value}" for name, value in point["values"].items())
+            values = ", ".join(f"{name}={_short(value)}" for name, value in point["values"].items())
             lines.append(f"| {point['setting']} | {values} | {_percent(point['accuracy'])} | {point['mean_steps']:.2f} |")
     return "\n".join(lines)
 
@@ -205,6 +205,10 @@ def _baseline(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 def _count(rows: Sequence[Any]) -> str:
     return "one setting" if len(rows) == 1 else f"{len(rows)} settings"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _points(fraction: float) -> str:
