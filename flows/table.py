@@ -78,7 +78,7 @@ def seeds_table(documents: Sequence[Mapping[str, Any]]) -> Table:
     """Mean and sample standard deviation over seeds of every setting that is done in all of them."""
     table = _table(f"Over the seeds {', '.join(str(document['seed']) for document in documents)}: mean ± standard deviation")
     for heading in ("setting", "ANN", "SNN at T", "with exit", "mean steps", "saving"):
-        table.add_column(heading, justify="left" if heading == "setting" else "right")
+        table.add_column(heading, justify="left" if heading == "setting" else "right", no_wrap=True)
     for rows in zip(*(document["settings"] for document in documents), strict=True):
         if any(row["status"] == "failed" for row in rows):
             table.add_row(rows[0]["name"], "failed in a seed")
@@ -90,7 +90,7 @@ def seeds_table(documents: Sequence[Mapping[str, Any]]) -> Table:
             [row["exit"]["mean_steps"] for row in rows],
             [100 * row["exit"]["latency_saving"] for row in rows],
         ]
-        table.add_row(rows[0]["name"], *(f"{statistics.fmean(x):.2f} ± {statistics.stdev(x):.2f}" for x in columns))
+        table.add_row(rows[0]["name"], *(f"{statistics.fmean(x):.2f}±{statistics.stdev(x):.2f}" for x in columns))
     return table
 
 

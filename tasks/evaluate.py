@@ -1,6 +1,6 @@
 """Stage ``evaluate``: the chosen rule on the test traces, its figures and its pictures. Nothing else reads the test split.
 
-Artefact: ``evaluation.json``, ``accuracy_against_latency.png``, ``exit_histogram.png``.
+Artefact: ``evaluation.json``, ``rule.json``, ``accuracy_against_latency.png``, ``exit_histogram.png``.
 """
 
 import json
@@ -56,11 +56,13 @@ def evaluate(
     """Judge the rule on the test traces."""
 
     def write(folder: Path, listener: Listener) -> Mapping[str, Any]:
-        chosen = Rule.from_json(json.loads(rule.file("rule.json").read_text()))
+        record = rule.file("rule.json").read_text()
+        chosen = Rule.from_json(json.loads(record))
         unseen, known = Traces.load(test.folder), Traces.load(calibration.folder)
         figures = evaluated(unseen, known, chosen, paper_time_steps)
         figures["samples"] = {"calibration": known.samples, "test": unseen.samples}
         (folder / "evaluation.json").write_text(json.dumps(figures, indent=1, allow_nan=False))
+        (folder / "rule.json").write_text(record)  # so that one folder holds what is published of a setting
         subtitle = _subtitle(plan, unseen.samples)
         picture = accuracy_against_latency(
             figures["accuracy_at_t"],

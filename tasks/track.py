@@ -192,7 +192,7 @@ def track(
     writer = tracker(work.home)
     if parent is None:
         parent = writer.parent(plan.profile, plan.seed, identity, f"{plan.profile}, seed {plan.seed}")
-    files = [evaluation.file(name) for name in (*FIGURES, "evaluation.json")] if evaluation else []
+    files = [evaluation.file(name) for name in (*FIGURES, "evaluation.json", "rule.json")] if evaluation else []
     digest = evaluation.digest if evaluation else "none"
     return writer.child(parent, row, setting_params(plan), files, digest)
 
