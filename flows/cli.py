@@ -5,6 +5,7 @@ Heavy packages are imported inside the commands, so that ``dynconf --help`` answ
 
 import os
 import shlex
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +16,7 @@ from rich.console import Console
 from dynconf_core.errors import InputError
 from flows import interruption
 from flows.request import Request, check_writable, checked, data_folder, home_folder
+from flows.server import configure
 from flows.session import INTERRUPTED, Session
 
 FAILED, UNUSABLE = 1, 2
@@ -23,6 +25,7 @@ app = typer.Typer(
     help="Dynamic Confidence for spiking neural networks: reproduce the paper's settings, judge them, use them.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(help="The data sets.", no_args_is_help=True)
@@ -37,6 +40,16 @@ Set = Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", h
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+
+
+@app.callback(invoke_without_command=True)
+def version(show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    """Dynamic Confidence for spiking neural networks: reproduce the paper's settings, judge them, use them."""
+    if show:
+        from importlib.metadata import version as installed
+
+        print(installed("dynconf"))
+        raise typer.Exit
 
 
 @app.command()
@@ -142,12 +155,16 @@ def traces(
     """Write a setting's traces from the home in the public format."""
     from dynconf_core.overrides import parse
     from dynconf_core.traces import Traces
-    from flows.explain import finished
 
+    if out.suffix != ".npz":
+        raise InputError(f"--out {out}: name a file that ends in .npz.")
     if split not in ("calibration", "test"):
         raise InputError(f"split={split!r} is unknown: choose calibration or test.")
     folder = home_folder(home)
     request = Request(profile, (setting,), parse(overrides or []), seed, device, str(folder), str(data_folder(data, folder)))
+    configure(folder)
+    from flows.explain import finished
+
     found = finished(request).get(f"collect_{split}")
     if found is None:
         raise InputError(
@@ -170,10 +187,12 @@ def explain(
 ) -> None:
     """Say for every stage of a setting whether its artefact is there, and if not, which part of its key differs."""
     from dynconf_core.overrides import parse
-    from flows.explain import explained
 
     folder = home_folder(home)
     request = Request(profile, (setting,), parse(overrides or []), seed, device, str(folder), str(data_folder(data, folder)))
+    configure(folder)
+    from flows.explain import explained
+
     lines = explained(request)
     if as_json:
         _print_json({"schema": 1, "setting": setting, "stages": lines})
@@ -192,7 +211,7 @@ def sweep(
         list[str] | None,
         typer.Option(metavar="FIELD=LOW..HIGH", help="A range, or a list of values, in which Optuna looks."),
     ] = None,
-    trials: Annotated[int, typer.Option(help="Points of a study.", min=1)] = 20,
+    trials: Annotated[int | None, typer.Option(help="Points of a study [default: 20].", min=1)] = None,
     profile: ProfileOption = "smoke",
     overrides: Set = None,
     seed: int = 0,
@@ -212,13 +231,15 @@ def sweep(
         "profile": profile,
         "grid": _named_texts(grid, "--grid", "time_steps=8,16,32"),
         "study": _named_texts(study, "--study", "alpha=0.5..8"),
-        "trials": trials,
+        "trials": trials or 20,
         "overrides": parse(overrides or []),
         "seed": seed,
         "device": device,
         "home": str(folder),
         "data": str(data_folder(data, folder)),
     }
+    if trials is not None and not study:
+        raise InputError(f"--trials {trials} is for a study: a grid has as many points as its values make.")
     checked_points(asked["settings"], profile, asked["grid"], asked["study"], asked["overrides"], seed)
     checked(Request(profile, tuple(setting), asked["overrides"], seed, device, str(folder), asked["data"]))
     with Session(folder, debug) as session:
@@ -250,7 +271,11 @@ def ui(
     database = folder / "mlflow.db"
     if not os.environ.get("MLFLOW_TRACKING_URI") and not database.is_file():
         raise InputError(f"{database} does not exist: run `dynconf reproduce` first, or name another --home.")
-    Console().print(f"MLflow UI on http://127.0.0.1:{port} (Ctrl-C ends it)", highlight=False)
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise InputError(f"port {port} is taken: name another with --port.")
+    Console().print(f"MLflow UI on http://127.0.0.1:{port}, up in some seconds (Ctrl-C ends it)", highlight=False)
+    configure(folder)
     from tasks.track import tracking_uri
 
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -263,7 +288,10 @@ def _reproduced(session: Session, request: Request, quiet: bool) -> dict[str, An
         return None
     console = Console(stderr=True, quiet=quiet)
     count = len(request.plans())
-    console.print(f"{count} settings, profile {request.profile}, seed {request.seed}, home {request.home}", highlight=False)
+    console.print(
+        f"{count} setting{'s'[: count > 1]}, profile {request.profile}, seed {request.seed}, home {request.home}",
+        highlight=False,
+    )
     from flows.reproduce import reproduce as flow  # torch and Prefect are imported while the server comes up
 
     session.ready()
@@ -285,11 +313,17 @@ def _reproduced(session: Session, request: Request, quiet: bool) -> dict[str, An
 
 def _report(documents: list[dict[str, Any]], as_json: bool, home: Path) -> None:
     """Tables and places, then the exit code."""
+    from flows.results import over_seeds, write_over_seeds
     from flows.table import results_table, seeds_table
 
-    console, notes = Console(), Console(stderr=True)
+    notes = Console(stderr=True)
+    console = Console(width=max(80, Console().width))  # narrower, figures would be cut
+    if len(documents) > 1:
+        write_over_seeds(home, documents)
     if as_json:
-        _print_json(documents[0] if len(documents) == 1 else {"schema": 1, "seeds": documents})
+        _print_json(
+            documents[0] if len(documents) == 1 else {"schema": 1, "seeds": documents, "over_seeds": over_seeds(documents)}
+        )
     else:
         for document in documents:
             console.print(results_table(document, console.width))

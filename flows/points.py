@@ -77,6 +77,8 @@ def _value(field: str, text: str) -> Any:
 
 def _range(field: str, text: str) -> Range:
     low, dots, high = text.partition("..")
+    if not dots and "," not in text:
+        raise InputError(f"--study {field}={text}: write a range, {field}=LOW..HIGH, or several values, {field}=A,B,C.")
     if not dots:
         return Range(field, choices=tuple(_value(field, part) for part in text.split(",")))
     if field != SEED and field in FIELDS and FIELDS[field].kind is str:

@@ -120,7 +120,7 @@ def reproduce(
         "paper_footnotes": [{"family": family, **vars(row)} for family, row in UNNAMED],
         "settings": rows,
     }
-    document["results"] = str(write_results(folder, document["run"], document))
+    document["results"] = str(write_results(folder, document["run"], document, newest=not interruption.interrupted()))
     create_markdown_artifact(results_markdown(document), key="results", description=f"Results, profile {profile}")
     if parent is not None:
         try:

@@ -112,7 +112,10 @@ def check_data(plans: Sequence[Plan], root: Path) -> None:
         from dynconf_core.data.load import data_set
 
         for name in names:
-            data_set(name).check(root)
+            try:
+                data_set(name).check(root)
+            except InputError as error:
+                raise InputError(f"{error} (The data folder is {root}; --data or {DATA} names another.)") from None
 
 
 def check_checkpoints(plans: Sequence[Plan], checkpoints: Mapping[str, str]) -> None:

@@ -6,28 +6,64 @@ import json
 import math
 import os
 import platform
+import statistics
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+EXIT_FIGURES = ("accuracy", "mean_steps", "latency_saving")
 PACKAGES = ("dynconf", "torch", "torchvision", "numpy", "prefect", "mlflow", "optuna")
 
 
-def write_results(home: Path, run: str, document: Mapping[str, Any], room: str = "results") -> Path:
-    """Write the run's folder and move the link; returns the path of results.json."""
+def write_results(home: Path, run: str, document: Mapping[str, Any], room: str = "results", newest: bool = True) -> Path:
+    """Write the run's folder and, where it is the ``newest`` whole one, move the link; the path of results.json."""
     folder = home / room / run
     folder.mkdir(parents=True, exist_ok=True)
     document = _plain(document)
     path = folder / "results.json"
     _replace(path, json.dumps(document, indent=1, allow_nan=False))
     _replace(folder / "results.csv", _csv(document))
+    if not newest:
+        return path
     link, beside = home / room / "latest", home / room / f".latest-{os.getpid()}"
     beside.unlink(missing_ok=True)
     beside.symlink_to(run, target_is_directory=True)
     beside.replace(link)
+    return path
+
+
+def over_seeds(documents: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and sample standard deviation of each setting's figures over runs with several seeds.
+
+    A setting that failed in one of them has None in their place.
+    """
+    summary = []
+    for rows in zip(*(document["settings"] for document in documents), strict=True):
+        entry: dict[str, Any] = {"name": rows[0]["name"], "figures": None}
+        if all(row["status"] == "ok" for row in rows):
+            figures = {
+                "ann_accuracy": [row["ann_accuracy"] for row in rows],
+                "snn_accuracy": [row["snn_accuracy"] for row in rows],
+                **{
+                    f"exit_{name}": [row["exit"][name] for row in rows] for name in ("accuracy", "mean_steps", "latency_saving")
+                },
+            }
+            entry["figures"] = {
+                name: {"mean": statistics.fmean(values), "deviation": statistics.stdev(values)}
+                for name, values in figures.items()
+            }
+        summary.append(entry)
+    return summary
+
+
+def write_over_seeds(home: Path, documents: Sequence[Mapping[str, Any]]) -> Path:
+    """``over_seeds.json`` beside the last run's results.json; names the runs it is of."""
+    path = home / "results" / documents[-1]["run"] / "over_seeds.json"
+    runs = [document["run"] for document in documents]
+    _replace(path, json.dumps({"schema": 1, "runs": runs, "settings": over_seeds(documents)}, indent=1))
     return path
 
 

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from dynconf_core.settings import PROFILES, SETTINGS, resolve
+from flows.results import over_seeds
 
 HEADINGS = ("setting", "ANN", "SNN @ T", "exit @ steps", "saving", "speedup", "bound @ steps")
 PAPER = "paper: SNN → exit"
@@ -56,7 +57,7 @@ def title(document: Mapping[str, Any]) -> str:
 def notes(document: Mapping[str, Any], papers: bool = False) -> list[str]:
     """What failed, the mean saving, what the columns mean, and the paper's rows that stand beside no setting."""
     ok = [row for row in document["settings"] if row["status"] == "ok"]
-    lines = [f"{row['name']} failed at {row['error']}" for row in document["settings"] if row["status"] == "failed"]
+    lines = [f"{row['name']} ended at {row['error']}" for row in document["settings"] if row["status"] == "failed"]
     if ok:
         lost = statistics.fmean(row["snn_accuracy"] - row["exit"]["accuracy"] for row in ok)
         fixed = statistics.fmean(_baseline(row, "first_equal")["latency_saving"] for row in ok)
@@ -76,21 +77,20 @@ def notes(document: Mapping[str, Any], papers: bool = False) -> list[str]:
 
 def seeds_table(documents: Sequence[Mapping[str, Any]]) -> Table:
     """Mean and sample standard deviation over seeds of every setting that is done in all of them."""
-    table = _table(f"Over the seeds {', '.join(str(document['seed']) for document in documents)}: mean ± standard deviation")
+    seeds = ", ".join(str(document["seed"]) for document in documents)
+    table = _table(f"Profile {documents[0]['profile']} over the seeds {seeds}: mean ± standard deviation")
     for heading in ("setting", "ANN", "SNN at T", "with exit", "mean steps", "saving"):
         table.add_column(heading, justify="left" if heading == "setting" else "right", no_wrap=True)
-    for rows in zip(*(document["settings"] for document in documents), strict=True):
-        if any(row["status"] == "failed" for row in rows):
-            table.add_row(rows[0]["name"], "failed in a seed")
+    for entry in over_seeds(documents):
+        if entry["figures"] is None:
+            table.add_row(entry["name"], "failed in a seed")
             continue
-        columns = [
-            [100 * row["ann_accuracy"] for row in rows],
-            [100 * row["snn_accuracy"] for row in rows],
-            [100 * row["exit"]["accuracy"] for row in rows],
-            [row["exit"]["mean_steps"] for row in rows],
-            [100 * row["exit"]["latency_saving"] for row in rows],
+        cells = [
+            f"{scale * figure['mean']:.2f}±{scale * figure['deviation']:.2f}"
+            for name, figure in entry["figures"].items()
+            for scale in (1 if name == "exit_mean_steps" else 100,)
         ]
-        table.add_row(rows[0]["name"], *(f"{statistics.fmean(x):.2f}±{statistics.stdev(x):.2f}" for x in columns))
+        table.add_row(entry["name"], *cells)
     return table
 
 
@@ -169,7 +169,7 @@ def _table(heading: str) -> Table:
 
 def _cells(row: Mapping[str, Any]) -> list[str]:
     if row["status"] == "failed":
-        return [row["name"], "failed", *["—"] * (len(HEADINGS) - 2)]
+        return [row["name"], "stopped" if "interrupted" in row["error"] else "failed", *["—"] * (len(HEADINGS) - 2)]
     leaving, bound = row["exit"], row["bounds"]["first_correct"]
     return [
         row["name"],

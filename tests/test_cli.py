@@ -1,6 +1,7 @@
 """The command: what cannot work ends with exit code 2 and a sentence that names it and the remedy; nothing is started."""
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from dynconf_core.data.cifar10_files import BINARY_SHA1, FOLDER, PER_BATCH, RECORD
 from dynconf_core.errors import InputError
 from dynconf_core.settings import SETTINGS
-from flows import cli, server
+from flows import cli, session
 from flows.request import Request
 from flows.rows import STAGES
 
@@ -40,7 +41,8 @@ def dynconf(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     def started(home: Path) -> None:
         pytest.fail("a Prefect server was started")
 
-    monkeypatch.setattr(server, "TemporaryServer", started)
+    monkeypatch.setattr(session, "TemporaryServer", started)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     monkeypatch.setenv("DYNCONF_HOME", str(home))
     for name in ("DYNCONF_DATA", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -214,6 +216,9 @@ OTHERS = {
     "traces of another split": (["traces", VGG, "--split", "train", "--out", "t.npz"], ["'train'", "calibration or test"]),
     "traces of an unknown setting": (["traces", "nope", "--split", "test", "--out", "t.npz"], ["'nope' is unknown"]),
     "user interface without a run": (["ui"], ["mlflow.db does not exist", "dynconf reproduce"]),
+    "traces into a folder": (["traces", VGG, "--split", "test", "--out", "t"], ["--out t", ".npz"]),
+    "points of a grid": (["sweep", "--setting", VGG, "--grid", "alpha=1,2", "--trials", "3"], ["--trials 3", "study"]),
+    "study of one value": (["sweep", "--setting", VGG, "--study", "alpha=1-100"], ["alpha=1-100", "LOW..HIGH"]),
     "unknown data set": (["data", "fetch", "mnist"], ["'mnist'", "cifar10 and imagenette"]),
     "unknown command": (["reproduct"], ["reproduct"]),
     "sweep of no setting": (["sweep"], ["--setting"]),
@@ -231,3 +236,17 @@ def test_other_commands_that_cannot_work(
 def test_help_is_quick_to_import() -> None:
     code = "import sys, flows.cli; print(sorted({'torch', 'prefect', 'mlflow', 'optuna'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_the_version(dynconf: Command) -> None:
+    answer = dynconf("--version")
+    assert (answer.code, answer.out.strip()) == (0, "0.1.0")
+
+
+def test_a_taken_port(dynconf: Command, home: Path) -> None:
+    home.mkdir()
+    (home / "mlflow.db").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        answer = dynconf("ui", "--port", str(port))
+    assert answer.code == 2 and f"port {port} is taken" in answer.error

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from flows.results import environment_facts, write_results
+from flows.results import environment_facts, over_seeds, write_results
 from flows.table import results_markdown, results_table
 
 PUBLISHED = {
@@ -194,3 +194,18 @@ def test_environment_facts_name_versions_and_machine_without_importing_torch() -
     assert {"python", "platform", "cpu", "cores", "gpu", "commit", "versions"} <= facts.keys()
     assert {"torch", "numpy", "prefect", "mlflow", "optuna"} <= facts["versions"].keys()
     assert json.dumps(environment_facts(), allow_nan=False)
+
+
+def test_over_seeds_by_hand() -> None:
+    def document(run: str, ann: float, steps: float) -> dict[str, Any]:
+        leaving = {"accuracy": 0.5, "mean_steps": steps, "latency_saving": 1 - steps / 8}
+        row = {"name": "a", "status": "ok", "ann_accuracy": ann, "snn_accuracy": 0.5, "exit": leaving}
+        return {"run": run, "settings": [row, {**row, "name": "b"}]}
+
+    first, second = document("1", 0.7, 2.0), document("2", 0.9, 4.0)
+    second["settings"][1]["status"] = "failed"
+    one, other = over_seeds([first, second])
+    assert one["figures"]["ann_accuracy"]["mean"] == pytest.approx(0.8)
+    assert one["figures"]["ann_accuracy"]["deviation"] == pytest.approx(0.2 / 2**0.5)
+    assert one["figures"]["exit_mean_steps"] == {"mean": 3.0, "deviation": pytest.approx(2**0.5)}
+    assert other == {"name": "b", "figures": None}
