@@ -15,6 +15,7 @@ from rich.console import Console
 
 from dynconf_core.errors import InputError
 from flows import interruption
+from flows.arguments import checkpoint_paths, field_texts, seed_numbers
 from flows.request import Request, check_writable, checked, data_folder, home_folder
 from flows.server import configure
 from flows.session import INTERRUPTED, Session
@@ -71,7 +72,7 @@ def reproduce(
     """Run the paper's eight settings, or those named: train, convert, simulate, choose the exit rule, judge it."""
     from dynconf_core.overrides import parse
 
-    numbers = _seeds(seed, seeds)
+    numbers = seed_numbers(seed, seeds)
     values = parse(overrides or [])
     folder = home_folder(home)
     requests = [
@@ -83,7 +84,7 @@ def reproduce(
             device,
             str(folder),
             str(data_folder(data, folder)),
-            _pairs(checkpoint),
+            checkpoint_paths(checkpoint),
         )
         for number in numbers
     ]
@@ -229,8 +230,8 @@ def sweep(
     asked = {
         "settings": list(setting),
         "profile": profile,
-        "grid": _named_texts(grid, "--grid", "time_steps=8,16,32"),
-        "study": _named_texts(study, "--study", "alpha=0.5..8"),
+        "grid": field_texts(grid, "--grid", "time_steps=8,16,32"),
+        "study": field_texts(study, "--study", "alpha=0.5..8"),
         "trials": trials or 20,
         "overrides": parse(overrides or []),
         "seed": seed,
@@ -339,41 +340,6 @@ def _report(documents: list[dict[str, Any]], as_json: bool, home: Path) -> None:
         raise typer.Exit(INTERRUPTED)
     if any(row["status"] == "failed" for document in documents for row in document["settings"]):
         raise typer.Exit(FAILED)
-
-
-def _seeds(seed: int | None, seeds: str | None) -> list[int]:
-    if seeds is None:
-        return [seed or 0]
-    if seed is not None:
-        raise InputError(f"--seed {seed} and --seeds {seeds} are given: give one of them.")
-    try:
-        return list(dict.fromkeys(int(text) for text in seeds.split(",")))
-    except ValueError:
-        raise InputError(f"--seeds {seeds}: give whole numbers, such as 0,1,2.") from None
-
-
-def _pairs(texts: list[str] | None) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for text in texts or []:
-        name, equals, path = text.partition("=")
-        if not equals or not path:
-            raise InputError(f"--checkpoint {text}: write SETTING=PATH.")
-        if name in pairs:
-            raise InputError(f"--checkpoint {name} is given twice: give it once.")
-        pairs[name] = path
-    return pairs
-
-
-def _named_texts(texts: list[str] | None, option: str, example: str) -> dict[str, str]:
-    named: dict[str, str] = {}
-    for text in texts or []:
-        name, equals, values = text.partition("=")
-        if not equals or not values:
-            raise InputError(f"{option} {text}: write FIELD=VALUES, such as {option} {example}.")
-        if name in named:
-            raise InputError(f"{option} {name} is given twice: give it once.")
-        named[name] = values
-    return named
 
 
 def _print_json(content: dict[str, Any]) -> None:

@@ -250,3 +250,20 @@ def test_an_interruption_ends_soon_keeps_what_is_done_and_a_rerun_goes_on(tmp_pa
     manifest = json.loads(next(tmp_path.glob("artefacts/train/*/*/manifest.json")).read_text())
     record = manifest["provenance"]["facts"]["record"]
     assert len(record["losses"]) == 8 and record["seconds"] > 0 and before > 0
+
+
+def test_several_seeds_are_summed_up(home: Path, first: dict[str, Any]) -> None:
+    """The command in a process of its own, on the module's home: seed 0 is in the store."""
+    shorter = ["--setting", SETTINGS[0], "--set", "epochs=1", "--set", "time_steps=4"]
+    command = [sys.executable, "-m", "flows.cli", "reproduce", "--home", str(home), *shorter, "--seeds", "0,1", "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    content = json.loads(done.stdout)
+    rows = [document["settings"][0] for document in content["seeds"]]
+    assert rows[0]["stages"]["train"] == "cached" and rows[1]["stages"]["train"] == "ran"
+    (summary,) = content["over_seeds"]
+    mean = sum(row["exit"]["mean_steps"] for row in rows) / 2
+    assert summary["figures"]["exit_mean_steps"]["mean"] == pytest.approx(mean)
+    written = json.loads((home / "results" / "latest" / "over_seeds.json").read_text())
+    assert written["settings"] == content["over_seeds"]
