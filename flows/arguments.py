@@ -15,27 +15,14 @@ def seed_numbers(seed: int | None, seeds: str | None) -> list[int]:
         raise InputError(f"--seeds {seeds}: give whole numbers, such as 0,1,2.") from None
 
 
-def checkpoint_paths(texts: list[str] | None) -> dict[str, str]:
-    """``--checkpoint SETTING=PATH`` as setting to path."""
-    pairs: dict[str, str] = {}
-    for text in texts or []:
-        name, equals, path = text.partition("=")
-        if not equals or not path:
-            raise InputError(f"--checkpoint {text}: write SETTING=PATH.")
-        if name in pairs:
-            raise InputError(f"--checkpoint {name} is given twice: give it once.")
-        pairs[name] = path
-    return pairs
-
-
-def field_texts(texts: list[str] | None, option: str, example: str) -> dict[str, str]:
-    """``option FIELD=VALUES`` as field to the text of its values."""
+def named_texts(texts: list[str] | None, option: str, form: str) -> dict[str, str]:
+    """``option NAME=TEXT``, given any number of times, as name to text; ``form`` shows how it is written."""
     named: dict[str, str] = {}
-    for text in texts or []:
-        name, equals, values = text.partition("=")
-        if not equals or not values:
-            raise InputError(f"{option} {text}: write FIELD=VALUES, such as {option} {example}.")
+    for written in texts or []:
+        name, equals, text = written.partition("=")
+        if not equals or not text:
+            raise InputError(f"{option} {written}: write {form}.")
         if name in named:
             raise InputError(f"{option} {name} is given twice: give it once.")
-        named[name] = values
+        named[name] = text
     return named

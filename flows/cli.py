@@ -15,7 +15,7 @@ from rich.console import Console
 
 from dynconf_core.errors import InputError
 from flows import interruption
-from flows.arguments import checkpoint_paths, field_texts, seed_numbers
+from flows.arguments import named_texts, seed_numbers
 from flows.request import Request, check_writable, checked, data_folder, home_folder
 from flows.server import configure
 from flows.session import INTERRUPTED, Session
@@ -84,7 +84,7 @@ def reproduce(
             device,
             str(folder),
             str(data_folder(data, folder)),
-            checkpoint_paths(checkpoint),
+            named_texts(checkpoint, "--checkpoint", "SETTING=PATH"),
         )
         for number in numbers
     ]
@@ -230,8 +230,8 @@ def sweep(
     asked = {
         "settings": list(setting),
         "profile": profile,
-        "grid": field_texts(grid, "--grid", "time_steps=8,16,32"),
-        "study": field_texts(study, "--study", "alpha=0.5..8"),
+        "grid": named_texts(grid, "--grid", "FIELD=VALUES, such as --grid time_steps=8,16,32"),
+        "study": named_texts(study, "--study", "FIELD=VALUES, such as --study alpha=0.5..8"),
         "trials": trials or 20,
         "overrides": parse(overrides or []),
         "seed": seed,
@@ -258,6 +258,8 @@ def sweep(
         console = Console()
         console.print(sweep_table(document))
         console.print(f"Results: {document['results']}", highlight=False)
+    if interruption.interrupted():
+        raise typer.Exit(INTERRUPTED)
     if document["failed"]:
         raise typer.Exit(FAILED)
 

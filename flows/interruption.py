@@ -17,11 +17,6 @@ def interrupt() -> None:
     _stop.set()
 
 
-def clear() -> None:
-    """Begin anew."""
-    _stop.clear()
-
-
 def interrupted() -> bool:
     """Whether the user asked to end."""
     return _stop.is_set()

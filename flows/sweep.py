@@ -14,7 +14,7 @@ from prefect.artifacts import create_markdown_artifact
 from dynconf_core.settings import PROFILES
 from flows import interruption
 from flows.parameters import Count, Overrides, ProfileName, Seed, SettingName
-from flows.points import SEED, Range, checked_points, request_of
+from flows.points import Range, checked_points, request_of
 from flows.request import checked, data_folder, home_folder
 from flows.results import environment_facts, write_results
 from flows.setting import SettingFailed, setting
@@ -111,7 +111,7 @@ def sweep(
         "failed": sum(point["status"] == "failed" for point in found),
         "points": found,
     }
-    document["results"] = str(write_results(where, name, document, room="sweeps"))
+    document["results"] = str(write_results(where, name, document, room="sweeps", newest=not interruption.interrupted()))
     create_markdown_artifact(sweep_markdown(document), key="sweep", description=f"Pareto front, profile {profile}")
     return document
 
@@ -193,4 +193,4 @@ def _mark_front(points: list[dict[str, Any]]) -> None:
 def _name(settings: list[str], profile: str, fields: dict[str, str], overrides: dict[str, Any], seed: int) -> str:
     """The same for the same sweep, so that a study and its results are found again."""
     asked = json.dumps([sorted(settings), profile, sorted(fields.items()), sorted(overrides.items()), seed])
-    return f"{profile}-{'-'.join(name for name in fields if name != SEED)}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
+    return f"{profile}-{'-'.join(fields)}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
