@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, fx, nn
+from torch.nn import functional
 
 from dynconf_core.activations.factory import activation
 from dynconf_core.activations.lsq import LSQ
@@ -12,7 +18,10 @@ from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.errors import InputError
 from dynconf_core.networks.build import ARCHITECTURES, STEMS, build
 from dynconf_core.networks.description import described, parameters
+from dynconf_core.networks.pretrained import architecture, names, pretrained
+from dynconf_core.networks.published_weights import fetched
 from dynconf_core.networks.resnet import Block
+from dynconf_core.networks.resnet_cifar import CIFAR_DEPTHS, CifarResNet, OptionA
 from dynconf_core.networks.scaling import scaled
 
 DESCRIPTION = {
@@ -156,3 +165,177 @@ def test_described() -> None:
 def test_descriptions_that_cannot_work(changes: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         described({**DESCRIPTION, **changes}, seed=0)
+
+
+# The CIFAR ResNets
+
+
+@pytest.mark.parametrize(
+    ("depth", "size", "layers_"),
+    [(20, 0.27, 20), (32, 0.46, 32), (44, 0.66, 44), (56, 0.85, 56), (110, 1.7, 110)],
+)
+def test_cifar_resnets_have_the_published_size(depth: int, size: float, layers_: int) -> None:
+    """He et al., table 6: layers and millions of parameters, to the digits printed there."""
+    with torch.device("meta"):
+        built = CifarResNet(depth)
+    assert layers(built, nn.Conv2d) + layers(built, nn.Linear) == layers_
+    assert layers(built, nn.ReLU) == layers_ - 1
+    assert parameters(built) / 1e6 == pytest.approx(size, abs=0.05 if size > 1 else 0.005)
+
+
+def test_cifar_resnet_names() -> None:
+    """The names of the checkpoints in wide use; no shortcut has a parameter."""
+    state = CifarResNet(20).state_dict()
+    tops = {"conv1", "bn1", "linear", *(f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1, 2))}
+    assert {".".join(name.split(".")[: 2 if name.startswith("layer") else 1]) for name in state} == tops
+    block = {name.removeprefix("layer2.0.") for name in state if name.startswith("layer2.0.")}
+    norm = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+    assert block == {"conv1.weight", "conv2.weight", *(f"bn{n}.{what}" for n in (1, 2) for what in norm)}
+    assert state["layer3.2.conv2.weight"].shape == (64, 64, 3, 3) and state["linear.weight"].shape == (10, 64)
+
+
+def test_option_a_by_hand() -> None:
+    """Every other pixel from the first; one new channel of zeros before, one behind."""
+    x = torch.arange(2 * 4 * 4, dtype=torch.float32).reshape(1, 2, 4, 4)
+    y = OptionA(2, 4, 2)(x)
+    assert y.shape == (1, 4, 2, 2)
+    assert y[0, 0].abs().max() == 0 and y[0, 3].abs().max() == 0
+    assert y[0, 1].tolist() == [[0, 2], [8, 10]] and y[0, 2].tolist() == [[16, 18], [24, 26]]
+
+
+def plain_resnet20(state: dict[str, Tensor], x: Tensor) -> Tensor:
+    """The network once more, as functions of a state dict alone."""
+
+    def normed(x: Tensor, convolution: str, norm: str, stride: int = 1) -> Tensor:
+        x = functional.conv2d(x, state[f"{convolution}.weight"], stride=stride, padding=1)
+        mean, variance = state[f"{norm}.running_mean"], state[f"{norm}.running_var"]
+        scale = state[f"{norm}.weight"] / torch.sqrt(variance + 1e-5)
+        return x * scale[:, None, None] + (state[f"{norm}.bias"] - mean * scale)[:, None, None]
+
+    x = normed(x, "conv1", "bn1").clamp_min(0)
+    for stage in (1, 2, 3):
+        for block in range(3):
+            at, stride = f"layer{stage}.{block}", 2 if stage > 1 and block == 0 else 1
+            inner = normed(x, f"{at}.conv1", f"{at}.bn1", stride).clamp_min(0)
+            inner = normed(inner, f"{at}.conv2", f"{at}.bn2")
+            if stride == 2:
+                zeros = torch.zeros(len(x), x.shape[1] // 2, *inner.shape[2:], dtype=x.dtype)
+                x = torch.cat([zeros, x[..., ::2, ::2], zeros], dim=1)
+            x = (inner + x).clamp_min(0)
+    return x.mean(dim=(2, 3)) @ state["linear.weight"].T + state["linear.bias"]
+
+
+def test_resnet20_against_a_second_implementation() -> None:
+    generator = torch.Generator().manual_seed(3)
+    built = CifarResNet(20).double().eval()
+    for name, value in built.state_dict().items():
+        if value.is_floating_point():
+            value.copy_(torch.randn(value.shape, generator=generator) * 0.1 + ("norm" in name or "bn" in name))
+            if name.endswith("var"):
+                value.abs_().add_(0.1)
+    x = torch.randn(3, 3, 32, 32, generator=generator, dtype=torch.float64)
+    with torch.inference_mode():
+        assert torch.allclose(built(x), plain_resnet20(built.state_dict(), x), rtol=1e-10)
+
+
+@pytest.mark.parametrize("depth", CIFAR_DEPTHS)
+def test_cifar_resnets_are_traced_as_tensor_operations(depth: int) -> None:
+    """No shape is asked for on the way: the graph holds for any batch and image size."""
+    built = CifarResNet(depth, classes=4, width=1 / 4).eval()
+    graph = fx.symbolic_trace(built)
+    kinds = {node.op for node in graph.graph.nodes}
+    assert kinds == {"placeholder", "call_module", "call_function", "output"}
+    with torch.inference_mode():
+        for size in (32, 48):
+            x = torch.randn(2, 3, size, size)
+            assert torch.equal(graph(x), built(x))
+
+
+def test_the_activation_of_a_cifar_resnet_is_a_parameter() -> None:
+    built = CifarResNet(20, 10, activation("qcfs", levels=4, bits=None, initial_threshold=4.0), 1 / 4)
+    assert layers(built, QCFS) == 19 and layers(built, nn.ReLU) == 0
+    with pytest.raises(InputError, match="depth=18: the CIFAR ResNets have 20, 32"):
+        CifarResNet(18)
+
+
+# Networks trained elsewhere
+
+
+def test_names_and_inputs() -> None:
+    assert names()[:5] == ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
+    assert {"torchvision/resnet50", "torchvision/vgg16", "torchvision/vgg16_bn"} < set(names())
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    ours, theirs = pretrained("resnet20"), pretrained("torchvision/resnet50")
+    assert (ours.classes, ours.resolution, ours.shorter_side) == (10, 32, 32)
+    assert (theirs.classes, theirs.resolution, theirs.shorter_side) == (1000, 224, 232)
+    for each in (ours, theirs):
+        assert (each.normalisation.mean, each.normalisation.std) == (mean, std)
+
+
+@pytest.mark.parametrize(("name", "side"), [("resnet32", 32), ("torchvision/resnet18", 64), ("torchvision/squeezenet1_1", 64)])
+def test_architectures_have_the_classes_asked_for(name: str, side: int) -> None:
+    built = architecture(name, classes=7)
+    assert not built.training
+    with torch.inference_mode():
+        assert built(torch.randn(2, 3, side, side)).shape == (2, 7)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"name": "resnet21"}, "architecture='resnet21' is unknown: choose one such as resnet20"),
+        ({"name": "resnet18"}, "did you mean 'torchvision/resnet18'"),
+        ({"name": "torchvision/densenet121"}, "densenet121' is unknown"),
+        ({"name": "torchvision/fcn_resnet50"}, "fcn_resnet50' is unknown"),
+        ({"name": "resnet20", "classes": 1}, "classes=1: .* at least 2"),
+        ({"name": "resnet20", "weights": "default"}, "none are published with resnet20; give its checkpoint"),
+        ({"name": "torchvision/resnet18", "weights": "other"}, "weights='other' .* default, IMAGENET1K_V1"),
+        ({"name": "torchvision/resnet18", "weights": "default", "classes": 10}, "1000 classes, not 10"),
+    ],
+)
+def test_names_that_cannot_work(asked: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        architecture(**asked)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of torch's, and a proxy that nobody answers at: no test reaches a network."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for scheme in ("http", "https"):
+        monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
+    monkeypatch.delenv("no_proxy", raising=False)
+    return tmp_path / "hub" / "checkpoints"
+
+
+def test_weights_behind_a_closed_network(cache: Path) -> None:
+    begun = time.monotonic()
+    with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth cannot be downloaded .*put it there as .*--checkpoint"):
+        architecture("torchvision/resnet18", weights="default")
+    assert time.monotonic() - begun < 10
+    assert not list(cache.iterdir()), "half a file is left"
+
+
+def test_weights_from_the_cache(cache: Path, tmp_path: Path) -> None:
+    """Torch's own cache is used, its checksum verified, and a wrong file never read."""
+    state = architecture("torchvision/squeezenet1_1").state_dict()
+    torch.save(state, tmp_path / "made")
+    digits = hashlib.sha256((tmp_path / "made").read_bytes()).hexdigest()[:8]
+    cache.mkdir(parents=True)
+    (tmp_path / "made").rename(cache / f"squeeze-{digits}.pth")
+    assert fetched(f"https://nowhere.invalid/models/squeeze-{digits}.pth") == cache / f"squeeze-{digits}.pth"
+    (cache / "squeezenet1_1-b8a52dc0.pth").write_bytes(b"a page that says who may log in here")
+    with pytest.raises(InputError, match=r"squeezenet1_1-b8a52dc0\.pth is not the file that its name promises .* delete it"):
+        architecture("torchvision/squeezenet1_1", weights="default")
+
+
+def test_weights_downloaded(cache: Path, tmp_path: Path) -> None:
+    """A file: URL stands for the network: the bytes arrive under the name that torchvision looks for."""
+    content = bytes(range(256)) * 9000
+    source = tmp_path / f"net-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    source.write_bytes(content)
+    path = fetched(source.as_uri())
+    assert path == cache / source.name and path.read_bytes() == content
+    assert [entry.name for entry in cache.iterdir()] == [source.name]
+    source.unlink()
+    assert fetched(source.as_uri()) == path, "not from the cache"

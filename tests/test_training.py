@@ -414,14 +414,14 @@ LAST = "head.2.bias"
         ({name: value for name, value in STATE.items() if name != LAST}, "lacks 'head.2.bias'"),
         ({**STATE, LAST: torch.zeros(3)}, r"'head.2.bias' has shape \(3,\), the network needs \(10,\)"),
         ({**STATE, "more": torch.zeros(3)}, "holds 'more', which the network has not"),
-        (network("qffs").state_dict(), "lacks 'stem.2.threshold': it was made for another network or method"),
+        (network("qffs").state_dict(), r"lacks 17 keys \('stem.2.threshold', .*it holds 34 keys .*for another method"),
         (network(width=1 / 8).state_dict(), r"'stem.0.weight' has shape \(8, .*another width"),
         ([1, 2], "holds a list: a state dict is needed"),
         (torch.zeros(3), "holds a Tensor"),
         ({"state_dict": 5}, "holds no state dict"),
         ({"state_dict": {"stem.0.weight": 5}}, "holds no state dict"),
         ({3: torch.zeros(3)}, "holds no state dict"),
-        ({"model": STATE, "epoch": 3}, "holds no state dict"),
+        ({"weights": STATE, "epoch": 3}, "holds no state dict"),
     ],
 )
 def test_checkpoints_of_another_network(content: Any, words: str, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ Everything is read with ``weights_only=True``: a file from somebody else runs no
 """
 
 import os
+import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,11 @@ from torch import Tensor, nn
 from dynconf_core.errors import InputError
 
 SCHEMA = 1
+WRAPPERS = ("state_dict", "model")
+"""Keys under which a training script may have put the state dict."""
+PREFIX = "module."
+SHOWN = 5
+"""How many names a message lists."""
 
 
 def write_atomically(content: dict[str, Any], path: Path) -> None:
@@ -43,9 +50,9 @@ def read(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises nearly anything: struct.error, IndexError, AssertionError, ...
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"checkpoint {path} cannot be read ({reason[:200]}): it is damaged, or holds more than weights."
+            f"checkpoint {path} cannot be read ({_reason(path, error)}): it is damaged, or holds more than weights, which are "
+            "all that is loaded; save the network's state_dict() by torch.save."
         ) from error
     if not isinstance(content, dict):
         raise InputError(f"checkpoint {path} holds a {type(content).__name__}: a state dict is needed.")
@@ -53,26 +60,73 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def load_checkpoint(network: nn.Module, path: Path) -> dict[str, Any]:
-    """Load a checkpoint, bare or with provenance, ``module.`` prefixes accepted, into ``network``; its provenance.
+    """Load a checkpoint, bare or under a key of ``WRAPPERS``, into ``network``; its provenance, {} where there is none.
+
+    The prefix ``module.`` that DataParallel leaves on every name is taken off. Where a checkpoint of an old torch does not
+    count the batches that its normalisations saw, that is no fault.
 
     Raises:
-        InputError: naming the first key that is missing, unexpected or of another shape; or where there is no state dict.
+        InputError: naming what is missing, unexpected and of another shape; or where there is no state dict. The network is
+            then as it was.
     """
     content = read(path)
-    given: dict[str, Tensor] = content.get("state_dict", content)
-    if not isinstance(given, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in given.items()):
-        raise InputError(f"checkpoint {path} holds no state dict: give one, bare or under the key 'state_dict'.")
-    given = {name.removeprefix("module."): value for name, value in given.items()}
+    given = _state_dict(content, path)
     wanted = network.state_dict()
-    for name, value in wanted.items():
-        if name not in given:
-            raise InputError(f"checkpoint {path} lacks {name!r}: it was made for another network or method.")
-        if given[name].shape != value.shape:
-            found, needed = tuple(given[name].shape), tuple(value.shape)
-            raise InputError(f"checkpoint {path}: {name!r} has shape {found}, the network needs {needed} (another width?).")
-    extra = sorted(set(given) - set(wanted))
-    if extra:
-        raise InputError(f"checkpoint {path} holds {extra[0]!r}, which the network has not: it was made for another.")
+    missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in given if name not in wanted]
+    shapes = [
+        f"{name!r} has shape {tuple(given[name].shape)}, the network needs {tuple(value.shape)}"
+        for name, value in wanted.items()
+        if name in given and given[name].shape != value.shape
+    ]
+    faults = [f"it lacks {_keys(missing)}"] if missing else []
+    faults += [f"it holds {_keys(unexpected)}, which the network has not"] if unexpected else []
+    faults += shapes[:SHOWN]
+    faults += [f"{len(shapes) - SHOWN} more have other shapes too"] if len(shapes) > SHOWN else []
+    if faults:
+        raise InputError(
+            f"checkpoint {path} does not fit the network: {'; '.join(faults)}. Was it made for another network, for another "
+            "method or number of classes, or for another width?"
+        )
     network.load_state_dict(given)
-    provenance: dict[str, Any] = content.get("provenance", {})
-    return provenance
+    provenance = content.get("provenance", {})
+    return provenance if isinstance(provenance, dict) else {}
+
+
+def _state_dict(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
+    """The names and tensors in a checkpoint's content, without the prefix of a wrapping module."""
+    wrapper = next((key for key in WRAPPERS if isinstance(content.get(key), dict)), None)
+    given = content[wrapper] if wrapper else content
+    if not given or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in given.items()):
+        raise InputError(
+            f"checkpoint {path} holds no state dict (its keys: {', '.join(map(repr, list(content)[:SHOWN])) or 'none'}): "
+            f"give names and tensors, bare or under one of the keys {', '.join(map(repr, WRAPPERS))}."
+        )
+    if all(name.startswith(PREFIX) for name in given):
+        return {name.removeprefix(PREFIX): value for name, value in given.items()}
+    return dict(given)
+
+
+def _keys(names: list[str]) -> str:
+    if len(names) == 1:
+        return repr(names[0])
+    return f"{len(names)} keys ({', '.join(map(repr, names[:SHOWN]))}{', ...' if len(names) > SHOWN else ''})"
+
+
+def _reason(path: Path, error: Exception) -> str:
+    """Why torch could not read it, without torch's advice to unpickle it after all."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    text = str(error).strip()
+    found = re.search(r"Unsupported (?:global|class|type).*?([A-Za-z_]\w*(?:\.\w+)+)", text)
+    if found:
+        return f"it is a pickle of the Python object {found[1]}"
+    with path.open("rb") as file:
+        begin = file.read(40)
+    if not begin:
+        return "the file is empty"
+    if not begin.startswith((b"PK", b"\x80")):
+        return f"it begins with {begin[:20]!r}, no file of torch.save does"
+    if isinstance(error, pickle.UnpicklingError) or not text:
+        return "it is a pickle that torch.save did not write, or the rest of one"
+    return text.splitlines()[0][:200]

@@ -1,0 +1,186 @@
+"""Checkpoints of other people: what fits is loaded, what does not is told in one message, and nothing is executed."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dynconf_core.errors import InputError
+from dynconf_core.networks.resnet_cifar import CifarResNet
+from dynconf_core.training.checkpoint import load_checkpoint, read, save_checkpoint
+
+
+def network(depth: int = 20, classes: int = 10, width: float = 1 / 4, seed: int = 0) -> nn.Module:
+    """A small network, every number of whose state is drawn from the seed."""
+    built, generator = CifarResNet(depth, classes, width=width), torch.Generator().manual_seed(seed)
+    for value in built.state_dict().values():
+        if value.is_floating_point():
+            value.copy_(torch.rand(value.shape, generator=generator))
+        else:
+            value.fill_(seed)
+    return built
+
+
+def state(**changes: Any) -> dict[str, Tensor]:
+    return dict(network(**{"seed": 1, **changes}).state_dict())
+
+
+def equal(one: nn.Module, other: nn.Module) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def refused(content: Any, tmp_path: Path) -> str:
+    """The message, on one line, of a refusal that left the network as it was."""
+    path, loaded = tmp_path / "c.pt", network()
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(InputError) as error:
+        load_checkpoint(loaded, path)
+    assert equal(loaded, network()), "a refused checkpoint changed the network"
+    text = str(error.value)
+    assert str(path) in text and "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+@pytest.mark.parametrize("old_format", [False, True])
+def test_the_forms_in_use(prefix: str, wrapper: str | None, old_format: bool, tmp_path: Path) -> None:
+    given = {prefix + name: value for name, value in state().items()}
+    content = {wrapper: given, "epoch": 3, "best": 0.9, "optimizer": {"lr": [0.1]}} if wrapper else given
+    torch.save(content, tmp_path / "c.th", _use_new_zipfile_serialization=not old_format)
+    loaded = network()
+    assert load_checkpoint(loaded, tmp_path / "c.th") == {}
+    assert equal(loaded, network(seed=1))
+
+
+def test_ours_comes_back_with_its_provenance(tmp_path: Path) -> None:
+    save_checkpoint(network(seed=1), {"seed": 1}, tmp_path / "c.pt")
+    loaded = network()
+    assert load_checkpoint(loaded, tmp_path / "c.pt") == {"seed": 1}
+    assert equal(loaded, network(seed=1))
+    torch.save({"state_dict": state(), "provenance": "somebody's own words"}, tmp_path / "c.pt")
+    assert load_checkpoint(loaded, tmp_path / "c.pt") == {}
+
+
+def test_an_old_torch_counted_no_batches(tmp_path: Path) -> None:
+    """Checkpoints of before 2018 have no `num_batches_tracked`; the published ResNet-20 is one of them."""
+    torch.save({name: value for name, value in state().items() if "num_batches" not in name}, tmp_path / "c.pt")
+    loaded = network()
+    load_checkpoint(loaded, tmp_path / "c.pt")
+    for name, value in loaded.state_dict().items():
+        assert "num_batches" in name or torch.equal(value, state()[name])
+
+
+def test_one_message_lists_everything(tmp_path: Path) -> None:
+    given = state()
+    for number in range(7):
+        given[f"more.{number}"] = torch.zeros(1)
+    del given["conv1.weight"], given["bn1.weight"]
+    given["linear.weight"] = torch.zeros(100, 16)
+    text = refused(given, tmp_path)
+    assert "lacks 2 keys ('conv1.weight', 'bn1.weight')" in text
+    assert "holds 7 keys ('more.0', 'more.1', 'more.2', 'more.3', 'more.4', ...), which the network has not" in text
+    assert "'linear.weight' has shape (100, 16), the network needs (10, 16)" in text
+
+
+def test_single_faults(tmp_path: Path) -> None:
+    lacking = {name: value for name, value in state().items() if name != "linear.bias"}
+    assert "it lacks 'linear.bias'. Was it" in refused(lacking, tmp_path)
+    assert "it holds 'x', which the network has not. Was it" in refused({**state(), "x": torch.zeros(1)}, tmp_path)
+    assert "'linear.bias' has shape (), the" in refused({**state(), "linear.bias": torch.tensor(0.0)}, tmp_path)
+
+
+def test_another_architecture_width_and_number_of_classes(tmp_path: Path) -> None:
+    deeper = refused(state(depth=32), tmp_path)
+    assert "holds 72 keys ('layer1.3.conv1.weight'," in deeper and "lacks" not in deeper
+    wider = refused(state(width=1 / 2), tmp_path)
+    assert "'conv1.weight' has shape (8, 3, 3, 3), the network needs (4, 3, 3, 3)" in wider
+    assert "more have other shapes too" in wider and "width" in wider and len(wider) < 1000
+    assert "'linear.bias' has shape (100,), the network needs (10,)" in refused(state(classes=100), tmp_path)
+
+
+class Trap:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.mark,)
+
+
+WRITERS: dict[str, Callable[[Any, Path], Any]] = {
+    "torch": lambda content, path: torch.save(content, path),
+    "old torch": lambda content, path: torch.save(content, path, _use_new_zipfile_serialization=False),
+    "pickle 2": lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2)),
+    "pickle": lambda content, path: path.write_bytes(pickle.dumps(content)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_malicious_pickle_does_not_run(writer: str, tmp_path: Path) -> None:
+    mark, path = tmp_path / "sprung", tmp_path / "c.pt"
+    for content in (Trap(mark), {"state_dict": state(), "extra": Trap(mark)}, [Trap(mark)]):
+        WRITERS[writer](content, path)
+        with pytest.raises(InputError, match=r"cannot be read \(it is a pickle .*holds more than weights") as error:
+            load_checkpoint(network(), path)
+        assert "weights_only" not in str(error.value), "torch's advice to unpickle it after all"
+    assert not mark.exists()
+    pickle.loads(pickle.dumps(Trap(mark)))
+    assert mark.exists(), "it would have run"
+
+
+def test_a_whole_pickled_network_is_named(tmp_path: Path) -> None:
+    text = refused(network(), tmp_path)
+    assert "pickle of the Python object dynconf_core.networks.resnet_cifar.CifarResNet" in text and "state_dict()" in text
+
+
+@pytest.mark.parametrize("part", [0.0, 0.01, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("old_format", [False, True])
+def test_a_truncated_file(part: float, old_format: bool, tmp_path: Path) -> None:
+    torch.save(state(), tmp_path / "whole", _use_new_zipfile_serialization=not old_format)
+    whole = (tmp_path / "whole").read_bytes()
+    text = refused(whole[: int(part * len(whole))], tmp_path)
+    assert "cannot be read" in text and "damaged" in text
+    assert ("the file is empty" in text) == (part == 0)
+
+
+@pytest.mark.parametrize("text", ["version https://git-lfs.github.com/spec/v1\noid sha256:1", "<!DOCTYPE html>", "x\n" * 1000])
+def test_a_text_file(text: str, tmp_path: Path) -> None:
+    assert f"it begins with {text.encode()[:20]!r}, no file of torch.save does" in refused(text.encode(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([1, 2], "holds a list: a state dict is needed"),
+        ([torch.zeros(3)], "holds a list"),
+        (torch.zeros(3), "holds a Tensor"),
+        (3, "holds a int"),
+        ({}, "holds no state dict (its keys: none)"),
+        ({"state_dict": {}}, "holds no state dict"),
+        ({"state_dict": [1]}, "holds no state dict"),
+        ({"model": {"conv1.weight": 5}}, "holds no state dict (its keys: 'model')"),
+        ({"net": {"a": 1}, "acc": 95.0}, "(its keys: 'net', 'acc'): give names and tensors, bare or under one of the keys"),
+        ({3: torch.zeros(3)}, "holds no state dict"),
+    ],
+)
+def test_what_is_no_state_dict(content: Any, words: str, tmp_path: Path) -> None:
+    assert words in refused(content, tmp_path)
+
+
+def test_what_is_no_file(tmp_path: Path) -> None:
+    for path in (tmp_path / "c.pt", tmp_path):
+        with pytest.raises(InputError, match=r"does not exist: name the file"):
+            read(path)
