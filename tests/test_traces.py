@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 
 from dynconf_core import traces as traces_module
+from dynconf_core import traces_checks
+from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
+from dynconf_core.exit.front import front_of
 from dynconf_core.traces import Traces, TracesError
 
 
@@ -22,6 +25,7 @@ def arrays(samples: int = 3, time_steps: int = 4, classes: int = 2, **changes: A
         "logits": rng.normal(size=(samples, time_steps, classes)).astype(np.float32),
         "labels": np.arange(samples) % classes,
         "ann_logits": rng.normal(size=(samples, classes)),
+        "reference_logits": rng.normal(size=(samples, classes)).astype(np.float32),
         "spikes": rng.integers(0, 9, (samples, time_steps)),
         "synaptic_operations": rng.integers(0, 99, (samples, time_steps)),
         "meta": {"network": "toy", "neurons": 5},
@@ -79,7 +83,7 @@ def test_what_is_wrong_is_named(changes: dict[str, Any], words: list[str]) -> No
 
 
 def test_a_fault_in_a_later_piece_is_named_by_its_own_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traces_module, "PIECE_ELEMENTS", 8)  # one sample a piece
+    monkeypatch.setattr(traces_checks, "PIECE_ELEMENTS", 8)  # one sample a piece
     with pytest.raises(TracesError, match=r"sample 2 \(from 0\), time step 4"):
         Traces(**arrays(logits=logits_with(np.nan, 2, 3, 0)))
 
@@ -141,7 +145,7 @@ def test_round_trip(tmp_path: Path, name: str, full: bool, kind: type) -> None:
     assert path == tmp_path / name
     read = Traces.load(path)
     assert read.logits.dtype == kind and read.meta == made.meta
-    for field in ("logits", "labels", "ann_logits", "spikes", "synaptic_operations"):
+    for field in ("logits", "labels", "ann_logits", "reference_logits", "spikes", "synaptic_operations"):
         before, after = getattr(made, field), getattr(read, field)
         assert (before is None) == (after is None)
         if before is not None:
@@ -260,3 +264,65 @@ def test_where_saving_cannot_work(tmp_path: Path) -> None:
     with pytest.raises(TracesError, match="meta"):
         Traces(**arrays(meta={"x": float("nan")})).save(tmp_path / "made.npz")
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["used"]
+
+
+# The arrays and facts that may be there
+
+
+def test_reference_logits(tmp_path: Path) -> None:
+    logits, labels = np.zeros((3, 4, 2), np.float32), np.zeros(3, int)
+    made = Traces(logits, labels, reference_logits=np.arange(6.0).reshape(3, 2), meta={"trained_on_calibration": False})
+    read = Traces.load(made.save(tmp_path / "made.npz"))
+    assert read.reference_logits is not None and read.reference_logits.tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert read.trained_on_calibration is False and read.cut(2).reference_logits is read.reference_logits
+    assert Traces(logits, labels).reference_logits is None and Traces(logits, labels).trained_on_calibration is None
+    with pytest.raises(TracesError, match=r"reference_logits has the shape \(2, 3\).*\(N, C\) = \(3, 2\)"):
+        Traces(logits, labels, reference_logits=np.zeros((2, 3)))
+    with pytest.raises(TracesError, match=r"reference_logits of sample 2 .*, class 1 is inf"):
+        Traces(logits, labels, reference_logits=np.array([[0, 0], [0, 0], [0, np.inf]]))
+    with pytest.raises(TracesError, match="reference_logits has the type int64"):
+        Traces(logits, labels, reference_logits=np.zeros((3, 2), int))
+    with pytest.raises(TracesError, match="trained_on_calibration is 'yes'"):
+        Traces(logits, labels, meta={"trained_on_calibration": "yes"})
+
+
+# Right answers at the edges
+
+
+def test_the_sum_of_float16_may_pass_float16() -> None:
+    """65504 is the largest float16: two steps of 60000 are an infinity there, and equal infinities have no larger one."""
+    logits = np.full((1, 4, 2), 60000, np.float16)
+    logits[0, 3] = [60000, 60032]
+    made = Traces(logits, np.array([1]))
+    assert made.predictions().tolist() == [[0, 0, 0, 1]]
+    ((_, accumulated),) = made.accumulated()
+    assert accumulated[0, 3].tolist() == [240000, 240032]
+
+
+def front_points(traces: Traces) -> list[tuple[float, float]]:
+    front = front_of(traces, "max_softmax", Smoothing("sum", 1.0))
+    return list(zip(front.accuracy.tolist(), front.mean_steps.tolist(), strict=True))
+
+
+def test_a_constant_classifier() -> None:
+    """No score differs from another: everybody exits at once, or nobody ever."""
+    made = Traces(np.zeros((4, 3, 2)), np.array([0, 1, 1, 1]))
+    assert made.predictions().max() == 0 and made.correct().mean() == 0.25
+    assert front_points(made) == [(0.25, 1.0), (0.25, 3.0)]
+
+
+@pytest.mark.parametrize("right", [True, False])
+def test_all_right_at_step_one_and_all_wrong(right: bool) -> None:
+    labels = np.arange(6) % 3
+    logits = np.repeat(np.eye(3)[(labels + (0 if right else 1)) % 3][:, None], 4, axis=1)
+    made = Traces(logits, labels)
+    assert made.correct().tolist() == [[right] * 4] * 6
+    points = front_points(made)
+    assert {accuracy for accuracy, _ in points} == {float(right)}
+    assert points[0][1] == 1.0 and points[-1][1] == 4.0
+
+
+def test_the_smallest_traces() -> None:
+    made = Traces(np.array([[[1.0, 2.0]]]), np.array([1]))
+    assert made.correct().tolist() == [[True]]
+    assert front_points(made) == [(1.0, 1.0)]

@@ -1,0 +1,163 @@
+"""What arrays of traces must be: their forms (rank, shape, type), which a file's headers tell, and then their values.
+
+Forms are checked apart, so that a file is refused before anything of it is read; values are checked piece by piece, so that
+arrays larger than memory can be.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynconf_core.errors import InputError
+
+# Elements of one float64 piece: 16 MiB, which keeps the intermediate arrays of a score near the cache.
+PIECE_ELEMENTS = 2**21
+
+
+class TracesError(InputError):
+    """Traces that cannot be used: the message names the array, the place and the remedy."""
+
+
+class Form(NamedTuple):
+    """Shape and type of an array, whether it lies in memory or is declared by a file."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+class _Kind(NamedTuple):
+    axes: str
+    types: str
+    advice: str
+
+
+_FLOATS = "float16, float32 or float64"
+_LOGITS = _Kind("NC", "f", _FLOATS)
+_COUNTS = _Kind("NT", "iuf", "integers or floats")
+KINDS = {
+    "logits": _Kind("NTC", "f", _FLOATS),
+    "labels": _Kind("N", "iu", "integers: class indices, such as int64"),
+    "ann_logits": _LOGITS,
+    "reference_logits": _LOGITS,
+    "spikes": _COUNTS,
+    "synaptic_operations": _COUNTS,
+}
+"""Every array: its axes (samples N, time steps T, classes C) and what its elements may be."""
+_AXES = {"N": "samples", "T": "time steps", "C": "classes"}
+
+
+def form_of(name: str, array: Any) -> Form:
+    """The form of an array in memory.
+
+    Raises:
+        TracesError: for anything but a numpy array.
+    """
+    if not isinstance(array, np.ndarray):
+        raise TracesError(f"{name} is a {type(array).__name__}; give a numpy array of shape {_shown(KINDS[name].axes)}.")
+    return Form(array.shape, array.dtype)
+
+
+def check_forms(forms: Mapping[str, Form]) -> None:
+    """Raise `TracesError` unless the arrays, `logits` and `labels` among them, are of the right types and shapes."""
+    for name, (shape, dtype) in forms.items():
+        kind = KINDS[name]
+        if len(shape) != len(kind.axes):
+            axes = ", ".join(_AXES[axis] for axis in kind.axes)
+            raise TracesError(f"{name} has the shape {shape}; it must be {_shown(kind.axes)}: {axes}.")
+        if dtype.kind not in kind.types or (dtype.kind == "f" and dtype.itemsize > 8):
+            raise TracesError(f"{name} has the type {dtype}; save it as {kind.advice}.")
+    shape = forms["logits"].shape
+    samples, time_steps, classes = shape
+    if samples == 0:
+        raise TracesError(f"logits has the shape {shape}, no sample; give at least one.")
+    if time_steps == 0:
+        raise TracesError(f"logits has the shape {shape}, no time step; give at least one.")
+    if classes < 2:
+        raise TracesError(f"logits has the shape {shape}; an exit needs at least two classes to choose.")
+    sizes = {"N": samples, "T": time_steps, "C": classes}
+    for name, form in forms.items():
+        needed = tuple(sizes[axis] for axis in KINDS[name].axes)
+        if form.shape != needed:
+            raise TracesError(
+                f"{name} has the shape {form.shape}, but logits holds {samples} samples, {time_steps} time steps and "
+                f"{classes} classes; it must be {_shown(KINDS[name].axes)} = {needed}."
+            )
+
+
+def check_logits(logits: NDArray[Any]) -> None:
+    """Raise `TracesError` for a logit (N, T, C) that is not finite, or whose running sum cannot be."""
+    largest = np.finfo(np.float64).max / (4 * logits.shape[1])
+
+    def bad(part: NDArray[Any]) -> Any:
+        # The running sum is a float64: only float64 logits can overflow it.
+        return ~(np.abs(part) <= largest) if part.dtype.itemsize == 8 else ~np.isfinite(part)
+
+    found = _first(logits, bad)
+    if found is not None:
+        sample, step, column = found
+        raise TracesError(
+            f"logits of sample {sample} (from 0), time step {step + 1}, class {column} "
+            f"is {logits[found]}; every logit must be finite and its running sum too."
+        )
+
+
+def check_outputs(name: str, outputs: NDArray[Any]) -> None:
+    """Raise `TracesError` for an output (N, C) of a network that is not finite."""
+    found = _first(outputs, lambda part: ~np.isfinite(part))
+    if found is not None:
+        raise TracesError(
+            f"{name} of sample {found[0]} (from 0), class {found[1]} is {outputs[found]}; every logit must be finite."
+        )
+
+
+def check_counts(name: str, counts: NDArray[Any]) -> None:
+    """Raise `TracesError` for a count (N, T) that is negative or not finite."""
+    found = _first(counts, lambda part: ~(np.isfinite(part) & (part >= 0)))
+    if found is not None:
+        raise TracesError(
+            f"{name} of sample {found[0]} (from 0), time step {found[1] + 1} is {counts[found]}; "
+            f"a count is finite and not negative (a negative spike counts 1)."
+        )
+
+
+def check_labels(labels: NDArray[Any], classes: int) -> None:
+    """Raise `TracesError` for a label (N,) outside [0, classes)."""
+    found = _first(labels, lambda part: (part < 0) | (part >= classes))
+    if found is not None:
+        raise TracesError(
+            f"labels of sample {found[0]} (from 0) is {labels[found]}; with {classes} classes in logits "
+            f"it must be from 0 to {classes - 1}."
+        )
+
+
+def check_meta(meta: Any) -> None:
+    """Raise `TracesError` unless `meta` is a dict, and what it says of the calibration images a truth value."""
+    if not isinstance(meta, dict):
+        raise TracesError(f"meta is a {type(meta).__name__}; give a dict (a JSON object).")
+    seen = meta.get("trained_on_calibration")
+    if not (seen is None or isinstance(seen, bool)):
+        raise TracesError(f"meta's trained_on_calibration is {seen!r}; it must be true or false, or be left out.")
+
+
+def pieces(array: NDArray[Any], elements: int | None = None) -> Iterator[slice]:
+    """Slices along the first axis of about `elements` (`PIECE_ELEMENTS`) elements each."""
+    per_sample = max(1, int(np.prod(array.shape[1:])))
+    size = max(1, (elements or PIECE_ELEMENTS) // per_sample)
+    for start in range(0, len(array), size):
+        yield slice(start, start + size)
+
+
+def _first(array: NDArray[Any], bad: Callable[[NDArray[Any]], NDArray[Any]]) -> tuple[int, ...] | None:
+    """The place of the first element that is `bad`, None where all are good."""
+    for piece in pieces(array):
+        found = bad(array[piece])
+        if found.any():
+            first, *others = np.unravel_index(int(found.argmax()), found.shape)
+            return (piece.start + int(first), *(int(index) for index in others))
+    return None
+
+
+def _shown(axes: str) -> str:
+    return f"({', '.join(axes)}{',' if len(axes) == 1 else ''})"
