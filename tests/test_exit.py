@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,48 @@ def test_the_entry_by_hand() -> None:
     assert (never["threshold"], never["threshold_shown"]) == ("inf", 1.0)
     at_once = Rule("max_softmax", SUM30, -INF).to_json()
     assert (at_once["threshold"], at_once["threshold_shown"]) == ("-inf", 0.0)
+
+
+def test_what_is_shown_of_other_measures() -> None:
+    assert Rule("entropy", SUM30, -0.25).to_json()["threshold_shown"] == 0.25
+    assert Rule("gap", SUM30, 1.5).to_json()["threshold_shown"] == 1.5
+    assert Rule("patience", SUM30, 3).to_json()["threshold_shown"] == 3.0
+
+
+@pytest.mark.parametrize("measure", ["max_softmax", "entropy", "gap", "patience"])
+@pytest.mark.parametrize("smoothing", [SUM30, Smoothing("mean", 0.3), Smoothing("power", 3, -0.5)])
+@pytest.mark.parametrize("threshold", [0.1 + 0.2, INF, -INF])
+def test_every_rule_as_json_and_as_a_file(measure: str, smoothing: Smoothing, threshold: float, tmp_path: Path) -> None:
+    rule = Rule(measure, smoothing, threshold)
+    assert Rule.from_json(json.loads(json.dumps(rule.to_json(), allow_nan=False))) == rule
+    file = rule.save(tmp_path / "rule.json", {"calibration": {"accuracy": 0.5}})
+    assert Rule.load(file) == rule
+    entry = json.loads(file.read_text())
+    assert entry == {"schema": 1, **rule.to_json(), "calibration": {"accuracy": 0.5}}
+
+
+def test_bad_files_of_rules_are_named(tmp_path: Path) -> None:
+    file = tmp_path / "rule.json"
+    rule = Rule("gap", SUM30, 1.0)
+    for text, words in (
+        ("{", "no JSON"),
+        ("[]", "JSON object"),
+        ("{}", "lacks the field rule"),
+        (json.dumps({**rule.to_json(), "schema": 2}), "schema = 2"),
+    ):
+        file.write_text(text)
+        with pytest.raises(InputError, match=rf"rule\.json.*{words}"):
+            Rule.load(file)
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"rule\.json"):
+        Rule.load(file)
+    with pytest.raises(InputError, match="cannot be read"):
+        Rule.load(tmp_path)
+    with pytest.raises(InputError, match="cannot be written"):
+        rule.save(tmp_path / "nowhere" / "rule.json")
+    for record, words in (({"threshold": 3}, "threshold"), ({"x": INF}, "JSON"), ({"x": object()}, "JSON")):
+        with pytest.raises(InputError, match=words):
+            rule.save(file, record)
 
 
 def test_further_fields_are_left_alone() -> None:

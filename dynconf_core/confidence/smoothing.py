@@ -1,8 +1,10 @@
-"""Confidence smoothing: how accumulated logits become the z' that a score reads.
+"""Confidence smoothing: how accumulated logits become the z' that a score reads, z'_t = z_t / alpha_t.
 
-Li, Jones and Furber (ICCV 2023) divide the accumulated logits by a constant alpha (30 in their demo) before
-the softmax: z'_t = z_t / alpha, the form `sum`. The form `mean` divides by t as well, z'_t = z_t / (t alpha),
-so that early steps are as sharp as late ones.
+- `sum`: alpha_t = alpha, the constant of Li, Jones and Furber (ICCV 2023; 30 in their demo). Accumulated logits grow with t,
+  so that early steps are never sure: a least latency is built in.
+- `mean`: alpha_t = t alpha, so that early steps are as sharp as late ones.
+- `power`: alpha_t = alpha t^exponent, a temperature that depends on the step by one parameter more; `sum` and `mean` are its
+  exponents 0 and 1. `dynconf_core.confidence.temperature` fits it by likelihood.
 """
 
 from __future__ import annotations
@@ -13,48 +15,93 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from dynconf_core.confidence.elementary import exponential, logarithm
 from dynconf_core.errors import InputError
 
-Form = Literal["sum", "mean"]
-FORMS: tuple[Form, ...] = get_args(Form)
+Form = Literal["sum", "mean", "power"]
+FORMS: tuple[Form, ...] = ("sum", "mean")
+"""The forms that alpha alone determines."""
+ALL_FORMS: tuple[Form, ...] = get_args(Form)
+LARGEST_EXPONENT = 8.0
+# A tiny alpha may overflow z' or vanish itself; within these neither z' nor a difference of two is infinite or undefined.
+LARGEST = float(np.finfo(np.float64).max) / 4
+SMALLEST = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True)
 class Smoothing:
-    """One way to smooth: `form` is "sum" or "mean", `alpha` > 0 the temperature (in units of the logits).
+    """One way to smooth.
+
+    Attributes:
+        form: "sum", "mean" or "power".
+        alpha: > 0, the temperature (of the first step, for "power"), in units of the logits.
+        exponent: how the temperature grows with the step; for "power" alone, else None.
 
     Raises:
-        InputError: for another form, or an alpha that is not a finite number above 0.
+        InputError: for another form, an alpha that is not a finite number above 0, an exponent that is missing, not from -8
+            to 8, or given to another form.
     """
 
     form: Form
     alpha: float
+    exponent: float | None = None
 
     def __post_init__(self) -> None:
-        if self.form not in FORMS:
-            raise InputError(f"smoothing form {self.form!r} is not known; give one of {', '.join(FORMS)}.")
-        if isinstance(self.alpha, bool) or not isinstance(self.alpha, (int, float)):
-            raise InputError(f"smoothing alpha = {self.alpha!r} is not a number; give one above 0.")
-        if not (math.isfinite(self.alpha) and self.alpha > 0):
+        if self.form not in ALL_FORMS:
+            raise InputError(f"smoothing form {self.form!r} is not known; give one of {', '.join(ALL_FORMS)}.")
+        object.__setattr__(self, "alpha", _number("alpha", self.alpha, "one above 0"))
+        if not self.alpha > 0:
             raise InputError(f"smoothing alpha = {self.alpha} cannot divide logits; give a finite number above 0.")
-        object.__setattr__(self, "alpha", float(self.alpha))
+        if self.form != "power":
+            if self.exponent is not None:
+                raise InputError(
+                    f"smoothing exponent = {self.exponent!r} means nothing for the form {self.form}; leave it out."
+                )
+            return
+        exponent = _number("exponent", self.exponent, "how the temperature grows with the step, such as 0.5")
+        if abs(exponent) > LARGEST_EXPONENT:
+            raise InputError(f"smoothing exponent = {exponent} is out of range; give one from -8 to 8.")
+        object.__setattr__(self, "exponent", exponent)
+
+    def temperature(self, step: Tensor) -> Tensor:
+        """alpha_t (...) float64 of the steps t (...), from 1: the same bits on every device."""
+        steps = step.to(torch.float64)
+        if self.form == "sum":
+            return torch.full_like(steps, self.alpha).clamp(min=SMALLEST)
+        if self.exponent is not None:
+            steps = exponential(logarithm(steps) * self.exponent)
+        return (steps * self.alpha).clamp(min=SMALLEST)
+
+    def smoothed(self, accumulated: Tensor, step: Tensor) -> Tensor:
+        """z' (..., C) of the accumulated logits z (..., C) float64 of the steps t (...), held within +-4e307."""
+        return (accumulated / self.temperature(step)[..., None]).clamp(-LARGEST, LARGEST)
 
     def apply(self, accumulated: NDArray[np.float64]) -> NDArray[np.float64]:
-        """z' (n, T, C) of the accumulated logits z (n, T, C) of the steps 1 to T, float64."""
-        if self.form == "sum":
-            return accumulated / self.alpha
-        steps = np.arange(1, accumulated.shape[1] + 1, dtype=np.float64)
-        return accumulated / (steps * self.alpha)[:, None]
+        """z' (n, T, C) of the accumulated logits z (n, T, C) of the steps 1 to T, float64: `smoothed` for arrays."""
+        steps = torch.arange(1, accumulated.shape[1] + 1)
+        smoothed: NDArray[np.float64] = self.smoothed(torch.from_numpy(accumulated), steps).numpy()
+        return smoothed
 
     def to_dict(self) -> dict[str, Any]:
-        """{"form": ..., "alpha": ...}, as files hold it."""
-        return {"form": self.form, "alpha": self.alpha}
+        """{"form": ..., "alpha": ...}, as files hold it; for "power" also "exponent"."""
+        entry: dict[str, Any] = {"form": self.form, "alpha": self.alpha}
+        return entry if self.exponent is None else {**entry, "exponent": self.exponent}
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Smoothing:
         """The reverse of `to_dict`; an InputError names what is missing or wrong."""
         if not isinstance(entry, Mapping) or not {"form", "alpha"} <= set(entry):
             raise InputError(f"smoothing = {entry!r} lacks form or alpha; give both, as a JSON object.")
-        return cls(form=entry["form"], alpha=entry["alpha"])
+        return cls(form=entry["form"], alpha=entry["alpha"], exponent=entry.get("exponent"))
+
+
+def _number(name: str, value: Any, wanted: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(f"smoothing {name} = {value!r} is not a number; give {wanted}.")
+    if not math.isfinite(value):
+        raise InputError(f"smoothing {name} = {value} is not finite; give {wanted}.")
+    return float(value)

@@ -6,10 +6,15 @@ Three stand in the literature, and are named here rather than mixed:
   cutoff timestep of SNNCutoff);
 - AET, the averaged earliest timestep of Li et al., "SEENN" (NeurIPS 2023).
 
+The potential of an SNN (the paper's third claim) is that of its first correct steps. `potential_curve` draws it for every
+budget of mean steps, and `potential_gap` says how far an exit rule stays behind.
+
 All take `correct` (N, T), whether the prediction at each step is right, and give fractions and steps from 1.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +58,47 @@ def upper_bounds(correct: NDArray[np.bool_]) -> dict[str, dict[str, float]]:
         "first_correct": first_correct(correct),
         "stays_correct": stays_correct(correct),
         "aet": aet(correct),
+    }
+
+
+def potential_curve(correct: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(mean steps, accuracy), each (T,): the most that any exit rule can reach, whatever it knows, for every budget.
+
+    Samples that are never right leave at step 1, where they cost least; the others wait for their first right step, those that
+    wait shortest first. Point t is where all samples have waited that are right by step t; between points it is straight (some
+    of the samples wait). It begins at step 1 and ends at the accuracy of `first_correct`, with fewer mean steps than that,
+    which counts T steps for a sample that is never right.
+    """
+    samples, time_steps = correct.shape
+    first = np.where(correct.any(axis=1), correct.argmax(axis=1), -1)
+    newly_right = np.bincount(first[first >= 0], minlength=time_steps) / samples
+    return 1.0 + np.cumsum(newly_right * np.arange(time_steps)), np.cumsum(newly_right)
+
+
+def potential_gap(correct: NDArray[np.bool_], leaving: Mapping[str, float]) -> dict[str, float]:
+    """How far an exit rule stays behind the potential of its SNN, on the same samples.
+
+    Args:
+        correct: (N, T).
+        leaving: {"accuracy", "mean_steps"} of the exit rule (`at_exit`).
+
+    Returns:
+        - accuracy_gap, step_gap: the accuracy that `first_correct` has more, and the mean steps that it needs less;
+        - share_of_saving: the mean steps saved against T, as a part of what `first_correct` saves (1 where that is nothing);
+        - accuracy_gap_at_equal_steps: what the potential curve has more at the rule's mean steps;
+        - step_gap_at_equal_accuracy: the mean steps that it needs less for the rule's accuracy.
+    """
+    bound = first_correct(correct)
+    steps, accuracy = potential_curve(correct)
+    saved, saveable = correct.shape[1] - leaving["mean_steps"], correct.shape[1] - bound["mean_steps"]
+    # From the first point of each height on: the curve is flat where no sample becomes right.
+    height, first = np.unique(accuracy, return_index=True)
+    return {
+        "accuracy_gap": bound["accuracy"] - leaving["accuracy"],
+        "step_gap": leaving["mean_steps"] - bound["mean_steps"],
+        "share_of_saving": saved / saveable if saveable > 0 else 1.0,
+        "accuracy_gap_at_equal_steps": float(np.interp(leaving["mean_steps"], steps, accuracy)) - leaving["accuracy"],
+        "step_gap_at_equal_accuracy": leaving["mean_steps"] - float(np.interp(leaving["accuracy"], height, steps[first])),
     }
 
 

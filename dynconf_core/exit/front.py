@@ -9,6 +9,8 @@ threshold by trial can come near this and never beat it.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +18,9 @@ from numpy.typing import NDArray
 from dynconf_core.confidence.scores import score
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.traces import Traces
+
+# Rows of one piece: what is needed on the way stays in the cache.
+PIECE_SAMPLES = 4096
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,14 +32,127 @@ class Front:
             (never). Where every threshold acts alike there is one point, inf.
         accuracy: (K,) fraction of samples whose prediction is right at their exit step.
         mean_steps: (K,) mean exit step, from 1 to T.
+        never_from: the highest score that exits anybody: from this threshold on nobody exits, which the last point writes
+            as inf.
     """
 
     thresholds: NDArray[np.float64]
     accuracy: NDArray[np.float64]
     mean_steps: NDArray[np.float64]
+    never_from: float = np.inf
 
     def __len__(self) -> int:
         return len(self.thresholds)
+
+
+@dataclass(frozen=True, eq=False)
+class PairedFront:
+    """The operating points of a `Front`, compared with the full T steps sample by sample.
+
+    The net loss of a sample is 1[right at T] - 1[right at its exit], in {-1, 0, 1}. Its mean is the accuracy
+    lost; being paired, it varies far less than either accuracy, and only by the samples that change.
+
+    Attributes:
+        thresholds, mean_steps: (K,), as in `Front`.
+        lost: (K,) int64, number of samples right at T and wrong at their exit (net loss 1).
+        gained: (K,) int64, number of samples wrong at T and right at their exit (net loss -1).
+        samples: N.
+        never_from: as in `Front`.
+    """
+
+    thresholds: NDArray[np.float64]
+    mean_steps: NDArray[np.float64]
+    lost: NDArray[np.int64]
+    gained: NDArray[np.int64]
+    samples: int
+    never_from: float = np.inf
+
+    def __len__(self) -> int:
+        return len(self.thresholds)
+
+    @property
+    def loss(self) -> NDArray[np.float64]:
+        """(K,) the accuracy lost against the full T, a fraction; negative where exits gain."""
+        loss: NDArray[np.float64] = (self.lost - self.gained) / self.samples
+        return loss
+
+
+class Crossings:
+    """Where the rising threshold meets the scores: what any sum over the samples is at every operating point.
+
+    `exact_front` needs the sums of steps and of right predictions; spikes or losses up to the exit go the
+    same way, from one sort.
+
+    Args:
+        scores: (N, T), larger is surer; -inf never exits before T, inf exits at every threshold but inf.
+
+    Raises:
+        ValueError: for another shape, no sample, no step, or a score that is not a number.
+    """
+
+    def __init__(self, scores: NDArray[np.float64]) -> None:
+        if scores.ndim != 2 or not scores.size:
+            raise ValueError(f"scores {scores.shape} must be (N, T), N, T > 0")
+        scores = np.ascontiguousarray(scores)
+        if np.isnan(scores.max()):
+            raise ValueError("a score is not a number")
+        self.shape = scores.shape
+        samples = len(scores)
+        # Where a sample may stand: at its records, in the order of the steps, and at last at T, whatever the
+        # score there. Each place but the last of a sample is left for the next one in the list.
+        stands = np.empty(scores.shape, dtype=bool)
+        for start in range(0, samples, PIECE_SAMPLES):
+            _mark_records(scores[start : start + PIECE_SAMPLES], stands[start : start + PIECE_SAMPLES])
+        self._places = np.flatnonzero(stands)
+        ends = np.cumsum(np.count_nonzero(stands, axis=1)) - 1
+        self._first = np.concatenate(([0], ends[:-1] + 1))
+        leaves = np.ones(len(self._places), dtype=bool)
+        leaves[ends] = False
+        self._leaves = leaves[:-1]
+        values = scores.ravel()[self._places[:-1][self._leaves]]
+        self._order = np.argsort(values)
+        self.thresholds: NDArray[np.float64] = np.empty(len(values) + 1)
+        self.thresholds[0] = -np.inf
+        values.take(self._order, out=self.thresholds[1:], mode="clip")  # clip: no buffer; all indices are valid
+        # Equal scores are met at once: sums are read where a run of equals ends.
+        ends_a_run = np.ones(len(values) + 1, dtype=bool)
+        np.not_equal(self.thresholds[2:], self.thresholds[1:-1], out=ends_a_run[1:-1])
+        self._kept = None if ends_a_run.all() else np.flatnonzero(ends_a_run)
+        if self._kept is not None:
+            self.thresholds = self.thresholds[self._kept]
+        self.never_from = float(self.thresholds[-1])
+        self.thresholds[-1] = np.inf  # past the highest record nobody exits: write it as what it is
+
+    @cached_property
+    def steps(self) -> NDArray[np.int64]:
+        """(K,) the sum of all exit steps, from 1."""
+        samples, time_steps = self.shape
+        return self._summed(np.tile(np.arange(1, time_steps + 1, dtype=np.int32), samples)[self._places])
+
+    def totals(self, quantity: NDArray[Any]) -> NDArray[Any]:
+        """(K,) the sum over the samples of `quantity` (N, T) taken at each sample's exit step.
+
+        Integers and booleans are summed exactly, as int64, floats as float64.
+
+        Raises:
+            ValueError: for a shape other than that of the scores.
+        """
+        if quantity.shape != self.shape:
+            raise ValueError(f"the quantity {quantity.shape} must have the shape of the scores, {self.shape}")
+        there = np.ascontiguousarray(quantity).ravel()[self._places]
+        if there.dtype.kind == "b":
+            return self._summed(there.view(np.int8))
+        return self._summed(there.astype(np.float64 if there.dtype.kind == "f" else np.int64))
+
+    def _summed(self, there: NDArray[Any]) -> NDArray[Any]:
+        """(K,) running sums of a value at every place; differences must not overflow its type."""
+        wide = np.float64 if there.dtype.kind == "f" else np.int64
+        moved = np.diff(there)[self._leaves][self._order]
+        sums = np.empty(len(moved) + 1, dtype=wide)
+        sums[0] = there[self._first].sum(dtype=wide)
+        np.cumsum(moved, dtype=wide, out=sums[1:])
+        sums[1:] += sums[0]
+        return sums if self._kept is None else sums[self._kept]
 
 
 def exact_front(scores: NDArray[np.float64], correct: NDArray[np.bool_]) -> Front:
@@ -47,43 +165,50 @@ def exact_front(scores: NDArray[np.float64], correct: NDArray[np.bool_]) -> Fron
     Raises:
         ValueError: for shapes that differ, no sample, no step, or a score that is not a number.
     """
-    if scores.ndim != 2 or scores.shape != correct.shape or not scores.size:
-        raise ValueError(f"scores {scores.shape} and correct {correct.shape} must both be (N, T), N, T > 0")
-    if np.isnan(scores).any():
-        raise ValueError("a score is not a number")
-    samples, time_steps = scores.shape
-    last = time_steps - 1
+    _check_shapes(scores, correct)
+    crossings = Crossings(scores)
+    samples = len(scores)
+    accuracy, mean_steps = crossings.totals(correct) / samples, crossings.steps / samples
+    return Front(crossings.thresholds, accuracy, mean_steps, crossings.never_from)
 
-    # At T everybody exits, whatever the score there.
-    early = scores[:, :last]
-    before = np.full_like(early, -np.inf)
-    np.maximum.accumulate(early[:, :-1], axis=1, out=before[:, 1:])
-    sample, step = np.nonzero(early > before)  # the records, by sample and then by step
-    values = early[sample, step]
 
-    # Once the threshold reaches a record, its sample waits for its next record, or for T.
-    same_sample = sample[1:] == sample[:-1]
-    following = np.full(len(step), last)
-    following[:-1][same_sample] = step[1:][same_sample]
-    waited = following - step
-    gained = correct[sample, following].astype(np.int64) - correct[sample, step]
+def paired_front(scores: NDArray[np.float64], correct: NDArray[np.bool_]) -> PairedFront:
+    """The same operating points, with how many samples each loses and gains against the full T.
 
-    first = np.full(samples, last)
-    starts = np.concatenate(([True], ~same_sample))[: len(step)]
-    first[sample[starts]] = step[starts]
-    steps_at_once = int(first.sum()) + samples
-    right_at_once = int(correct[np.arange(samples), first].sum())
+    Args, Raises: as `exact_front`.
+    """
+    _check_shapes(scores, correct)
+    crossings = Crossings(scores)
+    full = correct[:, -1:]
+    return PairedFront(
+        crossings.thresholds,
+        crossings.steps / len(scores),
+        crossings.totals(full & ~correct),
+        crossings.totals(correct & ~full),
+        len(scores),
+        crossings.never_from,
+    )
 
-    order = np.argsort(values)
-    values = values[order]
-    ends = np.flatnonzero(np.concatenate((values[1:] > values[:-1], [True]))[: len(values)])
-    total_steps = steps_at_once + np.concatenate(([0], np.cumsum(waited[order])[ends]))
-    total_right = right_at_once + np.concatenate(([0], np.cumsum(gained[order])[ends]))
-    thresholds = np.concatenate(([-np.inf], values[ends]))
-    thresholds[-1] = np.inf  # past the highest record nobody exits: write it as what it is
-    return Front(thresholds, total_right / samples, total_steps / samples)
+
+def points_at(front: Front | PairedFront, thresholds: Any) -> NDArray[np.int64]:
+    """The index of the operating point at which each of `thresholds` (...) acts, on the samples of the front."""
+    asked = np.asarray(thresholds, dtype=np.float64)
+    found = np.maximum(np.searchsorted(front.thresholds, asked, side="right") - 1, 0)
+    return np.where(asked >= front.never_from, len(front) - 1, found)
 
 
 def front_of(traces: Traces, measure: str, smoothing: Smoothing) -> Front:
     """The exact front of `traces` under one score: `exact_front` of its scores and its right predictions."""
     return exact_front(score(traces, measure, smoothing), traces.correct())
+
+
+def _mark_records(scores: NDArray[np.float64], stands: NDArray[np.bool_]) -> None:
+    """Into `stands` (n, T): where a sample's score exceeds all its earlier ones, and always at T."""
+    np.greater(scores[:, 0], -np.inf, out=stands[:, 0])
+    np.greater(scores[:, 1:], np.maximum.accumulate(scores[:, :-1], axis=1), out=stands[:, 1:])
+    stands[:, -1] = True
+
+
+def _check_shapes(scores: NDArray[np.float64], correct: NDArray[np.bool_]) -> None:
+    if scores.ndim != 2 or scores.shape != correct.shape or not scores.size:
+        raise ValueError(f"scores {scores.shape} and correct {correct.shape} must both be (N, T), N, T > 0")

@@ -1,0 +1,47 @@
+"""Scores and right predictions that the benchmarks of choosing work on: of somebody's traces, or made up."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynconf_core.confidence.scores import score
+from dynconf_core.confidence.smoothing import Smoothing
+from dynconf_core.exit.robustness import fitting_alphas
+from dynconf_core.traces import Traces
+
+Pool = tuple[str, dict[str, NDArray[np.float64]], NDArray[np.bool_]]
+FIRST = "max_softmax sum"
+"""The one score taken where a benchmark needs one only: the paper's, its alpha a third of the usual lead at T."""
+
+
+def pool_of(path: str | None) -> Pool:
+    """(name, scores (N, T) by name, correct (N, T)); without a path 20 000 made-up samples of two classes, T = 32."""
+    if path is None:
+        return made_up()
+    traces = Traces.load(path)
+    scores: dict[str, NDArray[np.float64]] = {}
+    alphas = fitting_alphas(traces, "sum")
+    scores[FIRST] = score(traces, "max_softmax", Smoothing("sum", alphas[10]))
+    for alpha in alphas[::2]:
+        scores[f"sum {alpha:.3g}"] = score(traces, "max_softmax", Smoothing("sum", alpha))
+    for alpha in fitting_alphas(traces, "mean")[2::4]:
+        scores[f"mean {alpha:.3g}"] = score(traces, "max_softmax", Smoothing("mean", alpha))
+    for exponent in (0.25, 0.5):
+        for alpha in alphas[4:18:4]:
+            scaled = alpha / traces.time_steps**exponent
+            scores[f"power {exponent} {scaled:.3g}"] = score(traces, "max_softmax", Smoothing("power", scaled, exponent))
+    scores["patience"] = score(traces, "patience", Smoothing("sum", 1.0))
+    return f"{Path(path).parent.name}/{Path(path).name}", scores, traces.correct()
+
+
+def made_up(samples: int = 20_000, time_steps: int = 32, seed: int = 0) -> Pool:
+    """The lead of the right class drifts up and shakes: easy samples fast, hard ones slowly; exits lose and gain."""
+    rng = np.random.default_rng(seed)
+    drift = 0.45 * rng.gamma(1.2, 1.0, (samples, 1))
+    lead = (drift + rng.normal(size=(samples, time_steps))).cumsum(axis=1)
+    steps = np.arange(1, time_steps + 1)
+    scores = {FIRST: np.abs(lead)}
+    for power in np.linspace(-0.3, 1.0, 24):
+        scores[f"lead / t^{power:.2f}"] = np.abs(lead) / steps**power
+    return "made up", scores, lead > 0

@@ -1,0 +1,176 @@
+"""Robustness of the exit in its two parameters: accuracy and mean steps over threshold and smoothing alpha.
+
+Li, Jones and Furber (ICCV 2023) find the agent robust in them. Here that is a map and widths: how far the threshold (in units
+of the softmax, as they give it) and alpha (in decades) may be moved within the region where at most a tenth of a point of the
+accuracy at T is lost. Never to exit keeps the accuracy too, so that every threshold near 1 is within; the *useful* region
+therefore also asks for at least half of the largest saving of steps that is found within it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynconf_core.confidence.scores import score
+from dynconf_core.confidence.smoothing import Form, Smoothing
+from dynconf_core.errors import InputError
+from dynconf_core.exit.front import exact_front, points_at
+from dynconf_core.exit.selection import ROUNDING
+from dynconf_core.traces import Traces
+
+TOLERANCE = 0.001
+SHARE_OF_SAVING = 0.5
+# In units of the median lead of the first class over the second at T: beyond these the softmax is nearly 0 and 1, or even.
+ALPHAS = tuple(float(alpha) for alpha in np.geomspace(0.03, 3.0, 21))
+THRESHOLDS = tuple(float(threshold) for threshold in np.linspace(0.01, 0.99, 99))
+
+
+@dataclass(frozen=True, eq=False)
+class RobustnessMap:
+    """Accuracy and mean steps of max softmax over A values of alpha and K thresholds.
+
+    Attributes:
+        form: of the smoothing.
+        alphas: (A,), rising.
+        thresholds: (K,) on the softmax, within (0, 1), rising.
+        accuracy, mean_steps: (A, K).
+        full_accuracy: at T, time_steps.
+        time_steps: T.
+        tolerance: what may be lost within the region, a fraction.
+    """
+
+    form: str
+    alphas: NDArray[np.float64]
+    thresholds: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    mean_steps: NDArray[np.float64]
+    full_accuracy: float
+    time_steps: int
+    tolerance: float = TOLERANCE
+
+    @property
+    def within(self) -> NDArray[np.bool_]:
+        """(A, K) where no more than the tolerance is lost."""
+        within: NDArray[np.bool_] = self.accuracy >= self.full_accuracy - self.tolerance - ROUNDING
+        return within
+
+    @property
+    def useful(self) -> NDArray[np.bool_]:
+        """(A, K) where, besides, at least half of the largest saving within the region is had; nowhere if none is saved."""
+        saved = np.where(self.within, self.time_steps - self.mean_steps, 0.0)
+        useful: NDArray[np.bool_] = self.within & (saved >= SHARE_OF_SAVING * saved.max()) & (saved > 0)
+        return useful
+
+    def widths(self) -> dict[str, Any]:
+        """The widest unbroken stretch in either direction, for the region and for the useful region.
+
+        Returns:
+            For "within" and "useful" each:
+            - threshold: {"width", "from", "to", "alpha"}, at the alpha that leaves the threshold most room;
+            - alpha: {"decades", "from", "to", "threshold"}, at the threshold that leaves alpha most room;
+            - alpha_with_its_threshold: {"decades", "from", "to"}, where the threshold is set anew for every alpha;
+            - share: of the grid points.
+            A stretch of grid points is as long as from the first to the last; where there is none, fields other than widths
+            are None.
+        """
+        decades = np.log10(self.alphas)
+        found: dict[str, Any] = {}
+        for name, region in (("within", self.within), ("useful", self.useful)):
+            row, first, last = _longest(region, self.thresholds)
+            column, lowest, highest = _longest(region.T, decades)
+            _, least, most = _longest(np.atleast_2d(region.any(axis=1)), decades)
+            empty = not region.any()
+            found[name] = {
+                "threshold": {
+                    "width": float(self.thresholds[last] - self.thresholds[first]),
+                    "from": None if empty else float(self.thresholds[first]),
+                    "to": None if empty else float(self.thresholds[last]),
+                    "alpha": None if empty else float(self.alphas[row]),
+                },
+                "alpha": {
+                    "decades": float(decades[highest] - decades[lowest]),
+                    "from": None if empty else float(self.alphas[lowest]),
+                    "to": None if empty else float(self.alphas[highest]),
+                    "threshold": None if empty else float(self.thresholds[column]),
+                },
+                "alpha_with_its_threshold": {
+                    "decades": float(decades[most] - decades[least]),
+                    "from": None if empty else float(self.alphas[least]),
+                    "to": None if empty else float(self.alphas[most]),
+                },
+                "share": float(region.mean()),
+            }
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, for a file."""
+        return {
+            "form": self.form,
+            "alphas": self.alphas.tolist(),
+            "thresholds": self.thresholds.tolist(),
+            "accuracy": self.accuracy.tolist(),
+            "mean_steps": self.mean_steps.tolist(),
+            "full_accuracy": self.full_accuracy,
+            "time_steps": self.time_steps,
+            "tolerance": self.tolerance,
+            "widths": self.widths(),
+        }
+
+
+def robustness_map(
+    traces: Traces,
+    alphas: Sequence[float] | None = None,
+    thresholds: Sequence[float] = THRESHOLDS,
+    form: Form = "sum",
+    tolerance: float = TOLERANCE,
+) -> RobustnessMap:
+    """The map of `traces` under max softmax of z_t / alpha (`form` sum) or z_t / (t alpha) (mean).
+
+    Args:
+        traces: of N samples.
+        alphas: (A,) above 0, rising; None: two decades about what the logits suggest (`fitting_alphas`).
+        thresholds: (K,) on the softmax, within (0, 1), rising.
+        form: "sum" or "mean".
+        tolerance: what may be lost within the region, a fraction.
+
+    Raises:
+        InputError: for alphas or thresholds that do not rise or are out of range.
+    """
+    chosen = fitting_alphas(traces, form) if alphas is None else alphas
+    temperatures, on_softmax = np.asarray(chosen, dtype=np.float64), np.asarray(thresholds, dtype=np.float64)
+    for name, values in (("alphas", temperatures), ("thresholds", on_softmax)):
+        if values.ndim != 1 or not values.size or not (np.diff(values) > 0).all():
+            raise InputError(f"{name} must be a row of rising numbers.")
+    if not (on_softmax[0] > 0 and on_softmax[-1] < 1):
+        raise InputError(f"thresholds from {on_softmax[0]} to {on_softmax[-1]} must lie between 0 and 1, as a softmax does.")
+    log_odds = np.log(on_softmax) - np.log1p(-on_softmax)
+    correct = traces.correct()
+    accuracy, mean_steps = (np.empty((len(temperatures), len(on_softmax))) for _ in range(2))
+    for row, alpha in enumerate(temperatures):
+        front = exact_front(score(traces, "max_softmax", Smoothing(form, float(alpha))), correct)
+        points = points_at(front, log_odds)
+        accuracy[row], mean_steps[row] = front.accuracy[points], front.mean_steps[points]
+    full = float(correct[:, -1].mean())
+    return RobustnessMap(form, temperatures, on_softmax, accuracy, mean_steps, full, traces.time_steps, tolerance)
+
+
+def fitting_alphas(traces: Traces, form: Form = "sum") -> list[float]:
+    """`ALPHAS` in units of the median lead, at T, of the first class over the second (1 where there is none)."""
+    lead = float(np.median(score(traces, "gap", Smoothing(form, 1.0))[:, -1]))
+    return [alpha * (lead if lead > 0 else 1.0) for alpha in ALPHAS]
+
+
+def _longest(region: NDArray[np.bool_], places: NDArray[np.float64]) -> tuple[int, int, int]:
+    """(row, first, last) of the unbroken stretch in a row that is longest by its places, the first such; (0, 0, 0): none."""
+    best, found = -1.0, (0, 0, 0)
+    for row, inside in enumerate(region):
+        edges = np.flatnonzero(np.diff(np.concatenate(([0], inside.astype(np.int8), [0]))))
+        for first, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
+            length = float(places[end - 1] - places[first])
+            if length > best:
+                best, found = length, (row, first, end - 1)
+    return found

@@ -1,0 +1,201 @@
+"""The promised point and the cross-fitted choice: by hand, written plainly, and by what they lose on unseen samples."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from dynconf_core.exit.cross_fitting import BUDGETS_PER_STEP, CrossFitted, cross_fitted_choice
+from dynconf_core.exit.front import PairedFront, exact_front, paired_front, points_at
+from dynconf_core.exit.selection import allowed_net_losses, operating_point, promised_loss, promised_point, worst_so_far
+
+INF = math.inf
+
+
+def made(net: list[int], samples: int = 99) -> PairedFront:
+    """Points with these net losses, the last (never) 0, one step apart."""
+    lost = np.array([*net, 0])
+    steps = np.arange(1.0, len(lost) + 1)
+    return PairedFront(np.array([*range(len(net)), INF]), steps, np.maximum(lost, 0), np.maximum(-lost, 0), samples)
+
+
+def test_it_stops_before_the_first_that_loses_too_much() -> None:
+    front = made([0, 3, -2, 1, 2, 0, -1, 0])
+    assert worst_so_far(front).tolist() == [3, 3, 2, 2, 2, 0, 0, 0, 0]
+    # (99 + 1) max_drop - 1 net losses may be met, and none at all where that is below 0.
+    assert [promised_point(front, drop) for drop in (0, 0.01, 0.0199, 0.02, 0.03, 0.04, 1.0)] == [5, 5, 5, 5, 2, 0, 0]
+    accuracy = 0.9 - front.loss
+    raw = exact_front(np.zeros((1, 1)), np.ones((1, 1), bool)).__class__(front.thresholds, accuracy, front.mean_steps)
+    assert operating_point(raw, 0.9, 0.0) == 0, "the luckiest of all lies beyond 3 net losses"
+
+
+def test_what_few_samples_can_promise() -> None:
+    assert promised_loss(99, 0.0) == 0.01 and promised_loss(99, 0.03) == 0.03
+    assert allowed_net_losses(99, 0.03) == pytest.approx(2.0, abs=1e-6)
+    assert allowed_net_losses(99, 0.009) == 0.0 and allowed_net_losses(99, 0.009, strict=True) == -INF
+    assert allowed_net_losses(299, 0.01) >= 2.0, "300 * 0.01 - 1 is 2, whatever floats make of it"
+    front = made([1, 0, 0])
+    assert promised_point(front, 0.0) == 1 and promised_point(front, 0.0, strict=True) == 3
+    for bad in (-0.1, math.nan, INF):
+        with pytest.raises(ValueError, match="max_drop"):
+            promised_point(front, bad)
+
+
+def tracks(samples: int, seed: int, time_steps: int = 16) -> tuple[np.ndarray, np.ndarray]:
+    """(lead (N, T), right (N, T)) of two classes whose difference drifts and shakes: exits both lose and gain."""
+    rng = np.random.default_rng(seed)
+    lead = (0.45 * rng.gamma(1.2, 1.0, (samples, 1)) + rng.normal(size=(samples, time_steps))).cumsum(axis=1)
+    return lead, lead > 0
+
+
+def family(lead: np.ndarray, size: int = 12) -> list[np.ndarray]:
+    """Scores that differ in how they grow with the step."""
+    steps = np.arange(1, lead.shape[1] + 1)
+    return [np.abs(lead) / steps**power for power in np.linspace(-0.3, 1.0, size)]
+
+
+def judged(found: CrossFitted, scores: list[np.ndarray], correct: np.ndarray) -> tuple[float, float]:
+    front = paired_front(scores[found.index], correct)
+    point = points_at(front, found.threshold)
+    return float(front.loss[point]), float(front.mean_steps[point])
+
+
+def plainly(scores: list[np.ndarray], correct: np.ndarray, max_drop: float, folds: int, seed: int) -> tuple[int, float, int]:
+    """(score, threshold, net losses of the unseen folds), straight from the module's four points."""
+    samples, time_steps = correct.shape
+
+    def leave(row: np.ndarray, threshold: float) -> int:
+        return next((step for step, score in enumerate(row[:-1]) if score > threshold), time_steps - 1)
+
+    def net(chosen: np.ndarray, rows: np.ndarray, threshold: float) -> int:
+        return sum(int(correct[row, -1]) - int(correct[row, leave(chosen[row], threshold)]) for row in rows)
+
+    def path(rows: np.ndarray) -> list[tuple[int, float]]:
+        table = []  # per score, per budget: (worst, threshold)
+        for chosen in scores:
+            kinds: dict[tuple[int, ...], float] = {}  # of thresholds that act alike, the lowest
+            for threshold in sorted({-INF, *chosen[rows, :-1].ravel().tolist()}):
+                kinds.setdefault(tuple(leave(chosen[row], threshold) for row in rows), threshold)
+            thresholds = sorted(kinds.values(), reverse=True)
+            # From the surest down; the highest is never to exit.
+            points, worst = [], -(10**9)
+            for threshold in thresholds:
+                worst = max(worst, net(chosen, rows, threshold))
+                points.append((np.mean([leave(chosen[row], threshold) + 1 for row in rows]), worst, threshold))
+            points[0] = (points[0][0], points[0][1], INF)
+            table.append([next(((w, t) for s, w, t in points if s <= budget + 1e-9), (10**9, INF)) for budget in budgets])
+        taken = []
+        for number in range(len(budgets)):
+            least = min(line[number][0] for line in table)
+            already = [
+                next(i for i, (worst, _) in enumerate(line) if worst <= least) if line[number][0] == least else 10**9
+                for line in table
+            ]
+            best = int(np.argmin(already))
+            taken.append((best, table[best][number][1]))
+        return taken
+
+    budgets = np.linspace(1, time_steps, BUDGETS_PER_STEP * (time_steps - 1) + 1)
+    fold_of = np.random.default_rng(seed).permutation(samples) % folds
+    losses = np.zeros(len(budgets), int)
+    for fold in range(folds):
+        for number, (best, threshold) in enumerate(path(np.flatnonzero(fold_of != fold))):
+            losses[number] += net(scores[best], np.flatnonzero(fold_of == fold), threshold)
+    number = len(budgets) - 1
+    while number > 0 and max(losses[number - 1 :]) <= max(0.0, (samples + 1) * max_drop - 1 + 1e-9):
+        number -= 1
+    best, threshold = path(np.arange(samples))[number]
+    return best, threshold, int(losses[number])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_against_the_four_points_written_plainly(seed: int) -> None:
+    lead, correct = tracks(30, seed, time_steps=5)
+    scores = family(lead, 3)
+    scores[1] = np.round(scores[1])  # ties
+    for max_drop in (0.0, 0.05, 0.12):
+        found = cross_fitted_choice(scores, correct, max_drop, folds=3, seed=seed)
+        best, threshold, net = plainly(scores, correct, max_drop, 3, seed)
+        assert (found.index, found.threshold) == (best, threshold)
+        assert found.cross_fitted["loss"] == pytest.approx(net / 30)
+        loss, steps = judged(found, scores, correct)
+        assert found.calibration["loss"] == pytest.approx(loss)
+        assert found.calibration["mean_steps"] == pytest.approx(steps)
+        assert found.calibration["accuracy"] == pytest.approx(correct[:, -1].mean() - loss)
+
+
+@pytest.mark.parametrize(("samples", "max_drop"), [(200, 0.0), (200, 0.02), (1000, 0.005)])
+def test_the_expected_loss_is_what_it_says_and_the_raw_choice_loses_more(samples: int, max_drop: float) -> None:
+    """Calibration sets drawn from a pool taken as the truth: the mean loss of what they choose, on all of it."""
+    lead, correct = tracks(20_000, seed=99)
+    scores = family(lead)
+    truth = [paired_front(score, correct) for score in scores]
+    rng = np.random.default_rng(1)
+    kept, raw, single = [], [], []
+    for draw in range(60):
+        drawn = rng.integers(0, len(lead), samples)
+        found = cross_fitted_choice([score[drawn] for score in scores], correct[drawn], max_drop, seed=draw)
+        kept.append(truth[found.index].loss[points_at(truth[found.index], found.threshold)])
+        assert found.record["expected_loss_at_most"] == promised_loss(samples, max_drop)
+        fronts = [exact_front(score[drawn], correct[drawn]) for score in scores]
+        points = [operating_point(front, correct[drawn, -1].mean(), max_drop) for front in fronts]
+        best = int(np.argmin([front.mean_steps[point] for front, point in zip(fronts, points, strict=True)]))
+        raw.append(truth[best].loss[points_at(truth[best], fronts[best].thresholds[points[best]])])
+        fixed = paired_front(scores[3][drawn], correct[drawn])
+        single.append(truth[3].loss[points_at(truth[3], fixed.thresholds[promised_point(fixed, max_drop)])])
+    promised = promised_loss(samples, max_drop)
+    for losses in (kept, single):
+        assert np.mean(losses) <= promised + 3 * np.std(losses) / np.sqrt(60)
+    assert np.mean(raw) > promised + 3 * np.std(raw) / np.sqrt(60), "the winner's curse"
+
+
+def test_the_record_is_small_and_json() -> None:
+    lead, correct = tracks(300, 1)
+    found = cross_fitted_choice(iter(family(lead)), correct, 0.01, seed=4)
+    entry = found.to_json()
+    assert json.loads(json.dumps(entry, allow_nan=False)) == entry and len(json.dumps(entry)) < 1000
+    assert set(entry) == {"calibration", "cross_fitted", "calibrated"}
+    assert entry["calibrated"] == {
+        "method": "cross-fitted budget of mean steps, one unseen sample counted as lost",
+        "samples": 300,
+        "scores": 12,
+        "folds": 5,
+        "seed": 4,
+        "accuracy_at_full": correct[:, -1].mean(),
+        "max_drop": 0.01,
+        "expected_loss_at_most": 0.01,
+    }
+    low, high = entry["cross_fitted"]["loss_interval"]
+    assert low <= entry["cross_fitted"]["loss"] <= high
+    assert found == cross_fitted_choice(family(lead), correct, 0.01, seed=4)
+
+
+def test_strict_never_exits_where_too_little_is_known() -> None:
+    lead, correct = tracks(300, 1)
+    found = cross_fitted_choice(family(lead), correct, 0.001, strict=True)
+    assert found.threshold == INF and found.calibration["loss"] == 0.0 and found.cross_fitted["mean_steps"] == 16.0
+    assert found.record["expected_loss_at_most"] == 0.0
+    assert cross_fitted_choice(family(lead), correct, 0.01, strict=True).threshold < INF
+
+
+def test_odd_inputs() -> None:
+    one = cross_fitted_choice([np.zeros((6, 1))], np.ones((6, 1), bool), folds=2)
+    assert (one.index, one.threshold, one.calibration["mean_steps"]) == (0, INF, 1.0)
+    never = cross_fitted_choice([np.full((6, 4), -INF), np.full((6, 4), -INF)], np.ones((6, 4), bool), folds=6)
+    assert never.threshold == INF and never.index == 0
+    best = cross_fitted_choice([np.full((6, 4), -INF), np.full((6, 4), 2.0)], np.ones((6, 4), bool), folds=6)
+    assert (best.index, best.threshold, best.calibration["mean_steps"]) == (1, -INF, 1.0)
+    scores, correct = np.zeros((6, 4)), np.ones((6, 4), bool)
+    with pytest.raises(ValueError, match="no score"):
+        cross_fitted_choice([], correct)
+    with pytest.raises(ValueError, match="must both"):
+        cross_fitted_choice([scores[:, :3]], correct)
+    for folds in (0, 1, 7):
+        with pytest.raises(ValueError, match="folds"):
+            cross_fitted_choice([scores], correct, folds=folds)
+    for bad in (-0.1, math.nan):
+        with pytest.raises(ValueError, match="max_drop"):
+            cross_fitted_choice([scores], correct, bad)
