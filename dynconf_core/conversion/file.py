@@ -1,19 +1,34 @@
-"""A converted network as a file: the description of the ANN it came from, and the SNN's weights and thresholds."""
+"""A converted network as a file: its graph, its weights and thresholds, the facts of its conversion. No code, no pickle."""
 
-from collections.abc import Mapping
+import zipfile
 from pathlib import Path
 from typing import Any
 
-from dynconf_core.conversion.convert import convert
 from dynconf_core.errors import InputError
-from dynconf_core.networks.description import described
+from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.simulation.network import SpikingNetwork
-from dynconf_core.training.checkpoint import SCHEMA, read, write_atomically
+from dynconf_core.training.checkpoint import read, write_atomically
+
+SCHEMA = 2
+"""1 named the ANN that it was converted from; 2 holds the graph itself."""
 
 
-def save_snn(snn: SpikingNetwork, description: Mapping[str, Any], path: Path) -> None:
-    """Write ``{"schema", "network", "state_dict"}``; ``description`` as ``described`` takes it."""
-    write_atomically({"schema": SCHEMA, "network": dict(description), "state_dict": snn.state_dict()}, path)
+def save_snn(snn: SpikingNetwork, path: Path) -> None:
+    """Write ``{"schema", "graph", "limits", "facts"}``; ``load_snn`` reads it."""
+    tensors = snn.tensors()
+    graph = [
+        {
+            "name": node.name,
+            "kind": node.kind,
+            "inputs": list(node.inputs),
+            "shape": list(node.shape),
+            "settings": dict(node.settings),
+            "tensors": {key: value.detach().cpu() for key, value in tensors[node.name].items()},
+        }
+        for node in snn.graph.nodes
+    ]
+    limits = {"image": snn.image_limit, "time_steps": snn.time_steps_limit}
+    write_atomically({"schema": SCHEMA, "graph": graph, "limits": limits, "facts": snn.facts}, path)
 
 
 def load_snn(path: Path) -> SpikingNetwork:
@@ -23,11 +38,29 @@ def load_snn(path: Path) -> SpikingNetwork:
         InputError: where the file is missing, damaged or holds something else.
     """
     content = read(path)
-    if "network" not in content or "state_dict" not in content:
-        raise InputError(f"{path} holds no converted network: name the file that a conversion wrote.")
-    snn = convert(described(content["network"], seed=0))
+    _check_sums(path)
+    if content.get("schema") != SCHEMA or "graph" not in content:
+        raise InputError(f"{path} holds no converted network of this version: name the file that a conversion wrote.")
     try:
-        snn.load_state_dict(content["state_dict"])
-    except RuntimeError as error:
-        raise InputError(f"{path} does not fit its own description: {str(error).splitlines()[0]}") from error
-    return snn
+        graph = Graph(tuple(_node(entry) for entry in content["graph"]))
+        limits = content["limits"]
+        return SpikingNetwork(graph, image_limit=limits["image"], time_steps_limit=limits["time_steps"], facts=content["facts"])
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is no whole converted network ({error!r}): convert again.") from error
+
+
+def _check_sums(path: Path) -> None:
+    """torch.load does not compare the checksums that torch.save wrote: a flipped bit would be another weight."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # what a damaged archive raises is as varied as the damage
+        raise InputError(f"{path} is damaged ({error}): convert again.") from error
+    if damaged is not None:
+        raise InputError(f"{path} is damaged (the checksum of {damaged} is wrong): convert again.")
+
+
+def _node(entry: dict[str, Any]) -> Node:
+    return Node(
+        entry["name"], entry["kind"], tuple(entry["inputs"]), tuple(entry["shape"]), entry["settings"], entry["tensors"]
+    )

@@ -24,23 +24,28 @@ class State(NamedTuple):
     potential: Tensor
 
 
-def initial(current: Tensor, parameters: Parameters) -> State:
-    """V(0) = theta / 2 for every unit of ``current (N, ...)``."""
-    return State(torch.full_like(current, parameters.threshold / 2))
+def initial(current: Tensor, potential: Tensor | float) -> State:
+    """V(0) = ``potential`` for every unit of ``current (N, ...)``: theta / 2, unless it was calibrated."""
+    return State(torch.empty_like(current).copy_(torch.as_tensor(potential)))
 
 
-def step(current: Tensor, state: State, parameters: Parameters) -> tuple[Tensor, State]:
+def step(current: Tensor, state: State, parameters: Parameters, reuse: bool = False) -> tuple[Tensor, State]:
     """One time step.
 
     Args:
         current: I(t), ``(N, ...)``.
         state: after the step before.
         parameters: of the layer.
+        reuse: whether the memory of ``current`` may hold the spikes, and that of ``state`` the new potential.
 
     Returns:
-        spikes in {0, 1}, of the shape and type of ``current``, and the new state; the old one is left as it was.
+        spikes in {0, 1}, of the shape and type of ``current``, and the new state.
     """
-    potential = state.potential + current
-    spikes = torch.ge(potential, parameters.threshold, out=torch.empty_like(potential))  # no detour over bool
-    potential.sub_(spikes, alpha=parameters.threshold)
-    return spikes, State(potential)
+    potential = state.potential.add_(current) if reuse else state.potential + current
+    return fire(potential, parameters, current if reuse else torch.empty_like(potential))
+
+
+def fire(potential: Tensor, parameters: Parameters, out: Tensor) -> tuple[Tensor, State]:
+    """Spikes, written into ``out``, and the state of a charged ``potential``, which is reset in place."""
+    spikes = torch.ge(potential, parameters.threshold, out=out)  # no detour over bool
+    return spikes, State(potential.sub_(spikes, alpha=parameters.threshold))

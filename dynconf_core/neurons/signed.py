@@ -28,25 +28,31 @@ class State(NamedTuple):
     net: Tensor
 
 
-def initial(current: Tensor, parameters: Parameters) -> State:
-    """V(0) = theta / 2 and c(0) = 0 for every unit of ``current (N, ...)``."""
-    return State(torch.full_like(current, parameters.threshold / 2), torch.zeros_like(current))
+def initial(current: Tensor, potential: Tensor | float) -> State:
+    """V(0) = ``potential`` (theta / 2, unless it was calibrated) and c(0) = 0 for every unit of ``current (N, ...)``."""
+    return State(torch.empty_like(current).copy_(torch.as_tensor(potential)), torch.zeros_like(current))
 
 
-def step(current: Tensor, state: State, parameters: Parameters) -> tuple[Tensor, State]:
+def step(current: Tensor, state: State, parameters: Parameters, reuse: bool = False) -> tuple[Tensor, State]:
     """One time step.
 
     Args:
         current: I(t), ``(N, ...)``.
         state: after the step before.
         parameters: of the layer.
+        reuse: whether the memory of ``current`` may hold the spikes, and that of ``state`` the new potential.
 
     Returns:
-        spikes in {-1, 0, 1}, of the shape and type of ``current``, and the new state; the old one is left as it was.
+        spikes in {-1, 0, 1}, of the shape and type of ``current``, and the new state.
     """
-    potential = state.potential + current
-    up = (potential >= parameters.threshold) & (state.net < parameters.top)
-    down = (potential < 0) & (state.net > 0)
-    spikes = up.to(potential.dtype) - down.to(potential.dtype)
-    potential.sub_(spikes, alpha=parameters.threshold)
-    return spikes, State(potential, state.net + spikes)
+    potential = state.potential.add_(current) if reuse else state.potential + current
+    return fire(potential, state.net, parameters, current if reuse else torch.empty_like(potential))
+
+
+def fire(potential: Tensor, net: Tensor, parameters: Parameters, out: Tensor) -> tuple[Tensor, State]:
+    """Spikes, written into ``out``, and the state of a charged ``potential``, which is reset in place; ``net`` is c before."""
+    # floor(V / theta), cut to [-1, 1], is 1 from theta on, -1 below 0; the limits of c then hold some of the spikes back.
+    wanted = torch.div(potential, parameters.threshold, out=out) if parameters.threshold != 1 else out.copy_(potential)
+    after = wanted.floor_().clamp_(-1, 1).add(net).clamp_(0, parameters.top)
+    spikes = torch.sub(after, net, out=out)
+    return spikes, State(potential.sub_(spikes, alpha=parameters.threshold), after)

@@ -1,0 +1,162 @@
+"""Where the firing thresholds come from: learned in training, known from the activation, or found from data.
+
+    learned     QCFS (theta = lambda) and LSQ (theta = n s) carry theirs; a clip activation, ReLU6 for one, has a known top
+    max         the largest activation seen                          (Diehl et al., IJCNN 2015)
+    percentile  the 99.9th percentile of the activations             (Rueckauer et al., Front. Neurosci. 2017)
+    error       least squared error of the layer after T steps, over the calibration activations:
+                E[(x - theta / T clip(floor(x T / theta + 1/2), 0, T))^2]   (in the spirit of Li et al., ICML 2021)
+
+One threshold a layer or one a channel. All of it is read off histograms of each channel's activations.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dynconf_core.errors import InputError
+from dynconf_core.graph.graph import Graph, Node
+from dynconf_core.graph.run import batches, prepared, run
+
+METHODS = ("learned", "max", "percentile", "error")
+BINS = 2048
+BATCH = 64
+LEAST = 0.05
+"""The lowest threshold of a channel, as a share of its layer's median; a channel that never fires has the median itself."""
+FRACTIONS = torch.linspace(0.02, 1.0, 99, dtype=torch.float64)
+"""Candidates of ``error``, as fractions of the largest activation."""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts ``(C, BINS)`` of a layer's activations above 0, in equal bins from 0 to ``top (C,)``."""
+
+    counts: Tensor
+    top: Tensor
+    zeros: Tensor
+
+    def centres(self) -> Tensor:
+        """``(C, BINS)``."""
+        middle = (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS
+        return self.top[:, None] * middle
+
+    def merged(self) -> "Histogram":
+        """All channels as one: the counts of each are spread over the common bins."""
+        top = self.top.max()
+        if top <= 0:
+            return Histogram(self.counts.sum(0, keepdim=True), top[None], self.zeros.sum()[None])
+        index = (self.centres() / top * BINS).long().clamp_(max=BINS - 1)
+        counts = torch.zeros(BINS, dtype=torch.float64).index_add_(0, index.flatten(), self.counts.flatten())
+        return Histogram(counts[None], top[None], self.zeros.sum()[None])
+
+
+def find_thresholds(
+    graph: Graph,
+    method: str,
+    images: Tensor | None,
+    *,
+    time_steps: int,
+    percentile: float = 99.9,
+    per_channel: bool = True,
+) -> dict[str, Tensor]:
+    """theta of every activation, by node name, float64: ``()`` or, one a channel, ``(C,)``.
+
+    Args:
+        graph: of the ANN.
+        method: one of ``METHODS``. Learned and known thresholds are kept in all of them, but for ReLU6 and other clips, which
+            the three methods that look at data may lower.
+        images: normalised calibration images ``(N, ...)``, for all but ``learned``.
+        time_steps: T of ``error``.
+        percentile: of ``percentile``, in per cent.
+        per_channel: one threshold a channel, where the data choose it.
+
+    Raises:
+        InputError: for a method that the network or the arguments do not allow.
+    """
+    if method not in METHODS:
+        raise InputError(f"method={method!r} is unknown: choose one of {', '.join(METHODS)}.")
+    if not 50 <= percentile <= 100:
+        raise InputError(f"percentile={percentile}: give per cent, from 50 to 100, such as 99.9.")
+    found = {node.name: node.tensors["threshold"] for node in graph.of_kind("activation") if "threshold" in node.tensors}
+    seek = [
+        node
+        for node in graph.of_kind("activation")
+        if node.settings["function"] == "relu" or (node.settings["function"] == "clip" and method != "learned")
+    ]
+    if method == "learned":
+        if seek:
+            raise InputError(
+                f"{seek[0].name} is a ReLU, whose threshold nobody has learned: give calibration images and method='error' "
+                "(or 'percentile' or 'max'), or train with QCFS or LSQ activations."
+            )
+        return found
+    if not seek:
+        return found
+    if images is None or len(images) == 0:
+        raise InputError(f"method={method!r} finds thresholds from data: give calibration images.")
+    for name, histogram in _histograms(graph, images, seek).items():
+        histogram = histogram if per_channel else histogram.merged()
+        if method == "max":
+            theta = histogram.top
+        elif method == "percentile":
+            theta = _percentile(histogram, percentile / 100)
+        else:
+            theta = _least_error(histogram, time_steps)
+        theta = theta if per_channel else theta[0]
+        # A channel that hardly fires may have nearly any threshold, but a tiny one makes huge weights, and the grid coarse.
+        alive = theta[theta > 0]
+        usual = float(alive.median()) if alive.numel() else float(histogram.top.max()) or 1.0
+        theta = torch.where(theta > 0, theta.clamp_min(LEAST * usual), torch.full_like(theta, usual))
+        found[name] = torch.minimum(theta, found[name]) if name in found else theta
+    return found
+
+
+def _histograms(graph: Graph, images: Tensor, seek: list[Node]) -> dict[str, Histogram]:
+    """Two passes over the images: the largest activation of every channel, then the counts."""
+    plain = prepared(graph, torch.float32, images.device)
+    names = {node.name for node in seek}
+    top: dict[str, Tensor] = {}
+    counts: dict[str, Tensor] = {}
+    zeros: dict[str, Tensor] = {}
+
+    def largest(node: Node, value: Tensor) -> None:
+        if node.name in names:
+            seen = value.transpose(0, 1).flatten(1).amax(1).double().cpu()
+            top[node.name] = torch.maximum(top[node.name], seen) if node.name in top else seen
+
+    def count(node: Node, value: Tensor) -> None:
+        if node.name not in names:
+            return
+        channels = value.transpose(0, 1).flatten(1)
+        scale = BINS / top[node.name].clamp_min(1e-30).to(value.device, torch.float32)
+        index = (channels * scale[:, None]).long().clamp_(max=BINS - 1)
+        index += torch.arange(len(channels), device=value.device)[:, None] * BINS
+        seen = torch.bincount(index[channels > 0], minlength=len(channels) * BINS).double().cpu().view(-1, BINS)
+        counts[node.name] = counts.get(node.name, 0) + seen
+        zeros[node.name] = zeros.get(node.name, 0) + (channels <= 0).sum(1).double().cpu()
+
+    for look in (largest, count):
+        for batch in batches(images, BATCH):
+            run(plain, batch, look)
+    return {name: Histogram(counts[name], top[name], zeros[name]) for name in top}
+
+
+def _percentile(histogram: Histogram, share: float) -> Tensor:
+    """Of all activations, zeros counted; linear within a bin."""
+    wanted = share * (histogram.counts.sum(1) + histogram.zeros)
+    reached = histogram.counts.cumsum(1) + histogram.zeros[:, None]
+    first = (reached >= wanted[:, None]).to(torch.int8).argmax(1)[:, None]
+    inside = histogram.counts.gather(1, first)
+    part = 1 - (reached.gather(1, first) - wanted[:, None]) / inside.clamp_min(1)
+    theta: Tensor = histogram.top * (first + part.clamp(0, 1))[:, 0] / BINS
+    return theta
+
+
+def _least_error(histogram: Histogram, time_steps: int) -> Tensor:
+    """The candidate whose quantisation to ``time_steps`` levels has the least squared error."""
+    # In units of the largest activation the bins of all channels are the same, so their errors are too.
+    x = (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS
+    step = FRACTIONS[:, None] / time_steps
+    errors = (x - step * torch.floor(x / step + 0.5).clamp(0, time_steps)).square_()
+    best = (histogram.counts @ errors.T).argmin(1)
+    return histogram.top.clamp_min(0) * FRACTIONS[best]

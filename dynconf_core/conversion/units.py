@@ -1,0 +1,243 @@
+"""The spiking graph, in units of the thresholds: every neuron fires at 1 and sends 1.
+
+    w' = w theta_in / theta_out,   b' = b / theta_out
+
+An average pool becomes a sum of spikes, its 1 / area goes into the next weights. Where spikes meet a sum without weights (an
+identity shortcut), a ``scale`` node holds the ratio theta_in / theta_out. The logits stay in their own units.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynconf_core.graph.graph import Graph, Node
+from dynconf_core.graph.operations import area
+
+ONE = torch.ones((), dtype=torch.float64)
+STRUCTURE = ("average_pool", "sum_pool", "max_pool", "slice", "pad", "concatenate", "flatten")
+"""Kinds that move or sum values and multiply by nothing."""
+
+
+def in_threshold_units(
+    graph: Graph,
+    thresholds: Mapping[str, Tensor],
+    neurons: Mapping[str, Mapping[str, Any]],
+    initial: Mapping[str, Tensor],
+) -> Graph:
+    """The graph of the SNN, weights in float64, not rounded.
+
+    Args:
+        graph: of the ANN, folded.
+        thresholds: theta of every activation, ``()`` or ``(C,)``.
+        neurons: the settings of every activation's neurons.
+        initial: V(0) in thresholds, where it is not 1/2.
+    """
+    counts = _of_spikes(graph)
+    units = _units(graph, thresholds, counts)
+    return _rewritten(graph, thresholds, neurons, initial, units, counts)
+
+
+def _of_spikes(graph: Graph) -> frozenset[str]:
+    """Nodes whose values are whole numbers of spikes."""
+    found: set[str] = set()
+    for node in graph.nodes:
+        if node.kind == "activation" or (node.kind in STRUCTURE and found.issuperset(node.inputs)):
+            found.add(node.name)
+    return frozenset(found)
+
+
+def _units(graph: Graph, thresholds: Mapping[str, Tensor], counts: frozenset[str]) -> dict[str, Tensor]:
+    """What 1 stands for in every node's value, for each channel or for all: first for spikes, with the data; then for
+    everything else, against it, since a current is read in the units of the neurons it flows to."""
+    units: dict[str, Tensor] = {}
+    for node in graph.nodes:
+        if node.kind == "activation":
+            units[node.name] = thresholds[node.name]
+        elif node.name in counts:
+            units[node.name] = _passed_on(node, [units[name] for name in node.inputs], graph)
+    for node in reversed(graph.nodes):
+        if node.name in counts:
+            continue
+        if node.kind == "input":
+            units[node.name] = ONE
+            continue
+        readers = sorted(graph.readers[node.name], key=lambda reader: reader.kind == "slice")
+        wanted = [_wanted_by(reader, node, units, thresholds, counts, graph) for reader in readers]
+        known = [unit for unit in wanted if unit is not None]
+        if node.name == graph.output.name:
+            known = [ONE]
+        elif readers[0].kind == "slice":  # every slice has its own channels
+            known = [_replaced(known[0], readers[1:], units, node.channels)]
+        spikes = [units[name] for name in node.inputs if name in counts and node.kind == "add"]
+        unit = [*known, *spikes, ONE][0]
+        # A flattened channel has one unit, whatever its readers would like.
+        units[node.name] = _passed_on(node, [_before(node, unit, graph)], graph) if node.kind == "flatten" else unit
+    return units
+
+
+def _replaced(unit: Tensor, slices: list[Node], units: Mapping[str, Tensor], channels: int) -> Tensor:
+    """The unit with the channels of each slice in that slice's own."""
+    whole = _full(unit, channels).clone() if slices else unit
+    for node in slices:
+        whole[slice(*node.settings["slices"][0])] = units[node.name]
+    return whole
+
+
+def _passed_on(node: Node, units: list[Tensor], graph: Graph) -> Tensor:
+    """The unit of a node of spikes from those of its inputs."""
+    unit = units[0]
+    if node.kind in ("average_pool", "sum_pool"):
+        return unit / area(node) if node.kind == "average_pool" else unit
+    if node.kind == "concatenate":
+        if all(torch.equal(one, unit) and one.ndim == 0 for one in units):
+            return unit
+        parts = [_full(one, graph.by_name[name].channels) for one, name in zip(units, node.inputs, strict=True)]
+        return torch.cat(parts)
+    if unit.ndim == 0:
+        return unit
+    if node.kind == "slice":
+        return unit[slice(*node.settings["slices"][0])]
+    if node.kind == "pad":
+        before, after = node.settings["pads"][0]
+        return torch.cat([unit.new_ones(before), unit, unit.new_ones(after)])
+    if node.kind == "flatten":
+        return unit.repeat_interleave(node.channels // len(unit))
+    return unit
+
+
+def _wanted_by(
+    reader: Node,
+    node: Node,
+    units: Mapping[str, Tensor],
+    thresholds: Mapping[str, Tensor],
+    counts: frozenset[str],
+    graph: Graph,
+) -> Tensor | None:
+    """In which unit a reader would like the node's value; None where it does not matter."""
+    if reader.kind == "activation":
+        return thresholds[reader.name]
+    if reader.kind in ("convolution", "linear", "scale", "max_pool"):
+        return None
+    unit = units[reader.name]
+    if reader.kind == "average_pool":
+        return unit * area(reader)
+    if unit.ndim == 0 or reader.kind in ("add", "sum_pool"):
+        return unit
+    if reader.kind == "concatenate":
+        start = 0
+        for name in reader.inputs:
+            if name == node.name:
+                break
+            start += graph.by_name[name].channels
+        return unit[start : start + node.channels]
+    if reader.kind == "slice":
+        whole = unit.mean().expand(node.channels).clone()
+        whole[slice(*reader.settings["slices"][0])] = unit
+        return whole
+    if reader.kind == "pad":
+        before = reader.settings["pads"][0][0]
+        return unit[before : before + node.channels]
+    if reader.kind == "flatten":
+        return unit.view(node.channels, -1).mean(1)
+    return unit
+
+
+def _rewritten(
+    graph: Graph,
+    thresholds: Mapping[str, Tensor],
+    neurons: Mapping[str, Mapping[str, Any]],
+    initial: Mapping[str, Tensor],
+    units: Mapping[str, Tensor],
+    counts: frozenset[str],
+) -> Graph:
+    nodes: list[Node] = []
+    ratios: dict[str, Tensor] = {}
+
+    def converted(name: str, reader: Node, unit: Tensor) -> str:
+        """The value of node ``name`` in ``unit``: a scale node where it differs."""
+        source = graph.by_name[name]
+        ratio = _full(units[name], source.channels) / _full(unit, source.channels)
+        if bool((ratio == 1).all()):
+            return name
+        ratio = ratio[0] if bool((ratio == ratio[0]).all()) else ratio
+        label, number = f"{reader.name}<{name}", 1
+        while label in ratios and not torch.equal(ratios[label], ratio):  # read twice, in two units
+            number += 1
+            label = f"{reader.name}<{name}#{number}"
+        if label not in ratios:
+            nodes.append(Node(label, "scale", (name,), source.shape, {"identity": True}, {"weight": ratio}))
+            ratios[label] = ratio
+        return label
+
+    for node in graph.nodes:
+        unit = units[node.name]
+        if node.kind in ("convolution", "linear", "scale"):
+            nodes.append(_weighted(node, units[node.inputs[0]], unit))
+        elif node.kind == "activation":
+            theta = thresholds[node.name]
+            source = converted(node.inputs[0], node, theta)
+            tensors = {"threshold": theta, "initial": initial.get(node.name, ONE / 2)}
+            nodes.append(Node(node.name, "neurons", (source,), node.shape, dict(neurons[node.name]), tensors))
+        elif node.kind == "average_pool":
+            whole = node.inputs[0] if node.name in counts else converted(node.inputs[0], node, unit * area(node))
+            nodes.append(replace(node, kind="sum_pool", inputs=(whole,)))
+        elif node.name in counts:
+            nodes.append(node)
+        elif node.kind in ("add", "concatenate"):
+            parts, start = [], 0
+            for name in node.inputs:
+                channels = graph.by_name[name].channels
+                wanted = unit if unit.ndim == 0 or node.kind == "add" else unit[start : start + channels]
+                parts.append(converted(name, node, wanted))
+                start += channels
+            nodes.append(replace(node, inputs=tuple(parts)))
+        elif node.kind == "slice":
+            source = node.inputs[0]
+            wanted = _replaced(units[source], [node], units, graph.by_name[source].channels)
+            nodes.append(replace(node, inputs=(converted(source, node, wanted),)))
+        elif node.kind in ("pad", "flatten"):
+            nodes.append(replace(node, inputs=(converted(node.inputs[0], node, _before(node, unit, graph)),)))
+        else:
+            nodes.append(node)
+    output = graph.output
+    if not bool((units[output.name] == 1).all()):  # spikes are the output
+        nodes.append(
+            Node(
+                f"{output.name}<logits",
+                "scale",
+                (output.name,),
+                output.shape,
+                {"identity": True},
+                {"weight": units[output.name]},
+            )
+        )
+    return Graph(tuple(nodes))
+
+
+def _before(node: Node, unit: Tensor, graph: Graph) -> Tensor:
+    """The unit that the input of a pad or flatten must have, for its own to be ``unit``."""
+    source = graph.by_name[node.inputs[0]]
+    found = _wanted_by(node, source, {node.name: unit}, {}, frozenset(), graph)
+    assert found is not None
+    return found
+
+
+def _weighted(node: Node, unit_in: Tensor, unit_out: Tensor) -> Node:
+    weight, bias = node.tensors["weight"], node.tensors.get("bias")
+    if node.kind == "convolution":
+        outputs, inputs, groups = len(weight), weight.shape[1], int(node.settings["groups"])
+        by_input = _full(unit_in, inputs * groups).view(groups, 1, inputs).expand(groups, outputs // groups, inputs)
+        weight = weight * by_input.reshape(outputs, inputs, 1, 1) / _full(unit_out, outputs).view(-1, 1, 1, 1)
+    elif node.kind == "linear":
+        weight = weight * _full(unit_in, weight.shape[1]) / _full(unit_out, len(weight))[:, None]
+    else:
+        weight = weight * unit_in / unit_out
+    return node.with_tensors(weight=weight, bias=None if bias is None else bias / unit_out)
+
+
+def _full(unit: Tensor, channels: int) -> Tensor:
+    """One number a channel."""
+    return unit.expand(channels) if unit.ndim == 0 else unit

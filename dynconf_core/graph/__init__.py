@@ -1,0 +1,1 @@
+"""A network as a graph of the few operations that conversion and simulation know."""

@@ -1,0 +1,147 @@
+"""Sums, constant factors, joining, cutting and reshaping: what these calls become in the graph."""
+
+from typing import Any
+
+import torch
+
+from dynconf_core.graph.writing import Refused, Traced, Writer, constant
+
+# Arithmetic
+
+
+def add(write: Writer, name: str, x: Any, other: Any, alpha: Any = 1) -> Traced:
+    """x + other: of two activations, or a bias."""
+    if alpha != 1:
+        raise Refused(f"alpha={alpha}; scale by a layer's weights instead")
+    if not isinstance(x, Traced) or not isinstance(other, Traced):
+        value, offset = (x, other) if isinstance(x, Traced) else (other, x)
+        one = torch.ones((), dtype=torch.float64)
+        return write.add(name, "scale", (value,), {}, {"weight": one, "bias": _offset(offset, value)})
+    if x.value.shape != other.value.shape:
+        raise Refused(f"it adds shapes {tuple(x.value.shape[1:])} and {tuple(other.value.shape[1:])}; they must be equal")
+    return write.add(name, "add", (x, other))
+
+
+def subtract(write: Writer, name: str, x: Any, other: Any, alpha: Any = 1) -> Traced:
+    """x - other."""
+    if isinstance(other, Traced):
+        return add(write, name, negative(write, f"{name}.negative", other), x, alpha)
+    return add(write, name, x, -other, alpha)
+
+
+def negative(write: Writer, name: str, x: Traced) -> Traced:
+    """-x."""
+    return multiply(write, name, x, -1.0)
+
+
+def multiply(write: Writer, name: str, x: Any, other: Any) -> Traced:
+    """x other, where one of the two is constant."""
+    value, factor = (x, other) if isinstance(x, Traced) else (other, x)
+    if isinstance(factor, Traced):
+        raise Refused("a product of two activations has no spiking counterpart; only a constant factor has")
+    return write.add(name, "scale", (value,), {}, {"weight": constant(factor, value)})
+
+
+def divide(write: Writer, name: str, x: Any, other: Any) -> Traced:
+    """x / other, for a constant divisor."""
+    if isinstance(other, Traced) or not isinstance(x, Traced):
+        raise Refused("a quotient of activations has no spiking counterpart; only a constant divisor has")
+    divisor = constant(other, x)
+    if not bool(divisor.all()):
+        raise Refused("it divides by 0")
+    return write.add(name, "scale", (x,), {}, {"weight": 1 / divisor})
+
+
+def _offset(value: Any, x: Traced) -> torch.Tensor:
+    """A constant, one a channel: a bias is never a single number."""
+    return constant(value, x).expand(x.value.shape[1])
+
+
+# Joining and cutting
+
+
+def concatenate(write: Writer, name: str, tensors: Any, dim: int = 0) -> Traced:
+    """Along the channels."""
+    parts = tuple(tensors)
+    if not all(isinstance(part, Traced) for part in parts) or dim % parts[0].value.ndim != 1:
+        raise Refused("only activations, along the channels (dim=1), are joined; zeros are added by functional.pad")
+    return parts[0] if len(parts) == 1 else write.add(name, "concatenate", parts)
+
+
+def item(write: Writer, name: str, x: Any, index: Any) -> Any:
+    """x[index]."""
+    if not isinstance(x, Traced):
+        return x[index]
+    index = index if isinstance(index, tuple) else (index,)
+    at = next((i for i, part in enumerate(index) if part is Ellipsis), None)
+    if at is not None:
+        index = (*index[:at], *[slice(None)] * (x.value.ndim - len(index) + 1), *index[at + 1 :])
+    if not all(isinstance(part, slice) for part in index) or index[0] != slice(None) or len(index) > x.value.ndim:
+        raise Refused("only slices of channels, rows and columns, x[:, a:b, ::2, ::2], are known")
+    index = (*index, *[slice(None)] * (x.value.ndim - len(index)))
+    bounds = [part.indices(size) for part, size in zip(index[1:], x.value.shape[1:], strict=True)]
+    if any(step < 1 for _, _, step in bounds):
+        raise Refused("a slice runs backwards; use a positive step")
+    return write.add(name, "slice", (x,), {"slices": tuple(bounds)})
+
+
+def chunk(write: Writer, name: str, x: Traced, chunks: int, dim: int = 0) -> tuple[Traced, ...]:
+    """Of the channels, into so many parts."""
+    return split(write, name, x, -(-x.value.shape[1] // int(chunks)), dim)
+
+
+def split(write: Writer, name: str, x: Traced, split_size_or_sections: Any, dim: int = 0) -> tuple[Traced, ...]:
+    """Of the channels, into parts of this size or of these sizes."""
+    if dim % x.value.ndim != 1:
+        raise Refused("only the channels (dim=1) are split")
+    sizes = [len(part) for part in torch.arange(x.value.shape[1]).split(split_size_or_sections)]
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    parts = zip(ends, sizes, strict=True)
+    return tuple(item(write, f"{name}.{i}", x, (slice(None), slice(end - size, end))) for i, (end, size) in enumerate(parts))
+
+
+def pad(write: Writer, name: str, x: Traced, pad: Any, mode: str = "constant", value: Any = None) -> Traced:
+    """With zeros."""
+    if mode != "constant" or value not in (None, 0, 0.0):
+        raise Refused(f"it pads with mode={mode!r}, value={value}; pad with zeros")
+    amounts = [int(amount) for amount in pad]
+    if any(amount < 0 for amount in amounts):
+        raise Refused("it pads by a negative amount; slice instead")
+    pairs = list(zip(amounts[::2], amounts[1::2], strict=True))[::-1]
+    pads = [(0, 0)] * (x.value.ndim - 1 - len(pairs)) + pairs
+    if len(pads) != x.value.ndim - 1:
+        raise Refused("it pads the batch; pad channels, rows and columns only")
+    return write.add(name, "pad", (x,), {"pads": tuple(pads)})
+
+
+def zero_pad(write: Writer, name: str, module: Any, x: Traced) -> Traced:
+    """The module's call."""
+    return pad(write, name, x, module.padding)
+
+
+# Reshaping
+
+
+def flatten(write: Writer, name: str, x: Traced, start_dim: int = 0, end_dim: int = -1) -> Traced:
+    """Everything but the batch."""
+    if x.value.ndim == 2 and start_dim % 2 == 1:
+        return x
+    if start_dim % x.value.ndim != 1 or end_dim % x.value.ndim != x.value.ndim - 1:
+        raise Refused("only flatten(1), everything but the batch, is known")
+    return write.add(name, "flatten", (x,))
+
+
+def reshape(write: Writer, name: str, x: Traced, *shape: Any) -> Traced:
+    """Where it flattens, or changes nothing."""
+    given = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list | torch.Size) else shape
+    wanted = x.value.reshape(tuple(int(size) for size in given)).shape
+    if wanted == x.value.shape:
+        return x
+    if wanted != x.value.flatten(1).shape:
+        raise Refused(f"it reshapes {tuple(x.value.shape[1:])} to {tuple(wanted[1:])}; only flattening is known")
+    return write.add(name, "flatten", (x,))
+
+
+def squeeze(write: Writer, name: str, x: Traced, *dims: Any) -> Traced:
+    """Where it flattens, or changes nothing."""
+    return reshape(write, name, x, tuple(x.value.squeeze(*dims).shape))

@@ -1,0 +1,107 @@
+"""How large the values of a spiking graph can become: proven bounds for each channel of each node.
+
+For a sum of w x with x in [low, high], low <= 0 <= high, every partial sum, in any order, lies between the sum of the negative
+extremes and the sum of the positive ones.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dynconf_core.graph.graph import Graph, Node
+from dynconf_core.graph.operations import area
+
+
+@dataclass(frozen=True)
+class Range:
+    """``low <= 0 <= high``, float64, one number a channel ``(C,)``."""
+
+    low: Tensor
+    high: Tensor
+
+    def largest(self) -> float:
+        """The largest absolute value."""
+        return float(torch.maximum(self.high, -self.low).max())
+
+
+def in_one_step(graph: Graph, image: float) -> dict[str, Range]:
+    """The values of one time step, for images within [-``image``, ``image``]."""
+    return _bounded(graph, image, {node.name: (-1.0 if node.settings["signed"] else 0.0, 1.0) for node in _neurons(graph)}, 1.0)
+
+
+def summed_over_time(graph: Graph, image: float, time_steps: int, active_steps: int | None) -> dict[str, Range]:
+    """The sums of values over any number of steps up to ``time_steps``: a neuron sends at most one spike a step, a signed one
+    is never ahead of n or behind 0; the image and the biases act in all steps or in the first ``active_steps``."""
+    top = {
+        node.name: (0.0, float(node.settings["levels"]) if node.settings["signed"] else float(time_steps))
+        for node in _neurons(graph)
+    }
+    return _bounded(graph, image, top, float(min(active_steps or time_steps, time_steps)))
+
+
+def _neurons(graph: Graph) -> tuple[Node, ...]:
+    return graph.of_kind("neurons")
+
+
+def _bounded(graph: Graph, image: float, spikes: Mapping[str, tuple[float, float]], acting: float) -> dict[str, Range]:
+    found: dict[str, Range] = {}
+    for node in graph.nodes:
+        if node.kind == "input":
+            limit = torch.full((node.channels,), image * acting, dtype=torch.float64)
+            found[node.name] = Range(-limit, limit)
+        elif node.kind == "neurons":
+            low, high = spikes[node.name]
+            ones = torch.ones(node.channels, dtype=torch.float64)
+            found[node.name] = Range(low * ones, high * ones)
+        else:
+            found[node.name] = _passed_on(node, [found[name] for name in node.inputs], acting)
+    return found
+
+
+def _passed_on(node: Node, inputs: list[Range], acting: float) -> Range:
+    x = inputs[0]
+    if node.kind in ("convolution", "linear", "scale"):
+        return _weighted(node, x, acting)
+    if node.kind == "add":
+        return Range(sum((one.low for one in inputs[1:]), start=x.low), sum((one.high for one in inputs[1:]), start=x.high))
+    if node.kind == "concatenate":
+        return Range(torch.cat([one.low for one in inputs]), torch.cat([one.high for one in inputs]))
+    if node.kind == "sum_pool":
+        return Range(x.low * area(node), x.high * area(node))
+    if node.kind == "slice":
+        chosen = slice(*node.settings["slices"][0])
+        return Range(x.low[chosen], x.high[chosen])
+    if node.kind == "pad":
+        before, after = node.settings["pads"][0]
+        zeros = x.low.new_zeros
+        return Range(torch.cat([zeros(before), x.low, zeros(after)]), torch.cat([zeros(before), x.high, zeros(after)]))
+    if node.kind == "flatten":
+        times = node.channels // len(x.low)
+        return Range(x.low.repeat_interleave(times), x.high.repeat_interleave(times))
+    if node.kind == "round":  # to the next point of the grid, in every step that it acts
+        half = acting * 2.0 ** -(int(node.settings["bits"]) + 1)
+        return Range(x.low - half, x.high + half)
+    return x  # a maximum moves no further than what it is taken of
+
+
+def _weighted(node: Node, x: Range, acting: float) -> Range:
+    weight = node.tensors["weight"].double()
+    positive, negative = weight.clamp_min(0), weight.clamp_max(0)
+    if node.kind == "convolution":
+        outputs, inputs, groups = len(weight), weight.shape[1], int(node.settings["groups"])
+        by_group = [
+            limit.view(groups, 1, inputs, 1, 1).expand(groups, outputs // groups, inputs, 1, 1).reshape(outputs, inputs, 1, 1)
+            for limit in (x.low, x.high)
+        ]
+        low = (positive * by_group[0] + negative * by_group[1]).sum((1, 2, 3))
+        high = (positive * by_group[1] + negative * by_group[0]).sum((1, 2, 3))
+    elif node.kind == "linear":
+        low, high = positive @ x.low + negative @ x.high, positive @ x.high + negative @ x.low
+    else:
+        low, high = positive * x.low + negative * x.high, positive * x.high + negative * x.low
+    bias = node.tensors.get("bias")
+    if bias is not None:
+        low, high = low + (bias * acting).clamp_max(0), high + (bias * acting).clamp_min(0)
+    return Range(low, high)

@@ -1,0 +1,123 @@
+"""The graph: nodes in the order of the data, each one operation with its plain settings and its tensors.
+
+It is what a traced network becomes, what conversion rewrites, what a converted SNN's file holds and what the simulation
+runs: no Python of the network's author is needed any more.
+
+Kinds of node, and their settings and tensors:
+
+    input                                                     the image, a constant current in the SNN
+    convolution   stride padding dilation groups              weight (O, I / groups, kh, kw), bias (O,) or none
+    linear                                                    weight (O, I), bias (O,) or none
+    scale                                                     weight (C,) or (), bias (C,) or none: a factor for each channel
+    average_pool  kernel stride padding                       the mean over the window, padding counted
+    sum_pool      kernel stride padding                       the sum over the window
+    max_pool      kernel stride padding dilation ceil_mode    the maximum over the window
+    add                                                       of two or more inputs of one shape
+    concatenate                                               along the channels
+    slice         slices: (start, stop, step) a dimension     of one sample's (C, H, W) or (F,)
+    pad           pads: (before, after) a dimension           with zeros, of one sample's dimensions
+    flatten                                                   (C, H, W) to (C H W,)
+    round         bits                                        to multiples of 2^-bits, half to even
+    activation    function levels top                         "relu", "clip", "quantised"; threshold
+    neurons       signed levels                               threshold (for show), initial () or (C,)
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+WEIGHTED = ("convolution", "linear", "scale")
+"""Kinds that multiply by weights."""
+POOLS = ("average_pool", "sum_pool", "max_pool")
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation.
+
+    Attributes:
+        name: unique in the graph; where the operation stood in the network it was traced from.
+        kind: see the module.
+        inputs: names of the nodes whose values it takes.
+        settings: plain values, as JSON holds them.
+        tensors: weights and the like.
+        shape: of the value of one sample, without the batch.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    shape: tuple[int, ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def channels(self) -> int:
+        """Length of the first dimension after the batch."""
+        return self.shape[0]
+
+    def with_tensors(self, **tensors: Tensor | None) -> "Node":
+        """The node with some tensors replaced, added, or (None) removed."""
+        merged = {**self.tensors, **tensors}
+        return replace(self, tensors={name: tensor for name, tensor in merged.items() if tensor is not None})
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in an order in which every input stands before its reader; the last one is the output (the logits)."""
+
+    nodes: tuple[Node, ...]
+
+    @cached_property
+    def by_name(self) -> dict[str, Node]:
+        """Nodes by name."""
+        return {node.name: node for node in self.nodes}
+
+    @cached_property
+    def readers(self) -> dict[str, tuple[Node, ...]]:
+        """The nodes that read each node's value, in order."""
+        found: dict[str, list[Node]] = {node.name: [] for node in self.nodes}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.inputs):
+                found[name].append(node)
+        return {name: tuple(nodes) for name, nodes in found.items()}
+
+    @property
+    def input(self) -> Node:
+        """The image."""
+        return self.nodes[0]
+
+    @property
+    def output(self) -> Node:
+        """The logits."""
+        return self.nodes[-1]
+
+    def of_kind(self, *kinds: str) -> tuple[Node, ...]:
+        """The nodes of these kinds, in order."""
+        return tuple(node for node in self.nodes if node.kind in kinds)
+
+    def after(self, kinds: Iterable[str]) -> frozenset[str]:
+        """Names of the nodes of these kinds and of all that depend on one."""
+        wanted, found = set(kinds), set[str]()
+        for node in self.nodes:
+            if node.kind in wanted or found.intersection(node.inputs):
+                found.add(node.name)
+        return frozenset(found)
+
+    def map(self, change: Mapping[str, Node]) -> "Graph":
+        """The graph with some nodes replaced by others of the same name."""
+        return Graph(tuple(change.get(node.name, node) for node in self.nodes))
+
+    def without(self, name: str) -> "Graph":
+        """The graph without the one-input node ``name``: its readers read its input."""
+        (source,) = self.by_name[name].inputs
+        return Graph(
+            tuple(
+                replace(node, inputs=tuple(source if given == name else given for given in node.inputs))
+                for node in self.nodes
+                if node.name != name
+            )
+        )

@@ -1,0 +1,82 @@
+"""What each operation of a graph without a state computes."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dynconf_core.graph.graph import Node
+
+
+def evaluate(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor], biased: bool = True) -> Tensor:
+    """The node's value ``(N, *node.shape)`` of its inputs' values.
+
+    Args:
+        node: any kind but input and neurons.
+        inputs: values, batch first.
+        tensors: the node's, on the device and in the precision of the inputs.
+        biased: whether the bias is added.
+    """
+    x, settings = inputs[0], node.settings
+    bias = tensors.get("bias") if biased else None
+    if node.kind == "convolution":
+        geometry = [settings[name] for name in ("stride", "padding", "dilation", "groups")]
+        return functional.conv2d(x, tensors["weight"], bias, *geometry)
+    if node.kind == "linear":
+        return functional.linear(x, tensors["weight"], bias)
+    if node.kind == "scale":
+        scaled = x * per_channel(tensors["weight"], x)
+        return scaled if bias is None else scaled + per_channel(bias, x)
+    if node.kind in ("average_pool", "sum_pool"):
+        divisor = 1 if node.kind == "sum_pool" else area(node)
+        kernel, stride, padding = (settings[name] for name in ("kernel", "stride", "padding"))
+        return functional.avg_pool2d(x, kernel, stride, padding, divisor_override=divisor)
+    if node.kind == "max_pool":
+        return max_pool(node, x)
+    if node.kind == "add":
+        return sum(inputs[1:], start=x)
+    if node.kind == "concatenate":
+        return torch.cat(list(inputs), dim=1)
+    if node.kind == "slice":
+        return x[(slice(None), *(slice(*bounds) for bounds in settings["slices"]))]
+    if node.kind == "pad":
+        return functional.pad(x, [amount for pair in reversed(settings["pads"]) for amount in pair])
+    if node.kind == "flatten":
+        return x.flatten(1)
+    if node.kind == "round":
+        scale = 2.0 ** int(settings["bits"])
+        return torch.round(x * scale) / scale
+    if node.kind == "activation":
+        return activate(node, x, tensors)
+    raise AssertionError(f"{node.kind} has no value of its own")
+
+
+def activate(node: Node, x: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
+    """The activation: max(x, 0); clipped at ``threshold``; or quantised to n = ``levels`` steps of ``threshold / n``,
+    theta / n clip(floor(n x / theta + 1/2), 0, n) (QCFS with L = n, LSQ with n s = theta)."""
+    if node.settings["function"] == "relu":
+        return x.clamp_min(0)
+    top = per_channel(tensors["threshold"], x)
+    if node.settings["function"] == "clip":
+        return torch.minimum(x.clamp_min(0), top)
+    levels = int(node.settings["levels"])
+    return torch.floor(x / top * levels + 0.5).clamp(0, levels) / levels * top
+
+
+def max_pool(node: Node, x: Tensor) -> Tensor:
+    """The maximum over each window; what lies outside the image never wins."""
+    window = [node.settings[name] for name in ("kernel", "stride", "padding", "dilation", "ceil_mode")]
+    pooled: Tensor = functional.max_pool2d(x, *window)
+    return pooled
+
+
+def area(node: Node) -> int:
+    """Number of places in a pool's window."""
+    height, width = node.settings["kernel"]
+    return int(height * width)
+
+
+def per_channel(values: Tensor, x: Tensor) -> Tensor:
+    """``values``, one number or one a channel, shaped to meet ``x (N, C, ...)``."""
+    return values if values.ndim == 0 else values.view(1, -1, *([1] * (x.ndim - 2)))
