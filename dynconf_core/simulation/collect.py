@@ -8,68 +8,136 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
-from torch import nn
+from torch import Tensor, nn
 
 from dynconf_core.data.images import Images
+from dynconf_core.errors import InputError
 from dynconf_core.progress import Progress, silent
+from dynconf_core.simulation.counts import Counter, multiply_accumulates
+from dynconf_core.simulation.exactness import check_exactness, plain_arithmetic
+from dynconf_core.simulation.footprint import batch_size
 from dynconf_core.simulation.network import SpikingNetwork, State
+from dynconf_core.simulation.reference import reference_logits
+
+DTYPES = {"float16": np.float16, "float32": np.float32}
 
 
 @torch.inference_mode()
 def collect(
     snn: SpikingNetwork,
-    ann: nn.Module,
+    ann: nn.Module | None,
     images: Images,
     time_steps: int,
     out: Path,
     *,
-    device: torch.device,
-    batch_size: int,
-    facts: Mapping[str, Any],
+    device: torch.device | str = "cpu",
+    memory: int | None = None,
+    batch: int | None = None,
+    dtype: str = "float32",
+    facts: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> None:
     """Write the traces of ``images`` into the folder ``out``, in the format that ``Traces.load`` reads.
 
     Args:
         snn: the converted network.
-        ann: the trained network, for ``ann_logits``.
+        ann: the trained network, for ``ann_logits``; None leaves them out.
         images: a split.
         time_steps: T.
         out: an empty folder; its arrays are written piece by piece, so memory holds one batch.
         device: where to simulate.
-        batch_size: images at a time.
-        facts: go into ``meta``, beside the layers and the number of neurons.
+        memory: bytes that the process may take on a CPU, as far as the batch decides it; None: no bound.
+        batch: images at a time; None: what suits device and memory. The traces of grid weights do not depend on it.
+        dtype: of the logits on disk, float32 or float16.
+        facts: go into ``meta``, beside the layers, their mean spikes in every step, and the multiply-accumulates.
         progress: told of every batch.
+
+    Raises:
+        InputError: where network, images and wishes do not fit together.
     """
+    if dtype not in DTYPES:
+        raise InputError(f"dtype={dtype!r} is unknown: choose one of {', '.join(DTYPES)}.")
+    if batch is not None and batch < 1:
+        raise InputError(f"batch={batch}: give at least 1.")
+    if not len(images):
+        raise InputError("there are no images to collect traces of: give at least one.")
     snn.to(device).eval()
-    ann.to(device).eval()
-    count, classes = len(images), images.classes
-    logits = open_memmap(out / "logits.npy", "w+", np.float32, (count, time_steps, classes))
-    ann_logits = open_memmap(out / "ann_logits.npy", "w+", np.float32, (count, classes))
-    spikes = open_memmap(out / "spikes.npy", "w+", np.int64, (count, time_steps))
-    np.save(out / "labels.npy", images.labels.numpy())
-    layers: dict[str, int] = {}
-    batches = torch.arange(count).split(batch_size)
-    for number, indices in enumerate(batches):
-        batch = images.normalisation(images.batch(indices).to(device))
-        rows = slice(int(indices[0]), int(indices[-1]) + 1)
-        ann_logits[rows] = ann(batch).float().cpu().numpy()
-        drive = snn.drive(batch)
-        state: State | None = None
-        for time_step in range(1, time_steps + 1):
-            step = snn.step(drive, state, time_step)
-            state = step.state
-            logits[rows, time_step - 1] = step.logits.float().cpu().numpy()
-            spikes[rows, time_step - 1] = step.spikes.cpu().numpy()
-        assert state is not None
-        layers = {name: layer.potential[0].numel() for name, layer in state.items()}
-        progress(number + 1, len(batches), f"{rows.stop} of {count} images")
-    for array in (logits, ann_logits, spikes):
-        array.flush()
+    if ann is not None:
+        ann.to(device).eval()
+    count, classes = len(images), snn.graph.output.channels
+    size = min(count, batch or batch_size(snn, memory))
+    with plain_arithmetic():
+        check_exactness(snn, size)
+        snn.accelerate(size)
+        counter = Counter(snn)
+        rows = _Rows(out, count, time_steps, classes, DTYPES[dtype], ann is not None)
+        np.save(out / "labels.npy", images.labels.numpy())
+        by_layer = {name: np.zeros((time_steps, 2)) for name in counter.weights}
+        for start in range(0, count, size):
+            indices = torch.arange(start, min(start + size, count))
+            pixels = images.normalisation(images.batch(indices).cpu()).to(snn.device)  # a GPU divides differently
+            snn.check(pixels, time_steps)
+            here = slice(start, start + len(indices))
+            rows.reference[here] = reference_logits(snn, pixels).float().cpu().numpy()
+            if ann is not None and rows.ann is not None:
+                rows.ann[here] = ann(pixels).float().cpu().numpy()
+            _simulated(snn, pixels, time_steps, rows, here, counter, by_layer)
+            progress(start // size + 1, -(-count // size), f"{here.stop} of {count} images")
+    rows.flush()
+    layers = {name: int(np.prod(node.shape)) for name, node in snn.layers().items()}
     meta = {
-        **facts,
+        **(facts or {}),
         "layers": layers,
         "neurons": sum(layers.values()),
+        "multiply_accumulates": multiply_accumulates(snn.graph),
+        "mean_by_layer": {
+            name: {"spikes": (sums[:, 0] / count).tolist(), "synaptic_operations": (sums[:, 1] / count).tolist()}
+            for name, sums in by_layer.items()
+        },
+        "exact": snn.exact,
         "units": "logits of the trained network",
     }
     np.save(out / "meta.npy", np.array(json.dumps(meta, sort_keys=True)))
+
+
+class _Rows:
+    """The arrays on disk."""
+
+    def __init__(self, out: Path, count: int, time_steps: int, classes: int, dtype: Any, with_ann: bool) -> None:
+        def made(name: str, kind: Any, *shape: int) -> Any:
+            return open_memmap(out / f"{name}.npy", "w+", kind, (count, *shape))
+
+        self.logits = made("logits", dtype, time_steps, classes)
+        self.spikes = made("spikes", np.int64, time_steps)
+        self.operations = made("synaptic_operations", np.int64, time_steps)
+        self.reference = made("reference_logits", np.float32, classes)
+        self.ann = made("ann_logits", np.float32, classes) if with_ann else None
+
+    def flush(self) -> None:
+        for array in (self.logits, self.spikes, self.operations, self.reference, self.ann):
+            if array is not None:
+                array.flush()
+
+
+def _simulated(
+    snn: SpikingNetwork,
+    pixels: Tensor,
+    time_steps: int,
+    rows: _Rows,
+    here: slice,
+    counter: Counter,
+    by_layer: Mapping[str, Any],
+) -> None:
+    """One batch through all steps, into its rows."""
+    drive = snn.drive(pixels)
+    state: State | None = None
+    for time_step in range(1, time_steps + 1):
+        step = snn.step(drive, state, time_step, counter)
+        state = step.state
+        taken = counter.taken()
+        spikes, operations = counter.totals(taken)
+        rows.logits[here, time_step - 1] = step.logits.float().cpu().numpy()
+        rows.spikes[here, time_step - 1] = spikes.cpu().numpy()
+        rows.operations[here, time_step - 1] = operations.cpu().numpy()
+        for name, counts in taken.items():
+            by_layer[name][time_step - 1] += counts.sum(0).cpu().numpy()

@@ -1,173 +1,225 @@
-"""A spiking network as a function of one time step: ``step(drive, state, time_step) -> (logits, state, spikes)``.
+"""A spiking network as a function of one time step: ``step(drive, state, time_step) -> (logits, state)``.
 
 What depends on the image alone (everything before the first neurons, as the image is a constant current) is computed once
 (``drive``). The state of all neurons is a value that the caller holds, batch first in every tensor, so that leaving out
-finished samples is an index.
+finished samples is an index. All values are in units of the thresholds: neurons fire at 1 and send 1.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn import functional
+from torch import Tensor, nn
 
-from dynconf_core.neurons import integrate_and_fire, signed
+from dynconf_core.errors import InputError
+from dynconf_core.graph.graph import Graph, Node
+from dynconf_core.graph.operations import evaluate, per_channel
+from dynconf_core.neurons import spiking_max_pool
+from dynconf_core.simulation.products import Products
+from dynconf_core.simulation.step_plan import StepPlan
+from dynconf_core.simulation.step_values import NeuronState, StepValues
 
-Parameters = integrate_and_fire.Parameters | signed.Parameters
-LayerState = integrate_and_fire.State | signed.State
+LayerState = NeuronState | spiking_max_pool.State
 State = dict[str, LayerState]
-"""Of each layer of neurons, by the name of its node."""
-
-
-class Neurons(nn.Module):
-    """A layer of spiking neurons: integrate-and-fire, or signed where ``top`` (n) bounds the net spike count."""
-
-    threshold: Tensor
-
-    def __init__(self, threshold: Tensor, top: int | None = None) -> None:
-        super().__init__()
-        self.top = top
-        self.register_buffer("threshold", threshold)
-
-    def parameters_of_step(self) -> Parameters:
-        """Threshold and top as plain numbers."""
-        threshold = float(self.threshold)
-        if self.top is None:
-            return integrate_and_fire.Parameters(threshold)
-        return signed.Parameters(threshold, self.top)
+"""Of each layer of neurons and each max pool, by the name of its node."""
+Look = Callable[[Node, Tensor], None]
+"""Sees what a layer of neurons or a max pool sends in a step ``(N, ...)``; it must not keep or change the tensor."""
 
 
 @dataclass(frozen=True)
 class Drive:
-    """What the image alone determines: the values that spiking nodes read, with and without the input and biases."""
+    """What the image alone determines: the values that spiking nodes read, by node, and the number of samples."""
 
-    active: dict[fx.Node, Tensor]
-    silent: dict[fx.Node, Tensor]
+    values: Mapping[str, Tensor]
+    samples: int
 
 
 @dataclass(frozen=True)
 class Step:
-    """The outcome of one time step.
-
-    Attributes:
-        logits: this step's output ``(N, C)``, not the running sum.
-        state: of all neurons, after the step.
-        spikes: how many spikes each sample emitted in the step, all layers, a negative one counting 1, ``(N,)``.
-    """
+    """The outcome of one time step: its output ``logits (N, C)``, not the running sum, and the ``state`` after it."""
 
     logits: Tensor
     state: State
-    spikes: Tensor
 
 
 class SpikingNetwork(nn.Module):
-    """A converted network.
+    """A converted network; ``network(images, time_steps)`` gives its logits step by step.
 
     Attributes:
-        graph: the operations, with a ``Neurons`` module where the ANN had an activation.
-        active_steps: the number of steps in which the input and all biases act; None for always.
+        graph: the operations, in threshold units; the weights that count are this module's buffers.
+        active_steps: the number of steps in which the image and all biases act; None for always.
+        image_limit: the largest absolute value of a normalised image for which exactness is proven; None without a grid.
+        time_steps_limit: the most steps for which exactness is proven; None without a grid.
+        facts: of the conversion, as JSON holds them (method, time steps, binary places, report).
     """
 
-    def __init__(self, graph: fx.GraphModule, active_steps: int | None) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        *,
+        image_limit: float | None = None,
+        time_steps_limit: int | None = None,
+        facts: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
+        tops = {node.settings["levels"] if node.settings["signed"] else None for node in graph.of_kind("neurons")}
+        if len(tops) != 1:
+            raise InputError("a network's neurons are all integrate-and-fire, or all signed with one number of levels.")
         self.graph = graph
-        self.active_steps = active_steps
-        self._modules_by_node: dict[fx.Node, nn.Module] = {}
-        modules = dict(graph.named_modules())
-        spiking: set[fx.Node] = set()
-        for node in graph.graph.nodes:
-            if node.op == "call_module":
-                self._modules_by_node[node] = modules[str(node.target)]
-            if isinstance(self._modules_by_node.get(node), Neurons) or spiking.intersection(node.all_input_nodes):
-                spiking.add(node)
-        self._before = [node for node in graph.graph.nodes if node not in spiking and node.op != "output"]
-        self._spiking = [node for node in graph.graph.nodes if node in spiking and node.op != "output"]
-        (output,) = (node for node in graph.graph.nodes if node.op == "output")
-        self._output: fx.Node = output.args[0]
-        self._needed = {node for node in self._before if any(user in spiking for user in node.users)}
-        self._constants: dict[fx.Node, Parameters] | None = None
+        self.active_steps: int | None = tops.pop()
+        self.image_limit, self.time_steps_limit = image_limit, time_steps_limit
+        self.facts = dict(facts or {})
+        for node in graph.nodes:
+            for key, value in node.tensors.items():
+                kept = value.detach().clone().float()
+                if kept.ndim == 4:  # as the values are: otherwise every call of a convolution reorders its weights
+                    kept = kept.contiguous(memory_format=torch.channels_last)
+                self.register_buffer(_buffer(node.name, key), kept)
+        self._plan = StepPlan.of(graph)
+        self._tensors: dict[str, dict[str, Tensor]] | None = None
+        self._products: Products | None = None
 
-    def layers(self) -> dict[str, Neurons]:
+    @property
+    def exact(self) -> bool:
+        """Whether the weights lie on a grid, so that float32 computes the network exactly."""
+        return self.image_limit is not None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.buffers()).device
+
+    def layers(self) -> dict[str, Node]:
         """The layers of neurons by node name, in the order of the data."""
-        found = ((node.name, self._modules_by_node[node]) for node in self._spiking if node in self._modules_by_node)
-        return {name: module for name, module in found if isinstance(module, Neurons)}
+        return {node.name: node for node in self.graph.of_kind("neurons")}
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """Every node's weights and the like, where the network is."""
+        if self._tensors is None:
+            self._tensors = {
+                node.name: {key: getattr(self, _buffer(node.name, key)) for key in node.tensors} for node in self.graph.nodes
+            }
+        return self._tensors
+
+    def accelerate(self, samples: int) -> list[str]:
+        """Let integer products compute the layers where they are exact and, for batches of ``samples``, faster than float32.
+
+        Only where the weights lie on a grid and the network is on the CPU; tried against float arithmetic, some milliseconds a
+        layer.
+
+        Returns:
+            the names of these layers.
+        """
+        if not self.exact or self.device.type != "cpu":
+            return []
+        self._products = Products.of(self.graph, self.tensors(), samples)
+        return self._products.names()
+
+    def forward(self, images: Tensor, time_steps: int) -> Tensor:
+        """The logits of every step ``(N, T, C)``, on the images' device, for normalised ``images (N, ...)``."""
+        self.check(images, time_steps)
+        drive, state, logits = self.drive(images), None, []
+        for time_step in range(1, time_steps + 1):
+            step = self.step(drive, state, time_step)
+            state = step.state
+            logits.append(step.logits)
+        return torch.stack(logits, dim=1)
+
+    def check(self, images: Tensor, time_steps: int) -> None:
+        """Raise ``InputError`` for images of another shape or beyond the limits that exactness was proven for, or T < 1."""
+        if time_steps < 1:
+            raise InputError(f"time_steps={time_steps}: an SNN needs at least one.")
+        if tuple(images.shape[1:]) != self.graph.input.shape:
+            raise InputError(
+                f"the images have the shape {tuple(images.shape[1:])}, the network was converted for {self.graph.input.shape}: "
+                "convert it with an example of this shape."
+            )
+        if self.time_steps_limit is not None and time_steps > self.time_steps_limit:
+            raise InputError(
+                f"time_steps={time_steps}: the weights' grid is proven exact for up to {self.time_steps_limit}; convert with "
+                f"time_steps={time_steps}, or with grid=False (--no-grid)."
+            )
+        largest = float(images.abs().max()) if images.numel() else 0.0
+        if not largest < float("inf"):
+            raise InputError("the images hold NaN or infinite values: normalise them as in training.")
+        if self.image_limit is not None and largest > self.image_limit:
+            raise InputError(
+                f"the images reach {largest:.4g}, the grid is proven exact up to {self.image_limit:.4g}: normalise them as in "
+                "training, or convert with image_limit=... or grid=False (--no-grid)."
+            )
 
     def drive(self, images: Tensor) -> Drive:
         """Everything before the first neurons, for normalised ``images (N, 3, H, W)``."""
-        active = self._run(self._before, {}, images, biased=True)
-        kept = {node: value for node, value in active.items() if node in self._needed}
-        return Drive(kept, {node: torch.zeros_like(value) for node, value in kept.items()})
+        tensors, values = self.tensors(), dict[str, Tensor]()
+        images = images.float()
+        if images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
+        for node in self._plan.before:
+            inputs = [values[name] for name in node.inputs]
+            values[node.name] = images if node.kind == "input" else evaluate(node, inputs, tensors[node.name])
+        return Drive({name: values[name] for name in self._plan.needed}, len(images))
 
-    def step(self, drive: Drive, state: State | None, time_step: int) -> Step:
-        """One time step, from 1; ``state`` is None in the first."""
-        parameters = self._layer_constants()
-        acts = self.active_steps is None or time_step <= self.active_steps
-        values: dict[fx.Node, Tensor] = dict(drive.active if acts else drive.silent)
+    @torch.no_grad()
+    def step(self, drive: Drive, state: State | None, time_step: int | Tensor, look: Look | None = None) -> Step:
+        """One time step, from 1; ``state`` is None in the first, and its tensors are used up.
+
+        Args:
+            drive: of the samples' images.
+            state: after the step before.
+            time_step: of all samples, or ``(N,)`` where those of a batch are at different steps.
+            look: sees what every layer sends.
+        """
+        acting = self._acting(time_step)
+        now = StepValues(self.graph, self._plan, self.tensors(), self._products, drive.values, acting)
+        values = now.values
         after: State = {}
-        emitted: list[Tensor] = []
-        for node in self._spiking:
-            module = self._modules_by_node.get(node)
-            if not isinstance(module, Neurons):
-                values[node] = self._evaluated(node, values, biased=acts)
-                continue
-            current = values[node.all_input_nodes[0]]
-            spikes, after[node.name] = _stepped(current, state[node.name] if state else None, parameters[node])
-            emitted.append(_emitted(spikes, module.top is not None))
-            values[node] = spikes.mul_(parameters[node].threshold)
-        return Step(values[self._output], after, torch.stack(emitted).sum(0).long())
+        for node in self._plan.order:
+            before = state[node.name] if state is not None and node.kind in ("neurons", "max_pool") else None
+            if node.kind == "neurons":
+                assert not isinstance(before, spiking_max_pool.State)
+                values[node.name], after[node.name] = now.fired(node, before)
+            elif node.kind == "max_pool":
+                assert before is None or isinstance(before, spiking_max_pool.State)
+                values[node.name], after[node.name] = spiking_max_pool.step(node, values[node.inputs[0]], before)
+            else:
+                values[node.name] = now.value(node)
+            if look is not None and node.kind in ("neurons", "max_pool"):
+                look(node, values[node.name])
+            for name in self._plan.last.get(node.name, ()):
+                values.pop(name, None)
+        return Step(values[self.graph.output.name], after)
 
-    def _layer_constants(self) -> dict[fx.Node, Parameters]:
-        """Thresholds as plain numbers, read once: a read from a GPU waits for it."""
-        if self._constants is None:
-            self._constants = {
-                node: module.parameters_of_step()
-                for node, module in self._modules_by_node.items()
-                if isinstance(module, Neurons)
-            }
-        return self._constants
+    def initial_state(self, like: State) -> dict[str, tuple[Tensor, ...]]:
+        """What every tensor of a state holds before the first step: one number, or one a channel, to be broadcast."""
+        found: dict[str, tuple[Tensor, ...]] = {}
+        for name, layer in like.items():
+            if isinstance(layer, spiking_max_pool.State):
+                found[name] = tuple(tensor.new_zeros(()) for tensor in layer)
+            else:
+                start = per_channel(self.tensors()[name]["initial"], layer.potential)
+                found[name] = (start, *(tensor.new_zeros(()) for tensor in layer[1:]))
+        return found
+
+    def _acting(self, time_step: int | Tensor) -> bool | Tensor:
+        """Whether image and biases act: for all samples, or ``(N,)`` for each."""
+        if self.active_steps is None:
+            return True
+        if isinstance(time_step, int):
+            return time_step <= self.active_steps
+        acting = time_step <= self.active_steps
+        return bool(acting[0]) if bool((acting == acting[0]).all()) else acting
 
     def _apply(self, fn: Any, recurse: bool = True) -> "SpikingNetwork":
-        self._constants = None
+        self._tensors = self._products = None
         super()._apply(fn, recurse)
         return self
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """As of ``nn.Module``; the thresholds are read anew."""
-        self._constants = None
+        """As of ``nn.Module``."""
+        self._tensors = self._products = None
         return super().load_state_dict(*args, **kwargs)
 
-    def _run(self, nodes: list[fx.Node], values: dict[fx.Node, Tensor], images: Tensor, biased: bool) -> dict[fx.Node, Tensor]:
-        for node in nodes:
-            values[node] = images if node.op == "placeholder" else self._evaluated(node, values, biased)
-        return values
 
-    def _evaluated(self, node: fx.Node, values: dict[fx.Node, Tensor], biased: bool) -> Tensor:
-        arguments: Any = fx.node.map_arg(node.args, values.__getitem__)
-        module: Any = self._modules_by_node.get(node)
-        result: Tensor
-        if module is None:
-            operation: Any = node.target
-            result = operation(*arguments, **node.kwargs)
-        elif isinstance(module, nn.Conv2d) and not biased:
-            result = module._conv_forward(arguments[0], module.weight, None)
-        elif isinstance(module, nn.Linear) and not biased:
-            result = functional.linear(arguments[0], module.weight)
-        else:
-            result = module(*arguments)
-        return result
-
-
-def _emitted(spikes: Tensor, signed_ones: bool) -> Tensor:
-    """How many spikes each sample emitted, ``(N,)``, a negative one counting 1. Sums of whole numbers in float32, exact below
-    2^24 a layer; counting integers is thirty times slower."""
-    ones = spikes.abs() if signed_ones else spikes
-    return ones.flatten(1).sum(1).double()
-
-
-def _stepped(current: Tensor, state: LayerState | None, parameters: Parameters) -> tuple[Tensor, LayerState]:
-    if isinstance(parameters, signed.Parameters):
-        before = state if isinstance(state, signed.State) else signed.initial(current, parameters)
-        return signed.step(current, before, parameters)
-    charged = state if isinstance(state, integrate_and_fire.State) else integrate_and_fire.initial(current, parameters)
-    return integrate_and_fire.step(current, charged, parameters)
+def _buffer(node: str, key: str) -> str:
+    return f"{node}:{key}".replace(".", "/")

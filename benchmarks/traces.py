@@ -1,0 +1,182 @@
+"""Traces of QCFS networks: dynconf against SpikingJelly, images a second and peak memory, the same logits.
+
+    python benchmarks/traces.py                      # ResNet-18 and VGG-16, full and quarter width, T = 32
+    python benchmarks/traces.py --width 0.25 --repeats 7 --threads 1
+
+Every contender runs in a fresh process with the same environment, once to warm up, then alternately with the others. All get
+the same converted weights (batch normalisation folded, in threshold units, on the grid) and compute the first layer's
+constant current once. SpikingJelly runs its multi-step IFNode with soft reset, layer by layer, at the batch that suits it
+best. The weights are random: the arithmetic does not depend on them.
+"""
+
+import argparse
+import hashlib
+import json
+import time
+from typing import Any
+
+import measuring
+import torch
+from torch import Tensor, nn
+
+CONTENDERS = ("spikingjelly", "dynconf-float32", "dynconf")
+BATCHES = {"spikingjelly": (4, 16, 64), "dynconf-float32": (32, 64), "dynconf": (32, 64)}
+
+
+def network(architecture: str, width: float) -> tuple[nn.Module, Tensor]:
+    """A network with plausible statistics, and images."""
+    from dynconf_core.networks.description import described
+
+    description = {"architecture": architecture, "stem": "cifar", "classes": 10, "resolution": 32, "width": width}
+    ann = described({**description, "method": "qcfs", "levels": 4, "bits": None, "initial_threshold": 2.0}, seed=0)
+    images = torch.randn(256, 3, 32, 32, generator=torch.Generator().manual_seed(0)).clamp_(-2.5, 2.5)
+    ann.train()
+    with torch.no_grad():
+        for _ in range(10):  # running statistics
+            ann(images[:16])
+    return ann.eval(), images
+
+
+class SpikingJellyNetwork(nn.Module):
+    """The same graph in SpikingJelly's multi-step modules."""
+
+    def __init__(self, snn: Any) -> None:
+        from spikingjelly.activation_based import layer, neuron
+
+        super().__init__()
+        self.snn = snn
+        self.parts = nn.ModuleDict()
+        tensors = snn.tensors()
+        self.after = snn.graph.after(("neurons",))
+        for node in snn.graph.nodes:
+            own = tensors[node.name]
+            made: nn.Module
+            if node.kind == "neurons":
+                made = neuron.IFNode(v_threshold=1.0, v_reset=None, step_mode="m")
+            elif node.kind == "convolution":
+                outputs, inputs = own["weight"].shape[:2]
+                kernel = tuple(own["weight"].shape[2:])
+                settings = node.settings
+                made = layer.Conv2d(
+                    inputs, outputs, kernel, settings["stride"], settings["padding"], bias="bias" in own, step_mode="m"
+                )
+            elif node.kind == "linear":
+                made = layer.Linear(own["weight"].shape[1], own["weight"].shape[0], bias="bias" in own, step_mode="m")
+            else:
+                continue
+            if "weight" in own:
+                made.weight.data = own["weight"]
+                if "bias" in own:
+                    made.bias.data = own["bias"]
+            self.parts[node.name.replace(".", "/")] = made
+
+    def forward(self, images: Tensor, time_steps: int) -> Tensor:
+        from dynconf_core.graph.operations import evaluate
+        from spikingjelly.activation_based import functional
+
+        functional.reset_net(self)
+        for part in self.parts.values():
+            if hasattr(part, "v_threshold"):
+                part.v = 0.5
+        once = self.snn.drive(images).values
+        values = {name: value.contiguous().unsqueeze(0).expand(time_steps, *value.shape) for name, value in once.items()}
+        tensors = self.snn.tensors()
+        for node in self.snn.graph.nodes:
+            if node.name not in self.after:
+                continue
+            inputs = [values[name] for name in node.inputs]
+            part = self.parts[node.name.replace(".", "/")] if node.name.replace(".", "/") in self.parts else None
+            if part is not None:
+                values[node.name] = part(inputs[0])
+            elif node.kind == "add":
+                values[node.name] = inputs[0] + inputs[1]
+            else:
+                merged = evaluate(node, [one.flatten(0, 1) for one in inputs], tensors[node.name])
+                values[node.name] = merged.view(time_steps, -1, *merged.shape[1:])
+            for name in node.inputs:  # as a sequential module would let go of them
+                if all(reader.name in values for reader in self.snn.graph.readers[name]):
+                    values.pop(name, None)
+        return values[self.snn.graph.output.name].transpose(0, 1)
+
+
+@torch.inference_mode()
+def worker(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Simulate; images a second of every repeat, peak memory, and a digest of the logits."""
+    from dynconf_core.conversion.convert import convert
+    from dynconf_core.simulation.exactness import plain_arithmetic
+
+    contender, batch, time_steps = arguments["contender"], arguments["batch"], arguments["time_steps"]
+    with torch.inference_mode(False):
+        ann, images = network(arguments["architecture"], arguments["width"])
+        snn = convert(ann, images[:8], time_steps=time_steps)
+        run: Any = SpikingJellyNetwork(snn).eval() if contender == "spikingjelly" else snn
+    layers: list[str] = []
+    if contender == "dynconf":
+        layers = snn.accelerate(batch)
+    rates, digest = [], hashlib.sha256()
+    count = arguments["images"]
+    with plain_arithmetic():
+        for repeat in range(arguments["repeats"] + 1):
+            start = time.perf_counter()
+            for part in images[:count].split(batch):
+                logits = run(part, time_steps)
+                if repeat == 0:
+                    digest.update(logits.contiguous().numpy().tobytes())
+            if repeat:
+                rates.append(count / (time.perf_counter() - start))
+    return {"rates": rates, "memory": measuring.peak_memory(), "logits": digest.hexdigest()[:16], "integer_layers": len(layers)}
+
+
+def main() -> None:
+    """Run all contenders and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    parser.add_argument("--architecture", action="append", choices=("resnet18", "vgg16"))
+    parser.add_argument("--width", action="append", type=float)
+    parser.add_argument("--time-steps", type=int, default=32)
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    given = parser.parse_args()
+    if given.worker:
+        print(json.dumps(worker(json.loads(given.worker))))
+        return
+    print(f"T = {given.time_steps}, {given.images} images, medians of {given.repeats}; {measuring.environment_line(given.threads)}")
+    print("| network | width | contender | batch | images/s | against SpikingJelly | peak memory | same logits |")
+    print("|---|---:|---|---:|---:|---:|---:|---|")
+    for architecture in given.architecture or ("resnet18", "vgg16"):
+        for width in given.width or (1.0, 0.25):
+            base = {"architecture": architecture, "width": width, "time_steps": given.time_steps, "images": given.images}
+            best: dict[str, int] = {}
+            for contender in CONTENDERS:
+                tried = {
+                    batch: measuring.in_fresh_process(
+                        "traces.py", {**base, "contender": contender, "batch": batch, "repeats": 1}, given.threads
+                    )["rates"][0]
+                    for batch in BATCHES[contender]
+                }
+                best[contender] = max(tried, key=tried.__getitem__)
+            rounds: dict[str, list[dict[str, Any]]] = {contender: [] for contender in CONTENDERS}
+            for _ in range(given.repeats):  # alternately: what else the machine does hits all alike
+                for contender in CONTENDERS:
+                    asked = {**base, "contender": contender, "batch": best[contender], "repeats": 1}
+                    rounds[contender].append(measuring.in_fresh_process("traces.py", asked, given.threads))
+            reference = rounds[CONTENDERS[0]]
+            for contender in CONTENDERS:
+                found = rounds[contender]
+                rate = measuring.median([one["rates"][0] for one in found])
+                ratio = measuring.median(
+                    [one["rates"][0] / other["rates"][0] for one, other in zip(found, reference, strict=True)]
+                )
+                memory = measuring.median([one["memory"] for one in found])
+                same = "yes" if found[0]["logits"] == reference[0]["logits"] else "NO"
+                layers = f" ({found[0]['integer_layers']} integer layers)" if contender == "dynconf" else ""
+                print(
+                    f"| {architecture} | {width:g} | {contender}{layers} | {best[contender]} | {rate:.1f} | {ratio:.2f}x | "
+                    f"{memory:.0f} MiB | {same} |",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,243 @@
+"""Inference that stops early: to the bit what exiting on collected traces gives, whoever shares the batch."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dynconf_core.activations.factory import activation
+from dynconf_core.confidence.smoothing import Smoothing
+from dynconf_core.conversion.convert import convert
+from dynconf_core.data.images import Normalisation, TensorImages
+from dynconf_core.errors import InputError
+from dynconf_core.exit.agent import ExitAgent
+from dynconf_core.exit.rules import Rule
+from dynconf_core.simulation import live
+from dynconf_core.simulation.collect import collect
+from dynconf_core.simulation.footprint import FIXED
+from dynconf_core.simulation.live import Exits, run_until_confident
+from dynconf_core.simulation.network import SpikingNetwork
+from dynconf_core.traces import Traces
+
+SIDE, TIME_STEPS, SAMPLES = 8, 12, 60
+NORMALISATION = Normalisation((0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
+KINDS = [(method, pool) for method in ("qcfs", "qffs") for pool in ("average", "max")]
+
+
+class Small(nn.Module):
+    """Convolutions with biases, a residual sum, a pool, two linear layers."""
+
+    def __init__(self, method: str, pool: str) -> None:
+        super().__init__()
+        make = activation(method, levels=4, bits=2, initial_threshold=1.0)
+        self.first, self.one = nn.Conv2d(3, 6, 3, padding=1), make()
+        self.second, self.two = nn.Conv2d(6, 6, 3, padding=1), make()
+        self.pool = nn.MaxPool2d(2) if pool == "max" else nn.AvgPool2d(2)
+        self.flatten, self.third, self.three, self.last = nn.Flatten(), nn.Linear(96, 16), make(), nn.Linear(16, 4)
+        generator = torch.Generator().manual_seed(2)
+        with torch.no_grad():
+            for layer in (self.first, self.second, self.third, self.last):
+                layer.weight.copy_(2 * torch.randn(layer.weight.shape, generator=generator) / layer.weight[0].numel() ** 0.5)
+                layer.bias.copy_(0.2 * torch.randn(layer.bias.shape, generator=generator))
+            self(torch.randn(8, 3, SIDE, SIDE, generator=generator))  # sets the steps of LSQ
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        a = self.one(self.first(x))
+        result: Tensor = self.last(self.three(self.third(self.flatten(self.pool(self.two(self.second(a) + a))))))
+        return result
+
+
+def pictures(count: int = SAMPLES) -> TensorImages:
+    """From grey to garish, so that some are classified soon and others late."""
+    generator = torch.Generator().manual_seed(4)
+    contrast = torch.linspace(0, 1.5, SAMPLES)[torch.randperm(SAMPLES, generator=generator)]
+    coarse = torch.randn(SAMPLES, 3, 2, 2, generator=generator).repeat_interleave(SIDE // 2, 2).repeat_interleave(SIDE // 2, 3)
+    fine = torch.randn(SAMPLES, 3, SIDE, SIDE, generator=generator)
+    grey = 128 + 50 * contrast.view(-1, 1, 1, 1) * (coarse + 0.3 * fine)
+    pixels = grey.round().clamp(0, 255).to(torch.uint8)
+    labels = torch.randint(0, 4, (SAMPLES,), generator=generator)
+    return TensorImages(pixels[:count], labels[:count], 4, NORMALISATION)
+
+
+def network(method: str, pool: str, grid: bool = True) -> SpikingNetwork:
+    example, limit = NORMALISATION(pictures(1).pixels), NORMALISATION.limit()
+    return convert(Small(method, pool), example, time_steps=TIME_STEPS, grid=grid, image_limit=limit)
+
+
+@pytest.fixture(scope="module")
+def collected(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Traces]:
+    """The traces of every kind of network."""
+    found = {}
+    for kind in KINDS:
+        folder = tmp_path_factory.mktemp("-".join(kind))
+        collect(network(*kind), None, pictures(), TIME_STEPS, folder)
+        found[kind] = Traces.load(folder)
+    return found
+
+
+def rule_of(traces: Traces, measure: str = "max_softmax", share: float = 0.5) -> Rule:
+    """One whose threshold many scores of all steps exceed and many do not."""
+    rule = Rule(measure, Smoothing("sum", 10.0), math.inf)
+    return Rule(measure, rule.smoothing, float(np.quantile(rule.scores(traces), share)))
+
+
+def expected(traces: Traces, rule: Rule) -> Exits:
+    """Exiting on the traces."""
+    steps, rows = rule.exit_steps(traces), np.arange(traces.samples)
+    assert traces.spikes is not None and traces.synaptic_operations is not None
+
+    def at_exit(values: Any) -> Any:
+        return values[rows, steps - 1]
+
+    return Exits(
+        at_exit(traces.predictions()),
+        steps,
+        at_exit(rule.scores(traces)),
+        at_exit(np.cumsum(traces.spikes, axis=1)),
+        at_exit(np.cumsum(traces.synaptic_operations, axis=1)),
+        at_exit(np.cumsum(traces.logits, axis=1, dtype=np.float64)),
+    )
+
+
+def assert_same(found: Exits, wanted: Exits) -> None:
+    for name in ("predictions", "steps", "spikes", "synaptic_operations", "logits"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name), err_msg=name)
+    np.testing.assert_allclose(found.scores, wanted.scores, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids="-".join)
+def test_equal_to_exiting_on_traces_for_any_batch(kind: tuple[str, str], collected: dict[tuple[str, str], Traces]) -> None:
+    traces, snn = collected[kind], network(*kind)
+    rule = rule_of(traces)
+    wanted = expected(traces, rule)
+    assert len(set(wanted.steps.tolist())) >= 4, "exits at many steps, or the test shows little"
+    for batch in (1, 2, 5, 17, 48, SAMPLES, 200, None):
+        assert_same(run_until_confident(snn, ExitAgent(rule), pictures(), TIME_STEPS, batch=batch), wanted)
+
+
+@pytest.mark.parametrize("measure", ["entropy", "gap", "patience"])
+def test_other_rules(measure: str, collected: dict[tuple[str, str], Traces]) -> None:
+    """Patience remembers: the newcomer in a row must not inherit what the one before it stood for."""
+    kind = ("qffs", "max")
+    rule = rule_of(collected[kind], measure)
+    wanted = expected(collected[kind], rule)
+    assert len(set(wanted.steps.tolist())) > 2
+    assert_same(run_until_confident(network(*kind), ExitAgent(rule), pictures(), TIME_STEPS, batch=7), wanted)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids="-".join)
+@pytest.mark.parametrize(("threshold", "steps"), [(math.inf, TIME_STEPS), (-math.inf, 1)])
+def test_never_and_at_once(
+    kind: tuple[str, str], threshold: float, steps: int, collected: dict[tuple[str, str], Traces]
+) -> None:
+    rule = Rule("max_softmax", Smoothing("sum", 10.0), threshold)
+    for batch in (1, 16, 100):
+        found = run_until_confident(network(*kind), ExitAgent(rule), pictures(), TIME_STEPS, batch=batch)
+        assert set(found.steps.tolist()) == {steps}
+        assert_same(found, expected(collected[kind], rule))
+
+
+def test_places_are_refilled_then_given_up(monkeypatch: pytest.MonkeyPatch, collected: dict[tuple[str, str], Traces]) -> None:
+    """Nobody computes for finished samples: with a lot of one, the rows of all steps are the samples' steps."""
+    rows, calls = [], {"refill": 0, "compact": 0}
+    step, refill, compact = SpikingNetwork.step, live._Run.refill, live._Run.compact
+
+    def counted_step(self: SpikingNetwork, drive: Any, *rest: Any) -> Any:
+        rows.append(drive.samples)
+        return step(self, drive, *rest)
+
+    def counted_refill(self: Any, pixels: Tensor) -> None:
+        calls["refill"] += 1
+        refill(self, pixels)
+
+    def counted_compact(self: Any) -> None:
+        calls["compact"] += 1
+        compact(self)
+
+    monkeypatch.setattr(SpikingNetwork, "step", counted_step)
+    monkeypatch.setattr(live._Run, "refill", counted_refill)
+    monkeypatch.setattr(live._Run, "compact", counted_compact)
+    kind = ("qcfs", "average")
+    rule = rule_of(collected[kind])
+    wanted = expected(collected[kind], rule)
+    assert_same(run_until_confident(network(*kind), ExitAgent(rule), pictures(), TIME_STEPS, batch=16), wanted)
+    assert calls["refill"] > 3 and calls["compact"] > 3
+    assert sum(rows) == wanted.steps.sum() < 0.8 * SAMPLES * TIME_STEPS
+    assert rows == sorted(rows, reverse=True) and rows[0] == 16
+
+
+def test_a_lot_waits_until_it_is_worth_while(monkeypatch: pytest.MonkeyPatch, collected: dict[tuple[str, str], Traces]) -> None:
+    sizes: list[int] = []
+    refill = live._Run.refill
+    monkeypatch.setattr(live._Run, "refill", lambda self, pixels: (sizes.append(len(pixels)), refill(self, pixels))[1])
+    kind = ("qffs", "average")
+    rule = rule_of(collected[kind])
+    found = run_until_confident(network(*kind), ExitAgent(rule), pictures(), TIME_STEPS, batch=48)
+    assert_same(found, expected(collected[kind], rule))
+    assert min(sizes[:-1], default=3) >= 48 // live.LOT and sum(sizes) == SAMPLES - 48
+
+
+def test_a_tensor_is_as_good_as_a_split(collected: dict[tuple[str, str], Traces]) -> None:
+    kind = ("qcfs", "max")
+    rule = rule_of(collected[kind])
+    normalised = NORMALISATION(pictures().pixels)
+    found = run_until_confident(network(*kind), ExitAgent(rule), normalised, TIME_STEPS, batch=9)
+    assert_same(found, expected(collected[kind], rule))
+
+
+@pytest.mark.parametrize("empty", [pictures(0), torch.empty(0, 3, SIDE, SIDE)], ids=["images", "tensor"])
+def test_no_images(empty: Any) -> None:
+    found = run_until_confident(network("qcfs", "average"), ExitAgent(Rule("gap", Smoothing("sum", 1.0), 1.0)), empty, 4)
+    assert [len(getattr(found, name)) for name in ("predictions", "steps", "scores", "spikes", "synaptic_operations")] == [
+        0
+    ] * 5
+    assert found.logits.shape == (0, 4)
+
+
+@pytest.mark.parametrize("method", ["qcfs", "qffs"])
+def test_without_a_grid_it_agrees_up_to_rounding(method: str, tmp_path: Path) -> None:
+    """A sum in another order may move a spike: nearly all exits are the same, the counts nearly so."""
+    snn = network(method, "average", grid=False)
+    collect(snn, None, pictures(), TIME_STEPS, tmp_path)
+    traces = Traces.load(tmp_path)
+    rule = rule_of(traces)
+    wanted = expected(traces, rule)
+    found = run_until_confident(snn, ExitAgent(rule), pictures(), TIME_STEPS, batch=7)
+    assert np.mean(found.steps == wanted.steps) > 0.95 and np.mean(found.predictions == wanted.predictions) > 0.95
+    assert found.spikes.sum() == pytest.approx(wanted.spikes.sum(), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("wishes", "words"),
+    [
+        ({"batch": 0}, "batch=0"),
+        ({"memory": FIXED}, "memory=600 MiB is too little"),
+        ({"time_steps": TIME_STEPS + 1}, "time_steps=13"),
+        ({"time_steps": 0}, "time_steps=0"),
+        ({"images": torch.zeros(2, 3, SIDE, SIDE + 1)}, "shape"),
+        ({"images": torch.full((2, 3, SIDE, SIDE), 9.0)}, "the images reach 9"),
+        ({"images": torch.full((2, 3, SIDE, SIDE), math.nan)}, "NaN"),
+    ],
+)
+def test_refuses(wishes: dict[str, Any], words: str) -> None:
+    given = {"images": pictures(3), "time_steps": TIME_STEPS, **wishes}
+    agent = ExitAgent(Rule("gap", Smoothing("sum", 1.0), 1.0))
+    with pytest.raises(InputError, match=words):
+        run_until_confident(network("qcfs", "average"), agent, **given)
+
+
+def test_the_network_and_the_agent_serve_again(collected: dict[tuple[str, str], Traces]) -> None:
+    """Nothing of a run stays in them."""
+    kind = ("qffs", "max")
+    rule = rule_of(collected[kind])
+    snn, agent = network(*kind), ExitAgent(rule)
+    for _ in range(2):
+        found = run_until_confident(snn, agent, pictures(), TIME_STEPS, batch=11)
+        assert_same(found, expected(collected[kind], rule))
