@@ -12,16 +12,30 @@ from dynconf_core.settings import named
 
 @dataclass(frozen=True)
 class Field:
-    """A field that may be overridden: how its text is read, which values work, and where it goes.
+    """A field that may be overridden: its type, what its text must be, which values work, and where it goes.
 
     ``applies`` says whether a plan has the field at all (levels belong to QCFS, bits to QFFS).
     """
 
-    kind: Callable[[str], Any]
+    kind: type
     wants: str
     works: Callable[[Any], bool]
     put: Callable[[Plan, Any], Plan]
     applies: Callable[[Plan], bool] = lambda plan: True
+
+    def read(self, text: str) -> Any:
+        """The value that ``text`` says; ``ValueError`` where it says none."""
+        if self.kind is not bool:
+            return self.kind(text)
+        try:
+            return TRUTHS[text.lower()]
+        except KeyError:
+            raise ValueError(text) from None
+
+
+RULES = ("max_softmax", "entropy", "gap", "patience", "learned", "best")
+"""The measures of confidence, and the one among them that calibration finds best."""
+TRUTHS = {"true": True, "false": False}
 
 
 def _number(low: float, high: float) -> Callable[[Any], bool]:
@@ -50,11 +64,12 @@ FIELDS: dict[str, Field] = {
         lambda plan: plan.method == "qcfs",
     ),
     "bits": Field(int, "a whole number from 1 to 8", _number(1, 8), _plan("bits"), lambda plan: plan.method == "qffs"),
+    "grid": Field(bool, "true or false", lambda value: True, _plan("grid")),
     "epochs": Field(int, "a whole number from 1 to 10000", _number(1, 10000), _recipe("epochs")),
     "width": Field(float, "a number above 0, at most 4", _number(1e-3, 4), _plan("width")),
     "batch_size": Field(int, "a whole number from 2 to 65536", _number(2, 65536), _recipe("batch_size")),
     "learning_rate": Field(float, "a number above 0, at most 10", _number(1e-9, 10), _recipe("learning_rate")),
-    "rule": Field(str, "max_softmax", lambda value: value == "max_softmax", _search("rule")),
+    "rule": Field(str, f"one of {', '.join(RULES)}", lambda value: value in RULES, _search("rule")),
     "smoothing": Field(str, "sum or mean", lambda value: value in ("sum", "mean"), _search("smoothing")),
     "alpha": Field(float, "a number from 0.001 to 1000000", _number(1e-3, 1e6), _search("alpha")),
     "max_drop": Field(float, "a fraction from 0 to 1", _number(0, 1), _search("max_drop")),
@@ -87,7 +102,7 @@ def value(name: str, given: object) -> Any:
     """
     field = named("field", FIELDS, name)
     try:
-        read = field.kind(str(given))
+        read = field.read(str(given))
         works = field.works(read)
     except (ValueError, OverflowError):
         works = False

@@ -34,10 +34,10 @@ class Search:
     """How the exit rule is chosen, on the calibration split.
 
     Attributes:
-        rule: the measure of confidence.
+        rule: the measure of confidence, or "best" to let the calibration split choose it too.
         smoothing: "sum" or "mean" of the logits over time, or None to let the search choose.
         alpha: the smoothing constant, or None to let the search choose.
-        max_drop: accuracy that may be lost on the calibration split, as a fraction.
+        max_drop: accuracy that may be lost in expectation, as a fraction.
         trials: of the Optuna study.
     """
 
@@ -50,7 +50,10 @@ class Search:
 
 @dataclass(frozen=True)
 class Plan:
-    """A setting resolved by a profile and by overrides: every number that its stages need."""
+    """A setting resolved by a profile and by overrides: every number that its stages need.
+
+    ``grid``: whether the SNN's weights are rounded so that float32 computes it exactly.
+    """
 
     setting: str
     profile: str
@@ -64,9 +67,10 @@ class Plan:
     recipe: Recipe
     search: Search
     seed: int = 0
+    grid: bool = True
 
     def network(self) -> dict[str, Any]:
-        """The network's description, as ``dynconf_core.training.run.described`` takes it."""
+        """The network's description, as ``dynconf_core.networks.description.described`` takes it."""
         return {
             "architecture": self.architecture,
             "stem": self.data.stem,

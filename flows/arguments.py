@@ -1,6 +1,13 @@
-"""What is written on a command line as ``NAME=VALUE`` or as a list; ``InputError`` says how it is written right."""
+"""What is written on a command line as ``NAME=VALUE``, as a list or as a size; ``InputError`` says how it is written right."""
+
+import re
+from typing import Any
 
 from dynconf_core.errors import InputError
+
+UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+SIZE = rf"^\s*(\d+(?:\.\d+)?|\.\d+)\s*({'|'.join(UNITS)})\s*$"
+"""A size as it is written: a number and a unit."""
 
 
 def seed_numbers(seed: int | None, seeds: str | None) -> list[int]:
@@ -26,3 +33,24 @@ def named_texts(texts: list[str] | None, option: str, form: str) -> dict[str, st
             raise InputError(f"{option} {name} is given twice: give it once.")
         named[name] = text
     return named
+
+
+def size_in_bytes(text: str, option: str) -> int:
+    """What ``text`` says, such as 8GiB or 512 MiB, in bytes (capitals and small letters are the same)."""
+    found = re.match(SIZE, text, re.IGNORECASE | re.ASCII)
+    if found is None:
+        raise InputError(f"{option} {text}: write a number and a unit ({', '.join(UNITS)}), such as 8GiB.")
+    number, unit = found.groups()
+    size = int(float(number) * next(factor for name, factor in UNITS.items() if name.lower() == unit.lower()))
+    if size < 1:
+        raise InputError(f"{option} {text}: a size above 0 is needed, such as 8GiB.")
+    return size
+
+
+def with_grid(overrides: dict[str, Any], no_grid: bool) -> dict[str, Any]:
+    """``--no-grid`` as the override that it stands for."""
+    if not no_grid:
+        return overrides
+    if "grid" in overrides:
+        raise InputError(f"--no-grid and --set grid={str(overrides['grid']).lower()} are given: give one of them.")
+    return {**overrides, "grid": False}

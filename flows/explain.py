@@ -42,7 +42,7 @@ def _followed(request: Request) -> tuple[dict[str, Handle], dict[str, StageKey]]
     """Finished stages, and the keys of all stages whose inputs are finished."""
     (plan,) = request.plans()
     home = home_folder(request.home)
-    work = Workplace(home, data_folder(request.data, home), request.device)
+    work = Workplace(home, data_folder(request.data, home), request.device, request.memory_share())
     check_data([plan], work.data)
     digest = data_set(plan.data.name).digest(work.data)
     published = SETTINGS[plan.setting].published

@@ -10,11 +10,13 @@ from typing_extensions import TypedDict
 
 from dynconf_core.overrides import FIELDS
 from dynconf_core.settings import PROFILES, SETTINGS
+from flows.arguments import SIZE
 
 SettingName = Literal[*SETTINGS]
 ProfileName = Literal[*PROFILES]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Count = Annotated[int, Field(ge=1)]
+Memory = Annotated[str, Field(pattern=SIZE)]
 
 _fields: dict[str, Any] = {
     name: Annotated[field.kind, Field(title=name, description=field.wants)] for name, field in FIELDS.items()

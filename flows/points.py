@@ -57,7 +57,7 @@ def request_of(
     point: Mapping[str, Any],
     **places: Any,
 ) -> Request:
-    """The request of one point; ``seed`` may be one of its fields. ``places`` are home, data and device."""
+    """The request of one point; ``seed`` may be one of its fields. ``places`` are home, data, device and memory."""
     fields = {**overrides, **{name: found for name, found in point.items() if name != SEED}}
     return Request(profile, tuple(settings), fields, int(point.get(SEED, seed)), **places)
 
@@ -81,7 +81,7 @@ def _range(field: str, text: str) -> Range:
         raise InputError(f"--study {field}={text}: write a range, {field}=LOW..HIGH, or several values, {field}=A,B,C.")
     if not dots:
         return Range(field, choices=tuple(_value(field, part) for part in text.split(",")))
-    if field != SEED and field in FIELDS and FIELDS[field].kind is str:
+    if field != SEED and field in FIELDS and FIELDS[field].kind in (str, bool):
         raise InputError(f"--study {field}={text}: {field} is no number; list its values, such as {field}=sum,mean.")
     ends = _value(field, low), _value(field, high)
     if ends[0] >= ends[1]:

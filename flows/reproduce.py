@@ -13,7 +13,7 @@ from prefect.logging import get_run_logger
 
 from dynconf_core.settings import PROFILES, UNNAMED
 from flows import interruption
-from flows.parameters import Overrides, ProfileName, Seed, SettingName
+from flows.parameters import Memory, Overrides, ProfileName, Seed, SettingName
 from flows.request import Request, checked, home_folder, identity
 from flows.results import environment_facts, write_results
 from flows.rows import failed_row
@@ -42,6 +42,7 @@ def reproduce(
     data: str | None = None,
     checkpoints: dict[str, str] | None = None,
     command: str | None = None,
+    memory: Memory | None = None,
 ) -> dict[str, Any]:
     """Run the paper's settings, write `results.json` and log them to MLflow.
 
@@ -55,6 +56,7 @@ def reproduce(
         data: folder of the data sets; default DYNCONF_DATA or data in the home.
         checkpoints: setting to a file whose weights are taken instead of training.
         command: what the user typed, for the record.
+        memory: what simulation on a CPU may take, such as 8GiB; no bound by default.
 
     Returns:
         the content of results.json.
@@ -63,7 +65,7 @@ def reproduce(
         InputError: where the request cannot work; nothing was started.
         SomeFailed: where a setting raised; the others are done and written.
     """
-    request = Request(profile, tuple(settings or ()), overrides or {}, seed, device, home, data, checkpoints or {})
+    request = Request(profile, tuple(settings or ()), overrides or {}, seed, device, home, data, checkpoints or {}, memory)
     plans = checked(request)
     folder = home_folder(home)
     logger = get_run_logger()
@@ -91,6 +93,7 @@ def reproduce(
             checkpoint=request.checkpoints.get(name),
             parent_run=parent,
             track_run=parent is not None,
+            memory=memory,
         )
 
     rows: list[dict[str, Any]] = []

@@ -14,7 +14,8 @@ from typing import Any
 from dynconf_core.errors import InputError
 from dynconf_core.overrides import applied, check_used, value
 from dynconf_core.plan import Plan
-from dynconf_core.settings import SETTINGS, resolve
+from dynconf_core.settings import SETTINGS, profile, resolve
+from flows.arguments import size_in_bytes
 
 HOME, DATA = "DYNCONF_HOME", "DYNCONF_DATA"
 
@@ -40,6 +41,7 @@ class Request:
         seed: of weights, shuffling, augmentation and search.
         device, home, data: as the command takes them; None for the default.
         checkpoints: setting to a file whose weights it takes instead of training.
+        memory: what simulation may take, such as "8GiB"; None for no bound.
     """
 
     profile: str = "smoke"
@@ -50,6 +52,7 @@ class Request:
     home: str | None = None
     data: str | None = None
     checkpoints: Mapping[str, str] = field(default_factory=dict)
+    memory: str | None = None
 
     def plans(self) -> list[Plan]:
         """The settings' plans, in the order of the table.
@@ -74,6 +77,16 @@ class Request:
                 )
         return plans
 
+    def memory_share(self) -> int | None:
+        """Bytes for each of the settings that the profile runs side by side; None for no bound.
+
+        Raises:
+            InputError: for a size that is none.
+        """
+        if self.memory is None:
+            return None
+        return size_in_bytes(self.memory, "--memory") // profile(self.profile).jobs
+
 
 def checked(request: Request) -> list[Plan]:
     """The request's plans, once home, data sets, device and checkpoints are seen to be as they must.
@@ -84,6 +97,7 @@ def checked(request: Request) -> list[Plan]:
     plans = request.plans()
     home = home_folder(request.home)
     check_writable(home)
+    check_memory(request)
     check_data(plans, data_folder(request.data, home))
     if request.device not in ("auto", "cpu"):  # those two are everywhere, and to look would import torch
         from dynconf_core.devices import device
@@ -103,6 +117,21 @@ def check_writable(home: Path) -> None:
         raise InputError(
             f"home {home} cannot be written ({error.strerror}): name a folder of yours with --home or {HOME}."
         ) from None
+
+
+def check_memory(request: Request) -> None:
+    """Raise ``InputError`` for a memory that is no size, or that torch alone exceeds."""
+    share = request.memory_share()
+    if share is None:
+        return
+    from dynconf_core.simulation.footprint import FIXED
+
+    jobs = profile(request.profile).jobs
+    if share <= FIXED:
+        raise InputError(
+            f"--memory {request.memory} is too little: give more than {jobs * FIXED / 2**20:.0f} MiB (profile "
+            f"{request.profile} runs {jobs} simulation{'s'[: jobs > 1]} at a time)."
+        )
 
 
 def check_data(plans: Sequence[Plan], root: Path) -> None:

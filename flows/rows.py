@@ -34,9 +34,8 @@ def completed_row(plan: Plan, setting: Setting, done: Mapping[str, Handle]) -> d
         "method": plan.method,
         **({"levels": plan.levels} if plan.method == "qcfs" else {"bits": plan.bits}),
         "time_steps": plan.time_steps,
+        "grid": plan.grid,
         **figures,
-        # No weight is rounded on the way: the SNN's reference is the network as trained.
-        "reference_accuracy": figures["ann_accuracy"],
         "paper": {"rows": [asdict(setting.published)]} if setting.published else None,
         "stages": {name: done[name].outcome for name in STAGES},
     }

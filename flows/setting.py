@@ -13,7 +13,7 @@ from dynconf_core.data.load import data_set
 from dynconf_core.memory import keep_freed_memory
 from dynconf_core.plan import Plan
 from dynconf_core.settings import PROFILES, SETTINGS
-from flows.parameters import Overrides, ProfileName, Seed, SettingName
+from flows.parameters import Memory, Overrides, ProfileName, Seed, SettingName
 from flows.request import Request, checked, data_folder, home_folder, identity
 from flows.rows import STAGES, completed_row, failed_row
 from tasks.collect import collect
@@ -47,6 +47,7 @@ def setting(
     checkpoint: str | None = None,
     parent_run: str | None = None,
     track_run: bool = True,
+    memory: Memory | None = None,
 ) -> dict[str, Any]:
     """Train, convert, collect, search, evaluate and track one setting.
 
@@ -61,6 +62,7 @@ def setting(
         checkpoint: a file whose weights are taken instead of training.
         parent_run: the MLflow run under which this one is logged; found or made by default.
         track_run: whether it is logged to MLflow.
+        memory: what simulation on a CPU may take, such as 8GiB; no bound by default.
 
     Returns:
         the setting's row of results.json.
@@ -70,14 +72,14 @@ def setting(
         SettingFailed: where a stage raised.
     """
     checkpoints = {name: checkpoint} if checkpoint else {}
-    request = Request(profile, (name,), overrides or {}, seed, device, home, data, checkpoints)
+    request = Request(profile, (name,), overrides or {}, seed, device, home, data, checkpoints, memory)
     (plan,) = checked(request)
     keep_freed_memory()
     threads = PROFILES[profile].threads
     if threads is not None:
         torch.set_num_threads(threads)
     where = home_folder(home)
-    work = Workplace(where, data_folder(data, where), device)
+    work = Workplace(where, data_folder(data, where), device, request.memory_share())
     done: dict[str, Handle] = {}
     try:
         _run_stages(plan, work, Path(checkpoint) if checkpoint else None, done)

@@ -13,7 +13,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from dynconf_core.settings import PROFILES
 from flows import interruption
-from flows.parameters import Count, Overrides, ProfileName, Seed, SettingName
+from flows.parameters import Count, Memory, Overrides, ProfileName, Seed, SettingName
 from flows.points import Range, checked_points, request_of
 from flows.request import checked, data_folder, home_folder
 from flows.results import environment_facts, write_results
@@ -34,6 +34,7 @@ def sweep(
     device: str = "auto",
     home: str | None = None,
     data: str | None = None,
+    memory: Memory | None = None,
 ) -> dict[str, Any]:
     """Run every point and report the Pareto front of test accuracy against mean steps.
 
@@ -48,6 +49,7 @@ def sweep(
         device: auto, cpu, cuda or cuda:N.
         home: folder of artefacts and tracking; default DYNCONF_HOME or .dynconf.
         data: folder of the data sets; default DYNCONF_DATA or data in the home.
+        memory: what simulation on a CPU may take, such as 8GiB; no bound by default.
 
     Returns:
         schema, run, profile, points (values, setting, status, figures, on_front), failed, results.
@@ -56,10 +58,10 @@ def sweep(
         InputError: where the request cannot work; nothing was started.
     """
     points, ranges = checked_points(settings, profile, grid or {}, study or {}, overrides or {}, seed)
-    places = {"device": device, "home": home, "data": data}
+    places = {"device": device, "home": home, "data": data, "memory": memory}
     checked(request_of(settings, profile, overrides or {}, seed, {}, **places))
     where = home_folder(home)
-    places = {"device": device, "home": str(where), "data": str(data_folder(data, where))}
+    places |= {"home": str(where), "data": str(data_folder(data, where))}
     threads = PROFILES[profile].threads
     if threads is not None:
         torch.set_num_threads(threads)

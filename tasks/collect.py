@@ -12,15 +12,15 @@ from prefect.states import State
 
 from dynconf_core.conversion.file import load_snn
 from dynconf_core.data.load import data_set
+from dynconf_core.data.splits import SPLIT_SEED
 from dynconf_core.devices import device
 from dynconf_core.networks.description import described
-from dynconf_core.plan import Plan
+from dynconf_core.plan import Data, Plan
 from dynconf_core.simulation.collect import collect as collected
+from dynconf_core.simulation.footprint import BATCH
 from dynconf_core.training.checkpoint import load_checkpoint
 from tasks.listening import Listener
 from tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace, data_config, module_file
-
-BATCH = {"cpu": 64, "cuda": 256}
 
 
 def code(plan: Plan) -> tuple[Path, ...]:
@@ -29,17 +29,20 @@ def code(plan: Plan) -> tuple[Path, ...]:
 
 
 def stage(plan: Plan, work: Workplace, data_digest: str, split: str, trained: Handle, snn: Handle) -> Stage:
-    """The stage of this plan and split. Device and batch size are part of its key: in floating point the order of a sum
-    shows in the last digits, and a spiking network amplifies them."""
-    kind = device(work.device).type
+    """The stage of this plan and split.
+
+    With weights on a grid its traces are the same bits on every device and for every batch. Without, the order of a sum shows
+    in the last digits, which a spiking network amplifies: then device, batch and what bounds the batch are in its key.
+    """
     config = {
         "split": split,
         "network": plan.network(),
         "time_steps": plan.time_steps,
         "data": data_config(plan, data_digest),
-        "device": kind,
-        "batch_size": BATCH[kind],
     }
+    if not plan.grid:
+        kind = device(work.device).type
+        config |= {"device": kind, "batch_size": BATCH[kind], "memory": work.memory}
     return Stage(f"collect_{split}", plan.setting, config, {"train": trained, "convert": snn}, code(plan))
 
 
@@ -53,26 +56,38 @@ def collect(plan: Plan, work: Workplace, data_digest: str, split: str, trained: 
         images = data_set(plan.data.name).load(
             work.data, split, resolution=plan.data.resolution, calibration=plan.data.calibration
         )
-        where = device(work.device)
         facts = {
             "source": f"dynconf, {plan.setting}, profile {plan.profile}, seed {plan.seed}",
             "data": plan.data.name,
             "stands_in_for": plan.data.stands_in_for,
             "split": split,
             "network": plan.network(),
-            "trained_on_calibration": None if "given" in provenance else False,
         }
+        seen = trained_on_calibration(provenance, plan.data)
         collected(
             load_snn(snn.file("snn.pt")),
             ann,
             images,
             plan.time_steps,
             folder,
-            device=where,
-            batch_size=BATCH[where.type],
-            facts=facts,
+            device=device(work.device),
+            memory=work.memory,
+            facts=facts if seen is None else {**facts, "trained_on_calibration": seen},
             progress=listener,
         )
         return {"images": len(images)}
 
     return stage(plan, work, data_digest, split, trained, snn).run(work, write)
+
+
+def trained_on_calibration(provenance: Mapping[str, Any], data: Data) -> bool | None:
+    """Whether a checkpoint's training saw images that ``data`` holds out; None where its provenance does not say."""
+    told = provenance["provenance"] if "given" in provenance else provenance
+    images = told.get("data")
+    split = images.get("split") if isinstance(images, dict) else None
+    if not isinstance(split, dict) or (images.get("name"), split.get("seed")) != (data.name, SPLIT_SEED):
+        return None
+    trained, held = images.get("train"), split.get("calibration")
+    if not isinstance(trained, int) or not isinstance(held, int) or trained + held != data.train + data.calibration:
+        return None
+    return held < data.calibration  # the larger of two held-out parts holds the smaller

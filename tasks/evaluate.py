@@ -1,6 +1,6 @@
 """Stage ``evaluate``: the chosen rule on the test traces, its figures and its pictures. Nothing else reads the test split.
 
-Artefact: ``evaluation.json``, ``rule.json``, ``accuracy_against_latency.png``, ``exit_histogram.png``.
+Artefact: ``evaluation.json``, ``rule.json``, ``accuracy_against_latency.png``, ``exit_histogram.png``, ``robustness.png``.
 """
 
 import json
@@ -11,16 +11,21 @@ from typing import Any
 from prefect import task
 from prefect.states import State
 
+from dynconf_core.evaluation.candidates import candidates
+from dynconf_core.evaluation.comparison import compare
 from dynconf_core.evaluation.figures import accuracy_against_latency, exit_histogram
 from dynconf_core.evaluation.metrics import evaluate as evaluated
-from dynconf_core.exit.front import front_of
+from dynconf_core.evaluation.robustness_figure import robustness_figure
+from dynconf_core.exit.bounds import potential_curve
+from dynconf_core.exit.front import exact_front
+from dynconf_core.exit.robustness import robustness_map
 from dynconf_core.exit.rules import Rule
 from dynconf_core.plan import Plan
 from dynconf_core.traces import Traces
 from tasks.listening import Listener
 from tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace
 
-FIGURES = ("accuracy_against_latency.png", "exit_histogram.png")
+FIGURES = ("accuracy_against_latency.png", "exit_histogram.png", "robustness.png")
 DPI = 150
 
 
@@ -57,25 +62,35 @@ def evaluate(
 
     def write(folder: Path, listener: Listener) -> Mapping[str, Any]:
         record = rule.file("rule.json").read_text()
-        chosen = Rule.from_json(json.loads(record))
+        entry = json.loads(record)
+        chosen = Rule.from_json(entry)
         unseen, known = Traces.load(test.folder), Traces.load(calibration.folder)
         figures = evaluated(unseen, known, chosen, paper_time_steps)
         figures["samples"] = {"calibration": known.samples, "test": unseen.samples}
+        # On the images that fitted and chose it, a rule's figures are those of the search: out of fold where it was fitted.
+        figures["exit"]["rule"] |= {name: entry[name] for name in ("calibration", "cross_fitted", "calibrated")}
+        figures["comparison"] = compare(candidates(known, plan.seed), known, unseen, plan.seed)
+        robustness = robustness_map(unseen)
+        figures["robustness"] = robustness.widths()
         (folder / "evaluation.json").write_text(json.dumps(figures, indent=1, allow_nan=False))
         (folder / "rule.json").write_text(record)  # so that one folder holds what is published of a setting
-        subtitle = _subtitle(plan, unseen.samples)
-        picture = accuracy_against_latency(
-            figures["accuracy_at_t"],
-            front_of(unseen, chosen.measure, chosen.smoothing),
-            figures["bounds"],
-            figures["exit"],
-            plan.setting,
-            subtitle,
-            figures.get("ann_accuracy"),
+        subtitle, correct = _subtitle(plan, unseen.samples), unseen.correct()
+        pictures = (
+            accuracy_against_latency(
+                figures["accuracy_at_t"],
+                exact_front(chosen.scores(unseen), correct),
+                figures["bounds"],
+                figures["exit"],
+                plan.setting,
+                subtitle,
+                figures.get("ann_accuracy"),
+                potential_curve(correct),
+            ),
+            exit_histogram(figures["exit"]["histogram"], figures["exit"]["mean_steps"], plan.setting, subtitle),
+            robustness_figure(robustness, plan.setting, subtitle),
         )
-        picture.savefig(folder / FIGURES[0], dpi=DPI)
-        histogram = exit_histogram(figures["exit"]["histogram"], figures["exit"]["mean_steps"], plan.setting, subtitle)
-        histogram.savefig(folder / FIGURES[1], dpi=DPI)
+        for name, picture in zip(FIGURES, pictures, strict=True):
+            picture.savefig(folder / name, dpi=DPI)
         return {name: figures["exit"][name] for name in ("accuracy", "mean_steps")}
 
     return stage(plan, paper_time_steps, rule, calibration, test).run(work, write)

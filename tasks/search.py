@@ -1,45 +1,41 @@
 """Stage ``search``: the exit rule, chosen on the calibration traces alone.
 
-Optuna looks for the smoothing (its form and alpha), with two aims, high accuracy and few mean steps; for each smoothing the
-threshold is not searched but solved, by the exact front. Chosen is the smoothing whose operating point has the fewest mean
-steps. Artefact: ``rule.json``, ``front.csv``, ``trials.csv``. The study stays in the home's journal, under the key.
+Optuna looks for the smoothing (its form, alpha and exponent), with two aims, high accuracy and few mean steps; for each
+smoothing the threshold is not searched but solved, by the exact front. Measures without a smoothing (patience, the learned
+score) need no search. Among all that was tried the rule is chosen by cross-fitting, so that what it is allowed to lose is what
+it loses in expectation. Artefact: ``rule.json``, ``front.csv``. The study stays in
+the home's journal, under the key.
 """
 
-import csv
-import json
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from prefect import task
 from prefect.states import State
 
-from dynconf_core.confidence.smoothing import FORMS, Smoothing
-from dynconf_core.exit.front import Front, front_of
-from dynconf_core.exit.rules import Rule
-from dynconf_core.exit.selection import operating_point
-from dynconf_core.plan import Plan, Search
+from dynconf_core.confidence.scores import MEASURES
+from dynconf_core.confidence.smoothing import ALL_FORMS, Smoothing
+from dynconf_core.evaluation.candidates import Candidate, calibration_scores, candidates
+from dynconf_core.evaluation.comparison import choose
+from dynconf_core.exit.front import exact_front, paired_front
+from dynconf_core.exit.front_file import write_front
+from dynconf_core.exit.selection import promised_point
+from dynconf_core.plan import Plan
 from dynconf_core.traces import Traces
 from tasks.listening import Listener
 from tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace
 
 ALPHAS = (0.3, 300.0)
 """Between these every useful alpha lies for logits of a trained network summed over up to 64 steps."""
+EXPONENTS = (-1.0, 1.0)
 DEMO = {"form": "sum", "alpha": 30.0}
 """The smoothing of the authors' demo: the first trial."""
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A smoothing with its operating point on the calibration traces."""
-
-    smoothing: Smoothing
-    threshold: float
-    accuracy: float
-    mean_steps: float
+SMOOTHED = ("max_softmax", "entropy")
+"""Measures whose smoothing Optuna looks for."""
 
 
 def code(plan: Plan) -> tuple[Path, ...]:
@@ -55,49 +51,37 @@ def stage(plan: Plan, calibration: Handle) -> Stage:
 
 @task(name="search", task_run_name="{plan.setting} · search", **TASK_OPTIONS)
 def search(plan: Plan, work: Workplace, calibration: Handle) -> State[Handle] | Handle:
-    """Choose smoothing and threshold with the fewest mean steps at no more than the allowed loss of calibration accuracy."""
+    """Choose the score and the threshold with the fewest mean steps at no more than the allowed loss, in expectation."""
     this = stage(plan, calibration)
 
     def write(folder: Path, listener: Listener) -> Mapping[str, Any]:
         traces = Traces.load(calibration.folder)
-        full = float(traces.correct()[:, -1].mean())
-        candidates = _studied(traces, full, plan, work.home / "optuna.journal", this.key().key, listener)
-        best = min(candidates, key=lambda found: (found.mean_steps, -found.accuracy))
-        rule = Rule(plan.search.rule, best.smoothing, best.threshold)
-        chosen = {"accuracy": best.accuracy, "mean_steps": best.mean_steps}
-        record = {
-            **rule.to_json(),
-            "calibration": chosen,
-            "calibrated": {
-                "samples": traces.samples,
-                "accuracy_at_full": full,
-                "max_drop": plan.search.max_drop,
-            },
-        }
-        (folder / "rule.json").write_text(json.dumps(record, indent=2))
-        _write_front(front_of(traces, rule.measure, rule.smoothing), folder / "front.csv")
-        _write_trials(candidates, folder / "trials.csv")
-        return {"trials": len(candidates), **chosen}
+        found = _tried(traces, plan, work.home / "optuna.journal", this.key().key, listener)
+        rule, choice = choose(found, traces, plan.search.max_drop, plan.seed)
+        rule.save(folder / "rule.json", choice.to_json())
+        scores = next(calibration_scores([found[choice.index]], traces))
+        write_front(exact_front(scores, traces.correct()), folder / "front.csv")
+        return {"trials": len(found), "rule": rule.measure, **choice.calibration}
 
     return this.run(work, write)
 
 
-def candidate(traces: Traces, search: Search, full: float, smoothing: Smoothing) -> Candidate:
-    """The operating point of one smoothing."""
-    front = front_of(traces, search.rule, smoothing)
-    point = operating_point(front, full, search.max_drop)
-    return Candidate(
-        smoothing,
-        float(front.thresholds[point]),
-        float(front.accuracy[point]),
-        float(front.mean_steps[point]),
-    )
+def _tried(traces: Traces, plan: Plan, journal: Path, name: str, listener: Listener) -> list[Candidate]:
+    """Every score that may be chosen."""
+    wanted = MEASURES if plan.search.rule == "best" else (plan.search.rule,)
+    found: list[Candidate] = []
+    for measure in wanted:
+        if plan.search.smoothing is not None and plan.search.alpha is not None and measure not in ("patience", "learned"):
+            found.append(Candidate(measure, Smoothing(plan.search.smoothing, plan.search.alpha)))
+        elif measure in SMOOTHED:
+            found += _studied(traces, measure, plan, journal, f"{name}-{measure}", listener)
+        else:
+            found += candidates(traces, plan.seed, (measure,))
+    return found
 
 
-def _studied(traces: Traces, full: float, plan: Plan, journal: Path, name: str, listener: Listener) -> list[Candidate]:
-    """The candidates of every trial, those of an interrupted study included."""
-    if plan.search.smoothing is not None and plan.search.alpha is not None:
-        return [candidate(traces, plan.search, full, Smoothing(plan.search.smoothing, plan.search.alpha))]
+def _studied(traces: Traces, measure: str, plan: Plan, journal: Path, name: str, listener: Listener) -> list[Candidate]:
+    """One measure with the smoothing of every trial, those of an interrupted study included."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -122,38 +106,26 @@ def _studied(traces: Traces, full: float, plan: Plan, journal: Path, name: str, 
         study.set_user_attr("setting", plan.setting)
         study.set_user_attr("profile", plan.profile)
         study.enqueue_trial(DEMO)
+    correct = traces.correct()
 
     def objective(trial: optuna.Trial) -> tuple[float, float]:
-        form = plan.search.smoothing or trial.suggest_categorical("form", list(FORMS))
+        form = plan.search.smoothing or trial.suggest_categorical("form", list(ALL_FORMS))
         alpha = plan.search.alpha or trial.suggest_float("alpha", *ALPHAS, log=True)
-        found = candidate(traces, plan.search, full, Smoothing(form, alpha))
-        listener(trial.number + 1, plan.search.trials, f"{found.mean_steps:.2f} mean steps")
-        return found.accuracy, found.mean_steps
+        exponent = trial.suggest_float("exponent", *EXPONENTS) if form == "power" else None
+        scores = Candidate(measure, Smoothing(form, alpha, exponent)).scores(traces)
+        front = paired_front(scores, correct)
+        point = promised_point(front, plan.search.max_drop)
+        listener(trial.number + 1, plan.search.trials, f"{front.mean_steps[point]:.2f} mean steps")
+        return float(correct[:, -1].mean() - front.loss[point]), float(front.mean_steps[point])
 
     if finished < plan.search.trials:
         study.optimize(objective, callbacks=[MaxTrialsCallback(plan.search.trials, states=(TrialState.COMPLETE,))])
     return [
-        candidate(
-            traces,
-            plan.search,
-            full,
-            Smoothing(plan.search.smoothing or trial.params["form"], plan.search.alpha or trial.params["alpha"]),
-        )
+        Candidate(measure, _smoothing(plan, trial.params))
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     ]
 
 
-def _write_front(front: Front, path: Path) -> None:
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(("threshold", "accuracy", "mean_steps"))
-        rows.writerows(zip(front.thresholds.tolist(), front.accuracy.tolist(), front.mean_steps.tolist(), strict=True))
-
-
-def _write_trials(candidates: Sequence[Candidate], path: Path) -> None:
-    with path.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(("form", "alpha", "threshold", "accuracy", "mean_steps"))
-        for found in candidates:
-            smoothing = found.smoothing
-            rows.writerow((smoothing.form, smoothing.alpha, found.threshold, found.accuracy, found.mean_steps))
+def _smoothing(plan: Plan, params: Mapping[str, Any]) -> Smoothing:
+    form = plan.search.smoothing or params["form"]
+    return Smoothing(form, plan.search.alpha or params["alpha"], params.get("exponent"))

@@ -5,6 +5,7 @@ cache is off, since it neither verifies what it returns nor knows which files a 
 """
 
 import platform
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from dynconf_core.store.keys import StageKey, stage_key
 from tasks.listening import Listener, listener
 
 ROOT = Path(__file__).resolve().parent.parent
+_fingerprinting = threading.Lock()
+"""Python 3.11 counts the depth of a syntax tree for all threads at once, and finds fault where two of them parse."""
 TASK_OPTIONS: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 
 
@@ -35,11 +38,13 @@ class Workplace:
         home: holds the artefact store and everything else that is written.
         data: holds the data sets.
         device: a name that ``dynconf_core.devices.device`` takes.
+        memory: bytes that a simulation on a CPU may take; None for no bound.
     """
 
     home: Path
     data: Path
     device: str = "auto"
+    memory: int | None = None
 
     @property
     def store(self) -> Store:
@@ -114,9 +119,14 @@ class Stage:
         return _handle(new.created, outcome)
 
 
-@cache
 def code_fingerprint(files: tuple[Path, ...]) -> str:
     """Of the code that these files reach, as it was when this process first asked."""
+    with _fingerprinting:
+        return _fingerprint(files)
+
+
+@cache
+def _fingerprint(files: tuple[Path, ...]) -> str:
     return fingerprint(files, ROOT)
 
 

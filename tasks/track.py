@@ -111,6 +111,25 @@ class Tracker:
         except self._errors as error:
             raise self._unavailable(error) from None
 
+    def analysis(self, name: str, row: Mapping[str, Any], params: Mapping[str, Any], files: Sequence[Path], key: str) -> str:
+        """The id of the finished run of a study of traces, found by ``key`` or made, in the experiment ``dynconf-analysis``.
+
+        ``key`` names what the study found. A run that was killed before it was finished is moved to MLflow's bin.
+        """
+        try:
+            with _finding:
+                experiment = self._experiment("dynconf-analysis")
+                for run in self._find(experiment, KEY, key):
+                    if run.info.status == "FINISHED":
+                        return str(run.info.run_id)
+                    self._client.delete_run(run.info.run_id)
+                run = self._client.create_run(experiment, run_name=name, tags={KEY: key, "dynconf.kind": "analysis"})
+            self._log(run.info.run_id, row, params, files)
+            self._client.set_terminated(run.info.run_id, "FINISHED")
+            return str(run.info.run_id)
+        except self._errors as error:
+            raise self._unavailable(error) from None
+
     def finish_parent(self, parent: str, document: Mapping[str, Any], interrupted: bool = False) -> None:
         """End a reproduction's run with its mean latency saving and its results.json: finished, failed, or killed where it
         was interrupted."""

@@ -14,6 +14,7 @@ from dynconf_core.data.cifar10_files import BINARY_SHA1, FOLDER, PER_BATCH, RECO
 from dynconf_core.errors import InputError
 from dynconf_core.settings import SETTINGS
 from flows import cli, session
+from flows.arguments import size_in_bytes
 from flows.request import Request
 from flows.rows import STAGES
 
@@ -103,6 +104,16 @@ BAD = {
         ["--profile", "paper", "--setting", "imagenet-vgg16-qcfs", "--data", "nowhere"],
         ["nowhere/imagenet/train", "--data"],
     ),
+    "memory without a unit": (["--memory", "8"], ["--memory 8", "GiB", "8GiB"]),
+    "memory in words": (["--memory", "lots"], ["--memory lots", "8GiB"]),
+    "no memory": (["--memory", "0GiB"], ["--memory 0GiB", "above 0"]),
+    "too little memory": (["--memory", "1100MiB"], ["--memory 1100MiB", "more than 1200 MiB", "2 simulations"]),
+    "too little memory for one": (
+        ["--profile", "quick", "--setting", RESNET, "--memory", "0.1GB"],
+        ["--memory 0.1GB", "more than 600 MiB", "1 simulation at"],
+    ),
+    "grid and no grid": (["--no-grid", "--set", "grid=true"], ["--no-grid", "--set grid=true", "one of them"]),
+    "neither true nor false": (["--set", "grid=maybe"], ["grid=maybe", "true or false"]),
     "option": (["--colour", "red"], ["--colour"]),
 }
 SWEEPS = {
@@ -119,6 +130,9 @@ SWEEPS = {
     "study upside down": (["--study", "alpha=2..1"], ["alpha=2..1", "below"]),
     "study of text": (["--study", "smoothing=sum..mean"], ["smoothing", "list its values"]),
     "study's upper end": (["--study", "batch_size=8..2000"], ["batch_size=2000", "1000"]),
+    "memory": (["--grid", "time_steps=4,8", "--memory", "8G"], ["--memory 8G", "GiB"]),
+    "grid swept and switched off": (["--grid", "grid=true,false", "--no-grid"], ["grid is swept", "False"]),
+    "a range of truths": (["--study", "grid=false..true"], ["grid", "list its values"]),
     "no trials": (["--study", "alpha=1..2", "--trials", "0"], ["--trials"]),
     "device": (["--grid", "time_steps=4,8", "--device", "cuda:7"], ["cuda:7", "--device cpu"]),
 }
@@ -207,6 +221,29 @@ def test_explain_on_an_empty_home(dynconf: Command, home: Path) -> None:
     shown = dynconf("explain", VGG)
     assert shown.code == 0
     assert all(stage in shown.out for stage in STAGES)
+
+
+def test_explain_follows_the_device_only_without_a_grid(dynconf: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Request] = []
+    monkeypatch.setattr("flows.explain.explained", lambda request: (asked.append(request), [])[1])
+    for arguments in ([], ["--no-grid"], ["--set", "grid=false"], ["--memory", "3 gib"]):
+        assert dynconf("explain", VGG, *arguments).code == 0
+    assert [plan.grid for request in asked for plan in request.plans()] == [True, False, False, True]
+    assert [request.memory_share() for request in asked] == [None, None, None, 3 * 2**30 // 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [("8GiB", 2**33), ("512 MiB", 2**29), ("1.5kB", 1500), (" 2gb ", 2 * 10**9), (".5TiB", 2**39), ("1024KiB", 2**20)],
+)
+def test_sizes(text: str, size: int) -> None:
+    assert size_in_bytes(text, "--memory") == size
+
+
+@pytest.mark.parametrize("text", ["", "8", "GiB", "8 G", "-1GiB", "1e3MB", "8GiBs", "8,5GiB", "٣GiB", "0.0001KiB"])
+def test_sizes_that_are_none(text: str) -> None:
+    with pytest.raises(InputError, match=r"--memory .*such as 8GiB"):
+        size_in_bytes(text, "--memory")
 
 
 OTHERS = {

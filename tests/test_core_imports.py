@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ORCHESTRATORS = ("prefect", "mlflow", "optuna")
-LEAN = ("networks", "activations", "training", "conversion", "neurons", "simulation", "data", "traces")
+LEAN = ("networks", "activations", "training", "graph", "conversion", "neurons", "simulation", "data", "traces")
 """Rooms that train, convert and simulate: `python -m dynconf_core.training` runs where nothing else is installed."""
 HEAVY = ("scipy", "matplotlib", "pydantic", "torchvision", "sklearn", "pandas", "PIL", *ORCHESTRATORS, "typer", "rich")
 
@@ -90,6 +90,7 @@ import tempfile
 from pathlib import Path
 import torch
 from dynconf_core.conversion.convert import convert
+from dynconf_core.conversion.file import load_snn, save_snn
 from dynconf_core.data.images import Normalisation, TensorImages
 from dynconf_core.networks.description import described
 from dynconf_core.simulation.collect import collect
@@ -105,8 +106,11 @@ names = ("crop", "flip", "jitter", "cutout")
 recipe = Recipe(epochs=1, batch_size=3, learning_rate=0.1, augmentation=names, initial_threshold=4.0)
 train(net, images, recipe, seed=0, device=torch.device("cpu"))
 with tempfile.TemporaryDirectory() as folder:
-    collect(convert(net), net, images, 4, Path(folder), device=torch.device("cpu"), batch_size=4, facts={})
-    print(Traces.load(folder).logits.shape)
+    snn = convert(net, images.normalisation(images.pixels), time_steps=4, image_limit=images.normalisation.limit())
+    save_snn(snn, Path(folder) / "snn.pt")
+    (out := Path(folder) / "traces").mkdir()
+    collect(load_snn(Path(folder) / "snn.pt"), net, images, 4, out, batch=4)
+    print(Traces.load(out).logits.shape)
 """
 
 

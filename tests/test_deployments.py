@@ -26,7 +26,8 @@ from flows.request import Request
 FILE = Path(__file__).resolve().parent.parent / "prefect.yaml"
 CONTENT: dict[str, Any] = yaml.safe_load(FILE.read_text())
 DEPLOYMENTS = {deployment["entrypoint"]: deployment for deployment in CONTENT["deployments"]}
-FLOWS = ["flows/reproduce.py:reproduce", "flows/setting.py:setting", "flows/sweep.py:sweep"]
+ANALYSE = "flows/analyse.py:analyse"
+FLOWS = ["flows/reproduce.py:reproduce", "flows/setting.py:setting", "flows/sweep.py:sweep", ANALYSE]
 SCHEDULES = [
     pytest.param(entrypoint, schedule, id=schedule["slug"])
     for entrypoint, deployment in DEPLOYMENTS.items()
@@ -63,7 +64,7 @@ def strings(value: Any) -> list[str]:
     return [value] if isinstance(value, str) else []
 
 
-def test_the_three_flows_are_deployed() -> None:
+def test_the_four_flows_are_deployed() -> None:
     assert [deployment["entrypoint"] for deployment in CONTENT["deployments"]] == FLOWS
     for entrypoint in FLOWS:
         found = flow_of(entrypoint)
@@ -99,7 +100,13 @@ def test_a_deployment_is_described_limited_and_refuses_bad_parameters(entrypoint
     assert deployment["enforce_parameter_schema"] is True
 
 
-@pytest.mark.parametrize("entrypoint", FLOWS)
+def test_a_study_asks_for_its_traces() -> None:
+    parameters = DEPLOYMENTS[ANALYSE]["parameters"]
+    assert "traces" in (refusal(ANALYSE, parameters) or "")
+    assert refusal(ANALYSE, {**parameters, "traces": "calibration.npz", "test": "test.npz", "epsilon": 0.01}) is None
+
+
+@pytest.mark.parametrize("entrypoint", [entrypoint for entrypoint in FLOWS if entrypoint != ANALYSE])
 def test_default_parameters_make_a_run_that_can_work(entrypoint: str) -> None:
     parameters = DEPLOYMENTS[entrypoint]["parameters"]
     assert refusal(entrypoint, parameters) is None
@@ -135,6 +142,9 @@ def test_nightly_smoke_and_weekly_quick() -> None:
         ("flows/setting.py:setting", {"overrides": {"epocs": 1}}),
         ("flows/setting.py:setting", {"overrides": {"epochs": "many"}}),
         ("flows/setting.py:setting", {"colour": "red"}),
+        ("flows/setting.py:setting", {"overrides": {"grid": "maybe"}}),
+        ("flows/setting.py:setting", {"memory": "8"}),
+        ("flows/sweep.py:sweep", {"settings": ["cifar10-vgg16-qcfs"], "memory": "lots"}),
         ("flows/reproduce.py:reproduce", {"settings": ["cifar10-vgg16-qcfs", "nope"]}),
         ("flows/sweep.py:sweep", {"settings": ["cifar10-vgg16-qcfs"], "trials": 0}),
         ("flows/sweep.py:sweep", {}),
@@ -142,6 +152,12 @@ def test_nightly_smoke_and_weekly_quick() -> None:
 )
 def test_the_form_refuses(entrypoint: str, bad: dict[str, Any]) -> None:
     assert refusal(entrypoint, bad)
+
+
+@pytest.mark.parametrize("entrypoint", [entrypoint for entrypoint in FLOWS if entrypoint != ANALYSE])
+def test_the_form_takes_a_size_and_a_truth(entrypoint: str) -> None:
+    given = {**DEPLOYMENTS[entrypoint]["parameters"], "memory": "8 GiB", "overrides": {"grid": False}}
+    assert refusal(entrypoint, given) is None
 
 
 def test_every_parameter_has_a_description() -> None:

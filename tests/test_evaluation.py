@@ -11,11 +11,13 @@ import pytest
 
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
+from dynconf_core.evaluation.energy import energy_estimate
 from dynconf_core.evaluation.metrics import baselines, evaluate
 from dynconf_core.exit.rules import Rule
 from dynconf_core.traces import Traces
 
 RULE = Rule("max_softmax", Smoothing("sum", 1.0), 2.0)
+MULTIPLIED = {"once": 100, "every_step": 7, "ann": 900}
 SPIKES = np.array([[1, 2, 3, 4], [2, 2, 2, 2], [5, 0, 0, 1], [0, 1, 0, 1]])
 
 
@@ -59,9 +61,10 @@ def cost(gap: float) -> float:
 def figures() -> dict[str, Any]:
     test = test_traces(
         ann_logits=np.array([[1.0, 0.0]] * 4),
+        reference_logits=np.array([[0.0, 1.0], [0.0, 1.0], [1.0, 0.0], [0.0, 1.0]]),
         spikes=SPIKES,
         synaptic_operations=10 * SPIKES,
-        meta={"neurons": 2},
+        meta={"neurons": 2, "multiply_accumulates": MULTIPLIED},
     )
     return evaluate(test, calibration_traces(), RULE, paper_time_steps=3)
 
@@ -70,11 +73,22 @@ def test_accuracies(figures: dict[str, Any]) -> None:
     assert figures["accuracy_at_t"] == [0.5, 1.0, 0.75, 0.75]
     assert figures["snn_accuracy"] == 0.75
     assert figures["ann_accuracy"] == 0.5
+    assert figures["reference_accuracy"] == 0.75
 
 
 def test_exit(figures: dict[str, Any]) -> None:
     exit_figures = figures["exit"]
     rule = exit_figures.pop("rule")
+    intervals = {name: exit_figures.pop(name) for name in list(exit_figures) if name.endswith("_interval")}
+    # Two right of four: Clopper and Pearson's low end p has P(2 or more of 4) = 6 p^2 (1-p)^2 + 4 p^3 (1-p) + p^4 = 0.025.
+    low, high = intervals.pop("accuracy_interval")
+    assert 6 * low**2 * (1 - low) ** 2 + 4 * low**3 * (1 - low) + low**4 == pytest.approx(0.025) and high == pytest.approx(
+        1 - low
+    )
+    for name, value in (("mean_steps", 2.5), ("latency_saving", 0.375), ("loss", 0.25)):
+        low, high = intervals.pop(f"{name}_interval")
+        assert low < value < high
+    assert not intervals
     assert exit_figures == {
         "accuracy": 0.5,
         "mean_steps": 2.5,
@@ -132,6 +146,43 @@ def test_spikes_are_counted_up_to_the_exit(figures: dict[str, Any]) -> None:
     assert figures["synaptic_operations_per_inference"] == {"full": 65.0, "exit": 40.0}
 
 
+def test_the_energy_is_estimated_by_the_stated_formula(figures: dict[str, Any]) -> None:
+    """4.6 pJ for each of the image's products once and of the analogue ones in every step, 0.9 pJ for each accumulation."""
+    assert figures["multiply_accumulates"] == MULTIPLIED
+    energy = figures["energy"]
+    assert energy["kind"] == "estimate" and "Horowitz" in energy["source"]
+    assert (energy["picojoules_per_mac"], energy["picojoules_per_ac"]) == (4.6, 0.9)
+    assert energy["ann"] == pytest.approx(4.6 * 900)
+    assert energy["full"] == pytest.approx(4.6 * (100 + 7 * 4) + 0.9 * 65)
+    assert energy["exit"] == pytest.approx(4.6 * (100 + 7 * 2.5) + 0.9 * 40)
+    names = {"picojoules_per_mac": 4.6, "picojoules_per_ac": 0.9, **MULTIPLIED, "steps": 4, "synaptic_operations": 65}
+    assert eval(energy["formula"], {}, names) == pytest.approx(energy["full"]), "the formula says what was done"
+
+
+def test_the_mean_energy_is_the_energy_of_the_means(figures: dict[str, Any]) -> None:
+    """Sample by sample: exits at 2, 3, 1, 4 with 30, 60, 50, 20 operations up to then."""
+    each = [4.6 * (100 + 7 * step) + 0.9 * operations for step, operations in ((2, 30), (3, 60), (1, 50), (4, 20))]
+    assert figures["energy"]["exit"] == pytest.approx(sum(each) / 4)
+
+
+def test_other_costs_need_a_source() -> None:
+    steps, operations = {"full": 4.0}, {"full": 10.0}
+    found = energy_estimate(MULTIPLIED, operations, steps, 3.2, 0.1, source="8-bit integers in 45 nm")
+    assert found["full"] == pytest.approx(3.2 * 128 + 1) and found["source"] == "8-bit integers in 45 nm"
+    with pytest.raises(InputError, match="source"):
+        energy_estimate(MULTIPLIED, operations, steps, 3.2, 0.1)
+    with pytest.raises(InputError, match="picojoules_per_mac=-1"):
+        energy_estimate(MULTIPLIED, operations, steps, -1.0, source="x")
+    with pytest.raises(InputError, match="picojoules_per_ac=nan"):
+        energy_estimate(MULTIPLIED, operations, steps, 1.0, math.nan, source="x")
+    with pytest.raises(InputError, match="needs once, every_step, ann"):
+        energy_estimate({"once": 1}, operations, steps)
+    with pytest.raises(InputError, match="give counts"):
+        energy_estimate({**MULTIPLIED, "ann": -1}, operations, steps)
+    with pytest.raises(InputError, match="it has exit"):
+        energy_estimate(MULTIPLIED, operations, {"exit": 1.0})
+
+
 def test_reliability(figures: dict[str, Any]) -> None:
     # At T: the gaps 5 and 3 share the last bin, both right; 2 (right) and 1 (wrong) are alone in theirs.
     full = ((2 - sigmoid(5) - sigmoid(3)) + (1 - sigmoid(2)) + sigmoid(1)) / 4
@@ -147,7 +198,10 @@ def test_reliability(figures: dict[str, Any]) -> None:
 def test_the_figures_are_json_and_no_more_than_asked(figures: dict[str, Any]) -> None:
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     bare = evaluate(test_traces(), calibration_traces(), RULE)
-    assert "ann_accuracy" not in bare and "synaptic_operations_per_inference" not in bare
+    absent = {"ann_accuracy", "reference_accuracy", "synaptic_operations_per_inference", "multiply_accumulates", "energy"}
+    assert not absent & set(bare)
+    counted = evaluate(test_traces(synaptic_operations=SPIKES), calibration_traces(), RULE)
+    assert "synaptic_operations_per_inference" in counted and "energy" not in counted
     assert bare["spikes_per_inference"] is None and bare["spikes_per_neuron"] is None
     assert [entry["name"] for entry in bare["baselines"]] == [
         "full",

@@ -81,6 +81,9 @@ def test_every_stage_runs_and_every_figure_is_there(first: dict[str, Any], home:
         assert row["exit"]["latency_saving"] == pytest.approx(1 - steps / 4)
         assert row["bounds"]["first_correct"]["accuracy"] >= row["snn_accuracy"]
         assert 0 < row["spikes_per_neuron"]["exit"] <= row["spikes_per_neuron"]["full"]
+        assert 0 < row["synaptic_operations_per_inference"]["exit"] <= row["synaptic_operations_per_inference"]["full"]
+        assert row["multiply_accumulates"]["once"] > 0 and 0 < row["energy"]["exit"] <= row["energy"]["full"]
+        assert abs(row["reference_accuracy"] - row["ann_accuracy"]) < 0.05 and row["grid"] is True
     assert first["settings"][0]["bits"] == 2 and first["settings"][1]["levels"] == 4
 
 
@@ -122,6 +125,30 @@ def test_mlflow_has_a_parent_and_a_child_a_setting(first: dict[str, Any], home: 
     assert "accuracy_against_latency.png" in {artefact.path for artefact in client.list_artifacts(child.info.run_id)}
 
 
+def test_traces_say_whether_the_calibration_images_were_trained_on(first: dict[str, Any], home: Path) -> None:
+    from dynconf_core.traces import Traces
+
+    folders = [path.parent for path in (home / "artefacts").glob("collect_*/*/*/logits.npy")]
+    assert len(folders) >= 4
+    assert {Traces.load(folder).trained_on_calibration for folder in folders} == {False}
+
+
+def test_memory_bounds_the_batch_and_changes_nothing(first: dict[str, Any], home: Path) -> None:
+    from dynconf_core.traces import Traces
+    from flows.explain import finished
+    from flows.request import Request
+    from tasks import collect
+    from tasks.stage import Workplace
+
+    request = Request(settings=(SETTINGS[1],), overrides=SHORT, home=str(home))
+    assert len(finished(Request(settings=(SETTINGS[1],), overrides=SHORT, home=str(home), memory="1500MiB"))) == 6
+    done = finished(request)
+    (plan,) = request.plans()
+    stage = collect.stage(plan, Workplace(home, home, "cpu", 2**30), "other", "calibration", done["train"], done["convert"])
+    assert "memory" not in stage.config and "batch_size" not in stage.config and "device" not in stage.config
+    assert Traces.load(done["collect_test"].folder).meta["exact"] is True
+
+
 def test_a_search_field_reruns_search_and_evaluation_alone(first: dict[str, Any], home: Path) -> None:
     changed = run(home, {"max_drop": 0.2}, SETTINGS[:1])
     assert outcomes(changed)[0] == {
@@ -153,6 +180,22 @@ def test_a_damaged_artefact_is_made_again(first: dict[str, Any], home: Path) -> 
     again = run(home)
     assert sorted(stages["search"] for stages in outcomes(again)) == ["cached", "ran"]
     assert figures(again) == figures(first)
+
+
+def test_without_a_grid_the_snn_is_another_one(first: dict[str, Any], home: Path) -> None:
+    """The same ANN, other weights; device, batch and memory are then in the key."""
+    row = run(home, {"grid": False}, SETTINGS[1:])["settings"][0]
+    assert (row["stages"]["train"], row["stages"]["convert"], row["stages"]["collect_test"]) == ("cached", "ran", "ran")
+    assert row["grid"] is False and row["ann_accuracy"] == first["settings"][1]["ann_accuracy"]
+    assert abs(row["reference_accuracy"] - row["ann_accuracy"]) < 0.005, "nothing is rounded but by float32"
+    from flows.explain import explained
+    from flows.request import Request
+
+    overrides = {**SHORT, "grid": False}
+    lines = explained(Request(settings=(SETTINGS[1],), overrides=overrides, home=str(home), memory="2GiB"))
+    by_stage = {line["stage"]: line for line in lines}
+    assert by_stage["convert"]["outcome"] == "hit"
+    assert "config.memory (None there, 1073741824 now)" in by_stage["collect_test"]["reason"]
 
 
 def test_a_setting_that_raises_leaves_the_others_and_a_rerun_does_what_is_missing(

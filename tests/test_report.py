@@ -157,6 +157,19 @@ def test_the_table_says_everything_at_every_width(width: int) -> None:
     assert "49.5" in together and "[2]" in together and "not named" in together
 
 
+def test_what_the_rounded_weights_cost_is_said_where_they_cost_something() -> None:
+    same, worse, better = (
+        row(NAMES[0]),
+        {**row(NAMES[1]), "reference_accuracy": 0.954},
+        {**row(NAMES[2]), "reference_accuracy": 0.961},
+    )
+    together = " ".join(printed(document(same, worse, better), 80).split())
+    assert "Weights rounded so that float32 is exact move the ANN's accuracy by -0.17 points on average" in together
+    assert f"{NAMES[1]} 96.00 → 95.40, {NAMES[2]} 96.00 → 96.10" in together and f"{NAMES[0]} 96.00 →" not in together
+    assert "Weights rounded" not in printed(document(same), 80)
+    assert "96.00 → 95.40" in results_markdown(document(worse))
+
+
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_failed_setting_shows_the_gap_and_the_reason_as_it_is(width: int) -> None:
     """A reason may hold what is markup to the table's printer."""

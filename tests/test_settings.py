@@ -168,6 +168,8 @@ def qffs() -> Plan:
         ("width=0.25", 0.25, lambda p: p.width),
         ("batch_size=64", 64, lambda p: p.recipe.batch_size),
         ("learning_rate=1e-2", 0.01, lambda p: p.recipe.learning_rate),
+        ("grid=false", False, lambda p: p.grid),
+        (" grid = False ", False, lambda p: p.grid),
         ("rule=max_softmax", "max_softmax", lambda p: p.search.rule),
         ("smoothing=mean", "mean", lambda p: p.search.smoothing),
         (" alpha = 30 ", 30.0, lambda p: p.search.alpha),
@@ -195,7 +197,7 @@ def test_every_field(text: str, expected: object, get: Callable[[Plan], object])
 
 def test_every_field_is_tested() -> None:
     assert set(FIELDS) == {
-        *("time_steps", "levels", "bits", "epochs", "width", "batch_size"),
+        *("time_steps", "levels", "bits", "grid", "epochs", "width", "batch_size"),
         *("learning_rate", "rule", "smoothing", "alpha", "max_drop"),
     }
 
@@ -206,8 +208,8 @@ def test_every_field_is_tested() -> None:
         *("time_steps=0", "time_steps=4097", "time_steps=1.5", "time_steps=many", "time_steps=", "time_steps=True"),
         *("levels=0", "levels=257", "bits=0", "bits=9", "epochs=0", "epochs=-1", "epochs=10001", "epochs=" + "9" * 400),
         *("width=0", "width=-1", "width=5", "width=nan", "width=inf", "batch_size=1", "batch_size=65537"),
-        *("learning_rate=0", "learning_rate=11", "learning_rate=nan", "rule=best", "smoothing=median", "smoothing="),
-        *("alpha=0", "alpha=-3", "alpha=inf", "max_drop=-0.1", "max_drop=1.1", "max_drop=x"),
+        *("learning_rate=0", "learning_rate=11", "learning_rate=nan", "rule=luck", "smoothing=median", "smoothing="),
+        *("alpha=0", "alpha=-3", "alpha=inf", "grid=no", "grid=0", "grid=", "max_drop=-0.1", "max_drop=1.1", "max_drop=x"),
     ],
 )
 def test_values_that_cannot_work(text: str) -> None:

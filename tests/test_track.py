@@ -31,6 +31,8 @@ ROW: dict[str, Any] = {
     },
     "bounds": {"first_correct": {"accuracy": 0.97, "mean_steps": 1.5}},
     "baselines": [{"name": "within_0.1_points", "time_steps": 3, "accuracy": 0.95, "latency_saving": 0.1}],
+    "energy": {"kind": "estimate", "ann": 900.5, "full": 80.0, "exit": 30.25, "picojoules_per_mac": 4.6, "source": "a paper"},
+    "multiply_accumulates": {"once": 10, "every_step": 0, "ann": 200},
     "paper": {"rows": [{"snn_accuracy": 0.9427}]},
     "stages": {"train": "ran"},
 }
@@ -79,6 +81,8 @@ def test_a_childs_params_metrics_steps_and_artefacts(tracker: Tracker, files: li
     metrics = child.data.metrics
     assert metrics["exit_mean_steps"] == 2.5 and metrics["exit_latency_saving"] == 0.375
     assert metrics["bounds_first_correct_mean_steps"] == 1.5
+    assert (metrics["energy_exit"], metrics["energy_picojoules_per_mac"]) == (30.25, 4.6)
+    assert metrics["multiply_accumulates_ann"] == 200 and not [name for name in metrics if "source" in name]
     assert metrics["baselines_within_0.1_points_time_steps"] == 3
     history = tracker._client.get_metric_history(child.info.run_id, "accuracy_at_t")
     assert sorted((point.step, point.value) for point in history) == [(1, 0.25), (2, 0.5), (3, 0.75), (4, 0.95)]

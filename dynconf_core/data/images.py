@@ -23,6 +23,11 @@ class Normalisation:
         std = torch.tensor(self.std, device=pixels.device).view(1, 3, 1, 1)
         return (pixels.float() / 255 - mean) / std
 
+    def limit(self) -> float:
+        """The largest absolute value that a normalised image can have; a hair more, as devices divide differently."""
+        ends = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1)
+        return float(self(ends).abs().max()) * (1 + 2**-20)
+
 
 class Images(Protocol):
     """A split: its labels at hand, its pixels by index."""

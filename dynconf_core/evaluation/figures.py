@@ -1,34 +1,44 @@
 """Figures: accuracy against latency (Fig. 1 of Li, Jones and Furber, ICCV 2023) and the exit histogram.
 
-Drawn with matplotlib's objects alone, no pyplot and no global style, so that threads may draw at once;
-colours are those of Okabe and Ito, told apart by colour-blind readers, and every mark differs in shape too.
-Each legend entry carries its numbers, and the legend stands below the axes, where it can hide nothing. A
-subtitle says what was run (the profile, what the data stand in for): a figure out of its place still tells.
+Each legend entry carries its numbers, and every mark differs in shape as well as in colour.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
+from dynconf_core.evaluation.canvas import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    VERMILLION,
+    accuracy_limits,
+    at_steps,
+    canvas,
+    label,
+    legend_below,
+    percent,
+    percent_axis,
+    thinned,
+)
 from dynconf_core.exit.front import Front
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, VERMILLION, GREEN, PURPLE, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
-INK, GREY, PALE = "#222222", "#6B6B6B", "#D9D9D9"
 # How each upper bound is named and marked; one not named here gets the last style and its own name.
 BOUND_STYLES = {
     "first_correct": ("first correct", "*", GREEN, 15.0),
     "stays_correct": ("stays correct", "D", PURPLE, 8.5),
     "aet": ("AET", "P", ORANGE, 10.0),
 }
-INCHES = (7.2, 5.2)
-DPI = 200
 
 
 def accuracy_against_latency(
@@ -39,6 +49,7 @@ def accuracy_against_latency(
     title: str,
     subtitle: str = "",
     ann_accuracy: float | None = None,
+    potential: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> Figure:
     """Accuracy against mean latency: every fixed t, every threshold, the bounds and the chosen point.
 
@@ -53,8 +64,9 @@ def accuracy_against_latency(
         title: names the setting.
         subtitle: names the profile and what the data stand in for.
         ann_accuracy: drawn as a level where given.
+        potential: (mean steps, accuracy) that no exit rule can exceed (`potential_curve`), drawn where given.
     """
-    figure, axes = _canvas(title, subtitle)
+    figure, axes = canvas(title, subtitle)
     static = np.asarray(accuracy_at_t, dtype=np.float64)
     time_steps = len(static)
     steps = np.arange(1, time_steps + 1)
@@ -65,7 +77,7 @@ def accuracy_against_latency(
             color=GREY,
             linewidth=1.2,
             linestyle=(0, (5, 3)),
-            label=f"ANN: {_percent(ann_accuracy)}",
+            label=f"ANN: {percent(ann_accuracy)}",
             zorder=1,
         )
     axes.plot(
@@ -75,12 +87,11 @@ def accuracy_against_latency(
         linewidth=1.6,
         marker="o",
         markersize=4.0 if time_steps <= 40 else 2.5,
-        label=f"SNN, fixed steps: {_percent(static[-1])} @ {time_steps}",
+        label=f"SNN, fixed steps: {percent(static[-1])} @ {time_steps}",
         zorder=2,
     )
     axes.plot(
-        front.mean_steps,
-        front.accuracy,
+        *thinned(front),
         color=VERMILLION,
         linewidth=2.2,
         marker="o" if len(front) == 1 else None,
@@ -88,6 +99,10 @@ def accuracy_against_latency(
         label="SNN, dynamic: every threshold",
         zorder=3,
     )
+    if potential is not None:
+        axes.plot(
+            *potential, color=GREEN, linewidth=1.4, linestyle=(0, (1.5, 1.5)), label="No rule beyond: potential", zorder=1
+        )
     for rank, (name, style, bound) in enumerate(_merged(bounds)):
         _, marker, colour, size = style
         axes.plot(
@@ -100,7 +115,7 @@ def accuracy_against_latency(
             markeredgecolor="white",
             markeredgewidth=0.8,
             clip_on=False,
-            label=f"Bound, {name}: {_point(bound)}",
+            label=f"Bound, {name}: {at_steps(bound)}",
             zorder=4 - 0.1 * rank,
         )
     saving = 1.0 - chosen["mean_steps"] / time_steps
@@ -114,7 +129,7 @@ def accuracy_against_latency(
         markeredgecolor=INK,
         markeredgewidth=2.2,
         clip_on=False,
-        label=f"Chosen: {_point(chosen)}, {saving * 100:.0f} % fewer steps",
+        label=f"Chosen: {at_steps(chosen)}, {saving * 100:.0f} % fewer steps",
         zorder=5,
     )
 
@@ -123,12 +138,11 @@ def accuracy_against_latency(
         compared.append(ann_accuracy)
     lowest = min(float(static.min()), float(front.accuracy.min()), min(compared))
     highest = max(float(static.max()), float(front.accuracy.max()), max(compared))
-    axes.set_ylim(*_accuracy_limits(lowest, min(compared), highest))
-    _percent_axis(axes)
+    axes.set_ylim(*accuracy_limits(lowest, min(compared), highest))
+    percent_axis(axes)
     axes.set_xlim(0, time_steps * 1.02)
-    axes.set_xlabel("Mean latency (time steps)", color=INK, fontsize=10.5)
-    axes.set_ylabel("Test accuracy", color=INK, fontsize=10.5)
-    _legend_below(figure, axes)
+    label(axes, "Mean latency (time steps)", "Test accuracy")
+    legend_below(figure, axes)
     return figure
 
 
@@ -142,7 +156,7 @@ def exit_histogram(histogram: Sequence[int], mean_steps: float, title: str, subt
         subtitle: names the profile and what the data stand in for.
         split: names the samples on the axis.
     """
-    figure, axes = _canvas(title, subtitle)
+    figure, axes = canvas(title, subtitle)
     counts = np.asarray(histogram, dtype=np.float64)
     time_steps = len(counts)
     shares = counts / max(counts.sum(), 1.0)
@@ -156,7 +170,7 @@ def exit_histogram(histogram: Sequence[int], mean_steps: float, title: str, subt
         hatch="///",
         edgecolor="white",
         linewidth=0.0,
-        label=f"at T = {time_steps}, not confident before: {_percent(shares[-1])}",
+        label=f"at T = {time_steps}, not confident before: {percent(shares[-1])}",
         zorder=2,
     )
     axes.axvline(
@@ -169,72 +183,10 @@ def exit_histogram(histogram: Sequence[int], mean_steps: float, title: str, subt
     )
     axes.set_xlim(0.4, time_steps + 0.6)
     axes.set_ylim(0, max(float(shares.max()), 0.01) * 1.08)
-    _percent_axis(axes)
-    axes.set_xlabel("Exit step", color=INK, fontsize=10.5)
-    axes.set_ylabel(f"Share of the {split} samples", color=INK, fontsize=10.5)
-    _legend_below(figure, axes)
+    percent_axis(axes)
+    label(axes, "Exit step", f"Share of the {split} samples")
+    legend_below(figure, axes)
     return figure
-
-
-def _canvas(title: str, subtitle: str) -> tuple[Figure, Axes]:
-    """A figure of its own with one plain pair of axes, the title and subtitle flush left."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=INCHES, dpi=DPI, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    # Text, never a formula: a name may hold a dollar sign, and the formula parser is not made for threads.
-    axes.set_title(
-        title,
-        loc="left",
-        pad=26 if subtitle else 10,
-        color=INK,
-        fontsize=13,
-        fontweight="bold",
-        parse_math=False,
-    )
-    if subtitle:
-        axes.annotate(
-            subtitle,
-            (0, 1),
-            xytext=(0, 10),
-            xycoords="axes fraction",
-            textcoords="offset points",
-            color=GREY,
-            fontsize=9.5,
-            parse_math=False,
-        )
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(GREY)
-    axes.tick_params(colors=GREY, labelcolor=INK, labelsize=9.5)
-    axes.grid(axis="y", color=PALE, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, min_n_ticks=2))
-    return figure, axes
-
-
-def _percent_axis(axes: Axes) -> None:
-    """Fractions as percentages; no tick above 100 %, where the axis leaves room for a mark only."""
-    from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
-
-    low, high = axes.get_ylim()
-    proposed = MaxNLocator(nbins=7, steps=[1, 2, 5, 10]).tick_values(low, high)
-    ticks = [tick for tick in proposed if low <= tick <= min(high, 1.0 + 1e-9)]
-    axes.yaxis.set_major_locator(FixedLocator(ticks))
-    gap = min(np.diff(ticks), default=1.0)
-    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if gap > 0.0099 else 1, symbol=" %"))
-
-
-def _accuracy_limits(lowest: float, compared_low: float, compared_high: float) -> tuple[float, float]:
-    """Accuracy limits that give what is compared at least a third of the height."""
-    span = max(compared_high - compared_low, 0.02)
-    low = max(lowest - 0.05 * span, compared_low - 2.0 * span, -0.05 * span)
-    return low, compared_high + 0.06 * (compared_high - low)
 
 
 def _merged(
@@ -251,32 +203,3 @@ def _merged(
         else:
             merged[point] = (style[0], style, bound)
     return list(merged.values())
-
-
-def _legend_below(figure: Figure, axes: Axes) -> None:
-    from matplotlib.container import BarContainer
-
-    handles, labels = axes.get_legend_handles_labels()
-    # Bars come after lines by default; here they come first, as they are drawn.
-    order = sorted(range(len(handles)), key=lambda index: not isinstance(handles[index], BarContainer))
-    legend = figure.legend(
-        [handles[index] for index in order],
-        [labels[index] for index in order],
-        loc="outside lower center",
-        ncols=2,
-        frameon=False,
-        fontsize=9.5,
-        labelcolor=INK,
-        handlelength=2.2,
-        columnspacing=2.0,
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
-
-
-def _percent(fraction: Any) -> str:
-    return f"{float(fraction) * 100:.1f} %"
-
-
-def _point(point: Mapping[str, float]) -> str:
-    return f"{_percent(point['accuracy'])} @ {point['mean_steps']:.2f}"

@@ -6,6 +6,7 @@ since most SNNs reach their accuracy earlier; so it is given against several fix
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,12 @@ from dynconf_core.confidence.reliability import (
     max_probability,
     negative_log_likelihood,
 )
+from dynconf_core.confidence.smoothing import Smoothing
+from dynconf_core.confidence.temperature import fit_power
 from dynconf_core.errors import InputError
-from dynconf_core.exit.bounds import upper_bounds
+from dynconf_core.evaluation.energy import energy_estimate
+from dynconf_core.exit.bounds import potential_gap, upper_bounds
+from dynconf_core.exit.intervals import exit_intervals
 from dynconf_core.exit.rules import Rule, at_exit
 from dynconf_core.exit.selection import ROUNDING
 from dynconf_core.traces import Traces
@@ -35,14 +40,16 @@ def evaluate(test: Traces, calibration: Traces, rule: Rule, paper_time_steps: in
 
     Returns:
         A dict that JSON can hold. Accuracies are fractions, steps count from 1:
-        - accuracy_at_t: [a_1 .. a_T]; snn_accuracy: a_T; ann_accuracy where the traces hold ann_logits.
+        - accuracy_at_t: [a_1 .. a_T]; snn_accuracy: a_T; ann_accuracy (as trained) where the traces hold ann_logits,
+          reference_accuracy (the quantised network that the SNN equals) where they hold reference_logits.
         - exit: accuracy, mean_steps, median_steps, p90_steps (linear between samples, as numpy's),
           latency_saving, speedup (T / mean steps), histogram [n_1 .. n_T], rule (with its figures on both
           splits).
         - baselines: see `baselines`. bounds: see `dynconf_core.exit.bounds`.
         - spikes_per_inference, spikes_per_neuron: {"full", "exit"}, mean over the samples of the spikes up to
           T and up to the exit; None where the traces lack spikes, or meta the number of neurons. With
-          synaptic_operations in the traces also synaptic_operations_per_inference.
+          synaptic_operations in the traces also synaptic_operations_per_inference, and with multiply_accumulates in
+          meta these and an estimate of the energy (see `dynconf_core.evaluation.energy`).
         - ece, nll: {"full", "exit"}: expected calibration error (15 bins) and negative log likelihood (nats)
           of softmax(z') under the rule's smoothing, at T and at each sample's exit step.
 
@@ -69,17 +76,20 @@ def evaluate(test: Traces, calibration: Traces, rule: Rule, paper_time_steps: in
             "median_steps": float(np.median(steps)),
             "p90_steps": float(np.percentile(steps, 90)),
             "latency_saving": 1.0 - leaving["mean_steps"] / test.time_steps,
+            **exit_intervals(correct, steps),
             "speedup": test.time_steps / leaving["mean_steps"],
             "histogram": np.bincount(steps, minlength=test.time_steps + 1)[1:].tolist(),
             "rule": {**rule.to_json(), "calibration": on_calibration, "test": dict(leaving)},
         },
         "baselines": baselines(accuracy, calibration_correct.mean(axis=0), leaving["mean_steps"], paper_time_steps),
         "bounds": upper_bounds(correct),
+        "potential": potential_gap(correct, leaving),
         **_spike_figures(test, steps),
-        **_reliability(test, rule, correct, steps),
+        **_reliability(test, _read_smoothing(rule, calibration), correct, steps),
     }
-    if test.ann_logits is not None:
-        figures["ann_accuracy"] = float(np.mean(test.ann_logits.argmax(axis=1) == test.labels))
+    for name, logits in (("ann_accuracy", test.ann_logits), ("reference_accuracy", test.reference_logits)):
+        if logits is not None:
+            figures[name] = float(np.mean(logits.argmax(axis=1) == test.labels))
     return figures
 
 
@@ -147,16 +157,31 @@ def _spike_figures(test: Traces, steps: NDArray[np.int64]) -> dict[str, Any]:
         per_neuron = {name: spikes / neurons for name, spikes in per_inference.items()}
     figures: dict[str, Any] = {"spikes_per_inference": per_inference, "spikes_per_neuron": per_neuron}
     if test.synaptic_operations is not None:
-        figures["synaptic_operations_per_inference"] = _up_to(test.synaptic_operations, steps)
+        operations = figures["synaptic_operations_per_inference"] = _up_to(test.synaptic_operations, steps)
+        multiplied = test.meta.get("multiply_accumulates")
+        if isinstance(multiplied, dict):
+            figures["multiply_accumulates"] = multiplied
+            mean_steps = {"full": float(test.time_steps), "exit": float(steps.mean())}
+            figures["energy"] = energy_estimate(multiplied, operations, mean_steps)
     return figures
 
 
-def _reliability(test: Traces, rule: Rule, correct: NDArray[np.bool_], steps: NDArray[np.int64]) -> dict[str, dict[str, float]]:
-    """`ece` and `nll` at T and at the exit step, of softmax(z') under the rule's smoothing."""
+def _read_smoothing(rule: Rule, calibration: Traces) -> Smoothing:
+    """What the softmax is read under: the rule's own smoothing, or one fitted on calibration where its score is no softmax."""
+    if rule.measure not in ("max_softmax", "entropy"):
+        with suppress(InputError):  # constant logits: nothing to fit
+            return fit_power(calibration)
+    return rule.smoothing
+
+
+def _reliability(
+    test: Traces, smoothing: Smoothing, correct: NDArray[np.bool_], steps: NDArray[np.int64]
+) -> dict[str, dict[str, float]]:
+    """`ece` and `nll` at T and at the exit step, of softmax(z')."""
     ends = {"full": np.full(test.samples, test.time_steps), "exit": steps}
     smoothed = {name: np.empty((test.samples, test.classes)) for name in ends}
     for piece, accumulated in test.accumulated():
-        everywhere = rule.smoothing.apply(accumulated)
+        everywhere = smoothing.apply(accumulated)
         for name, end in ends.items():
             smoothed[name][piece] = everywhere[np.arange(len(everywhere)), end[piece] - 1]
     right = {name: correct[np.arange(test.samples), end - 1] for name, end in ends.items()}

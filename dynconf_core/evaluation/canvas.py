@@ -1,0 +1,155 @@
+"""What all figures share: colours, a canvas with a title and a subtitle, axes in per cent, a legend below.
+
+Drawn with matplotlib's objects alone, no pyplot and no global style, so that threads may draw at once; colours are those of
+Okabe and Ito, told apart by colour-blind readers. A legend stands below the axes, where it can hide nothing. A subtitle says
+what was run (the profile, what the data stand in for): a figure out of its place still tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynconf_core.exit.front import Front
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00"
+SKY = "#56B4E9"
+INK, GREY, PALE = "#222222", "#6B6B6B", "#D9D9D9"
+INCHES = (7.2, 5.2)
+DPI = 200
+LABEL_SIZE = 10.5
+MOST_POINTS = 10_000
+
+
+def canvas(title: str, subtitle: str = "", inches: tuple[float, float] = INCHES) -> tuple[Figure, Axes]:
+    """A figure of its own with one plain pair of axes, the title and subtitle flush left."""
+    figure = blank(inches)
+    axes = figure.add_subplot()
+    head(axes, title, subtitle)
+    plain(axes)
+    return figure, axes
+
+
+def blank(inches: tuple[float, float] = INCHES) -> Figure:
+    """A white figure that lays out what is put into it."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    figure = Figure(figsize=inches, dpi=DPI, facecolor="white", layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08))
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def head(axes: Axes, title: str, subtitle: str = "") -> None:
+    """Title and subtitle above the axes, flush left."""
+    # Text, never a formula: a name may hold a dollar sign, and the formula parser is not made for threads.
+    axes.set_title(
+        title,
+        loc="left",
+        pad=26 if subtitle else 10,
+        color=INK,
+        fontsize=13,
+        fontweight="bold",
+        parse_math=False,
+    )
+    if subtitle:
+        note = axes.annotate(
+            subtitle,
+            (0, 1),
+            xytext=(0, 10),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            color=GREY,
+            fontsize=9.5,
+            parse_math=False,
+        )
+        note.set_in_layout(False)  # it may run on above the next axes
+
+
+def plain(axes: Axes) -> None:
+    """Two spines, pale lines across, whole numbers below."""
+    from matplotlib.ticker import MaxNLocator
+
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(GREY)
+    axes.tick_params(colors=GREY, labelcolor=INK, labelsize=9.5)
+    axes.grid(axis="y", color=PALE, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True, min_n_ticks=2))
+
+
+def label(axes: Axes, below: str = "", left: str = "") -> None:
+    """What the axes show."""
+    for setter, text in ((axes.set_xlabel, below), (axes.set_ylabel, left)):
+        if text:
+            setter(text, color=INK, fontsize=LABEL_SIZE)
+
+
+def percent_axis(axes: Axes) -> None:
+    """Fractions as percentages; no tick above 100 %, where the axis leaves room for a mark only."""
+    from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
+
+    low, high = axes.get_ylim()
+    proposed = MaxNLocator(nbins=7, steps=[1, 2, 5, 10]).tick_values(low, high)
+    ticks = [tick for tick in proposed if low <= tick <= min(high, 1.0 + 1e-9)]
+    axes.yaxis.set_major_locator(FixedLocator(ticks))
+    gap = min(np.diff(ticks), default=1.0)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0 if gap > 0.0099 else 1, symbol=" %"))
+
+
+def accuracy_limits(lowest: float, compared_low: float, compared_high: float) -> tuple[float, float]:
+    """Accuracy limits that give what is compared at least a third of the height."""
+    span = max(compared_high - compared_low, 0.02)
+    low = max(lowest - 0.05 * span, compared_low - 2.0 * span, -0.05 * span)
+    return low, compared_high + 0.06 * (compared_high - low)
+
+
+def legend_below(figure: Figure, axes: Axes) -> None:
+    """The legend of the axes, in two columns below all, bars first."""
+    from matplotlib.container import BarContainer
+
+    handles, labels = axes.get_legend_handles_labels()
+    # Bars come after lines by default; here they come first, as they are drawn.
+    order = sorted(range(len(handles)), key=lambda index: not isinstance(handles[index], BarContainer))
+    legend = figure.legend(
+        [handles[index] for index in order],
+        [labels[index] for index in order],
+        loc="outside lower center",
+        ncols=2,
+        frameon=False,
+        fontsize=9.5,
+        labelcolor=INK,
+        handlelength=2.2,
+        columnspacing=2.0,
+    )
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+
+
+def thinned(front: Front) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(mean steps, accuracy) of a front, of at most ten thousand points: more cannot be seen apart."""
+    if len(front) <= MOST_POINTS:
+        return front.mean_steps, front.accuracy
+    wanted = np.linspace(front.mean_steps[0], front.mean_steps[-1], MOST_POINTS)
+    kept = np.unique(np.minimum(np.searchsorted(front.mean_steps, wanted), len(front) - 1))
+    return front.mean_steps[kept], front.accuracy[kept]
+
+
+def percent(fraction: Any) -> str:
+    """A fraction as a person reads it: 94.3 %."""
+    return f"{float(fraction) * 100:.1f} %"
+
+
+def at_steps(point: Mapping[str, float]) -> str:
+    """An operating point as a person reads it: 94.3 % @ 11.51."""
+    return f"{percent(point['accuracy'])} @ {point['mean_steps']:.2f}"

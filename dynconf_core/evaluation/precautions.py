@@ -1,0 +1,61 @@
+"""What a study looks at before it believes its traces: whether they fit together, and what in them tells nothing."""
+
+import numpy as np
+
+from dynconf_core.errors import InputError
+from dynconf_core.exit.guarantee import checked_epsilon_and_delta
+from dynconf_core.traces import Traces
+from dynconf_core.traces_duplicates import duplicated
+
+
+def check_wishes(epsilon: float | None, delta: float | None, max_drop: float) -> None:
+    """Raise ``InputError`` for a guarantee that is half asked for or out of range, and for a drop that is no fraction."""
+    if (epsilon is None) != (delta is None):
+        raise InputError(f"epsilon = {epsilon} with delta = {delta}: a guarantee needs both, such as 0.005 and 0.05.")
+    if epsilon is not None and delta is not None:
+        checked_epsilon_and_delta(epsilon, delta)
+    if not 0 <= max_drop <= 1:
+        raise InputError(f"max_drop = {max_drop}: give the accuracy that may be lost as a fraction from 0 to 1.")
+
+
+def check_pair(calibration: Traces, test: Traces) -> None:
+    """Raise ``InputError`` where two sets of traces are of different T or C, or nothing can be chosen on the first."""
+    if (calibration.time_steps, calibration.classes) != (test.time_steps, test.classes):
+        raise InputError(
+            f"the calibration traces have {calibration.time_steps} time steps and {calibration.classes} classes, the test "
+            f"traces {test.time_steps} and {test.classes}: both must be of one SNN and one T."
+        )
+    if calibration.samples < 2:
+        raise InputError("the calibration traces hold 1 sample: nothing can be chosen on it; give at least 2, better 1 000.")
+
+
+def warnings_about(calibration: Traces, test: Traces) -> list[str]:
+    """What a reader of the figures must know, in sentences; [] where there is nothing."""
+    found = []
+    same = duplicated(calibration, test)
+    if same and not _all_alike(test):
+        found.append(
+            f"{same} of the {test.samples} test samples stand in the calibration traces too: they helped to choose what they "
+            "judge, and flatter it."
+        )
+    for name, traces in (("calibration", calibration), ("test", test)):
+        predictions = traces.predictions()
+        correct = predictions == traces.labels[:, None]
+        constant = traces.samples > 1 and bool((predictions == predictions[0, 0]).all())
+        if constant:
+            found.append(f"the network predicts class {predictions[0, 0]} for every {name} sample at every step.")
+        if not correct.any():
+            found.append(f"no prediction of the {name} traces is ever right: are labels and logits in the same order?")
+        elif correct[:, 0].all():
+            found.append(f"every {name} sample is right at step 1: there is nothing to wait for.")
+        classes = np.unique(traces.labels)
+        if len(classes) == 1 and traces.samples > 1:
+            found.append(f"all {name} samples are of class {classes[0]}: the figures are of that class alone.")
+    if calibration.trained_on_calibration:
+        found.append("the network was trained on the calibration images: on unseen ones more may be lost than was allowed.")
+    return found
+
+
+def _all_alike(traces: Traces) -> bool:
+    """Whether every sample has the same outputs; equal outputs then do not mean equal images."""
+    return bool((traces.logits[0] == traces.logits[-1]).all()) and bool((traces.logits == traces.logits[0]).all())
