@@ -1,0 +1,18 @@
+"""The handwritten digits that every example uses: 1797 images of 8 x 8 pixels that come with scikit-learn."""
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+SPLITS = {"train": 1000, "calibration": 300, "test": 497}
+
+
+def load(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, 64), float32 in [0, 1], and labels (N,) of a split; the three are disjoint and always the same.
+
+    The network is trained on "train"; exit rules are chosen on "calibration", which the training never saw; "test" judges.
+    """
+    data = load_digits()
+    order = np.random.default_rng(0).permutation(len(data.target))
+    begin = sum(SPLITS[earlier] for earlier in list(SPLITS)[: list(SPLITS).index(split)])
+    chosen = order[begin : begin + SPLITS[split]]
+    return (data.data[chosen] / 16).astype(np.float32), data.target[chosen]

@@ -1,0 +1,99 @@
+"""The examples: each trains a small network for real and writes traces that hold what it says."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dynconf_core.traces import Traces
+from dynconf_core.traces_duplicates import duplicated
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+# The library that each needs, the epochs and time steps of a short run, and the neurons that it names.
+WRITERS = {
+    "plain_step_function": ("sklearn", 8, 12, 128),
+    "spikingjelly_digits": ("spikingjelly", 4, 6, 256),
+    "snntorch_digits": ("snntorch", 4, 8, 138),
+    "sinabs_digits": ("sinabs", 6, 12, 256),
+}
+
+
+def splits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What the examples train, calibrate and test on."""
+    spec = importlib.util.spec_from_file_location("example_digits", EXAMPLES / "digits.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return {split: module.load(split) for split in module.SPLITS}
+
+
+def test_every_example_is_tested() -> None:
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*WRITERS, "digits", "own_network"}
+
+
+def test_the_splits_are_disjoint_and_whole() -> None:
+    images = [image.tobytes() for part, _ in splits().values() for image in part]
+    assert len(images) == len(set(images)) == 1797
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_example(name: str, tmp_path: Path) -> None:
+    library, epochs, time_steps, neurons = WRITERS[name]
+    if importlib.util.find_spec(library) is None:
+        pytest.skip(f"{library} is not installed: pip install {library}")
+    command = [
+        str(EXAMPLES / f"{name}.py"),
+        "--epochs",
+        str(epochs),
+        "--time-steps",
+        str(time_steps),
+        "--out",
+        str(tmp_path / "new"),
+    ]
+    done = subprocess.run(
+        [sys.executable, *command],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    paths = {split: tmp_path / "new" / f"{split}.npz" for split in ("calibration", "test")}
+    assert f"dynconf analyse {paths['calibration']} --test {paths['test']}" in done.stdout
+    assert {entry.name for entry in (tmp_path / "new").iterdir()} == {"calibration.npz", "test.npz"}
+    traces = {split: Traces.load(path) for split, path in paths.items()}
+    for split, (_, labels) in splits().items():
+        if split != "train":
+            assert traces[split].labels.tolist() == labels.tolist()
+            assert (traces[split].time_steps, traces[split].classes) == (time_steps, 10)
+    assert duplicated(traces["calibration"], traces["test"]) == 0
+    test = traces["test"]
+    assert test.trained_on_calibration is False and test.meta["neurons"] == neurons
+    assert test.spikes is not None and 0 < test.spikes.mean() < 4 * neurons
+
+    printed = re.search(r"test accuracy after \d+ time steps: ([\d.]+)%", done.stdout)
+    accuracy = test.correct().mean(axis=0)
+    assert printed is not None and float(printed[1]) == pytest.approx(100 * accuracy[-1], abs=0.006)
+    assert accuracy[-1] > 0.9
+    assert accuracy[-1] > accuracy[0] + 0.05, "nothing is gained by waiting: the running sum was written?"
+
+
+def test_a_network_of_ones_own(tmp_path: Path) -> None:
+    """From plain PyTorch to an SNN that stops; the live run and the traces agree by an assertion of the example's own."""
+    command = [sys.executable, str(EXAMPLES / "own_network.py"), "--epochs", "4", "--out", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLES.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    full, early, steps = (float(text) for text in re.findall(r"([\d.]+)(?:%| on average)", done.stdout.splitlines()[-2]))
+    assert full > 85 and early > full - 10 and 1 <= steps < 16
+    assert {path.name for path in tmp_path.iterdir()} == {"snn.pt", "calibration.npz", "test.npz"}
+    assert Traces.load(tmp_path / "test.npz").samples == 497
