@@ -83,10 +83,13 @@ def worker(arguments: dict[str, Any]) -> dict[str, Any]:
                 state = snn.step(drive, state, step, counter).state
                 counter.taken()
 
+    def agent() -> Any:
+        return DrawnAgent(steps)
+
     contenders = {
         "all steps": lambda: fixed(False),
         "mask": lambda: fixed(True),
-        "live": lambda: run_until_confident(snn, DrawnAgent(steps), pixels, TIME_STEPS, batch=batch),  # type: ignore[arg-type]
+        "live": lambda: run_until_confident(snn, agent(), pixels, TIME_STEPS, batch=batch),
     }
     run, seconds = contenders[arguments["contender"]], []
     with plain_arithmetic():
@@ -113,10 +116,9 @@ def main() -> None:
         return
     steps = exit_steps(given.samples)
     bound = TIME_STEPS / float(steps.mean())
-    print(
-        f"{given.architecture}, width {given.width:g}, {given.samples} samples, T = {TIME_STEPS}, mean exit {steps.mean():.2f}, "
-        f"bound {bound:.2f}x, medians of {given.repeats}; {measuring.environment_line(given.threads)}"
-    )
+    print(f"{given.architecture}, width {given.width:g}, {given.samples} samples, T = {TIME_STEPS}", end=", ")
+    print(f"mean exit {steps.mean():.2f}, bound {bound:.2f}x, medians of {given.repeats}")
+    print(measuring.environment_line(given.threads))
 
     def seconds(contender: str, batch: int, samples: int) -> float:
         asked = {"architecture": given.architecture, "width": given.width, "contender": contender, "batch": batch}

@@ -71,8 +71,9 @@ class SpikingJellyNetwork(nn.Module):
             self.parts[node.name.replace(".", "/")] = made
 
     def forward(self, images: Tensor, time_steps: int) -> Tensor:
-        from dynconf_core.graph.operations import evaluate
         from spikingjelly.activation_based import functional
+
+        from dynconf_core.graph.operations import evaluate
 
         functional.reset_net(self)
         for part in self.parts.values():
@@ -85,9 +86,9 @@ class SpikingJellyNetwork(nn.Module):
             if node.name not in self.after:
                 continue
             inputs = [values[name] for name in node.inputs]
-            part = self.parts[node.name.replace(".", "/")] if node.name.replace(".", "/") in self.parts else None
-            if part is not None:
-                values[node.name] = part(inputs[0])
+            place = node.name.replace(".", "/")
+            if place in self.parts:
+                values[node.name] = self.parts[place](inputs[0])
             elif node.kind == "add":
                 values[node.name] = inputs[0] + inputs[1]
             else:
@@ -141,7 +142,8 @@ def main() -> None:
     if given.worker:
         print(json.dumps(worker(json.loads(given.worker))))
         return
-    print(f"T = {given.time_steps}, {given.images} images, medians of {given.repeats}; {measuring.environment_line(given.threads)}")
+    print(f"T = {given.time_steps}, {given.images} images, medians of {given.repeats}")
+    print(measuring.environment_line(given.threads))
     print("| network | width | contender | batch | images/s | against SpikingJelly | peak memory | same logits |")
     print("|---|---:|---|---:|---:|---:|---:|---|")
     for architecture in given.architecture or ("resnet18", "vgg16"):

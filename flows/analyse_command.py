@@ -41,7 +41,7 @@ def analyse(
     """Study an SNN's traces: when to stop, what it saves and loses, with what certainty, all rules compared."""
     configure(home_folder(home))
     from dynconf_core.evaluation.precautions import check_wishes
-    from flows.analyse import fixed_rule, loaded, study
+    from flows.studies import fixed_rule, loaded, study
     from flows.trace_pairs import pairs, study_folder
 
     check_wishes(epsilon, delta, max_drop)
@@ -94,7 +94,7 @@ def compare(
     from dynconf_core.evaluation.comparison import compare as compared
     from dynconf_core.evaluation.comparison import interval_lines
     from dynconf_core.evaluation.precautions import warnings_about
-    from flows.analyse import described, loaded
+    from flows.studies import described, loaded
     from flows.trace_pairs import pairs
 
     found = pairs(traces, test, home, data)
@@ -199,10 +199,13 @@ def _warn(console: Console, warnings: Sequence[str]) -> None:
 
 
 def _track(done: Any, pair: Any, options: dict[str, Any], home: str | None, console: Console) -> None:
-    from flows.analyse import track_study
+    from flows.studies import track_study
+
+    folder = home_folder(home)
+    folder.mkdir(parents=True, exist_ok=True)  # before Prefect, which tasks need, looks for its own
     from tasks.track import TrackingUnavailable
 
     try:
-        track_study(done, pair, options, home_folder(home))
+        track_study(done, pair, options, folder)
     except TrackingUnavailable as error:
         console.print(f"Not logged to MLflow: {escape(str(error))}", highlight=False, soft_wrap=True)

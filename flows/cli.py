@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from dynconf_core.errors import InputError
 from flows import analyse_command, convert_command, look_commands, run_commands
@@ -57,7 +58,7 @@ def main() -> None:
     except InputError as error:
         if "--debug" in sys.argv:
             raise
-        Console(stderr=True).print(f"[red]error:[/red] {error}", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(UNUSABLE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
@@ -65,7 +66,9 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        Console(stderr=True).print(f"[red]failed:[/red] {reason} (--debug shows where)", highlight=False, soft_wrap=True)
+        Console(stderr=True).print(
+            f"[red]failed:[/red] {escape(reason)} (--debug shows where)", highlight=False, soft_wrap=True
+        )
         sys.exit(FAILED)
 
 

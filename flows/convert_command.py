@@ -69,6 +69,7 @@ def convert(
     from dynconf_core.devices import device as device_called
     from dynconf_core.memory import keep_freed_memory
     from dynconf_core.networks.pretrained import pretrained
+    from dynconf_core.simulation.footprint import batch_size
 
     keep_freed_memory()
     facts = pretrained(architecture)
@@ -103,6 +104,8 @@ def convert(
         )
     snn.to(where)
     network.to(where)
+    if traces is not None:
+        batch_size(snn, bound)  # too little memory is said before anything is written
     few = min(REPORTED, max(8, REPORTED_NEURONS // _neurons(snn)))
     with _waiting(wait, "comparing with the ANN"):
         report = conversion_report(snn, network, pixels[:few].to(where), time_steps, labels[:few])

@@ -1,4 +1,4 @@
-"""Random networks of every shape that conversion knows, and a second implementation of what their SNNs do.
+"""Random networks of every shape that conversion knows.
 
 The weights of a ``RandomNetwork`` are small whole numbers times powers of two, its thresholds powers of two (times n), so that
 every number of the ANN and of the SNN is exact in float32, rounding or not: two implementations must agree to the bit.
@@ -6,22 +6,18 @@ every number of the ANN and of the SNN is exact in float32, rounding or not: two
 
 from __future__ import annotations
 
-import copy
 import math
 import random
-from collections.abc import Callable
-from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import pad
 
 from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
-from dynconf_core.graph.graph import Node
-from dynconf_core.graph.operations import evaluate
-from dynconf_core.simulation.network import SpikingNetwork, State
-from dynconf_core.training.loop import _initialise_steps
+from dynconf_core.conversion.convert import convert
+from dynconf_core.simulation.network import SpikingNetwork
 
 SIDE = 8
 CLASSES = 5
@@ -208,190 +204,22 @@ def _through(kind: str, part: nn.Module, x: Tensor) -> Tensor:
     return get("fire")(get("c")(narrow + get("d")(get("inner")(get("b")(narrow)))))
 
 
-# A second implementation: the network itself, its activations replaced by neurons, run once a time step in float64
+def positive_network(method: str, hidden: int = 24) -> nn.Sequential:
+    """Every weight positive and random: all neurons fire in all steps, and all sums are as large as they can be."""
+    generator = torch.Generator().manual_seed(0)
 
+    def fire() -> nn.Module:
+        return QCFS(4, 1.0) if method == "qcfs" else LSQ(2)
 
-class PlainNeuron(nn.Module):
-    """One layer in the units of the ANN, from the equations and from nothing of the product."""
-
-    def __init__(self, theta: float, top: int | None) -> None:
-        super().__init__()
-        self.theta, self.top = theta, top
-        self.potential: Tensor | None = None
-        self.count: Tensor | None = None
-        self.inputs: list[Tensor] = []
-        self.spikes: list[Tensor] = []
-
-    def forward(self, current: Tensor) -> Tensor:
-        if self.potential is None or self.count is None:
-            self.potential, self.count = torch.zeros_like(current) + self.theta / 2, torch.zeros_like(current)
-        self.potential = self.potential + current
-        if self.top is None:
-            fired = torch.where(self.potential >= self.theta, 1.0, 0.0).to(current)
-        else:
-            up = (self.potential >= self.theta) & (self.count < self.top)
-            down = (self.potential < 0) & (self.count > 0)
-            fired = torch.where(up, 1.0, torch.where(down, -1.0, 0.0)).to(current)
-        self.potential = self.potential - self.theta * fired
-        self.count = self.count + fired
-        self.inputs.append(current.clone())
-        self.spikes.append(fired)
-        return self.theta * fired
-
-
-class PlainMaxPool(nn.Module):
-    """Sends by how much the maximum of the running sums has changed."""
-
-    def __init__(self, pool: nn.MaxPool2d) -> None:
-        super().__init__()
-        self.pool = pool
-        self.total: Tensor | float = 0.0
-        self.sent: Tensor | float = 0.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.total = self.total + x
-        before, self.sent = self.sent, self.pool(self.total)
-        change: Tensor = self.sent - before
-        return change
-
-
-@torch.no_grad()
-def plain_simulation(network: nn.Module, images: Tensor, time_steps: int) -> tuple[Tensor, dict[str, PlainNeuron]]:
-    """Logits ``(N, T, C)`` float64, and the neurons by the activations' names."""
-    spiking = copy.deepcopy(network).double()
-    neurons: dict[str, PlainNeuron] = {}
-    active = time_steps
-    for name, module in list(spiking.named_modules()):
-        if isinstance(module, QCFS):
-            neurons[name] = PlainNeuron(float(module.threshold), None)
-        elif isinstance(module, LSQ):
-            neurons[name], active = PlainNeuron(module.top * float(module.step), module.top), module.top
-        elif isinstance(module, nn.MaxPool2d):
-            spiking.set_submodule(name, PlainMaxPool(module))
-        if name in neurons:
-            spiking.set_submodule(name, neurons[name])
-    logits = []
-    for time_step in range(1, time_steps + 1):
-        if time_step == active + 1:
-            for module in spiking.modules():
-                if isinstance(module, nn.BatchNorm2d):
-                    assert module.running_mean is not None
-                    module.running_mean.zero_()
-                if isinstance(getattr(module, "bias", None), Tensor):
-                    module.bias.zero_()  # type: ignore[union-attr, operator]
-        logits.append(spiking(images.double() * (time_step <= active)))
-    return torch.stack(logits, 1), neurons
-
-
-# The product's SNN, run: as it is, and its graph in float64
-
-
-@torch.no_grad()
-def simulated(snn: SpikingNetwork, images: Tensor, time_steps: int) -> tuple[Tensor, dict[str, Tensor], State]:
-    """Logits ``(N, T, C)``, spikes ``(N, T, ...)`` by layer (max pools too), and the last state."""
-    seen: dict[str, list[Tensor]] = {}
-
-    def look(node: Node, spikes: Tensor) -> None:
-        seen.setdefault(node.name, []).append(spikes.clone())
-
-    drive, state, logits = snn.drive(images), None, []
-    for time_step in range(1, time_steps + 1):
-        step = snn.step(drive, state, time_step, look)
-        state = step.state
-        logits.append(step.logits.clone())
-    assert state is not None
-    return torch.stack(logits, 1), {name: torch.stack(steps, 1) for name, steps in seen.items()}, state
-
-
-@torch.no_grad()
-def in_float64(snn: SpikingNetwork, images: Tensor, time_steps: int) -> tuple[Tensor, dict[str, Tensor]]:
-    """Logits ``(N, T, C)`` and the largest value of every node, computed in float64 by a loop of its own."""
-    potentials: dict[str, Tensor] = {}
-    counts: dict[str, Tensor] = {}
-    largest: dict[str, Tensor] = {}
-    logits = []
-    drive = {node.name for node in snn.graph.nodes} - snn.graph.after(("neurons",))
-    for time_step in range(1, time_steps + 1):
-        values: dict[str, Tensor] = {}
-        acting = snn.active_steps is None or time_step <= snn.active_steps
-        for node in snn.graph.nodes:
-            own = {key: value.double() for key, value in snn.tensors()[node.name].items()}
-            inputs = [values[name] for name in node.inputs]
-            if node.kind == "input":
-                value = images.double() * acting
-            elif node.kind == "neurons":
-                start = own["initial"].view(-1, *[1] * (inputs[0].ndim - 2))
-                potential = potentials.get(node.name, torch.zeros_like(inputs[0]) + start) + inputs[0]
-                count = counts.get(node.name, torch.zeros_like(potential))
-                largest[node.name + " charged"] = potential.abs().max()
-                value = (potential >= 1).double()
-                if node.settings["signed"]:
-                    value = value * (count < node.settings["levels"]) - ((potential < 0) & (count > 0)).double()
-                potentials[node.name], counts[node.name] = potential - value, count + value
-            elif node.kind == "max_pool":
-                before = counts.get(node.name, torch.zeros_like(inputs[0]))
-                counts[node.name] = before + inputs[0]
-                value = evaluate(node, [counts[node.name]], own) - evaluate(node, [before], own)
-            else:
-                value = evaluate(node, inputs, own, biased=acting or node.name in drive)
-                value = value * acting if node.name in drive else value
-            values[node.name] = value
-            largest[node.name] = torch.maximum(largest.get(node.name, value.new_zeros(())), value.abs().max())
-        logits.append(values[snn.graph.output.name])
-    return torch.stack(logits, 1), largest
-
-
-# A network trained for real
-
-
-class DigitsNetwork(nn.Module):
-    """Three convolutions with batch normalisation, one in a residual block with a max pool behind it, and two linear layers."""
-
-    def __init__(self, activation: Callable[[], nn.Module]) -> None:
-        super().__init__()
-        self.first, self.norm1, self.fire1 = nn.Conv2d(1, 12, 3, padding=1), nn.BatchNorm2d(12), activation()
-        self.second, self.norm2, self.fire2 = nn.Conv2d(12, 12, 3, padding=1), nn.BatchNorm2d(12), activation()
-        self.pool = nn.MaxPool2d(2)
-        self.third, self.norm3, self.fire3 = nn.Conv2d(12, 16, 3, padding=1), nn.BatchNorm2d(16), activation()
-        self.average, self.fourth, self.fire4 = nn.AvgPool2d(2), nn.Linear(64, 24), activation()
-        self.last = nn.Linear(24, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits ``(N, 10)`` of images ``(N, 1, 8, 8)``."""
-        x = self.fire1(self.norm1(self.first(x)))
-        x = self.pool(self.fire2(self.norm2(self.second(x)) + x))
-        x = self.average(self.fire3(self.norm3(self.third(x))))
-        logits: Tensor = self.last(self.fire4(self.fourth(torch.flatten(x, 1))))
-        return logits
-
-
-@cache
-def digits() -> tuple[Tensor, Tensor]:
-    """Images ``(1797, 1, 8, 8)``, normalised and shuffled, and labels; the first 1200 are for training."""
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    order = torch.randperm(len(data.target), generator=torch.Generator().manual_seed(0))
-    pictures = torch.tensor(data.images, dtype=torch.float32)[order, None]
-    return (pictures / 16 - 0.3) / 0.38, torch.tensor(data.target)[order]
-
-
-@cache
-def trained_on_digits(kind: str) -> DigitsNetwork:
-    """``kind``: "relu", "relu6", "qcfs" or "qffs". The networks are shared: copy one before it is changed."""
-    made = {"relu": nn.ReLU, "relu6": nn.ReLU6, "qcfs": lambda: QCFS(4, 2.0), "qffs": lambda: LSQ(2)}[kind]
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = DigitsNetwork(made)
-    images, labels = digits()
-    _initialise_steps(network, images[:64])
-    optimiser = torch.optim.Adam(network.parameters(), lr=4e-3)
-    generator = torch.Generator().manual_seed(1)
-    for epoch in range(6):
-        for group in optimiser.param_groups:
-            group["lr"] = 4e-3 * (1 - epoch / 6)
-        for batch in torch.randperm(1200, generator=generator).split(50):
-            optimiser.zero_grad()
-            cross_entropy(network(images[batch]), labels[batch]).backward()
-            optimiser.step()
+    layers = [nn.Linear(6, hidden), fire(), nn.Linear(hidden, hidden), fire(), nn.Linear(hidden, 4)]
+    network = nn.Sequential(*layers)
+    with torch.no_grad():
+        for parameter in (parameter for layer in layers if isinstance(layer, nn.Linear) for parameter in layer.parameters()):
+            parameter.copy_(0.5 + torch.rand(parameter.shape, generator=generator))
     return network.eval()
+
+
+def converted(network: nn.Module, images: Tensor, **wishes: Any) -> SpikingNetwork:
+    """With the way to thresholds that suits the network."""
+    learned = not any(isinstance(module, nn.ReLU) for module in network.modules())
+    return convert(network, images, "learned" if learned else "error", **wishes)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from dynconf_core.activations.factory import activation
@@ -157,6 +159,74 @@ def test_lsq_gradients_equal_the_composite(bits: int, step: float) -> None:
     torch.testing.assert_close(output, composite, rtol=0, atol=1e-13)
     torch.testing.assert_close(ours.grad, theirs.grad, rtol=0, atol=1e-13)
     torch.testing.assert_close(layer.step.grad, s.grad / math.sqrt(3 * 5 * 5 * top), rtol=1e-10, atol=1e-12)
+
+
+# Both against finite differences
+
+
+PROPERTY = settings(max_examples=50, deadline=None, derandomize=True)
+FINE = 1e-6
+
+
+def slope(function: Callable[[float], float], at: float) -> float:
+    """The central difference."""
+    return (function(at + FINE) - function(at - FINE)) / (2 * FINE)
+
+
+def away_from_the_corners(u: Tensor, top: float) -> Tensor:
+    """The surrogate has no derivative at 0 and at the top: numbers there are moved inwards."""
+    near = (u.abs() < 1e-3) | ((u - top).abs() < 1e-3)
+    return torch.where(near, torch.full_like(u, 0.4 * top), u)
+
+
+@PROPERTY
+@given(st.integers(0, 10**6), st.integers(1, 32), st.floats(0.05, 20))
+def test_qcfs_gradients_by_finite_differences(seed: int, levels: int, threshold: float) -> None:
+    """Of the surrogate lambda (clip(x / lambda, 0, 1) + r), the rounding residual r held fixed."""
+    layer = qcfs(levels, threshold)
+    u = away_from_the_corners(numbers(seed, 12) / 2 + 0.5, 1.0)
+    x = (u * threshold).requires_grad_()
+    weights = numbers(seed + 1, 12)
+    output = layer(x)
+    (output * weights).sum().backward()
+    residual = (output / threshold - (x / threshold).clamp(0, 1)).detach()
+
+    def surrogate(inputs: Tensor, theta: float) -> float:
+        return float((theta * ((inputs / theta).clamp(0, 1) + residual) * weights).sum())
+
+    assert layer.threshold.grad is not None and x.grad is not None
+    fixed = x.detach()
+    by_threshold = slope(lambda theta: surrogate(fixed, theta), threshold)
+    assert layer.threshold.grad.item() == pytest.approx(by_threshold, rel=1e-5, abs=1e-5)
+    for index in range(12):
+        unit = torch.eye(12, dtype=torch.float64)[index]
+        by_x = slope(lambda value, unit=unit: surrogate(fixed + value * unit, threshold), 0.0)  # type: ignore[misc]
+        assert x.grad[index].item() == pytest.approx(by_x, rel=1e-5, abs=1e-5)
+
+
+@PROPERTY
+@given(st.integers(0, 10**6), st.integers(1, 6), st.floats(0.01, 5))
+def test_lsq_gradients_by_finite_differences(seed: int, bits: int, step: float) -> None:
+    """Of the surrogate s (clip(x / s, 0, n) + r), r held fixed; to s before the factor 1 / sqrt(N n), N units a sample."""
+    layer, top = lsq(bits, step), 2**bits - 1
+    u = away_from_the_corners((numbers(seed, 3, 4) / 2 + 0.5) * top, top)
+    x = (u * step).requires_grad_()
+    weights = numbers(seed + 1, 3, 4)
+    output = layer(x)
+    (output * weights).sum().backward()
+    residual = (output / step - (x / step).clamp(0, top)).detach()
+
+    def surrogate(inputs: Tensor, size: float) -> float:
+        return float((size * ((inputs / size).clamp(0, top) + residual) * weights).sum())
+
+    assert layer.step.grad is not None and x.grad is not None
+    fixed = x.detach()
+    by_step = slope(lambda size: surrogate(fixed, size), step)
+    assert layer.step.grad.item() * math.sqrt(4 * top) == pytest.approx(by_step, rel=1e-5, abs=1e-4)
+    for index in range(12):
+        unit = torch.eye(12, dtype=torch.float64)[index].view(3, 4)
+        by_x = slope(lambda value, unit=unit: surrogate(fixed + value * unit, step), 0.0)  # type: ignore[misc]
+        assert x.grad.flatten()[index].item() == pytest.approx(by_x, rel=1e-5, abs=1e-5)
 
 
 def test_lsq_first_batch_initialisation() -> None:

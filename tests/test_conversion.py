@@ -1,4 +1,4 @@
-"""Conversion: folding, what is refused, and that a settled or long-run SNN equals the network it came from."""
+"""Conversion as a whole: networks of every kind with every way to thresholds, and what is refused and how."""
 
 from __future__ import annotations
 
@@ -7,373 +7,285 @@ from typing import Any
 
 import pytest
 import torch
+from graph_checks import with_statistics
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from second_simulation import exact_run, relative, simulated
+from spiking_cases import RandomNetwork, gaussian_images
 from torch import Tensor, nn
+from torch.nn import functional
+from trained_digits import digits, trained_on_digits
 
 from dynconf_core.activations.factory import activation
 from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.conversion.convert import convert
-from dynconf_core.conversion.file import load_snn, save_snn
-from dynconf_core.conversion.graph import folded
 from dynconf_core.errors import InputError
 from dynconf_core.networks.build import build
-from dynconf_core.networks.description import described
-from dynconf_core.neurons import signed
-from dynconf_core.simulation.network import State
-from dynconf_core.training.checkpoint import save_checkpoint, write_atomically
+from dynconf_core.simulation.reference import reference_logits
 from dynconf_core.training.loop import _initialise_steps
 
-NETWORKS = ("vgg16", "resnet18", "resnet50")
+PROPERTY = settings(max_examples=15, deadline=None, derandomize=True)
 
 
-def disturbed(network: nn.Module, seed: int) -> nn.Module:
-    """Batch statistics and affine parameters as after some training, none of them trivial."""
-    generator = torch.Generator().manual_seed(seed)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
-            with torch.no_grad():
-                module.running_mean.copy_(0.3 * torch.randn(module.num_features, generator=generator))
-                module.running_var.copy_(0.5 + torch.rand(module.num_features, generator=generator))
-                module.weight.copy_(0.5 + torch.rand(module.num_features, generator=generator))
-                module.bias.copy_(0.3 * torch.randn(module.num_features, generator=generator))
-    return network
+# Networks of one's own
 
 
-def random_network(architecture: str, method: str, *, stem: str = "cifar", seed: int = 0, resolution: int = 32) -> nn.Module:
-    """A float64 network in evaluation mode, its weights random, its LSQ steps set from a batch."""
+def test_a_preactivation_network() -> None:
+    """Normalisation and activation before the weights; the shortcut of the first block reads the activated value."""
+
+    class Block(nn.Module):
+        def __init__(self, channels: int) -> None:
+            super().__init__()
+            self.norm1, self.norm2 = nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)
+            self.conv1, self.conv2 = (nn.Conv2d(channels, channels, 3, padding=1, bias=False) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = functional.relu(self.norm1(x))
+            result: Tensor = x + self.conv2(functional.relu(self.norm2(self.conv1(y))))
+            return result
+
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(3, 6, 3, padding=1), Block(6), Block(6), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
+    images = gaussian_images(32, 0)
+    network = with_statistics(nn.Sequential(*layers, nn.Flatten(), nn.Linear(6, 5)), images)
+    snn = convert(network, images, "max", time_steps=64)
+    with torch.no_grad():
+        wanted = network(images)
+    assert relative(reference_logits(snn, images), wanted) < 0.05
+    assert relative(exact_run(snn, images, 64), wanted) < 0.1
+
+
+def test_a_network_of_features() -> None:
+    torch.manual_seed(0)
+    images = torch.randn(40, 12)
+    network = nn.Sequential(nn.Linear(12, 20), nn.BatchNorm1d(20), nn.ReLU(), nn.Dropout(), nn.Linear(20, 4)).eval()
+    snn = convert(network, images, "max", time_steps=128)
+    with torch.no_grad():
+        assert relative(exact_run(snn, images, 128), network(images)) < 0.03
+    with pytest.raises(InputError, match=r"the images have the shape \(3, 8, 8\), the network was converted for \(12,\)"):
+        snn(gaussian_images(2, 0), 4)
+
+
+@pytest.mark.parametrize("method", ["qcfs", "qffs"])
+@pytest.mark.parametrize("name", ["vgg16", "resnet18", "resnet50"])
+def test_own_networks(name: str, method: str) -> None:
     make = activation(method, levels=4, bits=2, initial_threshold=2.0)
-    network = build(architecture, stem, classes=10, resolution=resolution, width=1 / 16, activation=make, seed=seed)
-    network = disturbed(network.double(), seed)
-    _initialise_steps(network, images(4, resolution, seed=seed + 50))
-    return disturbed(network, seed).eval()
+    network = build(name, "cifar", classes=10, resolution=32, width=1 / 16, activation=make, seed=0)
+    _initialise_steps(network, gaussian_images(4, 1, 32))
+    snn = convert(network.eval(), gaussian_images(1, 0, 32), time_steps=8)
+    images = gaussian_images(2, 2, 32).clamp(-3, 3)
+    exact_run(snn, images, 8)
+    layers = [module for module in network.modules() if isinstance(module, QCFS | LSQ)]
+    steps = [module.step.item() * 3 if isinstance(module, LSQ) else 2.0 for module in layers]
+    assert sorted(float(node.tensors["threshold"]) for node in snn.layers().values()) == pytest.approx(sorted(steps))
+    assert snn.active_steps == (3 if method == "qffs" else None)
 
 
-def images(count: int, resolution: int = 32, seed: int = 7) -> Tensor:
-    return torch.randn(count, 3, resolution, resolution, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+# Views and places
 
 
-# Folding
-
-
-@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
-@pytest.mark.parametrize("architecture", NETWORKS)
-def test_folding_changes_nothing(architecture: str, stem: str) -> None:
-    """In float64, once with the quantisers and once with a smooth function, which shows every digit."""
-    network = random_network(architecture, "qcfs", stem=stem)
-    with torch.inference_mode():
-        plain, graph = network(images(3)), folded(network)
-        torch.testing.assert_close(graph(images(3)), plain, rtol=0, atol=1e-10)
-    assert not any(isinstance(module, nn.BatchNorm2d) for module in graph.modules())
-    assert any(isinstance(module, nn.BatchNorm2d) for module in network.modules()), "the network itself stays"
-
-    smooth = disturbed(
-        build(architecture, stem, classes=10, resolution=32, width=1 / 16, activation=nn.Tanh, seed=1).double(), 1
-    )
-    with torch.inference_mode():
-        expected = smooth.eval()(images(3))
-        for name, module in list(smooth.named_modules()):
-            if isinstance(module, nn.Tanh):
-                smooth.set_submodule(name, TanhQCFS())
-        torch.testing.assert_close(folded(smooth)(images(3)), expected, rtol=0, atol=1e-10)
-    assert expected.std() > 1e-3
-
-
-class TanhQCFS(QCFS):
-    """A smooth function that passes for a known activation."""
+class Views(nn.Module):
+    """Activations that read slices and flattened values, each of them read elsewhere too, and not the same channels."""
 
     def __init__(self) -> None:
-        super().__init__(4)
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 6, 3, padding=1), nn.Conv2d(6, 4, 3, padding=1, stride=2)
+        self.head = nn.Linear(6 * 64 + 2 * 64 + 4 * 16, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.tanh(x)
+        x = self.first(x)
+        flat, part = torch.flatten(x, 1), x[:, 3:5]
+        joined = torch.cat([functional.relu(x[:, 3:]), functional.relu(x[:, :3])], 1)
+        deep = functional.relu(torch.flatten(self.second(joined), 1))
+        result: Tensor = self.head(torch.cat([functional.relu(flat), functional.relu(torch.flatten(part, 1)), deep], 1))
+        return result
 
 
-def test_folding_by_hand() -> None:
-    """w' = w gamma / sqrt(var + eps), b' = (b - mean) gamma / sqrt(var + eps) + beta."""
-    convolution, norm = nn.Conv2d(1, 1, 1).double(), nn.BatchNorm2d(1, eps=0.25).double()
+class Twice(nn.Module):
+    """One value joined to itself, each half in the units of other neurons."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(12 * 64, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        once = functional.relu(x)
+        twice = functional.relu(torch.cat([x, x], 1) + torch.cat([x, -2 * x], 1))
+        return self.head(torch.flatten(torch.cat([once, twice], 1), 1))  # type: ignore[no-any-return]
+
+
+class Flattened(nn.Module):
+    """Two activations of one flattened value: every feature has a threshold, every channel one unit."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head = nn.Conv2d(3, 4, 3, padding=1), nn.Linear(4 * 64, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.flatten(self.first(x), 1)
+        return self.head(functional.relu(x) + functional.relu6(3 * x))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("calibrate", [False, True])
+@pytest.mark.parametrize("make", [Views, Twice, Flattened])
+def test_units_of_values_read_in_several_ways(make: Callable[[], nn.Module], calibrate: bool) -> None:
+    """Thresholds of each channel differ; whoever reads a value in another unit has it converted."""
+    torch.manual_seed(1)
+    network, images = make().eval(), gaussian_images(24, 3)
     with torch.no_grad():
-        convolution.weight.fill_(3.0)
-        assert convolution.bias is not None and norm.running_mean is not None and norm.running_var is not None
-        convolution.bias.fill_(1.0)
-        norm.weight.fill_(4.0)
-        norm.bias.fill_(-2.0)
-        norm.running_mean.fill_(0.5)
-        norm.running_var.fill_(3.75)
-    graph = folded(nn.Sequential(convolution, norm, QCFS(4)).eval())
-    (fused,) = (module for module in graph.modules() if isinstance(module, nn.Conv2d))
-    assert fused.bias is not None
-    assert (fused.weight.item(), fused.bias.item()) == (6.0, -1.0)
+        wanted = network(images)
+    for grid in (True, False):
+        snn = convert(network, images, "max", time_steps=128, grid=grid, calibrate=calibrate)
+        found = simulated(snn, images, 128)[0].double().mean(1)
+        assert relative(found, wanted) < 0.04, grid
+        if not calibrate:  # which moves biases
+            assert relative(reference_logits(snn, images), wanted) < (0.01 if grid else 1e-5)
+
+
+def test_slices_need_no_further_weights() -> None:
+    """A value of which every part is read by neurons of its own is in their units at once: no factor costs binary places."""
+    torch.manual_seed(0)
+
+    class Parts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.head = nn.Conv2d(3, 6, 3), nn.Linear(6 * 36, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            parts = self.first(x).chunk(3, 1)
+            joined = torch.cat([functional.relu(parts[1]), functional.relu(parts[0]), functional.relu(parts[2])], 1)
+            return self.head(torch.flatten(joined, 1))  # type: ignore[no-any-return]
+
+    images = gaussian_images(20, 1)
+    network = Parts().eval()
+    snn = convert(network, images, "max", time_steps=64)
+    assert not snn.graph.of_kind("scale")
+    with torch.no_grad():
+        assert relative(exact_run(snn, images, 64), network(images)) < 0.05
+
+
+def test_spikes_may_be_the_output() -> None:
+    """An activation, or a pool of it, at the end: its counts times the thresholds are the logits."""
+    torch.manual_seed(0)
+    images = gaussian_images(20, 0)
+    first = nn.Conv2d(3, 5, 3)
+    for tail in ([], [nn.AdaptiveAvgPool2d(1)], [nn.MaxPool2d(6)]):
+        head = tail or [nn.AvgPool2d(6), nn.ReLU()]
+        network = nn.Sequential(first, nn.ReLU(), *head, nn.Flatten()).eval()
+        snn = convert(network, images, "max", time_steps=128)
+        with torch.no_grad():
+            assert relative(exact_run(snn, images, 128), network(images)) < 0.02
+
+
+def test_an_activation_may_read_the_image() -> None:
+    torch.manual_seed(0)
+    images = gaussian_images(20, 0)
+    network = nn.Sequential(
+        nn.AvgPool2d(2), nn.ReLU(), nn.ReLU(), nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)
+    )
+    snn = convert(network.eval(), images, "max", time_steps=128)
+    with torch.no_grad():
+        assert relative(exact_run(snn, images, 128), network(images)) < 0.05
+
+
+@PROPERTY
+@given(st.integers(0, 10**6), st.sampled_from(("qcfs", "qffs", "relu")))
+def test_conversion_is_a_function(seed: int, method: str) -> None:
+    """The same network and images give the same SNN, and neither changes."""
+    network, images = RandomNetwork(seed, method, dyadic=False), gaussian_images(4, seed)
+    before, kept = {name: value.clone() for name, value in network.state_dict().items()}, images.clone()
+    way = "learned" if method != "relu" else "percentile"
+    one, other = (convert(network, images, way, time_steps=6) for _ in range(2))
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
+    assert one.facts == other.facts and torch.equal(images, kept)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_trained_networks_keep_their_accuracy() -> None:
+    """On digits nobody saw; QFFS, settled, has the very accuracy of its reference."""
+    pictures, labels = digits()
+    images, truth = pictures[1200:], labels[1200:]
+    for kind, steps in (("qcfs", 16), ("qffs", 24)):
+        network = trained_on_digits(kind)
+        snn = convert(network, pictures[:1], time_steps=steps)
+        logits = snn(images, steps).double().sum(1)
+        with torch.no_grad():
+            ann = float((network(images).argmax(1) == truth).double().mean())
+        assert ann > 0.93 and float((logits.argmax(1) == truth).double().mean()) > ann - 0.02
+        if kind == "qffs":
+            assert torch.equal(logits / 3, reference_logits(snn, images).double()) or torch.equal(
+                (logits / 3).float(), reference_logits(snn, images)
+            )
 
 
 # What is refused
 
 
-class Joined(nn.Module):
-    """Applies a function that conversion may not know."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.first, self.activation, self.function = nn.Conv2d(3, 4, 3), QCFS(4), function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(self.activation(self.first(x)))
+def small(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), *layers, nn.Flatten()).eval()
 
 
 @pytest.mark.parametrize(
     ("network", "words"),
     [
-        (nn.Sequential(nn.Conv2d(3, 4, 3), QCFS(4), nn.MaxPool2d(2)), "MaxPool2d at '_2' cannot be converted"),
-        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.GELU()), "GELU at '_1' cannot be converted"),
-        (nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()), QCFS(4)), "ReLU at '_0_1' cannot be converted"),
-        (nn.Sequential(nn.BatchNorm2d(3), QCFS(4)), "0 is a batch normalisation that follows no convolution"),
-        (nn.Sequential(nn.Conv2d(3, 4, 3), QCFS(4), nn.BatchNorm2d(4)), "2 is a batch normalisation that follows no"),
-        (Joined(lambda x: x * 2), "mul at 'mul' cannot be converted"),
-        (Joined(lambda x: x + 0.5), "add at 'add' cannot be converted"),
-        (Joined(torch.relu), "relu at 'relu' cannot be converted"),
-        (Joined(lambda x: x.mean((2, 3))), "mean at 'mean' cannot be converted"),
-        (nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()), "activations are none: all QCFS, or all LSQ"),
-        (nn.Sequential(nn.Conv2d(3, 4, 3), QCFS(4), nn.Conv2d(4, 4, 3), LSQ(2)), r"LSQ\(bits=2\).*QCFS\(levels=4\)"),
-        (nn.Sequential(nn.Conv2d(3, 4, 3), LSQ(2), nn.Conv2d(4, 4, 3), LSQ(3)), r"LSQ\(bits=2\).*LSQ\(bits=3\)"),
+        (small(), "has no activation that could become neurons"),
+        (small(QCFS(4), nn.Conv2d(4, 4, 3), LSQ(2)), r"neurons of several kinds \(integrate-and-fire, signed with n = 3\)"),
+        (small(LSQ(2), nn.Conv2d(4, 4, 3), LSQ(3)), r"several kinds \(signed with n = 3, signed with n = 7\)"),
+        (small(nn.MaxPool2d(2), nn.BatchNorm2d(4), nn.ReLU()), r"the max pool at '1' does not choose among activations"),
+        (small(nn.ReLU(), nn.BatchNorm2d(4), nn.MaxPool2d(2)), r"the max pool at '3' .* right before or after it"),
+        (nn.Sequential(nn.MaxPool2d(2), small(nn.ReLU())).eval(), r"the max pool at '0' .*follows 'input'"),
+        (small(nn.GELU()), "GELU at '1' cannot be converted"),
     ],
 )
-def test_refuses(network: nn.Module, words: str) -> None:
+def test_refuses_networks(network: nn.Module, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        convert(network)
-
-
-def test_refuses_a_normalisation_of_a_convolution_that_is_read_twice() -> None:
-    class Twice(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.convolution, self.norm, self.activation = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), QCFS(4)
-
-        def forward(self, x: Tensor) -> Tensor:
-            y = self.convolution(x)
-            result: Tensor = self.activation(self.norm(y) + y)
-            return result
-
-    with pytest.raises(InputError, match="norm is a batch normalisation that follows no convolution of its own"):
-        convert(Twice())
-
-
-def test_refuses_a_convolution_of_two_normalisations() -> None:
-    """The weights of one place, folded, would serve at the other."""
-    convolution = nn.Conv2d(3, 3, 3, padding=1)
-    network = nn.Sequential(convolution, nn.BatchNorm2d(3), QCFS(4), convolution, nn.BatchNorm2d(3), QCFS(4))
-    with pytest.raises(InputError, match="1 is a batch normalisation that follows no convolution of its own"):
-        convert(network)
-
-
-@pytest.mark.parametrize("threshold", [0.0, -1.0, float("nan"), float("inf")])
-def test_refuses_thresholds_that_never_or_always_fire(threshold: float) -> None:
-    layer = QCFS(4)
-    with torch.no_grad():
-        layer.threshold.fill_(threshold)
-    with pytest.raises(InputError, match="1 has the threshold"):
-        convert(nn.Sequential(nn.Conv2d(3, 4, 3), layer))
-
-
-def test_thresholds() -> None:
-    """theta = lambda for QCFS, n s for LSQ; the input acts for ever or for n steps."""
-    quantised = random_network("resnet18", "qffs")
-    snn = convert(quantised)
-    steps = [module.step.item() for module in quantised.modules() if isinstance(module, LSQ)]
-    assert sorted(float(layer.threshold) for layer in snn.layers().values()) == sorted(3 * step for step in steps)
-    assert {layer.top for layer in snn.layers().values()} == {3} and snn.active_steps == 3
-    snn = convert(random_network("resnet18", "qcfs"))
-    assert {float(layer.threshold) for layer in snn.layers().values()} == {2.0}
-    assert {layer.top for layer in snn.layers().values()} == {None} and snn.active_steps is None
-    assert len(snn.layers()) == 17
-
-
-# QFFS: the settled network is the quantised one
-
-
-def quantised(network: nn.Module, batch: Tensor) -> tuple[Tensor, dict[str, Tensor], dict[str, float]]:
-    """Logits of the folded ANN, every layer's LSQ activations and steps, by the name of the node."""
-    graph = folded(network)
-    names = {str(node.target): node.name for node in graph.graph.nodes if node.op == "call_module"}
-    seen: dict[str, Tensor] = {}
-    steps: dict[str, float] = {}
-
-    def keep(name: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        return lambda module, inputs, output: seen.__setitem__(name, output.clone())
-
-    for target, module in graph.named_modules():
-        if isinstance(module, LSQ):
-            module.register_forward_hook(keep(names[target]))
-            steps[names[target]] = module.step.item()
-    with torch.inference_mode():
-        return graph(batch), seen, steps
-
-
-def settled(network: nn.Module, batch: Tensor) -> tuple[Tensor, State, int]:
-    """z_T, the state and T once a step from n on has passed without a spike."""
-    snn = convert(network)
-    assert snn.active_steps is not None
-    with torch.inference_mode():
-        drive, state, total = snn.drive(batch), None, torch.zeros(())
-        for time_step in range(1, snn.active_steps * (len(snn.layers()) + 2)):
-            step = snn.step(drive, state, time_step)
-            state, total = step.state, total + step.logits
-            if time_step > snn.active_steps and int(step.spikes.sum()) == 0:
-                return total, state, time_step
-    raise AssertionError("the network never settled")
+        convert(network, gaussian_images(2, 0), "max" if "ReLU" in str(network) else "learned")
 
 
 @pytest.mark.parametrize(
-    ("architecture", "stem", "seed"),
+    ("images", "words"),
     [
-        ("vgg16", "cifar", 0),
-        ("vgg16", "cifar", 1),
-        ("resnet18", "cifar", 0),
-        ("resnet18", "imagenet", 1),
-        ("resnet50", "imagenet", 0),
+        (torch.zeros(0, 3, 8, 8), r"images=\(0, 3, 8, 8\): give normalised images"),
+        (torch.zeros(3, 8, 8), r"images=\(3, 8, 8\)"),
+        ([1.0], "images=list"),
+        (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "images are torch.uint8: normalise them"),
+        (torch.full((2, 3, 8, 8), float("nan")), "images hold NaN or infinite values"),
+        (torch.full((2, 3, 8, 8), float("inf")), "images hold NaN or infinite values"),
+        (torch.zeros(2, 1, 8, 8), r"Conv2d at '0' does not take an input of shape \(1, 1, 8, 8\)"),
+        (torch.ones(2, 12), r"takes inputs of shape \(12,\); convolutions are over images"),
     ],
 )
-def test_settled_network_equals_the_quantised_one(architecture: str, stem: str, seed: int) -> None:
-    """Every layer's net spike count times s is its LSQ activation, and z_T / n are the logits."""
-    network = random_network(architecture, "qffs", stem=stem, seed=seed)
-    batch = images(3)
-    logits, activations, steps = quantised(network, batch)
-    total, state, _ = settled(network, batch)
-    assert set(state) == set(activations) and len(activations) == sum(isinstance(m, LSQ) for m in network.modules())
-    used = set()
-    for name, expected in activations.items():
-        layer = state[name]
-        assert isinstance(layer, signed.State)
-        assert torch.equal(layer.net * steps[name], expected), name
-        used |= set(layer.net.unique().tolist())
-    assert used == {0, 1, 2, 3}, "all levels occur, or the test shows little"
-    torch.testing.assert_close(total / 3, logits, rtol=0, atol=1e-9)
+def test_refuses_images(images: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        convert(small(QCFS(4)), images)
 
 
-def test_settling_needs_negative_spikes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test above has teeth: neurons that never take a spike back settle somewhere else."""
-
-    def positive_only(current: Tensor, state: signed.State, parameters: signed.Parameters) -> tuple[Tensor, signed.State]:
-        potential = state.potential + current
-        spikes = ((potential >= parameters.threshold) & (state.net < parameters.top)).to(potential.dtype)
-        return spikes, signed.State(potential - parameters.threshold * spikes, state.net + spikes)
-
-    network, batch = random_network("resnet18", "qffs"), images(3)
-    logits, activations, steps = quantised(network, batch)
-    monkeypatch.setattr(signed, "step", positive_only)
-    total, state, _ = settled(network, batch)
-    wrong = []
-    for name, expected in activations.items():
-        layer = state[name]
-        assert isinstance(layer, signed.State)
-        wrong.append(float((layer.net * steps[name] != expected).double().mean()))
-    assert max(wrong) > 0.1
-    assert float((total / 3 - logits).abs().max()) > 1e-3
+@pytest.mark.parametrize(
+    ("wishes", "words"),
+    [
+        ({"time_steps": 0}, "time_steps=0"),
+        ({"neurons": "leaky"}, r"neurons='leaky' is unknown: choose one of auto, integrate-and-fire, signed"),
+        ({"neurons": "signed"}, "neurons='signed' with levels=None: signed neurons need levels"),
+        ({"levels": 3}, "neurons='auto' with levels=3"),
+        ({"neurons": "signed", "levels": 0}, "levels=0"),
+        ({"neurons": "signed", "levels": 9, "time_steps": 8}, "levels=9: signed neurons send at most one spike a step"),
+        ({"method": "mean"}, "method='mean' is unknown"),
+        ({"method": "percentile", "percentile": 0.999}, r"percentile=0\.999"),
+        ({"method": "learned"}, "is a ReLU, whose threshold nobody has learned"),
+    ],
+)
+def test_refuses_wishes(wishes: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        convert(small(nn.ReLU()), gaussian_images(4, 0), **{"method": "max", **wishes})
 
 
-def test_biases_that_never_stop_would_not_settle() -> None:
-    """The gate matters: with the input on in all steps the running logits do not come to rest at n times the ANN's."""
-    network, batch = random_network("vgg16", "qffs"), images(2)
-    logits, _, _ = quantised(network, batch)
-    _, _, steps = settled(network, batch)
-    snn = convert(network)
-    snn.active_steps = None
-    total = torch.zeros(())
-    with torch.inference_mode():
-        drive, state = snn.drive(batch), None
-        for time_step in range(1, steps + 1):
-            step = snn.step(drive, state, time_step)
-            state, total = step.state, total + step.logits
-    assert float((total / 3 - logits).abs().max()) > 1e-2
-
-
-# QCFS: the long-run mean is the network without its floor
-
-
-class Clip(nn.Module):
-    """What an integrate-and-fire neuron's mean output approaches."""
-
-    def __init__(self, threshold: float) -> None:
-        super().__init__()
-        self.threshold = threshold
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.clamp(0, self.threshold)
-
-
-@pytest.mark.parametrize(("architecture", "resolution"), [("resnet18", 16), ("vgg16", 32)])
-def test_mean_logits_approach_the_network_without_floor(architecture: str, resolution: int) -> None:
-    """The error falls like 1/T: it is bounded by what the membranes hold back, a constant, over T."""
-    network, batch = random_network(architecture, "qcfs", resolution=resolution), images(2, resolution)
-    clipped = folded(network)
-    for target, module in list(clipped.named_modules()):
-        if isinstance(module, QCFS):
-            clipped.set_submodule(target, Clip(module.threshold.item()))
-    snn = convert(network)
-    errors = {}
-    with torch.inference_mode():
-        expected = clipped(batch)
-        drive, state, total = snn.drive(batch), None, torch.zeros(())
-        for time_step in range(1, 513):
-            step = snn.step(drive, state, time_step)
-            state, total = step.state, total + step.logits
-            if time_step in (8, 32, 128, 512):
-                errors[time_step] = float((total / time_step - expected).abs().mean())
-    assert expected.std() > 0.1
-    assert errors[8] > errors[32] > errors[128] > errors[512]
-    assert errors[512] < errors[8] / 16, "1/T would be 64 times less"
-    assert errors[512] * 512 < 4 * errors[128] * 128
-
-
-# The file
-
-
-DESCRIPTION = {
-    "architecture": "resnet18",
-    "stem": "cifar",
-    "classes": 10,
-    "resolution": 16,
-    "width": 1 / 16,
-    "method": "qffs",
-    "levels": None,
-    "bits": 2,
-}
-
-
-@pytest.mark.parametrize("method", ["qcfs", "qffs"])
-def test_file_round_trip(method: str, tmp_path: Any) -> None:
-    description = {**DESCRIPTION, "method": method, "levels": 4}
-    network = disturbed(described(description, seed=3), 3)
-    _initialise_steps(network, images(4, 16).float())
-    snn = convert(disturbed(network, 3).eval())
-    save_snn(snn, description, tmp_path / "snn.pt")
-    loaded = load_snn(tmp_path / "snn.pt")
-    assert loaded.active_steps == snn.active_steps
-    assert list(loaded.layers()) == list(snn.layers())
-    batch, states = images(2, 16).float(), [None, None]
-    spikes = 0
-    with torch.inference_mode():
-        for time_step in range(1, 6):
-            steps = [which.step(which.drive(batch), states[i], time_step) for i, which in enumerate((snn, loaded))]
-            assert torch.equal(steps[0].logits, steps[1].logits) and torch.equal(steps[0].spikes, steps[1].spikes)
-            states = [step.state for step in steps]  # type: ignore[misc]
-            spikes += int(steps[0].spikes.sum())
-    assert spikes > 0
-
-
-def test_files_that_are_no_network(tmp_path: Any) -> None:
-    path = tmp_path / "snn.pt"
-    with pytest.raises(InputError, match="does not exist"):
-        load_snn(path)
-    path.write_bytes(b"no checkpoint at all")
-    with pytest.raises(InputError, match="cannot be read"):
-        load_snn(path)
-    save_checkpoint(described(DESCRIPTION, seed=0), {}, path)
-    with pytest.raises(InputError, match="holds no converted network"):
-        load_snn(path)
-    snn = convert(described(DESCRIPTION, seed=0))
-    save_snn(snn, {**DESCRIPTION, "width": 1 / 8}, path)
-    with pytest.raises(InputError, match="does not fit its own description"):
-        load_snn(path)
-    write_atomically({"network": DESCRIPTION, "state_dict": {}}, path)
-    with pytest.raises(InputError, match="does not fit its own description"):
-        load_snn(path)
+def test_refuses_networks_that_are_not_ready() -> None:
+    network, images = RandomNetwork(0, "qcfs"), gaussian_images(2, 0)
+    with pytest.raises(InputError, match=r"in training mode: call \.eval\(\)"):
+        convert(network.train(), images)
+    with torch.no_grad():
+        network.head.weight[0, 0] = float("nan")
+    with pytest.raises(InputError, match=r"head\.weight holds NaN"):
+        convert(network.eval(), images)

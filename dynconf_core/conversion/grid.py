@@ -27,8 +27,9 @@ FEWEST_BITS = 6
 """Fewer binary places than this would be another network: with 5 the logits of a DenseNet-121 (random weights) moved by 16 %,
 with 9 those of a ResNet-18 by 3 %."""
 IMAGE_BITS = 8
-"""Binary places of the normalised image; a pixel's step is about 2^-6. What the image takes, the first layer's weights lack: with
-8 the logits of ResNet-20 (CIFAR-10) move by 0.3 %, those of a ResNet-18 with random weights by 3 %; with 10 by 0.4 and 6 %."""
+"""Binary places of the normalised image; a pixel's step is about 2^-6. What the image takes, the first layer's weights lack:
+with 8 the logits of ResNet-20 (CIFAR-10) move by 0.3 %, those of a ResNet-18 with random weights by 3 %; with 10 by 0.4 and
+6 %."""
 
 
 def on_grid(graph: Graph, image: float, time_steps: int, active_steps: int | None, weight_bits: int = WEIGHT_BITS) -> Graph:

@@ -5,8 +5,8 @@
 for t time steps, where ``once`` are the multiply-accumulates that the image alone determines (computed once, as it is a
 constant current), ``every_step`` those of analogue values within the network, and SOP(t) the synaptic operations up to step t,
 one accumulation each; the ANN takes ``ann`` multiply-accumulates. E_MAC = 4.6 pJ (3.7 for the multiplication, 0.9 for the
-addition) and E_AC = 0.9 pJ are those of 32-bit floating point in 45 nm: Horowitz, "Computing's energy problem (and what we can do
-about it)", ISSCC 2014, figure 1.1.9. Memory, which costs more than arithmetic, neurons' own updates and idle hardware are not
+addition) and E_AC = 0.9 pJ are those of 32-bit floating point in 45 nm: Horowitz, "Computing's energy problem (and what we can
+do about it)", ISSCC 2014, figure 1.1.9. Memory, which costs more than arithmetic, neurons' updates and idle hardware are not
 in it: it compares, it does not predict a meter.
 """
 

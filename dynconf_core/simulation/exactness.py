@@ -16,7 +16,6 @@ from dynconf_core.graph.graph import WEIGHTED, Node
 from dynconf_core.graph.operations import evaluate
 from dynconf_core.simulation.network import SpikingNetwork
 
-
 _lock = threading.Lock()
 _inside: list[tuple[bool, ...]] = []
 """What the settings were when the first of the blocks that are now open began; they belong to the whole process."""

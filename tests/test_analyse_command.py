@@ -1,0 +1,463 @@
+"""``dynconf analyse`` and ``dynconf compare``, as a user calls them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from study_cases import exits, made, number, operating_points, outcome, scores_of
+
+from dynconf_core.confidence.smoothing import Smoothing
+from dynconf_core.errors import InputError
+from dynconf_core.exit.rules import Rule
+from dynconf_core.traces import Traces
+from flows import analyse as flow
+from flows import analyse_command, cli, explain, studies
+from flows.trace_pairs import Pair, pairs, study_folder
+from tasks import track
+from tasks.stage import Handle
+
+FILES = {"analysis.json", "rule.json", "front.csv", "accuracy_against_latency.png", "rules.png"}
+FILES |= {"exit_histogram.png", "robustness.png", "reliability.png"}
+CALIBRATION, TEST = made(70, 1, 6), made(60, 2, 6, meta={"source": "mine, profile smoke", "data": "a", "stands_in_for": "B"})
+
+
+class Answer(NamedTuple):
+    code: int
+    out: str
+    error: str
+
+
+Command = Callable[..., Answer]
+
+
+@pytest.fixture
+def dynconf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Call the command in this process, on 80 columns, in an empty folder."""
+    for name in ("DYNCONF_HOME", "DYNCONF_DATA", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(analyse_command, "configure", lambda home: None)  # it would set the environment of other tests
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+    def call(*arguments: str | Path) -> Answer:
+        monkeypatch.setattr(sys, "argv", ["dynconf", *map(str, arguments)])
+        code: Any = 0
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = ended.code
+        written = capsys.readouterr()
+        return Answer(int(code or 0), written.out, written.err)
+
+    return call
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[Path, Path]:
+    folder = tmp_path / "traces"
+    return CALIBRATION.save(folder / "net-calibration.npz"), TEST.save(folder / "net-test.npz")
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take most of the time of a small study, and have tests of their own."""
+    monkeypatch.setattr("dynconf_core.evaluation.study._figures", lambda *ignored: {})
+
+
+def strictly(text: str) -> Any:
+    return json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} in JSON"))
+
+
+def test_a_whole_study(dynconf: Command, files: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "made" / "here"
+    answer = dynconf("analyse", files[0], "--test", files[1], "--out", out, "--no-track", "--epsilon", 0.2, "--delta", 0.2)
+    assert (answer.code, answer.error) == (0, "")
+    assert {path.name for path in out.iterdir()} == FILES | {"guarantee.png"}
+    record = strictly((out / "analysis.json").read_text())
+    assert (record["calibration"], record["test"], record["split"]) == (70, 60, None)
+    entry = record["rules"][record["chosen"]]
+    assert Rule.load(out / "rule.json").to_json().items() <= entry.items()
+    for word in ("net", "70 calibration", "60 test", "profile smoke", "a in the place of B", "max_softmax", "patience"):
+        assert word in answer.out
+    assert "Guarantee: " in answer.out and "drop 0.1 points" in answer.out and f"Study: {out}" in answer.out
+    marked = next(line for line in answer.out.splitlines() if re.match(r"\* (?!chosen)", line))
+    assert marked.split()[1] == entry["rule"] and f"{entry['test']['mean_steps']:.2f}" in marked
+    assert not list(Path.cwd().iterdir())  # with --no-track nothing else is written
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_the_table_fits_80_columns(dynconf: Command, files: tuple[Path, Path]) -> None:
+    lines = dynconf("analyse", files[0], "--no-track").out.splitlines()
+    first = next(place for place, line in enumerate(lines) if "threshold" in line)
+    table = [line.rstrip() for line in lines[first : first + 6]]
+    assert max(map(len, table)) <= 80 and "…" not in "".join(table)
+    assert [line.split()[0].strip("*") or line.split()[1] for line in table[1:]] == [
+        "max_softmax",
+        "entropy",
+        "gap",
+        "patience",
+        "learned",
+    ]
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_json_is_the_record_and_nothing_else(dynconf: Command, files: tuple[Path, Path], tmp_path: Path) -> None:
+    answer = dynconf("analyse", files[0], "--test", files[0], "--out", tmp_path / "o", "--no-track", "--json")
+    assert answer.code == 0
+    assert strictly(answer.out) == strictly((tmp_path / "o" / "analysis.json").read_text())
+    assert "70 of the 70 test samples stand in the calibration traces" in " ".join(answer.error.split())
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_one_file_is_split_half_and_half(dynconf: Command, tmp_path: Path) -> None:
+    whole = made(41, 5, 5)
+    path = whole.save(tmp_path / "traces.npz")
+    assert dynconf("analyse", path, "--no-track", "--seed", 3).code == 0
+    record = strictly((tmp_path / "analysis" / "analysis.json").read_text())
+    split = record["split"]
+    assert split["seed"] == 3 and sorted(split["calibration"] + split["test"]) == list(range(41))
+    assert {len(split["calibration"]), len(split["test"])} == {20, 21}
+    judging = Traces(whole.logits[split["test"]], whole.labels[split["test"]])
+    for entry in record["rules"]:
+        threshold = number(entry["threshold"])
+        expected = outcome(judging, exits(scores_of(entry, judging), threshold))
+        assert entry["test"]["accuracy"] == pytest.approx(expected["accuracy"])
+        assert entry["test"]["mean_steps"] == pytest.approx(expected["mean_steps"])
+    before = (tmp_path / "analysis" / "analysis.json").read_bytes()
+    dynconf("analyse", path, "--no-track", "--seed", 3)
+    assert (tmp_path / "analysis" / "analysis.json").read_bytes() == before
+    dynconf("analyse", path, "--no-track", "--seed", 4)
+    assert strictly((tmp_path / "analysis" / "analysis.json").read_text())["split"] != split
+
+
+@pytest.mark.usefixtures("without_pictures")
+@pytest.mark.parametrize(
+    ("options", "smoothing"),
+    [
+        (["--rule", "max_softmax", "--smoothing", "sum", "--alpha", "30"], Smoothing("sum", 30.0)),
+        (["--rule", "max_softmax"], Smoothing("sum", 30.0)),
+        (["--rule", "entropy", "--smoothing", "mean", "--alpha", "2"], Smoothing("mean", 2.0)),
+        (["--rule", "patience"], None),
+    ],
+)
+def test_a_rule_can_be_fixed(dynconf: Command, tmp_path: Path, options: list[str], smoothing: Smoothing | None) -> None:
+    calibration = made(18, 5, 5, 3)
+    paths = calibration.save(tmp_path / "calibration.npz"), made(15, 6, 5, 3).save(tmp_path / "test.npz")
+    answer = dynconf("analyse", paths[0], "--test", paths[1], "--no-track", *options)
+    assert answer.code == 0 and "drop" not in answer.out
+    (entry,) = strictly((tmp_path / "analysis" / "analysis.json").read_text())["rules"]
+    assert entry["rule"] == options[1] and (smoothing is None or entry["smoothing"] == smoothing.to_dict())
+    with (tmp_path / "analysis" / "front.csv").open() as file:
+        rows = [[float(value) for value in row.values()] for row in csv.DictReader(file)]
+    expected = operating_points(calibration, scores_of(entry, calibration))
+    assert len(rows) == len(expected)
+    np.testing.assert_allclose(np.array(rows)[:, 1:], np.array(expected)[:, 1:], atol=1e-12)
+    np.testing.assert_allclose(np.array(rows)[:-1, 0], np.array(expected)[:-1, 0], rtol=1e-9)
+    assert rows[-1][0] == np.inf
+
+
+def broken(tmp_path: Path, **arrays: Any) -> Path:
+    np.savez(tmp_path / "broken.npz", **arrays)
+    return tmp_path / "broken.npz"
+
+
+GOOD = {"logits": made(20, 1).logits, "labels": made(20, 1).labels}
+BAD: dict[str, tuple[Callable[[Path], Path], list[str], list[str]]] = {
+    "missing": (lambda path: path / "none.npz", [], ["none.npz", "does not exist"]),
+    "no archive": (lambda path: _text(path), [], ["text.npz", "no .npz archive"]),
+    "no labels": (lambda path: broken(path, logits=GOOD["logits"]), [], ["no array labels"]),
+    "wrong labels": (lambda path: broken(path, **GOOD | {"labels": GOOD["labels"] + 9}), [], ["labels of sample", "0 to 3"]),
+    "not finite": (lambda path: broken(path, **GOOD | {"logits": GOOD["logits"] * np.nan}), [], ["logits of sample 0"]),
+    "not logits": (lambda path: broken(path, **GOOD | {"logits": GOOD["logits"][0]}), [], ["(N, T, C)"]),
+    "three samples": (lambda path: made(3, 1).save(path / "t.npz"), [], ["samples = 3", "at least 4"]),
+    "an empty folder": (lambda path: _folder(path), [], ["empty", "holds no traces"]),
+    "another T": (lambda path: made(9, 1, 5).save(path / "t.npz"), ["--test", "T.npz"], ["5 time steps", "8"]),
+    "a missing test": (lambda path: made(9, 1).save(path / "t.npz"), ["--test", "no.npz"], ["no.npz does not exist"]),
+    "a test of a folder": (lambda path: _folder(path), ["--test", "T.npz"], ["--test", "leave --test out"]),
+    "an unknown rule": (lambda path: _good(path), ["--rule", "nope"], ["'nope'", "patience"]),
+    "a fitted rule": (lambda path: _good(path), ["--rule", "learned"], ["learned", "leave the rule out"]),
+    "smoothing": (lambda path: _good(path), ["--rule", "gap", "--smoothing", "power"], ["'power'", "sum, mean"]),
+    "alpha": (lambda path: _good(path), ["--rule", "gap", "--alpha", "0"], ["alpha = 0.0"]),
+    "no number": (lambda path: _good(path), ["--rule", "gap", "--alpha", "nan"], ["alpha = nan"]),
+    "alpha alone": (lambda path: _good(path), ["--alpha", "3"], ["--alpha 3.0", "--rule"]),
+    "smoothing alone": (lambda path: _good(path), ["--smoothing", "sum"], ["--smoothing sum", "--rule"]),
+    "half a guarantee": (lambda path: _good(path), ["--epsilon", "0.01"], ["delta = None", "both"]),
+    "epsilon": (lambda path: _good(path), ["--epsilon", "1", "--delta", "0.1"], ["epsilon = 1.0", "between 0 and 1"]),
+    "max_drop": (lambda path: _good(path), ["--max-drop", "2"], ["max_drop = 2.0"]),
+    "the seed": (lambda path: _good(path), ["--seed", "-1"], ["--seed"]),
+    "an option": (lambda path: _good(path), ["--sed", "1"], ["--sed"]),
+    "out below a file": (lambda path: _good(path), ["--out", "T.npz/x"], ["--out", "is a file"]),
+    "out is a file": (lambda path: _good(path), ["--out", "T.npz"], ["--out", "is a file"]),
+    "a home below a file": (lambda path: _good(path), ["--home", "T.npz/x"], ["--home", "is a file"]),
+}
+
+
+def _text(path: Path) -> Path:
+    (path / "text.npz").write_text("no archive at all")
+    return path / "text.npz"
+
+
+def _folder(path: Path) -> Path:
+    (path / "empty").mkdir()
+    return path / "empty"
+
+
+def _good(path: Path) -> Path:
+    return made(20, 1).save(path / "good.npz")
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_cannot_work_is_refused_and_nothing_is_written(dynconf: Command, tmp_path: Path, case: str) -> None:
+    make, options, words = BAD[case]
+    given = make(tmp_path)
+    made(9, 1).save(Path("T.npz"))
+    before = sorted(tmp_path.rglob("*"))
+    answer = dynconf("analyse", given, *options)
+    assert (answer.code, answer.out) == (2, ""), answer
+    told = " ".join(answer.error.split())
+    assert all(word in told for word in words), told
+    assert "Traceback" not in told and sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("case", ["missing", "no archive", "another T", "three samples", "an empty folder", "the seed"])
+def test_compare_refuses_alike(dynconf: Command, tmp_path: Path, case: str) -> None:
+    make, options, words = BAD[case]
+    given = make(tmp_path)
+    made(9, 1).save(Path("T.npz"))
+    answer = dynconf("compare", given, *options)
+    assert (answer.code, answer.out) == (2, "") and all(word in " ".join(answer.error.split()) for word in words)
+
+
+def test_a_refusal_is_one_sentence(tmp_path: Path) -> None:
+    """In a process of its own: nothing that is imported on the way says anything, or makes a home."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DYNCONF_", "PREFECT_"))}
+    command = [sys.executable, "-m", "flows.cli", "analyse", "none.npz"]
+    environment["PYTHONPATH"] = str(Path(cli.__file__).parent.parent)
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(r"error: none.npz does not exist: .*\n", done.stderr) and not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_the_system_protects_is_refused(dynconf: Command, files: tuple[Path, Path]) -> None:
+    answer = dynconf("analyse", files[0], "--no-track", "--out", "/proc/dynconf")
+    assert (answer.code, answer.out) == (2, "") and "--out /proc/dynconf cannot be written" in " ".join(answer.error.split())
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A folder with traces in every form that is found."""
+    folder = tmp_path / "results"
+    CALIBRATION.save(folder / "one-calibration.npz")
+    TEST.save(folder / "one-test.npz")
+    CALIBRATION.save(folder / "two" / "calibration.npz")
+    CALIBRATION.save(folder / "two" / "calibration")  # the same once more
+    TEST.save(folder / "two" / "test.npz")
+    CALIBRATION.save(folder / "three" / "calibration")  # folders of .npy
+    TEST.save(folder / "three" / "test")
+    TEST.save(folder / "four.npz")
+    np.savez(folder / "other.npz", weights=np.zeros(3))
+    TEST.save(folder / ".hidden" / "test.npz")
+    return folder
+
+
+def test_what_a_folder_of_results_holds(results: Path) -> None:
+    found = {pair.name: pair for pair in pairs(results, None)}
+    assert list(found) == ["four", "one", "three", "two"]
+    assert found["one"] == Pair("one", results / "one-calibration.npz", results / "one-test.npz")
+    assert found["two"] == Pair("two", results / "two" / "calibration.npz", results / "two" / "test.npz")
+    assert found["three"] == Pair("three", results / "three" / "calibration", results / "three" / "test")
+    assert found["four"] == Pair("four", results / "four.npz", None)
+    assert study_folder(results, None, found["two"]) == results / "analysis" / "two"
+    assert study_folder(results, "out", found["two"]) == Path("out") / "two"
+    TEST.save(results / "one_calibration.npz")
+    with pytest.raises(InputError, match="'one': rename"):
+        pairs(results, None)
+
+
+def test_names_of_traces_that_lie_alone(tmp_path: Path) -> None:
+    for name, expected in (("net/calibration.npz", "net"), ("net/x-calibration.npz", "x"), ("y.npz", "y"), ("n/test", "n")):
+        path = TEST.save(tmp_path / name)
+        assert [pair.name for pair in pairs(path, None)] == [expected]
+        assert study_folder(path, None, Pair(expected, path, None)) == path.parent / "analysis"
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_all_traces_of_a_folder_are_studied(dynconf: Command, results: Path) -> None:
+    answer = dynconf("analyse", results, "--no-track", "--json")
+    assert answer.code == 0
+    studies = strictly(answer.out)["studies"]
+    assert list(studies) == ["four", "one", "three", "two"]
+    for name, record in studies.items():
+        assert record == strictly((results / "analysis" / name / "analysis.json").read_text())
+    assert studies["one"] == studies["two"] == studies["three"] and studies["four"]["split"] is not None
+    # Neither studies nor their files are taken for traces.
+    assert [pair.name for pair in pairs(results, None)] == list(studies)
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_one_of_several_that_is_damaged_is_found_before_the_first_begins(dynconf: Command, results: Path) -> None:
+    whole = (results / "two" / "test.npz").read_bytes()
+    (results / "two" / "test.npz").write_bytes(whole[: len(whole) // 2])
+    answer = dynconf("analyse", results, "--no-track")
+    assert (answer.code, answer.out) == (2, "") and "two/test.npz" in "".join(answer.error.split())
+    assert not (results / "analysis").exists()
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_one_of_several_that_fails_leaves_the_others(dynconf: Command, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(analysis: Any, test: Traces, out: Path, title: str, subtitle: str) -> list[Path]:
+        if title == "one":
+            raise OSError("the disk [is] full")
+        out.mkdir(parents=True)
+        return []
+
+    monkeypatch.setattr(studies, "write_study", write)
+    answer = dynconf("analyse", results, "--no-track", "--json")
+    assert answer.code == 1 and list(strictly(answer.out)["studies"]) == ["four", "three", "two"]
+    assert "failed: one: the disk [is] full" in " ".join(answer.error.split()) and "Traceback" not in answer.error
+
+
+def document(home: Path, *names: str) -> Path:
+    folder = home / "results" / "20250101-smoke"
+    folder.mkdir(parents=True)
+    (home / "artefacts").mkdir()
+    rows = [{"name": name, "status": "ok"} for name in names] + [{"name": "cifar10-vgg16-qcfs", "status": "failed"}]
+    content = {"schema": 1, "profile": "smoke", "seed": 5, "overrides": {"time_steps": 6}, "settings": rows}
+    (folder / "results.json").write_text(json.dumps(content))
+    (home / "results" / "latest").symlink_to(folder.name)
+    return folder
+
+
+def test_the_traces_of_a_run_are_found_in_its_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = tmp_path / "home"
+    folder = document(home, "cifar10-resnet18-qcfs", "cifar10-vgg16-qffs")
+    asked = []
+
+    def finished(request: Any) -> dict[str, Handle]:
+        asked.append(request)
+        if request.settings == ("cifar10-vgg16-qffs",):
+            return {}
+        return {
+            name: Handle(name, "key", "digest", tmp_path / name, "cached") for name in ("collect_calibration", "collect_test")
+        }
+
+    monkeypatch.setattr(explain, "finished", finished)
+    for given in (folder, home / "results" / "latest", home):
+        asked.clear()
+        (pair,) = pairs(given, None)
+        assert pair == Pair("cifar10-resnet18-qcfs", tmp_path / "collect_calibration", tmp_path / "collect_test")
+        assert [(request.profile, request.seed, request.home) for request in asked] == [("smoke", 5, str(home))] * 2
+        assert asked[0].overrides == {"time_steps": 6}
+    assert "cifar10-vgg16-qffs: its traces are not in" in caplog.text
+
+
+def test_a_run_whose_traces_are_gone_is_refused(dynconf: Command, tmp_path: Path) -> None:
+    folder = document(tmp_path / "home", "cifar10-vgg16-qffs")
+    answer = dynconf("analyse", folder)
+    assert (answer.code, answer.out) == (2, "") and "holds no traces" in answer.error
+    (folder / "results.json").write_text("[1, 2")
+    answer = dynconf("analyse", folder)
+    assert (answer.code, answer.out) == (2, "") and "no results.json of a run" in " ".join(answer.error.split())
+
+
+def test_compare_shows_every_rule_at_every_drop(dynconf: Command, files: tuple[Path, Path], tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    answer = dynconf("compare", files[0], "--test", files[1])
+    assert (answer.code, answer.error) == (0, "")
+    for drop in ("drop 0 points", "drop 0.1 points", "drop 0.5 points", "drop 1 point"):
+        assert drop in answer.out
+    rows = strictly(dynconf("compare", files[0], "--test", files[1], "--json").out)["comparisons"]["net"]
+    assert len(rows) == 20 and sorted(tmp_path.rglob("*")) == before
+    for measure in ("max_softmax", "entropy", "gap", "patience", "learned"):
+        assert len(re.findall(rf"^  {measure} +\d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\) +\d", answer.out, re.MULTILINE)) == 4
+    assert max(len(line) for line in answer.out.splitlines() if "(" in line) <= 80
+
+
+def test_compare_warns_of_duplicates_and_splits_one_file(dynconf: Command, files: tuple[Path, Path]) -> None:
+    answer = dynconf("compare", files[0], "--test", files[0], "--json")
+    assert answer.code == 0 and "70 of the 70 test samples" in " ".join(answer.error.split())
+    assert len(strictly(answer.out)["comparisons"]["net"]) == 20
+    answer = dynconf("compare", files[0])
+    assert answer.code == 0 and "35 calibration and 35 test samples" in answer.out
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def client(home: Path) -> Iterator[Any]:
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        pytest.skip("MLflow is elsewhere")
+    yield track.Tracker(home)._client
+
+
+def runs(client: Any) -> list[Any]:
+    experiment = client.get_experiment_by_name("dynconf-analysis")
+    return [] if experiment is None else list(client.search_runs([experiment.experiment_id]))
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_study_is_logged_once(dynconf: Command, files: tuple[Path, Path], home: Path, tmp_path: Path, client: Any) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "private.txt").write_text("mine")
+    common = ("analyse", files[0], "--test", files[1], "--home", home, "--out", out)
+    assert dynconf(*common).code == 0
+    (run,) = runs(client)
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "net")
+    record = strictly((out / "analysis.json").read_text())
+    entry = record["rules"][record["chosen"]]
+    assert run.data.metrics["exit_mean_steps"] == entry["test"]["mean_steps"]
+    assert run.data.metrics["exit_accuracy"] == entry["test"]["accuracy"]
+    assert run.data.metrics["rules_patience_mean_steps"] == record["rules"][3]["test"]["mean_steps"]
+    assert run.data.metrics["bounds_first_correct_mean_steps"] == record["bounds"]["test"]["first_correct"]["mean_steps"]
+    assert run.data.params["rule"] == entry["rule"] and run.data.params["source"].startswith("mine, profile smoke")
+    history = client.get_metric_history(run.info.run_id, "accuracy_at_t")
+    assert [point.value for point in sorted(history, key=lambda point: point.step)] == record["accuracy_at_t"]["test"]
+    logged = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert logged == {"analysis.json", "rule.json", "front.csv"}  # and nothing that lay there before
+
+    assert dynconf(*common).code == 0
+    assert [one.info.run_id for one in runs(client)] == [run.info.run_id]
+    assert dynconf(*common, "--seed", 1).code == 0
+    assert len(runs(client)) == 2
+    client.set_terminated(run.info.run_id, "KILLED")  # as if it had not been finished
+    assert dynconf(*common).code == 0
+    assert sorted(one.info.status for one in runs(client)) == ["FINISHED"] * 2
+    assert run.info.run_id not in {one.info.run_id for one in runs(client)}
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_server_that_is_not_there_is_told_and_the_study_is_kept(
+    dynconf: Command, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    answer = dynconf("analyse", files[0], "--out", tmp_path / "out")
+    assert answer.code == 0 and "Not logged to MLflow" in answer.out and (tmp_path / "out" / "analysis.json").is_file()
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_the_flow_gives_the_same(files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged = []
+    monkeypatch.setattr(flow, "track_study", lambda done, *ignored: logged.append(done.name))
+    (record,) = flow.analyse.fn(str(files[0]), str(files[1]), str(tmp_path / "out"), 0.1, 0.1, 0.01, 2)
+    assert record == strictly((tmp_path / "out" / "analysis.json").read_text())
+    assert (record["max_drop"], record["seed"], record["guarantee"]["epsilon"], logged) == (0.01, 2, 0.1, ["net"])
+    with pytest.raises(InputError, match="both"):
+        flow.analyse.fn(str(files[0]), epsilon=0.1)

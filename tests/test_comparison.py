@@ -1,0 +1,135 @@
+"""Rules at equal accuracy: recomputed by a plain loop, chosen on calibration alone, and readable on 80 columns."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import numpy as np
+import pytest
+from study_cases import exits, made, number, outcome, scores_of, with_labels
+
+from dynconf_core.evaluation.candidates import Candidate, candidates
+from dynconf_core.evaluation.comparison import (
+    DROPS,
+    best,
+    choose,
+    compare,
+    comparison_lines,
+    interval_lines,
+    judged,
+    points,
+)
+from dynconf_core.evaluation.contest import Contest
+from dynconf_core.exit.rules import Rule
+
+CALIBRATION, TEST = made(150, 1, 6), made(110, 2, 6)
+MEASURES = ["max_softmax", "entropy", "gap", "patience", "learned"]
+
+
+@pytest.fixture(scope="module")
+def found() -> list[Candidate]:
+    return candidates(CALIBRATION, 0)
+
+
+@pytest.fixture(scope="module")
+def rows(found: list[Candidate]) -> list[dict[str, Any]]:
+    return compare(found, CALIBRATION, TEST, 0)
+
+
+def test_every_measure_at_every_drop(rows: list[dict[str, Any]]) -> None:
+    assert DROPS == (0.0, 0.001, 0.005, 0.01)
+    assert [(row["max_drop"], row["rule"]) for row in rows] == [(drop, measure) for drop in DROPS for measure in MEASURES]
+    assert json.loads(json.dumps(rows, allow_nan=False)) == rows
+    assert len({row["name"] for row in rows}) == len(rows)
+
+
+def test_figures_by_a_plain_loop(rows: list[dict[str, Any]], found: list[Candidate]) -> None:
+    for row in rows:
+        entry = row
+        if row["rule"] == "learned":  # whose weights the table leaves out
+            (candidate,) = (one for one in found if one.measure == "learned")
+            assert candidate.learned is not None and "learned" not in row
+            entry = {**row, "learned": candidate.learned.to_dict()}
+        threshold = number(row["threshold"])
+        threshold += 1e-9 * max(1.0, abs(threshold)) if np.isfinite(threshold) else 0.0
+        expected = outcome(TEST, exits(scores_of(entry, TEST), threshold))
+        test = row["test"]
+        assert (test["accuracy"], test["mean_steps"]) == pytest.approx(tuple(expected.values()), abs=1e-12)
+        full = outcome(TEST, [TEST.time_steps] * TEST.samples)["accuracy"]
+        assert test["loss"] == pytest.approx(full - expected["accuracy"])
+        for name in ("accuracy", "mean_steps", "loss"):
+            low, high = test[f"{name}_interval"]
+            assert low <= test[name] <= high
+
+
+def test_a_threshold_is_chosen_for_its_drop_on_calibration(rows: list[dict[str, Any]], found: list[Candidate]) -> None:
+    for row in rows:
+        own = [one for one in found if one.measure == row["rule"]]
+        rule, choice = choose(own, CALIBRATION, row["max_drop"], 0)
+        assert {"rule": row["rule"], "threshold": row["threshold"]}.items() <= rule.to_json().items()
+        assert rule.smoothing.to_dict() == row["smoothing"]
+        assert {**choice.calibration, "cross_fitted": choice.cross_fitted} == row["calibration"]
+        assert row["test"] == judged(rule, TEST, 0)
+
+
+def test_test_traces_choose_nothing(rows: list[dict[str, Any]], found: list[Candidate]) -> None:
+    labels = (TEST.labels + np.random.default_rng(0).integers(1, 4, TEST.samples)) % 4
+    others = compare(found, CALIBRATION, with_labels(TEST, labels), 0)
+    assert [{**row, "test": None} for row in others] == [{**row, "test": None} for row in rows]
+    assert [row["test"]["accuracy"] for row in others] != [row["test"]["accuracy"] for row in rows]
+
+
+def test_a_contest_chooses_as_its_parts_do(found: list[Candidate]) -> None:
+    contest = Contest(found, CALIBRATION, TEST, 5)
+    assert contest.measures == MEASURES
+    chosen = contest.choose(0.01)
+    rule, choice = choose(found, CALIBRATION, 0.01, 5)
+    assert (chosen.rule, chosen.choice.to_json(), chosen.index) == (rule, choice.to_json(), choice.index)
+    assert contest.choose(0.01) is chosen
+    assert contest.judged(chosen.index, rule.threshold) == judged(rule, TEST, 5)
+    assert contest.leaving(chosen.index, rule.threshold).tolist() == rule.exit_steps(TEST).tolist()
+    gap = contest.choose(0.01, "gap")
+    assert gap.rule.measure == "gap" and found[gap.index].smoothing == gap.rule.smoothing
+    front = contest.test_front(gap.index)
+    steps = Rule("gap", gap.rule.smoothing, float(front.thresholds[len(front) // 2])).exit_steps(TEST)
+    assert front.mean_steps[len(front) // 2] == steps.mean()
+
+
+def test_the_best_is_told_by_samples_that_did_not_choose(rows: list[dict[str, Any]]) -> None:
+    at = {row["rule"]: row["calibration"]["cross_fitted"]["mean_steps"] for row in rows if row["max_drop"] == 0.01}
+    assert best(rows, 0.01) == min(at, key=lambda name: at[name])
+
+
+def test_the_short_lines(rows: list[dict[str, Any]]) -> None:
+    lines = comparison_lines(rows, 6)
+    assert max(map(len, lines)) <= 80
+    assert [part.strip() for part in lines[0].split("drop")] == ["rule", "0 points", "0.1 points", "0.5 points", "1 point"]
+    for line, measure in zip(lines[1:], MEASURES, strict=False):
+        own = [row["test"] for row in rows if row["rule"] == measure]
+        assert line.split() == [
+            measure,
+            *(part for test in own for part in (f"{test['mean_steps']:.2f}", f"({points(test['loss'])})")),
+        ]
+    assert "6" in lines[-1] and comparison_lines([], 6) == []
+
+
+def test_the_long_lines_have_intervals(rows: list[dict[str, Any]]) -> None:
+    lines = interval_lines(rows, 6)
+    assert max(map(len, lines[:-1])) <= 80
+    at = iter(rows)
+    for line in lines[:-1]:
+        if line.startswith("drop"):
+            continue
+        row = next(at)
+        numbers = [float(text) for text in re.findall(r"[-+]?\d+\.\d+", line)]
+        test = row["test"]
+        expected = [100 * test["accuracy"], *(100 * end for end in test["accuracy_interval"])]
+        expected += [test["mean_steps"], *test["mean_steps_interval"], 100 * test["loss"]]
+        assert line.split()[0] == row["rule"] and numbers == pytest.approx(expected, abs=0.0051)
+    assert next(at, None) is None
+
+
+def test_nothing_lost_has_no_sign() -> None:
+    assert [points(loss) for loss in (0.0, -0.00001, 0.0012, -0.05)] == ["0.00", "0.00", "+0.12", "-5.00"]

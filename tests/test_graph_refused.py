@@ -1,0 +1,133 @@
+"""What cannot become a graph: said with its place, the reason and what would do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from spiking_cases import gaussian_images
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dynconf_core.activations.lsq import LSQ
+from dynconf_core.activations.qcfs import QCFS
+from dynconf_core.errors import InputError
+from dynconf_core.graph.trace import traced
+
+
+class Applied(nn.Module):
+    """``function(modules, x)``."""
+
+    def __init__(self, function: Callable[..., Any], *modules: nn.Module) -> None:
+        super().__init__()
+        self.function, self.parts = function, nn.ModuleList(modules)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(self.parts, x)
+
+
+def convolution(inputs: int = 3, outputs: int = 4, **settings: Any) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, padding=1, **settings)
+
+
+def flat(x: Tensor) -> Tensor:
+    return torch.flatten(x, 1)
+
+
+def images(count: int = 3, seed: int = 7) -> Tensor:
+    return gaussian_images(count, seed).double()
+
+
+def of(function: Callable[..., Any], *modules: nn.Module) -> nn.Module:
+    return Applied(lambda m, x: flat(function(m, m[0](x))), convolution(), *modules)
+
+
+REFUSED: list[tuple[str, Callable[[], nn.Module], str]] = [
+    ("a module", lambda: nn.Sequential(convolution(), nn.GELU()), "GELU at '1' cannot be converted: conversion does not know"),
+    ("a deep module", lambda: nn.Sequential(nn.Sequential(convolution(), nn.Tanh())), "Tanh at '0.1' cannot"),
+    ("a function", lambda: of(lambda m, x: torch.exp(x)), "exp at 'exp' cannot be converted"),
+    ("a method", lambda: of(lambda m, x: x.transpose(1, 2)), "transpose at 'transpose' cannot be converted"),
+    ("a product", lambda: of(lambda m, x: x * x), "mul at 'mul' cannot be converted: a product of two activations"),
+    ("a quotient", lambda: of(lambda m, x: 1 / x), "a quotient of activations"),
+    ("a division by 0", lambda: of(lambda m, x: x / 0), "it divides by 0"),
+    ("a field of constants", lambda: of(lambda m, x: x + torch.ones(8, 8)), r"its constant has the shape \(8, 8\)"),
+    ("shapes", lambda: of(lambda m, x: x + x[:, :1]), r"it adds shapes \(4, 8, 8\) and \(1, 8, 8\)"),
+    ("alpha", lambda: of(lambda m, x: torch.add(x, x, alpha=2)), "alpha=2"),
+    ("rows joined", lambda: of(lambda m, x: torch.cat([x, x], 2)), r"along the channels \(dim=1\)"),
+    ("zeros joined", lambda: of(lambda m, x: torch.cat([x, torch.zeros(1, 1, 8, 8)], 1)), "zeros are added by functional.pad"),
+    ("an index", lambda: of(lambda m, x: x[:, 0]), "only slices of channels"),
+    ("a part of the batch", lambda: of(lambda m, x: x[:1]), "only slices of channels"),
+    ("backwards", lambda: Applied(lambda m, x: x.unsqueeze(1)), "unsqueeze at 'unsqueeze'"),
+    ("an empty slice", lambda: of(lambda m, x: x[:, 4:]), "its result is empty"),
+    ("reflections", lambda: of(lambda m, x: functional.pad(x, (1, 1, 1, 1), "reflect")), "pads with mode='reflect'"),
+    ("ones", lambda: of(lambda m, x: functional.pad(x, (1, 1), value=1.0)), "value=1.0; pad with zeros"),
+    ("a negative pad", lambda: of(lambda m, x: functional.pad(x, (-1, 0))), "slice instead"),
+    ("circular padding", lambda: nn.Sequential(convolution(padding_mode="circular")), "pads with 'circular'"),
+    ("an uneven same", lambda: nn.Sequential(nn.Conv2d(3, 4, 2, padding="same")), "'same' padding of an even kernel"),
+    ("padding left out", lambda: nn.Sequential(nn.AvgPool2d(2, padding=1, count_include_pad=False)), "count_include_pad=True"),
+    ("a divisor", lambda: nn.Sequential(nn.AvgPool2d(2, divisor_override=3)), "a divisor of its own"),
+    ("cut windows", lambda: nn.Sequential(nn.AvgPool2d(3, 2, ceil_mode=True)), "ceil_mode=True cuts windows"),
+    ("unequal windows", lambda: nn.Sequential(nn.AdaptiveAvgPool2d(3)), "8 x 8 pixels do not divide into 3 x 3 equal windows"),
+    ("larger than the image", lambda: nn.Sequential(nn.AdaptiveAvgPool2d(16)), "do not divide into 16 x 16"),
+    ("a pool of features", lambda: nn.Sequential(nn.Flatten(), nn.AvgPool2d(2)), "pools are over images"),
+    ("indices", lambda: nn.Sequential(nn.MaxPool2d(2, return_indices=True)), "returns indices"),
+    ("a mean over channels", lambda: of(lambda m, x: x.mean(1)), "only the mean over the image"),
+    ("a linear layer of images", lambda: nn.Sequential(nn.Linear(8, 8)), "flatten them"),
+    ("a part flattened", lambda: of(lambda m, x: x.flatten(2)), "only flatten"),
+    ("channels shuffled", lambda: of(lambda m, x: x.view(x.size(0), 2, 2, 8, 8)), "only flattening is known"),
+    ("a clip from -1", lambda: nn.Sequential(nn.Hardtanh()), "clips at -1.0 below"),
+    ("a clip at 0", lambda: of(lambda m, x: x.clamp(0, 0)), "clips at 0 above"),
+    ("dropout that stays", lambda: of(lambda m, x: functional.dropout(x, 0.5)), "pass training=self.training"),
+    ("a branch", lambda: of(lambda m, x: x if x.sum() > 0 else -x), "must not branch on the values of a tensor"),
+    ("a number", lambda: of(lambda m, x: x.view(int(x.size(0)), -1)), "nor make Python numbers of them"),
+    ("two outputs", lambda: Applied(lambda m, x: (flat(x), flat(x))), "returns no tensor"),
+    ("a dictionary", lambda: Applied(lambda m, x: {"logits": flat(x)}), "returns no tensor"),
+    ("an image", lambda: nn.Sequential(convolution()), r"output has the shape \(1, 4, 8, 8\): logits \(N, C\) are needed"),
+    ("no input", lambda: Applied(lambda m, x: flat(m[0].weight), convolution()), "returns no tensor"),
+    ("another size", lambda: nn.Sequential(nn.Conv2d(1, 4, 3)), "Conv2d at '0' does not take an input of shape"),
+    ("an image that is too small", lambda: nn.Sequential(nn.Conv2d(3, 4, 9)), "Conv2d at '0' does not take an input of shape"),
+]
+
+
+@pytest.mark.parametrize(("name", "make", "words"), REFUSED, ids=[name for name, _, _ in REFUSED])
+def test_refuses(name: str, make: Callable[[], nn.Module], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        traced(make().eval(), images())
+
+
+def test_refuses_what_is_no_evaluation_mode() -> None:
+    network = nn.Sequential(convolution(), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten())
+    with pytest.raises(InputError, match=r"Sequential is in training mode: call \.eval\(\)"):
+        traced(network.train(), images())
+    for number in (1, 2):
+        network.eval()[number].train()
+        with pytest.raises(InputError, match=f"{number} is in training mode"):
+            traced(network, images())
+    with pytest.raises(InputError, match="1 is a batch normalisation without running statistics"):
+        traced(nn.Sequential(convolution(), nn.BatchNorm2d(4, track_running_stats=False)).eval(), images())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["0.weight", "1.running_var", "1.bias"])
+def test_refuses_weights_that_are_not_finite(name: str, value: float) -> None:
+    network = nn.Sequential(convolution(), nn.BatchNorm2d(4), nn.Flatten()).eval()
+    with torch.no_grad():
+        network.state_dict()[name].flatten()[1] = value
+    with pytest.raises(InputError, match=f"{name} holds NaN or infinite values"):
+        traced(network, images())
+
+
+@pytest.mark.parametrize("threshold", [0.0, -1.0, float("nan")])
+@pytest.mark.parametrize("layer", [QCFS(4), LSQ(2)])
+def test_refuses_thresholds_that_never_or_always_fire(layer: QCFS | LSQ, threshold: float) -> None:
+    with torch.no_grad():
+        (layer.threshold if isinstance(layer, QCFS) else layer.step).fill_(threshold)
+    with pytest.raises(InputError, match=r"must be above 0|holds NaN"):
+        traced(nn.Sequential(convolution(), layer, nn.Flatten()).eval(), images())
+
+
+def test_refuses_what_is_no_module() -> None:
+    with pytest.raises(InputError, match=r"the network is a dict: give a torch\.nn\.Module"):
+        traced({}, images())  # type: ignore[arg-type]

@@ -1,0 +1,101 @@
+"""Networks that others publish, with random weights: their graphs, and their SNNs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from graph_checks import disturbed, same, with_statistics
+from second_simulation import exact_run, relative
+from spiking_cases import gaussian_images
+from torch import Tensor, nn
+
+from dynconf_core.conversion.convert import convert
+from dynconf_core.errors import InputError
+from dynconf_core.networks.pretrained import architecture
+from dynconf_core.simulation.reference import reference_logits
+from dynconf_core.torchvision_import import torchvision
+
+# Graphs
+
+
+@pytest.mark.parametrize(
+    ("name", "side", "activations"),
+    [
+        ("resnet20", 32, 19),
+        ("torchvision/resnet18", 32, 17),
+        ("torchvision/mobilenet_v2", 32, 35),
+        ("torchvision/squeezenet1_1", 48, 26),
+    ],
+)
+def test_published_architectures(name: str, side: int, activations: int) -> None:
+    torch.manual_seed(0)
+    graph = same(disturbed(architecture(name, classes=10)), gaussian_images(2, 0, side).double(), tolerance=1e-9)
+    assert len(graph.of_kind("activation")) == activations
+    assert not graph.of_kind("scale")
+
+
+@pytest.mark.parametrize(("name", "side"), [("densenet121", 32), ("googlenet", 32), ("vgg11_bn", 32)])
+def test_other_published_architectures(name: str, side: int) -> None:
+    """Normalisation after concatenation; branches; a head that is made for a larger image, replaced."""
+    torch.manual_seed(0)
+    made = torchvision().models.get_model(name, num_classes=10, **({"init_weights": False} if name == "googlenet" else {}))
+    if name == "vgg11_bn":
+        made.avgpool, made.classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(512, 10)
+    graph = same(disturbed(made), gaussian_images(2, 0, side).double(), tolerance=1e-9)
+    assert bool(graph.of_kind("scale")) == (name == "densenet121")
+
+
+# SNNs
+
+
+def torchvision_network(name: str, images: Tensor) -> nn.Module:
+    torch.manual_seed(0)
+    network = architecture(f"torchvision/{name}", classes=10)
+    if name == "vgg11_bn":
+        network.avgpool, network.classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(512, 10)
+    return with_statistics(network, images)
+
+
+@pytest.mark.parametrize(("name", "side"), [("resnet18", 32), ("vgg11_bn", 32), ("squeezenet1_1", 32)])
+def test_torchvision_networks(name: str, side: int) -> None:
+    """An in-place ReLU used again and again; max pools, cut at the border too; concatenations; average pools behind all."""
+    images = gaussian_images(12, 0, side)
+    network = torchvision_network(name, images)
+    snn = convert(network, images, "max", time_steps=24)
+    assert bool(exact_run(snn, images[:1], 24).isfinite().all())
+    with torch.no_grad():
+        wanted = network(images)
+    assert relative(reference_logits(snn, images), wanted) < 0.15
+    assert len(snn.layers()) == {"resnet18": 17, "vgg11_bn": 8, "squeezenet1_1": 26}[name]
+
+
+def test_mobilenet_has_sums_that_no_grid_holds() -> None:
+    """Linear bottlenecks multiply twice: that is said, with the layer and the plain form as the remedy; which works."""
+    images = gaussian_images(4, 0, 32)
+    network = torchvision_network("mobilenet_v2", images)
+    with pytest.raises(
+        InputError, match=r"features\..*: its sums cannot be held exactly in float32 .*grid=False \(--no-grid\)"
+    ):
+        convert(network, images, "max", time_steps=16)
+    snn = convert(network, images, "max", time_steps=16, grid=False)
+    assert not snn.exact and snn.image_limit is None
+    with torch.no_grad():
+        assert relative(reference_logits(snn, images), network(images)) < 1e-3
+    logits = snn(images[:1], 16)
+    assert logits.shape == (1, 16, 10) and bool(logits.isfinite().all())
+    assert len(snn.layers()) == 35
+    assert all(layer.settings["clipped"] for layer in snn.layers().values())
+
+
+@pytest.mark.parametrize("name", ["densenet121", "googlenet"])
+def test_networks_that_concatenate(name: str) -> None:
+    """Spikes joined to analogue values before a normalisation; four branches a block."""
+    torch.manual_seed(0)
+    wishes = {"init_weights": False} if name == "googlenet" else {}
+    network = torchvision().models.get_model(name, num_classes=10, **wishes)
+    images = gaussian_images(4, 0, 32)
+    network = with_statistics(network, images)
+    snn = convert(network, images, "max", time_steps=4, grid=False)
+    with torch.no_grad():
+        assert relative(reference_logits(snn, images), network(images)) < 1e-3
+    assert bool(snn(images[:1], 4).isfinite().all())
