@@ -159,6 +159,23 @@ def test_bounds_by_hand() -> None:
     assert (gated["0"].low.item(), gated["0"].high.item()) == (-15.75, 15.0)
 
 
+def test_bounds_of_groups_by_hand() -> None:
+    """Every group of a convolution reads its own channels, whose ranges differ."""
+    scale = nn.BatchNorm2d(4, eps=0.0)
+
+    def clip() -> nn.Module:
+        return nn.Hardtanh(0.0, 1.0)
+
+    network = nn.Sequential(clip(), scale, nn.Conv2d(4, 2, 1, groups=2, bias=False), clip(), nn.Flatten(), nn.Linear(2, 1))
+    with torch.no_grad():
+        scale.weight.copy_(torch.tensor([1.0, -2.0, 4.0, 8.0]))
+        network[2].weight.copy_(torch.tensor([[1.0, 1.0], [-1.0, 0.5]]).view(2, 2, 1, 1))  # type: ignore[operator, union-attr]
+    snn = convert(network.eval(), torch.ones(1, 4, 1, 1), grid=False)
+    one = in_one_step(snn.graph, 1.0)
+    assert one["1"].low.tolist() == [0, -2, 0, 0] and one["1"].high.tolist() == [1, 0, 4, 8]
+    assert one["2"].low.tolist() == [-2, -4] and one["2"].high.tolist() == [1, 4]
+
+
 def test_rounding_is_part_of_the_bounds() -> None:
     """A current that is rounded up in every step sums to more than its bound before rounding."""
     graph = convert(positive_network("qcfs"), torch.ones(1, 6), time_steps=8).graph

@@ -143,6 +143,7 @@ def test_every_shape_of_network(seed: int, neurons: dict[str, Any]) -> None:
     logits, _, _ = simulated(snn, images, steps)
     assert torch.equal(logits.double(), in_float64(snn, images, steps)[0])
     if neurons:
+        assert all(snn.tensors()[name]["initial"].unique().tolist() == [0.5] for name in snn.layers()), "counts round half up"
         assert torch.equal(logits.double().sum(1), reference_counts(snn, images).double()), "it settles at its reference"
 
 

@@ -170,6 +170,10 @@ def test_data_may_lower_a_clip_but_never_raise_it(method: str) -> None:
     assert all((value <= 6).all() for value in theta.values()) and (theta["1"] < 6).all()
     assert (found(network, method, 100 * batch)["1"] <= 6).all()
     assert (found(network, "max", 100 * batch)["1"] == 6).all()
+    silent = nn.Sequential(nn.Linear(4, 3), nn.Hardtanh(0, 0.25), nn.Linear(3, 2)).eval()
+    with torch.no_grad():
+        silent[0].bias.fill_(-50.0)  # type: ignore[operator, union-attr]
+    assert (found(silent, method, torch.randn(9, 4))["1"] == 0.25).all(), "not even where nothing ever fires"
 
 
 # What is refused
