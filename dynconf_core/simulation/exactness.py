@@ -55,7 +55,7 @@ def check_exactness(network: SpikingNetwork, samples: int) -> None:
     Raises:
         InputError: naming the layer whose arithmetic is not exact here, with the plain form as the remedy.
     """
-    if not network.exact:
+    if not network.exact or samples in network.tried_for:
         return
     generator = torch.Generator().manual_seed(0)
     tensors = network.tensors()
@@ -69,6 +69,7 @@ def check_exactness(network: SpikingNetwork, samples: int) -> None:
                 f"{node.name} is not computed exactly on {network.device} (an algorithm that does not merely multiply and "
                 "add): convert with grid=False (--no-grid), or use --device cpu."
             )
+    network.tried_for.add(samples)
 
 
 def _same(node: Node, x: Tensor, tensors: dict[str, Tensor]) -> bool:

@@ -79,6 +79,8 @@ class SpikingNetwork(nn.Module):
         self._plan = StepPlan.of(graph)
         self._tensors: dict[str, dict[str, Tensor]] | None = None
         self._products: Products | None = None
+        self._prepared_for = 0
+        self.tried_for: set[int] = set()  # batches for which the arithmetic was found exact where the network is
 
     @property
     def exact(self) -> bool:
@@ -113,7 +115,9 @@ class SpikingNetwork(nn.Module):
         """
         if not self.exact or self.device.type != "cpu":
             return []
-        self._products = Products.of(self.graph, self.tensors(), samples)
+        if self._products is None or self._prepared_for != samples:
+            self._products = Products.of(self.graph, self.tensors(), samples)
+            self._prepared_for = samples
         return self._products.names()
 
     def forward(self, images: Tensor, time_steps: int) -> Tensor:
@@ -212,6 +216,7 @@ class SpikingNetwork(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> "SpikingNetwork":
         self._tensors = self._products = None
+        self.tried_for = set()
         super()._apply(fn, recurse)
         return self
 
