@@ -3,8 +3,7 @@
 Optuna looks for the smoothing (its form, alpha and exponent), with two aims, high accuracy and few mean steps; for each
 smoothing the threshold is not searched but solved, by the exact front. Measures without a smoothing (patience, the learned
 score) need no search. Among all that was tried the rule is chosen by cross-fitting, so that what it is allowed to lose is what
-it loses in expectation. Artefact: ``rule.json``, ``front.csv``. The study stays in
-the home's journal, under the key.
+it loses in expectation. Artefact: ``rule.json``, ``front.csv``. The study stays in the home's journal, under the key.
 """
 
 import logging

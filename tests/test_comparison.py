@@ -13,7 +13,6 @@ from study_cases import exits, made, number, outcome, scores_of, with_labels
 from dynconf_core.evaluation.candidates import Candidate, candidates
 from dynconf_core.evaluation.comparison import (
     DROPS,
-    best,
     choose,
     compare,
     comparison_lines,
@@ -95,11 +94,6 @@ def test_a_contest_chooses_as_its_parts_do(found: list[Candidate]) -> None:
     front = contest.test_front(gap.index)
     steps = Rule("gap", gap.rule.smoothing, float(front.thresholds[len(front) // 2])).exit_steps(TEST)
     assert front.mean_steps[len(front) // 2] == steps.mean()
-
-
-def test_the_best_is_told_by_samples_that_did_not_choose(rows: list[dict[str, Any]]) -> None:
-    at = {row["rule"]: row["calibration"]["cross_fitted"]["mean_steps"] for row in rows if row["max_drop"] == 0.01}
-    assert best(rows, 0.01) == min(at, key=lambda name: at[name])
 
 
 def test_the_short_lines(rows: list[dict[str, Any]]) -> None:

@@ -134,14 +134,9 @@ def _check_images(images: Tensor) -> None:
 
 def _check_max_pools(graph: Graph) -> None:
     """A max pool is spiking where it chooses among spikes."""
-    spikes = set[str]()
-    for node in graph.nodes:
-        if node.kind == "activation" or (
-            node.kind in ("average_pool", "max_pool", "slice", "pad", "concatenate", "flatten")
-            and spikes.issuperset(node.inputs)
-        ):
-            spikes.add(node.name)
-        elif node.kind == "max_pool":
+    spikes = graph.spikes()
+    for node in graph.of_kind("max_pool"):
+        if node.name not in spikes:
             raise InputError(
                 f"the max pool at {node.name!r} does not choose among activations (it follows {node.inputs[0]!r}): put an "
                 "activation right before or after it, or use an average pool."

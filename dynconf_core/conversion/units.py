@@ -17,8 +17,6 @@ from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import area
 
 ONE = torch.ones((), dtype=torch.float64)
-STRUCTURE = ("average_pool", "sum_pool", "max_pool", "slice", "pad", "concatenate", "flatten")
-"""Kinds that move or sum values and multiply by nothing."""
 
 
 def in_threshold_units(
@@ -35,18 +33,9 @@ def in_threshold_units(
         neurons: the settings of every activation's neurons.
         initial: V(0) in thresholds, where it is not 1/2.
     """
-    counts = _of_spikes(graph)
+    counts = graph.spikes()
     units = _units(graph, thresholds, counts)
     return _rewritten(graph, thresholds, neurons, initial, units, counts)
-
-
-def _of_spikes(graph: Graph) -> frozenset[str]:
-    """Nodes whose values are whole numbers of spikes."""
-    found: set[str] = set()
-    for node in graph.nodes:
-        if node.kind == "activation" or (node.kind in STRUCTURE and found.issuperset(node.inputs)):
-            found.add(node.name)
-    return frozenset(found)
 
 
 def _units(graph: Graph, thresholds: Mapping[str, Tensor], counts: frozenset[str]) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """Exit rules at equal accuracy: every measure with its threshold chosen on calibration for the same allowed drop."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -102,9 +101,3 @@ def points(loss: float) -> str:
 
 def _allowed(drop: float) -> str:
     return f"drop {100 * drop:g} point{'' if drop == 0.01 else 's'}"
-
-
-def best(rows: Sequence[dict[str, Any]], max_drop: float) -> str:
-    """The measure with the fewest mean steps at an allowed drop, as calibration samples tell that did not choose it."""
-    at = [row for row in rows if math.isclose(row["max_drop"], max_drop, abs_tol=1e-12)]
-    return str(min(at, key=lambda row: row["calibration"]["cross_fitted"]["mean_steps"])["rule"])

@@ -32,6 +32,8 @@ from torch import Tensor
 WEIGHTED = ("convolution", "linear", "scale")
 """Kinds that multiply by weights."""
 POOLS = ("average_pool", "sum_pool", "max_pool")
+STRUCTURE = (*POOLS, "slice", "pad", "concatenate", "flatten")
+"""Kinds that move or sum values and multiply by nothing."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,15 @@ class Graph:
         wanted, found = set(kinds), set[str]()
         for node in self.nodes:
             if node.kind in wanted or found.intersection(node.inputs):
+                found.add(node.name)
+        return frozenset(found)
+
+    def spikes(self) -> frozenset[str]:
+        """Names of the nodes whose values are whole numbers of spikes: what neurons (in an ANN: activations) send, moved or
+        summed by operations without weights."""
+        found = set[str]()
+        for node in self.nodes:
+            if node.kind in ("neurons", "activation") or (node.kind in STRUCTURE and found.issuperset(node.inputs)):
                 found.add(node.name)
         return frozenset(found)
 

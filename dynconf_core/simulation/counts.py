@@ -18,7 +18,8 @@ from dynconf_core.graph.operations import evaluate
 from dynconf_core.simulation.network import SpikingNetwork
 
 SENDERS = ("neurons", "max_pool")
-STRUCTURE = ("sum_pool", "slice", "pad", "concatenate", "flatten")
+PASSING = ("sum_pool", "slice", "pad", "concatenate", "flatten")
+"""Kinds that pass spikes on singly."""
 
 
 @torch.inference_mode(False)
@@ -26,12 +27,12 @@ def fan_out(graph: Graph) -> dict[str, Tensor]:
     """Weights that one spike of each unit meets, float64 in the shape of one sample, for every layer of neurons and each max
     pool (which sends spikes of its own)."""
     met: dict[str, Tensor] = {node.name: torch.zeros(node.shape, dtype=torch.float64) for node in graph.nodes}
-    spikes = _of_spikes(graph)
+    spikes = graph.spikes()
     for node in reversed(graph.nodes):
         if node.kind in ("convolution", "linear") or (node.kind == "scale" and not node.settings.get("identity")):
             (name,) = node.inputs
             met[name] += _weights_met(node, graph.by_name[name])
-        elif node.kind in STRUCTURE and node.name in spikes:
+        elif node.kind in PASSING and node.name in spikes:
             for name, share in zip(node.inputs, _backwards(node, graph, met[node.name]), strict=True):
                 met[name] += share
     return {node.name: met[node.name] for node in graph.nodes if node.kind in SENDERS}
@@ -41,7 +42,7 @@ def fan_out(graph: Graph) -> dict[str, Tensor]:
 def multiply_accumulates(graph: Graph) -> dict[str, int]:
     """``{"once", "every_step", "ann"}`` of one sample: where the image alone is multiplied, where analogue values are in every
     step, and of the ANN, whose every value is analogue."""
-    spikes, after = _of_spikes(graph), graph.after(("neurons",))
+    spikes, after = graph.spikes(), graph.after(("neurons",))
     found = {"once": 0, "every_step": 0, "ann": 0}
     for node in graph.of_kind("convolution", "linear", "scale"):
         if node.settings.get("identity"):
@@ -95,14 +96,6 @@ def _columns(weights: Tensor, node: Node, device: torch.device) -> tuple[Tensor,
     by_channel = weights.ndim < 3 or not bool((weights == weights[:1]).all())
     flat = weights.flatten() if by_channel else weights[0].flatten()
     return torch.stack([torch.ones_like(flat), flat], dim=1).to(device), by_channel
-
-
-def _of_spikes(graph: Graph) -> frozenset[str]:
-    found = set[str]()
-    for node in graph.nodes:
-        if node.kind in SENDERS or (node.kind in STRUCTURE and found.issuperset(node.inputs)):
-            found.add(node.name)
-    return frozenset(found)
 
 
 def _weights_met(node: Node, source: Node) -> Tensor:

@@ -223,6 +223,7 @@ class SpikingNetwork(nn.Module):
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """As of ``nn.Module``."""
         self._tensors = self._products = None
+        self.tried_for = set()
         return super().load_state_dict(*args, **kwargs)
 
 

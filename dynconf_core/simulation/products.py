@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dynconf_core.graph.bounds import in_one_step
-from dynconf_core.graph.graph import POOLS, Graph
+from dynconf_core.graph.graph import Graph
 from dynconf_core.simulation.integer import SpikeProduct, prepare
-
-COUNTS = ("neurons", *POOLS, "slice", "pad", "concatenate", "flatten")
-"""Kinds that make whole numbers of spikes out of whole numbers of spikes."""
 
 
 @dataclass(frozen=True)
@@ -22,10 +19,7 @@ class Products:
     @classmethod
     def of(cls, graph: Graph, tensors: Mapping[str, Mapping[str, Tensor]], samples: int) -> "Products":
         """Those that exist and, for batches of ``samples``, pay."""
-        whole = set[str]()
-        for node in graph.nodes:
-            if node.kind == "neurons" or (node.kind in COUNTS and node.inputs and whole.issuperset(node.inputs)):
-                whole.add(node.name)
+        whole = graph.spikes()
         bounds = in_one_step(graph, 0.0)
         found: dict[str, SpikeProduct] = {}
         for node in graph.of_kind("convolution", "linear"):
