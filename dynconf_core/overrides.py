@@ -65,6 +65,13 @@ FIELDS: dict[str, Field] = {
     ),
     "bits": Field(int, "a whole number from 1 to 8", _number(1, 8), _plan("bits"), lambda plan: plan.method == "qffs"),
     "grid": Field(bool, "true or false", lambda value: True, _plan("grid")),
+    "initial_potential": Field(
+        float,
+        "a number from 0 to below 1, in thresholds",
+        lambda value: math.isfinite(value) and 0 <= value < 1,
+        _plan("initial_potential"),
+        lambda plan: plan.method == "qcfs",
+    ),
     "epochs": Field(int, "a whole number from 1 to 10000", _number(1, 10000), _recipe("epochs")),
     "width": Field(float, "a number above 0, at most 4", _number(1e-3, 4), _plan("width")),
     "batch_size": Field(int, "a whole number from 2 to 65536", _number(2, 65536), _recipe("batch_size")),

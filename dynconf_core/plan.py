@@ -52,7 +52,8 @@ class Search:
 class Plan:
     """A setting resolved by a profile and by overrides: every number that its stages need.
 
-    ``grid``: whether the SNN's weights are rounded so that float32 computes it exactly.
+    ``grid``: whether the SNN's weights are rounded so that float32 computes it exactly. ``initial_potential``: V(0) of
+    integrate-and-fire neurons (QCFS), in thresholds.
     """
 
     setting: str
@@ -68,6 +69,7 @@ class Plan:
     search: Search
     seed: int = 0
     grid: bool = True
+    initial_potential: float = 0.5
 
     def network(self) -> dict[str, Any]:
         """The network's description, as ``dynconf_core.networks.description.described`` takes it."""

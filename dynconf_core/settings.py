@@ -76,11 +76,12 @@ SETTINGS: dict[str, Setting] = {
         ),
     )
 }
-UNNAMED: tuple[tuple[str, Published], ...] = (
-    ("CIFAR-10, QFFS", Published(PAPER, "2", time_steps=4, mean_steps=2.52, net_named=False)),
-    ("ImageNet, QCFS", Published(PAPER, "2", mean_steps=49.5, net_named=False)),
-)
-"""Rows of the paper whose network no source at hand names: (family, figures)."""
+UNNAMED: dict[tuple[str, str], Published] = {
+    ("cifar10", "qffs"): Published(PAPER, "2", time_steps=4, mean_steps=2.52, net_named=False),
+    ("imagenet", "qcfs"): Published(PAPER, "2", mean_steps=49.5, net_named=False),
+}
+"""Rows of the paper whose network no source at hand names, by data set and method."""
+FAMILIES = {"cifar10": "CIFAR-10", "imagenet": "ImageNet"}
 
 
 @dataclass(frozen=True)
@@ -192,6 +193,13 @@ def setting(name: str) -> Setting:
         InputError: for an unknown name, with the nearest one.
     """
     return named("setting", SETTINGS, name)
+
+
+def paper_time_steps(name: str) -> int | None:
+    """The T at which the paper runs this setting, or a network of its family; None where no source at hand says."""
+    chosen = setting(name)
+    row = chosen.published or UNNAMED.get((chosen.dataset, chosen.method))
+    return None if row is None else row.time_steps
 
 
 def profile(name: str) -> Profile:

@@ -139,8 +139,8 @@ class Traces:
             synaptic_operations=None if operations is None else operations[:, :time_steps],
         )
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write to `path`: one file where it ends in `.npz`, else a folder of `.npy` files.
+    def save(self, path: str | os.PathLike[str], compressed: bool = False) -> Path:
+        """Write to `path`: one file where it ends in `.npz` (`compressed` on demand), else a folder of `.npy` files.
 
         Written beside and renamed, so that a half-written file never bears the name. A folder that holds
         anything is not overwritten.
@@ -159,7 +159,7 @@ class Traces:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             if target.suffix == ".npz":
-                save_archive(target, kept)
+                save_archive(target, kept, compressed)
             else:
                 save_folder(target, kept)
         except OSError as error:

@@ -95,12 +95,12 @@ def read_folder(source: Path) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def save_archive(target: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+def save_archive(target: Path, arrays: Mapping[str, NDArray[Any]], compressed: bool = False) -> None:
     """Write a `.npz` file beside `target` and rename it."""
     temporary = _beside(target)
     try:
         with open(temporary, "xb") as stream:
-            np.savez(stream, allow_pickle=False, **arrays)
+            (np.savez_compressed if compressed else np.savez)(stream, allow_pickle=False, **arrays)
         os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)

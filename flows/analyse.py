@@ -21,6 +21,7 @@ def analyse(
     epsilon: float | None = None,
     delta: float | None = None,
     max_drop: float = 0.0,
+    time_steps: int | None = None,
     seed: int = 0,
     home: str | None = None,
 ) -> list[dict[str, Any]]:
@@ -33,12 +34,13 @@ def analyse(
         epsilon: of the guarantee: the accuracy that may be lost.
         delta: of the guarantee: how often the promise may be broken.
         max_drop: what the chosen rule may lose in expectation.
+        time_steps: the traces are cut to so many; default: all.
         seed: of splits, folds and bootstraps.
         home: folder of tracking; default DYNCONF_HOME or .dynconf.
     """
     from tasks.track import TrackingUnavailable
 
-    options: dict[str, Any] = {"epsilon": epsilon, "delta": delta, "max_drop": max_drop, "seed": seed}
+    options: dict[str, Any] = {"epsilon": epsilon, "delta": delta, "max_drop": max_drop, "time_steps": time_steps, "seed": seed}
     check_wishes(epsilon, delta, max_drop)
     found = pairs(Path(traces), Path(test) if test else None, home)
     check_folder(study_folder(Path(traces), out, found[0]), "out")

@@ -10,13 +10,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from dynconf_core.errors import InputError
-from flows.options import AsJson, Data, Debug, Home, print_json
+from flows.options import AsJson, Debug, Home, print_json
 from flows.places import check_folder
 from flows.request import home_folder
 from flows.server import configure
 
 Traces = Annotated[Path, typer.Argument(help="Calibration traces (.npz or a folder of .npy), or a folder of results.")]
 Test = Annotated[Path | None, typer.Option(help="Test traces; without them the one set is split half and half, by the seed.")]
+TimeSteps = Annotated[
+    int | None, typer.Option(help="Cut the traces to their first steps, such as the paper's 27 [default: all].", min=1)
+]
 Seed = Annotated[int, typer.Option(help="Of splits, folds and bootstraps.", min=0)]
 FAILED = 1
 
@@ -31,10 +34,10 @@ def analyse(
     rule: Annotated[str | None, typer.Option(help="Fix the rule: max_softmax, entropy, gap or patience.")] = None,
     smoothing: Annotated[str | None, typer.Option(help="Of a fixed rule: sum or mean [default: sum].")] = None,
     alpha: Annotated[float | None, typer.Option(help="Of a fixed rule [default: 30].")] = None,
+    time_steps: TimeSteps = None,
     seed: Seed = 0,
     track: Annotated[bool, typer.Option(help="Log the study to MLflow.")] = True,
     home: Home = None,
-    data: Data = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -48,15 +51,15 @@ def analyse(
     fixed = _fixed(rule, smoothing, alpha)
     if fixed is not None:
         fixed_rule(fixed)
-    found = pairs(traces, test, home, data)
+    found = pairs(traces, test, home)
     check_folder(study_folder(traces, out, found[0]), "--out")
     if track:
         check_folder(home_folder(home), "--home")
     if len(found) > 1:  # before the first is begun, all are seen to be whole
         for pair in found:
-            loaded(pair, seed)
+            loaded(pair, seed, time_steps)
     console = Console(stderr=as_json)
-    options: dict[str, Any] = {"epsilon": epsilon, "delta": delta, "max_drop": max_drop, "seed": seed}
+    options: dict[str, Any] = {"epsilon": epsilon, "delta": delta, "max_drop": max_drop, "time_steps": time_steps, "seed": seed}
     records: dict[str, Any] = {}
     for pair in found:
         try:
@@ -82,9 +85,9 @@ def analyse(
 def compare(
     traces: Traces,
     test: Test = None,
+    time_steps: TimeSteps = None,
     seed: Seed = 0,
     home: Home = None,
-    data: Data = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -97,10 +100,10 @@ def compare(
     from flows.studies import described, loaded
     from flows.trace_pairs import pairs
 
-    found = pairs(traces, test, home, data)
+    found = pairs(traces, test, home)
     console, tables = Console(stderr=as_json), {}
     for pair in found:
-        calibration, judge, _ = loaded(pair, seed)
+        calibration, judge, _ = loaded(pair, seed, time_steps)
         rows = tables[pair.name] = compared(candidates(calibration, seed), calibration, judge, seed)
         if not as_json:
             _head(console, pair.name, described(judge), calibration.samples, judge.samples)

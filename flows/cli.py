@@ -29,6 +29,7 @@ for command in (
     run_commands.reproduce,
     look_commands.settings,
     look_commands.traces,
+    look_commands.export,
     look_commands.explain,
     run_commands.sweep,
     convert_command.convert,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dynconf_core.data.load import data_set
-from dynconf_core.settings import SETTINGS
+from dynconf_core.settings import paper_time_steps
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.keys import StageKey
 from flows.request import Request, check_data, data_folder, home_folder
@@ -45,8 +45,7 @@ def _followed(request: Request) -> tuple[dict[str, Handle], dict[str, StageKey]]
     work = Workplace(home, data_folder(request.data, home), request.device, request.memory_share())
     check_data([plan], work.data)
     digest = data_set(plan.data.name).digest(work.data)
-    published = SETTINGS[plan.setting].published
-    paper = published.time_steps if published else None
+    paper = paper_time_steps(plan.setting)
     given = request.checkpoints.get(plan.setting)
     done: dict[str, Handle] = {}
     stages: Mapping[str, Callable[[], Stage]] = {

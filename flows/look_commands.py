@@ -96,6 +96,20 @@ def traces(
     Console().print(f"{written}: {split} traces of {setting}, profile {profile}", highlight=False)
 
 
+def export(
+    out: Annotated[Path, typer.Option(help="The folder to write, such as results/2026-11-25-epyc.")],
+    run: Annotated[Path | None, typer.Argument(help="The run's folder [default: the newest of the home].")] = None,
+    home: Home = None,
+) -> None:
+    """Make a folder of a run that can be published: table, JSON, pictures, training records and compressed traces."""
+    configure(home_folder(home))
+    from flows.export import export as exported
+
+    files = exported(run, out, home)
+    size = sum(path.stat().st_size for path in files) / 1e6
+    Console().print(f"{out}: {len(files)} files, {size:.1f} MB", highlight=False, soft_wrap=True)
+
+
 def explain(
     setting: Annotated[str, typer.Argument(help="One of the eight.")],
     profile: ProfileOption = "smoke",

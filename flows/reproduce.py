@@ -11,7 +11,7 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
-from dynconf_core.settings import PROFILES, UNNAMED
+from dynconf_core.settings import FAMILIES, PROFILES, UNNAMED
 from flows import interruption
 from flows.parameters import Memory, Overrides, ProfileName, Seed, SettingName
 from flows.request import Request, checked, home_folder, identity
@@ -120,7 +120,9 @@ def reproduce(
         "environment": environment_facts(),
         "tracking_error": tracking_error,
         "mean_latency_saving": sum(savings) / len(savings) if savings else None,
-        "paper_footnotes": [{"family": family, **vars(row)} for family, row in UNNAMED],
+        "paper_footnotes": [
+            {"family": f"{FAMILIES[data]}, {method.upper()}", **vars(row)} for (data, method), row in UNNAMED.items()
+        ],
         "settings": rows,
     }
     document["results"] = str(write_results(folder, document["run"], document, newest=not interruption.interrupted()))

@@ -38,6 +38,7 @@ def completed_row(plan: Plan, setting: Setting, done: Mapping[str, Handle]) -> d
         **figures,
         "paper": {"rows": [asdict(setting.published)]} if setting.published else None,
         "stages": {name: done[name].outcome for name in STAGES},
+        "artefacts": {name: done[name].key for name in STAGES},
     }
 
 

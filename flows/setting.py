@@ -12,7 +12,7 @@ from prefect.states import State
 from dynconf_core.data.load import data_set
 from dynconf_core.memory import keep_freed_memory
 from dynconf_core.plan import Plan
-from dynconf_core.settings import PROFILES, SETTINGS
+from dynconf_core.settings import PROFILES, SETTINGS, paper_time_steps
 from flows.parameters import Memory, Overrides, ProfileName, Seed, SettingName
 from flows.request import Request, checked, data_folder, home_folder, identity
 from flows.rows import STAGES, completed_row, failed_row
@@ -101,7 +101,6 @@ def _run_stages(plan: Plan, work: Workplace, checkpoint: Path | None, done: dict
     """The stages in the order of the data; ``done`` holds those that are finished, also when one raises."""
     for files in {module.code(plan) for module in MODULES}:
         code_fingerprint(files)  # of the code as it is now, not as it may be when a stage begins
-    published = SETTINGS[plan.setting].published
     data_digest = data_set(plan.data.name).digest(work.data)
     done["train"] = _handle(train(plan, work, data_digest, checkpoint))
     done["convert"] = _handle(convert(plan, work, done["train"]))
@@ -111,7 +110,7 @@ def _run_stages(plan: Plan, work: Workplace, checkpoint: Path | None, done: dict
     judged = evaluate(
         plan,
         work,
-        published.time_steps if published else None,
+        paper_time_steps(plan.setting),
         done["search"],
         done["collect_calibration"],
         done["collect_test"],

@@ -55,8 +55,8 @@ def fixed_rule(fixed: Mapping[str, Any]) -> Rule:
     return Rule(fixed["rule"], Smoothing(fixed["smoothing"], fixed["alpha"]), 0.0)
 
 
-def loaded(pair: Pair, seed: int) -> tuple[Traces, Traces, dict[str, Any] | None]:
-    """The calibration and the test traces, and which samples are which where one set was split.
+def loaded(pair: Pair, seed: int, time_steps: int | None = None) -> tuple[Traces, Traces, dict[str, Any] | None]:
+    """The calibration and the test traces, cut to ``time_steps``, and which samples are which where one set was split.
 
     Raises:
         InputError: where they are missing, malformed or do not fit together.
@@ -66,6 +66,8 @@ def loaded(pair: Pair, seed: int) -> tuple[Traces, Traces, dict[str, Any] | None
         calibration, test, indices = split_in_two(calibration, seed)
     else:
         test = Traces.load(pair.test)
+    if time_steps is not None:
+        calibration, test = calibration.cut(time_steps), test.cut(time_steps)
     check_pair(calibration, test)
     return calibration, test, indices
 
@@ -77,6 +79,7 @@ def study(
     epsilon: float | None = None,
     delta: float | None = None,
     max_drop: float = 0.0,
+    time_steps: int | None = None,
     fixed: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> Study:
@@ -87,6 +90,7 @@ def study(
         out: for ``analysis.json``, ``rule.json``, ``front.csv`` and the pictures.
         epsilon, delta: of the guarantee, both or neither.
         max_drop: that the chosen rule may lose in expectation.
+        time_steps: T, where the traces are to be cut to their first steps.
         fixed: ``{"rule", "smoothing", "alpha"}`` where the score is not to be chosen.
         seed: of splits, folds and bootstraps.
 
@@ -95,7 +99,7 @@ def study(
     """
     check_wishes(epsilon, delta, max_drop)
     rule = None if fixed is None else fixed_rule(fixed)
-    calibration, test, indices = loaded(pair, seed)
+    calibration, test, indices = loaded(pair, seed, time_steps)
     analysis = analyse(calibration, test, epsilon=epsilon, delta=delta, max_drop=max_drop, fixed=rule, seed=seed)
     analysis.record["split"] = indices
     source = described(test)
@@ -134,8 +138,8 @@ def track_study(done: Study, pair: Pair, options: Mapping[str, Any], home: Path)
         "traces": str(pair.calibration),
         "test_traces": str(pair.test) if pair.test else None,
         "source": done.source or None,
-        "time_steps": record["time_steps"],
         **options,
+        "time_steps": record["time_steps"],
         "rule": chosen["rule"],
         **{f"smoothing_{name}": value for name, value in chosen["smoothing"].items()},
     }

@@ -3,13 +3,14 @@
 import json
 import logging
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dynconf_core.errors import InputError
-from flows.request import Request, data_folder, home_folder
+from dynconf_core.store.artefacts import Store
+from flows.request import home_folder
 
 CALIBRATION, TEST = "calibration", "test"
 RESULTS = "results.json"
@@ -25,15 +26,15 @@ class Pair:
     test: Path | None
 
 
-def pairs(given: Path, test: Path | None, home: str | None = None, data: str | None = None) -> list[Pair]:
+def pairs(given: Path, test: Path | None, home: str | None = None) -> list[Pair]:
     """What a path stands for.
 
     Args:
         given: a file or a folder of traces, or a folder that holds several: trace files (``NAME-calibration.npz`` with
             ``NAME-test.npz``; what has no partner is split half and half), or the ``results.json`` of a reproduction, whose
-            traces lie in its home.
+            traces lie beside it (an exported folder) or in its home.
         test: the test traces that belong to ``given``.
-        home, data: of the reproduction, where its folder does not tell.
+        home: of the reproduction, where its folder does not tell.
 
     Raises:
         InputError: where there is nothing to study.
@@ -47,7 +48,8 @@ def pairs(given: Path, test: Path | None, home: str | None = None, data: str | N
         raise InputError(f"--test {test} goes with one set of traces, and {given} is a folder of results: leave --test out.")
     latest = given / "results" / "latest"
     folder = latest if latest.is_dir() else given  # a home
-    found = [*_stored(folder, home, data), *_lying(folder)]
+    lying = list(_lying(folder))
+    found = [*_stored(folder, home, {pair.name for pair in lying}), *lying]
     if not found:
         raise InputError(
             f"{given} holds no traces: NAME-calibration.npz beside NAME-test.npz, one .npz, logits.npy, or the results.json of "
@@ -111,34 +113,32 @@ def _may_hold_traces(path: Path) -> bool:
         return True
 
 
-def _stored(folder: Path, home: str | None, data: str | None) -> Iterator[Pair]:
-    """The traces of a reproduction's settings, in the store of its home."""
+def _stored(folder: Path, home: str | None, known: Collection[str]) -> Iterator[Pair]:
+    """The traces of a reproduction's settings in the store of its home, but for those already ``known``."""
     if not (folder / RESULTS).is_file():
         return
-    document = _document(folder / RESULTS)
+    document = results_document(folder / RESULTS)
     own = folder.resolve().parent.parent  # home/results/run
     where = own if home is None and (own / "artefacts").is_dir() else home_folder(home)
+    store = Store(where / "artefacts")
     for row in document.get("settings", ()):
-        if row.get("status") != "ok":
+        if row.get("status") != "ok" or row["name"] in known:
             continue
-        from flows.explain import finished
-
-        request = Request(
-            document["profile"],
-            (row["name"],),
-            document.get("overrides", {}),
-            document["seed"],
-            home=str(where),
-            data=str(data_folder(data, where)),
-        )
-        done = finished(request)
-        if {"collect_calibration", "collect_test"} <= done.keys():
-            yield Pair(row["name"], done["collect_calibration"].folder, done["collect_test"].folder)
+        keys = row.get("artefacts", {})
+        found = [store.get(keys[stage]) for stage in ("collect_calibration", "collect_test") if stage in keys]
+        there = [artefact.folder for artefact in found if artefact is not None]
+        if len(there) == 2:
+            yield Pair(row["name"], *there)
         else:
             _log.warning("%s: its traces are not in %s (any more): run `dynconf reproduce` again for them.", row["name"], where)
 
 
-def _document(path: Path) -> dict[str, Any]:
+def results_document(path: Path) -> dict[str, Any]:
+    """The content of a ``results.json``.
+
+    Raises:
+        InputError: where it is none.
+    """
     try:
         document = json.loads(path.read_text())
         if document["schema"] == 1 and {"profile", "seed"} <= document.keys():

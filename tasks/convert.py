@@ -30,6 +30,7 @@ def stage(plan: Plan, trained: Handle) -> Stage:
     """The stage of this plan. The thresholds are learned ones: of the data only the images' shape and the range that their
     normalisation allows matter, and both are known by the data set's name."""
     config = {"network": plan.network(), "data": plan.data.name, "time_steps": plan.time_steps, "grid": plan.grid}
+    config["initial_potential"] = plan.initial_potential
     return Stage("convert", plan.setting, config, {"train": trained}, code(plan))
 
 
@@ -48,6 +49,7 @@ def convert(plan: Plan, work: Workplace, trained: Handle) -> State[Handle] | Han
             method="learned",
             time_steps=plan.time_steps,
             grid=plan.grid,
+            initial_potential=plan.initial_potential,
             image_limit=images.normalisation.limit(),
         )
         save_snn(snn, folder / "snn.pt")

@@ -248,7 +248,7 @@ def flattened(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:
         elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             found.append((prefix, float(value), 0))
 
-    skipped = {"paper", "stages", "name", "error"}
+    skipped = {"paper", "stages", "artefacts", "name", "error"}
     walk("", {name: value for name, value in row.items() if name not in skipped})
     return found
 

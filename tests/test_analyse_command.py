@@ -19,12 +19,13 @@ from study_cases import exits, made, number, operating_points, outcome, scores_o
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.exit.rules import Rule
+from dynconf_core.store.artefacts import Store
+from dynconf_core.store.keys import stage_key
 from dynconf_core.traces import Traces
 from flows import analyse as flow
-from flows import analyse_command, cli, explain, studies
+from flows import analyse_command, cli, studies
 from flows.trace_pairs import Pair, pairs, study_folder
 from tasks import track
-from tasks.stage import Handle
 
 FILES = {"analysis.json", "rule.json", "front.csv", "accuracy_against_latency.png", "rules.png"}
 FILES |= {"exit_histogram.png", "robustness.png", "reliability.png"}
@@ -329,49 +330,67 @@ def test_one_of_several_that_fails_leaves_the_others(dynconf: Command, results: 
     assert "failed: one: the disk [is] full" in " ".join(answer.error.split()) and "Traceback" not in answer.error
 
 
-def document(home: Path, *names: str) -> Path:
+def stored(home: Path, stage: str, traces: Traces) -> str:
+    """The key of the traces, put into the home's store."""
+    key = stage_key(stage, {}, {}, "0" * 64)
+    with Store(home / "artefacts").create(key, {}) as folder:
+        for path in traces.save(folder / "traces").iterdir():
+            path.rename(folder / path.name)
+        (folder / "traces").rmdir()
+    return key.key
+
+
+def document(home: Path, **artefacts: dict[str, str]) -> Path:
+    """The folder of a run with these settings."""
     folder = home / "results" / "20250101-smoke"
     folder.mkdir(parents=True)
-    (home / "artefacts").mkdir()
-    rows = [{"name": name, "status": "ok"} for name in names] + [{"name": "cifar10-vgg16-qcfs", "status": "failed"}]
+    (home / "artefacts").mkdir(exist_ok=True)
+    rows: list[dict[str, Any]] = [{"name": name, "status": "ok", "artefacts": keys} for name, keys in artefacts.items()]
+    rows.append({"name": "cifar10-vgg16-qcfs", "status": "failed"})
     content = {"schema": 1, "profile": "smoke", "seed": 5, "overrides": {"time_steps": 6}, "settings": rows}
     (folder / "results.json").write_text(json.dumps(content))
     (home / "results" / "latest").symlink_to(folder.name)
     return folder
 
 
-def test_the_traces_of_a_run_are_found_in_its_home(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_traces_of_a_run_are_found_in_its_home(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     home = tmp_path / "home"
-    folder = document(home, "cifar10-resnet18-qcfs", "cifar10-vgg16-qffs")
-    asked = []
-
-    def finished(request: Any) -> dict[str, Handle]:
-        asked.append(request)
-        if request.settings == ("cifar10-vgg16-qffs",):
-            return {}
-        return {
-            name: Handle(name, "key", "digest", tmp_path / name, "cached") for name in ("collect_calibration", "collect_test")
-        }
-
-    monkeypatch.setattr(explain, "finished", finished)
+    keys = {name: stored(home, name, given) for name, given in (("collect_calibration", CALIBRATION), ("collect_test", TEST))}
+    folder = document(home, one=keys, gone={**keys, "collect_test": "0" * 64})
     for given in (folder, home / "results" / "latest", home):
-        asked.clear()
         (pair,) = pairs(given, None)
-        assert pair == Pair("cifar10-resnet18-qcfs", tmp_path / "collect_calibration", tmp_path / "collect_test")
-        assert [(request.profile, request.seed, request.home) for request in asked] == [("smoke", 5, str(home))] * 2
-        assert asked[0].overrides == {"time_steps": 6}
-    assert "cifar10-vgg16-qffs: its traces are not in" in caplog.text
+        assert pair.name == "one" and pair.test is not None
+        assert np.array_equal(Traces.load(pair.calibration).labels, CALIBRATION.labels)
+        assert np.array_equal(Traces.load(pair.test).labels, TEST.labels)
+    assert "gone: its traces are not in" in caplog.text
+    elsewhere = tmp_path / "elsewhere" / "20250101-smoke"
+    elsewhere.parent.mkdir()
+    folder.rename(elsewhere)
+    assert [pair.name for pair in pairs(elsewhere, None, str(home))] == ["one"]
+    CALIBRATION.save(elsewhere / "one-calibration.npz")
+    TEST.save(elsewhere / "one-test.npz")
+    assert pairs(elsewhere, None, str(home)) == [Pair("one", elsewhere / "one-calibration.npz", elsewhere / "one-test.npz")]
 
 
 def test_a_run_whose_traces_are_gone_is_refused(dynconf: Command, tmp_path: Path) -> None:
-    folder = document(tmp_path / "home", "cifar10-vgg16-qffs")
+    folder = document(tmp_path / "home", one={})
     answer = dynconf("analyse", folder)
     assert (answer.code, answer.out) == (2, "") and "holds no traces" in answer.error
     (folder / "results.json").write_text("[1, 2")
     answer = dynconf("analyse", folder)
     assert (answer.code, answer.out) == (2, "") and "no results.json of a run" in " ".join(answer.error.split())
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_traces_can_be_cut_to_their_first_steps(dynconf: Command, files: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert dynconf("analyse", files[0], "--test", files[1], "--time-steps", 4, "--out", out, "--no-track").code == 0
+    record = strictly((out / "analysis.json").read_text())
+    assert record["time_steps"] == 4 and record["accuracy_at_t"]["test"] == TEST.cut(4).correct().mean(axis=0).tolist()
+    rows = strictly(dynconf("compare", files[0], "--test", files[1], "--time-steps", 4, "--json").out)["comparisons"]["net"]
+    assert rows == record["comparison"]
+    answer = dynconf("compare", files[0], "--test", files[1], "--time-steps", 7)
+    assert (answer.code, answer.out) == (2, "") and "give a number from 1 to 6" in " ".join(answer.error.split())
 
 
 def test_compare_shows_every_rule_at_every_drop(dynconf: Command, files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -456,7 +475,7 @@ def test_a_server_that_is_not_there_is_told_and_the_study_is_kept(
 def test_the_flow_gives_the_same(files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logged = []
     monkeypatch.setattr(flow, "track_study", lambda done, *ignored: logged.append(done.name))
-    (record,) = flow.analyse.fn(str(files[0]), str(files[1]), str(tmp_path / "out"), 0.1, 0.1, 0.01, 2)
+    (record,) = flow.analyse.fn(str(files[0]), str(files[1]), str(tmp_path / "out"), 0.1, 0.1, 0.01, None, 2)
     assert record == strictly((tmp_path / "out" / "analysis.json").read_text())
     assert (record["max_drop"], record["seed"], record["guarantee"]["epsilon"], logged) == (0.01, 2, 0.1, ["net"])
     with pytest.raises(InputError, match="both"):

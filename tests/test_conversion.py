@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -244,6 +245,18 @@ def test_refuses_networks(network: nn.Module, words: str) -> None:
         convert(network, gaussian_images(2, 0), "max" if "ReLU" in str(network) else "learned")
 
 
+@pytest.mark.parametrize("potential", [0.0, 0.25, 0.9])
+def test_an_initial_potential_shifts_the_first_spike(potential: float) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(1, 1, bias=False), QCFS(4, 1.0), nn.Linear(1, 1, bias=False)).eval()
+    with torch.no_grad():
+        network[1].weight.fill_(0.125)
+        network[3].weight.fill_(1.0)
+    snn = convert(network, torch.ones(1, 1, 1, 1), time_steps=8, initial_potential=potential, image_limit=1.0)
+    logits = snn(torch.ones(1, 1, 1, 1), 8).flatten().tolist()
+    first = math.ceil((1 - potential) / 0.125)  # the step at which V(0) + t / 8 reaches the threshold
+    assert logits == [1.0 if step == first else 0.0 for step in range(1, 9)]
+
+
 @pytest.mark.parametrize(
     ("images", "words"),
     [
@@ -273,6 +286,9 @@ def test_refuses_images(images: Any, words: str) -> None:
         ({"neurons": "signed", "levels": 9, "time_steps": 8}, "levels=9: signed neurons send at most one spike a step"),
         ({"method": "mean"}, "method='mean' is unknown"),
         ({"method": "percentile", "percentile": 0.999}, r"percentile=0\.999"),
+        ({"initial_potential": 1.0}, r"initial_potential=1\.0: give 0 to below 1"),
+        ({"initial_potential": 0.2, "calibrate": True}, "calibration chooses it itself"),
+        ({"initial_potential": 0.2, "neurons": "signed", "levels": 3}, "signed neurons start half charged"),
         ({"method": "learned"}, "is a ReLU, whose threshold nobody has learned"),
     ],
 )

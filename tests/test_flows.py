@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 SETTINGS = ["cifar10-vgg16-qffs", "cifar10-resnet18-qcfs"]
-SHORT = {"epochs": 1, "time_steps": 4}
+SHORT = {"epochs": 1, "time_steps": 5}
 
 
 @pytest.fixture(scope="module")
@@ -73,17 +73,21 @@ def test_every_stage_runs_and_every_figure_is_there(first: dict[str, Any], home:
         assert row["name"] == name and row["status"] == "ok" and row["error"] is None
         assert row["data"] == {"name": "digits", "stands_in_for": "CIFAR-10", "train": 1000, "calibration": 300, "test": 497}
         assert row["network"]["width"] == 1 / 8 and row["network"]["parameters"] > 10_000
-        assert len(row["accuracy_at_t"]) == row["time_steps"] == 4
+        assert len(row["accuracy_at_t"]) == row["time_steps"] == 5
         assert row["accuracy_at_t"][-1] == row["snn_accuracy"]
         assert sum(row["exit"]["histogram"]) == 497
         steps = sum((step + 1) * count for step, count in enumerate(row["exit"]["histogram"])) / 497
         assert row["exit"]["mean_steps"] == pytest.approx(steps)
-        assert row["exit"]["latency_saving"] == pytest.approx(1 - steps / 4)
+        assert row["exit"]["latency_saving"] == pytest.approx(1 - steps / 5)
         assert row["bounds"]["first_correct"]["accuracy"] >= row["snn_accuracy"]
         assert 0 < row["spikes_per_neuron"]["exit"] <= row["spikes_per_neuron"]["full"]
         assert 0 < row["synaptic_operations_per_inference"]["exit"] <= row["synaptic_operations_per_inference"]["full"]
         assert row["multiply_accumulates"]["once"] > 0 and 0 < row["energy"]["exit"] <= row["energy"]["full"]
         assert abs(row["reference_accuracy"] - row["ann_accuracy"]) < 0.05 and row["grid"] is True
+        assert set(row["artefacts"]) == set(row["stages"])
+    cut, whole = (row["at_paper_time_steps"] for row in first["settings"])
+    assert cut["time_steps"] == 4 and cut["snn_accuracy"] == first["settings"][0]["accuracy_at_t"][3] and whole is None
+    assert all(1 <= entry["test"]["mean_steps"] <= 4 for entry in cut["comparison"])
     assert first["settings"][0]["bits"] == 2 and first["settings"][1]["levels"] == 4
 
 
@@ -113,7 +117,7 @@ def test_mlflow_has_a_parent_and_a_child_a_setting(first: dict[str, Any], home: 
         child = children[row["name"]]
         assert child.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
         assert child.data.metrics["exit_mean_steps"] == row["exit"]["mean_steps"]
-        assert child.data.params["time_steps"] == "4"
+        assert child.data.params["time_steps"] == "5"
     from mlflow import MlflowClient
 
     from tasks.track import tracking_uri
@@ -123,6 +127,37 @@ def test_mlflow_has_a_parent_and_a_child_a_setting(first: dict[str, Any], home: 
     curve = client.get_metric_history(child.info.run_id, "accuracy_at_t")
     assert [(point.step, point.value) for point in curve] == list(enumerate(row["accuracy_at_t"], 1))
     assert "accuracy_against_latency.png" in {artefact.path for artefact in client.list_artifacts(child.info.run_id)}
+
+
+def test_an_exported_run_is_studied_without_its_home(first: dict[str, Any], home: Path, tmp_path: Path) -> None:
+    from dynconf_core.errors import InputError
+    from dynconf_core.exit.rules import Rule
+    from dynconf_core.traces import Traces
+    from flows.export import export
+    from flows.trace_pairs import pairs
+
+    run, out = home / "results" / first["run"], tmp_path / "published"
+    written = export(run, out)
+    names = {str(path.relative_to(out)) for path in written}
+    assert {"README.md", "results.json", "results.csv", f"{SETTINGS[0]}-training.json"} <= names
+    assert f"figures/{SETTINGS[1]}-accuracy_against_latency.png" in names
+    assert json.loads((out / "results.json").read_text())["settings"] == first["settings"]
+    found = pairs(out, None, str(tmp_path / "nowhere"))
+    assert sorted(pair.name for pair in found) == sorted(SETTINGS)
+    for pair in found:
+        row = next(row for row in first["settings"] if row["name"] == pair.name)
+        assert pair.test is not None
+        test, rule = Traces.load(pair.test), Rule.load(out / f"{pair.name}-rule.json")
+        assert test.correct().mean(axis=0).tolist() == row["accuracy_at_t"]
+        assert rule.exit_steps(test).mean() == row["exit"]["mean_steps"]
+        assert f"| {pair.name} |" in (out / "README.md").read_text()
+    page = (out / "README.md").read_text()
+    assert "Profile smoke" in page and "digits in the place of CIFAR-10" in page and "## At the paper's own T" in page
+    with pytest.raises(InputError, match="holds something"):
+        export(run, out)
+    with pytest.raises(InputError, match="stage train is not in"):
+        export(run, tmp_path / "more", str(tmp_path / "nowhere"))
+    assert not (tmp_path / "more").exists()
 
 
 def test_traces_say_whether_the_calibration_images_were_trained_on(first: dict[str, Any], home: Path) -> None:

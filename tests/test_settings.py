@@ -51,7 +51,7 @@ def test_published_figures() -> None:
         "imagenet-resnet50-qffs": (None, 0.7317, 6, 0.7317, 4.42),
     }
     assert all(row.label == "S" and row.net_named for row in rows.values())
-    assert [(row.label, row.net_named, row.mean_steps) for _, row in UNNAMED] == [("2", False, 2.52), ("2", False, 49.5)]
+    assert [(row.label, row.net_named, row.mean_steps) for row in UNNAMED.values()] == [("2", False, 2.52), ("2", False, 49.5)]
 
 
 @pytest.mark.parametrize("name", EIGHT)
@@ -164,6 +164,7 @@ def qffs() -> Plan:
         ("time_steps=16", 16, lambda p: p.time_steps),
         ("levels=8", 8, lambda p: p.levels),
         ("bits=3", 3, lambda p: p.bits),
+        ("initial_potential=0.25", 0.25, lambda p: p.initial_potential),
         ("epochs=2", 2, lambda p: p.recipe.epochs),
         ("width=0.25", 0.25, lambda p: p.width),
         ("batch_size=64", 64, lambda p: p.recipe.batch_size),
@@ -197,7 +198,7 @@ def test_every_field(text: str, expected: object, get: Callable[[Plan], object])
 
 def test_every_field_is_tested() -> None:
     assert set(FIELDS) == {
-        *("time_steps", "levels", "bits", "grid", "epochs", "width", "batch_size"),
+        *("time_steps", "levels", "bits", "grid", "initial_potential", "epochs", "width", "batch_size"),
         *("learning_rate", "rule", "smoothing", "alpha", "max_drop"),
     }
 
@@ -210,6 +211,7 @@ def test_every_field_is_tested() -> None:
         *("width=0", "width=-1", "width=5", "width=nan", "width=inf", "batch_size=1", "batch_size=65537"),
         *("learning_rate=0", "learning_rate=11", "learning_rate=nan", "rule=luck", "smoothing=median", "smoothing="),
         *("alpha=0", "alpha=-3", "alpha=inf", "grid=no", "grid=0", "grid=", "max_drop=-0.1", "max_drop=1.1", "max_drop=x"),
+        *("initial_potential=1", "initial_potential=-0.1", "initial_potential=nan"),
     ],
 )
 def test_values_that_cannot_work(text: str) -> None:

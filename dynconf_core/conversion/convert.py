@@ -21,6 +21,8 @@ from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.trace import traced
 from dynconf_core.simulation.network import SpikingNetwork
 
+HALF_CHARGED = 0.5
+"""V(0) in thresholds: with it the mean error of a rate is 0 (Bu et al., ICLR 2022)."""
 NEURONS = ("auto", "integrate-and-fire", "signed")
 IMAGE_MARGIN = 1.5
 """How far beyond the largest calibration input an image may go, by default."""
@@ -35,6 +37,7 @@ def convert(
     neurons: str = "auto",
     levels: int | None = None,
     calibrate: bool = False,
+    initial_potential: float = HALF_CHARGED,
     percentile: float = 99.9,
     per_channel: bool = True,
     grid: bool = True,
@@ -52,6 +55,7 @@ def convert(
         neurons: "auto" (signed after LSQ, else integrate-and-fire), or one of the two for layers that are plain ReLU or clip.
         levels: n of signed neurons after ReLU or clip layers.
         calibrate: correct biases and initial potentials layer by layer on ``images``; see ``conversion.calibration``.
+        initial_potential: V(0) in thresholds, of integrate-and-fire neurons, where it is not calibrated.
         percentile: for method "percentile", in per cent.
         per_channel: one threshold a channel where data choose it, else one a layer.
         grid: round the weights so that float32 is exact; see ``conversion.grid``.
@@ -72,7 +76,8 @@ def convert(
     steps = levels if neurons == "signed" and levels is not None else time_steps
     thresholds = find_thresholds(graph, method, images, time_steps=steps, percentile=percentile, per_channel=per_channel)
     _check_thresholds(thresholds)
-    initial: dict[str, Tensor] = {}
+    _check_initial(initial_potential, kinds, calibrate)
+    initial = dict.fromkeys(kinds, torch.tensor(float(initial_potential), dtype=torch.float64))
     if calibrate:
         found = calibrated(graph, thresholds, kinds, images, time_steps)
         graph, thresholds, initial = found.graph, found.thresholds, found.initial
@@ -89,6 +94,8 @@ def convert(
         "grid": grid,
         "calibrated": calibrate,
     }
+    if initial_potential != HALF_CHARGED:
+        facts["initial_potential"] = initial_potential
 
     if not grid:
         return SpikingNetwork(spiking, facts=facts)
@@ -147,6 +154,18 @@ def _check_alike(graph: Graph, kinds: dict[str, dict[str, Any]]) -> None:
     found = sorted({f"signed with n = {kind['levels']}" if kind["signed"] else "integrate-and-fire" for kind in kinds.values()})
     if len(found) > 1:
         raise InputError(f"the network's activations become neurons of several kinds ({', '.join(found)}): use one kind.")
+
+
+def _check_initial(potential: float, kinds: dict[str, dict[str, Any]], calibrate: bool) -> None:
+    if not 0 <= potential < 1:
+        raise InputError(f"initial_potential={potential}: give 0 to below 1, in thresholds, such as 0.5.")
+    if potential != HALF_CHARGED and any(kind["signed"] for kind in kinds.values()):
+        raise InputError(
+            f"initial_potential={potential}: signed neurons start half charged, or they would not settle at the quantised "
+            "activation; leave it out."
+        )
+    if potential != HALF_CHARGED and calibrate:
+        raise InputError(f"initial_potential={potential} and calibrate=True: calibration chooses it itself; leave one out.")
 
 
 def _check_thresholds(thresholds: dict[str, Tensor]) -> None:

@@ -31,7 +31,7 @@ def in_threshold_units(
         graph: of the ANN, folded.
         thresholds: theta of every activation, ``()`` or ``(C,)``.
         neurons: the settings of every activation's neurons.
-        initial: V(0) in thresholds, where it is not 1/2.
+        initial: V(0) in thresholds, of every layer.
     """
     counts = graph.spikes()
     units = _units(graph, thresholds, counts)
@@ -168,7 +168,7 @@ def _rewritten(
         elif node.kind == "activation":
             theta = thresholds[node.name]
             source = converted(node.inputs[0], node, theta)
-            tensors = {"threshold": theta, "initial": initial.get(node.name, ONE / 2)}
+            tensors = {"threshold": theta, "initial": initial[node.name]}
             nodes.append(Node(node.name, "neurons", (source,), node.shape, dict(neurons[node.name]), tensors))
         elif node.kind == "average_pool":
             whole = node.inputs[0] if node.name in counts else converted(node.inputs[0], node, unit * area(node))

@@ -1,0 +1,93 @@
+"""A run as a folder that can be published: the table, the JSON, the pictures, how it was trained, and the compressed traces.
+
+``dynconf analyse`` makes the whole study again from such a folder, on any machine and without the run's home.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dynconf_core.errors import InputError
+from dynconf_core.exit.rules import Rule
+from dynconf_core.store.artefacts import Artefact, Store
+from dynconf_core.traces import Traces
+from dynconf_core.traces_compact import compact
+from flows.report import report_markdown
+from flows.request import home_folder
+from flows.trace_pairs import RESULTS, results_document
+
+NEEDED = ("train", "collect_calibration", "collect_test", "evaluate")
+CSV = "results.csv"
+
+
+def export(run: Path | None, out: Path, home: str | None = None) -> list[Path]:
+    """Write the folder ``out`` of the finished settings of a run.
+
+    Args:
+        run: the folder of the run's ``results.json``; None: the newest of the home.
+        out: a new or empty folder.
+        home: where the run's artefacts are, if not in the home that the run's folder lies in.
+
+    Returns:
+        the files written.
+
+    Raises:
+        InputError: where the run, or a part of it, is not there, or ``out`` is in use.
+    """
+    folder = (home_folder(home) / "results" / "latest") if run is None else run
+    document = results_document(folder / RESULTS)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"--out {out} exists and holds something: name a new folder.")
+    own = folder.resolve().parent.parent
+    store = Store((own if home is None and (own / "artefacts").is_dir() else home_folder(home)) / "artefacts")
+    rows = [row for row in document["settings"] if row["status"] == "ok"]
+    if not rows:
+        raise InputError(f"{folder} holds no setting that is done: there is nothing to publish.")
+    parts = {row["name"]: _artefacts(row, store) for row in rows}
+    out.mkdir(parents=True, exist_ok=True)
+    training = {name: _written(out, name, found) for name, found in parts.items()}
+    for name in (RESULTS, CSV):
+        shutil.copyfile(folder / name, out / name)
+    (out / "README.md").write_text(report_markdown(document, training), encoding="utf-8")
+    return sorted(path for path in out.rglob("*") if path.is_file())
+
+
+def _artefacts(row: Mapping[str, Any], store: Store) -> dict[str, Artefact]:
+    """What a setting's folder is made of."""
+    keys, found = row.get("artefacts", {}), {}
+    for stage in NEEDED:
+        artefact = store.get(keys[stage]) if stage in keys else None
+        if artefact is None:
+            raise InputError(
+                f"{row['name']}: the artefact of its stage {stage} is not in {store.root}: name the run's --home, or run "
+                "`dynconf reproduce` again."
+            )
+        found[stage] = artefact
+    return found
+
+
+def _written(out: Path, name: str, parts: Mapping[str, Artefact]) -> dict[str, Any]:
+    """One setting's files; how it was trained."""
+    evaluation = parts["evaluate"].folder
+    rule = Rule.load(evaluation / "rule.json")
+    compact(Traces.load(parts["collect_calibration"].folder)).save(out / f"{name}-calibration.npz", compressed=True)
+    compact(Traces.load(parts["collect_test"].folder), rule).save(out / f"{name}-test.npz", compressed=True)
+    shutil.copyfile(evaluation / "rule.json", out / f"{name}-rule.json")
+    figures = out / "figures"
+    figures.mkdir(exist_ok=True)
+    for picture in sorted(evaluation.glob("*.png")):
+        shutil.copyfile(picture, figures / f"{name}-{picture.name}")
+    training = _training(parts["train"].file("checkpoint.pt"))
+    (out / f"{name}-training.json").write_text(json.dumps(training, indent=1))
+    return training
+
+
+def _training(checkpoint: Path) -> dict[str, Any]:
+    """The provenance of a checkpoint, of one given too; {} where somebody else's tells none."""
+    from dynconf_core.training.checkpoint import read
+
+    found = read(checkpoint).get("provenance", {})
+    provenance: dict[str, Any] = found.get("provenance", {}) if "given" in found else found
+    return provenance
