@@ -21,8 +21,6 @@ HELD_OUT = {"digits": 300, "cifar10": 5000, "imagenette": 1000, "imagenet": 1000
 """Training images that are held out as calibration split, as in all profiles on these data."""
 REPORTED = 256
 """Images of the report, at most."""
-REPORTED_NEURONS = 2**27
-"""Neurons times images of the report, at most: a few numbers of 4 bytes are kept of each."""
 
 
 def convert(
@@ -64,7 +62,8 @@ def convert(
         check_folder(traces, "--traces")
     from dynconf_core.conversion.convert import convert as converted
     from dynconf_core.conversion.file import save_snn
-    from dynconf_core.conversion.report import conversion_report, report_lines
+    from dynconf_core.conversion.report import conversion_report, images_for_report, report_lines
+    from dynconf_core.data.folder import FolderImages
     from dynconf_core.data.load import data_set
     from dynconf_core.devices import device as device_called
     from dynconf_core.memory import keep_freed_memory
@@ -79,7 +78,8 @@ def convert(
     chosen.check(root)
 
     def load(split: str) -> Any:
-        return chosen.load(root, split, resolution=facts.resolution, calibration=HELD_OUT[name])
+        loaded: Any = chosen.load(root, split, resolution=facts.resolution, calibration=HELD_OUT[name])
+        return replace(loaded, shorter_side=facts.shorter_side) if isinstance(loaded, FolderImages) else loaded
 
     held = load("calibration")
     if held.classes != facts.classes:
@@ -106,7 +106,7 @@ def convert(
     network.to(where)
     if traces is not None:
         batch_size(snn, bound)  # too little memory is said before anything is written
-    few = min(REPORTED, max(8, REPORTED_NEURONS // _neurons(snn)))
+    few = images_for_report(snn, REPORTED)
     with _waiting(wait, "comparing with the ANN"):
         report = conversion_report(snn, network, pixels[:few].to(where), time_steps, labels[:few])
     origin = {"architecture": architecture, "checkpoint": Path(checkpoint).name, "data": name}
@@ -162,12 +162,6 @@ def _some(images: Any, count: int) -> tuple[Any, Any]:
 
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count]
     return images.normalisation(images.batch(chosen)), images.labels[chosen]
-
-
-def _neurons(snn: Any) -> int:
-    import math
-
-    return sum(math.prod(node.shape) for node in snn.layers().values())
 
 
 def _summary(split: str, figures: Mapping[str, Any], time_steps: int) -> str:

@@ -18,7 +18,7 @@ from flows.report import report_markdown
 from flows.request import home_folder
 from flows.trace_pairs import RESULTS, results_document
 
-NEEDED = ("train", "collect_calibration", "collect_test", "evaluate")
+NEEDED = ("train", "convert", "collect_calibration", "collect_test", "evaluate")
 CSV = "results.csv"
 
 
@@ -75,6 +75,7 @@ def _written(out: Path, name: str, parts: Mapping[str, Artefact]) -> dict[str, A
     compact(Traces.load(parts["collect_calibration"].folder)).save(out / f"{name}-calibration.npz", compressed=True)
     compact(Traces.load(parts["collect_test"].folder), rule).save(out / f"{name}-test.npz", compressed=True)
     shutil.copyfile(evaluation / "rule.json", out / f"{name}-rule.json")
+    shutil.copyfile(parts["convert"].file("report.txt"), out / f"{name}-conversion.txt")
     figures = out / "figures"
     figures.mkdir(exist_ok=True)
     for picture in sorted(evaluation.glob("*.png")):

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dynconf_core.evaluation.comparison import points
 from flows.table import results_markdown
 
 
@@ -17,14 +18,15 @@ def report_markdown(document: Mapping[str, Any], training: Mapping[str, Mapping[
         f"# Results of {document['run']}",
         _made_on(document["environment"]),
         results_markdown(document),
+        *_at_equal_steps(document["settings"]),
         *_at_paper_time_steps(document["settings"]),
         *_equal_accuracy(document["settings"]),
         *_trained(training),
         "## The files",
         "`results.json` and `results.csv` hold every figure. Of each setting there are its traces (`NAME-calibration.npz`, "
         "`NAME-test.npz`: logits rounded to as few digits as change no prediction and no exit), the chosen rule, the record "
-        "of the training and, under `figures/`, its pictures. `dynconf analyse` on this folder makes the whole study again "
-        "from the traces.",
+        "of the training, how far the SNN is from the ANN layer by layer and, under `figures/`, its pictures. "
+        "`dynconf analyse` on this folder makes the whole study again from the traces.",
         f"Made by\n\n    {document['command']}",
     ]
     return "\n\n".join(parts) + "\n"
@@ -34,6 +36,34 @@ def _made_on(environment: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
     hardware = environment["gpu"] or f"{environment['cores']} cores of {environment['cpu']}"
     return f"On {hardware}; Python {environment['python']}, {versions}; commit {environment['commit']}."
+
+
+def _at_equal_steps(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The exit against a fixed number of steps: what a converted network without an agent does with as many steps."""
+    lines = []
+    for row in rows:
+        if row["status"] == "ok":
+            leaving, at_t = row["exit"], row["accuracy_at_t"]
+            fixed = _between_steps(at_t, leaving["mean_steps"])
+            equal = next((step for step, accuracy in enumerate(at_t, 1) if accuracy >= leaving["accuracy"]), None)
+            lines.append(
+                f"| {row['name']} | {_percent(leaving['accuracy'])} @ {leaving['mean_steps']:.2f} | {_percent(fixed)} | "
+                f"{100 * (leaving['accuracy'] - fixed):+.2f} | {'none' if equal is None else equal} |"
+            )
+    if not lines:
+        return []
+    head = (
+        "| setting | exit @ steps | fixed T, as many steps | points gained | fixed T, as accurate |\n|---|---:|---:|---:|---:|"
+    )
+    told = "A fixed T between two whole steps stands for a mix of both. The last column is the first step that is as accurate."
+    return ["## Against a fixed T", told, "\n".join([head, *lines])]
+
+
+def _between_steps(accuracy_at_t: Sequence[float], steps: float) -> float:
+    """Accuracy of a mix of the two whole numbers of steps next to ``steps``."""
+    below = min(int(steps), len(accuracy_at_t) - 1)
+    share = steps - below
+    return (1 - share) * accuracy_at_t[below - 1] + share * accuracy_at_t[below] if share > 0 else accuracy_at_t[below - 1]
 
 
 def _at_paper_time_steps(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -78,7 +108,7 @@ def _rule_lines(first: str, rows: Sequence[Mapping[str, Any]], time_steps: int) 
 
 def _cell(test: Mapping[str, Any], time_steps: int) -> str:
     saving = 100 * (1 - test["mean_steps"] / time_steps)
-    return f"{test['mean_steps']:.2f}, {saving:.1f} % ({100 * test['loss']:+.2f})"
+    return f"{test['mean_steps']:.2f}, {saving:.1f} % ({points(test['loss'])})"
 
 
 def _trained(training: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -35,6 +35,7 @@ def completed_row(plan: Plan, setting: Setting, done: Mapping[str, Handle]) -> d
         **({"levels": plan.levels} if plan.method == "qcfs" else {"bits": plan.bits}),
         "time_steps": plan.time_steps,
         "grid": plan.grid,
+        "conversion": {name: _fact(done["convert"], name) for name in ("agreement", "worst_layer")},
         **figures,
         "paper": {"rows": [asdict(setting.published)]} if setting.published else None,
         "stages": {name: done[name].outcome for name in STAGES},

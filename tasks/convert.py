@@ -1,8 +1,9 @@
-"""Stage ``convert``: the trained network as a spiking one.
+"""Stage ``convert``: the trained network as a spiking one, and layer by layer how far it is from the ANN.
 
-Artefact: ``snn.pt``.
+Artefact: ``snn.pt``, ``report.json``, ``report.txt``.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,16 @@ from prefect.states import State
 
 from dynconf_core.conversion.convert import convert as converted
 from dynconf_core.conversion.file import save_snn
+from dynconf_core.conversion.report import conversion_report, images_for_report, report_lines
 from dynconf_core.data.load import data_set
 from dynconf_core.networks.description import described
 from dynconf_core.plan import Plan
 from dynconf_core.training.checkpoint import load_checkpoint
 from tasks.listening import Listener
 from tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace, module_file
+
+REPORTED = 64
+"""Calibration images of the report, at most."""
 
 
 def code(plan: Plan) -> tuple[Path, ...]:
@@ -52,8 +57,12 @@ def convert(plan: Plan, work: Workplace, trained: Handle) -> State[Handle] | Han
             initial_potential=plan.initial_potential,
             image_limit=images.normalisation.limit(),
         )
+        few = torch.arange(min(len(images), images_for_report(snn, REPORTED)))
+        pixels = images.normalisation(images.batch(few))
+        report = conversion_report(snn, ann, pixels, plan.time_steps, images.labels[few])
         save_snn(snn, folder / "snn.pt")
-        thresholds = {name: float(layer.tensors["threshold"].mean()) for name, layer in snn.layers().items()}
-        return {**snn.facts, "image_limit": snn.image_limit, "thresholds": thresholds}
+        (folder / "report.json").write_text(json.dumps(report, indent=1))
+        (folder / "report.txt").write_text("\n".join(report_lines(report)) + "\n")
+        return {**snn.facts, "image_limit": snn.image_limit, **{name: report[name] for name in ("agreement", "worst_layer")}}
 
     return stage(plan, trained).run(work, write)

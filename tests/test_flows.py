@@ -84,7 +84,7 @@ def test_every_stage_runs_and_every_figure_is_there(first: dict[str, Any], home:
         assert 0 < row["synaptic_operations_per_inference"]["exit"] <= row["synaptic_operations_per_inference"]["full"]
         assert row["multiply_accumulates"]["once"] > 0 and 0 < row["energy"]["exit"] <= row["energy"]["full"]
         assert abs(row["reference_accuracy"] - row["ann_accuracy"]) < 0.05 and row["grid"] is True
-        assert set(row["artefacts"]) == set(row["stages"])
+        assert set(row["artefacts"]) == set(row["stages"]) and 0 < row["conversion"]["agreement"] <= 1
     cut, whole = (row["at_paper_time_steps"] for row in first["settings"])
     assert cut["time_steps"] == 4 and cut["snn_accuracy"] == first["settings"][0]["accuracy_at_t"][3] and whole is None
     assert all(1 <= entry["test"]["mean_steps"] <= 4 for entry in cut["comparison"])
@@ -140,6 +140,7 @@ def test_an_exported_run_is_studied_without_its_home(first: dict[str, Any], home
     written = export(run, out)
     names = {str(path.relative_to(out)) for path in written}
     assert {"README.md", "results.json", "results.csv", f"{SETTINGS[0]}-training.json"} <= names
+    assert "agrees" in (out / f"{SETTINGS[1]}-conversion.txt").read_text()
     assert f"figures/{SETTINGS[1]}-accuracy_against_latency.png" in names
     assert json.loads((out / "results.json").read_text())["settings"] == first["settings"]
     found = pairs(out, None, str(tmp_path / "nowhere"))

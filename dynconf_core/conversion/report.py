@@ -8,6 +8,7 @@ layer after which its predictions change is where the conversion collapses.
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from dynconf_core.graph.run import prepared, run
 from dynconf_core.graph.trace import traced
 from dynconf_core.simulation.network import SpikingNetwork, State
 
+NEURONS = 2**27
+"""Neurons times images of a report, at most: a few numbers of 4 bytes are kept of each."""
 MARKS = (1 / 4, 1 / 2, 1)
 """Shares of T at which errors are reported."""
 
@@ -79,7 +82,7 @@ def conversion_report(
         layers.append(
             {
                 "name": name,
-                "neurons": int(torch.tensor(node.shape).prod()),
+                "neurons": prod(node.shape),
                 "threshold": {"least": float(theta.min()), "mean": float(theta.mean()), "most": float(theta.max())},
                 "rate": watch.rates[name] / time_steps,
                 "error": watch.errors[name],
@@ -98,6 +101,12 @@ def conversion_report(
         "layers": layers,
         "worst_layer": layers[falls.index(max(falls))]["name"] if max(falls) > 0 else None,
     }
+
+
+def images_for_report(snn: SpikingNetwork, wanted: int) -> int:
+    """How many of the ``wanted`` images a report can be made of in a few GiB; at least 8."""
+    neurons = sum(prod(node.shape) for node in snn.layers().values())
+    return min(wanted, max(8, NEURONS // neurons))
 
 
 def report_lines(report: Mapping[str, Any]) -> list[str]:

@@ -1,0 +1,92 @@
+"""The page of a published run: every figure of it from results.json, and everything that was reduced named."""
+
+from typing import Any
+
+import pytest
+
+from flows.report import report_markdown
+
+ENVIRONMENT = {"gpu": None, "cores": 2, "cpu": "A CPU", "python": "3.11.7", "versions": {"torch": "2.13.0"}, "commit": "abc"}
+
+
+def entry(rule: str, drop: float, steps: float, loss: float) -> dict[str, Any]:
+    return {"rule": rule, "max_drop": drop, "test": {"mean_steps": steps, "loss": loss, "accuracy": 0.9}}
+
+
+def row(name: str, **more: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "status": "ok",
+        "data": {"name": "digits", "stands_in_for": "CIFAR-10"},
+        "network": {"width": 0.125},
+        "time_steps": 4,
+        "ann_accuracy": 0.96,
+        "reference_accuracy": 0.96,
+        "snn_accuracy": 0.9,
+        "accuracy_at_t": [0.5, 0.8, 0.88, 0.9],
+        "exit": {"accuracy": 0.89, "mean_steps": 2.25, "latency_saving": 0.4375, "speedup": 1.78},
+        "baselines": [{"name": "first_equal", "latency_saving": 0.4}],
+        "bounds": {"first_correct": {"accuracy": 0.95, "mean_steps": 1.5}},
+        "comparison": [entry("gap", drop, 2.0 - drop, drop) for drop in (0.0, 0.001, 0.005, 0.01)],
+        "paper": None,
+        **more,
+    }
+
+
+def page(*rows: dict[str, Any], training: dict[str, Any] | None = None) -> str:
+    document = {
+        "run": "a-run",
+        "profile": "smoke",
+        "seed": 3,
+        "overrides": {"epochs": 9},
+        "command": "dynconf reproduce --seed 3",
+        "environment": ENVIRONMENT,
+        "mean_latency_saving": 0.4375,
+        "settings": list(rows),
+    }
+    return report_markdown(document, training or {})
+
+
+def test_the_page_names_what_was_run_and_on_what() -> None:
+    text = page(row("one"))
+    for words in ("Profile smoke, seed 3", "digits in the place of CIFAR-10", "0.125 of the full width", "epochs=9"):
+        assert words in text
+    assert "On 2 cores of A CPU; Python 3.11.7, torch 2.13.0; commit abc." in text
+    assert "    dynconf reproduce --seed 3\n" in text
+
+
+@pytest.mark.parametrize(
+    ("steps", "fixed", "equal"),
+    [(2.25, 82.0, 4), (2.0, 80.0, 4), (4.0, 90.0, 4), (3.5, 89.0, 4), (1.0, 50.0, 4)],
+)
+def test_a_fixed_t_of_as_many_steps(steps: float, fixed: float, equal: int) -> None:
+    """0.5, 0.8, 0.88, 0.9 at the steps 1 to 4; between them a mix."""
+    own = {"accuracy": 0.89, "mean_steps": steps, "latency_saving": 0.1, "speedup": 1.1}
+    text = page(row("one", exit=own))
+    assert f"| one | 89.00 % @ {steps:.2f} | {fixed:.2f} % | {89 - fixed:+.2f} | {equal} |" in text
+
+
+def test_no_fixed_t_is_as_accurate() -> None:
+    own = {"accuracy": 0.91, "mean_steps": 2.0, "latency_saving": 0.1, "speedup": 1.1}
+    assert "| +11.00 | none |" in page(row("one", exit=own))
+
+
+def test_every_rule_at_equal_accuracy_and_at_the_papers_t() -> None:
+    cut = {"time_steps": 2, "snn_accuracy": 0.8, "comparison": [entry("learned", drop, 1.5, -drop) for drop in (0.0, 0.001)]}
+    text = page(row("one"), row("two", at_paper_time_steps=cut))
+    assert "| one, 90.00 % @ 4 | gap | 2.00, 50.0 % (0.00) | 2.00, 50.0 % (+0.10) |" in text
+    assert "| two, 80.00 % @ 2 | learned | 1.50, 25.0 % (0.00) | 1.50, 25.0 % (-0.10) |" in text
+    assert "At the paper's own T" not in page(row("one"))
+
+
+def test_a_failed_setting_is_told_and_has_no_figures() -> None:
+    text = page(row("one"), {"name": "broken", "status": "failed", "error": "train: no"})
+    assert "broken ended at train: no" in text and text.count("| broken |") == 1
+
+
+def test_the_training_is_told_as_far_as_it_is_known() -> None:
+    record = {"parameters": 7, "seed": 3, "device": "cpu", "threads": 1, "record": {"seconds": 1800.0}}
+    known = {**record, "recipe": {"epochs": 9, "augmentation": ["crop", "flip"]}}
+    text = page(row("one"), row("two"), training={"one": known, "two": {}})
+    assert "| one | 7 | 9 | crop flip | 3 | cpu, 1 thread | 0.50 |" in text and "| two | 7" not in text
+    assert "The training" not in page(row("one"))
