@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 ORCHESTRATORS = ("prefect", "mlflow", "optuna")
@@ -102,7 +104,7 @@ pixels = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8)
 images = TensorImages(pixels, torch.arange(6), 10, Normalisation((0.5,) * 3, (0.25,) * 3))
 net = described(dict(architecture="resnet18", stem="cifar", classes=10, resolution=16, width=1 / 16, method="qffs",
                      levels=None, bits=2), seed=0)
-names = ("crop", "flip", "jitter", "cutout")
+names = ("crop", "flip", "autoaugment", "jitter", "cutout")
 recipe = Recipe(epochs=1, batch_size=3, learning_rate=0.1, augmentation=names, initial_threshold=4.0)
 train(net, images, recipe, seed=0, device=torch.device("cpu"))
 with tempfile.TemporaryDirectory() as folder:
@@ -112,6 +114,60 @@ with tempfile.TemporaryDirectory() as folder:
     collect(load_snn(Path(folder) / "snn.pt"), net, images, 4, out, batch=4)
     print(Traces.load(out).logits.shape)
 """
+
+
+def command(*arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    """``python -m dynconf_core.training`` where nothing but torch and numpy is installed."""
+    words = ["training", *arguments]
+    start = "import runpy\nrunpy.run_module('dynconf_core.training', run_name='__main__')"
+    return run(f"{BLOCKER}\nsys.argv = {words!r}\n{before}\n{start}")
+
+
+def test_the_trainer_tells_its_options_with_torch_and_numpy_alone() -> None:
+    done = command("--help")
+    assert done.returncode == 0, done.stderr
+    assert "--setting" in done.stdout and "cifar10-vgg16-qcfs" in done.stdout
+
+
+def test_the_trainer_runs_the_paper_recipe_with_torch_and_numpy_alone(tmp_path: Path) -> None:
+    """CIFAR-10's layout, AutoAugment and all; the digests, which made-up batches cannot have, are not asked for."""
+    batches = tmp_path / "data" / "cifar-10-batches-bin"
+    batches.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        rows = rng.integers(0, 256, (1040, 3073), dtype=np.uint8)
+        rows[:, 0] %= 10
+        rows.tofile(batches / f"{name}.bin")
+    done = command(
+        *("--setting", "cifar10-resnet18-qcfs", "--profile", "paper", "--device", "cpu", "--threads", "1"),
+        *("--set", "epochs=1", "--set", "width=0.03", "--set", "batch_size=100"),
+        *("--data", str(tmp_path / "data"), "--out", str(tmp_path / "net.pt")),
+        before="from dynconf_core.data import cifar10\ncifar10.verify_cifar10 = lambda root: None",
+    )
+    assert done.returncode == 0, done.stderr
+    provenance = torch.load(tmp_path / "net.pt", weights_only=True)["provenance"]
+    assert "autoaugment" in provenance["recipe"]["augmentation"] and provenance["data"]["train"] == 200
+
+
+@pytest.mark.parametrize(
+    ("setting", "profile", "words"),
+    [
+        (
+            "cifar10-vgg16-qcfs",
+            "smoke",
+            "Reading the handwritten digits needs scikit-learn, which is not installed: `pip install",
+        ),
+        ("imagenet-vgg16-qcfs", "paper", "Reading image files needs pillow, which is not installed: `pip install pillow`"),
+    ],
+    ids=["digits", "imagenet"],
+)
+def test_the_trainer_says_which_library_a_data_set_needs(setting: str, profile: str, words: str, tmp_path: Path) -> None:
+    for number in range(1000):
+        (folder := tmp_path / "imagenet" / "train" / f"n{number:04}").mkdir(parents=True)
+        for image in range(11):
+            (folder / f"{image}.JPEG").touch()
+    done = command("--setting", setting, "--profile", profile, "--data", str(tmp_path), "--out", str(tmp_path / "net.pt"))
+    assert (done.returncode, words in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
 
 
 @pytest.mark.parametrize("room", ["", *(room for room in LEAN if room != "traces")])

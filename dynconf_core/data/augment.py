@@ -1,26 +1,29 @@
 """Augmentation of a batch of pixels, each image for itself, drawn from one generator on the CPU (the same everywhere).
 
 ``crop`` pads by an eighth of the side with black and cuts the original size out at a random place; ``flip`` mirrors half
-of the images; ``autoaugment`` is CIFAR-10's policy (Cubuk et al., CVPR 2019, arXiv 1805.09501), one of its sub-policies
-drawn for every eight images together; ``jitter`` changes brightness, contrast and saturation by up to 20 %; ``cutout``
-blanks a square of half the side (DeVries and Taylor, arXiv 1708.04552).
+of the images; ``autoaugment`` is CIFAR-10's policy (``autoaugment.py``); ``jitter`` changes brightness, contrast and
+saturation by up to 20 %; ``cutout`` blanks a square of half the side (DeVries and Taylor, arXiv 1708.04552).
+
+What chance decides is drawn on the CPU (``drawn``), may be put together for several batches (``together``), and reaches the
+pixels' device in one transfer that nobody waits for (``applied``).
 """
 
-import threading
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from dynconf_core.data import autoaugment
 from dynconf_core.data.images import Normalisation
 from dynconf_core.errors import InputError
 
 AUGMENTATIONS = ("crop", "flip", "autoaugment", "jitter", "cutout")
-POLICY_GROUP = 8
 JITTER = 0.2
 
-_torch_random = threading.Lock()
+Draws = dict[str, Tensor]
+"""What chance decides, by augmentation: float32 ``(numbers, N)`` on the CPU."""
 
 
 def augmented(pixels: Tensor, names: Sequence[str], normalisation: Normalisation, generator: torch.Generator) -> Tensor:
@@ -32,48 +35,89 @@ def augmented(pixels: Tensor, names: Sequence[str], normalisation: Normalisation
     Raises:
         InputError: for an unknown name.
     """
+    return applied(pixels, drawn(names, len(pixels), pixels.shape[-2], generator), normalisation)
+
+
+def drawn(names: Sequence[str], count: int, height: int, generator: torch.Generator) -> Draws:
+    """What chance decides for ``count`` images of ``height`` pixels.
+
+    Raises:
+        InputError: for an unknown name.
+    """
     unknown = sorted(set(names) - set(AUGMENTATIONS))
     if unknown:
         raise InputError(f"augmentation {unknown[0]!r} is unknown: choose from {', '.join(AUGMENTATIONS)}.")
+    draws: Draws = {}
     if "crop" in names:
-        pixels = _crop(pixels, generator)
+        draws["crop"] = torch.randint(0, 2 * _margin(height) + 1, (2, count), generator=generator).float()
     if "flip" in names:
-        flipped = torch.rand(len(pixels), generator=generator) < 0.5
-        pixels = torch.where(flipped.to(pixels.device).view(-1, 1, 1, 1), pixels.flip(-1), pixels)
+        draws["flip"] = (torch.rand(1, count, generator=generator) < 0.5).float()
     if "autoaugment" in names:
-        pixels = _autoaugment(pixels, generator)
+        draws["autoaugment"] = autoaugment.draw(count, generator)
     if "jitter" in names:
-        pixels = _jitter(pixels, generator)
+        draws["jitter"] = 1 + JITTER * (2 * torch.rand(3, count, generator=generator) - 1)
+    if "cutout" in names:
+        draws["cutout"] = torch.rand(2, count, generator=generator)
+    return draws
+
+
+def together(batches: Sequence[Draws]) -> Draws:
+    """The draws of several batches of the same augmentations, as of one batch of all their images."""
+    return {name: torch.cat([draws[name] for draws in batches], dim=1) for name in batches[0]}
+
+
+def applied(pixels: Tensor, draws: Draws, normalisation: Normalisation) -> Tensor:
+    """Augment uint8 ``pixels (N, 3, H, W)`` as ``draws`` say, and normalise them.
+
+    Returns:
+        float32 ``(N, 3, H, W)`` on the device of ``pixels``, which stay as they were.
+    """
+    decided = dict(draws)
+    policy = decided.pop("autoaugment", None)
+    arrangement = None if policy is None else autoaugment.arranged(policy)
+    here = _sent({**decided, **({} if arrangement is None else arrangement.numbers)}, pixels.device)
+    crop, flip, jitter, cutout = (here.get(name) for name in ("crop", "flip", "jitter", "cutout"))
+    if crop is not None:
+        pixels = _cropped(pixels, crop, flip)
+    elif flip is not None:
+        pixels = torch.where(flip.view(-1, 1, 1, 1) > 0, pixels.flip(-1), pixels)
+    if arrangement is not None:
+        numbers = {name: here[name] for name in arrangement.numbers}
+        pixels = autoaugment.autoaugmented(pixels, replace(arrangement, numbers=numbers))
+    if jitter is not None:
+        pixels = _jittered(pixels, jitter)
     images = normalisation(pixels)
-    return _cutout(images, generator) if "cutout" in names else images
+    return images if cutout is None else _cut_out(images, cutout)
 
 
-def _crop(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    count, _, height, width = pixels.shape
-    margin = height // 8
+def _margin(height: int) -> int:
+    return height // 8
+
+
+def _sent(draws: Draws, device: torch.device) -> Draws:
+    """``draws`` on ``device``, moved as one tensor from pinned memory, so that the CPU goes on meanwhile."""
+    if device.type == "cpu" or not draws:
+        return draws
+    packed = torch.cat([part.flatten() for part in draws.values()])
+    pinned = packed.pin_memory() if device.type == "cuda" else packed
+    parts = pinned.to(device, non_blocking=True).split([part.numel() for part in draws.values()])
+    return {name: part.view_as(draw) for (name, draw), part in zip(draws.items(), parts, strict=True)}
+
+
+def _cropped(pixels: Tensor, offsets: Tensor, flip: Tensor | None) -> Tensor:
+    """Cut out of the padded images at ``offsets (2, N)``; mirrored on the way where ``flip (1, N)`` says so."""
+    height, width = pixels.shape[-2:]
+    margin = _margin(height)
     padded = pad(pixels, (margin, margin, margin, margin))
-    offsets = torch.randint(0, 2 * margin + 1, (2, count, 1), generator=generator)
-    rows = (offsets[0] + torch.arange(height)).to(pixels.device)
-    columns = (offsets[1] + torch.arange(width)).to(pixels.device)
-    image = torch.arange(count, device=pixels.device).view(-1, 1, 1)
-    cut = padded.permute(0, 2, 3, 1)[image, rows[:, :, None], columns[:, None, :]]
-    return cut.permute(0, 3, 1, 2)
+    row, column = (torch.arange(side, dtype=torch.float32, device=pixels.device) for side in (height, width))
+    across = column if flip is None else torch.where(flip.view(-1, 1) > 0, column.flip(0), column)
+    rows, columns = offsets[0].unsqueeze(1) + row, offsets[1].unsqueeze(1) + across
+    source = (rows.unsqueeze(2) * padded.shape[-1] + columns.unsqueeze(1)).long().flatten(1)
+    return padded.flatten(2).gather(2, source.unsqueeze(1).expand(-1, pixels.shape[1], -1)).view(pixels.shape)
 
 
-def _autoaugment(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    from dynconf_core.torchvision_import import transforms
-
-    policy = transforms().AutoAugment(transforms().AutoAugmentPolicy.CIFAR10)
-    seed = int(torch.randint(0, 2**62, (), generator=generator))
-    # torchvision draws from torch's global generator, which all threads share: seeded and restored under a lock.
-    with _torch_random, torch.random.fork_rng(devices=[]):
-        torch.random.manual_seed(seed)
-        return torch.cat([policy(group) for group in pixels.split(POLICY_GROUP)])
-
-
-def _jitter(pixels: Tensor, generator: torch.Generator) -> Tensor:
-    factors = 1 + JITTER * (2 * torch.rand(3, len(pixels), 1, 1, 1, generator=generator) - 1)
-    brightness, contrast, saturation = factors.to(pixels.device)
+def _jittered(pixels: Tensor, factors: Tensor) -> Tensor:
+    brightness, contrast, saturation = factors.view(3, -1, 1, 1, 1)
     images = pixels.float() * brightness
     grey = images.mean(dim=1, keepdim=True)
     images = torch.lerp(grey.mean(dim=(2, 3), keepdim=True).expand_as(images), images, contrast)
@@ -81,13 +125,12 @@ def _jitter(pixels: Tensor, generator: torch.Generator) -> Tensor:
     return images.round().clamp(0, 255).to(torch.uint8)
 
 
-def _cutout(images: Tensor, generator: torch.Generator) -> Tensor:
+def _cut_out(images: Tensor, centre: Tensor) -> Tensor:
     count, _, height, width = images.shape
     half = height // 4
-    centre = torch.rand(2, count, 1, generator=generator).to(images.device)
     row, column = (
-        torch.arange(side, device=images.device) - (middle * side).floor()
+        torch.arange(side, device=images.device) - (middle.view(count, 1) * side).floor()
         for side, middle in zip((height, width), centre, strict=True)
     )
     blank = ((row >= -half) & (row < half))[:, :, None] & ((column >= -half) & (column < half))[:, None, :]
-    return images.masked_fill(blank[:, None], 0.0)
+    return images.mul_(blank.logical_not_().unsqueeze(1).to(images.dtype))

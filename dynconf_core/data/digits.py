@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import interpolate
 
 from dynconf_core.data.images import Normalisation, Split, TensorImages
+from dynconf_core.data.libraries import scikit_learn_data
 from dynconf_core.data.splits import SPLIT_SEED, held_out
 
 IMAGES = 1797
@@ -23,9 +24,7 @@ def check(root: Path) -> None:
 
 def digest(root: Path) -> str:
     """Names the content: the sha256 of the raw pixels and labels."""
-    from sklearn.datasets import load_digits
-
-    raw = load_digits()
+    raw = scikit_learn_data().load_digits()
     return hashlib.sha256(raw.images.tobytes() + raw.target.tobytes()).hexdigest()
 
 
@@ -34,9 +33,7 @@ def load(root: Path, split: Split, *, resolution: int, calibration: int) -> Tens
 
     The 497 test images are drawn first, by the split's fixed seed; ``calibration`` of the other 1300 are held out.
     """
-    from sklearn.datasets import load_digits
-
-    raw = load_digits()
+    raw = scikit_learn_data().load_digits()
     grey = torch.from_numpy(raw.images).float().unsqueeze(1) * (255 / 16)
     large = interpolate(grey, size=(resolution, resolution), mode="bilinear", align_corners=False)
     pixels = large.round().clamp(0, 255).to(torch.uint8).expand(-1, 3, -1, -1).contiguous()

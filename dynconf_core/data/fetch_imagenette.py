@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from dynconf_core.data.imagenette import check
+from dynconf_core.data.imagenette import LAYOUTS, check
 from dynconf_core.errors import InputError
 from dynconf_core.torchvision_import import torchvision
 
@@ -14,14 +14,16 @@ def fetch_imagenette(root: Path, say: Callable[[str], None]) -> None:
     """Make ``root/imagenette2-160``, or say that Imagenette is there already.
 
     Raises:
-        InputError: where the archive cannot be had, or holds other files than it should.
+        InputError: where what is there is damaged, or the archive cannot be had or holds other files than it should.
     """
-    try:
-        check(root)
-        say(f"Imagenette is in {root} already, and whole.")
+    there = next((root / layout for layout in LAYOUTS if (root / layout).is_dir()), None)
+    if there is not None:
+        try:
+            check(root)
+        except InputError as error:
+            raise InputError(f"{error} Or delete {there} and run this again.") from error
+        say(f"Imagenette is in {there} already, and whole; nothing to do.")
         return
-    except InputError:
-        pass
     datasets = torchvision().datasets
     say("Downloading Imagenette, 160 px (94 MB), through torchvision.")
     try:

@@ -2,21 +2,26 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from dynconf_core.data.images import Images, Normalisation
+from dynconf_core.data.libraries import pillow
 from dynconf_core.errors import InputError
 
 NORMALISATION = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SUFFIXES = {".jpeg", ".jpg", ".png"}
-DECODERS = 8
+DECODERS = max(8, os.cpu_count() or 1)
+"""Threads that decode; Pillow lets go of Python's lock meanwhile."""
 TAIL = 1024
 
 
@@ -41,6 +46,15 @@ def list_images(folder: Path) -> Listing:
     """
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
     if len(names) < 2:
+        loose = (
+            next((entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES), None) if folder.is_dir() else None
+        )
+        if loose is not None:
+            raise InputError(
+                f"{folder} holds its images ({loose.name}, ...) without class folders, as ImageNet's validation images come: "
+                f"move each into the folder of its class ({folder.name}/<wnid>/<image>), or let torchvision sort them out of "
+                "the two official archives (torchvision.datasets.ImageNet(root, split='val'))."
+            )
         raise InputError(
             f"{folder} holds no images in class folders (<class>/<image>): put the data set there or name another --data."
         )
@@ -91,13 +105,22 @@ def listing_digest(folders: Sequence[Path]) -> str:
 class FolderImages:
     """Images that are decoded by a pool of threads, batch by batch; see ``Images``.
 
-    For evaluation the shorter side is resized to 8/7 of ``resolution`` and the centre cut out; for training a random
-    part (8 to 100 % of the area, aspect 3/4 to 4/3) is resized to ``resolution``.
+    For evaluation the shorter side is resized to ``shorter_side`` and the centre cut out; for training a random part (8 to
+    100 % of the area, aspect 3/4 to 4/3) is resized to ``resolution``.
+
+    Attributes:
+        listing: the files.
+        resolution: side in pixels.
+        normalisation: of the network's input.
+        shorter_side: in pixels; None: 8/7 of ``resolution`` (256 for 224).
+        pinned: whether batches lie in memory that a GPU reads while the CPU goes on.
     """
 
     listing: Listing
     resolution: int
     normalisation: Normalisation = NORMALISATION
+    shorter_side: int | None = None
+    pinned: bool = False
 
     @property
     def labels(self) -> Tensor:
@@ -113,8 +136,8 @@ class FolderImages:
         return len(self.listing.files)
 
     def to(self, device: torch.device) -> Images:
-        """See ``Images.to``: nothing lies in memory."""
-        return self
+        """See ``Images.to``: nothing lies in memory; batches for a GPU are decoded into pinned memory."""
+        return replace(self, pinned=True) if device.type == "cuda" else self
 
     def batch(self, indices: Tensor, crops: torch.Generator | None = None) -> Tensor:
         """See ``Images.batch``.
@@ -123,34 +146,54 @@ class FolderImages:
             InputError: for a file that cannot be decoded.
         """
         draws = torch.rand(len(indices), 10, 4, generator=crops) if crops is not None else None
-        pixels = np.empty((len(indices), self.resolution, self.resolution, 3), np.uint8)
+        share = 7 / 8 if self.shorter_side is None else self.resolution / self.shorter_side
+        batch = torch.empty(len(indices), self.resolution, self.resolution, 3, dtype=torch.uint8, pin_memory=self.pinned)
+        pixels = batch.numpy()
 
         def decode(slot: int) -> None:
             path = self.listing.files[int(indices[slot])]
-            pixels[slot] = _decoded(path, self.resolution, None if draws is None else draws[slot].tolist())
+            pixels[slot] = _decoded(path, self.resolution, share, None if draws is None else draws[slot].tolist())
 
-        with ThreadPoolExecutor(DECODERS) as pool:
-            list(pool.map(decode, range(len(indices))))
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        list(_decoders().map(decode, range(len(indices))))
+        return batch.permute(0, 3, 1, 2)
 
 
-def _decoded(path: Path, resolution: int, draws: list[list[float]] | None) -> np.ndarray:
-    from PIL import Image
+@cache
+def _decoders() -> ThreadPoolExecutor:
+    """One pool for all batches."""
+    return ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
 
+
+def decoded(path: Path, prepare: Callable[[Any], Any] = lambda opened: None) -> Any:
+    """The image in ``path`` in red, green and blue; ``prepare`` is given it before its pixels are read.
+
+    Raises:
+        InputError: where it cannot be decoded.
+    """
     try:
-        with Image.open(path) as opened:
-            if draws is not None or min(opened.size) > 2 * resolution:
-                opened.draft("RGB", (2 * resolution, 2 * resolution))
-            image = opened.convert("RGB")
-    except OSError as error:
+        with pillow().open(path) as opened:
+            prepare(opened)
+            return opened.convert("RGB")
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow's plugins raise any of them for damaged files
         raise InputError(f"{path} cannot be decoded ({error}): restore the file.") from error
+
+
+def _decoded(path: Path, resolution: int, share: float, draws: list[list[float]] | None) -> np.ndarray:
+    """``share``: of the shorter side, that the centre takes."""
+
+    def shrink(opened: Any) -> None:
+        """Let the decoder leave out what the resizing would: a half, a quarter or an eighth of the size, still large enough."""
+        if draws is not None or min(opened.size) > 2 * resolution:
+            opened.draft("RGB", (2 * resolution, 2 * resolution))
+
+    image = decoded(path, shrink)
     width, height = image.size
     if draws is None:
-        side = min(width, height) * 7 / 8
+        side = min(width, height) * share
         box = ((width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2)
     else:
         box = _random_box(width, height, draws)
-    resized = image.resize((resolution, resolution), Image.Resampling.BILINEAR, box=box)
+    resized = image.resize((resolution, resolution), pillow().Resampling.BILINEAR, box=box)
     return np.asarray(resized)
 
 

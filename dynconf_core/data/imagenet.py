@@ -9,16 +9,22 @@ from pathlib import Path
 from dynconf_core.data.folder import FolderImages, check_headers, check_same_classes, list_images, listing_digest
 from dynconf_core.data.images import Split
 from dynconf_core.data.splits import held_out
+from dynconf_core.errors import InputError
 
 FOLDER = "imagenet"
+CLASSES = 1000
 EVERY = 500
 """Of a million files, as many headers are read at the start as seconds allow."""
 
 
 def check(root: Path) -> None:
-    """Raise ``InputError`` unless both splits lie under ``root`` in class folders and sampled files are whole."""
+    """Raise ``InputError`` unless both splits lie under ``root`` in 1000 class folders and sampled files are whole."""
     train, test = (list_images(root / FOLDER / split) for split in ("train", "val"))
     check_same_classes(train, test)
+    if train.classes != CLASSES:
+        raise InputError(
+            f"{root / FOLDER} holds {train.classes} class folders in each split, ImageNet has {CLASSES}: unpack the rest."
+        )
     for listing in (train, test):
         check_headers(listing, every=EVERY if len(listing.files) > 100 * EVERY else 1)
 

@@ -10,8 +10,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from dynconf_core.data.folder import DECODERS, NORMALISATION, check_headers, check_same_classes, list_images, listing_digest
+from dynconf_core.data.folder import (
+    DECODERS,
+    NORMALISATION,
+    check_headers,
+    check_same_classes,
+    decoded,
+    list_images,
+    listing_digest,
+)
 from dynconf_core.data.images import Split, TensorImages
+from dynconf_core.data.libraries import pillow
 from dynconf_core.data.splits import held_out
 from dynconf_core.errors import InputError
 
@@ -39,13 +48,7 @@ def load(root: Path, split: Split, *, resolution: int, calibration: int) -> Tens
         listing = listing.subset(kept if split == "train" else held)
 
     def decode(path: Path) -> np.ndarray:
-        from PIL import Image
-
-        try:
-            with Image.open(path) as image:
-                return np.asarray(image.convert("RGB").resize((resolution, resolution), Image.Resampling.BILINEAR))
-        except OSError as error:
-            raise InputError(f"{path} cannot be decoded ({error}): restore the file.") from error
+        return np.asarray(decoded(path).resize((resolution, resolution), pillow().Resampling.BILINEAR))
 
     with ThreadPoolExecutor(DECODERS) as pool:
         pixels = np.stack(list(pool.map(decode, listing.files)))

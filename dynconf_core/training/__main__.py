@@ -15,6 +15,7 @@ from dynconf_core.memory import keep_freed_memory
 from dynconf_core.overrides import applied, check_used, parse
 from dynconf_core.settings import PROFILES, SETTINGS, resolve
 from dynconf_core.training.run import train_to_file
+from dynconf_core.training.speed import allow_fast_arithmetic
 
 EVERY = 10.0
 """Seconds between two lines of progress."""
@@ -34,7 +35,7 @@ class _Lines:
 
 
 def main() -> int:
-    """Parse, train, write; 2 for what cannot work."""
+    """Parse, train, write; 2 for what cannot work, 130 where it was interrupted."""
     parser = argparse.ArgumentParser(prog="python -m dynconf_core.training", description=__doc__)
     parser.add_argument("--setting", required=True, help=", ".join(SETTINGS))
     parser.add_argument("--profile", default="smoke", help=", ".join(PROFILES))
@@ -49,12 +50,15 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     if given.threads is not None:
         torch.set_num_threads(given.threads)
+    resume = given.out.with_name(given.out.name + ".resume")
     try:
         values = parse(given.overrides)
         plan = resolve(given.setting, given.profile, given.seed)
         check_used([plan], values)
         plan = applied(plan, values)
-        resume = given.out.with_name(given.out.name + ".resume")
+        where = device(given.device)
+        if where.type == "cuda":
+            allow_fast_arithmetic()
         provenance = train_to_file(
             plan.network(),
             plan.recipe,
@@ -62,7 +66,7 @@ def main() -> int:
             calibration=plan.data.calibration,
             data_root=given.data,
             seed=plan.seed,
-            device=device(given.device),
+            device=where,
             out=given.out,
             resume=resume,
             progress=_Lines(),
@@ -71,6 +75,9 @@ def main() -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"interrupted; the same command goes on after the last finished epoch ({resume})", file=sys.stderr)
+        return 130
     print(f"{given.out}: {plan.setting}, profile {plan.profile}, {provenance['record']['seconds']:.0f} s of training")
     return 0
 

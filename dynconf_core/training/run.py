@@ -10,6 +10,7 @@ import torch
 
 from dynconf_core.data.load import data_set
 from dynconf_core.data.splits import SPLIT_SEED, held_out
+from dynconf_core.errors import InputError
 from dynconf_core.networks.description import described, parameters
 from dynconf_core.progress import Progress, silent
 from dynconf_core.training.checkpoint import save_checkpoint
@@ -41,8 +42,13 @@ def train_to_file(
         out: the checkpoint file.
         resume: the state after the last finished epoch; an interrupted run goes on from it.
         progress: told of every batch.
+
+    Raises:
+        InputError: where the data set is missing or damaged, or has another number of classes than the network.
     """
     images = data_set(dataset).load(data_root, "train", resolution=description["resolution"], calibration=calibration)
+    if images.classes != description["classes"]:
+        raise InputError(f"{dataset} under {data_root} has {images.classes} classes, not {description['classes']}: restore it.")
     network = described({**description, "initial_threshold": recipe.initial_threshold}, seed)
     record = train(network, images, recipe, seed=seed, device=device, resume=resume, progress=progress)
     provenance = {

@@ -3,6 +3,9 @@
 bf16 autocast is three times slower on a CPU without bf16 instructions; torch.compile needs a compiler on the CPU and
 costs the better part of a minute. So each is timed on a copy of the network, and only where the run is long enough to
 win the trial back. A speed-up that fails is left out.
+
+Autocast is to bf16, which has the range of float32, so that gradients need no scaling as fp16's do; a GPU without bf16
+arithmetic trains in float32.
 """
 
 import copy
@@ -19,7 +22,8 @@ from torch.nn.functional import cross_entropy
 logger = logging.getLogger(__name__)
 
 WORTH_TRYING = 300.0
-"""Seconds that a run must take before layouts and autocast are tried."""
+"""Seconds that a run on a CPU must take before layouts and autocast are tried."""
+WORTH_TRYING_ON_A_GPU = 20.0
 WORTH_COMPILING = 600.0
 """Seconds that a run must take before torch.compile is tried."""
 MARGIN = 0.95
@@ -53,11 +57,22 @@ class SpeedUps:
         return asdict(self)
 
 
+def allow_fast_arithmetic() -> None:
+    """TF32 products, and cuDNN's search for its fastest algorithm, in this whole process.
+
+    For a process that trains and does nothing else: exact simulation needs neither, and settings are shared by all threads.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = True
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cudnn.benchmark = True
+
+
 def probe(network: nn.Module, images: Tensor, labels: Tensor, steps: int) -> SpeedUps:
     """The speed-ups that pay for a run of ``steps`` steps of a batch ``images (n, 3, H, W)``, ``labels (n,)``."""
     best = SpeedUps()
     seconds = _seconds_a_step(network, images, labels, best)
-    candidates = [("channels_last", WORTH_TRYING), ("autocast", WORTH_TRYING), ("compiled", WORTH_COMPILING)]
+    trying = WORTH_TRYING_ON_A_GPU if images.device.type == "cuda" else WORTH_TRYING
+    candidates = [("channels_last", trying), ("autocast", trying), ("compiled", WORTH_COMPILING)]
     for name, worth in candidates:
         if seconds * steps < worth:
             continue

@@ -1,0 +1,104 @@
+"""An epoch's batches, augmented, on the device they are trained on, without the device ever waiting for them.
+
+Images in memory are gathered and augmented where they lie, several batches at a time, since starting an operation on a few
+small images costs more than carrying it out. Images that have to be decoded are decoded ahead by threads, a bounded number of
+batches. Either way all random numbers are drawn in the order of the batches, so that they depend on none of this.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from dynconf_core.data.augment import applied, drawn, together
+from dynconf_core.data.images import Images, TensorImages
+
+AHEAD = 3
+"""Batches that are decoded before they are asked for."""
+BLOCK = 12 << 20
+"""Bytes of images, as float32, that are augmented at a time: more than a batch of small ones, less than a processor's cache."""
+
+T = TypeVar("T")
+S = TypeVar("S")
+
+
+def batches(
+    images: Images,
+    order: Tensor,
+    size: int,
+    names: Sequence[str],
+    generator: torch.Generator,
+    device: torch.device,
+    block: int | None = None,
+) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """Every whole batch of an epoch.
+
+    Args:
+        images: the training split, already ``to(device)``.
+        order: indices ``(N,)`` on the CPU; the last ``N % size`` are left out.
+        size: images a batch.
+        names: of the augmentations.
+        generator: on the CPU; all that chance decides is drawn from it.
+        device: where the batches are wanted.
+        block: batches augmented at a time where the images lie in memory; None: as many as ``BLOCK`` holds.
+
+    Yields:
+        images ``(size, 3, H, W)``, float32, normalised, and labels ``(size,)``, both on ``device``.
+    """
+    order = order[: len(order) // size * size]
+    there = order.to(device)
+    labels = images.labels.to(device)[there].split(size)
+    if isinstance(images, TensorImages):
+        made = _in_memory(images, there, size, names, generator, block or _block(images, size))
+    else:
+        made = _decoded(images, order, size, names, generator, device)
+    with closing(made):
+        yield from zip(made, labels, strict=True)
+
+
+def _in_memory(
+    images: TensorImages, order: Tensor, size: int, names: Sequence[str], generator: torch.Generator, block: int
+) -> Generator[Tensor, None, None]:
+    for part in order.split(size * block):
+        pixels = images.batch(part)
+        draws = [drawn(names, size, pixels.shape[-2], generator) for _ in range(len(part) // size)]
+        yield from applied(pixels, together(draws), images.normalisation).split(size)
+
+
+def _decoded(
+    images: Images, order: Tensor, size: int, names: Sequence[str], generator: torch.Generator, device: torch.device
+) -> Generator[Tensor, None, None]:
+    def decode(chosen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        pixels = images.batch(chosen, generator)
+        return pixels, drawn(names, size, pixels.shape[-2], generator)
+
+    with closing(ahead(decode, order.split(size), AHEAD)) as coming:
+        for pixels, draws in coming:
+            yield applied(pixels.to(device, non_blocking=True), draws, images.normalisation)
+
+
+def _block(images: TensorImages, size: int) -> int:
+    return max(1, BLOCK // (size * images.pixels[0].numel() * 4))
+
+
+def ahead(make: Callable[[T], S], items: Iterable[T], depth: int) -> Generator[S, None, None]:
+    """``make(item)`` of every item in order, by one thread, up to ``depth`` of them before they are asked for.
+
+    What ``make`` raises is raised where its result would have come. Closing the iterator ends the thread.
+    """
+    waiting: deque[Future[S]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="ahead") as worker:
+        try:
+            for item in items:
+                waiting.append(worker.submit(make, item))
+                if len(waiting) > depth:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for job in waiting:
+                job.cancel()
