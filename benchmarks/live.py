@@ -1,17 +1,18 @@
 """Live exit by the clock: how much of the saving in time steps is a saving of seconds.
 
     python benchmarks/live.py                     # ResNet-18 at quarter width, batches of 64 and 256, and one image at a time
-    python benchmarks/live.py --width 0.125
+    python benchmarks/live.py --samples 10000 --repeats 1
 
 The exit steps are drawn beforehand (T = 27, mean near the 11.5 of the released log), so that every contender stops the
-same samples at the same steps:
+same samples at the same steps; the confidence is computed all the same:
 
-- all steps: batches that run all T steps (the best batch among those tried is the yardstick);
+- all steps: batches that run all T steps and count their spikes (the best batch among those tried is the yardstick);
 - mask: finished samples stay in the batch until its last one is done;
-- live: ``run_until_confident``, which compacts and refills.
+- live: ``run_until_confident``, which refills and compacts; its batch is the most that it may take.
 
-The bound is T / mean exit step; the share of the bound is what the clock gives of it. For one image at a time the yardstick
-is a plain loop over ``step`` that stops.
+The bound is T / mean exit step; the share of the bound is what the clock gives of it. "all steps" and "mask" cost the same for
+each batch and are timed on fewer samples. For one image at a time the yardstick is a plain loop over ``step`` that stops,
+without and with the agent's confidence.
 """
 
 import argparse
@@ -26,7 +27,12 @@ from torch import Tensor
 from traces import network
 
 TIME_STEPS = 27
-BATCHES = (16, 32, 64, 128, 256)
+FULL = (("all steps", 32), ("all steps", 64), ("all steps", 128), ("all steps", 256), ("all steps, chunks", 64))
+"""By batch; step after step, or several at a time (``SpikingNetwork.run``)."""
+FEW, ALONE = 512, 64
+"""Samples of the contenders that cost the same for each batch, and one at a time."""
+LIKELY = 2
+"""The best of the first round; the best of their medians is the yardstick."""
 
 
 def exit_steps(count: int) -> np.ndarray:
@@ -48,19 +54,19 @@ class DrawnAgent:
 
     def initial(self, samples: int, classes: int, device: Any) -> Any:
         state = self.inner.initial(samples, classes, device)
-        # The place of the prediction's age holds the step at which the sample is to leave: the agent's work stays the same.
-        leaving = self.steps[self.begun : self.begun + samples].to(device)
+        # What this rule does not look at and passes on holds the step at which the sample is to leave.
+        leaving = self.steps[self.begun : self.begun + samples].to(device, torch.float64)
         self.begun += samples
-        return state._replace(standing=leaving)
+        return state._replace(recent=leaving[:, None])
 
     def __call__(self, logits: Tensor, state: Any) -> Any:
         prediction, score, _, after = self.inner(logits, state)
-        return prediction, score, after.step >= state.standing, after._replace(standing=state.standing)
+        return prediction, score, after.step >= after.recent[:, 0], after
 
 
 @torch.inference_mode()
 def worker(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Seconds for all samples, of every repeat."""
+    """Seconds for each sample, after a run that warms up."""
     from dynconf_core.conversion.convert import convert
     from dynconf_core.simulation.counts import Counter
     from dynconf_core.simulation.exactness import plain_arithmetic
@@ -69,36 +75,40 @@ def worker(arguments: dict[str, Any]) -> dict[str, Any]:
     with torch.inference_mode(False):
         ann, images = network(arguments["architecture"], arguments["width"])
         snn = convert(ann, images[:8], time_steps=TIME_STEPS)
-    batch, count = arguments["batch"], arguments["samples"]
-    pixels = images.repeat(-(-count // len(images)), 1, 1, 1)[:count]
-    steps = exit_steps(count)
+    contender, batch = arguments["contender"], arguments["batch"]
     snn.accelerate(batch)
     counter = Counter(snn)
 
-    def fixed(masked: bool) -> None:
-        for start in range(0, count, batch):
-            drive, state = snn.drive(pixels[start : start + batch]), None
-            last = int(steps[start : start + batch].max()) if masked else TIME_STEPS
-            for step in range(1, last + 1):
-                state = snn.step(drive, state, step, counter).state
-                counter.taken()
+    def in_batches(pixels: Tensor, steps: np.ndarray) -> None:
+        agent = DrawnAgent(steps) if contender == "loop with agent" else None
+        for start in range(0, len(pixels), batch):
+            part = pixels[start : start + batch]
+            drive, state = snn.drive(part), None
+            remembered = None if agent is None else agent.initial(len(part), 10, "cpu")
+            last = TIME_STEPS if contender == "all steps" else int(steps[start : start + batch].max())
+            for time_step in range(1, last + 1):
+                step = snn.step(drive, state, time_step, counter)
+                state = step.state
+                counter.in_all()
+                if agent is not None:
+                    remembered = agent(step.logits, remembered)[-1]
 
-    def agent() -> Any:
-        return DrawnAgent(steps)
+    def all_at_once(pixels: Tensor, steps: np.ndarray) -> None:
+        for start in range(0, len(pixels), batch):
+            for _ in snn.run(pixels[start : start + batch], TIME_STEPS, counter):
+                counter.in_all()
 
-    contenders = {
-        "all steps": lambda: fixed(False),
-        "mask": lambda: fixed(True),
-        "live": lambda: run_until_confident(snn, agent(), pixels, TIME_STEPS, batch=batch),
-    }
-    run, seconds = contenders[arguments["contender"]], []
+    def live(pixels: Tensor, steps: np.ndarray) -> None:
+        run_until_confident(snn, DrawnAgent(steps), pixels, TIME_STEPS, batch=batch)
+
+    run = {"live": live, "all steps, chunks": all_at_once}.get(contender, in_batches)
     with plain_arithmetic():
-        for repeat in range(2):
+        for count in (min(arguments["samples"], 2 * batch), arguments["samples"]):
+            pixels, steps = images.repeat(-(-count // len(images)), 1, 1, 1)[:count], exit_steps(count)
             start = time.perf_counter()
-            run()
-            if repeat:
-                seconds.append(time.perf_counter() - start)
-    return {"seconds": seconds[0]}
+            run(pixels, steps)
+            seconds = time.perf_counter() - start
+    return {"seconds": seconds / arguments["samples"]}
 
 
 def main() -> None:
@@ -107,45 +117,44 @@ def main() -> None:
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--architecture", default="resnet18", choices=("resnet18", "vgg16"))
     parser.add_argument("--width", type=float, default=0.25)
-    parser.add_argument("--samples", type=int, default=512)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--samples", type=int, default=4096, help="of the live runs")
+    parser.add_argument("--batches", type=int, nargs="+", default=[64, 256], help="of the live runs")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     if given.worker:
         print(json.dumps(worker(json.loads(given.worker))))
         return
-    steps = exit_steps(given.samples)
-    bound = TIME_STEPS / float(steps.mean())
-    print(f"{given.architecture}, width {given.width:g}, {given.samples} samples, T = {TIME_STEPS}", end=", ")
-    print(f"mean exit {steps.mean():.2f}, bound {bound:.2f}x, medians of {given.repeats}")
-    print(measuring.environment_line(given.threads))
 
     def seconds(contender: str, batch: int, samples: int) -> float:
         asked = {"architecture": given.architecture, "width": given.width, "contender": contender, "batch": batch}
         found: float = measuring.in_fresh_process("live.py", {**asked, "samples": samples}, given.threads)["seconds"]
         return found
 
-    tried = {batch: seconds("all steps", batch, given.samples) for batch in BATCHES}
-    best = min(tried, key=tried.__getitem__)
-    runs = [("all steps", best), *((contender, batch) for batch in (64, 256) for contender in ("mask", "live"))]
+    mean = float(exit_steps(given.samples).mean())
+    bound = TIME_STEPS / mean
+    print(f"{given.architecture}, width {given.width:g}, {given.samples} samples live, T = {TIME_STEPS}", end=", ")
+    print(f"mean exit {mean:.2f}, bound {bound:.2f}x, medians of {given.repeats}")
+    print(measuring.environment_line(given.threads))
+    tried = {run: seconds(*run, FEW) for run in FULL}
+    likely = sorted(tried, key=tried.__getitem__)[:LIKELY]
+    runs = [*likely, ("mask", given.batches[0]), *(("live", batch) for batch in given.batches)]
     rounds: dict[tuple[str, int], list[float]] = {run: [] for run in runs}
     for _ in range(given.repeats):
         for contender, batch in runs:
-            rounds[contender, batch].append(seconds(contender, batch, given.samples))
+            rounds[contender, batch].append(seconds(contender, batch, given.samples if contender == "live" else FEW))
+    best = min(likely, key=lambda run: measuring.median(rounds[run]))
     print("| contender | batch | images/s | against all steps | share of the bound |")
     print("|---|---:|---:|---:|---:|")
     for (contender, batch), times in rounds.items():
-        gain = measuring.median([full / one for full, one in zip(rounds["all steps", best], times, strict=True)])
-        rate = given.samples / measuring.median(times)
-        print(f"| {contender} | {batch} | {rate:.1f} | {gain:.2f}x | {100 * gain / bound:.0f} % |")
-    few = 32
-    alone: dict[str, list[float]] = {"mask": [], "live": []}
+        gain = measuring.median([full / one for full, one in zip(rounds[best], times, strict=True)])
+        print(f"| {contender} | {batch} | {1 / measuring.median(times):.1f} | {gain:.2f}x | {100 * gain / bound:.0f} % |")
+    alone: dict[str, list[float]] = {"loop that stops": [], "loop with agent": [], "live": []}
     for _ in range(given.repeats):
         for contender, times in alone.items():
-            times.append(seconds(contender, 1, few))
+            times.append(seconds(contender, 1, ALONE))
     for contender, times in alone.items():
-        name = "plain loop that stops" if contender == "mask" else "live"
-        print(f"| {name} | 1 | {few / measuring.median(times):.1f} | {1e3 * measuring.median(times) / few:.0f} ms an image | |")
+        print(f"| {contender} | 1 | {1 / measuring.median(times):.1f} | {1e3 * measuring.median(times):.1f} ms an image | |")
 
 
 if __name__ == "__main__":

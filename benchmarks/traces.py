@@ -5,8 +5,9 @@
 
 Every contender runs in a fresh process with the same environment, once to warm up, then alternately with the others. All get
 the same converted weights (batch normalisation folded, in threshold units, on the grid) and compute the first layer's
-constant current once. SpikingJelly runs its multi-step IFNode with soft reset, layer by layer, at the batch that suits it
-best. The weights are random: the arithmetic does not depend on them.
+constant current once. SpikingJelly runs its multi-step IFNode with soft reset, layer by layer, at the batch and with the memory
+layout of weights and currents that suit it best; dynconf chooses for itself how many images and time steps it takes at a time.
+The weights are random: the arithmetic does not depend on them.
 """
 
 import argparse
@@ -20,7 +21,13 @@ import torch
 from torch import Tensor, nn
 
 CONTENDERS = ("spikingjelly", "dynconf-float32", "dynconf")
-BATCHES = {"spikingjelly": (4, 16, 64), "dynconf-float32": (32, 64), "dynconf": (32, 64)}
+LAYOUTS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
+FORMS: dict[str, list[dict[str, Any]]] = {
+    "spikingjelly": [{"batch": batch, "layout": layout} for batch in (4, 16, 64) for layout in LAYOUTS],
+    "dynconf-float32": [{}],
+    "dynconf": [{}],
+}
+"""What is tried of each contender; only the fastest is compared."""
 
 
 def network(architecture: str, width: float) -> tuple[nn.Module, Tensor]:
@@ -40,11 +47,11 @@ def network(architecture: str, width: float) -> tuple[nn.Module, Tensor]:
 class SpikingJellyNetwork(nn.Module):
     """The same graph in SpikingJelly's multi-step modules."""
 
-    def __init__(self, snn: Any) -> None:
+    def __init__(self, snn: Any, layout: torch.memory_format) -> None:
         from spikingjelly.activation_based import layer, neuron
 
         super().__init__()
-        self.snn = snn
+        self.snn, self.layout = snn, layout
         self.parts = nn.ModuleDict()
         tensors = snn.tensors()
         self.after = snn.graph.after(("neurons",))
@@ -65,6 +72,8 @@ class SpikingJellyNetwork(nn.Module):
             else:
                 continue
             if "weight" in own:
+                if own["weight"].ndim == 4:  # and not twice in memory
+                    own["weight"].data = own["weight"].contiguous(memory_format=layout)
                 made.weight.data = own["weight"]
                 if "bias" in own:
                     made.bias.data = own["bias"]
@@ -80,7 +89,8 @@ class SpikingJellyNetwork(nn.Module):
             if hasattr(part, "v_threshold"):
                 part.v = 0.5
         once = self.snn.drive(images).values
-        values = {name: value.contiguous().unsqueeze(0).expand(time_steps, *value.shape) for name, value in once.items()}
+        once = {name: value.contiguous(memory_format=self.layout) if value.ndim == 4 else value for name, value in once.items()}
+        values = {name: value.unsqueeze(0).expand(time_steps, *value.shape) for name, value in once.items()}
         tensors = self.snn.tensors()
         for node in self.snn.graph.nodes:
             if node.name not in self.after:
@@ -106,16 +116,17 @@ def worker(arguments: dict[str, Any]) -> dict[str, Any]:
     from dynconf_core.conversion.convert import convert
     from dynconf_core.simulation.exactness import plain_arithmetic
 
-    contender, batch, time_steps = arguments["contender"], arguments["batch"], arguments["time_steps"]
+    contender, time_steps, count = arguments["contender"], arguments["time_steps"], arguments["images"]
+    batch = arguments.get("batch", count)
     with torch.inference_mode(False):
         ann, images = network(arguments["architecture"], arguments["width"])
         snn = convert(ann, images[:8], time_steps=time_steps)
-        run: Any = SpikingJellyNetwork(snn).eval() if contender == "spikingjelly" else snn
+        del ann
+        run: Any = SpikingJellyNetwork(snn, LAYOUTS[arguments["layout"]]).eval() if contender == "spikingjelly" else snn
     layers: list[str] = []
     if contender == "dynconf":
-        layers = snn.accelerate(batch)
+        layers = snn.accelerate(snn.pace(count, time_steps).rows)
     rates, digest = [], hashlib.sha256()
-    count = arguments["images"]
     with plain_arithmetic():
         for repeat in range(arguments["repeats"] + 1):
             start = time.perf_counter()
@@ -125,7 +136,14 @@ def worker(arguments: dict[str, Any]) -> dict[str, Any]:
                     digest.update(logits.contiguous().numpy().tobytes())
             if repeat:
                 rates.append(count / (time.perf_counter() - start))
-    return {"rates": rates, "memory": measuring.peak_memory(), "logits": digest.hexdigest()[:16], "integer_layers": len(layers)}
+    form = f"{batch}, {arguments['layout']}" if contender == "spikingjelly" else "{} x {}".format(*snn.pace(count, time_steps))
+    return {
+        "rates": rates,
+        "memory": measuring.peak_memory(),
+        "logits": digest.hexdigest()[:16],
+        "integer_layers": len(layers),
+        "form": form,
+    }
 
 
 def main() -> None:
@@ -137,32 +155,34 @@ def main() -> None:
     parser.add_argument("--time-steps", type=int, default=32)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--form", help="of SpikingJelly, such as 16,NCHW; default: the fastest in a trial")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     if given.worker:
         print(json.dumps(worker(json.loads(given.worker))))
         return
+    if given.form:
+        batch, layout = given.form.split(",")
+        FORMS["spikingjelly"] = [{"batch": int(batch), "layout": layout}]
     print(f"T = {given.time_steps}, {given.images} images, medians of {given.repeats}")
     print(measuring.environment_line(given.threads))
-    print("| network | width | contender | batch | images/s | against SpikingJelly | peak memory | same logits |")
+    print("| network | width | contender | at a time | images/s | against SpikingJelly | peak memory | same logits |")
     print("|---|---:|---|---:|---:|---:|---:|---|")
     for architecture in given.architecture or ("resnet18", "vgg16"):
         for width in given.width or (1.0, 0.25):
             base = {"architecture": architecture, "width": width, "time_steps": given.time_steps, "images": given.images}
-            best: dict[str, int] = {}
+            best: dict[str, dict[str, Any]] = {}
             for contender in CONTENDERS:
-                tried = {
-                    batch: measuring.in_fresh_process(
-                        "traces.py", {**base, "contender": contender, "batch": batch, "repeats": 1}, given.threads
-                    )["rates"][0]
-                    for batch in BATCHES[contender]
-                }
-                best[contender] = max(tried, key=tried.__getitem__)
+                rates = [0.0]
+                if len(FORMS[contender]) > 1:
+                    asked = [{**base, "contender": contender, "repeats": 1, **form} for form in FORMS[contender]]
+                    rates = [measuring.in_fresh_process("traces.py", one, given.threads)["rates"][0] for one in asked]
+                best[contender] = FORMS[contender][rates.index(max(rates))]
             rounds: dict[str, list[dict[str, Any]]] = {contender: [] for contender in CONTENDERS}
             for _ in range(given.repeats):  # alternately: what else the machine does hits all alike
                 for contender in CONTENDERS:
-                    asked = {**base, "contender": contender, "batch": best[contender], "repeats": 1}
-                    rounds[contender].append(measuring.in_fresh_process("traces.py", asked, given.threads))
+                    one = {**base, "contender": contender, "repeats": 1, **best[contender]}
+                    rounds[contender].append(measuring.in_fresh_process("traces.py", one, given.threads))
             reference = rounds[CONTENDERS[0]]
             for contender in CONTENDERS:
                 found = rounds[contender]
@@ -174,7 +194,7 @@ def main() -> None:
                 same = "yes" if found[0]["logits"] == reference[0]["logits"] else "NO"
                 layers = f" ({found[0]['integer_layers']} integer layers)" if contender == "dynconf" else ""
                 print(
-                    f"| {architecture} | {width:g} | {contender}{layers} | {best[contender]} | {rate:.1f} | {ratio:.2f}x | "
+                    f"| {architecture} | {width:g} | {contender}{layers} | {found[0]['form']} | {rate:.1f} | {ratio:.2f}x | "
                     f"{memory:.0f} MiB | {same} |",
                     flush=True,
                 )

@@ -305,3 +305,29 @@ def test_refuses_networks_that_are_not_ready() -> None:
         network.head.weight[0, 0] = float("nan")
     with pytest.raises(InputError, match=r"head\.weight holds NaN"):
         convert(network.eval(), images)
+
+
+def test_a_layer_that_is_called_twice_has_its_weights_in_two_units() -> None:
+    """Units are scaled in place, but not what two nodes share."""
+    make = activation("qcfs", levels=4, bits=None, initial_threshold=1.0)
+
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shared, self.last = nn.Linear(4, 4), nn.Linear(4, 2)
+            self.a, self.b = make(), make()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            result: torch.Tensor = self.last(self.b(self.shared(self.a(self.shared(x)))))
+            return result
+
+    ann = Twice().eval()
+    with torch.no_grad():
+        ann.a.threshold.fill_(2.0)
+        ann.b.threshold.fill_(0.5)
+    before = ann.shared.weight.detach().clone()
+    snn = convert(ann, torch.ones(1, 4), time_steps=4, grid=False)
+    first, second = (node.tensors["weight"] for node in snn.graph.of_kind("linear")[:2])
+    torch.testing.assert_close(first, before / 2.0)
+    torch.testing.assert_close(second, before * 2.0 / 0.5)
+    assert torch.equal(ann.shared.weight, before)

@@ -13,8 +13,10 @@ from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.conversion.convert import convert
 from dynconf_core.graph.graph import Node
+from dynconf_core.simulation import counts as counting
 from dynconf_core.simulation.counts import Counter, fan_out, multiply_accumulates
 from dynconf_core.simulation.network import Drive, SpikingNetwork, State
+from dynconf_core.simulation.products import Products
 
 SIDE = 7  # odd: a stride of two leaves a border on one side only
 TIME_STEPS = 6
@@ -152,6 +154,10 @@ def test_equal_to_loops_over_every_spike_and_every_weight(make: Callable[[], nn.
                 assert int(count[sample, 0]) == int((now[name][sample].abs()).sum())
         negative += sum(int((train < 0).sum()) for train in now.values())
         totals = Counter(snn).totals(counts[step])
+        together = Counter(snn)
+        for name, train in now.items():
+            together(snn.graph.by_name[name], train)
+        assert torch.equal(together.in_all(), torch.stack(totals, dim=1).double())
         neurons = [train for name, train in now.items() if name != "pool"]
         assert totals[0].tolist() == [sum(int((train[i] != 0).sum()) for train in neurons) for i in range(len(images()))]
         assert totals[1].tolist() == [sum(int(count[i, 1]) for count in counts[step].values()) for i in range(len(images()))]
@@ -274,6 +280,7 @@ def test_equal_to_spikingjellys_counter(pool: str) -> None:
         pytest.skip("this SpikingJelly has no counter of synaptic operations")
     snn = several(qcfs, pool)
     _, ours = sent(snn, images(1))
+    snn._products = Products()  # theirs sees PyTorch's public operations alone
     drive, state = snn.drive(images(1)), None
     for time_step, counts in enumerate(ours, start=1):
         theirs = counters.SynOpCounter()
@@ -287,12 +294,31 @@ def test_counts_of_large_layers_stay_whole() -> None:
     """Sums beyond 2^24, where float32 would skip numbers."""
     wide = nn.Conv2d(8, 1024, 3, padding=1)
     snn = graph_of(nn.Conv2d(1, 8, 1), qcfs(), wide, qcfs(), nn.AvgPool2d(16), nn.Flatten(), nn.Linear(1024, 2), side=16)
+    assert len(Counter(snn).weights["1"].pieces) == 1, "in units of 1024 outputs the sum is small"
     node, counter = snn.graph.by_name["1"], Counter(snn)
     counter(node, torch.ones(3, *node.shape))
     met = int(fan_out(snn.graph)["1"].sum())
     assert met == 8 * 1024 * (4 * 4 + 4 * 14 * 6 + 14 * 14 * 9) > 2**24
     (count,) = counter.taken().values()
     assert count.tolist() == [[8 * 256, met]] * 3
+
+
+def test_sums_too_large_for_float32_are_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fan-outs of 4, 6 and 9 in units of the three outputs, 200 in all."""
+    layers = (nn.Conv2d(1, 2, 1), qcfs(), nn.Conv2d(2, 3, 3, padding=1), qcfs(), nn.Flatten(), nn.Linear(48, 2))
+    snn = graph_of(*layers)
+    given = (torch.rand(3, 2, 4, 4, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    expected = Counter(snn)
+    monkeypatch.setattr(counting, "_PIECE", 20.0)
+    pieced = Counter(snn)
+    assert len(expected.weights["1"].pieces) == 1 < len(pieced.weights["1"].pieces)
+    assert all(float(piece.sum(1).max()) < 20 + 9 for piece in pieced.weights["1"].pieces)
+    for counter in (expected, pieced):
+        counter(snn.graph.by_name["1"], given)
+    assert expected.weights["1"].unit == 3
+    (one,), (other,) = expected.taken().values(), pieced.taken().values()
+    met = fan_out(snn.graph)["1"]
+    assert torch.equal(one, other) and one[:, 1].tolist() == [float((met * train).sum()) for train in given]
 
 
 def test_a_state_goes_on_without_being_looked_at() -> None:

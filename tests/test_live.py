@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -144,44 +145,105 @@ def test_never_and_at_once(
         assert_same(found, expected(collected[kind], rule))
 
 
-def test_places_are_refilled_then_given_up(monkeypatch: pytest.MonkeyPatch, collected: dict[tuple[str, str], Traces]) -> None:
-    """Nobody computes for finished samples: with a lot of one, the rows of all steps are the samples' steps."""
-    rows, calls = [], {"refill": 0, "compact": 0}
-    step, refill, compact = SpikingNetwork.step, live._Run.refill, live._Run.compact
+@dataclass
+class Watched:
+    """The rows of every step of the network, the newcomers of every refill, and the rows that a compaction kept."""
 
-    def counted_step(self: SpikingNetwork, drive: Any, *rest: Any) -> Any:
-        rows.append(drive.samples)
+    steps: list[int]
+    refilled: list[int]
+    kept: list[int]
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    found = Watched([], [], [])
+    step, into, kept = SpikingNetwork.step, live._Run._into, live._rows_kept
+
+    def watched_step(self: SpikingNetwork, drive: Any, *rest: Any) -> Any:
+        found.steps.append(drive.samples)
         return step(self, drive, *rest)
 
-    def counted_refill(self: Any, pixels: Tensor) -> None:
-        calls["refill"] += 1
-        refill(self, pixels)
+    def watched_into(self: Any, rows: Any, drive: Any) -> None:
+        found.refilled.append(len(rows))
+        into(self, rows, drive)
 
-    def counted_compact(self: Any) -> None:
-        calls["compact"] += 1
-        compact(self)
+    def watched_kept(busy: int) -> int:
+        found.kept.append(kept(busy))
+        return found.kept[-1]
 
-    monkeypatch.setattr(SpikingNetwork, "step", counted_step)
-    monkeypatch.setattr(live._Run, "refill", counted_refill)
-    monkeypatch.setattr(live._Run, "compact", counted_compact)
+    monkeypatch.setattr(SpikingNetwork, "step", watched_step)
+    monkeypatch.setattr(live._Run, "_into", watched_into)
+    monkeypatch.setattr(live, "_rows_kept", watched_kept)
+    return found
+
+
+def test_places_are_refilled_then_given_up(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, collected: dict[tuple[str, str], Traces]
+) -> None:
+    """Nobody computes for finished samples: with a lot and a grain of one, the rows of all steps are the samples' steps."""
+    monkeypatch.setattr(live, "GRAIN", 1)
     kind = ("qcfs", "average")
     rule = rule_of(collected[kind])
     wanted = expected(collected[kind], rule)
     assert_same(run_until_confident(network(*kind), ExitAgent(rule), pictures(), TIME_STEPS, batch=16), wanted)
-    assert calls["refill"] > 3 and calls["compact"] > 3
-    assert sum(rows) == wanted.steps.sum() < 0.8 * SAMPLES * TIME_STEPS
-    assert rows == sorted(rows, reverse=True) and rows[0] == 16
+    assert len(watched.refilled) > 3 and len(watched.kept) > 3
+    assert sum(watched.steps) == wanted.steps.sum() < 0.8 * SAMPLES * TIME_STEPS
+    assert watched.steps == sorted(watched.steps, reverse=True) and watched.steps[0] == 16
 
 
-def test_a_lot_waits_until_it_is_worth_while(monkeypatch: pytest.MonkeyPatch, collected: dict[tuple[str, str], Traces]) -> None:
-    sizes: list[int] = []
-    refill = live._Run.refill
-    monkeypatch.setattr(live._Run, "refill", lambda self, pixels: (sizes.append(len(pixels)), refill(self, pixels))[1])
+def test_a_dwindling_batch_takes_few_sizes(watched: Watched, collected: dict[tuple[str, str], Traces]) -> None:
+    kind = ("qffs", "max")
+    rule = rule_of(collected[kind])
+    found = run_until_confident(network(*kind), ExitAgent(rule), pictures(), TIME_STEPS, batch=48)
+    assert_same(found, expected(collected[kind], rule))
+    sizes = set(watched.steps)
+    assert len(sizes) > 3 and sizes <= {48, 40, 32, 24, 16, 8, 4, 2, 1}
+
+
+def test_a_cpu_takes_no_more_than_its_cache_holds(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, collected: dict[tuple[str, str], Traces]
+) -> None:
+    monkeypatch.setattr(live, "MOST", {"cpu": 24})
+    kind = ("qcfs", "max")
+    rule = rule_of(collected[kind])
+    found = run_until_confident(network(*kind), ExitAgent(rule), pictures(), TIME_STEPS, batch=SAMPLES)
+    assert_same(found, expected(collected[kind], rule))
+    assert max(watched.steps) == 24 and sum(watched.refilled) == SAMPLES - 24
+
+
+def test_what_images_determine_is_computed_ahead(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, collected: dict[tuple[str, str], Traces]
+) -> None:
+    """A refill may take the rest of one stock and the first of the next, and the last stock is what is left."""
+    monkeypatch.setattr(live, "AHEAD", 7)
+    drive, sizes = SpikingNetwork.drive, list[int]()
+    monkeypatch.setattr(SpikingNetwork, "drive", lambda self, images: (sizes.append(len(images)), drive(self, images))[1])
+    kind = ("qffs", "average")
+    rule = rule_of(collected[kind])
+    found = run_until_confident(network(*kind), ExitAgent(rule), pictures(), TIME_STEPS, batch=12)
+    assert_same(found, expected(collected[kind], rule))
+    assert sizes[0] == 12 and set(sizes[1:-1]) <= {*range(7, 13)} and sum(sizes) == SAMPLES > sum(sizes[:-1])
+
+
+def test_newcomers_begin_at_their_channels_potentials(tmp_path: Path) -> None:
+    """Calibration gives every channel a V(0) of its own; a refilled row must not begin with another's, nor where the last
+    sample left it."""
+    example, limit = NORMALISATION(pictures().pixels), NORMALISATION.limit()
+    snn = convert(Small("qcfs", "max"), example, time_steps=TIME_STEPS, image_limit=limit, calibrate=True)
+    assert any(len(snn.tensors()[name]["initial"].unique()) > 1 for name in snn.layers()), "or this shows nothing"
+    collect(snn, None, pictures(), TIME_STEPS, tmp_path)
+    traces = Traces.load(tmp_path)
+    rule = rule_of(traces)
+    for batch in (1, 9):
+        assert_same(run_until_confident(snn, ExitAgent(rule), pictures(), TIME_STEPS, batch=batch), expected(traces, rule))
+
+
+def test_a_lot_waits_until_it_is_worth_while(watched: Watched, collected: dict[tuple[str, str], Traces]) -> None:
     kind = ("qffs", "average")
     rule = rule_of(collected[kind])
     found = run_until_confident(network(*kind), ExitAgent(rule), pictures(), TIME_STEPS, batch=48)
     assert_same(found, expected(collected[kind], rule))
-    assert min(sizes[:-1], default=3) >= 48 // live.LOT and sum(sizes) == SAMPLES - 48
+    assert min(watched.refilled[:-1], default=3) >= 48 // live.LOT and sum(watched.refilled) == SAMPLES - 48
 
 
 def test_a_tensor_is_as_good_as_a_split(collected: dict[tuple[str, str], Traces]) -> None:

@@ -13,7 +13,9 @@ log(2^k m) = k ln 2 + 2 artanh(s), s = (m - 1) / (m + 1), by its series.
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,32 +31,17 @@ _EXP_SERIES = [1.0 / math.factorial(power) for power in range(13, -1, -1)]
 _ARTANH_SERIES = [1.0 / odd for odd in range(23, 0, -2)]
 _EXPONENT_BIAS, _MANTISSA_BITS = 1023, 52
 _MANTISSA = (1 << _MANTISSA_BITS) - 1
+_FEW = 4096  # where torch begins to be faster
 
 
 def exponential(x: Tensor) -> Tensor:
     """exp(x) of a float64 tensor; 0 below -708, and exp(709) above 709."""
-    bounded = x.clamp(SMALLEST, LARGEST)
-    power = torch.round(bounded * LOG2_E)
-    rest = bounded - power * LN2_HIGH
-    rest -= power * LN2_LOW
-    result = _polynomial(rest, _EXP_SERIES)
-    result *= _two_to(power.to(torch.int64))
-    return torch.where(x < SMALLEST, 0.0, result)
+    return torch.from_numpy(_exponential(np, x.numpy())) if _few(x) else _exponential(torch, x)
 
 
 def logarithm(x: Tensor) -> Tensor:
     """log(x) of a float64 tensor of positive normal numbers."""
-    bits = x.view(torch.int64)
-    mantissa = ((bits & _MANTISSA) | (_EXPONENT_BIAS << _MANTISSA_BITS)).view(torch.float64)
-    upper = mantissa > SQRT_2
-    mantissa = torch.where(upper, mantissa * 0.5, mantissa)
-    power = ((bits >> _MANTISSA_BITS) - _EXPONENT_BIAS + upper).to(torch.float64)
-    ratio = (mantissa - 1.0) / (mantissa + 1.0)
-    result = _polynomial(ratio * ratio, _ARTANH_SERIES)
-    result *= ratio * 2.0
-    result += power * LN2_LOW
-    result += power * LN2_HIGH
-    return result
+    return torch.from_numpy(_logarithm(np, x.numpy())) if _few(x) else _logarithm(torch, x)
 
 
 def logarithm_1p(x: Tensor) -> Tensor:
@@ -69,20 +56,49 @@ def total(terms: Tensor) -> Tensor:
     count = terms.shape[-1]
     while count > 1:
         half = (count + 1) // 2
-        terms[..., : count - half] += terms[..., half:count]
+        terms[..., : count - half].add_(terms[..., half:count])
         count = half
     return terms[..., 0]
 
 
-def _polynomial(x: Tensor, coefficients: list[float]) -> Tensor:
+def _few(x: Tensor) -> bool:
+    """Whether numpy computes it: for few numbers most of the time goes into calls, and numpy's take half of torch's."""
+    plain = type(x) is Tensor and x.device.type == "cpu" and not x.requires_grad and not torch.compiler.is_compiling()
+    return plain and 0 < x.numel() <= _FEW
+
+
+# Each formula once, for arrays of numpy and tensors of torch; ``xp`` is the library.
+
+
+def _exponential(xp: Any, x: Any) -> Any:
+    bounded = xp.clip(x, SMALLEST, LARGEST)
+    power = xp.round(bounded * LOG2_E)
+    rest = bounded - power * LN2_HIGH
+    rest -= power * LN2_LOW
+    result = _polynomial(xp, rest, _EXP_SERIES)
+    # 2^power by setting the exponent's bits: from -1022 to 1023.
+    result *= ((xp.asarray(power, dtype=xp.int64) + _EXPONENT_BIAS) << _MANTISSA_BITS).view(xp.float64)
+    return xp.where(x < SMALLEST, 0.0, result)
+
+
+def _logarithm(xp: Any, x: Any) -> Any:
+    bits = x.view(xp.int64)
+    mantissa = ((bits & _MANTISSA) | (_EXPONENT_BIAS << _MANTISSA_BITS)).view(xp.float64)
+    upper = mantissa > SQRT_2
+    mantissa = xp.where(upper, mantissa * 0.5, mantissa)
+    power = xp.asarray((bits >> _MANTISSA_BITS) - _EXPONENT_BIAS + upper, dtype=xp.float64)
+    ratio = (mantissa - 1.0) / (mantissa + 1.0)
+    result = _polynomial(xp, ratio * ratio, _ARTANH_SERIES)
+    result *= ratio * 2.0
+    result += power * LN2_LOW
+    result += power * LN2_HIGH
+    return result
+
+
+def _polynomial(xp: Any, x: Any, coefficients: list[float]) -> Any:
     """By Horner's rule, the highest power first."""
-    result = torch.full_like(x, coefficients[0])
+    result = xp.full_like(x, coefficients[0])
     for coefficient in coefficients[1:]:
         result *= x
         result += coefficient
     return result
-
-
-def _two_to(power: Tensor) -> Tensor:
-    """2^power, int64 in [-1022, 1023], by setting the exponent's bits."""
-    return ((power + _EXPONENT_BIAS) << _MANTISSA_BITS).view(torch.float64)

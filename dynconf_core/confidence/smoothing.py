@@ -71,7 +71,7 @@ class Smoothing:
         """alpha_t (...) float64 of the steps t (...), from 1: the same bits on every device."""
         steps = step.to(torch.float64)
         if self.form == "sum":
-            return torch.full_like(steps, self.alpha).clamp(min=SMALLEST)
+            return torch.full_like(steps, max(self.alpha, SMALLEST))
         if self.exponent is not None:
             steps = exponential(logarithm(steps) * self.exponent)
         return (steps * self.alpha).clamp(min=SMALLEST)

@@ -67,41 +67,46 @@ def convert(
     """
     _check_wishes(time_steps, neurons, levels, weight_bits, image_limit)
     _check_images(images)
-    graph = activations_first(folded(traced(ann, images)))
-    if not graph.of_kind("activation"):
-        raise InputError("the network has no activation that could become neurons: ReLU, ReLU6, clip, QCFS or LSQ is needed.")
-    _check_max_pools(graph)
-    kinds = {node.name: _neurons_of(node, neurons, levels) for node in graph.of_kind("activation")}
-    _check_alike(graph, kinds)
-    steps = levels if neurons == "signed" and levels is not None else time_steps
-    thresholds = find_thresholds(graph, method, images, time_steps=steps, percentile=percentile, per_channel=per_channel)
-    _check_thresholds(thresholds)
-    _check_initial(initial_potential, kinds, calibrate)
-    initial = dict.fromkeys(kinds, torch.tensor(float(initial_potential), dtype=torch.float64))
-    if calibrate:
-        found = calibrated(graph, thresholds, kinds, images, time_steps)
-        graph, thresholds, initial = found.graph, found.thresholds, found.initial
-    spiking = in_threshold_units(graph, thresholds, kinds, initial)
     limit = float(images.abs().max()) * IMAGE_MARGIN if image_limit is None else image_limit
-    if grid and not limit > 0:
-        raise InputError("images are all 0, so their range is not known: give real ones, or image_limit=... of them.")
-    (active,) = {kind["levels"] if kind["signed"] else None for kind in kinds.values()}
+
+    def spiking() -> Graph:
+        """In threshold units, not rounded. It is handed on and not kept: of a large network each copy of the weights counts."""
+        graph = activations_first(folded(traced(ann, images)))
+        if not graph.of_kind("activation"):
+            raise InputError(
+                "the network has no activation that could become neurons: ReLU, ReLU6, clip, QCFS or LSQ is needed."
+            )
+        _check_max_pools(graph)
+        kinds = {node.name: _neurons_of(node, neurons, levels) for node in graph.of_kind("activation")}
+        _check_alike(graph, kinds)
+        steps = levels if neurons == "signed" and levels is not None else time_steps
+        thresholds = find_thresholds(graph, method, images, time_steps=steps, percentile=percentile, per_channel=per_channel)
+        _check_thresholds(thresholds)
+        _check_initial(initial_potential, kinds, calibrate)
+        initial = dict.fromkeys(kinds, torch.tensor(float(initial_potential), dtype=torch.float64))
+        if calibrate:
+            found = calibrated(graph, thresholds, kinds, images, time_steps)
+            graph, thresholds, initial = found.graph, found.thresholds, found.initial
+        if grid and not limit > 0:
+            raise InputError("images are all 0, so their range is not known: give real ones, or image_limit=... of them.")
+        return in_threshold_units(graph, thresholds, kinds, initial)
+
+    rounded = on_grid(spiking(), limit, time_steps, weight_bits) if grid else spiking()
+    settings = [node.settings for node in rounded.of_kind("neurons")]
     facts: dict[str, Any] = {
         "method": method,
         "time_steps": time_steps,
-        "neurons": "signed" if active else "integrate-and-fire",
-        "levels": active or next((kind["levels"] for kind in kinds.values() if kind["levels"]), None),
+        "neurons": "signed" if settings[0]["signed"] else "integrate-and-fire",
+        "levels": next((one["levels"] for one in settings if one["levels"]), None),
         "grid": grid,
         "calibrated": calibrate,
     }
     if initial_potential != HALF_CHARGED:
         facts["initial_potential"] = initial_potential
-
     if not grid:
-        return SpikingNetwork(spiking, facts=facts)
-    spiking = on_grid(spiking, limit, time_steps, active, weight_bits)
-    facts["binary_places"] = {node.name: node.settings["bits"] for node in spiking.nodes if "bits" in node.settings}
-    return SpikingNetwork(spiking, image_limit=limit, time_steps_limit=time_steps, facts=facts)
+        return SpikingNetwork(rounded, facts=facts)
+    facts["binary_places"] = {node.name: node.settings["bits"] for node in rounded.nodes if "bits" in node.settings}
+    return SpikingNetwork(rounded, image_limit=limit, time_steps_limit=time_steps, facts=facts)
 
 
 def _neurons_of(node: Node, neurons: str, levels: int | None) -> dict[str, Any]:

@@ -8,14 +8,14 @@ image alone determines, computed once, to the grid of the neurons that read it.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from dynconf_core.errors import InputError
-from dynconf_core.graph.bounds import in_one_step, summed_over_time
+from dynconf_core.graph.bounds import in_one_step, row_blocks, summed_over_time
 from dynconf_core.graph.graph import WEIGHTED, Graph, Node
 
 MANTISSA = 24
@@ -32,27 +32,34 @@ with 8 the logits of ResNet-20 (CIFAR-10) move by 0.3 %, those of a ResNet-18 wi
 6 %."""
 
 
-def on_grid(graph: Graph, image: float, time_steps: int, active_steps: int | None, weight_bits: int = WEIGHT_BITS) -> Graph:
-    """The graph with rounded weights, in float64; bit-exact in float32 for images within [-``image``, ``image``].
+def on_grid(graph: Graph, image: float, time_steps: int, weight_bits: int = WEIGHT_BITS) -> Graph:
+    """The graph with rounded weights (the largest, ``weight``, in float32, which holds them); bit-exact in float32 for images
+    within [-``image``, ``image``].
 
     Args:
-        graph: of the SNN, in threshold units.
+        graph: of the SNN, in threshold units. Its weights are let go one by one, where the caller holds it no longer.
         image: the largest absolute value of a normalised image.
         time_steps: the most steps for which exactness is proven.
-        active_steps: steps in which the image and the biases act; None for all.
         weight_bits: of every weight, sign included.
 
     Raises:
         InputError: where the sums of a layer cannot be held exactly.
     """
     graph = _with_rounding(graph, _once(graph))
-    limits = _Limits(image, time_steps, active_steps)
+    # The image and the biases of signed neurons act in the first n steps.
+    active = next((int(node.settings["levels"]) for node in graph.of_kind("neurons") if node.settings["signed"]), None)
+    limits = _Limits(image, time_steps, active)
     for mantissa in range(MANTISSA, MANTISSA - 4, -1):  # rounding up may cost a bit
         places = _places(graph, limits, mantissa)
-        snapped = graph.map({node.name: _snapped(node, places, weight_bits) for node in graph.nodes})
-        left = places_left(snapped, limits, MANTISSA)
+        tried = {node.name: replace(node, tensors=_Snapped(node, places, weight_bits)) for node in graph.nodes}
+        left = places_left(graph.map(tried), limits, MANTISSA)
+        del tried
         if all(bits <= left[name] for name, bits in places.items()):
-            return snapped
+            nodes = list(graph.nodes)
+            del graph
+            for index, node in enumerate(nodes):
+                nodes[index] = _snapped(node, places, weight_bits)
+            return Graph(tuple(nodes))
     raise InputError("the weights cannot be rounded so that float32 holds every sum: convert with grid=False (--no-grid).")
 
 
@@ -174,26 +181,52 @@ def _bits_for(largest: float, name: str, mantissa: int) -> int:
     return mantissa - max(0, math.ceil(math.log2(max(largest, 2**-10))))
 
 
+class _Snapped(Mapping[str, Tensor]):
+    """A node's rounded tensors, made when they are looked at: a trial holds no second copy of all weights."""
+
+    def __init__(self, node: Node, places: Mapping[str, int], weight_bits: int) -> None:
+        self.node, self.places, self.weight_bits = node, places, weight_bits
+
+    def __getitem__(self, key: str) -> Tensor:
+        node, places = self.node, self.places
+        value = node.tensors[key]
+        if node.kind == "neurons":
+            return _rounded(value, max(1, places[node.inputs[0]])) if key == "initial" else value
+        if node.kind not in WEIGHTED:
+            return value
+        if key == "bias":
+            return _rounded(value, places[node.name])
+        return _rounded_weight(value, places[node.name] - places[node.inputs[0]], self.weight_bits)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.node.tensors)
+
+    def __len__(self) -> int:
+        return len(self.node.tensors)
+
+
 def _snapped(node: Node, places: Mapping[str, int], weight_bits: int) -> Node:
+    """The node with rounded tensors, and in its settings to how many places."""
+    settings = dict(node.settings)
     if node.kind == "round":
-        return replace(node, settings={"bits": places[node.name]})
-    if node.kind == "neurons":
-        return node.with_tensors(initial=_rounded(node.tensors["initial"], max(1, places[node.inputs[0]])))
-    if node.kind not in WEIGHTED:
-        return node
-    given = places[node.inputs[0]]
-    weight, bias = node.tensors["weight"], node.tensors.get("bias")
+        settings = {"bits": places[node.name]}
+    elif node.kind in WEIGHTED:
+        settings["bits"] = places[node.name] - places[node.inputs[0]]
+    return replace(node, settings=settings, tensors=dict(_Snapped(node, places, weight_bits)))
+
+
+def _rounded_weight(weight: Tensor, most_places: int, weight_bits: int) -> Tensor:
+    """``weight_bits`` times a power of two of each output channel, but not finer than ``most_places``; in float32."""
     flat = weight.reshape(len(weight), -1) if weight.ndim else weight.reshape(1, 1)
-    largest = flat.abs().amax(1).clamp_min(2.0**-60)
+    least, most = flat.aminmax(dim=1)
+    largest = torch.maximum(-least, most).clamp_min(2.0**-60)
     # The largest whole number: 127 for 8 bits, 16 256 = 127 x 128 for 15, which two bytes hold whatever the sign of the spikes.
     whole = 2.0 ** (weight_bits - 1) - max(1.0, 2.0 ** (weight_bits - 8))
-    fits = torch.floor(torch.log2(whole / largest))
-    bits = fits.clamp_max(places[node.name] - given)
-    snapped = _rounded(flat, bits[:, None]).reshape(weight.shape)
-    settings = {**node.settings, "bits": places[node.name] - given}
-    return replace(
-        node.with_tensors(weight=snapped, bias=None if bias is None else _rounded(bias, places[node.name])), settings=settings
-    )
+    bits = torch.floor(torch.log2(whole / largest)).clamp_max(most_places)
+    snapped = torch.empty_like(flat, dtype=torch.float32)
+    for rows in row_blocks(flat):
+        snapped[rows] = _rounded(flat[rows], bits[rows, None]).float()
+    return snapped.reshape(weight.shape)
 
 
 def _rounded(values: Tensor, bits: Tensor | int) -> Tensor:

@@ -6,6 +6,7 @@ An average pool becomes a sum of spikes, its 1 / area goes into the next weights
 identity shortcut), a ``scale`` node holds the ratio theta_in / theta_out. The logits stay in their own units.
 """
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynconf_core.graph.graph import Graph, Node
+from dynconf_core.graph.graph import WEIGHTED, Graph, Node
 from dynconf_core.graph.operations import area
 
 ONE = torch.ones((), dtype=torch.float64)
@@ -28,7 +29,7 @@ def in_threshold_units(
     """The graph of the SNN, weights in float64, not rounded.
 
     Args:
-        graph: of the ANN, folded.
+        graph: of the ANN, folded, in float64; used up: its weights are scaled in place.
         thresholds: theta of every activation, ``()`` or ``(C,)``.
         neurons: the settings of every activation's neurons.
         initial: V(0) in thresholds, of every layer.
@@ -161,10 +162,13 @@ def _rewritten(
             ratios[label] = ratio
         return label
 
+    owners = Counter(_memory(node) for node in graph.of_kind(*WEIGHTED))
     for node in graph.nodes:
         unit = units[node.name]
-        if node.kind in ("convolution", "linear", "scale"):
-            nodes.append(_weighted(node, units[node.inputs[0]], unit))
+        if node.kind in WEIGHTED:
+            # A module that is called twice is two nodes with one weight; a repeated weight (expand) is one in memory.
+            own = owners[_memory(node)] == 1 and node.tensors["weight"].is_contiguous()
+            nodes.append(_weighted(node, units[node.inputs[0]], unit, own))
         elif node.kind == "activation":
             theta = thresholds[node.name]
             source = converted(node.inputs[0], node, theta)
@@ -214,16 +218,21 @@ def _before(node: Node, unit: Tensor, graph: Graph) -> Tensor:
     return found
 
 
-def _weighted(node: Node, unit_in: Tensor, unit_out: Tensor) -> Node:
+def _memory(node: Node) -> int:
+    return node.tensors["weight"].untyped_storage().data_ptr()
+
+
+def _weighted(node: Node, unit_in: Tensor, unit_out: Tensor, own: bool) -> Node:
     weight, bias = node.tensors["weight"], node.tensors.get("bias")
+    if node.kind == "scale":
+        return node.with_tensors(weight=weight * unit_in / unit_out, bias=None if bias is None else bias / unit_out)
+    weight = weight if own else weight.clone(memory_format=torch.contiguous_format)
     if node.kind == "convolution":
         outputs, inputs, groups = len(weight), weight.shape[1], int(node.settings["groups"])
         by_input = _full(unit_in, inputs * groups).view(groups, 1, inputs).expand(groups, outputs // groups, inputs)
-        weight = weight * by_input.reshape(outputs, inputs, 1, 1) / _full(unit_out, outputs).view(-1, 1, 1, 1)
-    elif node.kind == "linear":
-        weight = weight * _full(unit_in, weight.shape[1]) / _full(unit_out, len(weight))[:, None]
+        weight.mul_(by_input.reshape(outputs, inputs, 1, 1)).div_(_full(unit_out, outputs).view(-1, 1, 1, 1))
     else:
-        weight = weight * unit_in / unit_out
+        weight.mul_(_full(unit_in, weight.shape[1])).div_(_full(unit_out, len(weight))[:, None])
     return node.with_tensors(weight=weight, bias=None if bias is None else bias / unit_out)
 
 

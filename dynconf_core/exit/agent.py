@@ -106,7 +106,7 @@ class ExitAgent(nn.Module):
         accumulated = state.accumulated + outputs
         step = state.step + 1
         prediction = accumulated.argmax(dim=-1)
-        standing = torch.where(prediction == state.prediction, state.standing, 0) + 1
+        standing = state.standing * (prediction == state.prediction) + 1
         recent = state.recent
         if self.rule.learned is not None:
             recent = next_recent(recent, outputs)

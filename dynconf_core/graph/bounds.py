@@ -13,6 +13,8 @@ from torch import Tensor
 from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import area
 
+_AT_A_TIME = 2**18  # weights
+
 
 @dataclass(frozen=True)
 class Range:
@@ -87,21 +89,34 @@ def _passed_on(node: Node, inputs: list[Range], acting: float) -> Range:
 
 
 def _weighted(node: Node, x: Range, acting: float) -> Range:
-    weight = node.tensors["weight"].double()
-    positive, negative = weight.clamp_min(0), weight.clamp_max(0)
-    if node.kind == "convolution":
-        outputs, inputs, groups = len(weight), weight.shape[1], int(node.settings["groups"])
-        by_group = [
-            limit.view(groups, 1, inputs, 1, 1).expand(groups, outputs // groups, inputs, 1, 1).reshape(outputs, inputs, 1, 1)
-            for limit in (x.low, x.high)
-        ]
-        low = (positive * by_group[0] + negative * by_group[1]).sum((1, 2, 3))
-        high = (positive * by_group[1] + negative * by_group[0]).sum((1, 2, 3))
-    elif node.kind == "linear":
-        low, high = positive @ x.low + negative @ x.high, positive @ x.high + negative @ x.low
-    else:
+    weight = node.tensors["weight"]
+    if node.kind == "scale":
+        positive, negative = weight.double().clamp_min(0), weight.double().clamp_max(0)
         low, high = positive * x.low + negative * x.high, positive * x.high + negative * x.low
+    else:
+        blocks = [_rows_weighted(node, weight, rows, x) for rows in row_blocks(weight)]
+        low, high = torch.cat([block.low for block in blocks]), torch.cat([block.high for block in blocks])
     bias = node.tensors.get("bias")
     if bias is not None:
         low, high = low + (bias * acting).clamp_max(0), high + (bias * acting).clamp_min(0)
     return Range(low, high)
+
+
+def row_blocks(weight: Tensor) -> list[slice]:
+    """Output channels, some at a time: what is computed of a large layer's weights takes several times their memory."""
+    size = max(1, _AT_A_TIME // weight[0].numel())
+    return [slice(start, start + size) for start in range(0, len(weight), size)]
+
+
+def _rows_weighted(node: Node, weight: Tensor, rows: slice, x: Range) -> Range:
+    """For some of the output channels of a convolution or linear layer."""
+    block = weight[rows].double()
+    positive, negative = block.clamp_min(0), block.clamp_max(0)
+    if node.kind == "linear":
+        return Range(positive @ x.low + negative @ x.high, positive @ x.high + negative @ x.low)
+    outputs, inputs, groups = len(weight), weight.shape[1], int(node.settings["groups"])
+    low, high = (
+        limit.view(groups, 1, inputs, 1, 1).expand(groups, outputs // groups, inputs, 1, 1).reshape(outputs, inputs, 1, 1)[rows]
+        for limit in (x.low, x.high)
+    )
+    return Range((positive * low + negative * high).sum((1, 2, 3)), (positive * high + negative * low).sum((1, 2, 3)))

@@ -5,6 +5,7 @@ operation that conversion does not know is named with its place.
 """
 
 import copy
+import gc
 import itertools
 import operator
 from collections.abc import Callable
@@ -43,7 +44,7 @@ def traced(network: nn.Module, example: Tensor) -> Graph:
     """
     network = _unwrapped(network)
     _check(network)
-    copied = copy.deepcopy(network).double().cpu()
+    copied = _in_float64(network)
     example = example[:1].detach().double().cpu()
     try:
         program = fx.GraphModule(copied, Tracer().trace(copied))
@@ -54,6 +55,8 @@ def traced(network: nn.Module, example: Tensor) -> Graph:
         ) from error
     graph = _Run(program, example).graph()
     _check_same(copied, graph, example)
+    del copied, program
+    gc.collect()  # a GraphModule and its graph hold each other, and with them all weights
     return graph
 
 
@@ -62,6 +65,16 @@ def _unwrapped(network: nn.Module) -> nn.Module:
     network = network.module if isinstance(network, nn.DataParallel) else network
     original = getattr(network, "_orig_mod", None)
     return original if isinstance(original, nn.Module) else network
+
+
+def _in_float64(network: nn.Module) -> nn.Module:
+    """A copy on the CPU, whose parameters and buffers are converted as they are copied, not after."""
+    wide: dict[int, Any] = {}
+    for value in (*network.parameters(), *network.buffers()):
+        if value.is_floating_point():
+            converted = value.detach().to("cpu", torch.float64, copy=True)
+            wide[id(value)] = nn.Parameter(converted, value.requires_grad) if isinstance(value, nn.Parameter) else converted
+    return copy.deepcopy(network, wide).double().cpu()
 
 
 def _check(network: nn.Module) -> None:
@@ -203,7 +216,7 @@ class _Run:
         tensors: dict[str, Tensor] | None = None,
     ) -> Traced:
         """Write an operation down and run it."""
-        kept = {key: value.detach().clone() for key, value in (tensors or {}).items()}
+        kept = {key: value.detach() for key, value in (tensors or {}).items()}
         name = self._unused(name)
         node = Node(name, kind, tuple(one.name for one in inputs), (), settings or {}, kept)
         with torch.no_grad():

@@ -16,7 +16,7 @@ from dynconf_core.progress import Progress, silent
 from dynconf_core.simulation.counts import Counter, multiply_accumulates
 from dynconf_core.simulation.exactness import check_exactness, plain_arithmetic
 from dynconf_core.simulation.footprint import batch_size
-from dynconf_core.simulation.network import SpikingNetwork, State
+from dynconf_core.simulation.network import SpikingNetwork
 from dynconf_core.simulation.reference import reference_logits
 
 DTYPES = {"float16": np.float16, "float32": np.float32}
@@ -67,8 +67,9 @@ def collect(
     count, classes = len(images), snn.graph.output.channels
     size = min(count, batch or batch_size(snn, memory))
     with plain_arithmetic():
-        check_exactness(snn, size)
-        snn.accelerate(size)
+        rows_at_once = snn.pace(size, time_steps).rows
+        check_exactness(snn, rows_at_once)
+        snn.accelerate(rows_at_once)
         counter = Counter(snn)
         rows = _Rows(out, count, time_steps, classes, DTYPES[dtype], ann is not None)
         np.save(out / "labels.npy", images.labels.numpy())
@@ -128,16 +129,16 @@ def _simulated(
     counter: Counter,
     by_layer: Mapping[str, Any],
 ) -> None:
-    """One batch through all steps, into its rows."""
-    drive = snn.drive(pixels)
-    state: State | None = None
-    for time_step in range(1, time_steps + 1):
-        step = snn.step(drive, state, time_step, counter)
-        state = step.state
+    """A batch through all steps, into its rows."""
+    for images, steps, logits in snn.run(pixels, time_steps, counter):
         taken = counter.taken()
+        there = slice(here.start + images.start, here.start + images.stop), slice(steps.start - 1, steps.stop - 1)
+
+        def by_sample(values: Tensor, shape: torch.Size = logits.shape[:2]) -> Any:
+            return values.unflatten(0, shape).transpose(0, 1).cpu().numpy()
+
         spikes, operations = counter.totals(taken)
-        rows.logits[here, time_step - 1] = step.logits.float().cpu().numpy()
-        rows.spikes[here, time_step - 1] = spikes.cpu().numpy()
-        rows.operations[here, time_step - 1] = operations.cpu().numpy()
+        rows.logits[there] = logits.float().transpose(0, 1).cpu().numpy()
+        rows.spikes[there], rows.operations[there] = by_sample(spikes), by_sample(operations)
         for name, counts in taken.items():
-            by_layer[name][time_step - 1] += counts.sum(0).cpu().numpy()
+            by_layer[name][there[1]] += by_sample(counts).sum(0)

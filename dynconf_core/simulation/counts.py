@@ -10,8 +10,10 @@ The fan-out of every unit is the gradient of the operation with all weights at 1
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import evaluate
@@ -20,6 +22,8 @@ from dynconf_core.simulation.network import SpikingNetwork
 SENDERS = ("neurons", "max_pool")
 PASSING = ("sum_pool", "slice", "pad", "concatenate", "flatten")
 """Kinds that pass spikes on singly."""
+_PIECE = 2.0**23
+"""Sums of fan-outs may reach it, and then one fan-out more."""
 
 
 @torch.inference_mode(False)
@@ -56,46 +60,83 @@ def multiply_accumulates(graph: Graph) -> dict[str, int]:
     return found
 
 
-@dataclass
 class Counter:
-    """Counts as a network runs: ``network.step(..., look=counter)``, then ``counter.taken()``."""
+    """Counts as a network runs: ``network.step(..., look=counter)``, then ``counter.taken()`` or ``counter.in_all()``.
 
-    network: SpikingNetwork
+    Attributes:
+        weights: how each sender's spikes are counted, by the name of its node.
+    """
 
-    def __post_init__(self) -> None:
-        self.weights = {
-            name: _columns(weights, self.network.graph.by_name[name], self.network.device)
-            for name, weights in fan_out(self.network.graph).items()
-        }
+    def __init__(self, network: SpikingNetwork) -> None:
+        self.network = network
+        device = network.device
+        self.weights = {name: _Weights.of(met, device) for name, met in fan_out(network.graph).items()}
+        self.units = {name: torch.tensor([1.0, weights.unit], device=device).double() for name, weights in self.weights.items()}
+        shares = [[float(self._is_neurons(name)), 0.0, 0.0, weights.unit] for name, weights in self.weights.items()]
+        self.shares = torch.tensor(shares, dtype=torch.float64, device=device).view(-1, 2)
         self.seen: dict[str, Tensor] = {}
+
+    def _is_neurons(self, name: str) -> bool:
+        return self.network.graph.by_name[name].kind == "neurons"
 
     def __call__(self, node: Node, spikes: Tensor) -> None:
         """See what a layer sends in a step, ``(N, ...)``."""
-        columns, by_channel = self.weights[node.name]
         ones = spikes.abs() if node.kind == "max_pool" or node.settings["signed"] else spikes
-        # Over the channels first, where they all have one fan-out: sums of ones, exact in float32.
-        flat = ones.flatten(1) if by_channel or ones.ndim == 2 else ones.sum(1).flatten(1)
-        self.seen[node.name] = flat.double() @ columns
+        self.seen[node.name] = self.weights[node.name].counts(ones)
 
     def taken(self) -> dict[str, Tensor]:
         """Spikes and synaptic operations ``(N, 2)`` float64, whole numbers, of each sender in the step that was seen."""
         seen, self.seen = self.seen, {}
-        return seen
+        return {name: counts * self.units[name] for name, counts in seen.items()}
+
+    def in_all(self) -> Tensor:
+        """Spikes of all neurons and synaptic operations of all senders ``(N, 2)``, as ``totals(taken())``, but in one product
+        and as float64."""
+        seen, self.seen = self.seen, {}
+        return torch.cat([seen[name] for name in self.weights], dim=1).double() @ self.shares
 
     def totals(self, taken: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Spikes of all neurons and synaptic operations of all senders, ``(N,)`` int64 each."""
-        kinds = self.network.graph.by_name
-        spikes = sum(counts[:, 0] for name, counts in taken.items() if kinds[name].kind == "neurons")
+        spikes = sum(counts[:, 0] for name, counts in taken.items() if self._is_neurons(name))
         operations = sum(counts[:, 1] for counts in taken.values())
         assert isinstance(spikes, Tensor) and isinstance(operations, Tensor)
         return spikes.round().long(), operations.round().long()
 
 
-def _columns(weights: Tensor, node: Node, device: torch.device) -> tuple[Tensor, bool]:
-    """What spikes are multiplied by, ``(units or places, 2)``: ones, and the fan-out; and whether it differs by channel."""
-    by_channel = weights.ndim < 3 or not bool((weights == weights[:1]).all())
-    flat = weights.flatten() if by_channel else weights[0].flatten()
-    return torch.stack([torch.ones_like(flat), flat], dim=1).to(device), by_channel
+@dataclass(frozen=True)
+class _Weights:
+    """What a layer's spikes are multiplied by: ones, and the fan-outs in units of their greatest common divisor.
+
+    Attributes:
+        pieces: of both, ``(2, units)`` float32, channels last: no sum over a piece reaches 2^24, so that none is rounded.
+        unit: the divisor.
+    """
+
+    pieces: tuple[Tensor, ...]
+    unit: float
+
+    @classmethod
+    def of(cls, met: Tensor, device: torch.device) -> "_Weights":
+        """For the fan-outs of a layer's units."""
+        flat = _channels_last(met[None])
+        unit = max(1, int(np.gcd.reduce(flat.long().flatten().numpy())))
+        columns = torch.cat([torch.ones_like(flat), flat / unit])
+        piece = columns.amax(0).cumsum(0).div(_PIECE, rounding_mode="floor")
+        sizes = piece.unique_consecutive(return_counts=True)[1].tolist()
+        return cls(tuple(part.contiguous().to(device) for part in columns.float().split(sizes, dim=1)), float(unit))
+
+    def counts(self, ones: Tensor) -> Tensor:
+        """Spikes, and synaptic operations in units, ``(N, 2)``, of ``ones (N, ...)``."""
+        rows = _channels_last(ones).float()
+        if len(self.pieces) == 1:
+            return functional.linear(rows, self.pieces[0])
+        parts = rows.split([piece.shape[1] for piece in self.pieces], dim=1)
+        return torch.stack([functional.linear(*pair).double() for pair in zip(parts, self.pieces, strict=True)]).sum(0)
+
+
+def _channels_last(values: Tensor) -> Tensor:
+    """``(N, C, H, W)`` or ``(N, C)`` as ``(N, units)`` in the order in which channels-last memory holds them."""
+    return (values.permute(0, 2, 3, 1) if values.ndim == 4 else values).reshape(len(values), -1)
 
 
 def _weights_met(node: Node, source: Node) -> Tensor:

@@ -4,16 +4,19 @@ import math
 
 from dynconf_core.errors import InputError
 from dynconf_core.simulation.network import SpikingNetwork
+from dynconf_core.simulation.pace import STEPS, largest
 
 BYTES = 4
 FIXED = 600 << 20
 """Of the process itself: torch, and in a flow Prefect, MLflow and Optuna (measured: 220 and 555 MiB)."""
 COPIES = 4
-"""Of all weights: in the graph, as they are computed with, as bytes for integer products, and the ANN's own."""
+"""Of all weights: as they are, as they are laid out for the products (up to twice as many), and the ANN's own."""
+LIVE = 6
+"""Values of the largest layer that a step holds at once, at most."""
 PREPARATION = 12
 """Times the largest layer's weights: what preparing its integer product takes on the way (measured)."""
 BATCH = {"cpu": 64, "cuda": 256}
-"""More images at a time are no faster: on a CPU their states leave the cache."""
+"""More images at a time are no faster."""
 
 
 def bytes_a_sample(network: SpikingNetwork) -> int:
@@ -24,13 +27,15 @@ def bytes_a_sample(network: SpikingNetwork) -> int:
     pools = sum(size[node.inputs[0]] + size[node.name] for node in graph.of_kind("max_pool"))
     after = graph.after(("neurons",))
     drive = sum(size[node.name] for node in graph.nodes if node.name not in after)
-    return BYTES * (states + pools + 2 * drive + 6 * max(size.values()))
+    return BYTES * (states + pools + 2 * drive + LIVE * largest(graph))
 
 
 def bytes_without_samples(network: SpikingNetwork) -> int:
-    """An upper estimate of everything else: the process, the weights, and what is done to them before the first image."""
+    """An upper estimate of everything else: the process, the weights, what is done to them before the first image, and the
+    values of several time steps at once."""
     weights = [value.numel() for value in network.buffers()]
-    return FIXED + BYTES * (COPIES * sum(weights) + PREPARATION * max(weights, default=0))
+    values = LIVE * network.pace(BATCH.get(network.device.type, 64), STEPS).rows * largest(network.graph)
+    return FIXED + BYTES * (COPIES * sum(weights) + PREPARATION * max(weights, default=0) + values)
 
 
 def batch_size(network: SpikingNetwork, memory: int | None = None) -> int:

@@ -146,6 +146,7 @@ def prepare(
     dilation: Sequence[int] = (1, 1),
     groups: int = 1,
     must_pay: bool = True,
+    rival: Callable[[Tensor], Tensor] | None = None,
 ) -> SpikeProduct | None:
     """The exact product of a layer, or None where there is none or (with ``must_pay``) float32 is as fast.
 
@@ -158,6 +159,7 @@ def prepare(
         bias: float32 ``(O,)``, on a grid too.
         stride, padding, dilation, groups: of the convolution; zeros pad.
         must_pay: measure against float32, some milliseconds.
+        rival: the layer in float32, bias included, as the caller would compute it; None: by PyTorch's public operations.
     """
     if not available() or weight.device.type != "cpu" or weight.dtype != torch.float32 or 0 in shape:
         return None
@@ -167,7 +169,8 @@ def prepare(
     if product is None or not must_pay:
         return product
     inputs = _trial(shape, signed, largest)
-    return product if _faster(lambda: product(inputs), lambda: _float(inputs, weight, bias, geometry)) else None
+    other = rival or (lambda x: _float(x, weight, bias, geometry))
+    return product if _faster(lambda: product(inputs), lambda: other(inputs)) else None
 
 
 def agrees(product: SpikeProduct, weight: Tensor, inputs: Tensor) -> bool:

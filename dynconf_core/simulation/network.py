@@ -5,7 +5,7 @@ What depends on the image alone (everything before the first neurons, as the ima
 finished samples is an index. All values are in units of the thresholds: neurons fire at 1 and send 1.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import evaluate, per_channel
 from dynconf_core.neurons import spiking_max_pool
+from dynconf_core.simulation.pace import Pace, chunks, pace
 from dynconf_core.simulation.products import Products
 from dynconf_core.simulation.step_plan import StepPlan
 from dynconf_core.simulation.step_values import NeuronState, StepValues
@@ -47,7 +48,8 @@ class SpikingNetwork(nn.Module):
     """A converted network; ``network(images, time_steps)`` gives its logits step by step.
 
     Attributes:
-        graph: the operations, in threshold units; the weights that count are this module's buffers.
+        graph: the operations, in threshold units; the weights that count are this module's buffers (see ``tensors``), which it
+            shares until the network is moved.
         active_steps: the number of steps in which the image and all biases act; None for always.
         image_limit: the largest absolute value of a normalised image for which exactness is proven; None without a grid.
         time_steps_limit: the most steps for which exactness is proven; None without a grid.
@@ -66,20 +68,20 @@ class SpikingNetwork(nn.Module):
         tops = {node.settings["levels"] if node.settings["signed"] else None for node in graph.of_kind("neurons")}
         if len(tops) != 1:
             raise InputError("a network's neurons are all integrate-and-fire, or all signed with one number of levels.")
-        self.graph = graph
         self.active_steps: int | None = tops.pop()
         self.image_limit, self.time_steps_limit = image_limit, time_steps_limit
         self.facts = dict(facts or {})
         for node in graph.nodes:
             for key, value in node.tensors.items():
-                kept = value.detach().clone().float()
-                if kept.ndim == 4:  # as the values are: otherwise every call of a convolution reorders its weights
-                    kept = kept.contiguous(memory_format=torch.channels_last)
-                self.register_buffer(_buffer(node.name, key), kept)
+                layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format  # as the values are
+                kept = torch.empty_like(value, dtype=torch.float32, memory_format=layout, requires_grad=False)
+                self.register_buffer(_buffer(node.name, key), kept.copy_(value.detach()))
+        shared = {node.name: self.get_buffer(_buffer(node.name, "weight")) for node in graph.nodes if "weight" in node.tensors}
+        self.graph = graph.map({name: graph.by_name[name].with_tensors(weight=weight) for name, weight in shared.items()})
         self._plan = StepPlan.of(graph)
         self._tensors: dict[str, dict[str, Tensor]] | None = None
         self._products: Products | None = None
-        self._prepared_for = 0
+        self._accelerated_for = 0
         self.tried_for: set[int] = set()  # batches for which the arithmetic was found exact where the network is
 
     @property
@@ -115,20 +117,52 @@ class SpikingNetwork(nn.Module):
         """
         if not self.exact or self.device.type != "cpu":
             return []
-        if self._products is None or self._prepared_for != samples:
-            self._products = Products.of(self.graph, self.tensors(), samples)
-            self._prepared_for = samples
-        return self._products.names()
+        if self._products is None or self._accelerated_for != samples:
+            self._products = Products.of(self.graph, self.tensors(), samples, exact=True, integers=True)
+            self._accelerated_for = samples
+        return list(self._products.whole)
+
+    def products(self, samples: int) -> Products:
+        """How the weighted layers are computed; prepared at the first call, for batches of ``samples``."""
+        if self._products is None:
+            cpu = self.device.type == "cpu"
+            self._products = (
+                Products.of(self.graph, self.tensors(), samples, exact=self.exact, integers=False) if cpu else Products()
+            )
+            self._accelerated_for = 0
+        return self._products
+
+    def pace(self, images: int, time_steps: int) -> Pace:
+        """How many of ``images`` and of ``time_steps`` are computed at a time by ``run``."""
+        return pace(self.graph, self.device.type, images, time_steps)
 
     def forward(self, images: Tensor, time_steps: int) -> Tensor:
         """The logits of every step ``(N, T, C)``, on the images' device, for normalised ``images (N, ...)``."""
         self.check(images, time_steps)
-        drive, state, logits = self.drive(images), None, []
-        for time_step in range(1, time_steps + 1):
-            step = self.step(drive, state, time_step)
-            state = step.state
-            logits.append(step.logits)
-        return torch.stack(logits, dim=1)
+        logits = images.new_empty((len(images), time_steps, self.graph.output.channels), dtype=torch.float32)
+        for rows, steps, found in self.run(images, time_steps):
+            logits[rows, steps.start - 1 : steps.stop - 1] = found.transpose(0, 1)
+        return logits
+
+    def run(self, images: Tensor, time_steps: int, look: Look | None = None) -> Iterator[tuple[slice, range, Tensor]]:
+        """All steps of all images, some of both at a time, as suits the device.
+
+        Args:
+            images: normalised, ``(N, ...)``, checked.
+            time_steps: T.
+            look: sees what every layer sends, ``(k * n, ...)``, step after step.
+
+        Yields:
+            which n images, which k time steps, and their logits ``(k, n, C)``.
+        """
+        at_a_time = self.pace(len(images), time_steps)
+        for start in range(0, len(images), at_a_time.images):
+            rows = slice(start, min(start + at_a_time.images, len(images)))
+            drive, state = self.drive(images[rows]), None
+            for steps in chunks(time_steps, at_a_time.steps, self.active_steps):
+                found = self.steps(drive, state, steps, look)
+                state = found.state
+                yield rows, steps, found.logits.unflatten(0, (len(steps), drive.samples))
 
     def check(self, images: Tensor, time_steps: int) -> None:
         """Raise ``InputError`` for images of another shape or beyond the limits that exactness was proven for, or T < 1."""
@@ -174,25 +208,45 @@ class SpikingNetwork(nn.Module):
             time_step: of all samples, or ``(N,)`` where those of a batch are at different steps.
             look: sees what every layer sends.
         """
-        acting = self._acting(time_step)
-        now = StepValues(self.graph, self._plan, self.tensors(), self._products, drive.values, acting)
-        values = now.values
+        return self._steps(drive, state, self._acting(time_step), 1, look)
+
+    @torch.no_grad()
+    def steps(self, drive: Drive, state: State | None, time_steps: range, look: Look | None = None) -> Step:
+        """Several time steps at once, layer by layer; as many calls of ``step`` give the same.
+
+        Args:
+            drive: of the N samples' images.
+            state: after the step before, used up.
+            time_steps: k of them; the image and the biases must act in all or in none.
+            look: sees what every layer sends, ``(k * N, ...)``, step after step.
+
+        Returns:
+            the logits, ``(k * N, C)``, step after step, and the state after the last.
+        """
+        acting = self._acting(time_steps[0])
+        if acting != self._acting(time_steps[-1]):
+            raise ValueError(f"the image stops after step {self.active_steps}, within {time_steps}.")
+        return self._steps(drive, state, acting, len(time_steps), look)
+
+    def _steps(self, drive: Drive, state: State | None, acting: bool | Tensor, steps: int, look: Look | None) -> Step:
+        products = self.products(max(1, steps * drive.samples))
+        now = StepValues(self.graph, self._plan, self.tensors(), products, drive.values, acting, steps)
         after: State = {}
         for node in self._plan.order:
             before = state[node.name] if state is not None and node.kind in ("neurons", "max_pool") else None
             if node.kind == "neurons":
                 assert not isinstance(before, spiking_max_pool.State)
-                values[node.name], after[node.name] = now.fired(node, before)
+                now.values[node.name], after[node.name] = now.fired(node, before)
             elif node.kind == "max_pool":
                 assert before is None or isinstance(before, spiking_max_pool.State)
-                values[node.name], after[node.name] = spiking_max_pool.step(node, values[node.inputs[0]], before)
+                now.values[node.name], after[node.name] = now.pooled(node, before)
             else:
-                values[node.name] = now.value(node)
+                now.values[node.name] = now.value(node)
             if look is not None and node.kind in ("neurons", "max_pool"):
-                look(node, values[node.name])
+                look(node, now.values[node.name])
             for name in self._plan.last.get(node.name, ()):
-                values.pop(name, None)
-        return Step(values[self.graph.output.name], after)
+                now.let_go(name)
+        return Step(now.values[self.graph.output.name], after)
 
     def initial_state(self, like: State) -> dict[str, tuple[Tensor, ...]]:
         """What every tensor of a state holds before the first step: one number, or one a channel, to be broadcast."""

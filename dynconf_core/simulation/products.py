@@ -1,49 +1,68 @@
-"""Which layers of a network integer arithmetic computes: those that read whole numbers of spikes, where it is faster."""
+"""How the weighted layers of a network are computed on a CPU: by integer arithmetic those that read whole numbers of spikes,
+where it is faster, the others in float32 with weights that are laid out once."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 
 from torch import Tensor
 
 from dynconf_core.graph.bounds import in_one_step
 from dynconf_core.graph.graph import Graph
 from dynconf_core.simulation.integer import SpikeProduct, prepare
+from dynconf_core.simulation.prepacked import Product, prepacked
+
+Tensors = Mapping[str, Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class Products:
-    """The exact integer products of a network's layers, by node name."""
+    """The products of a network's layers, by node name; layers without one are computed by PyTorch's public operations.
 
-    by_name: Mapping[str, SpikeProduct]
+    Attributes:
+        plain: in float32.
+        whole: in integers.
+    """
+
+    plain: Mapping[str, Product] = field(default_factory=dict)
+    whole: Mapping[str, SpikeProduct] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, graph: Graph, tensors: Mapping[str, Mapping[str, Tensor]], samples: int) -> "Products":
-        """Those that exist and, for batches of ``samples``, pay."""
-        whole = graph.spikes()
-        bounds = in_one_step(graph, 0.0)
-        found: dict[str, SpikeProduct] = {}
+    def of(cls, graph: Graph, tensors: Tensors, samples: int, *, exact: bool, integers: bool) -> "Products":
+        """Those that exist for batches of ``samples`` after the first neurons.
+
+        Args:
+            graph: the network.
+            tensors: every node's weights, on the CPU.
+            samples: N.
+            exact: whether the weights lie on a grid.
+            integers: whether to try integer products, and to take those that are faster.
+        """
+        after = graph.after(("neurons",))
+        spikes = graph.spikes() if integers else frozenset[str]()
+        bounds = in_one_step(graph, 0.0) if integers else {}
+        plain: dict[str, Product] = {}
+        whole: dict[str, SpikeProduct] = {}
         for node in graph.of_kind("convolution", "linear"):
-            source = graph.by_name[node.inputs[0]]
-            if source.name not in whole:
+            if node.name not in after:
                 continue
-            wanted = ("stride", "padding", "dilation", "groups")
-            geometry = {name: node.settings[name] for name in wanted if name in node.settings}
-            product = prepare(
-                tensors[node.name]["weight"],
-                shape=(samples, *source.shape),
-                signed=bool((bounds[source.name].low < 0).any()),
-                largest=int(bounds[source.name].largest()),
-                bias=tensors[node.name].get("bias"),
-                **geometry,
-            )
+            source, own = graph.by_name[node.inputs[0]], tensors[node.name]
+            shape = (samples, *source.shape)
+            packed = prepacked(node, own, shape, exact)
+            product = None
+            if source.name in spikes:
+                wanted = ("stride", "padding", "dilation", "groups")
+                product = prepare(
+                    own["weight"],
+                    shape=shape,
+                    signed=bool((bounds[source.name].low < 0).any()),
+                    largest=int(bounds[source.name].largest()),
+                    bias=own.get("bias"),
+                    rival=None if packed is None else partial(packed, biased=True),
+                    **{name: node.settings[name] for name in wanted if name in node.settings},
+                )
             if product is not None:
-                found[node.name] = product
-        return cls(found)
-
-    def names(self) -> list[str]:
-        """Of the layers that have one."""
-        return list(self.by_name)
-
-    def get(self, name: str) -> SpikeProduct | None:
-        """The product of a layer, if it has one."""
-        return self.by_name.get(name)
+                whole[node.name] = product
+            elif packed is not None:
+                plain[node.name] = packed
+        return cls(plain, whole)

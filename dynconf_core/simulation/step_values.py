@@ -1,13 +1,13 @@
-"""What the nodes of one time step compute."""
+"""What the nodes compute in one time step, or in several at once: rows of values, step after step."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import evaluate, per_channel
-from dynconf_core.neurons import integrate_and_fire, signed
+from dynconf_core.neurons import integrate_and_fire, signed, spiking_max_pool
 from dynconf_core.simulation.integer import Layout, packed
 from dynconf_core.simulation.products import Products
 from dynconf_core.simulation.step_plan import StepPlan
@@ -16,58 +16,105 @@ NeuronState = integrate_and_fire.State | signed.State
 
 
 class StepValues:
-    """The values of one time step, by node, and how a node's is computed from them."""
+    """The values of some time steps of N samples, by node, ``(steps * N, ...)``, and how a node's is computed from them."""
 
     def __init__(
         self,
         graph: Graph,
         plan: StepPlan,
         tensors: Mapping[str, Mapping[str, Tensor]],
-        products: Products | None,
+        products: Products,
         given: Mapping[str, Tensor],
         acting: bool | Tensor,
+        steps: int,
     ) -> None:
-        self.graph, self.plan, self.tensors, self.products, self.acting = graph, plan, tensors, products, acting
-        self.values = {name: gated(value, acting) for name, value in given.items()}
+        self.graph, self.plan, self.tensors, self.products = graph, plan, tensors, products
+        self.acting, self.steps = acting, steps
+        self.constant = {name: gated(value, acting) for name, value in given.items()}
+        self.values: dict[str, Tensor] = {}
         self.packed: dict[tuple[str, Layout], Tensor] = {}
+
+    def rows(self, name: str) -> Tensor:
+        """A node's values in all steps."""
+        if name not in self.values:  # of the image alone: the same in each
+            constant = self.constant[name]
+            self.values[name] = torch.cat([constant] * self.steps) if self.steps > 1 else constant
+        return self.values[name]
+
+    def each(self, name: str) -> Sequence[Tensor]:
+        """A node's values ``(N, ...)`` step by step."""
+        if name in self.constant:
+            return [self.constant[name]] * self.steps
+        return self.values[name].chunk(self.steps)
 
     def value(self, node: Node) -> Tensor:
         """Of a node without a state."""
         own = self.tensors[node.name]
         biased = self.acting if isinstance(self.acting, bool) else False
-        product = self.products.get(node.name) if self.products is not None else None
-        if product is not None:
-            value = product.of_packed(self._bytes(node.inputs[0], product.layout), biased=biased)
+        whole, plain = self.products.whole.get(node.name), self.products.plain.get(node.name)
+        if whole is not None:
+            value = whole.of_packed(self._bytes(node.inputs[0], whole.layout), biased=biased)
+        elif plain is not None:
+            value = plain(self.rows(node.inputs[0]), biased)
         else:
-            value = evaluate(node, [self.values[name] for name in node.inputs], own, biased=biased)
+            value = evaluate(node, [self.rows(name) for name in node.inputs], own, biased=biased)
         if not isinstance(self.acting, bool) and "bias" in own:
             value.add_(gated(per_channel(own["bias"], value).expand_as(value), self.acting))
         return value
 
+    def let_go(self, name: str) -> None:
+        """Nobody needs this node's values any more."""
+        self.values.pop(name, None)
+        self.packed = {key: kept for key, kept in self.packed.items() if key[0] != name}
+
     def _bytes(self, source: str, layout: Layout) -> Tensor:
         """A value as the bytes that integer products read; those that read one layout share them."""
         if (source, layout) not in self.packed:
-            self.packed[source, layout] = packed(self.values[source], layout)
+            self.packed[source, layout] = packed(self.rows(source), layout)
         return self.packed[source, layout]
 
     def fired(self, node: Node, before: NeuronState | None) -> tuple[Tensor, NeuronState]:
-        """A layer's spikes and new state: every current is added to the membrane potential as it comes."""
-        potential = None if before is None else before.potential
+        """A layer's spikes and its state after the last step: every current is added to the membrane potential as it comes."""
         spare: Tensor | None = None
+        currents: list[Sequence[Tensor]] = []
         for name in self.plan.terms[node.name]:
-            late = name in self.plan.late
-            current = self.value(self.graph.by_name[name]) if late else self.values[name]
-            if potential is None:
-                initial = per_channel(self.tensors[node.name]["initial"], current)
-                potential = torch.empty_like(current).copy_(initial)
-            potential.add_(current)
-            spare = current if late else spare  # nobody else reads it: it may hold the spikes
-        assert potential is not None
-        out = torch.empty_like(potential) if spare is None else spare
-        if node.settings["signed"]:
-            net = before.net if isinstance(before, signed.State) else torch.zeros_like(potential)
-            return signed.fire(potential, net, signed.Parameters(1.0, int(node.settings["levels"])), out)
-        return integrate_and_fire.fire(potential, integrate_and_fire.Parameters(1.0), out)
+            if name in self.plan.late:
+                spare = self.value(self.graph.by_name[name])  # nobody else reads it: it may hold the spikes
+                currents.append(spare.chunk(self.steps))
+            else:
+                currents.append(self.each(name))
+        first = currents[0][0]
+        spikes = _like(first, self.steps) if spare is None else spare
+        state = before if before is not None else self._start(node, first)
+        for out, *arriving in zip(spikes.chunk(self.steps), *currents, strict=True):
+            for current in arriving:
+                state.potential.add_(current)
+            if isinstance(state, signed.State):
+                _, state = signed.fire(*state, signed.Parameters(1.0, int(node.settings["levels"])), out)
+            else:
+                _, state = integrate_and_fire.fire(state.potential, integrate_and_fire.Parameters(1.0), out)
+        return spikes, state
+
+    def _start(self, node: Node, like: Tensor) -> NeuronState:
+        """A layer's state before the first step."""
+        initial = per_channel(self.tensors[node.name]["initial"], like)
+        return signed.initial(like, initial) if node.settings["signed"] else integrate_and_fire.initial(like, initial)
+
+    def pooled(self, node: Node, before: spiking_max_pool.State | None) -> tuple[Tensor, spiking_max_pool.State]:
+        """What a max pool sends, and its state after the last step."""
+        sent, state = [], before
+        for spikes in self.each(node.inputs[0]):
+            change, state = spiking_max_pool.step(node, spikes, state)
+            sent.append(change)
+        assert state is not None
+        return torch.cat(sent) if self.steps > 1 else sent[0], state
+
+
+def _like(value: Tensor, steps: int) -> Tensor:
+    """Memory for ``steps`` values ``(N, ...)`` one after the other, each in the layout of ``value``."""
+    last = value.ndim == 4 and value.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty((steps * len(value), *value.shape[1:]), dtype=value.dtype, device=value.device, memory_format=layout)
 
 
 def gated(value: Tensor, acting: bool | Tensor) -> Tensor:
