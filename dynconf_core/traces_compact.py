@@ -9,49 +9,62 @@ from numpy.typing import NDArray
 from dynconf_core.exit.rules import Rule
 from dynconf_core.traces import Traces
 
-DIGITS = (11, 13, 15, 17, 19, 21)
-"""Binary digits of a logit that are tried, the fewest first; 11 are float16's."""
+DIGITS = (11, 13, 15, 17, 19, 21, 24)
+"""Binary digits of a logit that are tried, the fewest first; 11 are float16's, 24 float32's."""
 
 
 def compact(traces: Traces, rule: Rule | None = None) -> Traces:
-    """The traces with logits rounded to as few binary digits as change no prediction at any step, and no exit of ``rule``.
+    """The traces with each sample's logits rounded to as few binary digits as change none of its predictions, at any step, nor
+    its exit by ``rule``.
 
-    Rounded logits compress well: float16 where its digits and range suffice, else float32 whose last digits are 0. The
+    Rounded logits compress well: float16 where that suffices for all samples, else float32 whose last digits are 0. The
     outputs of the trained networks become float16 where no prediction changes, counts the smallest whole type.
 
     Args:
         traces: of any types.
         rule: one whose exits are to stay.
     """
-    smaller = replace(
+    return replace(
         traces,
+        logits=_fewest_digits(traces, rule),
         ann_logits=_outputs(traces.ann_logits),
         reference_logits=_outputs(traces.reference_logits),
         spikes=_counts(traces.spikes),
         synaptic_operations=_counts(traces.synaptic_operations),
     )
+
+
+def _fewest_digits(traces: Traces, rule: Rule | None) -> NDArray[Any]:
+    predictions, exits = _read(traces, rule)
+    found = np.empty(traces.logits.shape, np.float32)
+    left = np.arange(traces.samples)
     for digits in DIGITS:
-        rounded = _rounded(traces.logits, digits)
-        if rounded is not None and _same(traces, candidate := replace(smaller, logits=rounded), rule):
-            return candidate
-    return smaller
+        logits = _rounded(traces.logits[left], digits)
+        if not np.isfinite(logits).all():  # float32 is too narrow
+            return traces.logits
+        now, leaving = _read(Traces(logits, traces.labels[left]), rule)
+        same = (now == predictions[left]).all(axis=1) & (leaving == exits[left])
+        found[left[same]] = logits[same]
+        left = left[~same]
+        if digits == DIGITS[0] and not len(left):
+            half = _half(found)
+            if half is not None and np.array_equal(half, found):
+                return half
+        if not len(left):
+            return found
+    return traces.logits
 
 
-def _same(traces: Traces, other: Traces, rule: Rule | None) -> bool:
-    if not np.array_equal(traces.predictions(), other.predictions()):
-        return False
-    return rule is None or np.array_equal(rule.exit_steps(traces), rule.exit_steps(other))
+def _read(traces: Traces, rule: Rule | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """What is read from traces: the predictions (n, T) and where the samples leave (n,)."""
+    leaving = np.zeros(traces.samples, np.int64) if rule is None else rule.exit_steps(traces)
+    return traces.predictions(), leaving
 
 
-def _rounded(logits: NDArray[Any], digits: int) -> NDArray[Any] | None:
-    """None where the type cannot hold them."""
-    if digits == DIGITS[0]:
-        return _half(logits)
-    mantissa, exponent = np.frexp(logits)
-    rounded = np.ldexp(np.round(mantissa * 2.0**digits) * 2.0**-digits, exponent)
+def _rounded(logits: NDArray[Any], digits: int) -> NDArray[Any]:
+    mantissa, exponent = np.frexp(logits.astype(np.float64))
     with np.errstate(over="ignore"):
-        single = rounded.astype(np.float32)
-    return single if np.isfinite(single).all() else None
+        return np.ldexp(np.round(mantissa * 2.0**digits) * 2.0**-digits, exponent).astype(np.float32)
 
 
 def _half(values: NDArray[Any]) -> NDArray[Any] | None:

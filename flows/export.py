@@ -22,13 +22,14 @@ NEEDED = ("train", "convert", "collect_calibration", "collect_test", "evaluate")
 CSV = "results.csv"
 
 
-def export(run: Path | None, out: Path, home: str | None = None) -> list[Path]:
+def export(run: Path | None, out: Path, home: str | None = None, traces: bool = True) -> list[Path]:
     """Write the folder ``out`` of the finished settings of a run.
 
     Args:
         run: the folder of the run's ``results.json``; None: the newest of the home.
         out: a new or empty folder.
         home: where the run's artefacts are, if not in the home that the run's folder lies in.
+        traces: whether they are written; they are nearly all of the folder's size.
 
     Returns:
         the files written.
@@ -48,9 +49,12 @@ def export(run: Path | None, out: Path, home: str | None = None) -> list[Path]:
     parts = {row["name"]: _artefacts(row, store) for row in rows}
     out.mkdir(parents=True, exist_ok=True)
     training = {name: _written(out, name, found) for name, found in parts.items()}
+    if traces:
+        for name, found in parts.items():
+            _write_traces(out, name, found)
     for name in (RESULTS, CSV):
         shutil.copyfile(folder / name, out / name)
-    (out / "README.md").write_text(report_markdown(document, training), encoding="utf-8")
+    (out / "README.md").write_text(report_markdown(document, training, traces), encoding="utf-8")
     return sorted(path for path in out.rglob("*") if path.is_file())
 
 
@@ -71,9 +75,6 @@ def _artefacts(row: Mapping[str, Any], store: Store) -> dict[str, Artefact]:
 def _written(out: Path, name: str, parts: Mapping[str, Artefact]) -> dict[str, Any]:
     """One setting's files; how it was trained."""
     evaluation = parts["evaluate"].folder
-    rule = Rule.load(evaluation / "rule.json")
-    compact(Traces.load(parts["collect_calibration"].folder)).save(out / f"{name}-calibration.npz", compressed=True)
-    compact(Traces.load(parts["collect_test"].folder), rule).save(out / f"{name}-test.npz", compressed=True)
     shutil.copyfile(evaluation / "rule.json", out / f"{name}-rule.json")
     shutil.copyfile(parts["convert"].file("report.txt"), out / f"{name}-conversion.txt")
     figures = out / "figures"
@@ -83,6 +84,13 @@ def _written(out: Path, name: str, parts: Mapping[str, Artefact]) -> dict[str, A
     training = _training(parts["train"].file("checkpoint.pt"))
     (out / f"{name}-training.json").write_text(json.dumps(training, indent=1))
     return training
+
+
+def _write_traces(out: Path, name: str, parts: Mapping[str, Artefact]) -> None:
+    """The calibration split keeps its predictions, the test split the exits of the chosen rule too."""
+    rule = Rule.load(parts["evaluate"].file("rule.json"))
+    compact(Traces.load(parts["collect_calibration"].folder)).save(out / f"{name}-calibration.npz", compressed=True)
+    compact(Traces.load(parts["collect_test"].folder), rule).save(out / f"{name}-test.npz", compressed=True)
 
 
 def _training(checkpoint: Path) -> dict[str, Any]:

@@ -6,13 +6,19 @@ from typing import Any
 from dynconf_core.evaluation.comparison import points
 from flows.table import results_markdown
 
+TRACES = (
+    "The traces are `NAME-calibration.npz` and `NAME-test.npz`: each sample's logits rounded to as few digits as change "
+    "neither its predictions nor its exit. `dynconf analyse` on this folder makes the whole study again from them."
+)
 
-def report_markdown(document: Mapping[str, Any], training: Mapping[str, Mapping[str, Any]]) -> str:
+
+def report_markdown(document: Mapping[str, Any], training: Mapping[str, Mapping[str, Any]], traces: bool = True) -> str:
     """The page.
 
     Args:
         document: ``results.json``.
         training: provenance of each setting's checkpoint, {} where it is not known.
+        traces: whether they lie beside the page.
     """
     parts = [
         f"# Results of {document['run']}",
@@ -23,10 +29,9 @@ def report_markdown(document: Mapping[str, Any], training: Mapping[str, Mapping[
         *_equal_accuracy(document["settings"]),
         *_trained(training),
         "## The files",
-        "`results.json` and `results.csv` hold every figure. Of each setting there are its traces (`NAME-calibration.npz`, "
-        "`NAME-test.npz`: logits rounded to as few digits as change no prediction and no exit), the chosen rule, the record "
-        "of the training, how far the SNN is from the ANN layer by layer and, under `figures/`, its pictures. "
-        "`dynconf analyse` on this folder makes the whole study again from the traces.",
+        "`results.json` and `results.csv` hold every figure. Of each setting there are the chosen rule (`NAME-rule.json`), the "
+        "record of the training, how far the SNN is from the ANN layer by layer and, under `figures/`, its pictures.",
+        *([TRACES] if traces else []),
         f"Made by\n\n    {document['command']}",
     ]
     return "\n\n".join(parts) + "\n"
