@@ -5,7 +5,6 @@ operation that conversion does not know is named with its place.
 """
 
 import copy
-import gc
 import itertools
 import operator
 from collections.abc import Callable
@@ -55,8 +54,10 @@ def traced(network: nn.Module, example: Tensor) -> Graph:
         ) from error
     graph = _Run(program, example).graph()
     _check_same(copied, graph, example)
-    del copied, program
-    gc.collect()  # a GraphModule and its graph hold each other, and with them all weights
+    for module in (*copied.modules(), *program.modules()):
+        # A GraphModule and its graph hold each other until the garbage is collected: they need not hold the weights.
+        module._parameters.clear()
+        module._buffers.clear()
     return graph
 
 
