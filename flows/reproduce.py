@@ -3,7 +3,6 @@
 import contextvars
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from dynconf_core.settings import FAMILIES, PROFILES, UNNAMED
 from flows import interruption
 from flows.parameters import Memory, Overrides, ProfileName, Seed, SettingName
 from flows.request import Request, checked, home_folder, identity
-from flows.results import environment_facts, write_results
+from flows.results import environment_facts, new_run, write_results
 from flows.rows import failed_row
 from flows.setting import SettingFailed, setting
 from flows.table import results_markdown
@@ -112,7 +111,7 @@ def reproduce(
     savings = [row["exit"]["latency_saving"] for row in rows if row["status"] == "ok"]
     document = {
         "schema": 1,
-        "run": f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{profile}-seed{seed}",
+        "run": new_run(folder, f"{profile}-seed{seed}"),
         "profile": profile,
         "seed": seed,
         "overrides": dict(request.overrides),

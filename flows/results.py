@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import math
 import os
@@ -10,12 +11,27 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 EXIT_FIGURES = ("accuracy", "mean_steps", "latency_saving")
 PACKAGES = ("dynconf", "torch", "torchvision", "numpy", "prefect", "mlflow", "optuna")
+
+
+def new_run(home: Path, what: str) -> str:
+    """The name of a new run, such as ``20261125-230427-quick-seed0``, whose folder is made; two of one second differ."""
+    started = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    for number in itertools.count(1):
+        name = f"{started}-{what}" if number == 1 else f"{started}-{number}-{what}"
+        folder = home / "results" / name
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return name
+    raise AssertionError("unreachable")
 
 
 def write_results(home: Path, run: str, document: Mapping[str, Any], room: str = "results", newest: bool = True) -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from flows.results import environment_facts, over_seeds, write_results
+from flows.results import environment_facts, new_run, over_seeds, write_results
 from flows.table import results_markdown, results_table
 
 PUBLISHED = {
@@ -222,3 +222,9 @@ def test_over_seeds_by_hand() -> None:
     assert one["figures"]["ann_accuracy"]["deviation"] == pytest.approx(0.2 / 2**0.5)
     assert one["figures"]["exit_mean_steps"] == {"mean": 3.0, "deviation": pytest.approx(2**0.5)}
     assert other == {"name": "b", "figures": None}
+
+
+def test_runs_of_one_second_have_names_of_their_own(tmp_path: Path) -> None:
+    names = {new_run(tmp_path, "smoke-seed0") for _ in range(5)}
+    assert len(names) == 5 and all((tmp_path / "results" / name).is_dir() for name in names)
+    assert all(name.endswith("-smoke-seed0") for name in names)
