@@ -16,7 +16,7 @@ from dynconf_core.traces import Traces
 from dynconf_core.traces_compact import compact
 from flows.report import report_markdown
 from flows.request import home_folder
-from flows.trace_pairs import RESULTS, results_document
+from flows.trace_pairs import RESULTS, results_document, store_of
 
 NEEDED = ("train", "convert", "collect_calibration", "collect_test", "evaluate")
 CSV = "results.csv"
@@ -41,8 +41,7 @@ def export(run: Path | None, out: Path, home: str | None = None, traces: bool = 
     document = results_document(folder / RESULTS)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out} exists and holds something: name a new folder.")
-    own = folder.resolve().parent.parent
-    store = Store((own if home is None and (own / "artefacts").is_dir() else home_folder(home)) / "artefacts")
+    store = store_of(folder, home)
     rows = [row for row in document["settings"] if row["status"] == "ok"]
     if not rows:
         raise InputError(f"{folder} holds no setting that is done: there is nothing to publish.")
@@ -81,7 +80,9 @@ def _written(out: Path, name: str, parts: Mapping[str, Artefact]) -> dict[str, A
     figures.mkdir(exist_ok=True)
     for picture in sorted(evaluation.glob("*.png")):
         shutil.copyfile(picture, figures / f"{name}-{picture.name}")
-    training = _training(parts["train"].file("checkpoint.pt"))
+    from dynconf_core.training.checkpoint import own_provenance, read
+
+    training = own_provenance(read(parts["train"].file("checkpoint.pt")).get("provenance", {}))
     (out / f"{name}-training.json").write_text(json.dumps(training, indent=1))
     return training
 
@@ -91,12 +92,3 @@ def _write_traces(out: Path, name: str, parts: Mapping[str, Artefact]) -> None:
     rule = Rule.load(parts["evaluate"].file("rule.json"))
     compact(Traces.load(parts["collect_calibration"].folder)).save(out / f"{name}-calibration.npz", compressed=True)
     compact(Traces.load(parts["collect_test"].folder), rule).save(out / f"{name}-test.npz", compressed=True)
-
-
-def _training(checkpoint: Path) -> dict[str, Any]:
-    """The provenance of a checkpoint, of one given too; {} where somebody else's tells none."""
-    from dynconf_core.training.checkpoint import read
-
-    found = read(checkpoint).get("provenance", {})
-    provenance: dict[str, Any] = found.get("provenance", {}) if "given" in found else found
-    return provenance

@@ -118,9 +118,7 @@ def _stored(folder: Path, home: str | None, known: Collection[str]) -> Iterator[
     if not (folder / RESULTS).is_file():
         return
     document = results_document(folder / RESULTS)
-    own = folder.resolve().parent.parent  # home/results/run
-    where = own if home is None and (own / "artefacts").is_dir() else home_folder(home)
-    store = Store(where / "artefacts")
+    store = store_of(folder, home)
     for row in document.get("settings", ()):
         if row.get("status") != "ok" or row["name"] in known:
             continue
@@ -130,7 +128,14 @@ def _stored(folder: Path, home: str | None, known: Collection[str]) -> Iterator[
         if len(there) == 2:
             yield Pair(row["name"], *there)
         else:
-            _log.warning("%s: its traces are not in %s (any more): run `dynconf reproduce` again for them.", row["name"], where)
+            _log.warning("%s: its traces are not in %s (any more): run `dynconf reproduce` again.", row["name"], store.root)
+
+
+def store_of(run: Path, home: str | None) -> Store:
+    """The store of a run's artefacts: of the home that its folder lies in, unless another is named."""
+    own = run.resolve().parent.parent  # home/results/run
+    where = own if home is None and (own / "artefacts").is_dir() else home_folder(home)
+    return Store(where / "artefacts")
 
 
 def results_document(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from dynconf_core.networks.description import described
 from dynconf_core.plan import Data, Plan
 from dynconf_core.simulation.collect import collect as collected
 from dynconf_core.simulation.footprint import BATCH
-from dynconf_core.training.checkpoint import load_checkpoint
+from dynconf_core.training.checkpoint import load_checkpoint, own_provenance
 from tasks.listening import Listener
 from tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace, data_config, module_file
 
@@ -82,8 +82,7 @@ def collect(plan: Plan, work: Workplace, data_digest: str, split: str, trained: 
 
 def trained_on_calibration(provenance: Mapping[str, Any], data: Data) -> bool | None:
     """Whether a checkpoint's training saw images that ``data`` holds out; None where its provenance does not say."""
-    told = provenance["provenance"] if "given" in provenance else provenance
-    images = told.get("data")
+    images = own_provenance(provenance).get("data")
     split = images.get("split") if isinstance(images, dict) else None
     if not isinstance(split, dict) or (images.get("name"), split.get("seed")) != (data.name, SPLIT_SEED):
         return None

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
+from commands import Command, command_on_traces, strictly
 from study_cases import exits, made, number, operating_points, outcome, scores_of
 
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.exit.rules import Rule
-from dynconf_core.store.artefacts import Store
-from dynconf_core.store.keys import stage_key
 from dynconf_core.traces import Traces
 from flows import analyse as flow
-from flows import analyse_command, cli, studies
-from flows.trace_pairs import Pair, pairs, study_folder
+from flows import cli
 from tasks import track
 
 FILES = {"analysis.json", "rule.json", "front.csv", "accuracy_against_latency.png", "rules.png"}
@@ -32,37 +29,9 @@ FILES |= {"exit_histogram.png", "robustness.png", "reliability.png"}
 CALIBRATION, TEST = made(70, 1, 6), made(60, 2, 6, meta={"source": "mine, profile smoke", "data": "a", "stands_in_for": "B"})
 
 
-class Answer(NamedTuple):
-    code: int
-    out: str
-    error: str
-
-
-Command = Callable[..., Answer]
-
-
 @pytest.fixture
 def dynconf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Call the command in this process, on 80 columns, in an empty folder."""
-    for name in ("DYNCONF_HOME", "DYNCONF_DATA", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(analyse_command, "configure", lambda home: None)  # it would set the environment of other tests
-    folder = tmp_path / "here"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-
-    def call(*arguments: str | Path) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["dynconf", *map(str, arguments)])
-        code: Any = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = ended.code
-        written = capsys.readouterr()
-        return Answer(int(code or 0), written.out, written.err)
-
-    return call
+    return command_on_traces(tmp_path / "here", monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -75,10 +44,6 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take most of the time of a small study, and have tests of their own."""
     monkeypatch.setattr("dynconf_core.evaluation.study._figures", lambda *ignored: {})
-
-
-def strictly(text: str) -> Any:
-    return json.loads(text, parse_constant=lambda constant: pytest.fail(f"{constant} in JSON"))
 
 
 def test_a_whole_study(dynconf: Command, files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -254,131 +219,6 @@ def test_a_refusal_is_one_sentence(tmp_path: Path) -> None:
 def test_a_folder_that_the_system_protects_is_refused(dynconf: Command, files: tuple[Path, Path]) -> None:
     answer = dynconf("analyse", files[0], "--no-track", "--out", "/proc/dynconf")
     assert (answer.code, answer.out) == (2, "") and "--out /proc/dynconf cannot be written" in " ".join(answer.error.split())
-
-
-@pytest.fixture
-def results(tmp_path: Path) -> Path:
-    """A folder with traces in every form that is found."""
-    folder = tmp_path / "results"
-    CALIBRATION.save(folder / "one-calibration.npz")
-    TEST.save(folder / "one-test.npz")
-    CALIBRATION.save(folder / "two" / "calibration.npz")
-    CALIBRATION.save(folder / "two" / "calibration")  # the same once more
-    TEST.save(folder / "two" / "test.npz")
-    CALIBRATION.save(folder / "three" / "calibration")  # folders of .npy
-    TEST.save(folder / "three" / "test")
-    TEST.save(folder / "four.npz")
-    np.savez(folder / "other.npz", weights=np.zeros(3))
-    TEST.save(folder / ".hidden" / "test.npz")
-    return folder
-
-
-def test_what_a_folder_of_results_holds(results: Path) -> None:
-    found = {pair.name: pair for pair in pairs(results, None)}
-    assert list(found) == ["four", "one", "three", "two"]
-    assert found["one"] == Pair("one", results / "one-calibration.npz", results / "one-test.npz")
-    assert found["two"] == Pair("two", results / "two" / "calibration.npz", results / "two" / "test.npz")
-    assert found["three"] == Pair("three", results / "three" / "calibration", results / "three" / "test")
-    assert found["four"] == Pair("four", results / "four.npz", None)
-    assert study_folder(results, None, found["two"]) == results / "analysis" / "two"
-    assert study_folder(results, "out", found["two"]) == Path("out") / "two"
-    TEST.save(results / "one_calibration.npz")
-    with pytest.raises(InputError, match="'one': rename"):
-        pairs(results, None)
-
-
-def test_names_of_traces_that_lie_alone(tmp_path: Path) -> None:
-    for name, expected in (("net/calibration.npz", "net"), ("net/x-calibration.npz", "x"), ("y.npz", "y"), ("n/test", "n")):
-        path = TEST.save(tmp_path / name)
-        assert [pair.name for pair in pairs(path, None)] == [expected]
-        assert study_folder(path, None, Pair(expected, path, None)) == path.parent / "analysis"
-
-
-@pytest.mark.usefixtures("without_pictures")
-def test_all_traces_of_a_folder_are_studied(dynconf: Command, results: Path) -> None:
-    answer = dynconf("analyse", results, "--no-track", "--json")
-    assert answer.code == 0
-    studies = strictly(answer.out)["studies"]
-    assert list(studies) == ["four", "one", "three", "two"]
-    for name, record in studies.items():
-        assert record == strictly((results / "analysis" / name / "analysis.json").read_text())
-    assert studies["one"] == studies["two"] == studies["three"] and studies["four"]["split"] is not None
-    # Neither studies nor their files are taken for traces.
-    assert [pair.name for pair in pairs(results, None)] == list(studies)
-
-
-@pytest.mark.usefixtures("without_pictures")
-def test_one_of_several_that_is_damaged_is_found_before_the_first_begins(dynconf: Command, results: Path) -> None:
-    whole = (results / "two" / "test.npz").read_bytes()
-    (results / "two" / "test.npz").write_bytes(whole[: len(whole) // 2])
-    answer = dynconf("analyse", results, "--no-track")
-    assert (answer.code, answer.out) == (2, "") and "two/test.npz" in "".join(answer.error.split())
-    assert not (results / "analysis").exists()
-
-
-@pytest.mark.usefixtures("without_pictures")
-def test_one_of_several_that_fails_leaves_the_others(dynconf: Command, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(analysis: Any, test: Traces, out: Path, title: str, subtitle: str) -> list[Path]:
-        if title == "one":
-            raise OSError("the disk [is] full")
-        out.mkdir(parents=True)
-        return []
-
-    monkeypatch.setattr(studies, "write_study", write)
-    answer = dynconf("analyse", results, "--no-track", "--json")
-    assert answer.code == 1 and list(strictly(answer.out)["studies"]) == ["four", "three", "two"]
-    assert "failed: one: the disk [is] full" in " ".join(answer.error.split()) and "Traceback" not in answer.error
-
-
-def stored(home: Path, stage: str, traces: Traces) -> str:
-    """The key of the traces, put into the home's store."""
-    key = stage_key(stage, {}, {}, "0" * 64)
-    with Store(home / "artefacts").create(key, {}) as folder:
-        for path in traces.save(folder / "traces").iterdir():
-            path.rename(folder / path.name)
-        (folder / "traces").rmdir()
-    return key.key
-
-
-def document(home: Path, **artefacts: dict[str, str]) -> Path:
-    """The folder of a run with these settings."""
-    folder = home / "results" / "20250101-smoke"
-    folder.mkdir(parents=True)
-    (home / "artefacts").mkdir(exist_ok=True)
-    rows: list[dict[str, Any]] = [{"name": name, "status": "ok", "artefacts": keys} for name, keys in artefacts.items()]
-    rows.append({"name": "cifar10-vgg16-qcfs", "status": "failed"})
-    content = {"schema": 1, "profile": "smoke", "seed": 5, "overrides": {"time_steps": 6}, "settings": rows}
-    (folder / "results.json").write_text(json.dumps(content))
-    (home / "results" / "latest").symlink_to(folder.name)
-    return folder
-
-
-def test_the_traces_of_a_run_are_found_in_its_home(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    home = tmp_path / "home"
-    keys = {name: stored(home, name, given) for name, given in (("collect_calibration", CALIBRATION), ("collect_test", TEST))}
-    folder = document(home, one=keys, gone={**keys, "collect_test": "0" * 64})
-    for given in (folder, home / "results" / "latest", home):
-        (pair,) = pairs(given, None)
-        assert pair.name == "one" and pair.test is not None
-        assert np.array_equal(Traces.load(pair.calibration).labels, CALIBRATION.labels)
-        assert np.array_equal(Traces.load(pair.test).labels, TEST.labels)
-    assert "gone: its traces are not in" in caplog.text
-    elsewhere = tmp_path / "elsewhere" / "20250101-smoke"
-    elsewhere.parent.mkdir()
-    folder.rename(elsewhere)
-    assert [pair.name for pair in pairs(elsewhere, None, str(home))] == ["one"]
-    CALIBRATION.save(elsewhere / "one-calibration.npz")
-    TEST.save(elsewhere / "one-test.npz")
-    assert pairs(elsewhere, None, str(home)) == [Pair("one", elsewhere / "one-calibration.npz", elsewhere / "one-test.npz")]
-
-
-def test_a_run_whose_traces_are_gone_is_refused(dynconf: Command, tmp_path: Path) -> None:
-    folder = document(tmp_path / "home", one={})
-    answer = dynconf("analyse", folder)
-    assert (answer.code, answer.out) == (2, "") and "holds no traces" in answer.error
-    (folder / "results.json").write_text("[1, 2")
-    answer = dynconf("analyse", folder)
-    assert (answer.code, answer.out) == (2, "") and "no results.json of a run" in " ".join(answer.error.split())
 
 
 @pytest.mark.usefixtures("without_pictures")

@@ -4,11 +4,10 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from commands import Answer, Command, command
 
 from dynconf_core.data.cifar10_files import BINARY_SHA1, FOLDER, PER_BATCH, RECORD
 from dynconf_core.errors import InputError
@@ -19,15 +18,6 @@ from flows.request import Request
 from flows.rows import STAGES
 
 VGG, RESNET = "cifar10-vgg16-qffs", "cifar10-resnet18-qcfs"
-
-
-class Answer(NamedTuple):
-    code: int
-    out: str
-    error: str
-
-
-Command = Callable[..., Answer]
 
 
 @pytest.fixture
@@ -49,14 +39,7 @@ def dynconf(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: str | Path) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["dynconf", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        written = capsys.readouterr()
-        return Answer(int(ended.value.code or 0), written.out, written.err)
-
-    return call
+    return command(monkeypatch, capsys)
 
 
 def refused(answer: Answer, home: Path, *names: str) -> None:

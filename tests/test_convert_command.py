@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
+from commands import Command, command
 
 from dynconf_core.conversion.file import load_snn
 from dynconf_core.data import digits
@@ -18,19 +17,10 @@ from dynconf_core.data.images import Normalisation, TensorImages
 from dynconf_core.evaluation.analysis import analyse
 from dynconf_core.networks.resnet_cifar import CifarResNet
 from dynconf_core.traces import Traces
-from flows import cli, convert_command
+from flows import convert_command
 
 TEST_IMAGES = 30
 OWN = "0.4,0.4,0.4/0.3,0.3,0.3"
-
-
-class Answer(NamedTuple):
-    code: int
-    out: str
-    error: str
-
-
-Command = Callable[..., Answer]
 
 
 @pytest.fixture
@@ -50,17 +40,7 @@ def dynconf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 
-    def call(*arguments: str | Path) -> Answer:
-        monkeypatch.setattr(sys, "argv", ["dynconf", "convert", *map(str, arguments)])
-        code: Any = 0
-        try:
-            cli.main()
-        except SystemExit as ended:
-            code = ended.code
-        written = capsys.readouterr()
-        return Answer(int(code or 0), written.out, written.err)
-
-    return call
+    return command(monkeypatch, capsys, "convert")
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ Everything is read with ``weights_only=True``: a file from somebody else runs no
 import os
 import pickle
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,12 @@ def load_checkpoint(network: nn.Module, path: Path) -> dict[str, Any]:
     network.load_state_dict(given)
     provenance = content.get("provenance", {})
     return provenance if isinstance(provenance, dict) else {}
+
+
+def own_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """What a checkpoint's training wrote down, also where the checkpoint was given to a run; {} where nobody told."""
+    told = provenance.get("provenance", {}) if "given" in provenance else provenance
+    return dict(told)
 
 
 def _state_dict(content: dict[str, Any], path: Path) -> dict[str, Tensor]:

@@ -1,0 +1,157 @@
+"""Which traces a path stands for, and what the commands make of a folder that holds several."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import Command, command_on_traces, strictly
+from study_cases import made
+
+from dynconf_core.errors import InputError
+from dynconf_core.store.artefacts import Store
+from dynconf_core.store.keys import stage_key
+from dynconf_core.traces import Traces
+from flows import studies
+from flows.trace_pairs import Pair, pairs, study_folder
+
+CALIBRATION, TEST = made(70, 1, 6), made(60, 2, 6)
+
+
+@pytest.fixture
+def dynconf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return command_on_traces(tmp_path / "here", monkeypatch, capsys)
+
+
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They take most of the time of a small study, and have tests of their own."""
+    monkeypatch.setattr("dynconf_core.evaluation.study._figures", lambda *ignored: {})
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """A folder with traces in every form that is found."""
+    folder = tmp_path / "results"
+    CALIBRATION.save(folder / "one-calibration.npz")
+    TEST.save(folder / "one-test.npz")
+    CALIBRATION.save(folder / "two" / "calibration.npz")
+    CALIBRATION.save(folder / "two" / "calibration")  # the same once more
+    TEST.save(folder / "two" / "test.npz")
+    CALIBRATION.save(folder / "three" / "calibration")  # folders of .npy
+    TEST.save(folder / "three" / "test")
+    TEST.save(folder / "four.npz")
+    np.savez(folder / "other.npz", weights=np.zeros(3))
+    TEST.save(folder / ".hidden" / "test.npz")
+    return folder
+
+
+def test_what_a_folder_of_results_holds(results: Path) -> None:
+    found = {pair.name: pair for pair in pairs(results, None)}
+    assert list(found) == ["four", "one", "three", "two"]
+    assert found["one"] == Pair("one", results / "one-calibration.npz", results / "one-test.npz")
+    assert found["two"] == Pair("two", results / "two" / "calibration.npz", results / "two" / "test.npz")
+    assert found["three"] == Pair("three", results / "three" / "calibration", results / "three" / "test")
+    assert found["four"] == Pair("four", results / "four.npz", None)
+    assert study_folder(results, None, found["two"]) == results / "analysis" / "two"
+    assert study_folder(results, "out", found["two"]) == Path("out") / "two"
+    TEST.save(results / "one_calibration.npz")
+    with pytest.raises(InputError, match="'one': rename"):
+        pairs(results, None)
+
+
+def test_names_of_traces_that_lie_alone(tmp_path: Path) -> None:
+    for name, expected in (("net/calibration.npz", "net"), ("net/x-calibration.npz", "x"), ("y.npz", "y"), ("n/test", "n")):
+        path = TEST.save(tmp_path / name)
+        assert [pair.name for pair in pairs(path, None)] == [expected]
+        assert study_folder(path, None, Pair(expected, path, None)) == path.parent / "analysis"
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_all_traces_of_a_folder_are_studied(dynconf: Command, results: Path) -> None:
+    answer = dynconf("analyse", results, "--no-track", "--json")
+    assert answer.code == 0
+    studies = strictly(answer.out)["studies"]
+    assert list(studies) == ["four", "one", "three", "two"]
+    for name, record in studies.items():
+        assert record == strictly((results / "analysis" / name / "analysis.json").read_text())
+    assert studies["one"] == studies["two"] == studies["three"] and studies["four"]["split"] is not None
+    # Neither studies nor their files are taken for traces.
+    assert [pair.name for pair in pairs(results, None)] == list(studies)
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_one_of_several_that_is_damaged_is_found_before_the_first_begins(dynconf: Command, results: Path) -> None:
+    whole = (results / "two" / "test.npz").read_bytes()
+    (results / "two" / "test.npz").write_bytes(whole[: len(whole) // 2])
+    answer = dynconf("analyse", results, "--no-track")
+    assert (answer.code, answer.out) == (2, "") and "two/test.npz" in "".join(answer.error.split())
+    assert not (results / "analysis").exists()
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_one_of_several_that_fails_leaves_the_others(dynconf: Command, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(analysis: Any, test: Traces, out: Path, title: str, subtitle: str) -> list[Path]:
+        if title == "one":
+            raise OSError("the disk [is] full")
+        out.mkdir(parents=True)
+        return []
+
+    monkeypatch.setattr(studies, "write_study", write)
+    answer = dynconf("analyse", results, "--no-track", "--json")
+    assert answer.code == 1 and list(strictly(answer.out)["studies"]) == ["four", "three", "two"]
+    assert "failed: one: the disk [is] full" in " ".join(answer.error.split()) and "Traceback" not in answer.error
+
+
+def stored(home: Path, stage: str, traces: Traces) -> str:
+    """The key of the traces, put into the home's store."""
+    key = stage_key(stage, {}, {}, "0" * 64)
+    with Store(home / "artefacts").create(key, {}) as folder:
+        for path in traces.save(folder / "traces").iterdir():
+            path.rename(folder / path.name)
+        (folder / "traces").rmdir()
+    return key.key
+
+
+def document(home: Path, **artefacts: dict[str, str]) -> Path:
+    """The folder of a run with these settings."""
+    folder = home / "results" / "20250101-smoke"
+    folder.mkdir(parents=True)
+    (home / "artefacts").mkdir(exist_ok=True)
+    rows: list[dict[str, Any]] = [{"name": name, "status": "ok", "artefacts": keys} for name, keys in artefacts.items()]
+    rows.append({"name": "cifar10-vgg16-qcfs", "status": "failed"})
+    content = {"schema": 1, "profile": "smoke", "seed": 5, "overrides": {"time_steps": 6}, "settings": rows}
+    (folder / "results.json").write_text(json.dumps(content))
+    (home / "results" / "latest").symlink_to(folder.name)
+    return folder
+
+
+def test_the_traces_of_a_run_are_found_in_its_home(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    home = tmp_path / "home"
+    keys = {name: stored(home, name, given) for name, given in (("collect_calibration", CALIBRATION), ("collect_test", TEST))}
+    folder = document(home, one=keys, gone={**keys, "collect_test": "0" * 64})
+    for given in (folder, home / "results" / "latest", home):
+        (pair,) = pairs(given, None)
+        assert pair.name == "one" and pair.test is not None
+        assert np.array_equal(Traces.load(pair.calibration).labels, CALIBRATION.labels)
+        assert np.array_equal(Traces.load(pair.test).labels, TEST.labels)
+    assert "gone: its traces are not in" in caplog.text
+    elsewhere = tmp_path / "elsewhere" / "20250101-smoke"
+    elsewhere.parent.mkdir()
+    folder.rename(elsewhere)
+    assert [pair.name for pair in pairs(elsewhere, None, str(home))] == ["one"]
+    CALIBRATION.save(elsewhere / "one-calibration.npz")
+    TEST.save(elsewhere / "one-test.npz")
+    assert pairs(elsewhere, None, str(home)) == [Pair("one", elsewhere / "one-calibration.npz", elsewhere / "one-test.npz")]
+
+
+def test_a_run_whose_traces_are_gone_is_refused(dynconf: Command, tmp_path: Path) -> None:
+    folder = document(tmp_path / "home", one={})
+    answer = dynconf("analyse", folder)
+    assert (answer.code, answer.out) == (2, "") and "holds no traces" in answer.error
+    (folder / "results.json").write_text("[1, 2")
+    answer = dynconf("analyse", folder)
+    assert (answer.code, answer.out) == (2, "") and "no results.json of a run" in " ".join(answer.error.split())
