@@ -63,6 +63,19 @@ def test_the_forms_in_use(prefix: str, wrapper: str | None, old_format: bool, tm
     assert equal(loaded, network(seed=1))
 
 
+def test_half_precision_halves_the_file_and_keeps_what_is_small(tmp_path: Path) -> None:
+    """Matrices of weights are rounded; thresholds, norms and biases stay; what is read is float32."""
+    trained, other = network(seed=1), network(seed=2)
+    for name, half in (("whole.pt", False), ("half.pt", True)):
+        save_checkpoint(trained, {"half": half}, tmp_path / name, half=half)
+    assert (tmp_path / "half.pt").stat().st_size < 0.75 * (tmp_path / "whole.pt").stat().st_size
+    assert load_checkpoint(other, tmp_path / "half.pt") == {"half": True}
+    for name, value in other.state_dict().items():
+        before = trained.state_dict()[name]
+        assert value.dtype == before.dtype
+        assert torch.equal(value, before.half().float() if value.ndim > 1 else before)
+
+
 def test_ours_comes_back_with_its_provenance(tmp_path: Path) -> None:
     save_checkpoint(network(seed=1), {"seed": 1}, tmp_path / "c.pt")
     loaded = network()

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,13 +21,10 @@ from dynconf_core.conversion.convert import convert
 from dynconf_core.conversion.file import save_snn
 from dynconf_core.data.images import Normalisation, TensorImages
 from dynconf_core.errors import InputError
-from dynconf_core.graph import operations
-from dynconf_core.graph.graph import Node
 from dynconf_core.networks.build import build
-from dynconf_core.simulation import exactness, integer, products
+from dynconf_core.simulation import integer, products
 from dynconf_core.simulation.collect import collect
 from dynconf_core.simulation.counts import Counter
-from dynconf_core.simulation.exactness import check_exactness, plain_arithmetic
 from dynconf_core.simulation.footprint import BATCH, FIXED, batch_size, bytes_a_sample, bytes_without_samples
 from dynconf_core.simulation.network import SpikingNetwork
 from dynconf_core.simulation.reference import reference_logits
@@ -274,34 +270,3 @@ def test_a_sample_takes_no_more_than_estimated(method: str) -> None:
     held = np.cumsum([event.nbytes() for event in sorted(changes, key=lambda event: event.start_ns())])
     estimate = count * bytes_a_sample(snn)
     assert estimate / 8 < held.max() < estimate
-
-
-# Exact arithmetic
-
-
-def test_arithmetic_that_is_not_exact_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An algorithm that drops bits of the factors, as TF32 does (10 of the mantissa stay), or one unit in the last place."""
-
-    def coarse(node: Node, inputs: list[Tensor], tensors: Mapping[str, Tensor], biased: bool = True) -> Tensor:
-        if inputs[0].dtype == torch.float32 and node.name == "blocks.3.body.0":
-            bits = tensors["weight"].view(torch.int32) & ~0x1FFF
-            tensors = {**tensors, "weight": bits.view(torch.float32)}
-        return operations.evaluate(node, inputs, tensors, biased)
-
-    check_exactness(resnet("qcfs", 6), 3)
-    monkeypatch.setattr(exactness, "evaluate", coarse)
-    with pytest.raises(InputError, match=r"blocks.3.body.0 is not computed exactly on cpu .*--no-grid"):
-        check_exactness(resnet("qcfs", 6), 3)
-    check_exactness(resnet("qcfs", 6, grid=False), 3)
-
-
-def test_plain_arithmetic_is_for_the_block_alone() -> None:
-    def settings() -> list[bool]:
-        cudnn = torch.backends.cudnn
-        return [torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark]
-
-    before = settings()
-    with pytest.raises(KeyboardInterrupt), plain_arithmetic():
-        assert settings() == [False, False, True, False]
-        raise KeyboardInterrupt
-    assert settings() == before

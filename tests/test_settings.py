@@ -169,6 +169,8 @@ def qffs() -> Plan:
         ("width=0.25", 0.25, lambda p: p.width),
         ("batch_size=64", 64, lambda p: p.recipe.batch_size),
         ("learning_rate=1e-2", 0.01, lambda p: p.recipe.learning_rate),
+        ("warm_up=0.05", 0.05, lambda p: p.recipe.warm_up),
+        ("initial_threshold=6", 6.0, lambda p: p.recipe.initial_threshold),
         ("grid=false", False, lambda p: p.grid),
         (" grid = False ", False, lambda p: p.grid),
         ("rule=max_softmax", "max_softmax", lambda p: p.search.rule),
@@ -199,7 +201,7 @@ def test_every_field(text: str, expected: object, get: Callable[[Plan], object])
 def test_every_field_is_tested() -> None:
     assert set(FIELDS) == {
         *("time_steps", "levels", "bits", "grid", "initial_potential", "epochs", "width", "batch_size"),
-        *("learning_rate", "rule", "smoothing", "alpha", "max_drop"),
+        *("learning_rate", "warm_up", "initial_threshold", "rule", "smoothing", "alpha", "max_drop"),
     }
 
 
@@ -212,6 +214,7 @@ def test_every_field_is_tested() -> None:
         *("learning_rate=0", "learning_rate=11", "learning_rate=nan", "rule=luck", "smoothing=median", "smoothing="),
         *("alpha=0", "alpha=-3", "alpha=inf", "grid=no", "grid=0", "grid=", "max_drop=-0.1", "max_drop=1.1", "max_drop=x"),
         *("initial_potential=1", "initial_potential=-0.1", "initial_potential=nan"),
+        *("warm_up=-0.1", "warm_up=2", "initial_threshold=0", "initial_threshold=inf"),
     ],
 )
 def test_values_that_cannot_work(text: str) -> None:

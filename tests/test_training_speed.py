@@ -11,11 +11,21 @@ import torch
 from torch import Tensor, nn
 from training_cases import CPU, RECIPE, network, pictures
 
+from dynconf_core.errors import InputError
 from dynconf_core.training import speed
 from dynconf_core.training.loop import train
 from dynconf_core.training.speed import SpeedUps, probe
 
 # Speed-ups
+
+
+def test_speed_ups_by_name() -> None:
+    assert SpeedUps.named("auto") is None and SpeedUps.named("none") == SpeedUps()
+    assert SpeedUps.named("compiled,autocast") == SpeedUps(autocast=True, compiled=True)
+    with pytest.raises(
+        InputError, match="speed-ups='fast': 'fast' is unknown; give auto, none, or some of channels_last,autocast,c"
+    ):
+        SpeedUps.named("fast")
 
 
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,7 @@ AHEAD = 3
 """Batches that are decoded before they are asked for."""
 BLOCK = 12 << 20
 """Bytes of images, as float32, that are augmented at a time: more than a batch of small ones, less than a processor's cache."""
+BLOCK_ON_A_GPU = 48 << 20
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -44,7 +45,7 @@ def batches(
         names: of the augmentations.
         generator: on the CPU; all that chance decides is drawn from it.
         device: where the batches are wanted.
-        block: batches augmented at a time where the images lie in memory; None: as many as ``BLOCK`` holds.
+        block: batches augmented at a time where the images lie in memory; None: as many as suit the device.
 
     Yields:
         images ``(size, 3, H, W)``, float32, normalised, and labels ``(size,)``, both on ``device``.
@@ -53,7 +54,7 @@ def batches(
     there = order.to(device)
     labels = images.labels.to(device)[there].split(size)
     if isinstance(images, TensorImages):
-        made = _in_memory(images, there, size, names, generator, block or _block(images, size))
+        made = _in_memory(images, there, size, names, generator, block or _block(images, size, device))
     else:
         made = _decoded(images, order, size, names, generator, device)
     with closing(made):
@@ -81,8 +82,9 @@ def _decoded(
             yield applied(pixels.to(device, non_blocking=True), draws, images.normalisation)
 
 
-def _block(images: TensorImages, size: int) -> int:
-    return max(1, BLOCK // (size * images.pixels[0].numel() * 4))
+def _block(images: TensorImages, size: int, device: torch.device) -> int:
+    room = BLOCK_ON_A_GPU if device.type == "cuda" else BLOCK
+    return max(1, room // (size * images.pixels[0].numel() * 4))
 
 
 def ahead(make: Callable[[T], S], items: Iterable[T], depth: int) -> Generator[S, None, None]:

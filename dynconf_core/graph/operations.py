@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from dynconf_core.graph.graph import Node
+from dynconf_core.graph.unfolded import unfolded
 
 
 def evaluate(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor], biased: bool = True) -> Tensor:
@@ -21,6 +22,8 @@ def evaluate(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor]
     x, settings = inputs[0], node.settings
     bias = tensors.get("bias") if biased else None
     if node.kind == "convolution":
+        if x.is_cuda and not torch.backends.cudnn.enabled:  # PyTorch's own goes through the samples one by one
+            return unfolded(node, x, tensors, biased)
         geometry = [settings[name] for name in ("stride", "padding", "dilation", "groups")]
         return functional.conv2d(x, tensors["weight"], bias, *geometry)
     if node.kind == "linear":

@@ -1,9 +1,11 @@
 """Only arithmetic that multiplies and adds: what grid weights need to be exact, set for a block and checked at its start.
 
 Reordering a sum changes no bit of an exact one; TF32 drops bits of the factors, and Winograd and FFT convolutions compute
-other sums. So TF32 is switched off, and every weighted layer is tried, in its real shape, against float64.
+other sums. So TF32 is switched off, and every weighted layer is tried, in its real shape, against float64; if cuDNN fails, it
+is switched off, and the convolutions are computed as matrix products.
 """
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ from dynconf_core.graph.graph import WEIGHTED, Node
 from dynconf_core.graph.operations import evaluate
 from dynconf_core.simulation.network import SpikingNetwork
 
+logger = logging.getLogger(__name__)
+
 _lock = threading.Lock()
 _inside: list[tuple[bool, ...]] = []
 """What the settings were when the first of the blocks that are now open began; they belong to the whole process."""
@@ -27,7 +31,7 @@ def plain_arithmetic() -> Iterator[None]:
     are put back."""
     with _lock:
         _inside.append(_settings())
-        _set((False, False, True, False))
+        _set((False, False, True, False, torch.backends.cudnn.enabled))
     try:
         yield
     finally:
@@ -40,23 +44,45 @@ def plain_arithmetic() -> Iterator[None]:
 
 def _settings() -> tuple[bool, ...]:
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    return (matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark)
+    return (matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark, cudnn.enabled)
 
 
 def _set(values: tuple[bool, ...]) -> None:
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark = values
+    matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark, cudnn.enabled = values
 
 
 @torch.no_grad()
 def check_exactness(network: SpikingNetwork, samples: int) -> None:
     """Try every weighted layer on the network's device, for batches of ``samples``, against float64; nothing without a grid.
 
+    To be called in a block of ``plain_arithmetic``, from which cuDNN is switched off where it is not exact.
+
     Raises:
         InputError: naming the layer whose arithmetic is not exact here, with the plain form as the remedy.
     """
-    if not network.exact or samples in network.tried_for:
+    if not network.exact:
         return
+    if network.without_cudnn:
+        torch.backends.cudnn.enabled = False
+    if samples in network.tried_for:
+        return
+    fault = _fault(network, samples)
+    if fault is not None and network.device.type == "cuda" and torch.backends.cudnn.enabled:
+        logger.info("%s is not computed exactly by cuDNN: convolutions are computed as matrix products.", fault)
+        network.without_cudnn = True
+        torch.backends.cudnn.enabled = False
+        fault = _fault(network, samples)
+    if fault is not None:
+        raise InputError(
+            f"{fault} is not computed exactly on {network.device} (an algorithm that does not merely multiply and "
+            "add): convert with grid=False (--no-grid), or use --device cpu."
+        )
+    network.tried_for.add(samples)
+
+
+def _fault(network: SpikingNetwork, samples: int) -> str | None:
+    """The name of the first weighted layer that is not computed exactly where the network is."""
     generator = torch.Generator().manual_seed(0)
     tensors = network.tensors()
     for node in network.graph.of_kind(*WEIGHTED):
@@ -65,11 +91,8 @@ def check_exactness(network: SpikingNetwork, samples: int) -> None:
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         if not _same(node, x, tensors[node.name]):
-            raise InputError(
-                f"{node.name} is not computed exactly on {network.device} (an algorithm that does not merely multiply and "
-                "add): convert with grid=False (--no-grid), or use --device cpu."
-            )
-    network.tried_for.add(samples)
+            return node.name
+    return None
 
 
 def _same(node: Node, x: Tensor, tensors: dict[str, Tensor]) -> bool:

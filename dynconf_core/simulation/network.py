@@ -79,10 +79,15 @@ class SpikingNetwork(nn.Module):
         shared = {node.name: self.get_buffer(_buffer(node.name, "weight")) for node in graph.nodes if "weight" in node.tensors}
         self.graph = graph.map({name: graph.by_name[name].with_tensors(weight=weight) for name, weight in shared.items()})
         self._plan = StepPlan.of(graph)
+        self._forget()
+
+    def _forget(self) -> None:
+        """What was prepared or found out for the weights and the device as they were."""
         self._tensors: dict[str, dict[str, Tensor]] | None = None
         self._products: Products | None = None
         self._accelerated_for = 0
-        self.tried_for: set[int] = set()  # batches for which the arithmetic was found exact where the network is
+        self.tried_for: set[int] = set()  # batches for which the arithmetic was found exact
+        self.without_cudnn = False  # whether for that cuDNN has to be left out
 
     @property
     def exact(self) -> bool:
@@ -269,15 +274,13 @@ class SpikingNetwork(nn.Module):
         return bool(acting[0]) if bool((acting == acting[0]).all()) else acting
 
     def _apply(self, fn: Any, recurse: bool = True) -> "SpikingNetwork":
-        self._tensors = self._products = None
-        self.tried_for = set()
+        self._forget()
         super()._apply(fn, recurse)
         return self
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         """As of ``nn.Module``."""
-        self._tensors = self._products = None
-        self.tried_for = set()
+        self._forget()
         return super().load_state_dict(*args, **kwargs)
 
 

@@ -21,7 +21,8 @@ def reference_levels(snn: SpikingNetwork) -> int | None:
 
 def reference_logits(snn: SpikingNetwork, images: Tensor) -> Tensor:
     """``(N, C)`` for normalised ``images (N, ...)``."""
-    return reference_counts(snn, images) / (reference_levels(snn) or 1)
+    counts = reference_counts(snn, images)
+    return counts / counts.new_full((), reference_levels(snn) or 1)  # by a plain number a GPU multiplies with its reciprocal
 
 
 @torch.no_grad()

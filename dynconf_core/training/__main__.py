@@ -15,7 +15,7 @@ from dynconf_core.memory import keep_freed_memory
 from dynconf_core.overrides import applied, check_used, parse
 from dynconf_core.settings import PROFILES, SETTINGS, resolve
 from dynconf_core.training.run import train_to_file
-from dynconf_core.training.speed import allow_fast_arithmetic
+from dynconf_core.training.speed import SpeedUps, allow_fast_arithmetic
 
 EVERY = 10.0
 """Seconds between two lines of progress."""
@@ -45,6 +45,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=None, help="of torch on the CPU; figures depend on it")
+    parser.add_argument("--speed-ups", default="auto", help="auto: by trial; none; or channels_last,autocast,compiled")
+    parser.add_argument("--half", action="store_true", help="write weight matrices in half precision: half the file")
     given = parser.parse_args()
     keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -70,6 +72,8 @@ def main() -> int:
             out=given.out,
             resume=resume,
             progress=_Lines(),
+            speed_ups=SpeedUps.named(given.speed_ups),
+            half=given.half,
         )
         resume.unlink(missing_ok=True)  # or the next run would take this one for its own, finished
     except InputError as error:

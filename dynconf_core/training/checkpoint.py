@@ -34,10 +34,12 @@ def write_atomically(content: dict[str, Any], path: Path) -> None:
     beside.replace(path)
 
 
-def save_checkpoint(network: nn.Module, provenance: dict[str, Any], path: Path) -> None:
-    """Write ``{"schema", "state_dict", "provenance"}``."""
-    content = {"schema": SCHEMA, "state_dict": network.state_dict(), "provenance": provenance}
-    write_atomically(content, path)
+def save_checkpoint(network: nn.Module, provenance: dict[str, Any], path: Path, *, half: bool = False) -> None:
+    """Write ``{"schema", "state_dict", "provenance"}``; ``half``: matrices of weights as float16, everything else as it is."""
+    state = network.state_dict()
+    if half:
+        state = {name: value.half() if value.ndim > 1 else value for name, value in state.items()}
+    write_atomically({"schema": SCHEMA, "state_dict": state, "provenance": provenance}, path)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from dynconf_core.progress import Progress, silent
 from dynconf_core.training.checkpoint import save_checkpoint
 from dynconf_core.training.loop import train
 from dynconf_core.training.recipe import Recipe
+from dynconf_core.training.speed import SpeedUps
 
 
 def train_to_file(
@@ -30,6 +31,8 @@ def train_to_file(
     out: Path,
     resume: Path,
     progress: Progress = silent,
+    speed_ups: SpeedUps | None = None,
+    half: bool = False,
 ) -> dict[str, Any]:
     """Train and write ``out``, a checkpoint with its provenance, which is also returned.
 
@@ -42,6 +45,8 @@ def train_to_file(
         out: the checkpoint file.
         resume: the state after the last finished epoch; an interrupted run goes on from it.
         progress: told of every batch.
+        speed_ups: those to use; None: those that a trial shows to pay.
+        half: round the weights of convolutions and linear layers to half precision, which halves the file.
 
     Raises:
         InputError: where the data set is missing or damaged, or has another number of classes than the network.
@@ -50,7 +55,7 @@ def train_to_file(
     if images.classes != description["classes"]:
         raise InputError(f"{dataset} under {data_root} has {images.classes} classes, not {description['classes']}: restore it.")
     network = described({**description, "initial_threshold": recipe.initial_threshold}, seed)
-    record = train(network, images, recipe, seed=seed, device=device, resume=resume, progress=progress)
+    record = train(network, images, recipe, seed=seed, device=device, resume=resume, progress=progress, speed_ups=speed_ups)
     provenance = {
         "network": dict(description),
         "parameters": parameters(network),
@@ -60,9 +65,10 @@ def train_to_file(
         "record": record,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
+        "half": half,
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
     }
-    save_checkpoint(network.cpu(), provenance, out)
+    save_checkpoint(network.cpu(), provenance, out, half=half)
     return provenance
 
 

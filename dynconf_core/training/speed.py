@@ -13,11 +13,13 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+
+from dynconf_core.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +27,8 @@ WORTH_TRYING = 300.0
 """Seconds that a run on a CPU must take before layouts and autocast are tried."""
 WORTH_TRYING_ON_A_GPU = 20.0
 WORTH_COMPILING = 600.0
-"""Seconds that a run must take before torch.compile is tried."""
+"""Seconds that a run on a CPU must take before torch.compile is tried."""
+WORTH_COMPILING_ON_A_GPU = 120.0
 MARGIN = 0.95
 """A speed-up is taken if the step takes at most this share of the time without it."""
 
@@ -37,6 +40,22 @@ class SpeedUps:
     channels_last: bool = False
     autocast: bool = False
     compiled: bool = False
+
+    @classmethod
+    def named(cls, text: str) -> "SpeedUps | None":
+        """Those that ``text`` names, with commas between; none for "none", None for "auto", that is for a trial.
+
+        Raises:
+            InputError: for another name.
+        """
+        if text == "auto":
+            return None
+        names = [] if text == "none" else text.split(",")
+        known = [field.name for field in fields(cls)]
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise InputError(f"speed-ups={text!r}: {unknown[0]!r} is unknown; give auto, none, or some of {','.join(known)}.")
+        return cls(**dict.fromkeys(names, True))
 
     def prepared(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
         """The network's forward with these speed-ups; its parameters stay those of ``network``."""
@@ -71,8 +90,10 @@ def probe(network: nn.Module, images: Tensor, labels: Tensor, steps: int) -> Spe
     """The speed-ups that pay for a run of ``steps`` steps of a batch ``images (n, 3, H, W)``, ``labels (n,)``."""
     best = SpeedUps()
     seconds = _seconds_a_step(network, images, labels, best)
-    trying = WORTH_TRYING_ON_A_GPU if images.device.type == "cuda" else WORTH_TRYING
-    candidates = [("channels_last", trying), ("autocast", trying), ("compiled", WORTH_COMPILING)]
+    on_gpu = images.device.type == "cuda"
+    trying = WORTH_TRYING_ON_A_GPU if on_gpu else WORTH_TRYING
+    compiling = WORTH_COMPILING_ON_A_GPU if on_gpu else WORTH_COMPILING
+    candidates = [("channels_last", trying), ("autocast", trying), ("compiled", compiling)]
     for name, worth in candidates:
         if seconds * steps < worth:
             continue

@@ -1,0 +1,124 @@
+"""Arithmetic that only multiplies and adds: found where it is not, and convolutions that do no other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dynconf_core.activations.factory import activation
+from dynconf_core.conversion.convert import convert
+from dynconf_core.errors import InputError
+from dynconf_core.graph import operations
+from dynconf_core.graph import unfolded as unfolded_module
+from dynconf_core.graph.graph import Node
+from dynconf_core.graph.unfolded import unfolded
+from dynconf_core.simulation import exactness
+from dynconf_core.simulation.exactness import check_exactness, plain_arithmetic
+from dynconf_core.simulation.network import SpikingNetwork
+
+
+def network(grid: bool = True) -> SpikingNetwork:
+    torch.manual_seed(0)
+    make = activation("qcfs", levels=4, bits=None, initial_threshold=1.0)
+    layers = [nn.Conv2d(3, 8, 3, padding=1), make(), nn.Conv2d(8, 8, 3), make(), nn.Flatten(), nn.Linear(8 * 36, 10)]
+    return convert(nn.Sequential(*layers).eval(), torch.rand(1, 3, 8, 8), time_steps=6, grid=grid)
+
+
+def test_arithmetic_that_is_not_exact_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An algorithm that drops bits of the factors, as TF32 does (10 of the mantissa stay), or one unit in the last place."""
+
+    def coarse(node: Node, inputs: list[Tensor], tensors: Mapping[str, Tensor], biased: bool = True) -> Tensor:
+        if inputs[0].dtype == torch.float32 and node.name == "2":
+            bits = tensors["weight"].view(torch.int32) & ~0x1FFF
+            tensors = {**tensors, "weight": bits.view(torch.float32)}
+        return operations.evaluate(node, inputs, tensors, biased)
+
+    check_exactness(network(), 3)
+    monkeypatch.setattr(exactness, "evaluate", coarse)
+    with pytest.raises(InputError, match=r"^2 is not computed exactly on cpu .*--no-grid"):
+        check_exactness(network(), 3)
+    check_exactness(network(grid=False), 3)
+
+
+def test_plain_arithmetic_is_for_the_block_alone() -> None:
+    def settings() -> list[bool]:
+        cudnn = torch.backends.cudnn
+        return [torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark, cudnn.enabled]
+
+    before = settings()
+    with pytest.raises(KeyboardInterrupt), plain_arithmetic():
+        assert settings() == [False, False, True, False, before[-1]]
+        torch.backends.cudnn.enabled = False  # as where cuDNN is not exact
+        raise KeyboardInterrupt
+    assert settings() == before
+
+
+def test_cudnn_is_left_out_where_it_is_not_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once found, for every later batch and block, until the network is moved."""
+    snn = network()
+    tried = []
+
+    def fault(of: SpikingNetwork, samples: int) -> str | None:
+        tried.append(samples)
+        return "layer" if torch.backends.cudnn.enabled else None
+
+    monkeypatch.setattr(exactness, "_fault", fault)
+    monkeypatch.setattr(SpikingNetwork, "device", torch.device("cuda"))
+    enabled = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = True
+    try:
+        for samples in (3, 3, 2):
+            with plain_arithmetic():
+                check_exactness(snn, samples)
+                assert not torch.backends.cudnn.enabled
+            assert torch.backends.cudnn.enabled
+        assert tried == [3, 3, 2]  # with cuDNN and without; remembered; another batch, without
+        snn.float()
+        with plain_arithmetic():
+            check_exactness(snn, 3)
+        assert tried[3:] == [3, 3]
+        monkeypatch.setattr(exactness, "_fault", lambda of, samples: "layer")
+        snn.float()
+        with plain_arithmetic(), pytest.raises(InputError, match="layer is not computed exactly on cuda"):
+            check_exactness(snn, 3)
+    finally:
+        torch.backends.cudnn.enabled = enabled
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "dilation"),
+    [
+        ((3, 3), (1, 1), (1, 1), (1, 1)),
+        ((3, 3), (2, 2), (1, 1), (2, 2)),
+        ((1, 1), (2, 2), (0, 0), (1, 1)),
+        ((1, 3), (2, 1), (0, 1), (1, 1)),
+    ],
+)
+def test_unfolded_convolutions_are_convolutions(
+    groups: int,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    padding: tuple[int, ...],
+    dilation: tuple[int, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In either layout, in pieces or at once, with the bias or without."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(-3, 4, (5, 8, 13, 11), generator=generator).float()
+    weight = torch.randint(-50, 51, (16, 8 // groups, *kernel), generator=generator).float()
+    bias = torch.randint(-5, 6, (16,), generator=generator).float()
+    geometry = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+    expected = functional.conv2d(x, weight, bias, *geometry.values())
+    node = Node("layer", "convolution", ("x",), tuple(expected.shape[1:]), geometry, {"weight": weight, "bias": bias})
+    for copied in (1, 1 << 28):
+        monkeypatch.setattr(unfolded_module, "COPIED", copied)
+        for layout in (torch.contiguous_format, torch.channels_last):
+            found = unfolded(node, x.contiguous(memory_format=layout), node.tensors)
+            assert torch.equal(found, expected) and found.is_contiguous(memory_format=torch.channels_last)
+        without = functional.conv2d(x, weight, None, *geometry.values())
+        assert torch.equal(unfolded(node, x, node.tensors, biased=False), without)
