@@ -13,7 +13,9 @@ from training_cases import CPU, RECIPE, equal, network, pictures
 
 from dynconf_core.data import digits
 from dynconf_core.errors import InputError
+from dynconf_core.training import loop
 from dynconf_core.training.checkpoint import read
+from dynconf_core.training.keeper import Keeper
 from dynconf_core.training.loop import train
 from dynconf_core.training.recipe import Recipe, learning_rate
 from dynconf_core.training.speed import SpeedUps
@@ -193,6 +195,17 @@ def test_threads_do_not_disturb_each_other() -> None:
 def test_too_few_images() -> None:
     with pytest.raises(InputError, match=r"batch_size=8 exceeds the 7 training images"):
         train(network(), pictures(7), RECIPE, seed=0, device=CPU)
+
+
+def test_states_of_short_epochs_are_not_all_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU: the last one is, also where a run is stopped on purpose."""
+    kept: list[int] = []
+    monkeypatch.setattr(Keeper, "keep", lambda self, state: kept.append(len(state["record"]["losses"])))
+    for seconds, stop_after, expected in ((0.0, None, [1, 2, 3]), (1e9, None, [3]), (1e9, 2, [2])):
+        monkeypatch.setitem(loop.KEPT_EVERY, "cpu", seconds)
+        kept.clear()
+        train(network(), pictures(), RECIPE, seed=5, device=CPU, resume=tmp_path / "resume", stop_after=stop_after)
+        assert kept == expected
 
 
 def test_a_damaged_resume_file_is_named(tmp_path: Path) -> None:

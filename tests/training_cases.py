@@ -33,9 +33,9 @@ def network(method: str = "qcfs", seed: int = 0, **changes: Any) -> nn.Module:
     return described({**description(method, **changes), "initial_threshold": 4.0}, seed)
 
 
-def pictures(count: int = 27, seed: int = 0) -> TensorImages:
+def pictures(count: int = 27, seed: int = 0, side: int = 16) -> TensorImages:
     generator = torch.Generator().manual_seed(seed)
-    pixels = torch.randint(0, 256, (count, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    pixels = torch.randint(0, 256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
     labels = torch.randint(0, 10, (count,), generator=generator)
     return TensorImages(pixels, labels, 10, Normalisation((0.5, 0.5, 0.5), (0.25, 0.25, 0.25)))
 

@@ -4,7 +4,8 @@ Shuffling and augmentation are drawn from generators seeded by (seed, epoch), an
 step, so what a resume needs besides the weights is the optimiser's momentum and the number of the epoch.
 
 On a GPU nothing is waited for within an epoch: the images lie there or are decoded ahead, the random numbers of a batch
-travel together, losses are summed there, and the state between two epochs is written while the next one is under way.
+travel together, losses are summed there, and the state between two epochs is written while the next one is under way, but
+not of every epoch where these take a second or two.
 """
 
 import time
@@ -28,6 +29,9 @@ from dynconf_core.training.keeper import Keeper
 from dynconf_core.training.recipe import Recipe, learning_rate
 from dynconf_core.training.speed import SpeedUps, probe
 
+KEPT_EVERY = {"cpu": 0.0, "cuda": 15.0}
+"""Seconds at least between two states that are written: fetching one from a GPU takes as long as a dozen batches."""
+
 
 def train(
     network: nn.Module,
@@ -49,7 +53,8 @@ def train(
         recipe: epochs, batch size, learning rate and the like.
         seed: of shuffling and augmentation.
         device: where to train; the network is left there.
-        resume: file that holds the state after the last finished epoch; read if there, written after every epoch.
+        resume: file that holds the state after a finished epoch; read if there, written after every epoch (on a GPU at most
+            every ``KEPT_EVERY`` seconds) and at the end.
         progress: told of every batch.
         stop_after: end after this many epochs of the recipe (an interrupted run, for tests and short leases).
         speed_ups: those to use; None: those that a trial shows to pay. A resumed run goes on with those that it began with.
@@ -97,8 +102,9 @@ def train(
         record["speed_ups"] = speed_ups.as_dict()
     forward = speed_ups.prepared(network)
 
+    last, kept = min(recipe.epochs, stop_after or recipe.epochs), time.perf_counter()
     with nullcontext() if resume is None else Keeper(resume) as keeper:
-        for epoch in range(len(record["losses"]), min(recipe.epochs, stop_after or recipe.epochs)):
+        for epoch in range(len(record["losses"]), last):
             start = time.perf_counter()
             network.train()
             generator = torch.Generator().manual_seed(_seed(seed, epoch, 1))
@@ -119,7 +125,9 @@ def train(
                     progress(step + 1, total, done)
             record["losses"].append(float(losses) / steps_an_epoch)
             record["seconds"] += time.perf_counter() - start
-            if keeper is not None:
+            now = time.perf_counter()
+            if keeper is not None and (epoch + 1 == last or now - kept >= KEPT_EVERY[device.type]):
+                kept = now
                 state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "record": record, "of": identity}
                 keeper.keep(state)
     network.eval()
