@@ -35,6 +35,16 @@ def named_texts(texts: list[str] | None, option: str, form: str) -> dict[str, st
     return named
 
 
+def of_seed(checkpoints: dict[str, str], seed: int, several: bool) -> dict[str, str]:
+    """The checkpoint files of one of the seeds: ``{seed}`` in a path is its number, and has to be there for ``several``."""
+    for name, path in checkpoints.items():
+        if several and "{seed}" not in path:
+            raise InputError(
+                f"--checkpoint {name}={path}: one file for several seeds; write {{seed}} where their files differ."
+            )
+    return {name: path.replace("{seed}", str(seed)) for name, path in checkpoints.items()}
+
+
 def size_in_bytes(text: str, option: str) -> int:
     """What ``text`` says, such as 8GiB or 512 MiB, in bytes (capitals and small letters are the same)."""
     found = re.match(SIZE, text, re.IGNORECASE | re.ASCII)

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dynconf_core.errors import InputError
 from flows import interruption
-from flows.arguments import named_texts, seed_numbers, with_grid
+from flows.arguments import named_texts, of_seed, seed_numbers, with_grid
 from flows.options import AsJson, Data, Debug, Device, Home, Memory, NoGrid, ProfileOption, Set, print_json
 from flows.request import Request, checked, data_folder, home_folder
 from flows.session import INTERRUPTED, Session
@@ -28,7 +28,8 @@ def reproduce(
     home: Home = None,
     data: Data = None,
     checkpoint: Annotated[
-        list[str] | None, typer.Option(metavar="SETTING=PATH", help="Take these weights instead of training.")
+        list[str] | None,
+        typer.Option(metavar="SETTING=PATH", help="Take these weights instead of training; {seed} in PATH is the seed."),
     ] = None,
     memory: Memory = None,
     no_grid: NoGrid = False,
@@ -41,6 +42,7 @@ def reproduce(
     numbers = seed_numbers(seed, seeds)
     values = with_grid(parse(overrides or []), no_grid)
     folder = home_folder(home)
+    checkpoints = named_texts(checkpoint, "--checkpoint", "SETTING=PATH")
     requests = [
         Request(
             profile,
@@ -50,7 +52,7 @@ def reproduce(
             device,
             str(folder),
             str(data_folder(data, folder)),
-            named_texts(checkpoint, "--checkpoint", "SETTING=PATH"),
+            of_seed(checkpoints, number, len(numbers) > 1),
             memory,
         )
         for number in numbers

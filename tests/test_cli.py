@@ -74,6 +74,14 @@ BAD = {
     "checkpoint without a setting": (["--checkpoint", "a.pt"], ["--checkpoint a.pt", "SETTING=PATH"]),
     "checkpoint twice": (["--checkpoint", f"{VGG}=a", "--checkpoint", f"{VGG}=b"], [f"--checkpoint {VGG}", "twice"]),
     "checkpoint of another setting": (["--setting", VGG, "--checkpoint", f"{RESNET}=a.pt"], [RESNET, VGG]),
+    "one checkpoint for several seeds": (
+        ["--seeds", "0,1", "--checkpoint", f"{VGG}=a.pt"],
+        [f"--checkpoint {VGG}=a.pt", "several seeds", "{seed}"],
+    ),
+    "missing checkpoint of a seed": (
+        ["--seeds", "3,4", "--checkpoint", f"{VGG}=gone-{{seed}}.pt"],
+        ["gone-3.pt", "does not exist"],
+    ),
     "missing checkpoint": (["--checkpoint", f"{VGG}=gone.pt"], ["gone.pt", "does not exist"]),
     "missing CIFAR-10": (
         ["--profile", "quick", "--setting", RESNET, "--data", "nowhere"],

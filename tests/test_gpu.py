@@ -46,7 +46,7 @@ def test_traces_are_those_of_the_cpu(architecture: str, method: str, tmp_path: P
 
 @pytest.mark.parametrize("method", ["qcfs", "qffs"])
 def test_training(method: str, tmp_path: Path) -> None:
-    """With channels-last and bf16; the seed's images and augmentation are those of the CPU, so the losses are about the same."""
+    """With channels-last and bf16; images and augmentation are those of the CPU, so the losses are about the same."""
     recipe, ups = replace(RECIPE, epochs=4), SpeedUps(channels_last=True, autocast=True)
     there = train(
         network(method), pictures(), recipe, seed=0, device=torch.device("cuda"), resume=tmp_path / "r", speed_ups=ups
