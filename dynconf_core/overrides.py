@@ -128,10 +128,14 @@ def value(name: str, given: object) -> Any:
 
 def applied(plan: Plan, values: Mapping[str, Any]) -> Plan:
     """``plan`` with those of ``values`` that its setting has."""
-    for name, given in values.items():
-        if FIELDS[name].applies(plan):
-            plan = FIELDS[name].put(plan, given)
+    for name, given in fitting(plan, values).items():
+        plan = FIELDS[name].put(plan, given)
     return plan
+
+
+def fitting(plan: Plan, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``values`` that the plan's setting has."""
+    return {name: given for name, given in values.items() if FIELDS[name].applies(plan)}
 
 
 def check_used(plans: Sequence[Plan], values: Mapping[str, Any]) -> None:

@@ -10,6 +10,8 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
+from dynconf_core.overrides import fitting
+from dynconf_core.plan import Plan
 from dynconf_core.settings import FAMILIES, PROFILES, UNNAMED
 from flows import interruption
 from flows.parameters import Memory, Overrides, ProfileName, Seed, SettingName
@@ -79,12 +81,13 @@ def reproduce(
         tracking_error = str(error)
         logger.warning("%s", error)
 
-    def run_one(name: str) -> dict[str, Any]:
+    def run_one(plan: Plan) -> dict[str, Any]:
         interruption.check()
+        name = plan.setting
         return setting(
             name=name,
             profile=profile,
-            overrides=overrides,
+            overrides=fitting(plan, request.overrides),
             seed=seed,
             device=device,
             home=str(folder),
@@ -99,7 +102,7 @@ def reproduce(
     jobs = max(1, min(how.jobs, os.cpu_count() or 1))
     with ThreadPoolExecutor(jobs) as pool:
         # Each thread works in a copy of the flow's context, so that its setting is a subflow of this run.
-        running = [pool.submit(contextvars.copy_context().run, run_one, plan.setting) for plan in plans]
+        running = [pool.submit(contextvars.copy_context().run, run_one, plan) for plan in plans]
         try:
             rows = [_row_of(future, plan) for future, plan in zip(running, plans, strict=True)]
         except KeyboardInterrupt:

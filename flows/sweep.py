@@ -11,7 +11,8 @@ import torch
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from dynconf_core.settings import PROFILES
+from dynconf_core.overrides import fitting
+from dynconf_core.settings import PROFILES, resolve
 from flows import interruption
 from flows.parameters import Count, Memory, Overrides, ProfileName, Seed, SettingName
 from flows.points import Range, checked_points, request_of
@@ -76,12 +77,12 @@ def sweep(
     def run_point(values: dict[str, Any]) -> list[dict[str, Any]]:
         entries = []
         for name in settings:
-            request = request_of([name], profile, overrides or {}, seed, values, **places)
+            request = request_of(settings, profile, overrides or {}, seed, values, **places)
             try:
                 row = setting(
                     name=name,
                     profile=profile,
-                    overrides=dict(request.overrides),
+                    overrides=fitting(resolve(name, profile), request.overrides),
                     seed=request.seed,
                     **places,
                     track_run=tracking,

@@ -234,6 +234,18 @@ def test_without_a_grid_the_snn_is_another_one(first: dict[str, Any], home: Path
     assert "config.memory (None there, 1073741824 now)" in by_stage["collect_test"]["reason"]
 
 
+def test_a_field_of_one_method_is_no_hindrance_to_the_other(home: Path) -> None:
+    """levels are of the QCFS settings alone; in a reproduction and in a sweep the QFFS ones run as they would without."""
+    from flows.sweep import sweep
+
+    both = ["cifar10-vgg16-qcfs", "cifar10-vgg16-qffs"]
+    rows = run(home, {"levels": 2, "time_steps": 4}, both)["settings"]
+    assert [row["status"] for row in rows] == ["ok", "ok"]
+    assert [row["network"].get("levels") for row in rows] == [2, None]
+    document = sweep(settings=both, grid={"levels": "2"}, overrides={**SHORT, "time_steps": 4}, home=str(home))
+    assert document["failed"] == 0 and len(document["points"]) == 2
+
+
 def test_a_setting_that_raises_leaves_the_others_and_a_rerun_does_what_is_missing(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
