@@ -11,7 +11,7 @@ from dynconf_core.data.load import data_set
 from dynconf_core.settings import paper_time_steps
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.keys import StageKey
-from flows.request import Request, check_data, data_folder, home_folder
+from flows.request import Request, check_checkpoints, check_data, data_folder, home_folder
 from flows.rows import STAGES
 from tasks import collect, convert, evaluate, search, train
 from tasks.stage import Handle, Stage, Workplace
@@ -41,6 +41,7 @@ def explained(request: Request) -> list[dict[str, str]]:
 def _followed(request: Request) -> tuple[dict[str, Handle], dict[str, StageKey]]:
     """Finished stages, and the keys of all stages whose inputs are finished."""
     (plan,) = request.plans()
+    check_checkpoints([plan], request.checkpoints)
     home = home_folder(request.home)
     work = Workplace(home, data_folder(request.data, home), request.device, request.memory_share())
     check_data([plan], work.data)

@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 
 from dynconf_core.errors import InputError
-from flows.arguments import with_grid
-from flows.options import AsJson, Data, Device, Home, Memory, NoGrid, ProfileOption, Set, print_json
+from flows.arguments import named_texts, of_seed, with_grid
+from flows.options import AsJson, Checkpoint, Data, Device, Home, Memory, NoGrid, ProfileOption, Set, print_json
 from flows.request import Request, check_writable, data_folder, home_folder
 from flows.server import configure
 
@@ -70,6 +70,7 @@ def traces(
     device: Device = "auto",
     home: Home = None,
     data: Data = None,
+    checkpoint: Checkpoint = None,
     memory: Memory = None,
     no_grid: NoGrid = False,
 ) -> None:
@@ -83,7 +84,9 @@ def traces(
         raise InputError(f"split={split!r} is unknown: choose calibration or test.")
     folder = home_folder(home)
     values = with_grid(parse(overrides or []), no_grid)
-    request = Request(profile, (setting,), values, seed, device, str(folder), str(data_folder(data, folder)), memory=memory)
+    weights = of_seed(named_texts(checkpoint, "--checkpoint", "SETTING=PATH"), seed, several=False)
+    place = str(data_folder(data, folder))
+    request = Request(profile, (setting,), values, seed, device, str(folder), place, weights, memory)
     configure(folder)
     from flows.explain import finished
 
@@ -119,6 +122,7 @@ def explain(
     device: Device = "auto",
     home: Home = None,
     data: Data = None,
+    checkpoint: Checkpoint = None,
     memory: Memory = None,
     no_grid: NoGrid = False,
     as_json: AsJson = False,
@@ -128,7 +132,9 @@ def explain(
 
     folder = home_folder(home)
     values = with_grid(parse(overrides or []), no_grid)
-    request = Request(profile, (setting,), values, seed, device, str(folder), str(data_folder(data, folder)), memory=memory)
+    weights = of_seed(named_texts(checkpoint, "--checkpoint", "SETTING=PATH"), seed, several=False)
+    place = str(data_folder(data, folder))
+    request = Request(profile, (setting,), values, seed, device, str(folder), place, weights, memory)
     configure(folder)
     from flows.explain import explained
 

@@ -10,6 +10,9 @@ Home = Annotated[
 Data = Annotated[str | None, typer.Option(help="Folder of the data sets [default: $DYNCONF_DATA or HOME/data].")]
 ProfileOption = Annotated[str, typer.Option(help="How much is run: smoke, quick or paper; see `dynconf settings`.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, such as time_steps=16.")]
+Checkpoint = Annotated[
+    list[str] | None, typer.Option(metavar="SETTING=PATH", help="The weights that the run was given, if it was given any.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Memory = Annotated[
     str | None, typer.Option(metavar="SIZE", help="What simulation on a CPU may take, such as 8GiB [default: no bound].")

@@ -201,6 +201,14 @@ def test_settings_as_json(dynconf: Command) -> None:
     assert content["settings"]["cifar10-vgg16-qcfs"]["paper"] is None
 
 
+@pytest.mark.parametrize("command", [["explain", VGG], ["traces", VGG, "--split", "test", "--out", "t.npz"]])
+def test_looking_for_what_was_made_of_given_weights(dynconf: Command, home: Path, command: list[str]) -> None:
+    answer = dynconf(*command, "--checkpoint", f"{VGG}=gone-{{seed}}.pt", "--seed", "2")
+    assert answer.code == 2 and "gone-2.pt does not exist" in answer.error
+    answer = dynconf(*command, "--checkpoint", f"{RESNET}=a.pt")
+    assert answer.code == 2 and "none of the chosen settings" in answer.error
+
+
 def test_explain_on_an_empty_home(dynconf: Command, home: Path) -> None:
     answer = dynconf("explain", VGG, "--json")
     content = json.loads(answer.out)

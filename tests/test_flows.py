@@ -241,7 +241,7 @@ def test_a_field_of_one_method_is_no_hindrance_to_the_other(home: Path) -> None:
     both = ["cifar10-vgg16-qcfs", "cifar10-vgg16-qffs"]
     rows = run(home, {"levels": 2, "time_steps": 4}, both)["settings"]
     assert [row["status"] for row in rows] == ["ok", "ok"]
-    assert [row["network"].get("levels") for row in rows] == [2, None]
+    assert [row.get("levels") for row in rows] == [2, None]
     document = sweep(settings=both, grid={"levels": "2"}, overrides={**SHORT, "time_steps": 4}, home=str(home))
     assert document["failed"] == 0 and len(document["points"]) == 2
 
