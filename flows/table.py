@@ -63,7 +63,7 @@ def notes(document: Mapping[str, Any], papers: bool = False) -> list[str]:
         fixed = statistics.fmean(_baseline(row, "first_equal")["latency_saving"] for row in ok)
         lines += [
             f"Mean latency saving over {_count(ok)}: {_percent(document['mean_latency_saving'])}, accuracy lost: "
-            f"{100 * lost:.2f} points (the paper, over its eight: 40 %, none lost).",
+            f"{100 * lost:z.2f} points (the paper, over its eight: 40 %, none lost).",
             f"Against the first fixed step as accurate on calibration as T: {_percent(fixed)}.",
             *_rounding(ok),
         ]

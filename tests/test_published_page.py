@@ -55,6 +55,11 @@ def test_the_page_names_what_was_run_and_on_what() -> None:
     assert "    dynconf reproduce --seed 3\n" in text
 
 
+def test_a_gain_too_small_to_see_is_no_negative_zero() -> None:
+    own = {"accuracy": 0.90004, "mean_steps": 2.0, "latency_saving": 0.1, "speedup": 1.1}
+    assert "accuracy lost: 0.00 points" in page(row("one", exit=own))
+
+
 @pytest.mark.parametrize(
     ("steps", "fixed", "equal"),
     [(2.25, 82.0, 4), (2.0, 80.0, 4), (4.0, 90.0, 4), (3.5, 89.0, 4), (1.0, 50.0, 4)],
