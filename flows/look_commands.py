@@ -15,6 +15,9 @@ from flows.options import AsJson, Checkpoint, Data, Device, Home, Memory, NoGrid
 from flows.request import Request, check_writable, data_folder, home_folder
 from flows.server import configure
 
+RUNS = "#/experiments?workflowType=machine_learning"
+"""The page of MLflow's UI for models that are trained; it opens on one for language models, which shows no runs."""
+
 
 def settings(as_json: AsJson = False) -> None:
     """List the eight settings, the profiles' values and the paper's figures."""
@@ -158,7 +161,8 @@ def ui(
     with socket.socket() as probe:
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise InputError(f"port {port} is taken: name another with --port.")
-    Console().print(f"MLflow UI on http://127.0.0.1:{port}, up in some seconds (Ctrl-C ends it)", highlight=False)
+    place = f"http://127.0.0.1:{port}/{RUNS}"
+    Console().print(f"MLflow UI, up in some seconds (Ctrl-C ends it):\n{place}", highlight=False, soft_wrap=True)
     configure(folder)
     from tasks.track import tracking_uri
 

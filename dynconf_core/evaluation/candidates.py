@@ -1,6 +1,8 @@
 """The scores that a study tries: every measure, with a few ways to smooth it, and what had to be fitted for them.
 
-Alpha hardly matters for summed logits (the paper's robustness), so a handful of values about what the logits suggest is enough.
+Alpha matters: the smaller it is, the closer log-odds and entropy come to the gap of the two highest logits, which is best for
+some networks; about as large as that gap is, they tell apart what is less sure. So constant temperatures from a hundredth of
+the median gap to all of it are tried (the paper's form), and a few that depend on the step.
 """
 
 import contextlib
@@ -81,9 +83,10 @@ def _smoothings(traces: Traces, measure: str) -> list[Smoothing]:
     if measure == "gap":  # alpha alone changes nothing about a gap
         return [PLAIN, *(Smoothing("power", 1.0, exponent) for exponent in (0.25, 0.5))]
     alphas = fitting_alphas(traces)
+    small = [Smoothing("sum", alphas[0] / 5), Smoothing("sum", alphas[0])]
     if measure == "entropy":
-        return [Smoothing("sum", alphas[place]) for place in (7, 12)]
-    found = [Smoothing("sum", alphas[place]) for place in (5, 9, 13)]
+        return [*small, *(Smoothing("sum", alphas[place]) for place in (7, 12))]
+    found = [*small, *(Smoothing("sum", alphas[place]) for place in (5, 9, 13))]
     # Early steps are made surer than by the sum, which builds in a least latency: alike at T, where alpha_T is the same.
     sharper = traces.time_steps**0.5
     found += [Smoothing("power", alphas[place] * sharper, -0.5) for place in (5, 9)]
