@@ -40,7 +40,8 @@ def report_markdown(document: Mapping[str, Any], training: Mapping[str, Mapping[
 def _made_on(environment: Mapping[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
     hardware = environment["gpu"] or f"{environment['cores']} cores of {environment['cpu']}"
-    return f"On {hardware}; Python {environment['python']}, {versions}; commit {environment['commit']}."
+    made = f"Converted, simulated and judged on {hardware}; Python {environment['python']}, {versions}"
+    return f"{made}; commit {environment['commit']}."
 
 
 def _at_equal_steps(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -57,9 +57,11 @@ def scores_of(entry: dict[str, Any], traces: Traces) -> list[list[float]]:
             behind = [value - first for place, value in enumerate(smoothed) if place != prediction]
             total = sum(math.exp(value - first) for value in smoothed)
             if entry["rule"] == "max_softmax":
-                scores.append(-math.log(sum(map(math.exp, behind))))
+                closest = max(behind)
+                scores.append(-(closest + math.log(sum(math.exp(value - closest) for value in behind))))
             elif entry["rule"] == "entropy":
-                logs = [value - first - math.log(total) for value in smoothed]
+                # The surest class by log1p: near certainty its logarithm is all that is left of the entropy.
+                logs = [value - math.log(total) for value in behind] + [-math.log1p(sum(map(math.exp, behind)))]
                 scores.append(sum(math.exp(value) * value for value in logs) / math.log(traces.classes))
             elif entry["rule"] == "gap":
                 scores.append(first - second)

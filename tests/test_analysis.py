@@ -39,7 +39,7 @@ def guaranteed() -> Analysis:
 def just_above(threshold: float | str) -> float:
     """A threshold is a calibration score, and two implementations of a score may differ in the last digit."""
     found = number(threshold)
-    return found + 1e-9 * max(1.0, abs(found)) if math.isfinite(found) else found
+    return found + 1e-9 * abs(found) if math.isfinite(found) else found
 
 
 def strictly(text: str) -> Any:
@@ -152,10 +152,11 @@ def test_a_threshold_is_the_largest_calibration_score_that_does_not_exit(study: 
         every = sorted({score for row in scores for score in row})
         nearest = min(every, key=lambda score: abs(score - entry["threshold"]))
         assert nearest == pytest.approx(entry["threshold"], rel=1e-9)
-        following = [score for score in every if score > nearest + 1e-9]
+        hair = 1e-9 * abs(nearest)
+        following = [score for score in every if score > nearest + hair]
         between = (entry["threshold"] + following[0]) / 2 if following else math.inf
         assert exits(scores, nearest) == exits(scores, between)
-        assert exits(scores, nearest - 1e-9) != exits(scores, nearest) or not following
+        assert exits(scores, nearest - hair) != exits(scores, nearest) or not following
 
 
 def changed(traces: Traces, rows: list[int], seed: int = 0) -> Traces:

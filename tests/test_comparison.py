@@ -52,7 +52,7 @@ def test_figures_by_a_plain_loop(rows: list[dict[str, Any]], found: list[Candida
             assert candidate.learned is not None and "learned" not in row
             entry = {**row, "learned": candidate.learned.to_dict()}
         threshold = number(row["threshold"])
-        threshold += 1e-9 * max(1.0, abs(threshold)) if np.isfinite(threshold) else 0.0
+        threshold += 1e-9 * abs(threshold) if np.isfinite(threshold) else 0.0
         expected = outcome(TEST, exits(scores_of(entry, TEST), threshold))
         test = row["test"]
         assert (test["accuracy"], test["mean_steps"]) == pytest.approx(tuple(expected.values()), abs=1e-12)

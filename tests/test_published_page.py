@@ -51,7 +51,7 @@ def test_the_page_names_what_was_run_and_on_what() -> None:
     text = page(row("one"))
     for words in ("Profile smoke, seed 3", "digits in the place of CIFAR-10", "0.125 of the full width", "epochs=9"):
         assert words in text
-    assert "On 2 cores of A CPU; Python 3.11.7, torch 2.13.0; commit abc." in text
+    assert "Converted, simulated and judged on 2 cores of A CPU; Python 3.11.7, torch 2.13.0; commit abc." in text
     assert "    dynconf reproduce --seed 3\n" in text
 
 

@@ -40,10 +40,14 @@ def main() -> int:
     parser.add_argument("--setting", required=True, help=", ".join(SETTINGS))
     parser.add_argument("--profile", default="smoke", help=", ".join(PROFILES))
     parser.add_argument("--out", required=True, type=Path, help="the checkpoint to write; OUT.resume lies beside it meanwhile")
-    parser.add_argument("--data", type=Path, default=Path(os.environ.get("DYNCONF_DATA", ".dynconf/data")))
-    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="auto")
+    folder = Path(os.environ.get("DYNCONF_DATA", ".dynconf/data"))
+    parser.add_argument(
+        "--data", type=Path, default=folder, help="the folder of the data sets [DYNCONF_DATA, else .dynconf/data]"
+    )
+    recipe = "such as epochs=30, batch_size=256, width=0.5, levels=8; may be repeated"
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides", help=recipe)
+    parser.add_argument("--seed", type=int, default=0, help="of weights, shuffling and augmentation [0]")
+    parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:N")
     parser.add_argument("--threads", type=int, default=None, help="of torch on the CPU; figures depend on it")
     parser.add_argument("--speed-ups", default="auto", help="auto: by trial; none; or channels_last,autocast,compiled")
     parser.add_argument("--half", action="store_true", help="write weight matrices in half precision: half the file")
