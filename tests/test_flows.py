@@ -280,8 +280,8 @@ def test_a_setting_that_raises_leaves_the_others_and_a_rerun_does_what_is_missin
 def test_a_checkpoint_takes_the_place_of_training(first: dict[str, Any], home: Path) -> None:
     from flows.reproduce import reproduce
 
-    checkpoint = next((home / "artefacts" / "train").glob("*/*/checkpoint.pt"))
-    name = SETTINGS[0] if checkpoint.stat().st_size > 1_500_000 else SETTINGS[1]
+    name, key = SETTINGS[0], first["settings"][0]["artefacts"]["train"]
+    (checkpoint,) = (home / "artefacts" / "train").glob(f"*/{key}/checkpoint.pt")
     document = reproduce(settings=[name], overrides={"time_steps": 4}, home=str(home), checkpoints={name: str(checkpoint)})
     assert outcomes(document)[0]["train"] == "given"
 
