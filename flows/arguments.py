@@ -35,8 +35,9 @@ def named_texts(texts: list[str] | None, option: str, form: str) -> dict[str, st
     return named
 
 
-def of_seed(checkpoints: dict[str, str], seed: int, several: bool) -> dict[str, str]:
-    """The checkpoint files of one of the seeds: ``{seed}`` in a path is its number, and has to be there for ``several``."""
+def checkpoint_files(texts: list[str] | None, seed: int, several: bool = False) -> dict[str, str]:
+    """``--checkpoint SETTING=PATH`` of one of the seeds: ``{seed}`` in a path is its number; ``several`` need it."""
+    checkpoints = named_texts(texts, "--checkpoint", "SETTING=PATH")
     for name, path in checkpoints.items():
         if several and "{seed}" not in path:
             raise InputError(

@@ -4,13 +4,13 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from dynconf_core.errors import InputError
-from flows.arguments import named_texts, of_seed, with_grid
+from flows.arguments import checkpoint_files, with_grid
 from flows.options import AsJson, Checkpoint, Data, Device, Home, Memory, NoGrid, ProfileOption, Set, print_json
 from flows.request import Request, check_writable, data_folder, home_folder
 from flows.server import configure
@@ -85,18 +85,14 @@ def traces(
         raise InputError(f"--out {out}: name a file that ends in .npz.")
     if split not in ("calibration", "test"):
         raise InputError(f"split={split!r} is unknown: choose calibration or test.")
-    folder = home_folder(home)
     values = with_grid(parse(overrides or []), no_grid)
-    weights = of_seed(named_texts(checkpoint, "--checkpoint", "SETTING=PATH"), seed, several=False)
-    place = str(data_folder(data, folder))
-    request = Request(profile, (setting,), values, seed, device, str(folder), place, weights, memory)
-    configure(folder)
+    request = _request(setting, profile, values, seed, device, home, data, checkpoint, memory)
     from flows.explain import finished
 
     found = finished(request).get(f"collect_{split}")
     if found is None:
         raise InputError(
-            f"{folder} holds no {split} traces of {setting} as asked for: run `dynconf reproduce` with the same options."
+            f"{request.home} holds no {split} traces of {setting} as asked for: run `dynconf reproduce` with the same options."
         )
     written = Traces.load(found.folder).save(out)
     Console().print(f"{written}: {split} traces of {setting}, profile {profile}", highlight=False)
@@ -133,12 +129,8 @@ def explain(
     """Say for every stage of a setting whether its artefact is there, and if not, which part of its key differs."""
     from dynconf_core.overrides import parse
 
-    folder = home_folder(home)
     values = with_grid(parse(overrides or []), no_grid)
-    weights = of_seed(named_texts(checkpoint, "--checkpoint", "SETTING=PATH"), seed, several=False)
-    place = str(data_folder(data, folder))
-    request = Request(profile, (setting,), values, seed, device, str(folder), place, weights, memory)
-    configure(folder)
+    request = _request(setting, profile, values, seed, device, home, data, checkpoint, memory)
     from flows.explain import explained
 
     lines = explained(request)
@@ -147,6 +139,24 @@ def explain(
         return
     for line in lines:
         Console().print(f"{line['stage']:<20} {line['outcome']:<5} {line['reason']}", highlight=False)
+
+
+def _request(
+    setting: str,
+    profile: str,
+    values: dict[str, Any],
+    seed: int,
+    device: str,
+    home: str | None,
+    data: str | None,
+    checkpoint: list[str] | None,
+    memory: str | None,
+) -> Request:
+    """What a run of one setting was asked for, its home set up."""
+    folder = home_folder(home)
+    files = checkpoint_files(checkpoint, seed)
+    configure(folder)
+    return Request(profile, (setting,), values, seed, device, str(folder), str(data_folder(data, folder)), files, memory)
 
 
 def ui(

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dynconf_core.errors import InputError
 from flows import interruption
-from flows.arguments import named_texts, of_seed, seed_numbers, with_grid
+from flows.arguments import checkpoint_files, named_texts, seed_numbers, with_grid
 from flows.options import AsJson, Data, Debug, Device, Home, Memory, NoGrid, ProfileOption, Set, print_json
 from flows.request import Request, checked, data_folder, home_folder
 from flows.session import INTERRUPTED, Session
@@ -42,7 +42,6 @@ def reproduce(
     numbers = seed_numbers(seed, seeds)
     values = with_grid(parse(overrides or []), no_grid)
     folder = home_folder(home)
-    checkpoints = named_texts(checkpoint, "--checkpoint", "SETTING=PATH")
     requests = [
         Request(
             profile,
@@ -52,7 +51,7 @@ def reproduce(
             device,
             str(folder),
             str(data_folder(data, folder)),
-            of_seed(checkpoints, number, len(numbers) > 1),
+            checkpoint_files(checkpoint, number, several=len(numbers) > 1),
             memory,
         )
         for number in numbers

@@ -76,8 +76,8 @@ def sweep(
 
     def run_point(values: dict[str, Any]) -> list[dict[str, Any]]:
         entries = []
+        request = request_of(settings, profile, overrides or {}, seed, values, **places)
         for name in settings:
-            request = request_of(settings, profile, overrides or {}, seed, values, **places)
             try:
                 row = setting(
                     name=name,

@@ -32,6 +32,17 @@ def dyadic_images(count: int, seed: int, side: int = SIDE) -> Tensor:
     return torch.randint(-32, 33, (count, 3, side, side), generator=generator).float() / 16
 
 
+def lively(network: nn.Module, side: int) -> nn.Module:
+    """The network, in evaluation mode, with normalisations that have seen noise and biases that let many neurons fire."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        network(torch.randn(4, 3, side, side, generator=generator))
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.bias.uniform_(-0.2, 0.4, generator=generator)
+    return network.eval()
+
+
 def gaussian_images(count: int, seed: int, side: int = SIDE) -> Tensor:
     return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(seed))
 

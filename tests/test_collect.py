@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from spiking_cases import lively
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
@@ -44,13 +45,7 @@ def pictures(count: int) -> TensorImages:
 def small_resnet(method: str) -> nn.Module:
     make = activation(method, levels=4, bits=2, initial_threshold=1.0)
     network = build("resnet18", "cifar", classes=10, resolution=16, width=1 / 16, activation=make, seed=0)
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        network(torch.randn(4, 3, 16, 16, generator=generator))  # sets the steps of LSQ
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.bias.uniform_(-0.2, 0.4, generator=generator)
-    return network.eval()
+    return lively(network, 16)
 
 
 def resnet(method: str, time_steps: int, grid: bool = True) -> SpikingNetwork:
@@ -244,7 +239,7 @@ def test_a_process_keeps_within_its_memory(root: Path, tmp_path: Path) -> None:
     )
     network = nn.Sequential(*layers)
     with torch.no_grad():
-        network(torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))  # sets the steps of LSQ
+        network(torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)))  # the normalisations' statistics
     snn = convert(network.eval(), torch.ones(1, 3, 64, 64), time_steps=2, image_limit=1.1)
     save_snn(snn, tmp_path / "snn.pt")
     memory = bytes_without_samples(snn) + 20 * bytes_a_sample(snn)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from spiking_cases import lively
 from training_cases import RECIPE, network, pictures
 
 from dynconf_core.activations.factory import activation
@@ -26,16 +26,10 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU he
 def test_traces_are_those_of_the_cpu(architecture: str, method: str, tmp_path: Path) -> None:
     """With a last batch of another size, for which another algorithm may be chosen."""
     make = activation(method, levels=4, bits=2, initial_threshold=1.0)
-    ann = build(architecture, "cifar", classes=10, resolution=32, width=1 / 2, activation=make, seed=0)
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        ann(torch.randn(4, 3, 32, 32, generator=generator))  # sets the steps of LSQ
-        for module in ann.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.bias.uniform_(-0.2, 0.4, generator=generator)
+    ann = lively(build(architecture, "cifar", classes=10, resolution=32, width=1 / 2, activation=make, seed=0), 32)
     images = pictures(count=40, side=32)
     example = images.normalisation(images.batch(torch.arange(1)))
-    snn = convert(ann.eval(), example, time_steps=8, image_limit=images.normalisation.limit())
+    snn = convert(ann, example, time_steps=8, image_limit=images.normalisation.limit())
     for device in ("cuda", "cpu"):
         (tmp_path / device).mkdir()
         collect(snn, ann, images, 8, tmp_path / device, device=device, batch=32)

@@ -46,7 +46,7 @@ class Small(nn.Module):
             for layer in (self.first, self.second, self.third, self.last):
                 layer.weight.copy_(2 * torch.randn(layer.weight.shape, generator=generator) / layer.weight[0].numel() ** 0.5)
                 layer.bias.copy_(0.2 * torch.randn(layer.bias.shape, generator=generator))
-            self(torch.randn(8, 3, SIDE, SIDE, generator=generator))  # sets the steps of LSQ
+            self(torch.randn(8, 3, SIDE, SIDE, generator=generator))  # the normalisations' statistics
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:

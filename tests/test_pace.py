@@ -47,7 +47,7 @@ def everything(method: str, grid: bool = True) -> SpikingNetwork:
     torch.manual_seed(1)
     ann = Everything(method)
     with torch.no_grad():
-        ann(images())  # sets the steps of LSQ
+        ann(images())  # the normalisations' statistics
     return convert(ann.eval(), images(), time_steps=TIME_STEPS, image_limit=3.1, grid=grid)
 
 

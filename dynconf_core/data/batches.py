@@ -22,6 +22,7 @@ AHEAD = 3
 BLOCK = 12 << 20
 """Bytes of images, as float32, that are augmented at a time: more than a batch of small ones, less than a processor's cache."""
 BLOCK_ON_A_GPU = 48 << 20
+"""More images at a time, since there starting an operation is what costs; not measured against other sizes."""
 
 T = TypeVar("T")
 S = TypeVar("S")

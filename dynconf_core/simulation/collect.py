@@ -69,8 +69,6 @@ def collect(
     with plain_arithmetic():
         rows_at_once = snn.pace(size, time_steps).rows
         check_exactness(snn, rows_at_once)
-        if snn.device.type == "cuda" and count % size:  # cuDNN chooses its algorithm by the size
-            check_exactness(snn, snn.pace(count % size, time_steps).rows)
         snn.accelerate(rows_at_once)
         counter = Counter(snn)
         rows = _Rows(out, count, time_steps, classes, DTYPES[dtype], ann is not None)

@@ -1,11 +1,10 @@
 """Only arithmetic that multiplies and adds: what grid weights need to be exact, set for a block and checked at its start.
 
 Reordering a sum changes no bit of an exact one; TF32 drops bits of the factors, and Winograd and FFT convolutions compute
-other sums. So TF32 is switched off, and every weighted layer is tried, in its real shape, against float64; if cuDNN fails, it
-is switched off, and the convolutions are computed as matrix products.
+other sums. So TF32 is switched off, and every weighted layer is tried, in its real shape, against float64. On a GPU
+cuDNN is left out, whose algorithm depends on the size of the batch: convolutions are matrix products there.
 """
 
-import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +16,6 @@ from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import WEIGHTED, Node
 from dynconf_core.graph.operations import evaluate
 from dynconf_core.simulation.network import SpikingNetwork
-
-logger = logging.getLogger(__name__)
 
 _lock = threading.Lock()
 _inside: list[tuple[bool, ...]] = []
@@ -56,33 +53,17 @@ def _set(values: tuple[bool, ...]) -> None:
 def check_exactness(network: SpikingNetwork, samples: int) -> None:
     """Try every weighted layer on the network's device, for batches of ``samples``, against float64; nothing without a grid.
 
-    To be called in a block of ``plain_arithmetic``, from which cuDNN is switched off where it is not exact.
+    To be called in a block of ``plain_arithmetic``: for the rest of it, grid weights on a GPU are computed without cuDNN.
 
     Raises:
         InputError: naming the layer whose arithmetic is not exact here, with the plain form as the remedy.
     """
     if not network.exact:
         return
-    if network.without_cudnn:
+    if network.device.type == "cuda":
         torch.backends.cudnn.enabled = False
     if samples in network.tried_for:
         return
-    fault = _fault(network, samples)
-    if fault is not None and network.device.type == "cuda" and torch.backends.cudnn.enabled:
-        logger.info("%s is not computed exactly by cuDNN: convolutions are computed as matrix products.", fault)
-        network.without_cudnn = True
-        torch.backends.cudnn.enabled = False
-        fault = _fault(network, samples)
-    if fault is not None:
-        raise InputError(
-            f"{fault} is not computed exactly on {network.device} (an algorithm that does not merely multiply and "
-            "add): convert with grid=False (--no-grid), or use --device cpu."
-        )
-    network.tried_for.add(samples)
-
-
-def _fault(network: SpikingNetwork, samples: int) -> str | None:
-    """The name of the first weighted layer that is not computed exactly where the network is."""
     generator = torch.Generator().manual_seed(0)
     tensors = network.tensors()
     for node in network.graph.of_kind(*WEIGHTED):
@@ -91,8 +72,11 @@ def _fault(network: SpikingNetwork, samples: int) -> str | None:
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         if not _same(node, x, tensors[node.name]):
-            return node.name
-    return None
+            raise InputError(
+                f"{node.name} is not computed exactly on {network.device} (an algorithm that does not merely multiply and "
+                "add): convert with grid=False (--no-grid), or use --device cpu."
+            )
+    network.tried_for.add(samples)
 
 
 def _same(node: Node, x: Tensor, tensors: dict[str, Tensor]) -> bool:

@@ -86,8 +86,7 @@ class SpikingNetwork(nn.Module):
         self._tensors: dict[str, dict[str, Tensor]] | None = None
         self._products: Products | None = None
         self._accelerated_for = 0
-        self.tried_for: set[int] = set()  # batches for which the arithmetic was found exact
-        self.without_cudnn = False  # whether for that cuDNN has to be left out
+        self.tried_for: set[int] = set()  # batches for which the arithmetic was found exact where the network is
 
     @property
     def exact(self) -> bool:
