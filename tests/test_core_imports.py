@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 
+import dynconf_core
+from dynconf_core import (
+    activations,
+    conversion,
+    data,
+    devices,
+    graph,
+    networks,
+    neurons,
+    overrides,
+    plan,
+    settings,
+    simulation,
+    torchvision_import,
+    traces,
+    training,
+)
+
 ROOT = Path(__file__).resolve().parent.parent
 ORCHESTRATORS = ("prefect", "mlflow", "optuna")
-LEAN = ("networks", "activations", "training", "graph", "conversion", "neurons", "simulation", "data", "traces")
+LEAN = (networks, activations, training, graph, conversion, neurons, simulation, data, traces)
 """Rooms that train, convert and simulate: `python -m dynconf_core.training` runs where nothing else is installed."""
+LEAN_TOO = (settings, plan, overrides, devices, torchvision_import)
 HEAVY = ("scipy", "matplotlib", "pydantic", "torchvision", "sklearn", "pandas", "PIL", *ORCHESTRATORS, "typer", "rich")
 
 BLOCKER = f"""
@@ -40,15 +63,18 @@ else:
 """
 
 
-def modules(room: str = "") -> list[str]:
-    """Every module of the core, or of one room."""
-    names = []
-    for path in sorted((ROOT / "dynconf_core").rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
-        if not room or parts[1:2] == (room,):
-            names.append(".".join(parts[:-1] if parts[-1] == "__init__" else parts))
-    assert names, f"no module in {room}"
-    return names
+def modules(place: ModuleType) -> list[str]:
+    """A module's name; of a package also the names of all modules in it."""
+    return [place.__name__, *(found.name for found in walk_packages(getattr(place, "__path__", ()), f"{place.__name__}."))]
+
+
+def packages() -> list[str]:
+    """The core and every room in it."""
+    return ["dynconf_core", *(found.name for found in walk_packages(dynconf_core.__path__, "dynconf_core.") if found.ispkg)]
+
+
+def test_every_file_of_the_core_is_a_module_that_is_found() -> None:
+    assert len(modules(dynconf_core)) == len(list((ROOT / "dynconf_core").rglob("*.py"))) > 50
 
 
 def run(code: str) -> subprocess.CompletedProcess[str]:
@@ -57,7 +83,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_core_loads_no_orchestrator() -> None:
-    imports = "\n".join(f"import {name}" for name in modules())
+    imports = "\n".join(f"import {name}" for name in modules(dynconf_core))
     done = run(f"import sys\n{imports}\nprint(sorted({{n.partition('.')[0] for n in sys.modules}} & set({ORCHESTRATORS!r})))")
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
@@ -74,8 +100,7 @@ def test_the_core_names_no_orchestrator() -> None:
 
 
 def test_the_lean_rooms_import_with_torch_and_numpy_alone() -> None:
-    wanted = [name for room in LEAN if room != "traces" for name in modules(room)] + ["dynconf_core.traces"]
-    wanted += [f"dynconf_core.{name}" for name in ("settings", "plan", "overrides", "devices", "torchvision_import")]
+    wanted = [name for place in (*LEAN, *LEAN_TOO) for name in modules(place)]
     done = run(BLOCKER + "\n".join(f"import {name}" for name in wanted))
     assert done.returncode == 0, done.stderr
 
@@ -170,8 +195,8 @@ def test_the_trainer_says_which_library_a_data_set_needs(setting: str, profile: 
     assert (done.returncode, words in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
 
 
-@pytest.mark.parametrize("room", ["", *(room for room in LEAN if room != "traces")])
-def test_packages_import_nothing(room: str) -> None:
+@pytest.mark.parametrize("package", packages())
+def test_packages_import_nothing(package: str) -> None:
     """An `__init__` that re-exported would tie every stage's fingerprint to every file."""
-    tree = ast.parse((ROOT / "dynconf_core" / room / "__init__.py").read_text())
+    tree = ast.parse(Path(inspect.getfile(import_module(package))).read_text())
     assert len(tree.body) == 1 and ast.get_docstring(tree)

@@ -1,5 +1,6 @@
 """The code fingerprint follows imports and changes with the code, and only with the code."""
 
+import inspect
 import os
 import subprocess
 import sys
@@ -9,8 +10,12 @@ from pathlib import Path
 import pytest
 
 import dynconf_core
+from dynconf_core import store
 from dynconf_core.errors import InputError
+from dynconf_core.store.artefacts import Store
 from dynconf_core.store.fingerprint import fingerprint, reached
+from dynconf_core.store.keys import stage_key
+from dynconf_core.store.manifest import Damaged
 
 FILES = {
     "core/__init__.py": '"""The core."""\n',
@@ -166,13 +171,8 @@ def test_the_same_in_another_process(tree: Path) -> None:
 
 
 def test_it_reads_the_projects_own_files() -> None:
-    core = Path(dynconf_core.__file__).parent
-    found = [path.relative_to(core.parent).as_posix() for path in reached([core / "store/artefacts.py"], core.parent)]
-    assert found == [
-        "dynconf_core/__init__.py",
-        "dynconf_core/errors.py",
-        "dynconf_core/store/__init__.py",
-        "dynconf_core/store/artefacts.py",
-        "dynconf_core/store/keys.py",
-        "dynconf_core/store/manifest.py",
-    ]
+    """What the store is made of, and its packages."""
+    root = Path(dynconf_core.__file__).parent.parent
+    expected = [Path(inspect.getfile(part)) for part in (dynconf_core, store, InputError, Store, stage_key, Damaged)]
+    found = reached([Path(inspect.getfile(Store))], root)
+    assert found == sorted(expected, key=lambda path: path.relative_to(root).as_posix())
