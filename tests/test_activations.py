@@ -15,7 +15,7 @@ from dynconf_core.activations.factory import activation
 from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.errors import InputError
-from dynconf_core.training.loop import _initialise_steps
+from dynconf_core.training.loop import initialise_steps
 
 
 def qcfs(levels: int, threshold: float) -> QCFS:
@@ -248,7 +248,7 @@ def test_lsq_flag_is_state() -> None:
     loaded.load_state_dict(state)
     assert bool(loaded.initialised)
     before = loaded.step.item()
-    _initialise_steps(loaded, torch.full((2, 2), 50.0))
+    initialise_steps(loaded, torch.full((2, 2), 50.0))
     assert loaded.step.item() == before
 
 
@@ -258,7 +258,7 @@ def test_steps_are_initialised_one_after_the_other() -> None:
     norm = nn.BatchNorm1d(1)
     network = nn.Sequential(first, nn.Identity(), second)
     x = torch.tensor([[0.3], [1.0], [2.2], [4.1]])
-    _initialise_steps(network, x)
+    initialise_steps(network, x)
     s = 2 * (0.3 + 1.0 + 2.2 + 4.1) / 4 / math.sqrt(3)
     assert first.step.item() == pytest.approx(s)
     seen = [s * min(3, math.floor(value / s + 0.5)) for value in (0.3, 1.0, 2.2, 4.1)]
@@ -266,7 +266,7 @@ def test_steps_are_initialised_one_after_the_other() -> None:
     assert float(norm.running_mean[0]) == 0  # type: ignore[index]
 
     spatial = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), LSQ(2))
-    _initialise_steps(spatial, torch.randn(4, 1, 3, 3, generator=torch.Generator().manual_seed(0)))
+    initialise_steps(spatial, torch.randn(4, 1, 3, 3, generator=torch.Generator().manual_seed(0)))
     assert spatial[1].running_mean.tolist() == [0, 0] and spatial[1].running_var.tolist() == [1, 1]
     assert int(spatial[1].num_batches_tracked) == 0
 

@@ -24,7 +24,7 @@ from dynconf_core.conversion.convert import convert
 from dynconf_core.errors import InputError
 from dynconf_core.networks.build import build
 from dynconf_core.simulation.reference import reference_logits
-from dynconf_core.training.loop import _initialise_steps
+from dynconf_core.training.loop import initialise_steps
 
 PROPERTY = settings(max_examples=15, deadline=None, derandomize=True)
 
@@ -73,7 +73,7 @@ def test_a_network_of_features() -> None:
 def test_own_networks(name: str, method: str) -> None:
     make = activation(method, levels=4, bits=2, initial_threshold=2.0)
     network = build(name, "cifar", classes=10, resolution=32, width=1 / 16, activation=make, seed=0)
-    _initialise_steps(network, gaussian_images(4, 1, 32))
+    initialise_steps(network, gaussian_images(4, 1, 32))
     snn = convert(network.eval(), gaussian_images(1, 0, 32), time_steps=8)
     images = gaussian_images(2, 2, 32).clamp(-3, 3)
     exact_run(snn, images, 8)

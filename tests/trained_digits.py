@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
-from dynconf_core.training.loop import _initialise_steps
+from dynconf_core.training.loop import initialise_steps
 
 
 class DigitsNetwork(nn.Module):
@@ -54,7 +54,7 @@ def trained_on_digits(kind: str) -> DigitsNetwork:
         torch.manual_seed(0)
         network = DigitsNetwork(made)
     images, labels = digits()
-    _initialise_steps(network, images[:64])
+    initialise_steps(network, images[:64])
     optimiser = torch.optim.Adam(network.parameters(), lr=4e-3)
     generator = torch.Generator().manual_seed(1)
     for epoch in range(6):

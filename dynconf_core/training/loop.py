@@ -95,7 +95,7 @@ def train(
         speed_ups = SpeedUps(**record["speed_ups"])
     else:
         first, labels = _first_batch(images, recipe, seed, device)
-        _initialise_steps(network, first)
+        initialise_steps(network, first)
         if speed_ups is None:
             progress(0, total, "probing speed-ups")
             speed_ups = probe(network, first, labels, total)
@@ -158,8 +158,10 @@ def _first_batch(images: Images, recipe: Recipe, seed: int, device: torch.device
 
 
 @torch.no_grad()
-def _initialise_steps(network: nn.Module, batch: Tensor) -> None:
-    """Let one batch set the step of every LSQ layer, each from the input it sees once those before it are set."""
+def initialise_steps(network: nn.Module, batch: Tensor) -> None:
+    """Let one ``batch (N, ...)`` set the step of every LSQ layer that has none yet, each from the input it sees once those
+    before it are set. Running statistics of batch normalisation are reset; the network is left in training mode if any
+    step was set."""
 
     def initialise(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(module, LSQ)

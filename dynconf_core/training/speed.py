@@ -90,7 +90,7 @@ def allow_fast_arithmetic() -> None:
 def probe(network: nn.Module, images: Tensor, labels: Tensor, steps: int) -> SpeedUps:
     """The speed-ups that pay for a run of ``steps`` steps of a batch ``images (n, 3, H, W)``, ``labels (n,)``."""
     best = SpeedUps()
-    seconds = _seconds_a_step(network, images, labels, best)
+    seconds = seconds_a_step(network, images, labels, best)
     on_gpu = images.device.type == "cuda"
     trying = WORTH_TRYING_ON_A_GPU if on_gpu else WORTH_TRYING
     compiling = WORTH_COMPILING_ON_A_GPU if on_gpu else WORTH_COMPILING
@@ -100,7 +100,7 @@ def probe(network: nn.Module, images: Tensor, labels: Tensor, steps: int) -> Spe
             continue
         candidate = replace(best, **{name: True})
         try:
-            tried = _seconds_a_step(network, images, labels, candidate)
+            tried = seconds_a_step(network, images, labels, candidate)
         except Exception as error:  # a missing compiler, an unsupported operation: each its own exception
             logger.info("%s is left out: %s", name, str(error).strip().splitlines()[0] if str(error) else type(error))
             continue
@@ -110,7 +110,9 @@ def probe(network: nn.Module, images: Tensor, labels: Tensor, steps: int) -> Spe
     return best
 
 
-def _seconds_a_step(network: nn.Module, images: Tensor, labels: Tensor, speed_ups: SpeedUps) -> float:
+def seconds_a_step(network: nn.Module, images: Tensor, labels: Tensor, speed_ups: SpeedUps) -> float:
+    """Seconds of a training step of a batch ``images (n, 3, H, W)``, ``labels (n,)``: the best of three, on a copy of the
+    network, the first step left out."""
     trial = copy.deepcopy(network).train()
     forward = speed_ups.prepared(trial)
     batch = speed_ups.images(images)
