@@ -84,7 +84,7 @@ def calibrated(
             gate = (torch.arange(time_steps, device=images.device) < acting).float()
             trains[node.name] = gate.view(-1, 1, *[1] * (images.ndim - 1)) * images.float()
         elif node.kind == "activation":
-            layer = _Layer(node, neurons[node.name], inputs[0], targets[node.name], acting)
+            layer = Layer(node, neurons[node.name], inputs[0], targets[node.name], acting)
             theta = thresholds[node.name].to(images.device, torch.float32)
             theta, initial, shift = layer.fitted(theta)
             found.thresholds[node.name], found.initial[node.name] = theta.double().cpu(), initial.double().cpu()
@@ -131,7 +131,7 @@ def _activations(graph: Graph, images: Tensor) -> dict[str, Tensor]:
     return kept
 
 
-class _Layer:
+class Layer:
     """One layer of neurons on its real input over time."""
 
     def __init__(self, node: Node, settings: Mapping[str, Any], current: Tensor, target: Tensor, acting: int) -> None:
