@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -186,13 +187,13 @@ def test_what_is_not_exact_is_not_offered() -> None:
 def test_a_wrong_product_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saturation as on a CPU without VNNI, in one output of the batch."""
     weight, shape = grid_weights((8, 16, 3, 3), 127), (4, 16, 5, 5)
-    right = integer._Factor.times
+    right = integer.Factor.times
 
     def saturating(self: Any, *arguments: Any) -> Tensor:
         current = right(self, *arguments)
         return current.clamp(max=float(current.max()) * 0.99)
 
-    monkeypatch.setattr(integer._Factor, "times", saturating)
+    monkeypatch.setattr(integer.Factor, "times", saturating)
     assert integer.prepare(weight, shape=shape, signed=False, must_pay=False) is None
     integer.available.cache_clear()
     try:
@@ -214,8 +215,13 @@ def test_without_the_private_operations(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @needs_bytes
-def test_must_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_must_pay() -> None:
+    """There is a product where its rival is slower, and none where the rival takes no time."""
     weight = grid_weights((8, 16, 3, 3), 127)
-    for faster in (True, False):
-        monkeypatch.setattr(integer, "_faster", lambda one, other, answer=faster: answer)
-        assert (integer.prepare(weight, shape=(2, 16, 5, 5), signed=False) is not None) == faster
+
+    def slow(inputs: Tensor) -> Tensor:
+        time.sleep(0.1)
+        return inputs
+
+    for faster, rival in ((True, slow), (False, lambda inputs: inputs)):
+        assert (integer.prepare(weight, shape=(2, 16, 5, 5), signed=False, rival=rival) is not None) == faster

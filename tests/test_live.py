@@ -147,33 +147,32 @@ def test_never_and_at_once(
 
 @dataclass
 class Watched:
-    """The rows of every step of the network, the newcomers of every refill, and the rows that a compaction kept."""
+    """The rows of every step of the network, and the samples that began together, lot by lot."""
 
     steps: list[int]
-    refilled: list[int]
-    kept: list[int]
+    begun: list[int]
+
+    @property
+    def refilled(self) -> list[int]:
+        """The newcomers of every refill."""
+        return self.begun[1:]
 
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
-    found = Watched([], [], [])
-    step, into, kept = SpikingNetwork.step, live._Run._into, live._rows_kept
+    found = Watched([], [])
+    step, initial = SpikingNetwork.step, ExitAgent.initial
 
     def watched_step(self: SpikingNetwork, drive: Any, *rest: Any) -> Any:
         found.steps.append(drive.samples)
         return step(self, drive, *rest)
 
-    def watched_into(self: Any, rows: Any, drive: Any) -> None:
-        found.refilled.append(len(rows))
-        into(self, rows, drive)
-
-    def watched_kept(busy: int) -> int:
-        found.kept.append(kept(busy))
-        return found.kept[-1]
+    def watched_initial(self: ExitAgent, samples: int, *rest: Any) -> Any:
+        found.begun += [samples] if samples else []
+        return initial(self, samples, *rest)
 
     monkeypatch.setattr(SpikingNetwork, "step", watched_step)
-    monkeypatch.setattr(live._Run, "_into", watched_into)
-    monkeypatch.setattr(live, "_rows_kept", watched_kept)
+    monkeypatch.setattr(ExitAgent, "initial", watched_initial)
     return found
 
 
@@ -186,7 +185,8 @@ def test_places_are_refilled_then_given_up(
     rule = rule_of(collected[kind])
     wanted = expected(collected[kind], rule)
     assert_same(run_until_confident(network(*kind), ExitAgent(rule), pictures(), TIME_STEPS, batch=16), wanted)
-    assert len(watched.refilled) > 3 and len(watched.kept) > 3
+    assert watched.begun[0] == 16 and len(watched.refilled) > 3 and sum(watched.begun) == SAMPLES
+    assert len(set(watched.steps)) > 4, "compacted more than three times"
     assert sum(watched.steps) == wanted.steps.sum() < 0.8 * SAMPLES * TIME_STEPS
     assert watched.steps == sorted(watched.steps, reverse=True) and watched.steps[0] == 16
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import itertools
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dynconf_core.activations.factory import activation
 from dynconf_core.conversion.convert import convert
 from dynconf_core.graph.graph import Node
 from dynconf_core.graph.operations import evaluate
-from dynconf_core.simulation import prepacked as module
 from dynconf_core.simulation import products
-from dynconf_core.simulation.prepacked import prepacked
+from dynconf_core.simulation.prepacked import Product, prepacked
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
 
@@ -73,26 +74,40 @@ def test_equals_the_public_linear_layer() -> None:
         assert torch.equal(product(x, biased), evaluate(node, [x], node.tensors, biased))
 
 
-def test_small_images_become_a_linear_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+def operations(product: Product, x: Tensor) -> set[str]:
+    """The names of PyTorch's operations that a product calls."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
+        product(x, True)
+    return {event.key for event in profiled.key_averages()}
+
+
+def test_small_images_become_a_linear_layer() -> None:
     """Where that is less work and not many more weights."""
     made: list[int] = []
-    dense = module._dense
-    monkeypatch.setattr(module, "_dense", lambda node, *given: made.append(node.shape[1]) or dense(node, *given))
     for geometry in GEOMETRIES:
-        prepacked(convolution(**geometry), convolution(**geometry).tensors, (6, 8, geometry["side"], geometry["side"]), True)
+        node, shape = convolution(**geometry), (6, 8, geometry["side"], geometry["side"])
+        product = prepacked(node, node.tensors, shape, True)
+        assert product is not None
+        found = operations(product, whole(*shape))
+        linear, convolved = "mkldnn::_linear_pointwise" in found, "mkldnn::_convolution_pointwise" in found
+        assert linear != convolved
+        made += [node.shape[1]] if linear else []
     assert made == [2, 1, 1], "not the large ones, nor where every weight is used, nor in groups"
 
 
 @pytest.mark.parametrize("broken", ["missing", "different"])
 def test_none_where_the_operation_is_missing_or_wrong(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch's own operations are replaced, as by another version of it."""
     node = linear()
-
-    def other(*given: Any) -> Any:
-        if broken == "missing":
-            raise AttributeError("no such operation")
-        return lambda x, biased: evaluate(node, [x], node.tensors, biased) + 2.0**-10
-
-    monkeypatch.setattr(module, "_linear", other)
+    different = SimpleNamespace(
+        _reorder_linear_weight=lambda weight, samples: weight,
+        _linear_pointwise=lambda x, weight, bias, *rest: functional.linear(x, weight, bias) + wrong,
+    )
+    wrong = 0.0
+    monkeypatch.setattr(torch.ops, "mkldnn", different)
+    assert prepacked(node, node.tensors, (6, 30), True) is not None
+    wrong = 2.0**-10
+    monkeypatch.setattr(torch.ops, "mkldnn", SimpleNamespace() if broken == "missing" else different)
     assert prepacked(node, node.tensors, (6, 30), True) is None
 
 

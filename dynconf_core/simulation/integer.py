@@ -71,7 +71,7 @@ def packed(values: Tensor, layout: Layout) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Factor:
+class Factor:
     """One packed weight with its scale per output channel, and the zeros that the operation asks for."""
 
     weight: Tensor
@@ -106,7 +106,7 @@ class SpikeProduct:
     layout: Layout
     geometry: Geometry | None
     shape: tuple[int, ...]
-    factors: tuple[_Factor, ...]
+    factors: tuple[Factor, ...]
     bias: Tensor | None
     constant: Tensor | None
 
@@ -294,13 +294,13 @@ def _split(numbers: Tensor, highest: int, in_pairs: bool) -> tuple[int, list[tup
     return 0, [(low.to(torch.int8), 1), (high.to(torch.int8), 256)]
 
 
-def _factor(digits: Tensor, scale: Tensor, geometry: Geometry | None, shape: list[int]) -> _Factor:
+def _factor(digits: Tensor, scale: Tensor, geometry: Geometry | None, shape: list[int]) -> Factor:
     ops: Any = torch.ops.onednn
     if geometry is None:
         weight = ops.qlinear_prepack(digits, shape)
     else:
         weight = ops.qconv_prepack(digits, scale, 1.0, 0, *geometry, shape)
-    return _Factor(weight, scale, torch.zeros(len(scale), dtype=torch.int64))
+    return Factor(weight, scale, torch.zeros(len(scale), dtype=torch.int64))
 
 
 def _trial(shape: Sequence[int], signed: bool, largest: int, first: int = 0) -> Tensor:
