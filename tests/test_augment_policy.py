@@ -12,7 +12,7 @@ from torch.nn.functional import interpolate
 
 from dynconf_core.data import autoaugment, pixel_operations
 from dynconf_core.data.augment import augmented
-from dynconf_core.data.autoaugment import KINDS, POLICY, arranged, autoaugmented, draw
+from dynconf_core.data.autoaugment import POLICY, arranged, autoaugmented, draw
 from dynconf_core.data.images import Normalisation
 from dynconf_core.torchvision_import import transforms
 
@@ -36,25 +36,33 @@ def pictures(height: int = 32, width: int = 32) -> Tensor:
     return torch.cat([noise, smooth, smooth[:2] // 4 + 90, flat])
 
 
+def operation(entry: int) -> tuple[str, int | None, int]:
+    """Name, magnitude and sign of entry (policy * 2 + turn) * 2 + negative."""
+    name, _, magnitude = POLICY[entry // 4][entry // 2 % 2]
+    return name, magnitude, -1 if entry % 2 else 1
+
+
 def entries(names: tuple[str, ...]) -> list[int]:
     """One entry of the policy for every different (operation, magnitude, sign)."""
-    found = {entry: number for number, entry in enumerate(autoaugment._entries()) if entry[0] in names}
+    found = {operation(entry): entry for entry in range(4 * len(POLICY)) if operation(entry)[0] in names}
     return sorted(found.values())
 
 
 def alone(pixels: Tensor, entry: int) -> Tensor:
-    """One entry applied to all images, through the policy's own tables."""
-    policy, turn = divmod(entry // 2, 2)
-    kind = KINDS[int(autoaugment._kinds()[policy, turn])]
-    return autoaugment._done(kind, pixels, torch.full((len(pixels),), entry))
+    """One entry applied to all images, the other one of its sub-policy to none."""
+    drawn = torch.ones(5, len(pixels))
+    drawn[0] = entry // 4
+    drawn[1 + entry // 2 % 2] = 0.0  # below every probability but 0, as 1 is below none
+    drawn[3:] = entry % 2
+    return autoaugmented(pixels, arranged(drawn))
 
 
 def torchvisions(pixels: Tensor, entry: int) -> Tensor:
-    name, magnitude, sign = autoaugment._entries()[entry]
+    name, magnitude, sign = operation(entry)
     policy: Any = transforms().AutoAugment(transforms().AutoAugmentPolicy.CIFAR10)
     table, signed = policy._AUGMENTATION_SPACE[name]
     values = table(10, *pixels.shape[-2:])
-    value = 0.0 if values is None else float(values[magnitude]) * (sign if signed else 1)
+    value = 0.0 if values is None else float(values[magnitude or 0]) * (sign if signed else 1)
     settings = {"interpolation": policy.interpolation, "fill": policy._fill}
     return torch.stack([policy._apply_image_or_video_transform(image, name, value, **settings) for image in pixels])
 
