@@ -131,12 +131,12 @@ def test_layout_and_batch_size_change_no_bit(rule: Rule) -> None:
 @pytest.mark.parametrize("function", [exponential, logarithm])
 def test_few_numbers_and_many_give_the_same_bits(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
     """numpy computes the few of an agent's step, torch the many of whole traces."""
-    numbers = torch.randn(3 * elementary._FEW, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 300
+    numbers = torch.randn(3 * elementary.FEW, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 300
     edges = torch.tensor([0.0, -0.0, -708, -708.0001, 709, 710, 1e300, -1e300, -np.inf, 0.5, 1, 2**0.5], dtype=torch.float64)
     x = torch.cat([numbers, edges])
     x = x.abs().clamp(min=2.3e-308, max=1e308) if function is logarithm else x
     many, few = function(x), torch.cat([function(part) for part in x.split(100)])
-    assert len(x) > elementary._FEW and torch.equal(many.view(torch.int64), few.view(torch.int64))
+    assert len(x) > elementary.FEW and torch.equal(many.view(torch.int64), few.view(torch.int64))
 
 
 @pytest.mark.parametrize("rule", [RULES[2], RULES[3], *RULES[-2:]], ids=lambda rule: rule.measure)

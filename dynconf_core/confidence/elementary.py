@@ -31,7 +31,7 @@ _EXP_SERIES = [1.0 / math.factorial(power) for power in range(13, -1, -1)]
 _ARTANH_SERIES = [1.0 / odd for odd in range(23, 0, -2)]
 _EXPONENT_BIAS, _MANTISSA_BITS = 1023, 52
 _MANTISSA = (1 << _MANTISSA_BITS) - 1
-_FEW = 4096  # where torch begins to be faster
+FEW = 4096  # where torch begins to be faster
 
 
 def exponential(x: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ def total(terms: Tensor) -> Tensor:
 def _few(x: Tensor) -> bool:
     """Whether numpy computes it: for few numbers most of the time goes into calls, and numpy's take half of torch's."""
     plain = type(x) is Tensor and x.device.type == "cpu" and not x.requires_grad and not torch.compiler.is_compiling()
-    return plain and 0 < x.numel() <= _FEW
+    return plain and 0 < x.numel() <= FEW
 
 
 # Each formula once, for arrays of numpy and tensors of torch; ``xp`` is the library.
