@@ -56,7 +56,7 @@ def convert(
 ) -> None:
     """Convert a pretrained network into an SNN, say layer by layer how far it is from the ANN, and write it."""
     bound = None if memory is None else size_in_bytes(memory, "--memory")
-    asked = _normalisation(normalisation)
+    asked = normalisation_called(normalisation)
     check_file(out, "--out")
     if traces is not None:
         check_folder(traces, "--traces")
@@ -186,8 +186,12 @@ def _waiting(console: Console, text: str) -> Iterator[Status]:
         yield status
 
 
-def _normalisation(given: str | None) -> Any:
-    """By name, or as ``mean,mean,mean/std,std,std``."""
+def normalisation_called(given: str | None) -> Any:
+    """The ``Normalisation`` that ``--normalisation`` asks for, by name or as ``mean,mean,mean/std,std,std``; None for None.
+
+    Raises:
+        InputError: for another name, another form, or numbers out of range.
+    """
     if given is None:
         return None
     from dynconf_core.data import cifar10, folder

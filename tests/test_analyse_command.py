@@ -18,6 +18,7 @@ from study_cases import exits, made, number, operating_points, outcome, scores_o
 
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
+from dynconf_core.evaluation import study as evaluation_study
 from dynconf_core.exit.rules import Rule
 from dynconf_core.traces import Traces
 from flows import analyse as flow
@@ -43,7 +44,7 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take most of the time of a small study, and have tests of their own."""
-    monkeypatch.setattr("dynconf_core.evaluation.study._figures", lambda *ignored: {})
+    monkeypatch.setattr(evaluation_study, "study_figures", lambda *ignored: {})
 
 
 def test_a_whole_study(dynconf: Command, files: tuple[Path, Path], tmp_path: Path) -> None:
@@ -263,7 +264,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(home: Path) -> Iterator[Any]:
     if os.environ.get("MLFLOW_TRACKING_URI"):
         pytest.skip("MLflow is elsewhere")
-    yield track.Tracker(home)._client
+    from mlflow import MlflowClient
+
+    yield MlflowClient(tracking_uri=track.Tracker(home).uri)
 
 
 def runs(client: Any) -> list[Any]:

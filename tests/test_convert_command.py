@@ -143,7 +143,7 @@ def test_without_the_grid(dynconf: Command, checkpoint: Path) -> None:
     [("cifar10", 0.4914), ("imagenet", 0.485), (OWN, 0.4), ("0.5,0,-1/1,0.5,2e-1", 0.5)],
 )
 def test_normalisations(given: str, mean: float) -> None:
-    found = convert_command._normalisation(given)
+    found = convert_command.normalisation_called(given)
     assert isinstance(found, Normalisation) and found.mean[0] == mean
 
 

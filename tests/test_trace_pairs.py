@@ -12,6 +12,7 @@ from commands import Command, command_on_traces, strictly
 from study_cases import made
 
 from dynconf_core.errors import InputError
+from dynconf_core.evaluation import study as evaluation_study
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.keys import stage_key
 from dynconf_core.traces import Traces
@@ -29,7 +30,7 @@ def dynconf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """They take most of the time of a small study, and have tests of their own."""
-    monkeypatch.setattr("dynconf_core.evaluation.study._figures", lambda *ignored: {})
+    monkeypatch.setattr(evaluation_study, "study_figures", lambda *ignored: {})
 
 
 @pytest.fixture

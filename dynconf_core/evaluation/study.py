@@ -44,7 +44,7 @@ def write_study(analysis: Analysis, test: Traces, out: Path, title: str, subtitl
     record.unlink(missing_ok=True)
     written = [analysis.rule.save(out / RULE, _record_of_rule(analysis)), out / FRONT]
     write_front(analysis.front, out / FRONT)
-    figures = _figures(analysis, test, title, subtitle)
+    figures = study_figures(analysis, test, title, subtitle)
     for name in FIGURES:
         path = out / f"{name}.png"
         if name in figures:
@@ -62,7 +62,15 @@ def _record_of_rule(analysis: Analysis) -> dict[str, Any]:
     return {name: value for name, value in analysis.chosen.items() if name not in own}
 
 
-def _figures(analysis: Analysis, test: Traces, title: str, source: str) -> dict[str, Any]:
+def study_figures(analysis: Analysis, test: Traces, title: str, source: str) -> dict[str, Any]:
+    """The matplotlib figures of a study, by those of ``FIGURES`` that it has.
+
+    Args:
+        analysis: the study.
+        test: the traces that judged.
+        title: names the traces.
+        source: says what was run, beside the number of samples that the figures are of.
+    """
     record, correct, rule = analysis.record, test.correct(), analysis.rule
     subtitle = f"{source}; {test.samples} test sample{'s'[: test.samples != 1]}".removeprefix("; ")
     judged = analysis.chosen["test"]
