@@ -144,7 +144,7 @@ def zeros_archive(path: Path, megabytes: int) -> Path:
 
 def test_a_bomb_is_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(traces_files, "free_memory", lambda: 30 * 2**20)
-    monkeypatch.setattr(traces_files, "_inflated", lambda *_: pytest.fail("inflated"))
+    monkeypatch.setattr(npy, "read_array", lambda *_, **__: pytest.fail("inflated"))
     path = zeros_archive(tmp_path / "bomb.npz", 32)
     assert path.stat().st_size < 2**16
     refused(path, "0.0346 GB of arrays", "0.0315 GB of memory", "folder of .npy files")
@@ -194,7 +194,7 @@ def test_compressions_that_numpy_does_not_write(tmp_path: Path) -> None:
 
 
 def test_forms_are_refused_before_anything_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(traces_files, "_inflated", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(npy, "read_array", lambda *_, **__: pytest.fail("read"))
     refused(write(tmp_path / "made.npz", {**sound(), "labels": array_bytes(np.zeros(4, int))}), "labels", "(4,)", "3 samples")
 
 

@@ -55,6 +55,13 @@ def tracker(home: Path) -> Tracker:
     return Tracker(home)
 
 
+def client(tracker: Tracker) -> Any:
+    """Another client of the same tracking server."""
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=tracker.uri)
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> list[Path]:
     picture, figures = tmp_path / "accuracy_against_latency.png", tmp_path / "evaluation.json"
@@ -64,8 +71,8 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 def runs(tracker: Tracker, profile: str = "smoke") -> list[Any]:
-    experiment = tracker._client.get_experiment_by_name(f"dynconf-{profile}")
-    return list(tracker._client.search_runs([experiment.experiment_id])) if experiment else []
+    experiment = client(tracker).get_experiment_by_name(f"dynconf-{profile}")
+    return list(client(tracker).search_runs([experiment.experiment_id])) if experiment else []
 
 
 def document(*rows: dict[str, Any]) -> dict[str, Any]:
@@ -74,7 +81,7 @@ def document(*rows: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_childs_params_metrics_steps_and_artefacts(tracker: Tracker, files: list[Path]) -> None:
     parent = tracker.parent("smoke", 1, {"time_steps": 4}, "smoke, seed 1")
-    child = tracker._client.get_run(tracker.child(parent, ROW, PARAMS, files, "d1"))
+    child = client(tracker).get_run(tracker.child(parent, ROW, PARAMS, files, "d1"))
     assert child.info.status == "FINISHED" and child.info.run_name == ROW["name"]
     assert child.data.tags[PARENT] == parent and child.data.tags[SETTING] == ROW["name"]
     assert child.data.params == {"profile": "smoke", "seed": "0", "levels": "4"}
@@ -84,15 +91,15 @@ def test_a_childs_params_metrics_steps_and_artefacts(tracker: Tracker, files: li
     assert (metrics["energy_exit"], metrics["energy_picojoules_per_mac"]) == (30.25, 4.6)
     assert metrics["multiply_accumulates_ann"] == 200 and not [name for name in metrics if "source" in name]
     assert metrics["baselines_within_0.1_points_time_steps"] == 3
-    history = tracker._client.get_metric_history(child.info.run_id, "accuracy_at_t")
+    history = client(tracker).get_metric_history(child.info.run_id, "accuracy_at_t")
     assert sorted((point.step, point.value) for point in history) == [(1, 0.25), (2, 0.5), (3, 0.75), (4, 0.95)]
-    names = {file.path for file in tracker._client.list_artifacts(child.info.run_id)}
+    names = {file.path for file in client(tracker).list_artifacts(child.info.run_id)}
     assert {"accuracy_against_latency.png", "evaluation.json"} <= names
-    above = tracker._client.get_run(parent)
+    above = client(tracker).get_run(parent)
     assert above.info.status == "RUNNING" and above.data.params["time_steps"] == "4"
     assert PARENT not in above.data.tags, "one level of nesting"
     tracker.finish_parent(parent, document(ROW))
-    above = tracker._client.get_run(parent)
+    above = client(tracker).get_run(parent)
     assert above.info.status == "FINISHED" and above.data.metrics["mean_latency_saving"] == 0.375
 
 
@@ -109,12 +116,12 @@ def test_a_rerun_finds_its_runs_and_appends_nothing(home: Path, files: list[Path
     assert once("d1") == (parent, child)
     tracker = Tracker(home)
     assert len(runs(tracker)) == before
-    assert len(tracker._client.get_metric_history(child, "accuracy_at_t")) == 4
-    assert len(tracker._client.get_metric_history(parent, "mean_latency_saving")) == 1
+    assert len(client(tracker).get_metric_history(child, "accuracy_at_t")) == 4
+    assert len(client(tracker).get_metric_history(parent, "mean_latency_saving")) == 1
     same, changed = once("d2")
     assert same == parent and changed != child, "another evaluation is another run"
     assert len(runs(tracker)) == before, "which takes the place of the old one"
-    assert tracker._client.get_run(child).info.lifecycle_stage == "deleted"
+    assert client(tracker).get_run(child).info.lifecycle_stage == "deleted"
 
 
 def test_seed_overrides_and_profile_tell_parents_apart(tracker: Tracker) -> None:
@@ -133,7 +140,7 @@ def test_seed_overrides_and_profile_tell_parents_apart(tracker: Tracker) -> None
 def test_a_child_of_a_killed_run_is_replaced(tracker: Tracker) -> None:
     parent = tracker.parent("smoke", 5, {}, "killed")
     child = tracker.child(parent, ROW, PARAMS, [], "d1")
-    tracker._client.update_run(child, status="RUNNING")
+    client(tracker).update_run(child, status="RUNNING")
     again = tracker.child(parent, ROW, PARAMS, [], "d1")
     found = [run for run in runs(tracker) if run.data.tags.get(PARENT) == parent]
     assert [run.info.run_id for run in found] == [again] and found[0].info.status == "FINISHED"
@@ -143,10 +150,10 @@ def test_a_failed_setting_is_a_failed_child_until_it_succeeds(tracker: Tracker) 
     parent = tracker.parent("smoke", 6, {}, "failed")
     long = {**FAILED, "error": "convert: " + "x" * 20_000}
     tracker.child(parent, long, PARAMS, [], "none")
-    child = tracker._client.get_run(tracker.child(parent, FAILED, PARAMS, [], "none"))
+    child = client(tracker).get_run(tracker.child(parent, FAILED, PARAMS, [], "none"))
     assert child.info.status == "FAILED" and child.data.tags["error"] == FAILED["error"]
     tracker.finish_parent(parent, document(ROW, FAILED))
-    assert tracker._client.get_run(parent).info.status == "FAILED"
+    assert client(tracker).get_run(parent).info.status == "FAILED"
     tracker.child(parent, {**ROW, "name": FAILED["name"]}, PARAMS, [], "d1")
     found = [run for run in runs(tracker) if run.data.tags.get(PARENT) == parent]
     assert [run.info.status for run in found] == ["FINISHED"]
@@ -155,9 +162,9 @@ def test_a_failed_setting_is_a_failed_child_until_it_succeeds(tracker: Tracker) 
 def test_an_interrupted_parent_does_not_stay_running(tracker: Tracker) -> None:
     parent = tracker.parent("smoke", 7, {}, "interrupted")
     tracker.finish_parent(parent, {"mean_latency_saving": None, "settings": [FAILED]}, interrupted=True)
-    assert tracker._client.get_run(parent).info.status == "KILLED"
+    assert client(tracker).get_run(parent).info.status == "KILLED"
     assert tracker.parent("smoke", 7, {}, "interrupted") == parent
-    assert tracker._client.get_run(parent).info.status == "RUNNING"
+    assert client(tracker).get_run(parent).info.status == "RUNNING"
 
 
 def test_several_threads(home: Path) -> None:
@@ -183,9 +190,9 @@ def test_several_threads(home: Path) -> None:
     assert len({parent for parent, _ in made}) == 1 and len({child for _, child in made}) == 4
     tracker = Tracker(home)
     for _, child in made:
-        run = tracker._client.get_run(child)
+        run = client(tracker).get_run(child)
         number = int(run.info.run_name.removeprefix("setting-"))
-        history = tracker._client.get_metric_history(child, "accuracy_at_t")
+        history = client(tracker).get_metric_history(child, "accuracy_at_t")
         assert len(history) == 1500 and {point.value for point in history} == {number / 10}
 
 
@@ -231,7 +238,7 @@ def test_a_home_with_odd_characters(tmp_path: Path, files: list[Path]) -> None:
     tracker = Tracker(home)
     child = tracker.child(tracker.parent("smoke", 0, {}, "odd"), ROW, PARAMS, files, "d")
     assert (home / "mlflow.db").is_file()
-    assert {file.path for file in tracker._client.list_artifacts(child)} >= {"evaluation.json"}
+    assert {file.path for file in client(tracker).list_artifacts(child)} >= {"evaluation.json"}
     stored = [path for path in (home / "mlartifacts").rglob("evaluation.json") if os.path.getsize(path)]
     assert len(stored) == 1
 
