@@ -31,7 +31,8 @@ _EXP_SERIES = [1.0 / math.factorial(power) for power in range(13, -1, -1)]
 _ARTANH_SERIES = [1.0 / odd for odd in range(23, 0, -2)]
 _EXPONENT_BIAS, _MANTISSA_BITS = 1023, 52
 _MANTISSA = (1 << _MANTISSA_BITS) - 1
-FEW = 4096  # where torch begins to be faster
+FEW = 4096
+"""So many numbers at most are computed by numpy: with more, torch is faster."""
 
 
 def exponential(x: Tensor) -> Tensor:
