@@ -178,18 +178,18 @@ def network_layers(network: nn.Module) -> list[nn.Module]:
 
 
 def test_potentials_by_hand() -> None:
-    """Constant currents of 0.693 and 0.293 thresholds in two channels, T = 12, ANN activations of 3/4 and 1/4: the V(0) whose
+    """Constant currents of 0.69 and 0.39 thresholds in two channels, T = 12, ANN activations of 3/4 and 1/2: the V(0) whose
     mean outputs up to 3, 6 and 12 steps come nearest are found channel by channel."""
     network = nn.Sequential(nn.Conv2d(2, 2, 1, bias=False), QCFS(4, 1.0), nn.Flatten(), nn.Linear(2, 2)).eval()
     with torch.no_grad():
         network[0].weight.copy_(torch.eye(2).view(2, 2, 1, 1))  # type: ignore[operator, union-attr]
-    images = torch.tensor([0.693, 0.293]).view(1, 2, 1, 1)
+    images = torch.tensor([0.69, 0.39]).view(1, 2, 1, 1)
     graph = activations_first(folded(traced(network, images)))
     kinds = {"1": {"signed": False, "levels": None, "clipped": False}}
     found = calibration.calibrated(graph, {"1": torch.tensor(1.0, dtype=torch.float64)}, kinds, images, 12)
     assert found.thresholds["1"].unique().tolist() == [1]
     best = []
-    for current, activation in ((0.693, 0.75), (0.293, 0.25)):
+    for current, activation in ((0.69, 0.75), (0.39, 0.5)):
         errors = {}
         for value in calibration.INITIAL:
             potential, count, error = value, 0, 0.0
