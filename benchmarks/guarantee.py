@@ -6,7 +6,7 @@ For each pool (without traces: made-up scores) and each epsilon and delta, candi
 samples and are tested on another, over and over; the pool is the truth. Printed are the mean steps certified (T where nothing
 is) and, in brackets, how many promises were broken per cent: no more than delta is allowed. All tests meet the same draws:
 
-- exact: `dynconf_core.exit.critical_losses`, the one in use;
+- exact: `dynconf_core.choosing.critical_losses`, the one in use;
 - binomial: the exact test of the lost samples alone, gains uncounted (Clopper and Pearson);
 - given changes: binomial test of lost among changed samples, for an upper bound on how many change (a tenth of delta is for
   that); it cannot begin, since at the surest thresholds nothing changes;
@@ -32,9 +32,9 @@ from scipy.special import bdtr, bdtri, ndtri
 from scipy.stats import binom
 from scored import FIRST, pool_of
 
-from dynconf_core.exit.critical_losses import most_lost_certifying
+from dynconf_core.choosing.critical_losses import most_lost_certifying
+from dynconf_core.choosing.guarantee import candidate_thresholds, certify
 from dynconf_core.exit.front import PairedFront, paired_front, points_at
-from dynconf_core.exit.guarantee import candidate_thresholds, certify
 from dynconf_core.exit.intervals import net_loss_score
 
 PROMISES = ((0.002, 0.05), (0.005, 0.05), (0.01, 0.05), (0.005, 0.1), (0.01, 0.1))

@@ -61,7 +61,7 @@ def decoding(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def plan_of(network: str) -> Any:
     """The `paper` profile's plan."""
-    from dynconf_core.settings import resolve
+    from dynconf_core.experiment.settings import resolve
 
     return resolve(f"imagenet-{network}", "paper")
 

@@ -47,7 +47,7 @@ class DrawnAgent:
     def __init__(self, steps: np.ndarray) -> None:
         from dynconf_core.confidence.smoothing import Smoothing
         from dynconf_core.exit.agent import ExitAgent
-        from dynconf_core.exit.rules import Rule
+        from dynconf_core.exit.rule import Rule
 
         self.inner = ExitAgent(Rule("max_softmax", Smoothing("sum", 10.0), float("inf")))
         self.steps, self.begun = torch.from_numpy(steps), 0
@@ -55,9 +55,9 @@ class DrawnAgent:
     def initial(self, samples: int, classes: int, device: Any) -> Any:
         state = self.inner.initial(samples, classes, device)
         # What this rule does not look at and passes on holds the step at which the sample is to leave.
-        leaving = self.steps[self.begun : self.begun + samples].to(device, torch.float64)
+        exiting = self.steps[self.begun : self.begun + samples].to(device, torch.float64)
         self.begun += samples
-        return state._replace(recent=leaving[:, None])
+        return state._replace(recent=exiting[:, None])
 
     def __call__(self, logits: Tensor, state: Any) -> Any:
         prediction, score, _, after = self.inner(logits, state)
@@ -83,11 +83,11 @@ def worker(arguments: dict[str, Any]) -> dict[str, Any]:
         agent = DrawnAgent(steps) if contender == "loop with agent" else None
         for start in range(0, len(pixels), batch):
             part = pixels[start : start + batch]
-            drive, state = snn.drive(part), None
+            input_current, state = snn.input_current(part), None
             remembered = None if agent is None else agent.initial(len(part), 10, "cpu")
             last = TIME_STEPS if contender == "all steps" else int(steps[start : start + batch].max())
             for time_step in range(1, last + 1):
-                step = snn.step(drive, state, time_step, counter)
+                step = snn.step(input_current, state, time_step, counter)
                 state = step.state
                 counter.in_all()
                 if agent is not None:

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from dynconf_core.choosing.candidates import candidates
+from dynconf_core.choosing.comparison import DROPS, compare, comparison_lines
 from dynconf_core.confidence.learned import recent_average
-from dynconf_core.evaluation.candidates import candidates
-from dynconf_core.evaluation.comparison import DROPS, compare, comparison_lines
-from dynconf_core.traces import Traces
+from dynconf_core.traces.schema import Traces
 
 FOLDS = 5
 PULL = 1e-4

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from dynconf_core.confidence.scores import score
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.exit.robustness import fitting_alphas
-from dynconf_core.traces import Traces
+from dynconf_core.traces.schema import Traces
 
 Pool = tuple[str, dict[str, NDArray[np.float64]], NDArray[np.bool_]]
 FIRST = "max_softmax sum"

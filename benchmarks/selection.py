@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scored import pool_of
 
-from dynconf_core.exit.cross_fitting import cross_fitted_choice
+from dynconf_core.choosing.cross_fitting import cross_fitted_choice
+from dynconf_core.choosing.selection import promised_loss, promised_point
 from dynconf_core.exit.front import PairedFront, paired_front, points_at
-from dynconf_core.exit.selection import promised_loss, promised_point
 
 ALLOWED = (0.0, 0.001, 0.005, 0.01)
 Choice = tuple[int, float]

@@ -88,7 +88,7 @@ class SpikingJellyNetwork(nn.Module):
         for part in self.parts.values():
             if hasattr(part, "v_threshold"):
                 part.v = 0.5
-        once = self.snn.drive(images).values
+        once = self.snn.input_current(images).values
         once = {name: value.contiguous(memory_format=self.layout) if value.ndim == 4 else value for name, value in once.items()}
         values = {name: value.unsqueeze(0).expand(time_steps, *value.shape) for name, value in once.items()}
         tensors = self.snn.tensors()

@@ -15,6 +15,7 @@ import digits
 import torch
 from torch import Tensor, nn
 
+from dynconf_core.choosing.selection import operating_point
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.conversion.convert import convert
 from dynconf_core.conversion.file import load_snn, save_snn
@@ -22,11 +23,10 @@ from dynconf_core.conversion.report import conversion_report, report_lines
 from dynconf_core.data.images import Normalisation, TensorImages
 from dynconf_core.exit.agent import ExitAgent
 from dynconf_core.exit.front import front_of
-from dynconf_core.exit.rules import Rule
-from dynconf_core.exit.selection import operating_point
+from dynconf_core.exit.rule import Rule
 from dynconf_core.simulation.collect import collect
 from dynconf_core.simulation.live import run_until_confident
-from dynconf_core.traces import Traces
+from dynconf_core.traces.schema import Traces
 
 TIME_STEPS = 16
 
@@ -90,7 +90,7 @@ def main() -> None:
     train(ann, training, asked.epochs)
     ann.eval()
 
-    snn = convert(ann, normalised(training), method="error", time_steps=TIME_STEPS, neurons="signed", levels=7, calibrate=True)
+    snn = convert(ann, normalised(training), method="error", time_steps=TIME_STEPS, neurons="signed", levels=7, correct=True)
     report = conversion_report(snn, ann, normalised(training)[:200], TIME_STEPS, training.labels[:200])
     print("\n".join(report_lines(report)))
     asked.out.mkdir(parents=True, exist_ok=True)

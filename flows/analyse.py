@@ -6,11 +6,11 @@ from typing import Any
 from prefect import flow
 from prefect.logging import get_run_logger
 
-from dynconf_core.evaluation.precautions import check_wishes
-from flows.places import check_folder
-from flows.request import home_folder
-from flows.studies import study, track_study
-from flows.trace_pairs import pairs, study_folder
+from dynconf_core.evaluation.precautions import check_options
+from dynconf_core.experiment.request import home_folder
+from dynconf_core.results.trace_pairs import pairs, study_folder
+from dynconf_flows.command.places import check_folder
+from dynconf_tasks.analyse import study, track_study
 
 
 @flow(name="analyse", flow_run_name="{traces}", persist_result=False)
@@ -38,10 +38,10 @@ def analyse(
         seed: of splits, folds and bootstraps.
         home: folder of tracking; default DYNCONF_HOME or .dynconf.
     """
-    from tasks.track import TrackingUnavailable
+    from dynconf_tasks.track import TrackingUnavailable
 
     options: dict[str, Any] = {"epsilon": epsilon, "delta": delta, "max_drop": max_drop, "time_steps": time_steps, "seed": seed}
-    check_wishes(epsilon, delta, max_drop)
+    check_options(epsilon, delta, max_drop)
     found = pairs(Path(traces), Path(test) if test else None, home)
     check_folder(study_folder(Path(traces), out, found[0]), "out")
     records = []

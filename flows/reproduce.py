@@ -10,17 +10,17 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
-from dynconf_core.overrides import fitting
-from dynconf_core.plan import Plan
-from dynconf_core.settings import FAMILIES, PROFILES, UNNAMED
-from flows import interruption
-from flows.parameters import Memory, Overrides, ProfileName, Seed, SettingName
-from flows.request import Request, checked, home_folder, identity
-from flows.results import environment_facts, new_run, write_results
-from flows.rows import failed_row
-from flows.setting import SettingFailed, setting
-from flows.table import results_markdown
-from tasks.track import TrackingUnavailable, tracker
+from dynconf_core.experiment.overrides import fitting
+from dynconf_core.experiment.plan import Plan
+from dynconf_core.experiment.request import Request, checked, home_folder, identity
+from dynconf_core.experiment.settings import FAMILIES, PROFILES, UNNAMED
+from dynconf_core.results.files import environment_facts, new_run, write_results
+from dynconf_flows.command.tables import results_markdown
+from dynconf_flows.setting import SettingFailed, setting
+from dynconf_tasks import interruption
+from dynconf_tasks.parameters import Memory, Overrides, ProfileName, Seed, SettingName
+from dynconf_tasks.rows import failed_row
+from dynconf_tasks.track import TrackingUnavailable, tracker
 
 
 class SomeFailed(RuntimeError):

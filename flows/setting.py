@@ -10,21 +10,21 @@ from prefect.logging import get_run_logger
 from prefect.states import State
 
 from dynconf_core.data.load import data_set
+from dynconf_core.experiment.plan import Plan
+from dynconf_core.experiment.request import Request, checked, data_folder, home_folder, identity
+from dynconf_core.experiment.settings import PROFILES, SETTINGS, paper_time_steps
 from dynconf_core.memory import keep_freed_memory
-from dynconf_core.plan import Plan
-from dynconf_core.settings import PROFILES, SETTINGS, paper_time_steps
-from flows.parameters import Memory, Overrides, ProfileName, Seed, SettingName
-from flows.request import Request, checked, data_folder, home_folder, identity
-from flows.rows import STAGES, completed_row, failed_row
-from tasks.collect import collect
-from tasks.convert import convert
-from tasks.evaluate import evaluate
-from tasks.search import search
-from tasks.stage import Handle, Workplace, code_fingerprint
-from tasks.track import TrackingUnavailable, track
-from tasks.train import train
+from dynconf_tasks.collect import collect
+from dynconf_tasks.convert import convert
+from dynconf_tasks.evaluate import evaluate
+from dynconf_tasks.parameters import Memory, Overrides, ProfileName, Seed, SettingName
+from dynconf_tasks.rows import STAGES, completed_row, failed_row
+from dynconf_tasks.search import search
+from dynconf_tasks.stage import Handle, Workplace, code_fingerprint
+from dynconf_tasks.track import TrackingUnavailable, track
+from dynconf_tasks.train import train
 
-MODULES = tuple(import_module(f"tasks.{name}") for name in ("train", "convert", "collect", "search", "evaluate"))
+MODULES = tuple(import_module(f"dynconf_tasks.{name}") for name in ("train", "convert", "collect", "search", "evaluate"))
 
 
 class SettingFailed(RuntimeError):

@@ -11,16 +11,16 @@ import torch
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
-from dynconf_core.overrides import fitting
-from dynconf_core.settings import PROFILES, resolve
-from flows import interruption
-from flows.parameters import Count, Memory, Overrides, ProfileName, Seed, SettingName
-from flows.points import Range, checked_points, request_of
-from flows.request import checked, data_folder, home_folder
-from flows.results import environment_facts, write_results
-from flows.setting import SettingFailed, setting
-from flows.table import sweep_markdown
-from tasks.track import TrackingUnavailable, tracker
+from dynconf_core.experiment.overrides import fitting
+from dynconf_core.experiment.points import Range, checked_points, request_of
+from dynconf_core.experiment.request import checked, data_folder, home_folder
+from dynconf_core.experiment.settings import PROFILES, resolve
+from dynconf_core.results.files import environment_facts, write_results
+from dynconf_flows.command.tables import sweep_markdown
+from dynconf_flows.setting import SettingFailed, setting
+from dynconf_tasks import interruption
+from dynconf_tasks.parameters import Count, Memory, Overrides, ProfileName, Seed, SettingName
+from dynconf_tasks.track import TrackingUnavailable, tracker
 
 
 @flow(name="sweep", flow_run_name="sweep {profile}", persist_result=False)
@@ -166,15 +166,15 @@ def _entry(row: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     entry = {"setting": row["name"], "values": dict(values), "status": row["status"], "error": row["error"]}
     if row["status"] == "failed":
         return entry
-    leaving = row["exit"]
+    exiting = row["exit"]
     return {
         **entry,
         "ann_accuracy": row["ann_accuracy"],
         "snn_accuracy": row["snn_accuracy"],
-        "accuracy": leaving["accuracy"],
-        "mean_steps": leaving["mean_steps"],
-        "calibration_accuracy": leaving["rule"]["calibration"]["accuracy"],
-        "calibration_mean_steps": leaving["rule"]["calibration"]["mean_steps"],
+        "accuracy": exiting["accuracy"],
+        "mean_steps": exiting["mean_steps"],
+        "calibration_accuracy": exiting["rule"]["calibration"]["accuracy"],
+        "calibration_mean_steps": exiting["rule"]["calibration"]["mean_steps"],
         "stages": row["stages"],
     }
 

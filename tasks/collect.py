@@ -14,13 +14,13 @@ from dynconf_core.conversion.file import load_snn
 from dynconf_core.data.load import data_set
 from dynconf_core.data.splits import SPLIT_SEED
 from dynconf_core.devices import device
+from dynconf_core.experiment.plan import Data, Plan
 from dynconf_core.networks.description import described
-from dynconf_core.plan import Data, Plan
 from dynconf_core.simulation.collect import collect as collected
 from dynconf_core.simulation.footprint import BATCH
 from dynconf_core.training.checkpoint import load_checkpoint, own_provenance
-from tasks.listening import Listener
-from tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace, data_config, module_file
+from dynconf_tasks.listening import Listener
+from dynconf_tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace, data_config, module_file
 
 
 def code(plan: Plan) -> tuple[Path, ...]:
@@ -31,7 +31,7 @@ def code(plan: Plan) -> tuple[Path, ...]:
 def stage(plan: Plan, work: Workplace, data_digest: str, split: str, trained: Handle, snn: Handle) -> Stage:
     """The stage of this plan and split.
 
-    With weights on a grid its traces are the same bits on every device and for every batch. Without, the order of a sum shows
+    With fixed-point weights its traces are the same bits on every device and for every batch. Without, the order of a sum shows
     in the last digits, which a spiking network amplifies: then device, batch and what bounds the batch are in its key.
     """
     config = {
@@ -40,7 +40,7 @@ def stage(plan: Plan, work: Workplace, data_digest: str, split: str, trained: Ha
         "time_steps": plan.time_steps,
         "data": data_config(plan, data_digest),
     }
-    if not plan.grid:
+    if not plan.fixed_point:
         kind = device(work.device).type
         config |= {"device": kind, "batch_size": BATCH[kind], "memory": work.memory}
     return Stage(f"collect_{split}", plan.setting, config, {"train": trained, "convert": snn}, code(plan))

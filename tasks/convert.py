@@ -16,11 +16,11 @@ from dynconf_core.conversion.convert import convert as converted
 from dynconf_core.conversion.file import save_snn
 from dynconf_core.conversion.report import conversion_report, images_for_report, report_lines
 from dynconf_core.data.load import data_set
+from dynconf_core.experiment.plan import Plan
 from dynconf_core.networks.description import described
-from dynconf_core.plan import Plan
 from dynconf_core.training.checkpoint import load_checkpoint
-from tasks.listening import Listener
-from tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace, module_file
+from dynconf_tasks.listening import Listener
+from dynconf_tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace, module_file
 
 REPORTED = 64
 """Calibration images of the report, at most."""
@@ -34,7 +34,7 @@ def code(plan: Plan) -> tuple[Path, ...]:
 def stage(plan: Plan, trained: Handle) -> Stage:
     """The stage of this plan. The thresholds are learned ones: of the data only the images' shape and the range that their
     normalisation allows matter, and both are known by the data set's name."""
-    config = {"network": plan.network(), "data": plan.data.name, "time_steps": plan.time_steps, "grid": plan.grid}
+    config = {"network": plan.network(), "data": plan.data.name, "time_steps": plan.time_steps, "fixed_point": plan.fixed_point}
     config["initial_potential"] = plan.initial_potential
     return Stage("convert", plan.setting, config, {"train": trained}, code(plan))
 
@@ -53,7 +53,7 @@ def convert(plan: Plan, work: Workplace, trained: Handle) -> State[Handle] | Han
             images.normalisation(images.batch(torch.arange(1))),
             method="learned",
             time_steps=plan.time_steps,
-            grid=plan.grid,
+            fixed_point=plan.fixed_point,
             initial_potential=plan.initial_potential,
             image_limit=images.normalisation.limit(),
         )

@@ -11,19 +11,19 @@ from typing import Any
 from prefect import task
 from prefect.states import State
 
-from dynconf_core.evaluation.candidates import candidates
-from dynconf_core.evaluation.comparison import compare
-from dynconf_core.evaluation.figures import accuracy_against_latency, exit_histogram
+from dynconf_core.choosing.candidates import candidates
+from dynconf_core.choosing.comparison import compare
 from dynconf_core.evaluation.metrics import evaluate as evaluated
-from dynconf_core.evaluation.robustness_figure import robustness_figure
-from dynconf_core.exit.bounds import potential_curve
 from dynconf_core.exit.front import exact_front
+from dynconf_core.exit.oracles import oracle_curve
 from dynconf_core.exit.robustness import robustness_map
-from dynconf_core.exit.rules import Rule
-from dynconf_core.plan import Plan
-from dynconf_core.traces import Traces
-from tasks.listening import Listener
-from tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace
+from dynconf_core.exit.rule import Rule
+from dynconf_core.experiment.plan import Plan
+from dynconf_core.figures.accuracy import accuracy_against_latency, exit_histogram
+from dynconf_core.figures.robustness import robustness_figure
+from dynconf_core.traces.schema import Traces
+from dynconf_tasks.listening import Listener
+from dynconf_tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace
 
 FIGURES = ("accuracy_against_latency.png", "exit_histogram.png", "robustness.png")
 DPI = 150
@@ -80,12 +80,12 @@ def evaluate(
             accuracy_against_latency(
                 figures["accuracy_at_t"],
                 exact_front(chosen.scores(unseen), correct),
-                figures["bounds"],
+                figures["oracles"],
                 figures["exit"],
                 plan.setting,
                 subtitle,
                 figures.get("ann_accuracy"),
-                potential_curve(correct),
+                oracle_curve(correct),
             ),
             exit_histogram(figures["exit"]["histogram"], figures["exit"]["mean_steps"], plan.setting, subtitle),
             robustness_figure(robustness, plan.setting, subtitle),

@@ -16,17 +16,17 @@ from typing import Any
 from prefect import task
 from prefect.states import State
 
+from dynconf_core.choosing.candidates import Candidate, calibration_scores, candidates
+from dynconf_core.choosing.comparison import choose
+from dynconf_core.choosing.selection import promised_point
 from dynconf_core.confidence.scores import MEASURES
 from dynconf_core.confidence.smoothing import ALL_FORMS, Smoothing
-from dynconf_core.evaluation.candidates import Candidate, calibration_scores, candidates
-from dynconf_core.evaluation.comparison import choose
 from dynconf_core.exit.front import exact_front, paired_front
 from dynconf_core.exit.front_file import write_front
-from dynconf_core.exit.selection import promised_point
-from dynconf_core.plan import Plan
-from dynconf_core.traces import Traces
-from tasks.listening import Listener
-from tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace
+from dynconf_core.experiment.plan import Plan
+from dynconf_core.traces.schema import Traces
+from dynconf_tasks.listening import Listener
+from dynconf_tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace
 
 ALPHAS = (0.3, 300.0)
 """Between these every useful alpha lies for logits of a trained network summed over up to 64 steps."""

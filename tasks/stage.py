@@ -18,11 +18,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, State
 
 from dynconf_core.data.splits import SPLIT_SEED
-from dynconf_core.plan import Plan
+from dynconf_core.experiment.plan import Plan
 from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_core.store.fingerprint import fingerprint
 from dynconf_core.store.keys import StageKey, stage_key
-from tasks.listening import Listener, listener
+from dynconf_tasks.listening import Listener, listener
 
 ROOT = Path(__file__).resolve().parent.parent
 _fingerprinting = threading.Lock()

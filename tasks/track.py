@@ -23,9 +23,9 @@ from typing import Any
 
 from prefect import task
 
-from dynconf_core.plan import Plan
-from tasks.evaluate import FIGURES
-from tasks.stage import TASK_OPTIONS, Handle, Workplace
+from dynconf_core.experiment.plan import Plan
+from dynconf_tasks.evaluate import FIGURES
+from dynconf_tasks.stage import TASK_OPTIONS, Handle, Workplace
 
 BATCH = 1000
 """The most metrics that MLflow takes at a time."""

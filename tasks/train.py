@@ -13,12 +13,12 @@ from prefect import task
 from prefect.states import State
 
 from dynconf_core.devices import device
+from dynconf_core.experiment.plan import Plan
 from dynconf_core.networks.description import described, parameters
-from dynconf_core.plan import Plan
 from dynconf_core.training.checkpoint import load_checkpoint, save_checkpoint
 from dynconf_core.training.run import train_to_file
-from tasks.listening import Listener
-from tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace, data_config, module_file
+from dynconf_tasks.listening import Listener
+from dynconf_tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace, data_config, module_file
 
 
 def code(plan: Plan) -> tuple[Path, ...]:

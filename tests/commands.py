@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from flows import analyse_command, cli
+from dynconf_flows.command import analyse as analyse_command
+from dynconf_flows.command import main as cli
 
 
 class Answer(NamedTuple):

@@ -100,9 +100,9 @@ def simulated(snn: SpikingNetwork, images: Tensor, time_steps: int) -> tuple[Ten
     def look(node: Node, spikes: Tensor) -> None:
         seen.setdefault(node.name, []).append(spikes.clone())
 
-    drive, state, logits = snn.drive(images), None, []
+    input_current, state, logits = snn.input_current(images), None, []
     for time_step in range(1, time_steps + 1):
-        step = snn.step(drive, state, time_step, look)
+        step = snn.step(input_current, state, time_step, look)
         state = step.state
         logits.append(step.logits.clone())
     assert state is not None
@@ -116,7 +116,7 @@ def in_float64(snn: SpikingNetwork, images: Tensor, time_steps: int) -> tuple[Te
     counts: dict[str, Tensor] = {}
     largest: dict[str, Tensor] = {}
     logits = []
-    drive = {node.name for node in snn.graph.nodes} - snn.graph.after(("neurons",))
+    input_current = {node.name for node in snn.graph.nodes} - snn.graph.after(("neurons",))
     for time_step in range(1, time_steps + 1):
         values: dict[str, Tensor] = {}
         acting = snn.active_steps is None or time_step <= snn.active_steps
@@ -139,8 +139,8 @@ def in_float64(snn: SpikingNetwork, images: Tensor, time_steps: int) -> tuple[Te
                 counts[node.name] = before + inputs[0]
                 value = evaluate(node, [counts[node.name]], own) - evaluate(node, [before], own)
             else:
-                value = evaluate(node, inputs, own, biased=acting or node.name in drive)
-                value = value * acting if node.name in drive else value
+                value = evaluate(node, inputs, own, biased=acting or node.name in input_current)
+                value = value * acting if node.name in input_current else value
             values[node.name] = value
             largest[node.name] = torch.maximum(largest.get(node.name, value.new_zeros(())), value.abs().max())
         logits.append(values[snn.graph.output.name])

@@ -230,7 +230,7 @@ def positive_network(method: str, hidden: int = 24) -> nn.Sequential:
     return network.eval()
 
 
-def converted(network: nn.Module, images: Tensor, **wishes: Any) -> SpikingNetwork:
+def converted(network: nn.Module, images: Tensor, **options: Any) -> SpikingNetwork:
     """With the way to thresholds that suits the network."""
     learned = not any(isinstance(module, nn.ReLU) for module in network.modules())
-    return convert(network, images, "learned" if learned else "error", **wishes)
+    return convert(network, images, "learned" if learned else "error", **options)

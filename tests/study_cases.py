@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.traces import Traces
+from dynconf_core.traces.schema import Traces
 
 
 def made(samples: int, seed: int, time_steps: int = 8, classes: int = 4, pull: float = 0.5, **more: Any) -> Traces:

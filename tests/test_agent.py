@@ -17,8 +17,8 @@ from dynconf_core.confidence.learned import FEATURES, LearnedScore
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.exit.agent import AgentState, ExitAgent
-from dynconf_core.exit.rules import Rule
-from dynconf_core.traces import Traces
+from dynconf_core.exit.rule import Rule
+from dynconf_core.traces.schema import Traces
 
 SMOOTHINGS = [Smoothing("sum", 3.7), Smoothing("mean", 0.3), Smoothing("power", 2.1, 0.45)]
 LEARNED = LearnedScore({name: 0.1 * (index + 1) - 0.3 for index, name in enumerate(FEATURES)}, -0.7)

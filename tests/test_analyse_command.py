@@ -18,12 +18,12 @@ from study_cases import exits, made, number, operating_points, outcome, scores_o
 
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
-from dynconf_core.evaluation import study as evaluation_study
-from dynconf_core.exit.rules import Rule
-from dynconf_core.traces import Traces
-from flows import analyse as flow
-from flows import cli
-from tasks import track
+from dynconf_core.exit.rule import Rule
+from dynconf_core.figures import analysis as evaluation_study
+from dynconf_core.traces.schema import Traces
+from dynconf_flows import analyse as flow
+from dynconf_flows.command import main as cli
+from dynconf_tasks import track
 
 FILES = {"analysis.json", "rule.json", "front.csv", "accuracy_against_latency.png", "rules.png"}
 FILES |= {"exit_histogram.png", "robustness.png", "reliability.png"}
@@ -210,7 +210,7 @@ def test_compare_refuses_alike(dynconf: Command, tmp_path: Path, case: str) -> N
 def test_a_refusal_is_one_sentence(tmp_path: Path) -> None:
     """In a process of its own: nothing that is imported on the way says anything, or makes a home."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("DYNCONF_", "PREFECT_"))}
-    command = [sys.executable, "-m", "flows.cli", "analyse", "none.npz"]
+    command = [sys.executable, "-m", "dynconf_flows.command.main", "analyse", "none.npz"]
     environment["PYTHONPATH"] = str(Path(cli.__file__).parent.parent)
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
@@ -288,7 +288,7 @@ def test_a_study_is_logged_once(dynconf: Command, files: tuple[Path, Path], home
     assert run.data.metrics["exit_mean_steps"] == entry["test"]["mean_steps"]
     assert run.data.metrics["exit_accuracy"] == entry["test"]["accuracy"]
     assert run.data.metrics["rules_patience_mean_steps"] == record["rules"][3]["test"]["mean_steps"]
-    assert run.data.metrics["bounds_first_correct_mean_steps"] == record["bounds"]["test"]["first_correct"]["mean_steps"]
+    assert run.data.metrics["bounds_first_correct_mean_steps"] == record["oracles"]["test"]["first_correct"]["mean_steps"]
     assert run.data.params["rule"] == entry["rule"] and run.data.params["source"].startswith("mine, profile smoke")
     history = client.get_metric_history(run.info.run_id, "accuracy_at_t")
     assert [point.value for point in sorted(history, key=lambda point: point.step)] == record["accuracy_at_t"]["test"]

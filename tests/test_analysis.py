@@ -15,11 +15,11 @@ from study_cases import exits, made, number, operating_points, outcome, running,
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.evaluation.analysis import Analysis, analyse
-from dynconf_core.evaluation.json_text import json_text, plain
-from dynconf_core.evaluation.parts import split_in_two
-from dynconf_core.evaluation.study import write_front, write_study
-from dynconf_core.exit.rules import Rule
-from dynconf_core.traces import Traces
+from dynconf_core.exit.rule import Rule
+from dynconf_core.figures.analysis import write_front, write_study
+from dynconf_core.results.json_text import json_text, plain
+from dynconf_core.traces.parts import split_in_two
+from dynconf_core.traces.schema import Traces
 
 PICTURES = {"accuracy_against_latency", "rules", "exit_histogram", "robustness", "reliability"}
 MEASURES = ["max_softmax", "entropy", "gap", "patience", "learned"]
@@ -103,7 +103,7 @@ def test_accuracies_and_bounds_by_a_plain_loop(study: Analysis, name: str) -> No
     right = [[z.index(max(z)) == label for z in rows] for rows, label in zip(running(traces), traces.labels, strict=True)]
     count = len(right)
     assert study.record["accuracy_at_t"][name] == pytest.approx([sum(row[t] for row in right) / count for t in range(8)])
-    bounds = study.record["bounds"][name]
+    bounds = study.record["oracles"][name]
     first = [row.index(True) + 1 if True in row else 8 for row in right]
     assert bounds["first_correct"]["accuracy"] == pytest.approx(sum(True in row for row in right) / count)
     assert bounds["first_correct"]["mean_steps"] == bounds["aet"]["mean_steps"] == pytest.approx(sum(first) / count)
@@ -237,7 +237,7 @@ def test_every_field_is_documented(guaranteed: Analysis, root: Path) -> None:
         *record["rules"][0]["test"],
         *record["guarantee"],
         *record["exit"],
-        *record["bounds"]["test"],
+        *record["oracles"]["test"],
     }
     assert {name for name in names - {"schema"} if f"`{name}`" not in text and f"`{name}." not in text} == set()
 

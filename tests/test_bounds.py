@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
-from dynconf_core.conversion import grid
+from dynconf_core.conversion import fixed_point as grid
 from dynconf_core.conversion.convert import convert
 from dynconf_core.errors import InputError
 from dynconf_core.graph.bounds import in_one_step, summed_over_time
@@ -147,7 +147,7 @@ def test_bounds_by_hand() -> None:
         network[0].bias.fill_(-0.25)  # type: ignore[operator, union-attr]
         network[2].weight.fill_(-3.0)  # type: ignore[operator, union-attr]
         network[2].bias.fill_(0.5)  # type: ignore[operator, union-attr]
-    snn = convert(network.eval(), torch.ones(1, 2), grid=False)
+    snn = convert(network.eval(), torch.ones(1, 2), fixed_point=False)
     one = in_one_step(snn.graph, 2.0)
     assert (one["0"].low.item(), one["0"].high.item()) == (-5.25, 5.0)
     assert (one["1"].low.item(), one["1"].high.item()) == (0.0, 1.0)
@@ -170,7 +170,7 @@ def test_bounds_of_groups_by_hand() -> None:
     with torch.no_grad():
         scale.weight.copy_(torch.tensor([1.0, -2.0, 4.0, 8.0]))
         network[2].weight.copy_(torch.tensor([[1.0, 1.0], [-1.0, 0.5]]).view(2, 2, 1, 1))  # type: ignore[operator, union-attr]
-    snn = convert(network.eval(), torch.ones(1, 4, 1, 1), grid=False)
+    snn = convert(network.eval(), torch.ones(1, 4, 1, 1), fixed_point=False)
     one = in_one_step(snn.graph, 1.0)
     assert one["1"].low.tolist() == [0, -2, 0, 0] and one["1"].high.tolist() == [1, 0, 4, 8]
     assert one["2"].low.tolist() == [-2, -4] and one["2"].high.tolist() == [1, 4]

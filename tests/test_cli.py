@@ -11,11 +11,11 @@ from commands import Answer, Command, command
 
 from dynconf_core.data.cifar10_files import BINARY_SHA1, FOLDER, PER_BATCH, RECORD
 from dynconf_core.errors import InputError
-from dynconf_core.settings import SETTINGS
-from flows import cli, session
-from flows.arguments import size_in_bytes
-from flows.request import Request
-from flows.rows import STAGES
+from dynconf_core.experiment.request import Request, size_in_bytes
+from dynconf_core.experiment.settings import SETTINGS
+from dynconf_flows.command import main as cli
+from dynconf_flows.command import session
+from dynconf_tasks.rows import STAGES
 
 VGG, RESNET = "cifar10-vgg16-qffs", "cifar10-resnet18-qcfs"
 
@@ -103,8 +103,11 @@ BAD = {
         ["--profile", "quick", "--setting", RESNET, "--memory", "0.1GB"],
         ["--memory 0.1GB", "more than 600 MiB", "1 simulation at"],
     ),
-    "grid and no grid": (["--no-grid", "--set", "grid=true"], ["--no-grid", "--set grid=true", "one of them"]),
-    "neither true nor false": (["--set", "grid=maybe"], ["grid=maybe", "true or false"]),
+    "grid and no grid": (
+        ["--no-fixed-point", "--set", "fixed_point=true"],
+        ["--no-fixed-point", "--set fixed_point=true", "one of them"],
+    ),
+    "neither true nor false": (["--set", "fixed_point=maybe"], ["fixed_point=maybe", "true or false"]),
     "option": (["--colour", "red"], ["--colour"]),
 }
 SWEEPS = {
@@ -122,8 +125,11 @@ SWEEPS = {
     "study of text": (["--study", "smoothing=sum..mean"], ["smoothing", "list its values"]),
     "study's upper end": (["--study", "batch_size=8..2000"], ["batch_size=2000", "1000"]),
     "memory": (["--grid", "time_steps=4,8", "--memory", "8G"], ["--memory 8G", "GiB"]),
-    "grid swept and switched off": (["--grid", "grid=true,false", "--no-grid"], ["grid is swept", "False"]),
-    "a range of truths": (["--study", "grid=false..true"], ["grid", "list its values"]),
+    "grid swept and switched off": (
+        ["--grid", "fixed_point=true,false", "--no-fixed-point"],
+        ["fixed_point is swept", "False"],
+    ),
+    "a range of truths": (["--study", "fixed_point=false..true"], ["fixed_point", "list its values"]),
     "no trials": (["--study", "alpha=1..2", "--trials", "0"], ["--trials"]),
     "device": (["--grid", "time_steps=4,8", "--device", "cuda:7"], ["cuda:7", "--device cpu"]),
 }
@@ -224,10 +230,10 @@ def test_explain_on_an_empty_home(dynconf: Command, home: Path) -> None:
 
 def test_explain_follows_the_device_only_without_a_grid(dynconf: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Request] = []
-    monkeypatch.setattr("flows.explain.explained", lambda request: (asked.append(request), [])[1])
-    for arguments in ([], ["--no-grid"], ["--set", "grid=false"], ["--memory", "3 gib"]):
+    monkeypatch.setattr("dynconf_flows.command.explain.explained", lambda request: (asked.append(request), [])[1])
+    for arguments in ([], ["--no-fixed-point"], ["--set", "fixed_point=false"], ["--memory", "3 gib"]):
         assert dynconf("explain", VGG, *arguments).code == 0
-    assert [plan.grid for request in asked for plan in request.plans()] == [True, False, False, True]
+    assert [plan.fixed_point for request in asked for plan in request.plans()] == [True, False, False, True]
     assert [request.memory_share() for request in asked] == [None, None, None, 3 * 2**30 // 2]
 
 
@@ -270,7 +276,7 @@ def test_other_commands_that_cannot_work(
 
 
 def test_help_is_quick_to_import() -> None:
-    code = "import sys, flows.cli; print(sorted({'torch', 'prefect', 'mlflow', 'optuna'} & set(sys.modules)))"
+    code = "import sys, dynconf_flows.command.main; print(sorted({'torch', 'prefect', 'mlflow', 'optuna'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 

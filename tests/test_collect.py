@@ -29,7 +29,7 @@ from dynconf_core.simulation.counts import Counter
 from dynconf_core.simulation.footprint import BATCH, FIXED, batch_size, bytes_a_sample, bytes_without_samples
 from dynconf_core.simulation.network import SpikingNetwork
 from dynconf_core.simulation.reference import reference_logits
-from dynconf_core.traces import Traces
+from dynconf_core.traces.schema import Traces
 
 METHODS = ("qcfs", "qffs")
 
@@ -48,17 +48,19 @@ def small_resnet(method: str) -> nn.Module:
     return lively(network, 16)
 
 
-def resnet(method: str, time_steps: int, grid: bool = True) -> SpikingNetwork:
+def resnet(method: str, time_steps: int, fixed_point: bool = True) -> SpikingNetwork:
     example = NORMALISATION(pictures(1).pixels)
-    return convert(small_resnet(method), example, time_steps=time_steps, grid=grid, image_limit=NORMALISATION.limit())
+    return convert(
+        small_resnet(method), example, time_steps=time_steps, fixed_point=fixed_point, image_limit=NORMALISATION.limit()
+    )
 
 
 def run(snn: SpikingNetwork, images: Tensor, time_steps: int) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (N, T, C), spikes and synaptic operations (N, T)."""
     logits, counts, counter, state = [], [], Counter(snn), None
-    drive = snn.drive(images)
+    input_current = snn.input_current(images)
     for time_step in range(1, time_steps + 1):
-        step = snn.step(drive, state, time_step, counter)
+        step = snn.step(input_current, state, time_step, counter)
         state = step.state
         logits.append(step.logits)
         counts.append(torch.stack(counter.totals(counter.taken())))
@@ -66,10 +68,10 @@ def run(snn: SpikingNetwork, images: Tensor, time_steps: int) -> tuple[Tensor, T
     return torch.stack(logits, 1), spikes, operations
 
 
-def collected(folder: Path, method: str, count: int = 11, **wishes: Any) -> Traces:
+def collected(folder: Path, method: str, count: int = 11, **options: Any) -> Traces:
     """Traces of six steps."""
     folder.mkdir(exist_ok=True)
-    collect(resnet(method, 6), small_resnet(method), pictures(count), 6, folder, **wishes)
+    collect(resnet(method, 6), small_resnet(method), pictures(count), 6, folder, **options)
     return Traces.load(folder)
 
 
@@ -85,7 +87,7 @@ def test_traces_are_a_plain_loops_for_any_batch(
         monkeypatch.setattr(products, "prepare", partial(integer.prepare, must_pay=False))
         assert len(resnet(method, 6).accelerate(5)) == 20, "all layers but the first, which reads the image"
     elif product == "float":
-        monkeypatch.setattr(products, "prepare", lambda *given, **wishes: None)
+        monkeypatch.setattr(products, "prepare", lambda *given, **options: None)
     snn, batch = resnet(method, 6), NORMALISATION(pictures(11).pixels)
     logits, spikes, operations = run(snn, batch, 6)
     for size in (1, 4, 5, 11, 64):
@@ -158,7 +160,7 @@ def test_collection_stops_where_progress_raises(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wishes", "words"),
+    ("options", "words"),
     [
         ({"dtype": "float8"}, "dtype='float8' is unknown: choose one of float16, float32"),
         ({"batch": 0}, "batch=0: give at least 1"),
@@ -167,9 +169,9 @@ def test_collection_stops_where_progress_raises(tmp_path: Path) -> None:
         ({"memory": FIXED}, "memory=600 MiB is too little for one image: this network needs"),
     ],
 )
-def test_collection_refuses(wishes: dict[str, Any], words: str, tmp_path: Path) -> None:
+def test_collection_refuses(options: dict[str, Any], words: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=words):
-        collected(tmp_path, "qcfs", **wishes)
+        collected(tmp_path, "qcfs", **options)
 
 
 def test_collection_refuses_what_the_grid_does_not_cover(tmp_path: Path) -> None:
@@ -258,9 +260,9 @@ def test_a_sample_takes_no_more_than_estimated(method: str) -> None:
     snn.accelerate(count)
     batch = NORMALISATION(pictures(count).pixels)
     with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU], profile_memory=True) as watched:
-        drive, state, counter = snn.drive(batch), None, Counter(snn)
+        input_current, state, counter = snn.input_current(batch), None, Counter(snn)
         for time_step in range(1, 4):
-            state = snn.step(drive, state, time_step, counter).state
+            state = snn.step(input_current, state, time_step, counter).state
     changes = [event for event in watched.profiler.kineto_results.events() if event.name() == "[memory]"]
     held = np.cumsum([event.nbytes() for event in sorted(changes, key=lambda event: event.start_ns())])
     estimate = count * bytes_a_sample(snn)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from study_cases import exits, made, number, outcome, scores_of, with_labels
 
-from dynconf_core.evaluation.candidates import Candidate, candidates
-from dynconf_core.evaluation.comparison import (
+from dynconf_core.choosing.candidates import Candidate, candidates
+from dynconf_core.choosing.comparison import (
     DROPS,
     choose,
     compare,
@@ -20,8 +20,8 @@ from dynconf_core.evaluation.comparison import (
     judged,
     points,
 )
-from dynconf_core.evaluation.contest import Contest
-from dynconf_core.exit.rules import Rule
+from dynconf_core.choosing.contest import Contest
+from dynconf_core.exit.rule import Rule
 
 CALIBRATION, TEST = made(150, 1, 6), made(110, 2, 6)
 MEASURES = ["max_softmax", "entropy", "gap", "patience", "learned"]
@@ -88,7 +88,7 @@ def test_a_contest_chooses_as_its_parts_do(found: list[Candidate]) -> None:
     assert (chosen.rule, chosen.choice.to_json(), chosen.index) == (rule, choice.to_json(), choice.index)
     assert contest.choose(0.01) is chosen
     assert contest.judged(chosen.index, rule.threshold) == judged(rule, TEST, 5)
-    assert contest.leaving(chosen.index, rule.threshold).tolist() == rule.exit_steps(TEST).tolist()
+    assert contest.exiting(chosen.index, rule.threshold).tolist() == rule.exit_steps(TEST).tolist()
     gap = contest.choose(0.01, "gap")
     assert gap.rule.measure == "gap" and found[gap.index].smoothing == gap.rule.smoothing
     front = contest.test_front(gap.index)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from dynconf_core import traces as traces_module
 from dynconf_core.confidence import scores as scores_module
 from dynconf_core.confidence.elementary import exponential, logarithm, logarithm_1p, total
 from dynconf_core.confidence.measures import gap, log_odds, negative_entropy, standing
@@ -19,7 +18,8 @@ from dynconf_core.confidence.reliability import max_probability
 from dynconf_core.confidence.scores import MEASURES, SCORES, SHOWN, score, shown, sigmoid
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
-from dynconf_core.traces import Traces
+from dynconf_core.traces import schema as traces_module
+from dynconf_core.traces.schema import Traces
 
 LN2, LN3, LN4 = math.log(2), math.log(3), math.log(4)
 

@@ -129,20 +129,20 @@ class Flattened(nn.Module):
         return self.head(functional.relu(x) + functional.relu6(3 * x))  # type: ignore[no-any-return]
 
 
-@pytest.mark.parametrize("calibrate", [False, True])
+@pytest.mark.parametrize("correct", [False, True])
 @pytest.mark.parametrize("make", [Views, Twice, Flattened])
-def test_units_of_values_read_in_several_ways(make: Callable[[], nn.Module], calibrate: bool) -> None:
+def test_units_of_values_read_in_several_ways(make: Callable[[], nn.Module], correct: bool) -> None:
     """Thresholds of each channel differ; whoever reads a value in another unit has it converted."""
     torch.manual_seed(1)
     network, images = make().eval(), gaussian_images(24, 3)
     with torch.no_grad():
         wanted = network(images)
-    for grid in (True, False):
-        snn = convert(network, images, "max", time_steps=128, grid=grid, calibrate=calibrate)
+    for fixed_point in (True, False):
+        snn = convert(network, images, "max", time_steps=128, fixed_point=fixed_point, correct=correct)
         found = simulated(snn, images, 128)[0].double().mean(1)
-        assert relative(found, wanted) < 0.04, grid
-        if not calibrate:  # which moves biases
-            assert relative(reference_logits(snn, images), wanted) < (0.01 if grid else 1e-5)
+        assert relative(found, wanted) < 0.04, fixed_point
+        if not correct:  # which moves biases
+            assert relative(reference_logits(snn, images), wanted) < (0.01 if fixed_point else 1e-5)
 
 
 def test_slices_need_no_further_weights() -> None:
@@ -276,7 +276,7 @@ def test_refuses_images(images: Any, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wishes", "words"),
+    ("options", "words"),
     [
         ({"time_steps": 0}, "time_steps=0"),
         ({"neurons": "leaky"}, r"neurons='leaky' is unknown: choose one of auto, integrate-and-fire, signed"),
@@ -287,14 +287,14 @@ def test_refuses_images(images: Any, words: str) -> None:
         ({"method": "mean"}, "method='mean' is unknown"),
         ({"method": "percentile", "percentile": 0.999}, r"percentile=0\.999"),
         ({"initial_potential": 1.0}, r"initial_potential=1\.0: give 0 to below 1"),
-        ({"initial_potential": 0.2, "calibrate": True}, "calibration chooses it itself"),
+        ({"initial_potential": 0.2, "correct": True}, "calibration chooses it itself"),
         ({"initial_potential": 0.2, "neurons": "signed", "levels": 3}, "signed neurons start half charged"),
         ({"method": "learned"}, "is a ReLU, whose threshold nobody has learned"),
     ],
 )
-def test_refuses_wishes(wishes: dict[str, Any], words: str) -> None:
+def test_refuses_wishes(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        convert(small(nn.ReLU()), gaussian_images(4, 0), **{"method": "max", **wishes})
+        convert(small(nn.ReLU()), gaussian_images(4, 0), **{"method": "max", **options})
 
 
 def test_refuses_networks_that_are_not_ready() -> None:
@@ -326,7 +326,7 @@ def test_a_layer_that_is_called_twice_has_its_weights_in_two_units() -> None:
         ann.a.threshold.fill_(2.0)
         ann.b.threshold.fill_(0.5)
     before = ann.shared.weight.detach().clone()
-    snn = convert(ann, torch.ones(1, 4), time_steps=4, grid=False)
+    snn = convert(ann, torch.ones(1, 4), time_steps=4, fixed_point=False)
     first, second = (node.tensors["weight"] for node in snn.graph.of_kind("linear")[:2])
     torch.testing.assert_close(first, before / 2.0)
     torch.testing.assert_close(second, before * 2.0 / 0.5)

@@ -16,8 +16,8 @@ from dynconf_core.data import digits
 from dynconf_core.data.images import Normalisation, TensorImages
 from dynconf_core.evaluation.analysis import analyse
 from dynconf_core.networks.resnet_cifar import CifarResNet
-from dynconf_core.traces import Traces
-from flows import convert_command
+from dynconf_core.traces.schema import Traces
+from dynconf_flows.command import convert as convert_command
 
 TEST_IMAGES = 30
 OWN = "0.4,0.4,0.4/0.3,0.3,0.3"
@@ -63,7 +63,7 @@ def checkpoint(network: CifarResNet, tmp_path_factory: pytest.TempPathFactory) -
 
 def asked(checkpoint: Path, *more: str | Path) -> tuple[str | Path, ...]:
     common = ("--architecture", "resnet20", "--checkpoint", checkpoint, "--dataset", "digits", "--out", "snn.pt")
-    return (*common, "--time-steps", "3", "--images", "8", "--no-calibrate", *more)
+    return (*common, "--time-steps", "3", "--images", "8", "--no-correct", *more)
 
 
 def strictly(text: str) -> Any:
@@ -131,7 +131,7 @@ def test_json_is_all_that_is_printed_and_a_study_reads_the_traces(dynconf: Comma
 
 
 def test_without_the_grid(dynconf: Command, checkpoint: Path) -> None:
-    answer = dynconf(*asked(checkpoint, "--no-grid", "--neurons", "integrate-and-fire", "--method", "percentile"))
+    answer = dynconf(*asked(checkpoint, "--no-fixed-point", "--neurons", "integrate-and-fire", "--method", "percentile"))
     assert answer.code == 0, answer
     snn = load_snn(Path("snn.pt"))
     assert (snn.exact, snn.time_steps_limit, snn.image_limit, snn.active_steps) == (False, None, None, None)

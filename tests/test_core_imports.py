@@ -25,20 +25,18 @@ from dynconf_core import (
     graph,
     networks,
     neurons,
-    overrides,
-    plan,
-    settings,
     simulation,
     torchvision_import,
     traces,
     training,
 )
+from dynconf_core.experiment import overrides, plan, recipe, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 ORCHESTRATORS = ("prefect", "mlflow", "optuna")
 LEAN = (networks, activations, training, graph, conversion, neurons, simulation, data, traces)
 """Rooms that train, convert and simulate: `python -m dynconf_core.training` runs where nothing else is installed."""
-LEAN_TOO = (settings, plan, overrides, devices, torchvision_import)
+LEAN_TOO = (settings, plan, overrides, recipe, devices, torchvision_import)
 HEAVY = ("scipy", "matplotlib", "pydantic", "torchvision", "sklearn", "pandas", "PIL", *ORCHESTRATORS, "typer", "rich")
 
 BLOCKER = f"""
@@ -95,7 +93,7 @@ def test_the_core_names_no_orchestrator() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            found = {name.partition(".")[0] for name in names} & {*ORCHESTRATORS, "tasks", "flows"}
+            found = {name.partition(".")[0] for name in names} & {*ORCHESTRATORS, "dynconf_tasks", "dynconf_flows"}
             assert not found, f"{path.name} imports {found}"
 
 
@@ -121,9 +119,9 @@ from dynconf_core.conversion.file import load_snn, save_snn
 from dynconf_core.data.images import Normalisation, TensorImages
 from dynconf_core.networks.description import described
 from dynconf_core.simulation.collect import collect
-from dynconf_core.traces import Traces
+from dynconf_core.traces.schema import Traces
 from dynconf_core.training.loop import train
-from dynconf_core.training.recipe import Recipe
+from dynconf_core.experiment.recipe import Recipe
 
 pixels = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8)
 images = TensorImages(pixels, torch.arange(6), 10, Normalisation((0.5,) * 3, (0.25,) * 3))

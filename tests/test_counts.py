@@ -15,7 +15,7 @@ from dynconf_core.conversion.convert import convert
 from dynconf_core.graph.graph import Node
 from dynconf_core.simulation import counts as counting
 from dynconf_core.simulation.counts import Counter, fan_out, multiply_accumulates
-from dynconf_core.simulation.network import Drive, SpikingNetwork, State
+from dynconf_core.simulation.network import InputCurrent, SpikingNetwork, State
 from dynconf_core.simulation.products import Products
 
 SIDE = 7  # odd: a stride of two leaves a border on one side only
@@ -78,7 +78,7 @@ def sent(snn: SpikingNetwork, given: Tensor) -> tuple[list[dict[str, Tensor]], l
     counts: list[dict[str, Tensor]] = []
     counter, state = Counter(snn), None
     with torch.inference_mode():
-        drive = snn.drive(given)
+        input_current = snn.input_current(given)
         for time_step in range(1, TIME_STEPS + 1):
             now: dict[str, Tensor] = {}
 
@@ -86,7 +86,7 @@ def sent(snn: SpikingNetwork, given: Tensor) -> tuple[list[dict[str, Tensor]], l
                 now[node.name] = value.clone()
                 counter(node, value)
 
-            state = snn.step(drive, state, time_step, look).state
+            state = snn.step(input_current, state, time_step, look).state
             spikes.append(now)
             counts.append(counter.taken())
     return spikes, counts
@@ -174,8 +174,10 @@ def test_a_negative_spike_counts_one() -> None:
     snn = convert(network, given, time_steps=4)
     found, state, counter = [], None, Counter(snn)
     for time_step, factor in ((1, 1.0), (2, -3.0), (3, 0.0)):
-        drive = snn.drive(given)
-        step = snn.step(Drive({name: factor * value for name, value in drive.values.items()}, 1), state, time_step, counter)
+        input_current = snn.input_current(given)
+        step = snn.step(
+            InputCurrent({name: factor * value for name, value in input_current.values.items()}, 1), state, time_step, counter
+        )
         state = step.state
         found.append([int(number) for number in counter.totals(counter.taken())])
     assert found == [[1, 2], [1, 2], [0, 0]]
@@ -281,11 +283,11 @@ def test_equal_to_spikingjellys_counter(pool: str, monkeypatch: pytest.MonkeyPat
     snn = several(qcfs, pool)
     _, ours = sent(snn, images(1))
     monkeypatch.setattr(snn, "products", lambda samples: Products())  # theirs sees PyTorch's public operations alone
-    drive, state = snn.drive(images(1)), None
+    input_current, state = snn.input_current(images(1)), None
     for time_step, counts in enumerate(ours, start=1):
         theirs = counters.SynOpCounter()
         with torch.no_grad(), counters.DispatchCounterMode([theirs]):
-            state = snn.step(drive, state, time_step).state
+            state = snn.step(input_current, state, time_step).state
         (operations,) = Counter(snn).totals(counts)[1].tolist()
         assert operations == theirs.get_total() > 0
 
@@ -327,9 +329,9 @@ def test_a_state_goes_on_without_being_looked_at() -> None:
     watched, plain = [], []
     for into, look in ((watched, Counter(snn)), (plain, None)):
         state: State | None = None
-        drive = snn.drive(images())
+        input_current = snn.input_current(images())
         for time_step in range(1, TIME_STEPS + 1):
-            step = snn.step(drive, state, time_step, look)
+            step = snn.step(input_current, state, time_step, look)
             state = step.state
             into.append(step.logits.clone())
     assert all(torch.equal(one, other) for one, other in zip(watched, plain, strict=True))

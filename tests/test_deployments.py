@@ -20,8 +20,8 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import validate
 from pydantic import BaseModel
 
-from flows.points import checked_points
-from flows.request import Request
+from dynconf_core.experiment.points import checked_points
+from dynconf_core.experiment.request import Request
 
 FILE = Path(__file__).resolve().parent.parent / "prefect.yaml"
 CONTENT: dict[str, Any] = yaml.safe_load(FILE.read_text())
@@ -142,7 +142,7 @@ def test_nightly_smoke_and_weekly_quick() -> None:
         ("flows/setting.py:setting", {"overrides": {"epocs": 1}}),
         ("flows/setting.py:setting", {"overrides": {"epochs": "many"}}),
         ("flows/setting.py:setting", {"colour": "red"}),
-        ("flows/setting.py:setting", {"overrides": {"grid": "maybe"}}),
+        ("flows/setting.py:setting", {"overrides": {"fixed_point": "maybe"}}),
         ("flows/setting.py:setting", {"memory": "8"}),
         ("flows/sweep.py:sweep", {"settings": ["cifar10-vgg16-qcfs"], "memory": "lots"}),
         ("flows/reproduce.py:reproduce", {"settings": ["cifar10-vgg16-qcfs", "nope"]}),
@@ -156,7 +156,7 @@ def test_the_form_refuses(entrypoint: str, bad: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("entrypoint", [entrypoint for entrypoint in FLOWS if entrypoint != ANALYSE])
 def test_the_form_takes_a_size_and_a_truth(entrypoint: str) -> None:
-    given = {**DEPLOYMENTS[entrypoint]["parameters"], "memory": "8 GiB", "overrides": {"grid": False}}
+    given = {**DEPLOYMENTS[entrypoint]["parameters"], "memory": "8 GiB", "overrides": {"fixed_point": False}}
     assert refusal(entrypoint, given) is None
 
 

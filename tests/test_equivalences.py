@@ -39,7 +39,7 @@ def test_the_converted_network_is_the_network_with_neurons(seed: int, method: st
     replaced by neurons in the ANN's units, run in float64: residuals, concatenations, max pools, strided pools and all."""
     blocks = BLOCKS if method == "qffs" and bits == 2 else BLOCKS + ANALOGUE_BLOCKS
     network, images = RandomNetwork(seed, method, bits, blocks=blocks), dyadic_images(2, seed + 1)
-    snn = convert(network, images, time_steps=time_steps, grid=False)
+    snn = convert(network, images, time_steps=time_steps, fixed_point=False)
     logits, spikes, _ = simulated(snn, images, time_steps)
     expected, neurons = plain_simulation(network, images, time_steps)
     assert torch.equal(logits.double(), expected)
@@ -79,7 +79,7 @@ def test_settled_qffs_is_the_quantised_network(seed: int, bits: int) -> None:
     """z_T is n times the logits of the very module, and every net count times s its LSQ activation: exactly."""
     blocks = BLOCKS if bits == 2 else BLOCKS + ANALOGUE_BLOCKS
     network, images = RandomNetwork(seed, "qffs", bits, blocks=blocks), dyadic_images(2, seed + 1)
-    total, counts = settled(convert(network, images, time_steps=LONG, grid=False), images)
+    total, counts = settled(convert(network, images, time_steps=LONG, fixed_point=False), images)
     seen: dict[str, Tensor] = {}
     graph = activations_first(folded(traced(network, images)))
     run(graph, images.double(), lambda node, value: seen.__setitem__(node.name, value))
@@ -125,7 +125,7 @@ def test_settling_has_reasons(change: str, monkeypatch: pytest.MonkeyPatch) -> N
     wrong = 0
     for seed in range(10):
         network, images = RandomNetwork(seed, "qffs", 2), dyadic_images(2, seed)
-        snn = convert(network, images, time_steps=LONG, grid=False)
+        snn = convert(network, images, time_steps=LONG, fixed_point=False)
         with torch.no_grad():
             expected = 3 * network.double()(images.double())
         if change == "no negative spikes":
@@ -148,7 +148,7 @@ def test_rates_are_the_mean_input_to_within_half_a_threshold_over_t(seed: int, t
     """theta c / T is the layer's own mean current less (V(T) - V(0)) / T, so within theta / (2 T) of it wherever V(T) is in
     [0, theta). The current is the module's own, in the ANN's units; V(T) is the SNN's."""
     network, images = RandomNetwork(seed, "qcfs", dyadic=True), dyadic_images(2, seed)
-    snn = convert(network, images, time_steps=time_steps, grid=False)
+    snn = convert(network, images, time_steps=time_steps, fixed_point=False)
     _, spikes, state = simulated(snn, images, time_steps)
     _, neurons = plain_simulation(network, images, time_steps)
     for name, layer in neurons.items():
@@ -165,7 +165,7 @@ def test_rates_are_the_mean_input_to_within_half_a_threshold_over_t(seed: int, t
 def test_mean_logits_approach_the_network_without_floor(seed: int) -> None:
     """Clips in the place of the quantisers: the error falls like 1/T, as what the membranes hold back is bounded."""
     network, images = RandomNetwork(seed, "qcfs", dyadic=False), gaussian_images(2, seed)
-    snn = convert(network, images, grid=False)
+    snn = convert(network, images, fixed_point=False)
     clipped = RandomNetwork(seed, "qcfs", dyadic=False).double()
     for name, module in list(clipped.named_modules()):
         if isinstance(module, QCFS):
@@ -200,7 +200,7 @@ def test_qcfs_after_l_steps_is_the_ann_where_a_layer_reads_the_image() -> None:
     """With T = L and a constant current the first layer's rate is its QCFS activation, exactly."""
     for seed in range(8):
         network, images = RandomNetwork(seed, "qcfs"), dyadic_images(4, seed)
-        snn = convert(network, images, time_steps=4, grid=False)
+        snn = convert(network, images, time_steps=4, fixed_point=False)
         _, spikes, _ = simulated(snn, images, 4)
         with torch.no_grad():
             expected = network.stem_activation(network.stem(images))
@@ -226,7 +226,7 @@ def test_spikingjelly_fires_the_same_spikes(if_node: Any, seed: int) -> None:
     """The module itself, each QCFS replaced by an IFNode with its threshold and soft reset, half charged: spike for spike."""
     blocks = tuple(kind for kind in BLOCKS if kind not in ("max_pool", "concatenate"))  # theirs have no spiking max pool
     network, images = RandomNetwork(seed, "qcfs", blocks=blocks), dyadic_images(3, seed)
-    snn = convert(network, images, time_steps=12, grid=False)
+    snn = convert(network, images, time_steps=12, fixed_point=False)
     logits, spikes, _ = simulated(snn, images, 12)
     theirs = RandomNetwork(seed, "qcfs", blocks=blocks)
 

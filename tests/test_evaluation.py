@@ -13,8 +13,8 @@ from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.evaluation.energy import energy_estimate
 from dynconf_core.evaluation.metrics import baselines, evaluate
-from dynconf_core.exit.rules import Rule
-from dynconf_core.traces import Traces
+from dynconf_core.exit.rule import Rule
+from dynconf_core.traces.schema import Traces
 
 RULE = Rule("max_softmax", Smoothing("sum", 1.0), 2.0)
 MULTIPLIED = {"once": 100, "every_step": 7, "ann": 900}
@@ -112,7 +112,7 @@ def test_exit(figures: dict[str, Any]) -> None:
 def test_baselines(figures: dict[str, Any]) -> None:
     assert figures["baselines"] == [
         {"name": "full", "time_steps": 4, "accuracy": 0.75, "latency_saving": 0.375},
-        {"name": "first_equal", "time_steps": 3, "accuracy": 0.75, "latency_saving": 1 - 2.5 / 3},
+        {"name": "iso_accuracy", "time_steps": 3, "accuracy": 0.75, "latency_saving": 1 - 2.5 / 3},
         {"name": "peak", "time_steps": 2, "accuracy": 1.0, "latency_saving": -0.25},
         {"name": "within_0.1_points", "time_steps": 2, "accuracy": 1.0, "latency_saving": -0.25},
         {"name": "paper", "time_steps": 3, "accuracy": 0.75, "latency_saving": 1 - 2.5 / 3},
@@ -123,7 +123,7 @@ def test_within_a_tenth_of_a_point() -> None:
     accuracy = np.array([0.9, 0.9479, 0.948, 0.95, 0.949])
     found = {entry["name"]: entry["time_steps"] for entry in baselines(accuracy, accuracy, 2.0)}
     # 0.949 - 0.001 = 0.948 counts as within, whatever floats make of it; the peak lies at 4.
-    assert found == {"full": 5, "first_equal": 4, "peak": 4, "within_0.1_points": 3}
+    assert found == {"full": 5, "iso_accuracy": 4, "peak": 4, "within_0.1_points": 3}
 
 
 @pytest.mark.parametrize("paper", [None, 5, 0])
@@ -133,7 +133,7 @@ def test_the_paper_is_left_out_beyond_t(paper: int | None) -> None:
 
 
 def test_bounds(figures: dict[str, Any]) -> None:
-    assert figures["bounds"] == {
+    assert figures["oracles"] == {
         "first_correct": {"accuracy": 1.0, "mean_steps": 1.5},
         "stays_correct": {"accuracy": 0.75, "mean_steps": 2.25},
         "aet": {"accuracy": 1.0, "mean_steps": 1.5, "mean_steps_if_nested": 1.75},
@@ -187,8 +187,8 @@ def test_reliability(figures: dict[str, Any]) -> None:
     # At T: the gaps 5 and 3 share the last bin, both right; 2 (right) and 1 (wrong) are alone in theirs.
     full = ((2 - sigmoid(5) - sigmoid(3)) + (1 - sigmoid(2)) + sigmoid(1)) / 4
     # At the exit: gap 3 twice, one right and one wrong; 2.5 right and 1 wrong are alone.
-    leaving = ((2 * sigmoid(3) - 1) + (1 - sigmoid(2.5)) + sigmoid(1)) / 4
-    assert figures["ece"] == {"full": pytest.approx(full), "exit": pytest.approx(leaving)}
+    exiting = ((2 * sigmoid(3) - 1) + (1 - sigmoid(2.5)) + sigmoid(1)) / 4
+    assert figures["ece"] == {"full": pytest.approx(full), "exit": pytest.approx(exiting)}
     assert figures["nll"] == {
         "full": pytest.approx((cost(5) + cost(3) + cost(2) + cost(-1)) / 4),
         "exit": pytest.approx((cost(3) + cost(2.5) + cost(-3) + cost(-1)) / 4),
@@ -205,7 +205,7 @@ def test_the_figures_are_json_and_no_more_than_asked(figures: dict[str, Any]) ->
     assert bare["spikes_per_inference"] is None and bare["spikes_per_neuron"] is None
     assert [entry["name"] for entry in bare["baselines"]] == [
         "full",
-        "first_equal",
+        "iso_accuracy",
         "peak",
         "within_0.1_points",
     ]

@@ -21,11 +21,11 @@ from dynconf_core.simulation.exactness import check_exactness, plain_arithmetic
 from dynconf_core.simulation.network import SpikingNetwork
 
 
-def network(grid: bool = True) -> SpikingNetwork:
+def network(fixed_point: bool = True) -> SpikingNetwork:
     torch.manual_seed(0)
     make = activation("qcfs", levels=4, bits=None, initial_threshold=1.0)
     layers = [nn.Conv2d(3, 8, 3, padding=1), make(), nn.Conv2d(8, 8, 3), make(), nn.Flatten(), nn.Linear(8 * 36, 10)]
-    return convert(nn.Sequential(*layers).eval(), torch.rand(1, 3, 8, 8), time_steps=6, grid=grid)
+    return convert(nn.Sequential(*layers).eval(), torch.rand(1, 3, 8, 8), time_steps=6, fixed_point=fixed_point)
 
 
 def test_arithmetic_that_is_not_exact_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,9 +39,9 @@ def test_arithmetic_that_is_not_exact_is_found(monkeypatch: pytest.MonkeyPatch) 
 
     check_exactness(network(), 3)
     monkeypatch.setattr(exactness, "evaluate", coarse)
-    with pytest.raises(InputError, match=r"^2 is not computed exactly on cpu .*--no-grid"):
+    with pytest.raises(InputError, match=r"^2 is not computed exactly on cpu .*--no-fixed-point"):
         check_exactness(network(), 3)
-    check_exactness(network(grid=False), 3)
+    check_exactness(network(fixed_point=False), 3)
 
 
 def test_plain_arithmetic_is_for_the_block_alone() -> None:
@@ -60,7 +60,7 @@ def test_plain_arithmetic_is_for_the_block_alone() -> None:
 def test_cudnn_is_left_out_of_grid_weights_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """In every block, also for batches that were tried before; other weights may be computed by it, and so on a CPU."""
     monkeypatch.setattr(torch.backends.cudnn, "enabled", True)
-    snn, plain = network(), network(grid=False)
+    snn, plain = network(), network(fixed_point=False)
     with plain_arithmetic():
         check_exactness(snn, 3)
         assert torch.backends.cudnn.enabled

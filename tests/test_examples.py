@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dynconf_core.traces import Traces
-from dynconf_core.traces_duplicates import duplicated
+from dynconf_core.traces.duplicates import duplicated
+from dynconf_core.traces.schema import Traces
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 # The library that each needs, the epochs and time steps of a short run, and the neurons that it names.
@@ -26,7 +26,7 @@ WRITERS = {
 
 
 def splits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """What the examples train, calibrate and test on."""
+    """What the examples train, correct and test on."""
     spec = importlib.util.spec_from_file_location("example_digits", EXAMPLES / "digits.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dynconf_core.choosing.selection import operating_point
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
-from dynconf_core.exit.bounds import aet, first_correct, stays_correct, upper_bounds
 from dynconf_core.exit.front import Front, exact_front
-from dynconf_core.exit.rules import Rule, at_exit, exit_steps
-from dynconf_core.exit.selection import operating_point
-from dynconf_core.traces import Traces
+from dynconf_core.exit.oracles import aet, first_correct, oracles, stays_correct
+from dynconf_core.exit.rule import Rule, at_exit, exit_steps
+from dynconf_core.traces.schema import Traces
 
 INF = math.inf
 SUM30 = Smoothing("sum", 30.0)
@@ -199,7 +199,7 @@ def test_bounds_by_hand() -> None:
     bound = aet(CORRECT)
     assert (bound["accuracy"], bound["mean_steps"]) == (4 / 5, 11 / 5)
     assert bound["mean_steps_if_nested"] == pytest.approx(14 / 5, rel=1e-15)
-    assert upper_bounds(CORRECT) == {
+    assert oracles(CORRECT) == {
         "first_correct": first_correct(CORRECT),
         "stays_correct": stays_correct(CORRECT),
         "aet": bound,
@@ -208,12 +208,12 @@ def test_bounds_by_hand() -> None:
 
 def test_bounds_of_one_step_and_of_extremes() -> None:
     for right in (True, False):
-        for bound in upper_bounds(np.array([[right]])).values():
+        for bound in oracles(np.array([[right]])).values():
             assert bound["accuracy"] == float(right)
             assert {value for name, value in bound.items() if name != "accuracy"} == {1.0}
     always, never = np.ones((3, 6), bool), np.zeros((3, 6), bool)
-    assert {bound["mean_steps"] for bound in upper_bounds(always).values()} == {1.0}
-    assert {bound["mean_steps"] for bound in upper_bounds(never).values()} == {6.0}
+    assert {bound["mean_steps"] for bound in oracles(always).values()} == {1.0}
+    assert {bound["mean_steps"] for bound in oracles(never).values()} == {6.0}
     assert aet(always)["mean_steps_if_nested"] == 1.0
     assert aet(never)["mean_steps_if_nested"] == 6.0
 

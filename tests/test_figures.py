@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from dynconf_core.evaluation.canvas import MOST_POINTS, thinned
-from dynconf_core.evaluation.figures import accuracy_against_latency, exit_histogram
-from dynconf_core.evaluation.guarantee_figure import guarantee_figure
-from dynconf_core.evaluation.reliability_figure import reliability_figure
-from dynconf_core.evaluation.robustness_figure import robustness_figure
-from dynconf_core.evaluation.rules_figure import rules_figure
-from dynconf_core.exit.bounds import potential_curve, upper_bounds
+from dynconf_core.choosing.guarantee import certify
 from dynconf_core.exit.front import exact_front
-from dynconf_core.exit.guarantee import certify
 from dynconf_core.exit.intervals import accuracy_interval
+from dynconf_core.exit.oracles import oracle_curve, oracles
 from dynconf_core.exit.robustness import RobustnessMap
+from dynconf_core.figures.accuracy import accuracy_against_latency, exit_histogram
+from dynconf_core.figures.canvas import MOST_POINTS, thinned
+from dynconf_core.figures.guarantee import guarantee_figure
+from dynconf_core.figures.reliability import reliability_figure
+from dynconf_core.figures.robustness import robustness_figure
+from dynconf_core.figures.rules import rules_figure
 
 SUBTITLE = "smoke profile: digits stand in for CIFAR-10"
 
@@ -37,7 +37,7 @@ def case(time_steps: int = 32, samples: int = 200, seed: int = 0) -> dict[str, A
     return {
         "accuracy_at_t": correct.mean(axis=0).tolist(),
         "front": front,
-        "bounds": upper_bounds(correct),
+        "oracles": oracles(correct),
         "chosen": {
             "accuracy": float(front.accuracy[middle]),
             "mean_steps": float(front.mean_steps[middle]),
@@ -119,7 +119,7 @@ def test_every_mark_is_inside_and_no_text_overlaps(time_steps: int) -> None:
     assert texts_overlap(figure) == []
     axes = figure.axes[0]
     low, high = axes.get_ylim()
-    marks = [given["chosen"], *given["bounds"].values(), {"accuracy": 0.99, "mean_steps": 1.0}]
+    marks = [given["chosen"], *given["oracles"].values(), {"accuracy": 0.99, "mean_steps": 1.0}]
     marks.append({"accuracy": given["accuracy_at_t"][-1], "mean_steps": float(time_steps)})
     for mark in marks:
         assert low <= mark["accuracy"] <= high
@@ -135,7 +135,7 @@ def test_extreme_accuracies(accuracy: float) -> None:
     correct = np.full((20, 6), bool(accuracy))
     front = exact_front(np.random.default_rng(0).normal(size=(20, 6)), correct)
     chosen = {"accuracy": accuracy, "mean_steps": 3.0}
-    figure = accuracy_against_latency([accuracy] * 6, front, upper_bounds(correct), chosen, "title", SUBTITLE)
+    figure = accuracy_against_latency([accuracy] * 6, front, oracles(correct), chosen, "title", SUBTITLE)
     assert texts_overlap(figure) == []
     low, high = figure.axes[0].get_ylim()
     assert low < accuracy < high
@@ -162,9 +162,9 @@ def test_odd_histograms(histogram: list[int]) -> None:
 def test_the_potential_is_drawn_where_given() -> None:
     given = case()
     correct = np.random.default_rng(0).random((50, 32)) < 0.8
-    figure = accuracy_against_latency(**given, potential=potential_curve(correct))
+    figure = accuracy_against_latency(**given, potential=oracle_curve(correct))
     line = next(line for line in figure.axes[0].lines if "potential" in str(line.get_label()))
-    assert np.asarray(line.get_ydata()).tolist() == potential_curve(correct)[1].tolist()
+    assert np.asarray(line.get_ydata()).tolist() == oracle_curve(correct)[1].tolist()
     assert texts_overlap(figure) == []
 
 
@@ -274,7 +274,7 @@ def test_no_global_state_of_pyplot_is_loaded() -> None:
     code = """
 import subprocess
 import sys
-from dynconf_core.evaluation.figures import exit_histogram
+from dynconf_core.figures.accuracy import exit_histogram
 assert "matplotlib" not in sys.modules
 exit_histogram([3, 2], 1.4, "title")
 assert "matplotlib.pyplot" not in sys.modules

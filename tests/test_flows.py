@@ -19,7 +19,7 @@ SHORT = {"epochs": 1, "time_steps": 5}
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home with a Prefect server for the module's runs."""
-    from flows.server import TemporaryServer
+    from dynconf_flows.command.server import TemporaryServer
 
     folder = tmp_path_factory.mktemp("home")
     before = dict(os.environ)
@@ -37,7 +37,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def run(home: Path, overrides: dict[str, Any] | None = None, settings: list[str] = SETTINGS) -> dict[str, Any]:
-    from flows.reproduce import reproduce
+    from dynconf_flows.reproduce import reproduce
 
     document: dict[str, Any] = reproduce(settings=settings, overrides={**SHORT, **(overrides or {})}, home=str(home))
     return document
@@ -59,7 +59,7 @@ def figures(document: dict[str, Any]) -> list[dict[str, Any]]:
 def mlflow_runs(home: Path) -> list[Any]:
     from mlflow import MlflowClient
 
-    from tasks.track import tracking_uri
+    from dynconf_tasks.track import tracking_uri
 
     client = MlflowClient(tracking_uri=tracking_uri(home))
     experiment = client.get_experiment_by_name("dynconf-smoke")
@@ -79,11 +79,11 @@ def test_every_stage_runs_and_every_figure_is_there(first: dict[str, Any], home:
         steps = sum((step + 1) * count for step, count in enumerate(row["exit"]["histogram"])) / 497
         assert row["exit"]["mean_steps"] == pytest.approx(steps)
         assert row["exit"]["latency_saving"] == pytest.approx(1 - steps / 5)
-        assert row["bounds"]["first_correct"]["accuracy"] >= row["snn_accuracy"]
+        assert row["oracles"]["first_correct"]["accuracy"] >= row["snn_accuracy"]
         assert 0 < row["spikes_per_neuron"]["exit"] <= row["spikes_per_neuron"]["full"]
         assert 0 < row["synaptic_operations_per_inference"]["exit"] <= row["synaptic_operations_per_inference"]["full"]
         assert row["multiply_accumulates"]["once"] > 0 and 0 < row["energy"]["exit"] <= row["energy"]["full"]
-        assert abs(row["reference_accuracy"] - row["ann_accuracy"]) < 0.05 and row["grid"] is True
+        assert abs(row["reference_accuracy"] - row["ann_accuracy"]) < 0.05 and row["fixed_point"] is True
         assert set(row["artefacts"]) == set(row["stages"]) and 0 < row["conversion"]["agreement"] <= 1
     cut, whole = (row["at_paper_time_steps"] for row in first["settings"])
     assert cut["time_steps"] == 4 and cut["snn_accuracy"] == first["settings"][0]["accuracy_at_t"][3] and whole is None
@@ -120,7 +120,7 @@ def test_mlflow_has_a_parent_and_a_child_a_setting(first: dict[str, Any], home: 
         assert child.data.params["time_steps"] == "5"
     from mlflow import MlflowClient
 
-    from tasks.track import tracking_uri
+    from dynconf_tasks.track import tracking_uri
 
     client = MlflowClient(tracking_uri=tracking_uri(home))
     row, child = first["settings"][0], children[SETTINGS[0]]
@@ -131,10 +131,10 @@ def test_mlflow_has_a_parent_and_a_child_a_setting(first: dict[str, Any], home: 
 
 def test_an_exported_run_is_studied_without_its_home(first: dict[str, Any], home: Path, tmp_path: Path) -> None:
     from dynconf_core.errors import InputError
-    from dynconf_core.exit.rules import Rule
-    from dynconf_core.traces import Traces
-    from flows.export import export
-    from flows.trace_pairs import pairs
+    from dynconf_core.exit.rule import Rule
+    from dynconf_core.results.trace_pairs import pairs
+    from dynconf_core.traces.schema import Traces
+    from dynconf_flows.command.export import export
 
     run, out = home / "results" / first["run"], tmp_path / "published"
     written = export(run, out)
@@ -162,7 +162,7 @@ def test_an_exported_run_is_studied_without_its_home(first: dict[str, Any], home
 
 
 def test_traces_say_whether_the_calibration_images_were_trained_on(first: dict[str, Any], home: Path) -> None:
-    from dynconf_core.traces import Traces
+    from dynconf_core.traces.schema import Traces
 
     folders = [path.parent for path in (home / "artefacts").glob("collect_*/*/*/logits.npy")]
     assert len(folders) >= 4
@@ -170,11 +170,11 @@ def test_traces_say_whether_the_calibration_images_were_trained_on(first: dict[s
 
 
 def test_memory_bounds_the_batch_and_changes_nothing(first: dict[str, Any], home: Path) -> None:
-    from dynconf_core.traces import Traces
-    from flows.explain import finished
-    from flows.request import Request
-    from tasks import collect
-    from tasks.stage import Workplace
+    from dynconf_core.experiment.request import Request
+    from dynconf_core.traces.schema import Traces
+    from dynconf_flows.command.explain import finished
+    from dynconf_tasks import collect
+    from dynconf_tasks.stage import Workplace
 
     request = Request(settings=(SETTINGS[1],), overrides=SHORT, home=str(home))
     assert len(finished(Request(settings=(SETTINGS[1],), overrides=SHORT, home=str(home), memory="1500MiB"))) == 6
@@ -198,8 +198,8 @@ def test_a_search_field_reruns_search_and_evaluation_alone(first: dict[str, Any]
 
 
 def test_explain_names_the_field_that_differs(first: dict[str, Any], home: Path) -> None:
-    from flows.explain import explained
-    from flows.request import Request
+    from dynconf_core.experiment.request import Request
+    from dynconf_flows.command.explain import explained
 
     hits = explained(Request(settings=(SETTINGS[0],), overrides=SHORT, home=str(home)))
     assert {line["outcome"] for line in hits} == {"hit"}
@@ -220,14 +220,14 @@ def test_a_damaged_artefact_is_made_again(first: dict[str, Any], home: Path) -> 
 
 def test_without_a_grid_the_snn_is_another_one(first: dict[str, Any], home: Path) -> None:
     """The same ANN, other weights; device, batch and memory are then in the key."""
-    row = run(home, {"grid": False}, SETTINGS[1:])["settings"][0]
+    row = run(home, {"fixed_point": False}, SETTINGS[1:])["settings"][0]
     assert (row["stages"]["train"], row["stages"]["convert"], row["stages"]["collect_test"]) == ("cached", "ran", "ran")
-    assert row["grid"] is False and row["ann_accuracy"] == first["settings"][1]["ann_accuracy"]
+    assert row["fixed_point"] is False and row["ann_accuracy"] == first["settings"][1]["ann_accuracy"]
     assert abs(row["reference_accuracy"] - row["ann_accuracy"]) < 0.005, "nothing is rounded but by float32"
-    from flows.explain import explained
-    from flows.request import Request
+    from dynconf_core.experiment.request import Request
+    from dynconf_flows.command.explain import explained
 
-    overrides = {**SHORT, "grid": False}
+    overrides = {**SHORT, "fixed_point": False}
     lines = explained(Request(settings=(SETTINGS[1],), overrides=overrides, home=str(home), memory="2GiB"))
     by_stage = {line["stage"]: line for line in lines}
     assert by_stage["convert"]["outcome"] == "hit"
@@ -236,7 +236,7 @@ def test_without_a_grid_the_snn_is_another_one(first: dict[str, Any], home: Path
 
 def test_a_field_of_one_method_is_no_hindrance_to_the_other(home: Path) -> None:
     """levels are of the QCFS settings alone; in a reproduction and in a sweep the QFFS ones run as they would without."""
-    from flows.sweep import sweep
+    from dynconf_flows.sweep import sweep
 
     both = ["cifar10-vgg16-qcfs", "cifar10-vgg16-qffs"]
     rows = run(home, {"levels": 2, "time_steps": 4}, both)["settings"]
@@ -249,8 +249,8 @@ def test_a_field_of_one_method_is_no_hindrance_to_the_other(home: Path) -> None:
 def test_a_setting_that_raises_leaves_the_others_and_a_rerun_does_what_is_missing(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.reproduce import SomeFailed
-    from tasks import evaluate as stage
+    from dynconf_flows.reproduce import SomeFailed
+    from dynconf_tasks import evaluate as stage
 
     real = stage.evaluated
 
@@ -278,7 +278,7 @@ def test_a_setting_that_raises_leaves_the_others_and_a_rerun_does_what_is_missin
 
 
 def test_a_checkpoint_takes_the_place_of_training(first: dict[str, Any], home: Path) -> None:
-    from flows.reproduce import reproduce
+    from dynconf_flows.reproduce import reproduce
 
     name, key = SETTINGS[0], first["settings"][0]["artefacts"]["train"]
     (checkpoint,) = (home / "artefacts" / "train").glob(f"*/{key}/checkpoint.pt")
@@ -287,7 +287,7 @@ def test_a_checkpoint_takes_the_place_of_training(first: dict[str, Any], home: P
 
 
 def test_a_grid_shares_the_stages_that_its_points_have_in_common(first: dict[str, Any], home: Path) -> None:
-    from flows.sweep import sweep
+    from dynconf_flows.sweep import sweep
 
     document = sweep(settings=SETTINGS[:1], grid={"max_drop": "0,0.05"}, overrides=dict(SHORT), home=str(home))
     assert [point["values"] for point in document["points"]] == [{"max_drop": 0.0}, {"max_drop": 0.05}]
@@ -296,7 +296,7 @@ def test_a_grid_shares_the_stages_that_its_points_have_in_common(first: dict[str
 
 
 def test_a_study_goes_on_where_it_ended(first: dict[str, Any], home: Path) -> None:
-    from flows.sweep import sweep
+    from dynconf_flows.sweep import sweep
 
     asked: dict[str, Any] = {"settings": SETTINGS[:1], "study": {"alpha": "1..100"}, "overrides": {**SHORT, "smoothing": "sum"}}
     two = sweep(**asked, trials=2, home=str(home))
@@ -317,7 +317,16 @@ def test_an_unreachable_tracking_server_does_not_stop_the_work(
 
 def test_an_interruption_ends_soon_keeps_what_is_done_and_a_rerun_goes_on(tmp_path: Path) -> None:
     """The command in a process of its own: SIGINT while it trains."""
-    command = [sys.executable, "-m", "flows.cli", "reproduce", "--home", str(tmp_path), "--setting", SETTINGS[0]]
+    command = [
+        sys.executable,
+        "-m",
+        "dynconf_flows.command.main",
+        "reproduce",
+        "--home",
+        str(tmp_path),
+        "--setting",
+        SETTINGS[0],
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "PREFECT_API_URL"}
     environment["PYTHONPATH"] = str(Path(__file__).parent.parent)
     started = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -346,7 +355,18 @@ def test_an_interruption_ends_soon_keeps_what_is_done_and_a_rerun_goes_on(tmp_pa
 def test_several_seeds_are_summed_up(home: Path, first: dict[str, Any]) -> None:
     """The command in a process of its own, on the module's home: seed 0 is in the store."""
     shorter = ["--setting", SETTINGS[0], "--set", "epochs=1", "--set", "time_steps=4"]
-    command = [sys.executable, "-m", "flows.cli", "reproduce", "--home", str(home), *shorter, "--seeds", "0,1", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "dynconf_flows.command.main",
+        "reproduce",
+        "--home",
+        str(home),
+        *shorter,
+        "--seeds",
+        "0,1",
+        "--json",
+    ]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr

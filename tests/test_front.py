@@ -11,7 +11,7 @@ import pytest
 from dynconf_core.confidence.scores import score
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.exit.front import Crossings, Front, exact_front, front_of, paired_front, points_at
-from dynconf_core.traces import Traces
+from dynconf_core.traces.schema import Traces
 
 INF = float("inf")
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom, multinomial
 
+from dynconf_core.choosing.critical_losses import critical_losses, most_lost_certifying, samples_needed
+from dynconf_core.choosing.guarantee import Guarantee, candidate_thresholds, certify, halves
 from dynconf_core.errors import InputError
-from dynconf_core.exit.critical_losses import critical_losses, most_lost_certifying, samples_needed
 from dynconf_core.exit.front import exact_front, paired_front
-from dynconf_core.exit.guarantee import Guarantee, candidate_thresholds, certify, halves
 
 INF = math.inf
 

@@ -20,8 +20,8 @@ from dynconf_core.confidence.scores import score
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.exit.front import exact_front
-from dynconf_core.exit.rules import Rule, at_exit, exit_steps
-from dynconf_core.traces import Traces
+from dynconf_core.exit.rule import Rule, at_exit, exit_steps
+from dynconf_core.traces.schema import Traces
 
 SUM = Smoothing("sum", 1.0)
 

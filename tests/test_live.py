@@ -18,13 +18,13 @@ from dynconf_core.conversion.convert import convert
 from dynconf_core.data.images import Normalisation, TensorImages
 from dynconf_core.errors import InputError
 from dynconf_core.exit.agent import ExitAgent
-from dynconf_core.exit.rules import Rule
+from dynconf_core.exit.rule import Rule
 from dynconf_core.simulation import live
 from dynconf_core.simulation.collect import collect
 from dynconf_core.simulation.footprint import FIXED
 from dynconf_core.simulation.live import Exits, run_until_confident
 from dynconf_core.simulation.network import SpikingNetwork
-from dynconf_core.traces import Traces
+from dynconf_core.traces.schema import Traces
 
 SIDE, TIME_STEPS, SAMPLES = 8, 12, 60
 NORMALISATION = Normalisation((0.4, 0.5, 0.6), (0.2, 0.3, 0.25))
@@ -67,9 +67,9 @@ def pictures(count: int = SAMPLES) -> TensorImages:
     return TensorImages(pixels[:count], labels[:count], 4, NORMALISATION)
 
 
-def network(method: str, pool: str, grid: bool = True) -> SpikingNetwork:
+def network(method: str, pool: str, fixed_point: bool = True) -> SpikingNetwork:
     example, limit = NORMALISATION(pictures(1).pixels), NORMALISATION.limit()
-    return convert(Small(method, pool), example, time_steps=TIME_STEPS, grid=grid, image_limit=limit)
+    return convert(Small(method, pool), example, time_steps=TIME_STEPS, fixed_point=fixed_point, image_limit=limit)
 
 
 @pytest.fixture(scope="module")
@@ -163,9 +163,9 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     found = Watched([], [])
     step, initial = SpikingNetwork.step, ExitAgent.initial
 
-    def watched_step(self: SpikingNetwork, drive: Any, *rest: Any) -> Any:
-        found.steps.append(drive.samples)
-        return step(self, drive, *rest)
+    def watched_step(self: SpikingNetwork, input_current: Any, *rest: Any) -> Any:
+        found.steps.append(input_current.samples)
+        return step(self, input_current, *rest)
 
     def watched_initial(self: ExitAgent, samples: int, *rest: Any) -> Any:
         found.begun += [samples] if samples else []
@@ -216,8 +216,10 @@ def test_what_images_determine_is_computed_ahead(
 ) -> None:
     """A refill may take the rest of one stock and the first of the next, and the last stock is what is left."""
     monkeypatch.setattr(live, "AHEAD", 7)
-    drive, sizes = SpikingNetwork.drive, list[int]()
-    monkeypatch.setattr(SpikingNetwork, "drive", lambda self, images: (sizes.append(len(images)), drive(self, images))[1])
+    input_current, sizes = SpikingNetwork.input_current, list[int]()
+    monkeypatch.setattr(
+        SpikingNetwork, "input_current", lambda self, images: (sizes.append(len(images)), input_current(self, images))[1]
+    )
     kind = ("qffs", "average")
     rule = rule_of(collected[kind])
     found = run_until_confident(network(*kind), ExitAgent(rule), pictures(), TIME_STEPS, batch=12)
@@ -229,7 +231,7 @@ def test_newcomers_begin_at_their_channels_potentials(tmp_path: Path) -> None:
     """Calibration gives every channel a V(0) of its own; a refilled row must not begin with another's, nor where the last
     sample left it."""
     example, limit = NORMALISATION(pictures().pixels), NORMALISATION.limit()
-    snn = convert(Small("qcfs", "max"), example, time_steps=TIME_STEPS, image_limit=limit, calibrate=True)
+    snn = convert(Small("qcfs", "max"), example, time_steps=TIME_STEPS, image_limit=limit, correct=True)
     assert any(len(snn.tensors()[name]["initial"].unique()) > 1 for name in snn.layers()), "or this shows nothing"
     collect(snn, None, pictures(), TIME_STEPS, tmp_path)
     traces = Traces.load(tmp_path)
@@ -266,7 +268,7 @@ def test_no_images(empty: Any) -> None:
 @pytest.mark.parametrize("method", ["qcfs", "qffs"])
 def test_without_a_grid_it_agrees_up_to_rounding(method: str, tmp_path: Path) -> None:
     """A sum in another order may move a spike: nearly all exits are the same, the counts nearly so."""
-    snn = network(method, "average", grid=False)
+    snn = network(method, "average", fixed_point=False)
     collect(snn, None, pictures(), TIME_STEPS, tmp_path)
     traces = Traces.load(tmp_path)
     rule = rule_of(traces)
@@ -277,7 +279,7 @@ def test_without_a_grid_it_agrees_up_to_rounding(method: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("wishes", "words"),
+    ("options", "words"),
     [
         ({"batch": 0}, "batch=0"),
         ({"memory": FIXED}, "memory=600 MiB is too little"),
@@ -288,8 +290,8 @@ def test_without_a_grid_it_agrees_up_to_rounding(method: str, tmp_path: Path) ->
         ({"images": torch.full((2, 3, SIDE, SIDE), math.nan)}, "NaN"),
     ],
 )
-def test_refuses(wishes: dict[str, Any], words: str) -> None:
-    given = {"images": pictures(3), "time_steps": TIME_STEPS, **wishes}
+def test_refuses(options: dict[str, Any], words: str) -> None:
+    given = {"images": pictures(3), "time_steps": TIME_STEPS, **options}
     agent = ExitAgent(Rule("gap", Smoothing("sum", 1.0), 1.0))
     with pytest.raises(InputError, match=words):
         run_until_confident(network("qcfs", "average"), agent, **given)

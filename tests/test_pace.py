@@ -43,12 +43,12 @@ def images(count: int = 6) -> Tensor:
     return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(3)).clamp(-3, 3)
 
 
-def everything(method: str, grid: bool = True) -> SpikingNetwork:
+def everything(method: str, fixed_point: bool = True) -> SpikingNetwork:
     torch.manual_seed(1)
     ann = Everything(method)
     with torch.no_grad():
         ann(images())  # the normalisations' statistics
-    return convert(ann.eval(), images(), time_steps=TIME_STEPS, image_limit=3.1, grid=grid)
+    return convert(ann.eval(), images(), time_steps=TIME_STEPS, image_limit=3.1, fixed_point=fixed_point)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -58,10 +58,10 @@ def test_steps_at_once_equal_step_by_step(method: str, integers: bool) -> None:
     snn = everything(method)
     if integers:
         snn.accelerate(6)
-    drive, state, logits, counts = snn.drive(images()), None, [], []
+    input_current, state, logits, counts = snn.input_current(images()), None, [], []
     counter = Counter(snn)
     for time_step in range(1, TIME_STEPS + 1):
-        step = snn.step(drive, state, time_step, counter)
+        step = snn.step(input_current, state, time_step, counter)
         state = step.state
         logits.append(step.logits)
         counts.append(counter.taken())
@@ -69,7 +69,7 @@ def test_steps_at_once_equal_step_by_step(method: str, integers: bool) -> None:
     for longest in range(1, TIME_STEPS + 1):
         ongoing, found, seen = None, [], []
         for steps in chunks(TIME_STEPS, longest, snn.active_steps):
-            several = snn.steps(drive, ongoing, steps, counter)
+            several = snn.steps(input_current, ongoing, steps, counter)
             ongoing = several.state
             found.append(several.logits)
             seen.append(counter.taken())
@@ -93,7 +93,7 @@ def test_any_pace_gives_the_same_logits(method: str, monkeypatch: pytest.MonkeyP
 
 
 def test_plain_weights_give_the_same_twice() -> None:
-    snn = everything("qcfs", grid=False)
+    snn = everything("qcfs", fixed_point=False)
     assert torch.equal(snn(images(), TIME_STEPS), snn(images(), TIME_STEPS))
 
 
@@ -101,7 +101,7 @@ def test_no_steps_across_the_end_of_the_image() -> None:
     snn = everything("qffs")
     assert snn.active_steps == 3
     with pytest.raises(ValueError, match="stops after step 3"):
-        snn.steps(snn.drive(images()), None, range(2, 5))
+        snn.steps(snn.input_current(images()), None, range(2, 5))
 
 
 def test_chunks_cover_every_step_once() -> None:

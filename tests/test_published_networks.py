@@ -74,10 +74,10 @@ def test_mobilenet_has_sums_that_no_grid_holds() -> None:
     images = gaussian_images(4, 0, 32)
     network = torchvision_network("mobilenet_v2", images)
     with pytest.raises(
-        InputError, match=r"features\..*: its sums cannot be held exactly in float32 .*grid=False \(--no-grid\)"
+        InputError, match=r"features\..*: its sums cannot be held exactly in float32 .*fixed_point=False \(--no-fixed-point\)"
     ):
         convert(network, images, "max", time_steps=16)
-    snn = convert(network, images, "max", time_steps=16, grid=False)
+    snn = convert(network, images, "max", time_steps=16, fixed_point=False)
     assert not snn.exact and snn.image_limit is None
     with torch.no_grad():
         assert relative(reference_logits(snn, images), network(images)) < 1e-3
@@ -91,11 +91,11 @@ def test_mobilenet_has_sums_that_no_grid_holds() -> None:
 def test_networks_that_concatenate(name: str) -> None:
     """Spikes joined to analogue values before a normalisation; four branches a block."""
     torch.manual_seed(0)
-    wishes = {"init_weights": False} if name == "googlenet" else {}
-    network = torchvision().models.get_model(name, num_classes=10, **wishes)
+    options = {"init_weights": False} if name == "googlenet" else {}
+    network = torchvision().models.get_model(name, num_classes=10, **options)
     images = gaussian_images(4, 0, 32)
     network = with_statistics(network, images)
-    snn = convert(network, images, "max", time_steps=4, grid=False)
+    snn = convert(network, images, "max", time_steps=4, fixed_point=False)
     with torch.no_grad():
         assert relative(reference_logits(snn, images), network(images)) < 1e-3
     assert bool(snn(images[:1], 4).isfinite().all())

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from flows.report import report_markdown
+from dynconf_flows.command.page import report_markdown
 
 ENVIRONMENT = {"gpu": None, "cores": 2, "cpu": "A CPU", "python": "3.11.7", "versions": {"torch": "2.13.0"}, "commit": "abc"}
 
@@ -25,8 +25,8 @@ def row(name: str, **more: Any) -> dict[str, Any]:
         "snn_accuracy": 0.9,
         "accuracy_at_t": [0.5, 0.8, 0.88, 0.9],
         "exit": {"accuracy": 0.89, "mean_steps": 2.25, "latency_saving": 0.4375, "speedup": 1.78},
-        "baselines": [{"name": "first_equal", "latency_saving": 0.4}],
-        "bounds": {"first_correct": {"accuracy": 0.95, "mean_steps": 1.5}},
+        "baselines": [{"name": "iso_accuracy", "latency_saving": 0.4}],
+        "oracles": {"first_correct": {"accuracy": 0.95, "mean_steps": 1.5}},
         "comparison": [entry("gap", drop, 2.0 - drop, drop) for drop in (0.0, 0.001, 0.005, 0.01)],
         "paper": None,
         **more,

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from flows.results import environment_facts, new_run, over_seeds, write_results
-from flows.table import results_markdown, results_table
+from dynconf_core.results.files import environment_facts, new_run, over_seeds, write_results
+from dynconf_flows.command.tables import results_markdown, results_table
 
 PUBLISHED = {
     "source": "the authors' released log",
@@ -52,9 +52,9 @@ def row(name: str, paper: dict[str, Any] | None = None) -> dict[str, Any]:
         },
         "baselines": [
             {"name": "full", "time_steps": 32, "accuracy": 0.9557, "latency_saving": 0.6796875},
-            {"name": "first_equal", "time_steps": 20, "accuracy": 0.95, "latency_saving": 0.4875},
+            {"name": "iso_accuracy", "time_steps": 20, "accuracy": 0.95, "latency_saving": 0.4875},
         ],
-        "bounds": {name: {"accuracy": 0.9876, "mean_steps": 3.33} for name in ("first_correct", "stays_correct", "aet")},
+        "oracles": {name: {"accuracy": 0.9876, "mean_steps": 3.33} for name in ("first_correct", "stays_correct", "aet")},
         "spikes_per_neuron": {"full": 3.0, "exit": 1.3},
         "spikes_per_inference": {"full": 30000.0, "exit": 13000.0},
         "paper": {"rows": [paper]} if paper else None,
@@ -198,7 +198,7 @@ def test_a_paper_row_with_figures_missing_is_shown_as_far_as_it_goes() -> None:
 
 def test_environment_facts_name_versions_and_machine_without_importing_torch() -> None:
     code = (
-        "import json, sys; from flows.results import environment_facts; facts = environment_facts();"
+        "import json, sys; from dynconf_core.results.files import environment_facts; facts = environment_facts();"
         "assert 'torch' not in sys.modules; print(json.dumps(facts))"
     )
     root = Path(__file__).resolve().parent.parent
@@ -211,8 +211,8 @@ def test_environment_facts_name_versions_and_machine_without_importing_torch() -
 
 def test_over_seeds_by_hand() -> None:
     def document(run: str, ann: float, steps: float) -> dict[str, Any]:
-        leaving = {"accuracy": 0.5, "mean_steps": steps, "latency_saving": 1 - steps / 8}
-        row = {"name": "a", "status": "ok", "ann_accuracy": ann, "snn_accuracy": 0.5, "exit": leaving}
+        exiting = {"accuracy": 0.5, "mean_steps": steps, "latency_saving": 1 - steps / 8}
+        row = {"name": "a", "status": "ok", "ann_accuracy": ann, "snn_accuracy": 0.5, "exit": exiting}
         return {"run": run, "settings": [row, {**row, "name": "b"}]}
 
     first, second = document("1", 0.7, 2.0), document("2", 0.9, 4.0)

@@ -49,9 +49,9 @@ def ann() -> Small:
     return Small().eval()
 
 
-def converted(ann: nn.Module, neurons: str = "integrate-and-fire", grid: bool = True) -> SpikingNetwork:
+def converted(ann: nn.Module, neurons: str = "integrate-and-fire", fixed_point: bool = True) -> SpikingNetwork:
     levels = 7 if neurons == "signed" else None
-    return convert(ann, IMAGES, "max", time_steps=TIME_STEPS, neurons=neurons, levels=levels, grid=grid)
+    return convert(ann, IMAGES, "max", time_steps=TIME_STEPS, neurons=neurons, levels=levels, fixed_point=fixed_point)
 
 
 @pytest.mark.parametrize("neurons", ["integrate-and-fire", "signed"])
@@ -68,7 +68,7 @@ def test_every_figure_by_a_plain_simulation(ann: Small, neurons: str) -> None:
     counts = {name: 0 for name in ("relu1", "relu2", "relu3")}
     emitted = dict.fromkeys(counts, 0.0)
     errors: dict[str, list[float]] = {name: [] for name in counts}
-    drive, state, total = snn.drive(IMAGES), None, 0
+    input_current, state, total = snn.input_current(IMAGES), None, 0
     means: dict[str, Tensor] = {}
     for step in range(1, TIME_STEPS + 1):
 
@@ -77,7 +77,7 @@ def test_every_figure_by_a_plain_simulation(ann: Small, neurons: str) -> None:
                 counts[node.name] = counts[node.name] + spikes.double()
                 emitted[node.name] += float(spikes.abs().double().mean())
 
-        taken = snn.step(drive, state, step, look)
+        taken = snn.step(input_current, state, step, look)
         state, total = taken.state, total + taken.logits
         if step in report["marks"]:
             acting = min(step, 7) if neurons == "signed" else step
@@ -114,7 +114,7 @@ def test_a_settled_network_has_no_error() -> None:
     with torch.no_grad():
         for module in (ann[1], ann[4]):
             module.step.fill_(0.3)
-    snn = convert(ann, IMAGES, time_steps=16, grid=False)
+    snn = convert(ann, IMAGES, time_steps=16, fixed_point=False)
     report = conversion_report(snn, ann, IMAGES, 16)
     assert [layer["error"][-1] for layer in report["layers"]] == pytest.approx([0.0, 0.0], abs=1e-5)
     assert all(layer["rate"] > 0.01 for layer in report["layers"])
@@ -125,7 +125,7 @@ def test_a_settled_network_has_no_error() -> None:
 
 @pytest.mark.parametrize("spoilt", ["first", "second", "hidden"])
 def test_the_layer_that_was_spoilt_is_named(ann: Small, spoilt: str) -> None:
-    snn = converted(ann, "signed", grid=False)
+    snn = converted(ann, "signed", fixed_point=False)
     with torch.no_grad():
         for name in ("weight", "bias"):
             snn.tensors()[spoilt][name].neg_()

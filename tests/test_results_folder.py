@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from dynconf_core.exit.bounds import upper_bounds
-from dynconf_core.exit.rules import Rule, at_exit
-from dynconf_core.traces import Traces
-from flows.studies import study
-from flows.trace_pairs import pairs
+from dynconf_core.exit.oracles import oracles
+from dynconf_core.exit.rule import Rule, at_exit
+from dynconf_core.results.trace_pairs import pairs
+from dynconf_core.traces.schema import Traces
+from dynconf_tasks.analyse import study
 
 ROOT = Path(__file__).parent.parent
 RUNS = sorted(path.parent for path in (ROOT / "results").glob("*/results.json"))
@@ -38,7 +38,7 @@ def test_the_figures_follow_from_the_traces(run: Path, name: str) -> None:
     assert correct.mean(axis=0).tolist() == row["accuracy_at_t"]
     judged = at_exit(correct, steps)
     assert (judged["accuracy"], judged["mean_steps"]) == (row["exit"]["accuracy"], row["exit"]["mean_steps"])
-    assert upper_bounds(correct)["first_correct"] == row["bounds"]["first_correct"]
+    assert oracles(correct)["first_correct"] == row["oracles"]["first_correct"]
     assert test.ann_logits is not None and float((test.ann_logits.argmax(1) == test.labels).mean()) == row["ann_accuracy"]
     assert test.spikes is not None and test.spikes.sum(axis=1).mean() == pytest.approx(row["spikes_per_inference"]["full"])
     page = (run / "README.md").read_text()
@@ -63,7 +63,7 @@ def test_a_study_of_the_traces_finds_what_was_published(tmp_path: Path) -> None:
     assert pair.test is not None
     row, record = row_of(run, SMALL), study(pair, tmp_path / "study").analysis.record
     assert record["accuracy_at_t"]["test"] == row["accuracy_at_t"]
-    assert record["bounds"]["test"] == row["bounds"]
+    assert record["oracles"]["test"] == row["oracles"]
     for ours, theirs in zip(record["comparison"], row["comparison"], strict=True):
         assert (ours["rule"], ours["max_drop"]) == (theirs["rule"], theirs["max_drop"])
         assert ours["test"]["mean_steps"] == pytest.approx(theirs["test"]["mean_steps"], abs=0.05)

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from dynconf_core.errors import InputError
-from dynconf_core.exit.bounds import first_correct, potential_curve, potential_gap
 from dynconf_core.exit.front import exact_front
+from dynconf_core.exit.oracles import first_correct, oracle_curve, oracle_gap
 from dynconf_core.exit.robustness import RobustnessMap, fitting_alphas, robustness_map
-from dynconf_core.traces import Traces
+from dynconf_core.traces.schema import Traces
 
 
 def made(samples: int = 60, time_steps: int = 7, classes: int = 4) -> Traces:
@@ -120,7 +120,7 @@ def test_bad_grids_are_refused() -> None:
 def test_no_choice_of_exits_beats_the_potential(seed: int) -> None:
     """Every way there is to let 5 samples exit within 4 steps."""
     correct = np.random.default_rng(seed).random((5, 4)) < 0.4
-    steps, accuracy = potential_curve(correct)
+    steps, accuracy = oracle_curve(correct)
     best: dict[float, float] = {}
     for exits in itertools.product(range(4), repeat=5):
         mean = (sum(exits) + 5) / 5
@@ -137,12 +137,12 @@ CORRECT = np.array([[1, 1, 1, 1], [0, 1, 0, 1], [0, 1, 1, 0], [0, 0, 0, 0], [0, 
 
 
 def test_the_potential_by_hand() -> None:
-    steps, accuracy = potential_curve(CORRECT)
+    steps, accuracy = oracle_curve(CORRECT)
     # First right at 1, 2, 2, never, 4: right at once 1/5; two wait 1 step more; one waits 3 more.
     assert steps == pytest.approx([1, 1 + 2 / 5, 1 + 2 / 5, 1 + 5 / 5])
     assert accuracy == pytest.approx([1 / 5, 3 / 5, 3 / 5, 4 / 5])
     assert first_correct(CORRECT) == {"accuracy": 0.8, "mean_steps": 13 / 5}
-    gap = potential_gap(CORRECT, {"accuracy": 0.6, "mean_steps": 3.0})
+    gap = oracle_gap(CORRECT, {"accuracy": 0.6, "mean_steps": 3.0})
     assert gap == {
         "accuracy_gap": pytest.approx(0.2),
         "step_gap": pytest.approx(0.4),
@@ -151,7 +151,7 @@ def test_the_potential_by_hand() -> None:
         "step_gap_at_equal_accuracy": pytest.approx(3.0 - 1.4),
     }
     assert json.loads(json.dumps(gap)) == gap
-    at = potential_gap(CORRECT, {"accuracy": 0.5, "mean_steps": 1.2})
+    at = oracle_gap(CORRECT, {"accuracy": 0.5, "mean_steps": 1.2})
     assert at["accuracy_gap_at_equal_steps"] == pytest.approx(0.4 - 0.5), (
         "a point beyond the potential cannot be, but is not hidden"
     )
@@ -159,13 +159,13 @@ def test_the_potential_by_hand() -> None:
 
 def test_the_potential_of_extremes_and_above_all_fronts() -> None:
     never, always = np.zeros((3, 4), bool), np.ones((3, 4), bool)
-    assert [curve.tolist() for curve in potential_curve(never)] == [[1.0] * 4, [0.0] * 4]
-    assert [curve.tolist() for curve in potential_curve(always)] == [[1.0] * 4, [1.0] * 4]
-    assert potential_gap(never, {"accuracy": 0.0, "mean_steps": 4.0})["share_of_saving"] == 1.0
+    assert [curve.tolist() for curve in oracle_curve(never)] == [[1.0] * 4, [0.0] * 4]
+    assert [curve.tolist() for curve in oracle_curve(always)] == [[1.0] * 4, [1.0] * 4]
+    assert oracle_gap(never, {"accuracy": 0.0, "mean_steps": 4.0})["share_of_saving"] == 1.0
     rng = np.random.default_rng(3)
     scores, correct = rng.normal(size=(40, 6)), rng.random((40, 6)) < 0.5
     front = exact_front(scores, correct)
-    steps, accuracy = potential_curve(correct)
+    steps, accuracy = oracle_curve(correct)
     assert (front.accuracy <= np.interp(front.mean_steps, steps, accuracy) + 1e-12).all()
     assert math.isclose(accuracy[-1], first_correct(correct)["accuracy"])
     assert steps[-1] <= first_correct(correct)["mean_steps"]

@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from dynconf_core.exit.cross_fitting import BUDGETS_PER_STEP, CrossFitted, cross_fitted_choice
+from dynconf_core.choosing.cross_fitting import BUDGETS_PER_STEP, CrossFitted, cross_fitted_choice
+from dynconf_core.choosing.selection import allowed_net_losses, operating_point, promised_loss, promised_point, worst_so_far
 from dynconf_core.exit.front import PairedFront, exact_front, paired_front, points_at
-from dynconf_core.exit.selection import allowed_net_losses, operating_point, promised_loss, promised_point, worst_so_far
 
 INF = math.inf
 

@@ -14,11 +14,11 @@ from dynconf_core.data.augment import AUGMENTATIONS
 from dynconf_core.data.load import DATASETS
 from dynconf_core.devices import device
 from dynconf_core.errors import InputError
+from dynconf_core.experiment.overrides import FIELDS, applied, check_used, parse, value
+from dynconf_core.experiment.plan import Plan
+from dynconf_core.experiment.settings import PROFILES, SETTINGS, UNNAMED, profile, resolve, setting
 from dynconf_core.networks.build import ARCHITECTURES, STEMS
 from dynconf_core.networks.description import described
-from dynconf_core.overrides import FIELDS, applied, check_used, parse, value
-from dynconf_core.plan import Plan
-from dynconf_core.settings import PROFILES, SETTINGS, UNNAMED, profile, resolve, setting
 
 EIGHT = [
     "cifar10-vgg16-qcfs",
@@ -171,8 +171,8 @@ def qffs() -> Plan:
         ("learning_rate=1e-2", 0.01, lambda p: p.recipe.learning_rate),
         ("warm_up=0.05", 0.05, lambda p: p.recipe.warm_up),
         ("initial_threshold=6", 6.0, lambda p: p.recipe.initial_threshold),
-        ("grid=false", False, lambda p: p.grid),
-        (" grid = False ", False, lambda p: p.grid),
+        ("fixed_point=false", False, lambda p: p.fixed_point),
+        (" fixed_point = False ", False, lambda p: p.fixed_point),
         ("rule=max_softmax", "max_softmax", lambda p: p.search.rule),
         ("smoothing=mean", "mean", lambda p: p.search.smoothing),
         (" alpha = 30 ", 30.0, lambda p: p.search.alpha),
@@ -200,7 +200,7 @@ def test_every_field(text: str, expected: object, get: Callable[[Plan], object])
 
 def test_every_field_is_tested() -> None:
     assert set(FIELDS) == {
-        *("time_steps", "levels", "bits", "grid", "initial_potential", "epochs", "width", "batch_size"),
+        *("time_steps", "levels", "bits", "fixed_point", "initial_potential", "epochs", "width", "batch_size"),
         *("learning_rate", "warm_up", "initial_threshold", "rule", "smoothing", "alpha", "max_drop"),
     }
 
@@ -212,7 +212,17 @@ def test_every_field_is_tested() -> None:
         *("levels=0", "levels=257", "bits=0", "bits=9", "epochs=0", "epochs=-1", "epochs=10001", "epochs=" + "9" * 400),
         *("width=0", "width=-1", "width=5", "width=nan", "width=inf", "batch_size=1", "batch_size=65537"),
         *("learning_rate=0", "learning_rate=11", "learning_rate=nan", "rule=luck", "smoothing=median", "smoothing="),
-        *("alpha=0", "alpha=-3", "alpha=inf", "grid=no", "grid=0", "grid=", "max_drop=-0.1", "max_drop=1.1", "max_drop=x"),
+        *(
+            "alpha=0",
+            "alpha=-3",
+            "alpha=inf",
+            "fixed_point=no",
+            "fixed_point=0",
+            "fixed_point=",
+            "max_drop=-0.1",
+            "max_drop=1.1",
+            "max_drop=x",
+        ),
         *("initial_potential=1", "initial_potential=-0.1", "initial_potential=nan"),
         *("warm_up=-0.1", "warm_up=2", "initial_threshold=0", "initial_threshold=inf"),
     ],

@@ -17,7 +17,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.neurons import signed
 from dynconf_core.simulation import integer, products
 from dynconf_core.simulation.counts import Counter
-from dynconf_core.simulation.network import Drive, SpikingNetwork, State
+from dynconf_core.simulation.network import InputCurrent, SpikingNetwork, State
 
 TIME_STEPS = 9
 SIDE = 8
@@ -115,10 +115,10 @@ def plain(
     logits, spikes = [], []
     for image in images.split(1):
         neurons = [PlainNeuron(w[f"theta{number}"].item(), None if method == "qcfs" else 3) for number in range(3)]
-        drive = rounded(conv2d(rounded(image, "input"), w["first"], w["first.bias"], padding=1), "first")
+        input_current = rounded(conv2d(rounded(image, "input"), w["first"], w["first.bias"], padding=1), "first")
         for time_step in range(1, time_steps + 1):
             on = 1.0 if method == "qcfs" or time_step <= 3 else 0.0
-            one = neurons[0](on * drive)
+            one = neurons[0](on * input_current)
             a = one * neurons[0].theta
             two = neurons[1](conv2d(a, w["second"], on * w["second.bias"], padding=1) + w["shortcut"] * a)
             b = 4 * w["pooled"] * avg_pool2d(two * neurons[1].theta, 2).reshape(1, -1)
@@ -135,9 +135,9 @@ def run(snn: SpikingNetwork, images: Tensor, time_steps: int = TIME_STEPS) -> tu
     state: State | None = None
     counter = Counter(snn)
     with torch.inference_mode():
-        drive = snn.drive(images)
+        input_current = snn.input_current(images)
         for time_step in range(1, time_steps + 1):
-            step = snn.step(drive, state, time_step, counter)
+            step = snn.step(input_current, state, time_step, counter)
             state = step.state
             logits.append(step.logits)
             counts.append(torch.stack(counter.totals(counter.taken())))
@@ -150,8 +150,8 @@ def images(count: int = 6, seed: int = 1) -> Tensor:
     return torch.randn(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
 
 
-def small(method: str, seed: int = 0, grid: bool = True) -> SpikingNetwork:
-    return convert(Small(method, seed), images(), time_steps=TIME_STEPS, grid=grid, image_limit=6.0)
+def small(method: str, seed: int = 0, fixed_point: bool = True) -> SpikingNetwork:
+    return convert(Small(method, seed), images(), time_steps=TIME_STEPS, fixed_point=fixed_point, image_limit=6.0)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -177,7 +177,7 @@ def test_equals_a_plain_implementation_to_the_bit(method: str, seed: int) -> Non
 def test_without_a_grid_equals_a_plain_implementation_in_its_own_units(method: str) -> None:
     """theta, lambda and s as trained, in float64; float32 rounds, but on these images no spike depends on it."""
     network = Small(method)
-    logits, spikes, _, _ = run(small(method, grid=False), images())
+    logits, spikes, _, _ = run(small(method, fixed_point=False), images())
     expected_logits, expected_spikes = plain(
         network.weights(method), images().double(), TIME_STEPS, method, lambda value, name: value
     )
@@ -219,13 +219,13 @@ def test_finished_samples_can_be_left_out(method: str) -> None:
     logits, spikes, _, _ = run(snn, batch)
     keep, counter = torch.tensor([5, 0, 3]), Counter(snn)
     with torch.inference_mode():
-        drive, state = snn.drive(batch), None
+        input_current, state = snn.input_current(batch), None
         for time_step in range(1, 3):
-            state = snn.step(drive, state, time_step).state
+            state = snn.step(input_current, state, time_step).state
         assert state is not None
         assert all(len(tensor) == 7 for layer in state.values() for tensor in layer), "the batch comes first"
         ongoing: State = {name: type(layer)(*(tensor[keep] for tensor in layer)) for name, layer in state.items()}
-        part = Drive({node: value[keep] for node, value in drive.values.items()}, 3)
+        part = InputCurrent({node: value[keep] for node, value in input_current.values.items()}, 3)
         for time_step in range(3, TIME_STEPS + 1):
             step = snn.step(part, ongoing, time_step, counter)
             ongoing = step.state
@@ -239,12 +239,12 @@ def test_samples_of_a_batch_may_be_at_different_steps(method: str) -> None:
     snn, early, late = small(method), images(2, seed=3), images(2, seed=4)
     alone = [run(snn, batch)[0] for batch in (early, late)]
     with torch.inference_mode():
-        drive, state = snn.drive(early), None
+        input_current, state = snn.input_current(early), None
         for time_step in (1, 2):
-            state = snn.step(drive, state, time_step).state
+            state = snn.step(input_current, state, time_step).state
         assert state is not None
-        other = snn.drive(late)
-        joined = Drive({name: torch.cat([value, other.values[name]]) for name, value in drive.values.items()}, 4)
+        other = snn.input_current(late)
+        joined = InputCurrent({name: torch.cat([value, other.values[name]]) for name, value in input_current.values.items()}, 4)
         fresh = snn.initial_state(state)
         both: State = {
             name: type(layer)(
@@ -265,20 +265,20 @@ def test_samples_of_a_batch_may_be_at_different_steps(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_step_is_a_function_of_its_arguments(method: str) -> None:
-    """The same drive, state and time step give the same outcome, whatever was run between; the drive stays as it is."""
+    """The same input_current, state and time step give the same outcome, whatever was run between; the input_current stays as it is."""
     snn = small(method)
 
     def twice() -> Tensor:
-        state = snn.step(drive, None, 1).state
-        return snn.step(drive, state, 2).logits.clone()
+        state = snn.step(input_current, None, 1).state
+        return snn.step(input_current, state, 2).logits.clone()
 
     with torch.inference_mode():
-        drive = snn.drive(images(3))
-        kept = {name: value.clone() for name, value in drive.values.items()}
+        input_current = snn.input_current(images(3))
+        kept = {name: value.clone() for name, value in input_current.values.items()}
         once = twice()
         run(snn, images(5, seed=9))
         assert torch.equal(once, twice())
-    assert all(torch.equal(value, kept[name]) for name, value in drive.values.items())
+    assert all(torch.equal(value, kept[name]) for name, value in input_current.values.items())
 
 
 def test_weights_are_read_anew() -> None:
@@ -296,10 +296,14 @@ def test_weights_are_read_anew() -> None:
     [
         (images()[:, :2], 3, r"shape \(2, 8, 8\), the network was converted for \(3, 8, 8\)"),
         (images(), 0, "time_steps=0"),
-        (images(), TIME_STEPS + 1, rf"time_steps=10: .* up to {TIME_STEPS}; convert with time_steps=10, or with grid=False"),
+        (
+            images(),
+            TIME_STEPS + 1,
+            rf"time_steps=10: .* up to {TIME_STEPS}; convert with time_steps=10, or with fixed_point=False",
+        ),
         (images() * float("nan"), 3, "NaN"),
         (images() / 0, 3, "NaN or infinite"),
-        (images() * 6, 3, r"the images reach .*, the grid is proven exact up to 6"),
+        (images() * 6, 3, r"the images reach .*, the fixed-point weights are proven exact up to 6"),
     ],
 )
 def test_refuses(given: Tensor, time_steps: int, words: str) -> None:
@@ -324,7 +328,7 @@ def test_integer_products_change_no_bit(method: str, monkeypatch: pytest.MonkeyP
 
 
 def test_no_integer_products_without_a_grid() -> None:
-    assert small("qcfs", grid=False).accelerate(4) == []
+    assert small("qcfs", fixed_point=False).accelerate(4) == []
 
 
 def test_signed_neurons_hold_two_numbers() -> None:

@@ -20,12 +20,12 @@ from dynconf_core.training.checkpoint import save_checkpoint, write_atomically
 
 
 @pytest.mark.parametrize(
-    ("kind", "wishes"), [("qcfs", {}), ("qffs", {"grid": False}), ("relu", {"method": "max", "calibrate": True})]
+    ("kind", "options"), [("qcfs", {}), ("qffs", {"fixed_point": False}), ("relu", {"method": "max", "correct": True})]
 )
-def test_file_round_trip(kind: str, wishes: dict[str, Any], tmp_path: Path) -> None:
+def test_file_round_trip(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
     """Everything comes back to the bit, and nothing but the file is needed."""
     network, images = RandomNetwork(7, kind, dyadic=False, blocks=BLOCKS + ANALOGUE_BLOCKS), gaussian_images(8, 7)
-    snn = convert(network, images, **{"time_steps": 6, **wishes})
+    snn = convert(network, images, **{"time_steps": 6, **options})
     save_snn(snn, tmp_path / "snn.pt")
     loaded = load_snn(tmp_path / "snn.pt")
     assert (loaded.active_steps, loaded.image_limit, loaded.time_steps_limit, loaded.facts) == (

@@ -13,47 +13,48 @@ from typing import Any
 import pytest
 import torch
 
-import flows
-from dynconf_core import confidence, conversion, data, evaluation, graph, networks, neurons, overrides, simulation
+import dynconf_flows
+from dynconf_core import confidence, conversion, data, evaluation, graph, networks, neurons, simulation
 from dynconf_core import exit as exit_room
 from dynconf_core.activations.lsq import LSQ
+from dynconf_core.choosing.cross_fitting import cross_fitted_choice
+from dynconf_core.choosing.selection import operating_point
 from dynconf_core.confidence.learned import LearnedScore
 from dynconf_core.confidence.scores import score
 from dynconf_core.conversion.convert import convert as convert_network
 from dynconf_core.conversion.file import load_snn
-from dynconf_core.conversion.grid import on_grid
+from dynconf_core.conversion.fixed_point import with_fixed_point_weights
 from dynconf_core.data import cifar10, digits, imagenet, imagenette
 from dynconf_core.data.augment import augmented
 from dynconf_core.data.fetch import fetch_cifar10
 from dynconf_core.data.splits import SPLIT_SEED, held_out
-from dynconf_core.evaluation.canvas import canvas
 from dynconf_core.evaluation.energy import energy_estimate
-from dynconf_core.evaluation.figures import exit_histogram
 from dynconf_core.evaluation.metrics import evaluate as figures_of_a_setting
-from dynconf_core.exit.bounds import upper_bounds
-from dynconf_core.exit.cross_fitting import cross_fitted_choice
 from dynconf_core.exit.front import exact_front
-from dynconf_core.exit.selection import operating_point
+from dynconf_core.exit.oracles import oracles
+from dynconf_core.experiment import overrides
+from dynconf_core.experiment.plan import Plan
+from dynconf_core.experiment.settings import SETTINGS, resolve
+from dynconf_core.figures.accuracy import exit_histogram
+from dynconf_core.figures.canvas import canvas
 from dynconf_core.graph.trace import traced
 from dynconf_core.networks.resnet import ResNet
 from dynconf_core.neurons import signed
-from dynconf_core.plan import Plan
-from dynconf_core.settings import SETTINGS, resolve
 from dynconf_core.simulation.collect import collect as collect_traces
 from dynconf_core.simulation.counts import Counter
 from dynconf_core.simulation.live import run_until_confident
 from dynconf_core.simulation.network import SpikingNetwork
 from dynconf_core.store.fingerprint import reached
-from dynconf_core.traces import Traces
-from dynconf_core.traces_checks import check_forms
-from dynconf_core.traces_compact import compact
-from dynconf_core.traces_duplicates import duplicated
-from dynconf_core.traces_files import save_archive
+from dynconf_core.traces.checks import check_forms
+from dynconf_core.traces.compact import compact
+from dynconf_core.traces.duplicates import duplicated
+from dynconf_core.traces.files import save_archive
+from dynconf_core.traces.schema import Traces
 from dynconf_core.training.loop import train as train_network
 from dynconf_core.training.speed import probe
-from tasks import collect, convert, evaluate, search, train
-from tasks import stage as stage_module
-from tasks.stage import ROOT, Handle, Stage, Workplace
+from dynconf_tasks import collect, convert, evaluate, search, train
+from dynconf_tasks import stage as stage_module
+from dynconf_tasks.stage import ROOT, Handle, Stage, Workplace
 
 TRACES = (Traces, check_forms, compact, duplicated, save_archive)
 PLAN = resolve("cifar10-resnet18-qcfs", "quick")
@@ -67,7 +68,7 @@ REACH: dict[ModuleType, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
         (simulation, neurons, conversion, exit_room, confidence, evaluation, *TRACES, digits, imagenet, imagenette),
     ),
     convert: (
-        (on_grid, convert_network, traced, SpikingNetwork, ResNet, cifar10),
+        (with_fixed_point_weights, convert_network, traced, SpikingNetwork, ResNet, cifar10),
         (
             *(train_network, probe, augmented, digits, imagenet, imagenette),
             *(exit_room, confidence, evaluation, collect_traces, run_until_confident),
@@ -88,7 +89,7 @@ REACH: dict[ModuleType, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
         ),
     ),
     evaluate: (
-        (figures_of_a_setting, exit_histogram, upper_bounds, exact_front, Traces),
+        (figures_of_a_setting, exit_histogram, oracles, exact_front, Traces),
         (train_network, networks, simulation, neurons, conversion, data),
     ),
 }
@@ -118,13 +119,13 @@ def test_a_stage_reaches_its_code_and_no_other(stage: ModuleType) -> None:
     assert not [part for part in wanted if not reaches(stage, part)]
     assert not [part for part in unwanted if reaches(stage, part)]
     assert not [part for part in OF_SETTINGS if reaches(stage, part)], "a new setting makes nothing stale"
-    beyond = (place(flows), Path(__file__).parent)
+    beyond = (place(dynconf_flows), Path(__file__).parent)
     assert not [file for file in code_of(stage) if any(file.is_relative_to(folder) for folder in beyond)]
 
 
 def test_what_is_out_of_reach_is_there_to_be_reached() -> None:
     """Each of the parts above is a file that would be found, and each room holds files."""
-    for part in {part for wanted, unwanted in REACH.values() for part in (*wanted, *unwanted)} | {*OF_SETTINGS, flows}:
+    for part in {part for wanted, unwanted in REACH.values() for part in (*wanted, *unwanted)} | {*OF_SETTINGS, dynconf_flows}:
         own = place(part)
         assert own.is_relative_to(ROOT)
         files = [own] if own.is_file() else [file for file in own.glob("*.py") if file.name != "__init__.py"]
@@ -159,7 +160,7 @@ def test_what_changes_the_key_of_a_conversion() -> None:
     key = convert.stage(PLAN, HANDLE).key().key
     changed = [
         replace(PLAN, time_steps=8),
-        replace(PLAN, grid=False),
+        replace(PLAN, fixed_point=False),
         replace(PLAN, width=0.5),
         replace(PLAN, data=replace(PLAN.data, name="imagenette")),
     ]
@@ -170,7 +171,7 @@ def test_what_changes_the_key_of_a_conversion() -> None:
 
 
 def test_device_and_memory_are_in_a_collections_key_where_they_can_change_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With weights on a grid they cannot."""
+    """With fixed-point weights they cannot."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
 
@@ -179,7 +180,7 @@ def test_device_and_memory_are_in_a_collections_key_where_they_can_change_it(mon
         return {collect.stage(plan, work, "d", "test", HANDLE, HANDLE).key().key for work in works}
 
     assert len(keys(PLAN)) == 1
-    assert len(keys(replace(PLAN, grid=False))) == 3, "cuda and cuda:0 are one kind"
+    assert len(keys(replace(PLAN, fixed_point=False))) == 3, "cuda and cuda:0 are one kind"
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ import math
 import numpy as np
 import pytest
 
+from dynconf_core.choosing.cross_fitting import cross_fitted_choice
+from dynconf_core.choosing.selection import operating_point
 from dynconf_core.errors import InputError
-from dynconf_core.exit.cross_fitting import cross_fitted_choice
 from dynconf_core.exit.front import exact_front
-from dynconf_core.exit.selection import operating_point
 from dynconf_core.exit.step_thresholds import Schedule, exit_steps_by_step, free_thresholds, schedules
 
 INF = math.inf

@@ -50,9 +50,9 @@ def activations(network: nn.Module, batch: Tensor) -> dict[str, np.ndarray]:
     return seen
 
 
-def found(network: nn.Module, method: str, batch: Tensor, **wishes: object) -> dict[str, np.ndarray]:
+def found(network: nn.Module, method: str, batch: Tensor, **options: object) -> dict[str, np.ndarray]:
     graph = graph_of(network, batch)
-    return {name: theta.numpy() for name, theta in find_thresholds(graph, method, batch, time_steps=8, **wishes).items()}  # type: ignore[arg-type]
+    return {name: theta.numpy() for name, theta in find_thresholds(graph, method, batch, time_steps=8, **options).items()}  # type: ignore[arg-type]
 
 
 # Each way
@@ -182,7 +182,7 @@ def test_data_may_lower_a_clip_but_never_raise_it(method: str) -> None:
 def test_refuses() -> None:
     network, batch = two_layers(), images(4)
     graph = graph_of(network, batch)
-    for method, data, wishes, words in (
+    for method, data, options, words in (
         ("mean", batch, {}, r"method='mean' is unknown: choose one of learned, max, percentile, error"),
         ("percentile", batch, {"percentile": 0.999}, r"percentile=0\.999: give per cent"),
         ("percentile", batch, {"percentile": 100.5}, r"percentile=100\.5"),
@@ -190,17 +190,17 @@ def test_refuses() -> None:
         ("max", batch[:0], {}, r"give calibration images"),
     ):
         with pytest.raises(InputError, match=words):
-            find_thresholds(graph, method, data, time_steps=8, **wishes)  # type: ignore[arg-type]
+            find_thresholds(graph, method, data, time_steps=8, **options)  # type: ignore[arg-type]
 
 
 # On a trained network
 
 
 @torch.no_grad()
-def accuracies(network: DigitsNetwork, method: str, time_steps: int, **wishes: object) -> tuple[float, float]:
+def accuracies(network: DigitsNetwork, method: str, time_steps: int, **options: object) -> tuple[float, float]:
     """Of the ANN and, after T steps, of the SNN, on digits that neither saw."""
     pictures, labels = digits()
-    snn = convert(network, pictures[:256], method, time_steps=time_steps, **wishes)  # type: ignore[arg-type]
+    snn = convert(network, pictures[:256], method, time_steps=time_steps, **options)  # type: ignore[arg-type]
     logits = snn(pictures[1200:], time_steps).double().sum(1)
     truth = labels[1200:]
     return float((network(pictures[1200:]).argmax(1) == truth).float().mean()), float(

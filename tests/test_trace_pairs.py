@@ -12,12 +12,12 @@ from commands import Command, command_on_traces, strictly
 from study_cases import made
 
 from dynconf_core.errors import InputError
-from dynconf_core.evaluation import study as evaluation_study
+from dynconf_core.figures import analysis as evaluation_study
+from dynconf_core.results.trace_pairs import Pair, pairs, study_folder
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.keys import stage_key
-from dynconf_core.traces import Traces
-from flows import studies
-from flows.trace_pairs import Pair, pairs, study_folder
+from dynconf_core.traces.schema import Traces
+from dynconf_tasks import analyse as studies
 
 CALIBRATION, TEST = made(70, 1, 6), made(60, 2, 6)
 

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dynconf_core import traces as traces_module
-from dynconf_core import traces_checks
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.exit.front import front_of
-from dynconf_core.traces import Traces, TracesError
+from dynconf_core.traces import checks as traces_checks
+from dynconf_core.traces import schema as traces_module
+from dynconf_core.traces.schema import Traces, TracesError
 
 
 def arrays(samples: int = 3, time_steps: int = 4, classes: int = 2, **changes: Any) -> dict[str, Any]:

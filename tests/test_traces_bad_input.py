@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from numpy.lib import format as npy
 
-from dynconf_core import traces_checks, traces_files
-from dynconf_core.traces import Traces, TracesError
+from dynconf_core.traces import checks as traces_checks
+from dynconf_core.traces import files as traces_files
+from dynconf_core.traces.schema import Traces, TracesError
 
 ROOT = Path(__file__).resolve().parent.parent
 AT_ONCE = 0.2  # seconds of this process, for a file that declares what it does not hold
@@ -299,7 +300,7 @@ for start in range(0, samples, 100_000):
 READER = """
 import json, resource, sys
 import numpy as np
-from dynconf_core.traces import Traces
+from dynconf_core.traces.schema import Traces
 
 def peak():
     # The high-water mark of this program alone; getrusage also counts the process that it was forked from.

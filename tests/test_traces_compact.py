@@ -5,9 +5,9 @@ import pytest
 from study_cases import made
 
 from dynconf_core.confidence.smoothing import Smoothing
-from dynconf_core.exit.rules import Rule
-from dynconf_core.traces import Traces
-from dynconf_core.traces_compact import compact
+from dynconf_core.exit.rule import Rule
+from dynconf_core.traces.compact import compact
+from dynconf_core.traces.schema import Traces
 
 RULE = Rule("max_softmax", Smoothing("sum", 1.0), 0.3)
 

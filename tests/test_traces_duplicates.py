@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dynconf_core import traces_checks
-from dynconf_core.traces import Traces, TracesError
-from dynconf_core.traces_duplicates import duplicated
+from dynconf_core.traces import checks as traces_checks
+from dynconf_core.traces.duplicates import duplicated
+from dynconf_core.traces.schema import Traces, TracesError
 
 
 def normal(samples: int, seed: int, time_steps: int = 4) -> Traces:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tasks.track import PARENT, SETTING, Tracker, TrackingUnavailable, flattened
+from dynconf_tasks.track import PARENT, SETTING, Tracker, TrackingUnavailable, flattened
 
 ROW: dict[str, Any] = {
     "name": "cifar10-vgg16-qcfs",
@@ -29,7 +29,7 @@ ROW: dict[str, Any] = {
         "histogram": [1, 1, 1, 1],
         "rule": {"threshold": "inf"},
     },
-    "bounds": {"first_correct": {"accuracy": 0.97, "mean_steps": 1.5}},
+    "oracles": {"first_correct": {"accuracy": 0.97, "mean_steps": 1.5}},
     "baselines": [{"name": "within_0.1_points", "time_steps": 3, "accuracy": 0.95, "latency_saving": 0.1}],
     "energy": {"kind": "estimate", "ann": 900.5, "full": 80.0, "exit": 30.25, "picojoules_per_mac": 4.6, "source": "a paper"},
     "multiply_accumulates": {"once": 10, "every_step": 0, "ann": 200},

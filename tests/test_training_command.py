@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from training_cases import CPU, description, equal
 
+from dynconf_core.experiment.recipe import Recipe
 from dynconf_core.networks.description import described
 from dynconf_core.training.checkpoint import load_checkpoint, read
-from dynconf_core.training.recipe import Recipe
 from dynconf_core.training.run import train_to_file
 
 # From a description to a file

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from dynconf_core.data.images import Normalisation, TensorImages
+from dynconf_core.experiment.recipe import Recipe
 from dynconf_core.networks.description import described
-from dynconf_core.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=3, batch_size=8, learning_rate=0.05, augmentation=("crop", "flip", "cutout"), initial_threshold=4.0)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from dynconf_core.confidence.learned import FEATURES, LearnedScore, features, recent_average
 from dynconf_core.confidence.scores import chunks, logits_of
 from dynconf_core.errors import InputError
-from dynconf_core.traces import Traces
+from dynconf_core.traces.schema import Traces
 
 FOLDS = 5
 # Rows (a sample at a step) that one fit reads at most: neighbouring steps tell nearly the same.

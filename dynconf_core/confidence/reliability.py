@@ -2,7 +2,7 @@
 
 Expected calibration error as in Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017, eq. 3): 15 bins of equal
 width, each right-closed; the bins themselves are the reliability diagram. The negative log likelihood is a proper score
-beside it, since the former can be small for a useless confidence. `dynconf_core.confidence.calibration` takes both over the
+beside it, since the former can be small for a useless confidence. `dynconf_core.confidence.calibration_error` takes both over the
 time steps.
 """
 

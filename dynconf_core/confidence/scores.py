@@ -26,7 +26,7 @@ from dynconf_core.confidence.learned import LearnedScore, recent_average
 from dynconf_core.confidence.measures import gap, log_odds, negative_entropy, standing
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
-from dynconf_core.traces import Traces
+from dynconf_core.traces.schema import Traces
 
 # Elements of z' worked on at once: 256 KiB of float64 stay in the cache.
 CHUNK_ELEMENTS = 2**15

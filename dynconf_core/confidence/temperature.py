@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dynconf_core.confidence.smoothing import LARGEST_EXPONENT, Smoothing
 from dynconf_core.errors import InputError
-from dynconf_core.traces import Traces
+from dynconf_core.traces.schema import Traces
 
 STEPS = 16
 # Elements of z that are kept (128 MiB): of more, samples evenly spread are taken.

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dynconf_core.conversion.calibration import calibrated
-from dynconf_core.conversion.grid import WEIGHT_BITS, on_grid
+from dynconf_core.conversion.correction import corrected
+from dynconf_core.conversion.fixed_point import WEIGHT_BITS, with_fixed_point_weights
 from dynconf_core.conversion.thresholds import find_thresholds
 from dynconf_core.conversion.units import in_threshold_units
 from dynconf_core.errors import InputError
@@ -36,11 +36,11 @@ def convert(
     time_steps: int = 32,
     neurons: str = "auto",
     levels: int | None = None,
-    calibrate: bool = False,
+    correct: bool = False,
     initial_potential: float = HALF_CHARGED,
     percentile: float = 99.9,
     per_channel: bool = True,
-    grid: bool = True,
+    fixed_point: bool = True,
     weight_bits: int = WEIGHT_BITS,
     image_limit: float | None = None,
 ) -> SpikingNetwork:
@@ -51,21 +51,21 @@ def convert(
         images: normalised images ``(N, ...)`` from the training data: for ``learned`` thresholds one is enough (its shape and
             range matter), the other methods find the thresholds from them.
         method: where thresholds come from: "learned", "max", "percentile", "error"; see ``conversion.thresholds``.
-        time_steps: T, for which thresholds are found, calibration is made and the grid is proven exact.
+        time_steps: T, for which thresholds are found, calibration is made and the fixed-point weights are proven exact.
         neurons: "auto" (signed after LSQ, else integrate-and-fire), or one of the two for layers that are plain ReLU or clip.
         levels: n of signed neurons after ReLU or clip layers.
-        calibrate: correct biases and initial potentials layer by layer on ``images``; see ``conversion.calibration``.
-        initial_potential: V(0) in thresholds, of integrate-and-fire neurons, where it is not calibrated.
+        correct: correct biases and initial potentials layer by layer on ``images``; see ``conversion.calibration``.
+        initial_potential: V(0) in thresholds, of integrate-and-fire neurons, where it is not corrected.
         percentile: for method "percentile", in per cent.
         per_channel: one threshold a channel where data choose it, else one a layer.
-        grid: round the weights so that float32 is exact; see ``conversion.grid``.
-        weight_bits: of the grid's weights, sign included.
+        fixed_point: round the weights so that float32 is exact; see ``conversion.fixed_point``.
+        weight_bits: of the fixed-point weights, sign included.
         image_limit: the largest absolute value of a normalised image; default: half as much again as in ``images``.
 
     Raises:
-        InputError: where the network, the images or the wishes cannot work; an operation is named with its place.
+        InputError: where the network, the images or the options cannot work; an operation is named with its place.
     """
-    _check_wishes(time_steps, neurons, levels, weight_bits, image_limit)
+    _check_options(time_steps, neurons, levels, weight_bits, image_limit)
     _check_images(images)
     limit = float(images.abs().max()) * IMAGE_MARGIN if image_limit is None else image_limit
 
@@ -82,28 +82,28 @@ def convert(
         steps = levels if neurons == "signed" and levels is not None else time_steps
         thresholds = find_thresholds(graph, method, images, time_steps=steps, percentile=percentile, per_channel=per_channel)
         _check_thresholds(thresholds)
-        _check_initial(initial_potential, kinds, calibrate)
+        _check_initial(initial_potential, kinds, correct)
         initial = dict.fromkeys(kinds, torch.tensor(float(initial_potential), dtype=torch.float64))
-        if calibrate:
-            found = calibrated(graph, thresholds, kinds, images, time_steps)
+        if correct:
+            found = corrected(graph, thresholds, kinds, images, time_steps)
             graph, thresholds, initial = found.graph, found.thresholds, found.initial
-        if grid and not limit > 0:
+        if fixed_point and not limit > 0:
             raise InputError("images are all 0, so their range is not known: give real ones, or image_limit=... of them.")
         return in_threshold_units(graph, thresholds, kinds, initial)
 
-    rounded = on_grid(spiking(), limit, time_steps, weight_bits) if grid else spiking()
+    rounded = with_fixed_point_weights(spiking(), limit, time_steps, weight_bits) if fixed_point else spiking()
     settings = [node.settings for node in rounded.of_kind("neurons")]
     facts: dict[str, Any] = {
         "method": method,
         "time_steps": time_steps,
         "neurons": "signed" if settings[0]["signed"] else "integrate-and-fire",
         "levels": next((one["levels"] for one in settings if one["levels"]), None),
-        "grid": grid,
-        "calibrated": calibrate,
+        "fixed_point": fixed_point,
+        "corrected": correct,
     }
     if initial_potential != HALF_CHARGED:
         facts["initial_potential"] = initial_potential
-    if not grid:
+    if not fixed_point:
         return SpikingNetwork(rounded, facts=facts)
     facts["binary_places"] = {node.name: node.settings["bits"] for node in rounded.nodes if "bits" in node.settings}
     return SpikingNetwork(rounded, image_limit=limit, time_steps_limit=time_steps, facts=facts)
@@ -117,7 +117,7 @@ def _neurons_of(node: Node, neurons: str, levels: int | None) -> dict[str, Any]:
     return {"signed": signed, "levels": levels if signed else None, "clipped": signed or settings["function"] == "clip"}
 
 
-def _check_wishes(time_steps: int, neurons: str, levels: int | None, weight_bits: int, image_limit: float | None) -> None:
+def _check_options(time_steps: int, neurons: str, levels: int | None, weight_bits: int, image_limit: float | None) -> None:
     if time_steps < 1:
         raise InputError(f"time_steps={time_steps}: an SNN needs at least one.")
     if neurons not in NEURONS:
@@ -161,7 +161,7 @@ def _check_alike(graph: Graph, kinds: dict[str, dict[str, Any]]) -> None:
         raise InputError(f"the network's activations become neurons of several kinds ({', '.join(found)}): use one kind.")
 
 
-def _check_initial(potential: float, kinds: dict[str, dict[str, Any]], calibrate: bool) -> None:
+def _check_initial(potential: float, kinds: dict[str, dict[str, Any]], correct: bool) -> None:
     if not 0 <= potential < 1:
         raise InputError(f"initial_potential={potential}: give 0 to below 1, in thresholds, such as 0.5.")
     if potential != HALF_CHARGED and any(kind["signed"] for kind in kinds.values()):
@@ -169,8 +169,8 @@ def _check_initial(potential: float, kinds: dict[str, dict[str, Any]], calibrate
             f"initial_potential={potential}: signed neurons start half charged, or they would not settle at the quantised "
             "activation; leave it out."
         )
-    if potential != HALF_CHARGED and calibrate:
-        raise InputError(f"initial_potential={potential} and calibrate=True: calibration chooses it itself; leave one out.")
+    if potential != HALF_CHARGED and correct:
+        raise InputError(f"initial_potential={potential} and correct=True: calibration chooses it itself; leave one out.")
 
 
 def _check_thresholds(thresholds: dict[str, Tensor]) -> None:

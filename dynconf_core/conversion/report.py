@@ -153,11 +153,11 @@ class _Watch:
 
     def through(self, images: Tensor, time_steps: int, marks: Sequence[int]) -> Tensor:
         """Run all steps; the sum of the logits."""
-        drive = self.snn.drive(images)
+        input_current = self.snn.input_current(images)
         state: State | None = None
         total = torch.zeros(len(images), self.snn.graph.output.channels, device=images.device)
         for time_step in range(1, time_steps + 1):
-            step = self.snn.step(drive, state, time_step, self)
+            step = self.snn.step(input_current, state, time_step, self)
             state, total = step.state, total + step.logits
             if time_step in marks:
                 self._compare(time_step)

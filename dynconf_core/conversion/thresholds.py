@@ -103,7 +103,7 @@ def find_thresholds(
         else:
             theta = _least_error(histogram, time_steps)
         theta = theta if per_channel else theta[0]
-        # A channel that hardly fires may have nearly any threshold, but a tiny one makes huge weights, and the grid coarse.
+        # A channel that hardly fires may have nearly any threshold, but a tiny one makes huge weights, and the rounding coarse.
         alive = theta[theta > 0]
         usual = float(alive.median()) if alive.numel() else float(histogram.top.max()) or 1.0
         theta = torch.where(theta > 0, theta.clamp_min(LEAST * usual), torch.full_like(theta, usual))

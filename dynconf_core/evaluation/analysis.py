@@ -11,26 +11,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.confidence.calibration import calibration_over_time
+from dynconf_core.choosing.candidates import Candidate, candidates
+from dynconf_core.choosing.comparison import DROPS, compared
+from dynconf_core.choosing.contest import Chosen, Contest
+from dynconf_core.choosing.cross_fitting import CrossFitted
+from dynconf_core.choosing.guarantee import Guarantee, candidate_thresholds, certify, halves
+from dynconf_core.confidence.calibration_error import calibration_over_time
 from dynconf_core.confidence.scores import MEASURES
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.confidence.temperature import fit_power
 from dynconf_core.errors import InputError
-from dynconf_core.evaluation.candidates import Candidate, candidates
-from dynconf_core.evaluation.comparison import DROPS, compared
-from dynconf_core.evaluation.contest import Chosen, Contest
-from dynconf_core.evaluation.json_text import plain
 from dynconf_core.evaluation.metrics import evaluate
-from dynconf_core.evaluation.parts import LEAST_FOR_HALVES, Parts, taken
-from dynconf_core.evaluation.parts import split_in_two as split_in_two
-from dynconf_core.evaluation.precautions import check_pair, check_wishes, warnings_about
-from dynconf_core.exit.bounds import potential_gap, upper_bounds
-from dynconf_core.exit.cross_fitting import CrossFitted
+from dynconf_core.evaluation.precautions import check_options, check_pair, warnings_about
 from dynconf_core.exit.front import Front, exact_front, paired_front, points_at
-from dynconf_core.exit.guarantee import Guarantee, candidate_thresholds, certify, halves
+from dynconf_core.exit.oracles import oracle_gap, oracles
 from dynconf_core.exit.robustness import RobustnessMap, robustness_map
-from dynconf_core.exit.rules import Rule
-from dynconf_core.traces import Traces
+from dynconf_core.exit.rule import Rule
+from dynconf_core.results.json_text import plain
+from dynconf_core.traces.parts import LEAST_FOR_HALVES, Parts, taken
+from dynconf_core.traces.parts import split_in_two as split_in_two
+from dynconf_core.traces.schema import Traces
 
 SCHEMA = 1
 SHOWN_STEPS = 4
@@ -111,7 +111,7 @@ def analyse(
     Raises:
         InputError: where the traces do not fit together, or a wish cannot work.
     """
-    check_wishes(epsilon, delta, max_drop)
+    check_options(epsilon, delta, max_drop)
     check_pair(calibration, test)
     warnings = warnings_about(calibration, test)
     parts = None
@@ -133,7 +133,7 @@ def analyse(
     guarantee = None
     if epsilon is not None and delta is not None:
         guarantee = _certified(contest, chosen.index, certifying, epsilon, delta)
-    leaving = contest.leaving(chosen.index, chosen.rule.threshold)
+    exiting = contest.exiting(chosen.index, chosen.rule.threshold)
     figures = evaluate(test, calibration, chosen.rule)
     judged = contest.judged(chosen.index, chosen.rule.threshold)
     exiting = {**{name: figure for name, figure in figures["exit"].items() if name != "rule"}, **judged}
@@ -148,17 +148,17 @@ def analyse(
         "split": None,
         "max_drop": max_drop,
         "accuracy_at_t": {"calibration": right.mean(axis=0).tolist(), "test": figures["accuracy_at_t"]},
-        "bounds": {"calibration": upper_bounds(right), "test": figures["bounds"]},
+        "oracles": {"calibration": oracles(right), "test": figures["oracles"]},
         "rules": [_entry(contest, own, fronts[measure], right) for measure, own in best_of.items()],
         "chosen": list(best_of).index(chosen.rule.measure),
         "guarantee": None if guarantee is None else _guarantee_entry(guarantee, contest, chosen.index, parts),
         "exit": exiting,
         "baselines": figures["baselines"],
         **{name: figures[name] for name in ALSO if name in figures},
-        "potential": potential_gap(contest.test_right, exiting),
-        "reliability": _reliability(choosing, test, chosen.rule, leaving),
+        "oracle_gap": oracle_gap(contest.test_right, exiting),
+        "reliability": _reliability(choosing, test, chosen.rule, exiting),
         "robustness": {**robustness.widths(), "tolerance": robustness.tolerance, "split": "test"},
-        "least_latency": {"at_step": int(leaving.min()), "share_of_samples": float((leaving == leaving.min()).mean())},
+        "least_latency": {"at_step": int(exiting.min()), "share_of_samples": float((exiting == exiting.min()).mean())},
         "comparison": compared(contest, drops) if fixed is None else [],
         "warnings": warnings,
     }
@@ -168,7 +168,7 @@ def analyse(
         chosen.choice,
         fronts[chosen.rule.measure],
         {measure: contest.test_front(own.index) for measure, own in best_of.items()},
-        leaving,
+        exiting,
         guarantee,
         robustness,
         tuple(warnings),
@@ -215,7 +215,7 @@ def _guarantee_entry(guarantee: Guarantee, contest: Contest, index: int, parts: 
     return {**guarantee.to_json(), "test": contest.judged(index, guarantee.threshold), "halves": halved}
 
 
-def _reliability(choosing: Traces, test: Traces, rule: Rule, leaving: NDArray[np.int64]) -> dict[str, Any]:
+def _reliability(choosing: Traces, test: Traces, rule: Rule, exiting: NDArray[np.int64]) -> dict[str, Any]:
     """Of the softmax that the rule looks at; where it looks at none, of the likeliest one on the calibration traces."""
     if rule.measure in ("max_softmax", "entropy"):
         smoothing = rule.smoothing
@@ -225,4 +225,4 @@ def _reliability(choosing: Traces, test: Traces, rule: Rule, leaving: NDArray[np
         except InputError:  # constant logits: any will do
             smoothing = Smoothing("sum", 1.0)
     marks = sorted({max(1, round(test.time_steps * share)) for share in np.linspace(0.25, 1, SHOWN_STEPS)})
-    return {"smoothing": smoothing.to_dict(), **calibration_over_time(test, smoothing, marks, leaving)}
+    return {"smoothing": smoothing.to_dict(), **calibration_over_time(test, smoothing, marks, exiting)}

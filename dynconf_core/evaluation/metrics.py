@@ -1,4 +1,4 @@
-"""The figures of one setting, all on test traces; the calibration traces choose `first_equal` and no more.
+"""The figures of one setting, all on test traces; the calibration traces choose `iso_accuracy` and no more.
 
 The latency saving of an exit with mean steps s against a fixed t is 1 - s/t. Against the full T it flatters,
 since most SNNs reach their accuracy earlier; so it is given against several fixed t, by name.
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dynconf_core.choosing.selection import ROUNDING
 from dynconf_core.confidence.reliability import (
     expected_calibration_error,
     max_probability,
@@ -21,11 +22,10 @@ from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.confidence.temperature import fit_power
 from dynconf_core.errors import InputError
 from dynconf_core.evaluation.energy import energy_estimate
-from dynconf_core.exit.bounds import potential_gap, upper_bounds
 from dynconf_core.exit.intervals import exit_intervals
-from dynconf_core.exit.rules import Rule, at_exit
-from dynconf_core.exit.selection import ROUNDING
-from dynconf_core.traces import Traces
+from dynconf_core.exit.oracles import oracle_gap, oracles
+from dynconf_core.exit.rule import Rule, at_exit
+from dynconf_core.traces.schema import Traces
 
 
 def evaluate(test: Traces, calibration: Traces, rule: Rule, paper_time_steps: int | None = None) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def evaluate(test: Traces, calibration: Traces, rule: Rule, paper_time_steps: in
         - exit: accuracy, mean_steps, median_steps, p90_steps (linear between samples, as numpy's),
           latency_saving, speedup (T / mean steps), histogram [n_1 .. n_T], rule (with its figures on both
           splits).
-        - baselines: see `baselines`. bounds: see `dynconf_core.exit.bounds`.
+        - baselines: see `baselines`. bounds: see `dynconf_core.exit.oracles`.
         - spikes_per_inference, spikes_per_neuron: {"full", "exit"}, mean over the samples of the spikes up to
           T and up to the exit; None where the traces lack spikes, or meta the number of neurons. With
           synaptic_operations in the traces also synaptic_operations_per_inference, and with multiply_accumulates in
@@ -65,25 +65,25 @@ def evaluate(test: Traces, calibration: Traces, rule: Rule, paper_time_steps: in
     calibration_correct = calibration.correct()
     accuracy = correct.mean(axis=0)
     steps = rule.exit_steps(test)
-    leaving = at_exit(correct, steps)
+    exiting = at_exit(correct, steps)
     on_calibration = at_exit(calibration_correct, rule.exit_steps(calibration))
 
     figures: dict[str, Any] = {
         "accuracy_at_t": accuracy.tolist(),
         "snn_accuracy": float(accuracy[-1]),
         "exit": {
-            **leaving,
+            **exiting,
             "median_steps": float(np.median(steps)),
             "p90_steps": float(np.percentile(steps, 90)),
-            "latency_saving": 1.0 - leaving["mean_steps"] / test.time_steps,
+            "latency_saving": 1.0 - exiting["mean_steps"] / test.time_steps,
             **exit_intervals(correct, steps),
-            "speedup": test.time_steps / leaving["mean_steps"],
+            "speedup": test.time_steps / exiting["mean_steps"],
             "histogram": np.bincount(steps, minlength=test.time_steps + 1)[1:].tolist(),
-            "rule": {**rule.to_json(), "calibration": on_calibration, "test": dict(leaving)},
+            "rule": {**rule.to_json(), "calibration": on_calibration, "test": dict(exiting)},
         },
-        "baselines": baselines(accuracy, calibration_correct.mean(axis=0), leaving["mean_steps"], paper_time_steps),
-        "bounds": upper_bounds(correct),
-        "potential": potential_gap(correct, leaving),
+        "baselines": baselines(accuracy, calibration_correct.mean(axis=0), exiting["mean_steps"], paper_time_steps),
+        "oracles": oracles(correct),
+        "oracle_gap": oracle_gap(correct, exiting),
         **_spike_figures(test, steps),
         **_reliability(test, _read_smoothing(rule, calibration), correct, steps),
     }
@@ -102,7 +102,7 @@ def baselines(
     """The exit's latency saving against fixed t: {"name", "time_steps", "accuracy", "latency_saving"}.
 
     - full: T.
-    - first_equal: the first step whose calibration accuracy is at least that at T; what an honest user would
+    - iso_accuracy: the first step whose calibration accuracy is at least that at T; what an honest user would
       fix.
     - peak: the step of the best test accuracy, the first among equals; flatters the fixed t, being chosen on
       test.
@@ -118,7 +118,7 @@ def baselines(
     time_steps = len(accuracy)
     found = {
         "full": time_steps,
-        "first_equal": _first(calibration_accuracy >= calibration_accuracy[-1] - ROUNDING),
+        "iso_accuracy": _first(calibration_accuracy >= calibration_accuracy[-1] - ROUNDING),
         "peak": int(np.argmax(accuracy)) + 1,
         "within_0.1_points": _first(accuracy >= accuracy[-1] - 0.001 - ROUNDING),
     }

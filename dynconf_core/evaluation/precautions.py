@@ -2,13 +2,13 @@
 
 import numpy as np
 
+from dynconf_core.choosing.guarantee import checked_epsilon_and_delta
 from dynconf_core.errors import InputError
-from dynconf_core.exit.guarantee import checked_epsilon_and_delta
-from dynconf_core.traces import Traces
-from dynconf_core.traces_duplicates import duplicated
+from dynconf_core.traces.duplicates import duplicated
+from dynconf_core.traces.schema import Traces
 
 
-def check_wishes(epsilon: float | None, delta: float | None, max_drop: float) -> None:
+def check_options(epsilon: float | None, delta: float | None, max_drop: float) -> None:
     """Raise ``InputError`` for a guarantee that is half asked for or out of range, and for a drop that is no fraction."""
     if (epsilon is None) != (delta is None):
         raise InputError(f"epsilon = {epsilon} with delta = {delta}: a guarantee needs both, such as 0.005 and 0.05.")

@@ -24,7 +24,7 @@ from torch.utils._pytree import _register_namedtuple
 from dynconf_core.confidence.learned import next_recent
 from dynconf_core.confidence.scores import SCORES
 from dynconf_core.errors import InputError
-from dynconf_core.exit.rules import Rule
+from dynconf_core.exit.rule import Rule
 
 
 class AgentState(NamedTuple):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from dynconf_core.confidence.scores import score
 from dynconf_core.confidence.smoothing import Smoothing
-from dynconf_core.traces import Traces
+from dynconf_core.traces.schema import Traces
 
 # Rows of one piece: what is needed on the way stays in the cache.
 PIECE_SAMPLES = 4096

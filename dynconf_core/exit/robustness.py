@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dynconf_core.choosing.selection import ROUNDING
 from dynconf_core.confidence.scores import score
 from dynconf_core.confidence.smoothing import Form, Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.exit.front import exact_front, points_at
-from dynconf_core.exit.selection import ROUNDING
-from dynconf_core.traces import Traces
+from dynconf_core.traces.schema import Traces
 
 TOLERANCE = 0.001
 SHARE_OF_SAVING = 0.5

@@ -2,7 +2,7 @@
 
 A schedule adds slope * ((t - 1) / (T - 1))^power to a threshold a, and lets nobody exit before a first step. To compare a score
 with it is to compare the score less the schedule with a alone: so a is solved exactly by the front of the shifted scores, and
-schedules are chosen as any scores are (`dynconf_core.exit.cross_fitting`). SNNCutoff sets one threshold beta_t a step instead;
+schedules are chosen as any scores are (`dynconf_core.choosing.cross_fitting`). SNNCutoff sets one threshold beta_t a step instead;
 `free_thresholds` does, to the fewest mean steps on the given samples. T - 1 free numbers fit these samples rather than their
 source: what they lose on others is measured in `benchmarks/step_thresholds.py`.
 """
@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dynconf_core.choosing.selection import ROUNDING
 from dynconf_core.errors import InputError
-from dynconf_core.exit.selection import ROUNDING
 
 SLOPES = (-1.0, -0.5, -0.25, -0.1, 0.1, 0.25, 0.5, 1.0)
 POWERS = (0.5, 1.0, 2.0)

@@ -82,7 +82,7 @@ def _passed_on(node: Node, inputs: list[Range], acting: float) -> Range:
     if node.kind == "flatten":
         times = node.channels // len(x.low)
         return Range(x.low.repeat_interleave(times), x.high.repeat_interleave(times))
-    if node.kind == "round":  # to the next point of the grid, in every step that it acts
+    if node.kind == "round":  # to the next multiple of 2^-bits, in every step that it acts
         half = acting * 2.0 ** -(int(node.settings["bits"]) + 1)
         return Range(x.low - half, x.high + half)
     return x  # a maximum moves no further than what it is taken of

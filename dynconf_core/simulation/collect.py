@@ -47,13 +47,13 @@ def collect(
         out: an empty folder; its arrays are written piece by piece, so memory holds one batch.
         device: where to simulate.
         memory: bytes that the process may take on a CPU, as far as the batch decides it; None: no bound.
-        batch: images at a time; None: what suits device and memory. The traces of grid weights do not depend on it.
+        batch: images at a time; None: what suits device and memory. The traces of fixed-point weights do not depend on it.
         dtype: of the logits on disk, float32 or float16.
         facts: go into ``meta``, beside the layers, their mean spikes in every step, and the multiply-accumulates.
         progress: told of every batch.
 
     Raises:
-        InputError: where network, images and wishes do not fit together.
+        InputError: where network, images and options do not fit together.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype={dtype!r} is unknown: choose one of {', '.join(DTYPES)}.")

@@ -1,4 +1,4 @@
-"""Only arithmetic that multiplies and adds: what grid weights need to be exact, set for a block and checked at its start.
+"""Only arithmetic that multiplies and adds: what fixed-point weights need to be exact, set for a block and checked at its start.
 
 Reordering a sum changes no bit of an exact one; TF32 drops bits of the factors, and Winograd and FFT convolutions compute
 other sums. So TF32 is switched off, and every weighted layer is tried, in its real shape, against float64. On a GPU
@@ -51,9 +51,9 @@ def _set(values: tuple[bool, ...]) -> None:
 
 @torch.no_grad()
 def check_exactness(network: SpikingNetwork, samples: int) -> None:
-    """Try every weighted layer on the network's device, for batches of ``samples``, against float64; nothing without a grid.
+    """Try every weighted layer on the network's device, for batches of ``samples``, against float64; nothing without fixed-point weights.
 
-    To be called in a block of ``plain_arithmetic``: for the rest of it, grid weights on a GPU are computed without cuDNN.
+    To be called in a block of ``plain_arithmetic``: for the rest of it, fixed-point weights on a GPU are computed without cuDNN.
 
     Raises:
         InputError: naming the layer whose arithmetic is not exact here, with the plain form as the remedy.
@@ -74,7 +74,7 @@ def check_exactness(network: SpikingNetwork, samples: int) -> None:
         if not _same(node, x, tensors[node.name]):
             raise InputError(
                 f"{node.name} is not computed exactly on {network.device} (an algorithm that does not merely multiply and "
-                "add): convert with grid=False (--no-grid), or use --device cpu."
+                "add): convert with fixed_point=False (--no-fixed-point), or use --device cpu."
             )
     network.tried_for.add(samples)
 

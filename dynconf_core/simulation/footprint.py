@@ -26,8 +26,8 @@ def bytes_a_sample(network: SpikingNetwork) -> int:
     states = sum(size[node.name] * (2 if node.settings["signed"] else 1) for node in graph.of_kind("neurons"))
     pools = sum(size[node.inputs[0]] + size[node.name] for node in graph.of_kind("max_pool"))
     after = graph.after(("neurons",))
-    drive = sum(size[node.name] for node in graph.nodes if node.name not in after)
-    return BYTES * (states + pools + 2 * drive + LIVE * largest(graph))
+    input_current = sum(size[node.name] for node in graph.nodes if node.name not in after)
+    return BYTES * (states + pools + 2 * input_current + LIVE * largest(graph))
 
 
 def bytes_without_samples(network: SpikingNetwork) -> int:

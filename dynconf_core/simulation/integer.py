@@ -156,7 +156,7 @@ def prepare(
         shape: of the input, ``(N, C, H, W)`` or ``(N, C)``; other N may follow.
         signed: inputs are whole numbers from ``-largest``, else from 0.
         largest: the largest input.
-        bias: float32 ``(O,)``, on a grid too.
+        bias: float32 ``(O,)``, in fixed point too.
         stride, padding, dilation, groups: of the convolution; zeros pad.
         must_pay: measure against float32, some milliseconds.
         rival: the layer in float32, bias included, as the caller would compute it; None: by PyTorch's public operations.

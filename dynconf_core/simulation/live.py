@@ -2,7 +2,7 @@
 
 Finished samples leave the batch, so that nobody computes for them. While the stream lasts, new samples are written over the
 rows of those that have left; after it, the batch is compacted: the rows that stay are taken from every state tensor.
-Predictions, exit steps and counts are those of exiting on collected traces, for any batch size; with grid weights the logits
+Predictions, exit steps and counts are those of exiting on collected traces, for any batch size; with fixed-point weights the logits
 are too, bit for bit.
 """
 
@@ -21,7 +21,7 @@ from dynconf_core.exit.agent import AgentState, ExitAgent
 from dynconf_core.simulation.counts import Counter
 from dynconf_core.simulation.exactness import check_exactness, plain_arithmetic
 from dynconf_core.simulation.footprint import batch_size
-from dynconf_core.simulation.network import Drive, SpikingNetwork, State
+from dynconf_core.simulation.network import InputCurrent, SpikingNetwork, State
 
 LOT = 16
 """A refill waits until one place in so many is free: each costs a call for every state tensor."""
@@ -74,7 +74,7 @@ def run_until_confident(
         batch: the most samples at a time (a CPU takes up to 128); None: what suits device and ``memory`` (bytes).
 
     Raises:
-        InputError: where network, images and wishes do not fit together.
+        InputError: where network, images and options do not fit together.
     """
     count = len(images)
     if batch is not None and batch < 1:
@@ -107,14 +107,14 @@ class _Stream:
     def left(self) -> int:
         return len(self.images) - self.taken
 
-    def take(self, most: int) -> Drive:
+    def take(self, most: int) -> InputCurrent:
         """Of the next ones, at least one."""
         if self.taken == self.computed:
             self._compute(max(most, self.ahead))
         last = min(self.taken + most, self.computed)
         rows = slice(self.taken - self.computed or None, last - self.computed or None)  # from the stock's end
         values = {name: value[rows] for name, value in self.stock.items()}
-        found = Drive(values, last - self.taken)
+        found = InputCurrent(values, last - self.taken)
         self.taken = last
         return found
 
@@ -127,7 +127,7 @@ class _Stream:
             raw = self.images.batch(torch.arange(rows.start, rows.stop)).cpu()
             pixels = self.images.normalisation(raw).to(self.snn.device)  # as ``collect`` does
         self.snn.check(pixels, self.time_steps)
-        self.stock = self.snn.drive(pixels).values
+        self.stock = self.snn.input_current(pixels).values
         self.computed = rows.stop
 
 
@@ -145,7 +145,7 @@ class _Run:
 
     def _anew(self, values: Mapping[str, Tensor], rows: int) -> None:
         """As many rows before their first step."""
-        self.drive = Drive(values, rows)
+        self.input_current = InputCurrent(values, rows)
         self.state: State | None = None
         self.agent_state = self.agent.initial(rows, self.classes, self.snn.device)
         self.clock: NDArray[np.int64] = np.zeros(rows, np.int64)
@@ -165,16 +165,16 @@ class _Run:
     def step(self) -> None:
         """One time step of every row; who is confident, or at T, leaves."""
         self.clock += 1
-        step = self.snn.step(self.drive, self.state, self._time_step(), self.counter)
+        step = self.snn.step(self.input_current, self.state, self._time_step(), self.counter)
         self.state = step.state
         self.counts += self.counter.in_all()
         prediction, score, exits, self.agent_state = self.agent(step.logits, self.agent_state)
-        leaving = np.flatnonzero(self.active & (exits.cpu().numpy() | (self.clock >= self.time_steps)))
-        if not len(leaving):
+        exiting = np.flatnonzero(self.active & (exits.cpu().numpy() | (self.clock >= self.time_steps)))
+        if not len(exiting):
             return
         values = (prediction, score, self.counts, self.agent_state.accumulated)
-        self.gone.append((self.sample[leaving], self.clock[leaving], *_rows(values, leaving)))
-        self.active[leaving] = False
+        self.gone.append((self.sample[exiting], self.clock[exiting], *_rows(values, exiting)))
+        self.active[exiting] = False
 
     def _time_step(self) -> int | Tensor:
         """One number where all rows are treated alike: always, or while the image acts on all of them or on none."""
@@ -189,12 +189,12 @@ class _Run:
         if not self.busy:
             self._begin(stream, size)
         while stream.left and self.free:
-            drive = stream.take(self.free)
-            self._into(np.flatnonzero(~self.active)[: drive.samples], drive)
+            input_current = stream.take(self.free)
+            self._into(np.flatnonzero(~self.active)[: input_current.samples], input_current)
 
     def _begin(self, stream: _Stream, size: int) -> None:
         """All rows anew."""
-        parts: list[Drive] = []
+        parts: list[InputCurrent] = []
         rows = 0
         while stream.left and rows < size:
             parts.append(stream.take(size - rows))
@@ -202,11 +202,11 @@ class _Run:
         names = parts[0].values if parts else {}
         self._anew({name: torch.cat([part.values[name] for part in parts]) for name in names}, rows)
 
-    def _into(self, rows: NDArray[np.int64], drive: Drive) -> None:
+    def _into(self, rows: NDArray[np.int64], input_current: InputCurrent) -> None:
         """New samples into these rows."""
         on_device = torch.from_numpy(rows).to(self.snn.device)
-        for name, value in drive.values.items():
-            self.drive.values[name].index_copy_(0, on_device, value)
+        for name, value in input_current.values.items():
+            self.input_current.values[name].index_copy_(0, on_device, value)
         assert self.state is not None
         for name, numbers in self._fresh(self.state).items():
             for kept, fresh in zip(self.state[name], numbers, strict=True):
@@ -238,7 +238,7 @@ class _Run:
             return
         rows = np.sort(np.concatenate([np.flatnonzero(self.active), np.flatnonzero(~self.active)[: keep - busy]]))
         on_device = torch.from_numpy(rows).to(self.snn.device)
-        self.drive = Drive({name: value[on_device] for name, value in self.drive.values.items()}, keep)
+        self.input_current = InputCurrent({name: value[on_device] for name, value in self.input_current.values.items()}, keep)
         assert self.state is not None
         self.state = {name: _selected(layer, on_device) for name, layer in self.state.items()}
         self.agent_state = AgentState(*(tensor[on_device] for tensor in self.agent_state))

@@ -1,7 +1,7 @@
-"""A spiking network as a function of one time step: ``step(drive, state, time_step) -> (logits, state)``.
+"""A spiking network as a function of one time step: ``step(input_current, state, time_step) -> (logits, state)``.
 
 What depends on the image alone (everything before the first neurons, as the image is a constant current) is computed once
-(``drive``). The state of all neurons is a value that the caller holds, batch first in every tensor, so that leaving out
+(``input_current``). The state of all neurons is a value that the caller holds, batch first in every tensor, so that leaving out
 finished samples is an index. All values are in units of the thresholds: neurons fire at 1 and send 1.
 """
 
@@ -29,7 +29,7 @@ Look = Callable[[Node, Tensor], None]
 
 
 @dataclass(frozen=True)
-class Drive:
+class InputCurrent:
     """What the image alone determines: the values that spiking nodes read, by node, and the number of samples."""
 
     values: Mapping[str, Tensor]
@@ -51,8 +51,8 @@ class SpikingNetwork(nn.Module):
         graph: the operations, in threshold units; the weights that count are this module's buffers (see ``tensors``), which it
             shares until the network is moved.
         active_steps: the number of steps in which the image and all biases act; None for always.
-        image_limit: the largest absolute value of a normalised image for which exactness is proven; None without a grid.
-        time_steps_limit: the most steps for which exactness is proven; None without a grid.
+        image_limit: the largest absolute value of a normalised image for which exactness is proven; None without fixed-point weights.
+        time_steps_limit: the most steps for which exactness is proven; None without fixed-point weights.
         facts: of the conversion, as JSON holds them (method, time steps, binary places, report).
     """
 
@@ -90,7 +90,7 @@ class SpikingNetwork(nn.Module):
 
     @property
     def exact(self) -> bool:
-        """Whether the weights lie on a grid, so that float32 computes the network exactly."""
+        """Whether the weights are in fixed point, so that float32 computes the network exactly."""
         return self.image_limit is not None
 
     @property
@@ -113,7 +113,7 @@ class SpikingNetwork(nn.Module):
     def accelerate(self, samples: int) -> list[str]:
         """Let integer products compute the layers where they are exact and, for batches of ``samples``, faster than float32.
 
-        Only where the weights lie on a grid and the network is on the CPU; tried against float arithmetic, some milliseconds a
+        Only where the weights are in fixed point and the network is on the CPU; tried against float arithmetic, some milliseconds a
         layer.
 
         Returns:
@@ -162,11 +162,11 @@ class SpikingNetwork(nn.Module):
         at_a_time = self.pace(len(images), time_steps)
         for start in range(0, len(images), at_a_time.images):
             rows = slice(start, min(start + at_a_time.images, len(images)))
-            drive, state = self.drive(images[rows]), None
+            input_current, state = self.input_current(images[rows]), None
             for steps in chunks(time_steps, at_a_time.steps, self.active_steps):
-                found = self.steps(drive, state, steps, look)
+                found = self.steps(input_current, state, steps, look)
                 state = found.state
-                yield rows, steps, found.logits.unflatten(0, (len(steps), drive.samples))
+                yield rows, steps, found.logits.unflatten(0, (len(steps), input_current.samples))
 
     def check(self, images: Tensor, time_steps: int) -> None:
         """Raise ``InputError`` for images of another shape or beyond the limits that exactness was proven for, or T < 1."""
@@ -179,19 +179,19 @@ class SpikingNetwork(nn.Module):
             )
         if self.time_steps_limit is not None and time_steps > self.time_steps_limit:
             raise InputError(
-                f"time_steps={time_steps}: the weights' grid is proven exact for up to {self.time_steps_limit}; convert with "
-                f"time_steps={time_steps}, or with grid=False (--no-grid)."
+                f"time_steps={time_steps}: the fixed-point weights are proven exact for up to {self.time_steps_limit}; convert with "
+                f"time_steps={time_steps}, or with fixed_point=False (--no-fixed-point)."
             )
         largest = float(images.abs().max()) if images.numel() else 0.0
         if not largest < float("inf"):
             raise InputError("the images hold NaN or infinite values: normalise them as in training.")
         if self.image_limit is not None and largest > self.image_limit:
             raise InputError(
-                f"the images reach {largest:.4g}, the grid is proven exact up to {self.image_limit:.4g}: normalise them as in "
-                "training, or convert with image_limit=... or grid=False (--no-grid)."
+                f"the images reach {largest:.4g}, the fixed-point weights are proven exact up to {self.image_limit:.4g}: normalise them as in "
+                "training, or convert with image_limit=... or fixed_point=False (--no-fixed-point)."
             )
 
-    def drive(self, images: Tensor) -> Drive:
+    def input_current(self, images: Tensor) -> InputCurrent:
         """Everything before the first neurons, for normalised ``images (N, 3, H, W)``."""
         tensors, values = self.tensors(), dict[str, Tensor]()
         images = images.float()
@@ -200,26 +200,26 @@ class SpikingNetwork(nn.Module):
         for node in self._plan.before:
             inputs = [values[name] for name in node.inputs]
             values[node.name] = images if node.kind == "input" else evaluate(node, inputs, tensors[node.name])
-        return Drive({name: values[name] for name in self._plan.needed}, len(images))
+        return InputCurrent({name: values[name] for name in self._plan.needed}, len(images))
 
     @torch.no_grad()
-    def step(self, drive: Drive, state: State | None, time_step: int | Tensor, look: Look | None = None) -> Step:
+    def step(self, input_current: InputCurrent, state: State | None, time_step: int | Tensor, look: Look | None = None) -> Step:
         """One time step, from 1; ``state`` is None in the first, and its tensors are used up.
 
         Args:
-            drive: of the samples' images.
+            input_current: of the samples' images.
             state: after the step before.
             time_step: of all samples, or ``(N,)`` where those of a batch are at different steps.
             look: sees what every layer sends.
         """
-        return self._steps(drive, state, self._acting(time_step), 1, look)
+        return self._steps(input_current, state, self._acting(time_step), 1, look)
 
     @torch.no_grad()
-    def steps(self, drive: Drive, state: State | None, time_steps: range, look: Look | None = None) -> Step:
+    def steps(self, input_current: InputCurrent, state: State | None, time_steps: range, look: Look | None = None) -> Step:
         """Several time steps at once, layer by layer; as many calls of ``step`` give the same.
 
         Args:
-            drive: of the N samples' images.
+            input_current: of the N samples' images.
             state: after the step before, used up.
             time_steps: k of them; the image and the biases must act in all or in none.
             look: sees what every layer sends, ``(k * N, ...)``, step after step.
@@ -230,11 +230,13 @@ class SpikingNetwork(nn.Module):
         acting = self._acting(time_steps[0])
         if acting != self._acting(time_steps[-1]):
             raise ValueError(f"the image stops after step {self.active_steps}, within {time_steps}.")
-        return self._steps(drive, state, acting, len(time_steps), look)
+        return self._steps(input_current, state, acting, len(time_steps), look)
 
-    def _steps(self, drive: Drive, state: State | None, acting: bool | Tensor, steps: int, look: Look | None) -> Step:
-        products = self.products(max(1, steps * drive.samples))
-        now = StepValues(self.graph, self._plan, self.tensors(), products, drive.values, acting, steps)
+    def _steps(
+        self, input_current: InputCurrent, state: State | None, acting: bool | Tensor, steps: int, look: Look | None
+    ) -> Step:
+        products = self.products(max(1, steps * input_current.samples))
+        now = StepValues(self.graph, self._plan, self.tensors(), products, input_current.values, acting, steps)
         after: State = {}
         for node in self._plan.order:
             before = state[node.name] if state is not None and node.kind in ("neurons", "max_pool") else None

@@ -35,7 +35,7 @@ class Products:
             graph: the network.
             tensors: every node's weights, on the CPU.
             samples: N.
-            exact: whether the weights lie on a grid.
+            exact: whether the weights are in fixed point.
             integers: whether to try integer products, and to take those that are faster.
         """
         after = graph.after(("neurons",))

@@ -27,15 +27,17 @@ def reference_logits(snn: SpikingNetwork, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def reference_counts(snn: SpikingNetwork, images: Tensor) -> Tensor:
-    """n times the logits ``(N, C)``: to the bit what a settled SNN's logits sum to, where the weights lie on a grid."""
+    """n times the logits ``(N, C)``: to the bit what a settled SNN's logits sum to, where the weights are in fixed point."""
     levels = reference_levels(snn)
     times = levels or 1
     tensors, values = snn.tensors(), dict[str, Tensor]()
     last = {name: node.name for node in snn.graph.nodes for name in node.inputs}
-    drive = {node.name for node in snn.graph.nodes} - snn.graph.after(("neurons",))
+    input_current = {node.name for node in snn.graph.nodes} - snn.graph.after(("neurons",))
     for node in snn.graph.nodes:
         own = tensors[node.name]
-        inputs = [values[name] * (times if name in drive and node.name not in drive else 1) for name in node.inputs]
+        inputs = [
+            values[name] * (times if name in input_current and node.name not in input_current else 1) for name in node.inputs
+        ]
         if node.kind == "input":
             values[node.name] = images.float()
         elif node.kind == "neurons":
@@ -49,7 +51,7 @@ def reference_counts(snn: SpikingNetwork, images: Tensor) -> Tensor:
                 values[node.name] = current.clamp(0, 1 if node.settings["clipped"] else None)
         elif node.kind == "max_pool":
             values[node.name] = max_pool(node, inputs[0])
-        elif "bias" in own and node.name not in drive:
+        elif "bias" in own and node.name not in input_current:
             values[node.name] = evaluate(node, inputs, {**own, "bias": own["bias"] * times})
         else:
             values[node.name] = evaluate(node, inputs, own)

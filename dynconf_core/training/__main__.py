@@ -11,9 +11,9 @@ import torch
 
 from dynconf_core.devices import device
 from dynconf_core.errors import InputError
+from dynconf_core.experiment.overrides import applied, check_used, parse
+from dynconf_core.experiment.settings import PROFILES, SETTINGS, resolve
 from dynconf_core.memory import keep_freed_memory
-from dynconf_core.overrides import applied, check_used, parse
-from dynconf_core.settings import PROFILES, SETTINGS, resolve
 from dynconf_core.training.run import train_to_file
 from dynconf_core.training.speed import SpeedUps, allow_fast_arithmetic
 

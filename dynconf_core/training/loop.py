@@ -23,10 +23,10 @@ from dynconf_core.data.augment import augmented
 from dynconf_core.data.batches import batches
 from dynconf_core.data.images import Images
 from dynconf_core.errors import InputError
+from dynconf_core.experiment.recipe import Recipe, learning_rate
 from dynconf_core.progress import Progress, silent
 from dynconf_core.training.checkpoint import read
 from dynconf_core.training.keeper import Keeper
-from dynconf_core.training.recipe import Recipe, learning_rate
 from dynconf_core.training.speed import SpeedUps, probe
 
 KEPT_EVERY = {"cpu": 0.0, "cuda": 15.0}

@@ -11,11 +11,11 @@ import torch
 from dynconf_core.data.load import data_set
 from dynconf_core.data.splits import SPLIT_SEED, held_out
 from dynconf_core.errors import InputError
+from dynconf_core.experiment.recipe import Recipe
 from dynconf_core.networks.description import described, parameters
 from dynconf_core.progress import Progress, silent
 from dynconf_core.training.checkpoint import save_checkpoint
 from dynconf_core.training.loop import train
-from dynconf_core.training.recipe import Recipe
 from dynconf_core.training.speed import SpeedUps
 
 

@@ -1,0 +1,1 @@
+"""Which exit rule to take, and what it promises on unseen images."""

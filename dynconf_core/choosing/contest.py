@@ -1,0 +1,114 @@
+"""Candidates against each other on the same traces: who stops soonest for the same loss. Every score is computed once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynconf_core.choosing.candidates import Candidate, calibration_scores
+from dynconf_core.choosing.cross_fitting import FOLDS, CrossFitted, cross_fitted_choice
+from dynconf_core.exit.front import Front, exact_front
+from dynconf_core.exit.intervals import exit_intervals
+from dynconf_core.exit.rule import Rule, at_exit, exit_steps
+from dynconf_core.traces.schema import Traces
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A candidate with its threshold.
+
+    Attributes:
+        index: of the candidate among those given.
+        rule: the exit rule.
+        choice: how it was chosen.
+    """
+
+    index: int
+    rule: Rule
+    choice: CrossFitted
+
+
+@dataclass(frozen=True, eq=False)
+class Contest:
+    """Candidates, the traces that choose among them and those that judge.
+
+    Attributes:
+        found: the candidates; at least one.
+        calibration: the traces that they were made for: N samples.
+        test: traces that chose nothing.
+        seed: of folds and bootstraps.
+    """
+
+    found: Sequence[Candidate]
+    calibration: Traces
+    test: Traces
+    seed: int = 0
+    _chosen: dict[tuple[float, str | None], Chosen] = field(default_factory=dict, repr=False)
+    _test_scores: dict[int, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+
+    @property
+    def measures(self) -> list[str]:
+        """The names of the scores, each once, in the order of the candidates."""
+        return list(dict.fromkeys(candidate.measure for candidate in self.found))
+
+    @cached_property
+    def scores(self) -> list[NDArray[np.float64]]:
+        """(N, T) of each candidate on the calibration traces."""
+        return list(calibration_scores(self.found, self.calibration))
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_]:
+        """(N, T), whether the prediction of a calibration sample is right."""
+        return self.calibration.correct()
+
+    @cached_property
+    def test_right(self) -> NDArray[np.bool_]:
+        """(M, T), whether the prediction of a test sample is right."""
+        return self.test.correct()
+
+    def choose(self, max_drop: float, measure: str | None = None) -> Chosen:
+        """The rule with the fewest mean steps at an expected loss of at most ``max_drop``, of one ``measure`` or of all."""
+        key = (max_drop, measure)
+        if key not in self._chosen:
+            taking_part = [
+                index for index, candidate in enumerate(self.found) if measure is None or candidate.measure == measure
+            ]
+            scores = (self.scores[index] for index in taking_part)
+            choice = cross_fitted_choice(scores, self.right, max_drop, min(FOLDS, self.calibration.samples), self.seed)
+            index = taking_part[choice.index]
+            self._chosen[key] = Chosen(index, self.found[index].rule(choice.threshold), choice)
+        return self._chosen[key]
+
+    def test_scores(self, index: int) -> NDArray[np.float64]:
+        """(M, T) of a candidate on the test traces."""
+        if index not in self._test_scores:
+            self._test_scores[index] = self.found[index].scores(self.test)
+        return self._test_scores[index]
+
+    def test_front(self, index: int) -> Front:
+        """Every operating point of a candidate on the test traces; to be shown, never to choose from."""
+        return exact_front(self.test_scores(index), self.test_right)
+
+    def exiting(self, index: int, threshold: float) -> NDArray[np.int64]:
+        """(M,) the exit step of each test sample, from 1."""
+        return exit_steps(self.test_scores(index), threshold)
+
+    def judged(self, index: int, threshold: float) -> dict[str, Any]:
+        """A candidate's figures on the test traces at a threshold that they had no part in; see ``figures_of_exit``."""
+        return figures_of_exit(self.test_right, self.exiting(index, threshold), self.seed)
+
+
+def figures_of_exit(right: NDArray[np.bool_], steps: NDArray[np.int64], seed: int) -> dict[str, Any]:
+    """``accuracy``, ``mean_steps`` and ``loss`` against T of samples that leave at ``steps (N,)``, with 95 % intervals.
+
+    Args:
+        right: (N, T), whether the prediction at each step is right.
+        steps: the exit steps, from 1.
+        seed: of the bootstrap.
+    """
+    figures = at_exit(right, steps)
+    loss = float(right[:, -1].mean()) - figures["accuracy"]
+    return {**figures, "loss": loss, **exit_intervals(right, steps, seed=seed)}

@@ -1,0 +1,181 @@
+"""Choosing a score and its threshold on the same images, at a loss that carries over to unseen ones.
+
+The best of many scores on n images owes a part of its lead to these images (the winner's curse). So the way of choosing is
+itself tried on images that it did not see, by K-fold cross-fitting, and only one number is then left to be chosen:
+
+1. Given images, the *path* has for every budget of mean steps the score, and its threshold, that lose least within the budget,
+   where the loss of a threshold is the worst net loss met down to it. Ties go to the score that loses no more already with
+   fewer steps.
+2. For each fold a path is made on the other folds and judged on the fold. Summed over the folds: the net losses of n samples,
+   none of which had a say in what was done to it.
+3. The budget: coming down from T, stop before the first at which these losses exceed what is allowed, one unseen sample being
+   counted as lost (`dynconf_core.choosing.selection`).
+4. The rule: the point of this budget on the path of all n images, which is no worse than the K paths of fewer.
+
+The loss promised is the expected one; a single choice may lose more. `dynconf_core.choosing.guarantee` bounds the latter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynconf_core.choosing.selection import allowed_net_losses, promised_loss, worst_so_far
+from dynconf_core.exit.front import PairedFront, paired_front, points_at
+from dynconf_core.exit.intervals import net_loss_interval
+
+FOLDS = 5
+BUDGETS_PER_STEP = 8
+METHOD = "cross-fitted budget of mean steps, one unseen sample counted as lost"
+
+
+@dataclass(frozen=True)
+class CrossFitted:
+    """A score and a threshold, with what the way of choosing them lost on samples that it did not see.
+
+    Attributes:
+        index: of the chosen score among those given.
+        threshold: in units of the score; inf never exits.
+        calibration: {"accuracy", "mean_steps", "loss"} of the rule on all n samples, which chose it: flattered.
+        cross_fitted: {"loss", "loss_interval", "mean_steps"} of the K rules, each on the fold that it did not see. The interval
+            (95 %) is that of n samples at one budget.
+        record: how it was chosen: method, samples, scores, folds, seed, accuracy_at_full, max_drop, expected_loss_at_most.
+    """
+
+    index: int
+    threshold: float
+    calibration: dict[str, float]
+    cross_fitted: dict[str, Any]
+    record: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """What stands beside the rule in its file: {"calibration", "cross_fitted", "calibrated"}."""
+        return {"calibration": self.calibration, "cross_fitted": self.cross_fitted, "calibrated": self.record}
+
+
+def cross_fitted_choice(
+    scores: Iterable[NDArray[np.float64]],
+    correct: NDArray[np.bool_],
+    max_drop: float = 0.0,
+    folds: int = FOLDS,
+    seed: int = 0,
+    strict: bool = False,
+) -> CrossFitted:
+    """The score and threshold with the fewest mean steps at an expected loss on unseen samples of at most `max_drop`.
+
+    Args:
+        scores: of each candidate (a measure with its smoothing), (N, T); taken one at a time, so a generator keeps memory
+            bounded. A score with fitted parameters must be cross-fitted itself.
+        correct: (N, T), whether the prediction at each step is right.
+        max_drop: what may be lost in expectation against the full T, a fraction. N samples cannot tell less than 1 / (N + 1)
+            from nothing; that is then what `expected_loss_at_most` in the record says.
+        folds: K, from 2 to N.
+        seed: of the folds.
+        strict: never exit where less than 1 / (N + 1) is allowed.
+
+    Raises:
+        ValueError: for no score, shapes that differ, a number of folds out of range, a `max_drop` below 0 or not finite.
+    """
+    samples, time_steps = correct.shape
+    if not 2 <= folds <= samples:
+        raise ValueError(f"folds = {folds} must lie between 2 and the number of samples, {samples}")
+    limit = allowed_net_losses(samples, max_drop, strict)
+    budgets = np.linspace(1.0, time_steps, BUDGETS_PER_STEP * (time_steps - 1) + 1)
+    fold_of = np.random.default_rng(seed).permutation(samples) % folds
+    seen: list[list[_Points]] = [[] for _ in range(folds)]
+    unseen: list[list[_Points]] = [[] for _ in range(folds)]
+    whole: list[_Points] = []
+    for candidate in scores:
+        if candidate.shape != correct.shape:
+            raise ValueError(f"scores {candidate.shape} and correct {correct.shape} must both be (N, T)")
+        whole.append(_Points.within(paired_front(candidate, correct), budgets))
+        for fold in range(folds):
+            held_out = fold_of == fold
+            seen[fold].append(_Points.within(paired_front(candidate[~held_out], correct[~held_out]), budgets))
+            front = paired_front(candidate[held_out], correct[held_out])
+            unseen[fold].append(_Points.of(front, points_at(front, seen[fold][-1].thresholds)))
+    if not whole:
+        raise ValueError("no score was given")
+
+    paths = [_path(points) for points in seen]
+    lost, gained, steps = (
+        np.sum(
+            [_along(path, [getattr(points, name) for points in fold]) for path, fold in zip(paths, unseen, strict=True)], axis=0
+        )
+        for name in ("lost", "gained", "steps")
+    )
+    worst = np.maximum.accumulate((lost - gained)[::-1])[::-1]
+    # The last budget, T, loses nothing; only a strict limit refuses even that, and then too nothing exits.
+    budget = int(np.flatnonzero(worst <= max(limit, 0.0))[0]) if limit >= 0 else len(budgets) - 1
+    index = int(_path(whole)[budget])
+    at = whole[index]
+    full = float(correct[:, -1].mean())
+    loss = float(at.lost[budget] - at.gained[budget]) / samples
+    return CrossFitted(
+        index,
+        float(at.thresholds[budget]),
+        {"accuracy": full - loss, "mean_steps": float(at.steps[budget]) / samples, "loss": loss},
+        {
+            "loss": float(lost[budget] - gained[budget]) / samples,
+            "loss_interval": net_loss_interval(int(lost[budget]), int(gained[budget]), samples),
+            "mean_steps": float(steps[budget]) / samples,
+        },
+        {
+            "method": METHOD,
+            "samples": samples,
+            "scores": len(whole),
+            "folds": folds,
+            "seed": seed,
+            "accuracy_at_full": full,
+            "max_drop": max_drop,
+            "expected_loss_at_most": 0.0 if limit < 0 else promised_loss(samples, max_drop),
+        },
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Points:
+    """Operating points of one score, one a budget (G,); counts and steps are sums over the samples."""
+
+    thresholds: NDArray[np.float64]
+    lost: NDArray[np.int64]
+    gained: NDArray[np.int64]
+    steps: NDArray[np.float64]
+    worst: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, front: PairedFront, at: NDArray[np.int64]) -> _Points:
+        steps = front.mean_steps[at] * front.samples
+        worst = worst_so_far(front)[at].astype(np.float64)
+        return cls(front.thresholds[at], front.lost[at], front.gained[at], steps, worst)
+
+    @classmethod
+    def within(cls, front: PairedFront, budgets: NDArray[np.float64]) -> _Points:
+        """The point with the most mean steps within each budget; where there is none, its worst is inf."""
+        at = np.searchsorted(front.mean_steps, budgets * (1 + 1e-12), side="right") - 1
+        points = cls.of(front, np.maximum(at, 0))
+        points.worst[at < 0] = np.inf
+        return points
+
+
+def _path(points: Sequence[_Points]) -> NDArray[np.int64]:
+    """(G,) for each budget the score whose worst net loss is least; among equals, that loses no more at the least budget."""
+    worst = np.stack([of_score.worst for of_score in points])
+    least = worst.min(axis=0)
+    already = np.empty_like(worst)
+    for number, of_score in enumerate(worst):
+        # Falls along the budgets: the first that is no worse.
+        already[number] = len(of_score) - np.searchsorted(of_score[::-1], least, side="right")
+    already[worst > least] = np.inf
+    path: NDArray[np.int64] = np.argmin(already, axis=0)
+    return path
+
+
+def _along(path: NDArray[np.int64], values: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """(G,) the value, among one array (G,) a score, of the score that the path takes at each budget."""
+    taken: NDArray[Any] = np.stack(values)[path, np.arange(len(path))]
+    return taken

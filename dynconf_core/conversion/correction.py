@@ -1,0 +1,247 @@
+"""Post-conversion calibration: thresholds, initial potentials and biases, layer by layer, so that the SNN's outputs over T
+steps meet the ANN's activations. For networks that were never trained for conversion.
+
+In the order of the data every layer of neurons gets the spike trains that the corrected layers before it really send, and
+
+    1. each channel's threshold is scaled, and its V(0) chosen, by the least squared error between the mean output up to
+       T / 4, T / 2 and T steps and the ANN's activation;
+    2. each channel's bias is moved by the mean error that is left at T.
+
+Bias and potential correction after Li et al., "A Free Lunch From ANN", ICML 2021, arXiv 2106.06984 (section 4); the thresholds
+are refitted here on real spike trains instead of on activations alone.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynconf_core.graph.graph import Graph, Node
+from dynconf_core.graph.operations import evaluate, per_channel
+from dynconf_core.graph.run import prepared, run
+from dynconf_core.neurons import integrate_and_fire, signed
+
+SCALES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3)
+INITIAL = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8)
+"""V(0), in thresholds; the first is what it is without calibration."""
+EARLIEST = 3
+"""The first step at which a mean output is compared: one or two steps know only 0, a half and 1 of a threshold, and to fit
+those costs more at T than it gains."""
+ROUNDS = 3
+"""Of bias correction: a moved bias changes which units are cut off at 0 and at the threshold."""
+ELEMENTS = 2**26
+"""At most this many numbers in one layer's trains, which bounds the images used."""
+
+
+@dataclass(frozen=True)
+class Corrected:
+    """What calibration found.
+
+    Attributes:
+        graph: of the ANN, its biases moved.
+        thresholds: theta by node name, ``()`` or ``(C,)``.
+        initial: V(0) of each channel in units of its threshold, by node name.
+    """
+
+    graph: Graph
+    thresholds: dict[str, Tensor]
+    initial: dict[str, Tensor]
+
+
+@torch.no_grad()
+def corrected(
+    graph: Graph,
+    thresholds: Mapping[str, Tensor],
+    neurons: Mapping[str, Mapping[str, Any]],
+    images: Tensor,
+    time_steps: int,
+) -> Corrected:
+    """Calibrate on normalised training ``images (N, ...)`` for T = ``time_steps``.
+
+    Args:
+        graph: of the ANN, folded.
+        thresholds: theta of every activation.
+        neurons: settings of every activation's neurons.
+        images: as many as memory allows are used (at least 8, if there are).
+        time_steps: T.
+    """
+    graph = _with_places_for_biases(graph)
+    largest = max(int(torch.tensor(node.shape).prod()) for node in graph.nodes)
+    images = images[: max(8, ELEMENTS // (time_steps * largest))]
+    targets = _activations(graph, images)
+    plain = {node.name: node for node in prepared(graph, torch.float32, images.device).nodes}
+    top = {int(kind["levels"]) for kind in neurons.values() if kind["signed"]}
+    acting = next(iter(top), time_steps)
+    trains: dict[str, Tensor] = {}
+    found = Corrected(graph, dict(thresholds), {})
+    biases: dict[str, Tensor] = {}
+    last = {name: node.name for node in graph.nodes for name in node.inputs}
+    for node in graph.nodes:
+        inputs = [trains[name] for name in node.inputs]
+        if node.kind == "input":
+            gate = (torch.arange(time_steps, device=images.device) < acting).float()
+            trains[node.name] = gate.view(-1, 1, *[1] * (images.ndim - 1)) * images.float()
+        elif node.kind == "activation":
+            layer = Layer(node, neurons[node.name], inputs[0], targets[node.name], acting)
+            theta = thresholds[node.name].to(images.device, torch.float32)
+            theta, initial, shift = layer.fitted(theta)
+            found.thresholds[node.name], found.initial[node.name] = theta.double().cpu(), initial.double().cpu()
+            place = _bias_of(graph, node)
+            biases[place] = biases.get(place, torch.zeros((), dtype=torch.float64)) + shift.double().cpu()
+            trains[node.name] = layer.sent(theta, initial, shift)
+        elif node.kind == "max_pool":
+            counts = trains[node.inputs[0]].cumsum(0)
+            pooled = _over_time(node, [counts], plain[node.name].tensors, acting)
+            trains[node.name] = torch.diff(pooled, dim=0, prepend=torch.zeros_like(pooled[:1]))
+        else:
+            trains[node.name] = _over_time(node, inputs, plain[node.name].tensors, acting)
+        for name in node.inputs:
+            if last[name] == node.name:
+                trains.pop(name, None)
+    output = graph.output
+    if output.kind in ("convolution", "linear", "scale"):
+        steps = time_steps if not top else acting
+        wrong = targets[output.name] - trains[output.name].sum(0) / steps
+        biases[output.name] = biases.get(output.name, torch.zeros((), dtype=torch.float64)) + wrong.mean(0).double().cpu()
+    moved = {name: _moved(graph.by_name[name], shift) for name, shift in biases.items()}
+    return replace(found, graph=graph.map(moved))
+
+
+def _over_time(node: Node, inputs: list[Tensor], tensors: Mapping[str, Tensor], acting: int) -> Tensor:
+    """An operation's values ``(T, N, ...)``; biases act in the first ``acting`` steps."""
+    time_steps, samples = inputs[0].shape[:2]
+    value = evaluate(node, [one.flatten(0, 1) for one in inputs], tensors, biased=False)
+    value = value.view(time_steps, samples, *value.shape[1:])
+    if "bias" in tensors:
+        value[:acting] += per_channel(tensors["bias"], value[0])
+    return value
+
+
+def _activations(graph: Graph, images: Tensor) -> dict[str, Tensor]:
+    """The ANN's activations and logits, by node name."""
+    kept: dict[str, Tensor] = {}
+
+    def look(node: Node, value: Tensor) -> None:
+        if node.kind == "activation" or node.name == graph.output.name:
+            kept[node.name] = value
+
+    run(prepared(graph, torch.float32, images.device), images.float(), look)
+    return kept
+
+
+class Layer:
+    """One layer of neurons on its real input over time."""
+
+    def __init__(self, node: Node, settings: Mapping[str, Any], current: Tensor, target: Tensor, acting: int) -> None:
+        self.settings, self.current, self.target = settings, current, target
+        self.refit = node.settings["function"] != "quantised"
+        self.acting = acting
+        steps = len(current)
+        early = [] if settings["signed"] else [mark for mark in (steps // 4, steps // 2) if mark >= EARLIEST]
+        self.marks = [*early, steps]
+
+    def fitted(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """theta ``()`` or ``(C,)``, V(0) ``(C,)`` in thresholds, and the shift of the bias ``(C,)``."""
+        channels = self.current.shape[2]
+        theta = theta.expand(channels) if self.refit else theta
+        initial = torch.full((channels,), 0.5, device=self.current.device)
+        shift = torch.zeros(channels, device=self.current.device)
+        if self.refit:
+            theta = self._best([(theta * scale, initial) for scale in SCALES], shift)[0]
+        if not self.settings["signed"]:
+            initial = self._best([(theta, torch.full_like(initial, start)) for start in INITIAL], shift)[1]
+        for _ in range(ROUNDS):
+            mean = self._means(theta, initial, shift)[-1]
+            shift = shift + _by_channel(self.target - mean).mean(1)
+        return theta, initial, shift
+
+    def sent(self, theta: Tensor, initial: Tensor, shift: Tensor) -> Tensor:
+        """The layer's output over time ``(T, N, ...)``, spikes of height theta."""
+        outputs = torch.empty_like(self.current)
+        for step, spikes in enumerate(self._spikes(theta, initial, shift)):
+            outputs[step] = spikes * per_channel(theta, spikes)
+        return outputs
+
+    def _best(self, candidates: list[tuple[Tensor, Tensor]], shift: Tensor) -> tuple[Tensor, Tensor]:
+        """For each channel the candidate with the least squared error; the earlier one among equals."""
+        best: Tensor | None = None
+        chosen = candidates[0]
+        for theta, initial in candidates:
+            errors = [_by_channel((mean - self.target).square_()).mean(1) for mean in self._means(theta, initial, shift)]
+            error = torch.stack(errors).mean(0)
+            if best is None:
+                best, chosen = error, (theta, initial)
+                continue
+            better = error < best * (1 - 1e-6)
+            best = torch.where(better, error, best)
+            chosen = (torch.where(better, theta, chosen[0]), torch.where(better, initial, chosen[1]))
+        return chosen
+
+    def _means(self, theta: Tensor, initial: Tensor, shift: Tensor) -> list[Tensor]:
+        """The mean output ``(N, ...)`` up to each mark."""
+        height = per_channel(theta, self.target)
+        total, found = torch.zeros_like(self.target), []
+        for step, spikes in enumerate(self._spikes(theta, initial, shift), start=1):
+            total += spikes
+            if step in self.marks:
+                found.append(total * height / (self.acting if self.settings["signed"] else step))
+        return found
+
+    def _spikes(self, theta: Tensor, initial: Tensor, shift: Tensor) -> Iterator[Tensor]:
+        """The spikes of every step, one after the other, in units of the threshold."""
+        height = per_channel(theta, self.target)
+        start, moved = per_channel(initial, self.target), per_channel(shift, self.target)
+        levels = int(self.settings["levels"]) if self.settings["signed"] else 0
+        state: signed.State | integrate_and_fire.State | None = None
+        for step, raw in enumerate(self.current):
+            current = (raw + moved if step < self.acting else raw) / height
+            if levels:
+                before = state if isinstance(state, signed.State) else signed.initial(current, start)
+                spikes, state = signed.step(current, before, signed.Parameters(1.0, levels))
+            else:
+                charged = state if isinstance(state, integrate_and_fire.State) else integrate_and_fire.initial(current, start)
+                spikes, state = integrate_and_fire.step(current, charged, integrate_and_fire.Parameters(1.0), reuse=True)
+            yield spikes
+
+
+def _by_channel(values: Tensor) -> Tensor:
+    """``(N, C, ...)`` as ``(C, N ...)``."""
+    return values.transpose(0, 1).flatten(1)
+
+
+def _bias_of(graph: Graph, node: Node) -> str:
+    """The weighted node whose bias reaches ``node``'s current: the one before it, through sums."""
+    waiting = [node.inputs[0]]
+    while waiting:
+        source = graph.by_name[waiting.pop(0)]
+        if source.kind in ("convolution", "linear", "scale") and len(graph.readers[source.name]) == 1:
+            return source.name
+        if source.kind == "add" and len(graph.readers[source.name]) == 1:
+            waiting += source.inputs
+    raise AssertionError(f"{node.name} has no place for a bias")
+
+
+def _with_places_for_biases(graph: Graph) -> Graph:
+    """A ``scale`` node of 1 before every activation whose current comes from no weights of its own."""
+    for node in graph.of_kind("activation"):
+        try:
+            _bias_of(graph, node)
+        except AssertionError:
+            source = graph.by_name[node.inputs[0]]
+            one = torch.ones((), dtype=torch.float64)
+            place = Node(f"{node.name}.bias", "scale", (source.name,), source.shape, {}, {"weight": one})
+            nodes: list[Node] = []
+            for other in graph.nodes:
+                if other.name == node.name:
+                    nodes += [place, replace(node, inputs=(place.name,))]
+                else:
+                    nodes.append(other)
+            graph = Graph(tuple(nodes))
+    return graph
+
+
+def _moved(node: Node, shift: Tensor) -> Node:
+    bias = node.tensors.get("bias")
+    return node.with_tensors(bias=shift if bias is None else bias + shift)

@@ -1,0 +1,1 @@
+"""What is run: settings, profiles, plans, overrides and requests."""

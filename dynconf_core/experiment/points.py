@@ -1,0 +1,89 @@
+"""The points of a sweep: every combination of a grid, or what Optuna asks for, checked before anything is started."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dynconf_core.errors import InputError
+from dynconf_core.experiment.overrides import FIELDS, value
+from dynconf_core.experiment.request import Request
+
+SEED = "seed"
+
+
+@dataclass(frozen=True)
+class Range:
+    """Where a study looks for a field's value: between two numbers, or among listed values."""
+
+    field: str
+    low: Any = None
+    high: Any = None
+    choices: tuple[Any, ...] = ()
+
+
+def checked_points(
+    settings: Sequence[str],
+    profile: str,
+    grid: Mapping[str, str],
+    study: Mapping[str, str],
+    overrides: Mapping[str, Any],
+    seed: int,
+) -> tuple[list[dict[str, Any]], list[Range]]:
+    """The grid's points, as field to value, and the study's ranges; one of the two is empty.
+
+    Raises:
+        InputError: where both or none are given, for an unknown field or setting, or a value that cannot work.
+    """
+    if bool(grid) == bool(study):
+        raise InputError("give a grid (--grid FIELD=A,B,C) or a study (--study FIELD=LOW..HIGH), one of the two.")
+    ranges = [_range(field, text) for field, text in study.items()]
+    values = {field: [_value(field, text) for text in texts.split(",")] for field, texts in grid.items()}
+    corners = {one.field: list(one.choices or (one.low, one.high)) for one in ranges}
+    for field in values or corners:
+        if field in overrides:
+            raise InputError(f"{field} is swept, and set to {overrides[field]} as well: give one of the two.")
+    points = _combinations(values or corners)
+    for point in points:
+        request_of(settings, profile, overrides, seed, point).plans()
+    return points if grid else [], ranges
+
+
+def request_of(
+    settings: Sequence[str],
+    profile: str,
+    overrides: Mapping[str, Any],
+    seed: int,
+    point: Mapping[str, Any],
+    **places: Any,
+) -> Request:
+    """The request of one point; ``seed`` may be one of its fields. ``places`` are home, data, device and memory."""
+    fields = {**overrides, **{name: found for name, found in point.items() if name != SEED}}
+    return Request(profile, tuple(settings), fields, int(point.get(SEED, seed)), **places)
+
+
+def _combinations(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(values, found, strict=True)) for found in itertools.product(*values.values())]
+
+
+def _value(field: str, text: str) -> Any:
+    if field == SEED:
+        try:
+            return int(text)
+        except ValueError:
+            raise InputError(f"seed={text}: needs a whole number.") from None
+    return value(field, text.strip())
+
+
+def _range(field: str, text: str) -> Range:
+    low, dots, high = text.partition("..")
+    if not dots and "," not in text:
+        raise InputError(f"--study {field}={text}: write a range, {field}=LOW..HIGH, or several values, {field}=A,B,C.")
+    if not dots:
+        return Range(field, choices=tuple(_value(field, part) for part in text.split(",")))
+    if field != SEED and field in FIELDS and FIELDS[field].kind in (str, bool):
+        raise InputError(f"--study {field}={text}: {field} is no number; list its values, such as {field}=sum,mean.")
+    ends = _value(field, low), _value(field, high)
+    if ends[0] >= ends[1]:
+        raise InputError(f"--study {field}={text}: the first number must be below the second.")
+    return Range(field, *ends)

@@ -1,0 +1,180 @@
+"""What a user asked for, checked whole before anything is started.
+
+One request is what a command line, a form of a deployment and a test give alike. ``checked`` raises ``InputError``, naming
+field, value and remedy, for everything that can be known in seconds.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dynconf_core.errors import InputError
+from dynconf_core.experiment.overrides import applied, check_used, value
+from dynconf_core.experiment.plan import Plan
+from dynconf_core.experiment.settings import SETTINGS, profile, resolve
+
+HOME, DATA = "DYNCONF_HOME", "DYNCONF_DATA"
+UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+SIZE = rf"^\s*(\d+(?:\.\d+)?|\.\d+)\s*({'|'.join(UNITS)})\s*$"
+"""A size as it is written: a number and a unit."""
+
+
+def home_folder(given: str | Path | None) -> Path:
+    """``--home``, else ``DYNCONF_HOME``, else ``.dynconf`` in the current folder; absolute."""
+    return Path(given or os.environ.get(HOME) or ".dynconf").expanduser().absolute()
+
+
+def data_folder(given: str | Path | None, home: Path) -> Path:
+    """``--data``, else ``DYNCONF_DATA``, else ``data`` in the home; absolute."""
+    return Path(given or os.environ.get(DATA) or home / "data").expanduser().absolute()
+
+
+@dataclass(frozen=True)
+class Request:
+    """Settings to run and how.
+
+    Attributes:
+        profile: "smoke", "quick" or "paper".
+        settings: names; empty for all eight.
+        overrides: field to value, as text or number.
+        seed: of weights, shuffling, augmentation and search.
+        device, home, data: as the command takes them; None for the default.
+        checkpoints: setting to a file whose weights it takes instead of training.
+        memory: what simulation may take, such as "8GiB"; None for no bound.
+    """
+
+    profile: str = "smoke"
+    settings: tuple[str, ...] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    seed: int = 0
+    device: str = "auto"
+    home: str | None = None
+    data: str | None = None
+    checkpoints: Mapping[str, str] = field(default_factory=dict)
+    memory: str | None = None
+
+    def plans(self) -> list[Plan]:
+        """The settings' plans, in the order of the table.
+
+        Raises:
+            InputError: for an unknown profile, setting or field, a value that cannot work, or a field that none of the
+                settings has.
+        """
+        named = list(dict.fromkeys(self.settings)) or list(SETTINGS)
+        plans = [resolve(name, self.profile, self.seed) for name in named]
+        values = {name: value(name, given) for name, given in self.overrides.items()}
+        check_used(plans, values)
+        for name in self.checkpoints:
+            if name not in named:
+                raise InputError(f"--checkpoint {name}=...: it is none of the chosen settings ({', '.join(named)}).")
+        plans = [applied(plan, values) for plan in plans]
+        for plan in plans:
+            if plan.recipe.batch_size > plan.data.train:
+                raise InputError(
+                    f"batch_size={plan.recipe.batch_size} exceeds the {plan.data.train} training images of "
+                    f"{plan.setting} in profile {plan.profile}: choose fewer."
+                )
+        return plans
+
+    def memory_share(self) -> int | None:
+        """Bytes for each of the settings that the profile runs side by side; None for no bound.
+
+        Raises:
+            InputError: for a size that is none.
+        """
+        if self.memory is None:
+            return None
+        return size_in_bytes(self.memory, "--memory") // profile(self.profile).jobs
+
+
+def checked(request: Request) -> list[Plan]:
+    """The request's plans, once home, data sets, device and checkpoints are seen to be as they must.
+
+    Raises:
+        InputError: naming what is missing or wrong, and the remedy.
+    """
+    plans = request.plans()
+    home = home_folder(request.home)
+    check_writable(home)
+    check_memory(request)
+    check_data(plans, data_folder(request.data, home))
+    if request.device not in ("auto", "cpu"):  # those two are everywhere, and to look would import torch
+        from dynconf_core.devices import device
+
+        device(request.device)
+    check_checkpoints(plans, request.checkpoints)
+    return plans
+
+
+def check_writable(home: Path) -> None:
+    """Raise ``InputError`` unless files can be made under ``home``."""
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=home, prefix=".writable-"):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"home {home} cannot be written ({error.strerror}): name a folder of yours with --home or {HOME}."
+        ) from None
+
+
+def check_memory(request: Request) -> None:
+    """Raise ``InputError`` for a memory that is no size, or that torch alone exceeds."""
+    share = request.memory_share()
+    if share is None:
+        return
+    from dynconf_core.simulation.footprint import FIXED
+
+    jobs = profile(request.profile).jobs
+    if share <= FIXED:
+        raise InputError(
+            f"--memory {request.memory} is too little: give more than {jobs * FIXED / 2**20:.0f} MiB (profile "
+            f"{request.profile} runs {jobs} simulation{'s'[: jobs > 1]} at a time)."
+        )
+
+
+def check_data(plans: Sequence[Plan], root: Path) -> None:
+    """Raise ``InputError`` unless the data sets that the plans read lie whole under ``root``."""
+    names = dict.fromkeys(plan.data.name for plan in plans if plan.data.name != "digits")  # those come with scikit-learn
+    if names:
+        from dynconf_core.data.load import data_set
+
+        for name in names:
+            try:
+                data_set(name).check(root)
+            except InputError as error:
+                raise InputError(f"{error} (The data folder is {root}; --data or {DATA} names another.)") from None
+
+
+def check_checkpoints(plans: Sequence[Plan], checkpoints: Mapping[str, str]) -> None:
+    """Raise ``InputError`` unless each checkpoint's weights fit their setting's network."""
+    if not checkpoints:
+        return
+    from dynconf_core.networks.description import described
+    from dynconf_core.training.checkpoint import load_checkpoint
+
+    for plan in plans:
+        if plan.setting in checkpoints:
+            load_checkpoint(described(plan.network(), plan.seed), Path(checkpoints[plan.setting]))
+
+
+def identity(request: Request) -> dict[str, Any]:
+    """What tells one reproduction from another in MLflow, beside profile and seed."""
+    named = {f"checkpoint {name}": Path(path).name for name, path in request.checkpoints.items()}
+    return {**request.overrides, **named}
+
+
+def size_in_bytes(text: str, option: str) -> int:
+    """What ``text`` says, such as 8GiB or 512 MiB, in bytes (capitals and small letters are the same)."""
+    found = re.match(SIZE, text, re.IGNORECASE | re.ASCII)
+    if found is None:
+        raise InputError(f"{option} {text}: write a number and a unit ({', '.join(UNITS)}), such as 8GiB.")
+    number, unit = found.groups()
+    size = int(float(number) * next(factor for name, factor in UNITS.items() if name.lower() == unit.lower()))
+    if size < 1:
+        raise InputError(f"{option} {text}: a size above 0 is needed, such as 8GiB.")
+    return size

@@ -1,0 +1,205 @@
+"""Figures: accuracy against latency (Fig. 1 of Li, Jones and Furber, ICCV 2023) and the exit histogram.
+
+Each legend entry carries its numbers, and every mark differs in shape as well as in colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynconf_core.exit.front import Front
+from dynconf_core.figures.canvas import (
+    BLUE,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    PURPLE,
+    VERMILLION,
+    accuracy_limits,
+    at_steps,
+    canvas,
+    label,
+    legend_below,
+    percent,
+    percent_axis,
+    thinned,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# How each upper oracle is named and marked; one not named here gets the last style and its own name.
+BOUND_STYLES = {
+    "first_correct": ("first correct", "*", GREEN, 15.0),
+    "stays_correct": ("stays correct", "D", PURPLE, 8.5),
+    "aet": ("AET", "P", ORANGE, 10.0),
+}
+
+
+def accuracy_against_latency(
+    accuracy_at_t: Sequence[float],
+    front: Front,
+    oracles: Mapping[str, Mapping[str, float]],
+    chosen: Mapping[str, float],
+    title: str,
+    subtitle: str = "",
+    ann_accuracy: float | None = None,
+    potential: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+) -> Figure:
+    """Accuracy against mean latency: every fixed t, every threshold, the oracles and the chosen point.
+
+    The accuracy axis starts a little below what is compared, and not at 0; its ticks say where.
+
+    Args:
+        accuracy_at_t: a_1 .. a_T on the test traces, fractions: the static curve.
+        front: the operating points of the chosen score on the test traces (`front_of`): the dynamic curve. It
+            shows what each threshold would have given; the chosen one was picked on the calibration traces.
+        oracles: named {"accuracy", "mean_steps"}; oracles that coincide share one mark.
+        chosen: {"accuracy", "mean_steps"} of the exit on the test traces.
+        title: names the setting.
+        subtitle: names the profile and what the data stand in for.
+        ann_accuracy: drawn as a level where given.
+        potential: (mean steps, accuracy) that no exit rule can exceed (`oracle_curve`), drawn where given.
+    """
+    figure, axes = canvas(title, subtitle)
+    static = np.asarray(accuracy_at_t, dtype=np.float64)
+    time_steps = len(static)
+    steps = np.arange(1, time_steps + 1)
+
+    if ann_accuracy is not None:
+        axes.axhline(
+            ann_accuracy,
+            color=GREY,
+            linewidth=1.2,
+            linestyle=(0, (5, 3)),
+            label=f"ANN: {percent(ann_accuracy)}",
+            zorder=1,
+        )
+    axes.plot(
+        steps,
+        static,
+        color=BLUE,
+        linewidth=1.6,
+        marker="o",
+        markersize=4.0 if time_steps <= 40 else 2.5,
+        label=f"SNN, fixed steps: {percent(static[-1])} @ {time_steps}",
+        zorder=2,
+    )
+    axes.plot(
+        *thinned(front),
+        color=VERMILLION,
+        linewidth=2.2,
+        marker="o" if len(front) == 1 else None,
+        markersize=4.0,
+        label="SNN, dynamic: every threshold",
+        zorder=3,
+    )
+    if potential is not None:
+        axes.plot(
+            *potential, color=GREEN, linewidth=1.4, linestyle=(0, (1.5, 1.5)), label="No rule beyond: potential", zorder=1
+        )
+    for rank, (name, style, oracle) in enumerate(_merged(oracles)):
+        _, marker, colour, size = style
+        axes.plot(
+            oracle["mean_steps"],
+            oracle["accuracy"],
+            linestyle="none",
+            marker=marker,
+            markersize=size,
+            color=colour,
+            markeredgecolor="white",
+            markeredgewidth=0.8,
+            clip_on=False,
+            label=f"Oracle, {name}: {at_steps(oracle)}",
+            zorder=4 - 0.1 * rank,
+        )
+    saving = 1.0 - chosen["mean_steps"] / time_steps
+    axes.plot(
+        chosen["mean_steps"],
+        chosen["accuracy"],
+        linestyle="none",
+        marker="o",
+        markersize=10.5,
+        markerfacecolor="none",
+        markeredgecolor=INK,
+        markeredgewidth=2.2,
+        clip_on=False,
+        label=f"Chosen: {at_steps(chosen)}, {saving * 100:.0f} % fewer steps",
+        zorder=5,
+    )
+
+    compared = [static[-1], chosen["accuracy"], *(oracle["accuracy"] for oracle in oracles.values())]
+    if ann_accuracy is not None:
+        compared.append(ann_accuracy)
+    lowest = min(float(static.min()), float(front.accuracy.min()), min(compared))
+    highest = max(float(static.max()), float(front.accuracy.max()), max(compared))
+    axes.set_ylim(*accuracy_limits(lowest, min(compared), highest))
+    percent_axis(axes)
+    axes.set_xlim(0, time_steps * 1.02)
+    label(axes, "Mean latency (time steps)", "Test accuracy")
+    legend_below(figure, axes)
+    return figure
+
+
+def exit_histogram(histogram: Sequence[int], mean_steps: float, title: str, subtitle: str = "", split: str = "test") -> Figure:
+    """Which share of the samples exits at each step; those that were never sure enough leave at T, in grey.
+
+    Args:
+        histogram: n_1 .. n_T, the number of samples that exit at each step.
+        mean_steps: their mean exit step.
+        title: names the setting.
+        subtitle: names the profile and what the data stand in for.
+        split: names the samples on the axis.
+    """
+    figure, axes = canvas(title, subtitle)
+    counts = np.asarray(histogram, dtype=np.float64)
+    time_steps = len(counts)
+    shares = counts / max(counts.sum(), 1.0)
+    steps = np.arange(1, time_steps + 1)
+    axes.bar(steps[:-1], shares[:-1], width=0.84, color=BLUE, label="exit, confident", zorder=2)
+    axes.bar(
+        steps[-1:],
+        shares[-1:],
+        width=0.84,
+        color="#A6A6A6",
+        hatch="///",
+        edgecolor="white",
+        linewidth=0.0,
+        label=f"at T = {time_steps}, not confident before: {percent(shares[-1])}",
+        zorder=2,
+    )
+    axes.axvline(
+        mean_steps,
+        color=VERMILLION,
+        linewidth=2.0,
+        linestyle=(0, (5, 2)),
+        label=f"mean {mean_steps:.2f} steps, {(1 - mean_steps / time_steps) * 100:.0f} % fewer",
+        zorder=3,
+    )
+    axes.set_xlim(0.4, time_steps + 0.6)
+    axes.set_ylim(0, max(float(shares.max()), 0.01) * 1.08)
+    percent_axis(axes)
+    label(axes, "Exit step", f"Share of the {split} samples")
+    legend_below(figure, axes)
+    return figure
+
+
+def _merged(
+    oracles: Mapping[str, Mapping[str, float]],
+) -> list[tuple[str, tuple[str, str, str, float], Mapping[str, float]]]:
+    """Bounds as (name, style, point), those at one point under one joint name and the first one's style."""
+    merged: dict[tuple[float, float], tuple[str, tuple[str, str, str, float], Mapping[str, float]]] = {}
+    for key, oracle in oracles.items():
+        style = BOUND_STYLES.get(key, (key.replace("_", " "), "X", INK, 9.0))
+        point = (round(oracle["accuracy"], 9), round(oracle["mean_steps"], 9))
+        if point in merged:
+            name, first_style, first = merged[point]
+            merged[point] = (f"{name} = {style[0]}", first_style, first)
+        else:
+            merged[point] = (style[0], style, oracle)
+    return list(merged.values())

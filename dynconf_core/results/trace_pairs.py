@@ -1,0 +1,153 @@
+"""Which traces a path stands for: one set, a calibration and a test set, or all that a folder of results has."""
+
+import json
+import logging
+import zipfile
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dynconf_core.errors import InputError
+from dynconf_core.experiment.request import home_folder
+from dynconf_core.store.artefacts import Store
+
+CALIBRATION, TEST = "calibration", "test"
+RESULTS = "results.json"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Traces to be studied together; ``test`` is None where one set is to be split half and half."""
+
+    name: str
+    calibration: Path
+    test: Path | None
+
+
+def pairs(given: Path, test: Path | None, home: str | None = None) -> list[Pair]:
+    """What a path stands for.
+
+    Args:
+        given: a file or a folder of traces, or a folder that holds several: trace files (``NAME-calibration.npz`` with
+            ``NAME-test.npz``; what has no partner is split half and half), or the ``results.json`` of a reproduction, whose
+            traces lie beside it (an exported folder) or in its home.
+        test: the test traces that belong to ``given``.
+        home: of the reproduction, where its folder does not tell.
+
+    Raises:
+        InputError: where there is nothing to study.
+    """
+    for path in (given, test):
+        if path is not None and not path.exists():
+            raise InputError(f"{path} does not exist: name traces (.npz, or a folder of .npy files), or a folder of results.")
+    if not holds_several(given):
+        return [Pair(_named(given), given, test)]
+    if test is not None:
+        raise InputError(f"--test {test} goes with one set of traces, and {given} is a folder of results: leave --test out.")
+    latest = given / "results" / "latest"
+    folder = latest if latest.is_dir() else given  # a home
+    lying = list(_lying(folder))
+    found = [*_stored(folder, home, {pair.name for pair in lying}), *lying]
+    if not found:
+        raise InputError(
+            f"{given} holds no traces: NAME-calibration.npz beside NAME-test.npz, one .npz, logits.npy, or the results.json of "
+            "a run whose traces are still in its home are needed."
+        )
+    names = [pair.name for pair in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{given} holds several traces that would be called {twice!r}: rename some.")
+    return found
+
+
+def study_folder(traces: Path, out: str | Path | None, pair: Pair) -> Path:
+    """Where a study goes: ``out`` (a folder a pair where there are several), by default ``analysis`` beside the traces."""
+    several = holds_several(traces)
+    base = Path(out) if out else (traces if several else traces.absolute().parent) / "analysis"
+    return base / pair.name if several else base
+
+
+def holds_several(given: Path) -> bool:
+    """Whether the path is a folder of results, not of one set of traces."""
+    return given.is_dir() and not (given / "logits.npy").is_file()
+
+
+def _named(path: Path) -> str:
+    """By its file; by its folder where the file says no more than its split."""
+    return _bare(path) or path.absolute().parent.name or "traces"
+
+
+def _bare(path: Path) -> str:
+    name = path.name.removesuffix(".npz")
+    return "" if name == TEST else name.replace(CALIBRATION, "").strip("-_. ")
+
+
+def _lying(folder: Path) -> Iterator[Pair]:
+    """The traces in a folder and its subfolders."""
+    every = [*folder.rglob("*.npz"), *(path.parent for path in folder.rglob("logits.npy"))]
+    seen = {path for path in every if not any(part.startswith(".") for part in path.relative_to(folder).parts)}
+    seen = {path for path in seen if path.with_name(f"{path.name}.npz") not in seen}  # else the same traces twice
+    for path in sorted(seen):
+        judge = path.with_name(path.name.replace(CALIBRATION, TEST))
+        if judge != path and judge in seen:
+            yield Pair(_below(path, folder), path, judge)
+        elif path.with_name(path.name.replace(TEST, CALIBRATION)) in seen - {path}:
+            continue  # the test set of a pair
+        elif path.is_dir() or _may_hold_traces(path):
+            yield Pair(_below(path, folder), path, None)
+
+
+def _below(path: Path, folder: Path) -> str:
+    parts = [*path.relative_to(folder).parent.parts, _bare(path)]
+    return "/".join(part for part in parts if part) or folder.resolve().name
+
+
+def _may_hold_traces(path: Path) -> bool:
+    """False for an archive of other things; what is damaged is left for the reader to complain of."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {"logits.npy", "labels.npy"} <= set(archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return True
+
+
+def _stored(folder: Path, home: str | None, known: Collection[str]) -> Iterator[Pair]:
+    """The traces of a reproduction's settings in the store of its home, but for those already ``known``."""
+    if not (folder / RESULTS).is_file():
+        return
+    document = results_document(folder / RESULTS)
+    store = store_of(folder, home)
+    for row in document.get("settings", ()):
+        if row.get("status") != "ok" or row["name"] in known:
+            continue
+        keys = row.get("artefacts", {})
+        found = [store.get(keys[stage]) for stage in ("collect_calibration", "collect_test") if stage in keys]
+        there = [artefact.folder for artefact in found if artefact is not None]
+        if len(there) == 2:
+            yield Pair(row["name"], *there)
+        else:
+            _log.warning("%s: its traces are not in %s (any more): run `dynconf reproduce` again.", row["name"], store.root)
+
+
+def store_of(run: Path, home: str | None) -> Store:
+    """The store of a run's artefacts: of the home that its folder lies in, unless another is named."""
+    own = run.resolve().parent.parent  # home/results/run
+    where = own if home is None and (own / "artefacts").is_dir() else home_folder(home)
+    return Store(where / "artefacts")
+
+
+def results_document(path: Path) -> dict[str, Any]:
+    """The content of a ``results.json``.
+
+    Raises:
+        InputError: where it is none.
+    """
+    try:
+        document = json.loads(path.read_text())
+        if document["schema"] == 1 and {"profile", "seed"} <= document.keys():
+            return dict(document)
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    raise InputError(f"{path} is no results.json of a run: name another folder, or traces.")

@@ -1,0 +1,1 @@
+"""Traces: what every simulator can write and every decision reads."""

@@ -1,0 +1,86 @@
+"""Traces with no more digits than matter for what is read from them: to be published beside a table."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynconf_core.exit.rule import Rule
+from dynconf_core.traces.schema import Traces
+
+DIGITS = (11, 13, 15, 17, 19, 21, 24)
+"""Binary digits of a logit that are tried, the fewest first; 11 are float16's, 24 float32's."""
+
+
+def compact(traces: Traces, rule: Rule | None = None) -> Traces:
+    """The traces with each sample's logits rounded to as few binary digits as change none of its predictions, at any step, nor
+    its exit by ``rule``.
+
+    Rounded logits compress well: float16 where that suffices for all samples, else float32 whose last digits are 0. The
+    outputs of the trained networks become float16 where no prediction changes, counts the smallest whole type.
+
+    Args:
+        traces: of any types.
+        rule: one whose exits are to stay.
+    """
+    return replace(
+        traces,
+        logits=_fewest_digits(traces, rule),
+        ann_logits=_outputs(traces.ann_logits),
+        reference_logits=_outputs(traces.reference_logits),
+        spikes=_counts(traces.spikes),
+        synaptic_operations=_counts(traces.synaptic_operations),
+    )
+
+
+def _fewest_digits(traces: Traces, rule: Rule | None) -> NDArray[Any]:
+    predictions, exits = _read(traces, rule)
+    found = np.empty(traces.logits.shape, np.float32)
+    left = np.arange(traces.samples)
+    for digits in DIGITS:
+        logits = _rounded(traces.logits[left], digits)
+        if not np.isfinite(logits).all():  # float32 is too narrow
+            return traces.logits
+        now, exiting = _read(Traces(logits, traces.labels[left]), rule)
+        same = (now == predictions[left]).all(axis=1) & (exiting == exits[left])
+        found[left[same]] = logits[same]
+        left = left[~same]
+        if digits == DIGITS[0] and not len(left):
+            half = _half(found)
+            if half is not None and np.array_equal(half, found):
+                return half
+        if not len(left):
+            return found
+    return traces.logits
+
+
+def _read(traces: Traces, rule: Rule | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """What is read from traces: the predictions (n, T) and where the samples leave (n,)."""
+    exiting = np.zeros(traces.samples, np.int64) if rule is None else rule.exit_steps(traces)
+    return traces.predictions(), exiting
+
+
+def _rounded(logits: NDArray[Any], digits: int) -> NDArray[Any]:
+    mantissa, exponent = np.frexp(logits.astype(np.float64))
+    with np.errstate(over="ignore"):
+        return np.ldexp(np.round(mantissa * 2.0**digits) * 2.0**-digits, exponent).astype(np.float32)
+
+
+def _half(values: NDArray[Any]) -> NDArray[Any] | None:
+    with np.errstate(over="ignore"):
+        half = values.astype(np.float16)
+    return half if np.isfinite(half).all() else None
+
+
+def _outputs(logits: NDArray[Any] | None) -> NDArray[Any] | None:
+    half = None if logits is None else _half(logits)
+    if logits is None or half is None or not np.array_equal(half.argmax(axis=1), logits.argmax(axis=1)):
+        return logits
+    return half
+
+
+def _counts(counts: NDArray[Any] | None) -> NDArray[Any] | None:
+    if counts is None or not np.array_equal(counts, np.round(counts)):
+        return counts
+    return counts.astype(np.min_scalar_type(int(counts.max(initial=0))))

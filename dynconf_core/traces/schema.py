@@ -1,0 +1,211 @@
+"""Traces: what an SNN put out at every time step for every sample, in a format any simulator can write.
+
+Everything after the simulation (confidence, calibration, exit rules, bounds, evaluation) needs traces alone.
+They lie in one `.npz` without pickled objects, or, where they are larger than memory, in a folder of `.npy`
+files of the same names, which are then read piece by piece from the disk (`traces_files`). What they must be
+stands in `traces_checks`.
+
+The accumulated output of Li, Jones and Furber (ICCV 2023) is z_t, the sum of the logits of the steps 1 to t,
+here in float64; the prediction at step t is argmax z_t, the lowest index among equals.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynconf_core.traces.checks import (
+    KINDS,
+    PIECE_ELEMENTS,
+    check_counts,
+    check_forms,
+    check_labels,
+    check_logits,
+    check_meta,
+    check_outputs,
+    form_of,
+    pieces,
+)
+from dynconf_core.traces.checks import TracesError as TracesError
+from dynconf_core.traces.files import META, read_archive, read_folder, save_archive, save_folder
+
+
+@dataclass(frozen=True, eq=False)
+class Traces:
+    """The outputs of N samples over T time steps and C classes; checked when made.
+
+    Attributes:
+        logits: (N, T, C) float16, float32 or float64: the output of step t, not the running sum.
+        labels: (N,) integers in [0, C), kept as int64: the truth.
+        ann_logits: (N, C), the output of the trained network, or None.
+        reference_logits: (N, C), the output of the network with rounded weights that the SNN equals, or None.
+        spikes: (N, T), spikes emitted in step t by all layers (a negative spike counts 1), or None.
+        synaptic_operations: (N, T), accumulations that the spikes of step t cause, or None.
+        meta: facts of the SNN (source, network, neurons, layers, units, ...), a JSON object. Its
+            `trained_on_calibration` (true or false) says whether the calibration images were seen in training.
+
+    Raises:
+        TracesError: naming the array, and the sample (counted from 0) and time step (from 1) at fault.
+    """
+
+    logits: NDArray[np.floating[Any]]
+    labels: NDArray[np.int64]
+    ann_logits: NDArray[np.floating[Any]] | None = None
+    spikes: NDArray[Any] | None = None
+    synaptic_operations: NDArray[Any] | None = None
+    meta: dict[str, Any] = field(default_factory=dict)
+    reference_logits: NDArray[np.floating[Any]] | None = None
+
+    def __post_init__(self) -> None:
+        arrays = self._arrays()
+        check_forms({name: form_of(name, array) for name, array in arrays.items()})
+        check_logits(self.logits)
+        check_labels(self.labels, self.classes)
+        object.__setattr__(self, "labels", self.labels.astype(np.int64, copy=False))
+        for name in ("ann_logits", "reference_logits"):
+            if name in arrays:
+                check_outputs(name, arrays[name])
+        for name in ("spikes", "synaptic_operations"):
+            if name in arrays:
+                check_counts(name, arrays[name])
+        check_meta(self.meta)
+
+    @property
+    def samples(self) -> int:
+        """N, the number of samples."""
+        return int(self.logits.shape[0])
+
+    @property
+    def time_steps(self) -> int:
+        """T, the number of time steps."""
+        return int(self.logits.shape[1])
+
+    @property
+    def classes(self) -> int:
+        """C, the number of classes."""
+        return int(self.logits.shape[2])
+
+    @property
+    def trained_on_calibration(self) -> bool | None:
+        """Whether the calibration images were seen in training; None where the meta does not say."""
+        seen: bool | None = self.meta.get("trained_on_calibration")
+        return seen
+
+    def accumulated(self) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+        """z_t of all samples in pieces that keep memory bounded: (samples, z (n, T, C) float64).
+
+        Each piece is a fresh array, the caller's to overwrite.
+        """
+        for piece in pieces(self.logits, PIECE_ELEMENTS):
+            yield piece, np.cumsum(self.logits[piece], axis=1, dtype=np.float64)
+
+    def predictions(self) -> NDArray[np.int64]:
+        """(N, T): argmax z_t at every step, the lowest index among equals."""
+        found = np.empty((self.samples, self.time_steps), dtype=np.int64)
+        for piece, accumulated in self.accumulated():
+            found[piece] = accumulated.argmax(axis=2)
+        return found
+
+    def correct(self) -> NDArray[np.bool_]:
+        """(N, T): whether the prediction at each step is the label."""
+        right = np.empty((self.samples, self.time_steps), dtype=np.bool_)
+        for piece, accumulated in self.accumulated():
+            np.equal(accumulated.argmax(axis=2), self.labels[piece, None], out=right[piece])
+        return right
+
+    def cut(self, time_steps: int) -> Traces:
+        """The traces of the first `time_steps` steps (views, nothing is copied).
+
+        Raises:
+            TracesError: if `time_steps` is not within 1 and T.
+        """
+        if not 1 <= time_steps <= self.time_steps:
+            raise TracesError(
+                f"time_steps = {time_steps} cannot be cut from traces of {self.time_steps} time steps; "
+                f"give a number from 1 to {self.time_steps}."
+            )
+        operations = self.synaptic_operations
+        return replace(
+            self,
+            logits=self.logits[:, :time_steps],
+            spikes=None if self.spikes is None else self.spikes[:, :time_steps],
+            synaptic_operations=None if operations is None else operations[:, :time_steps],
+        )
+
+    def save(self, path: str | os.PathLike[str], compressed: bool = False) -> Path:
+        """Write to `path`: one file where it ends in `.npz` (`compressed` on demand), else a folder of `.npy` files.
+
+        Written beside and renamed, so that a half-written file never bears the name. A folder that holds
+        anything is not overwritten.
+
+        Returns:
+            The path written.
+
+        Raises:
+            TracesError: for a `.npy` path, a folder in use, a meta that JSON cannot hold, a path not
+            writable.
+        """
+        target = Path(path)
+        if target.suffix == ".npy":
+            raise TracesError(f"{target}: traces are several arrays; name a file ending in .npz or a folder.")
+        kept = {**self._arrays(), META: np.array(_meta_text(self.meta))}
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.suffix == ".npz":
+                save_archive(target, kept, compressed)
+            else:
+                save_folder(target, kept)
+        except OSError as error:
+            raise TracesError(f"{target} cannot be written: {error.strerror or error}.") from error
+        return target
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Traces:
+        """Read a `.npz` file, or a folder of `.npy` files (mapped, not read into memory); unpickles nothing.
+
+        Raises:
+            TracesError: naming the file, for one that is missing, damaged, pickled, larger than memory (an
+                archive) or against the format.
+        """
+        source = Path(path)
+        if not source.exists():
+            raise TracesError(f"{source} does not exist; name a .npz file of traces or a folder of .npy files.")
+        arrays = read_folder(source) if source.is_dir() else read_archive(source)
+        meta = _parsed_meta(arrays.pop(META, None), source)
+        try:
+            return cls(**arrays, meta=meta)
+        except TracesError as error:
+            raise TracesError(f"{source}: {error}") from error
+
+    def _arrays(self) -> dict[str, Any]:
+        """The arrays that there are, by name."""
+        named = {name: getattr(self, name) for name in KINDS}
+        return {name: array for name, array in named.items() if array is not None or name in ("logits", "labels")}
+
+
+def _meta_text(meta: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(meta, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise TracesError(f"meta cannot be written as JSON: {error}.") from error
+
+
+def _parsed_meta(array: NDArray[Any] | None, source: Path) -> dict[str, Any]:
+    """The JSON object of the `meta` array (one piece of text); {} where there is none."""
+    if array is None:
+        return {}
+    try:
+        text = array.item()
+        meta = json.loads(text)
+    except (ValueError, TypeError) as error:
+        raise TracesError(f"{source}: meta must be one piece of JSON text: {error}.") from error
+    if not isinstance(meta, dict):
+        raise TracesError(f"{source}: meta holds a JSON {type(meta).__name__}; it must be an object.")
+    return meta

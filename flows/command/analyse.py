@@ -1,0 +1,214 @@
+"""``dynconf analyse`` and ``dynconf compare``: the study of somebody's traces, on a terminal."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dynconf_core.errors import InputError
+from dynconf_core.experiment.request import home_folder
+from dynconf_flows.command.options import AsJson, Debug, Home, print_json
+from dynconf_flows.command.places import check_folder
+from dynconf_flows.command.server import configure
+
+Traces = Annotated[Path, typer.Argument(help="Calibration traces (.npz or a folder of .npy), or a folder of results.")]
+Test = Annotated[Path | None, typer.Option(help="Test traces; without them the one set is split half and half, by the seed.")]
+TimeSteps = Annotated[
+    int | None, typer.Option(help="Cut the traces to their first steps, such as the paper's 27 [default: all].", min=1)
+]
+Seed = Annotated[int, typer.Option(help="Of splits, folds and bootstraps.", min=0)]
+FAILED = 1
+
+
+def analyse(
+    traces: Traces,
+    test: Test = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the study [default: analysis, beside the traces].")] = None,
+    epsilon: Annotated[float | None, typer.Option(help="Guarantee: accuracy that may be lost, such as 0.005.")] = None,
+    delta: Annotated[float | None, typer.Option(help="Guarantee: how often it may be broken, such as 0.05.")] = None,
+    max_drop: Annotated[float, typer.Option(help="Accuracy that the rule may lose in expectation, a fraction.")] = 0.0,
+    rule: Annotated[str | None, typer.Option(help="Fix the rule: max_softmax, entropy, gap or patience.")] = None,
+    smoothing: Annotated[str | None, typer.Option(help="Of a fixed rule: sum or mean [default: sum].")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Of a fixed rule [default: 30].")] = None,
+    time_steps: TimeSteps = None,
+    seed: Seed = 0,
+    track: Annotated[bool, typer.Option(help="Log the study to MLflow.")] = True,
+    home: Home = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Study an SNN's traces: when to stop, what it saves and loses, with what certainty, all rules compared."""
+    configure(home_folder(home))
+    from dynconf_core.evaluation.precautions import check_options
+    from dynconf_core.results.trace_pairs import pairs, study_folder
+    from dynconf_tasks.analyse import fixed_rule, loaded, study
+
+    check_options(epsilon, delta, max_drop)
+    fixed = _fixed(rule, smoothing, alpha)
+    if fixed is not None:
+        fixed_rule(fixed)
+    found = pairs(traces, test, home)
+    check_folder(study_folder(traces, out, found[0]), "--out")
+    if track:
+        check_folder(home_folder(home), "--home")
+    if len(found) > 1:  # before the first is begun, all are seen to be whole
+        for pair in found:
+            loaded(pair, seed, time_steps)
+    console = Console(stderr=as_json)
+    options: dict[str, Any] = {"epsilon": epsilon, "delta": delta, "max_drop": max_drop, "time_steps": time_steps, "seed": seed}
+    records: dict[str, Any] = {}
+    for pair in found:
+        try:
+            done = study(pair, study_folder(traces, out, pair), fixed=fixed, **options)
+        except Exception as error:
+            if len(found) == 1:
+                raise
+            console.print(f"[red]failed:[/red] {escape(pair.name)}: {escape(str(error))}", highlight=False, soft_wrap=True)
+            continue
+        records[pair.name] = done.analysis.record
+        if not as_json:
+            _show(console, done)
+        _warn(console, done.analysis.warnings)
+        if track:
+            _track(done, pair, {**options, **({} if fixed is None else fixed)}, home, console)
+        console.print(f"Study: {done.out}", highlight=False, markup=False, soft_wrap=True)
+    if as_json and records:
+        print_json(next(iter(records.values())) if len(found) == 1 else {"schema": 1, "studies": records})
+    if len(records) < len(found):
+        raise typer.Exit(FAILED)
+
+
+def compare(
+    traces: Traces,
+    test: Test = None,
+    time_steps: TimeSteps = None,
+    seed: Seed = 0,
+    home: Home = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Compare all exit rules at equal accuracy: thresholds chosen on calibration for a drop of 0, 0.1, 0.5 and 1 point."""
+    configure(home_folder(home))
+    from dynconf_core.choosing.candidates import candidates
+    from dynconf_core.choosing.comparison import compare as compared
+    from dynconf_core.choosing.comparison import interval_lines
+    from dynconf_core.evaluation.precautions import warnings_about
+    from dynconf_core.results.trace_pairs import pairs
+    from dynconf_tasks.analyse import described, loaded
+
+    found = pairs(traces, test, home)
+    console, tables = Console(stderr=as_json), {}
+    for pair in found:
+        calibration, judge, _ = loaded(pair, seed, time_steps)
+        rows = tables[pair.name] = compared(candidates(calibration, seed), calibration, judge, seed)
+        if not as_json:
+            _head(console, pair.name, described(judge), calibration.samples, judge.samples)
+            for line in interval_lines(rows, judge.time_steps):
+                _say(console, line)
+        _warn(console, warnings_about(calibration, judge))
+    if as_json:
+        print_json({"schema": 1, "comparisons": tables})
+
+
+def _fixed(rule: str | None, smoothing: str | None, alpha: float | None) -> dict[str, Any] | None:
+    if rule is None:
+        for option, value in (("--smoothing", smoothing), ("--alpha", alpha)):
+            if value is not None:
+                raise InputError(f"{option} {value} belongs to a fixed rule: give --rule too, such as --rule max_softmax.")
+        return None
+    return {"rule": rule, "smoothing": "sum" if smoothing is None else smoothing, "alpha": 30.0 if alpha is None else alpha}
+
+
+def _head(console: Console, name: str, source: str, calibration: int, test: int) -> None:
+    """What was studied; the source names the profile of a reduced run."""
+    console.print(f"[bold]{escape(name)}[/bold]: {calibration} calibration and {test} test samples", highlight=False)
+    if source and source != name:
+        _say(console, source)
+
+
+def _show(console: Console, done: Any) -> None:
+    """A study as a person reads it."""
+    from dynconf_core.choosing.comparison import comparison_lines
+
+    record, guarantee = done.analysis.record, done.analysis.guarantee
+    _head(console, done.name, done.source, record["calibration"], record["test"])
+    console.print(_table(record))
+    lines = _caption(record)
+    if guarantee is not None:
+        lines.append(f"Guarantee: {guarantee.statement()}.")
+    lines += ["", *comparison_lines(record["comparison"], record["time_steps"])] if record["comparison"] else []
+    for line in lines:
+        _say(console, line)
+
+
+def _say(console: Console, text: str) -> None:
+    """A sentence, broken between words on a terminal and not at all in a file."""
+    console.print(text, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+
+
+def _table(record: Mapping[str, Any]) -> Table:
+    """Every rule with its figures on the test traces, the chosen one marked; 75 columns wide."""
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("", "rule", "smoothing", "threshold", "accuracy", "95 %", "steps", "saving", "lost"):
+        table.add_column(heading, justify="left" if heading in ("", "rule", "smoothing") else "right", no_wrap=True)
+    for place, entry in enumerate(record["rules"]):
+        judged, smoothing = entry["test"], entry["smoothing"]
+        low, high = judged["accuracy_interval"]
+        looked_at = entry["rule"] not in ("patience", "learned")
+        shown = entry["threshold_shown"]
+        table.add_row(
+            "*" if place == record["chosen"] else "",
+            entry["rule"],
+            f"{smoothing['form']} {smoothing['alpha']:.3g}" if looked_at else "",
+            shown if isinstance(shown, str) else f"{shown:.4g}",
+            f"{100 * judged['accuracy']:.2f}",
+            f"{100 * low:.1f}-{100 * high:.1f}",
+            f"{judged['mean_steps']:.2f}",
+            f"{100 * (1 - judged['mean_steps'] / record['time_steps']):.1f} %",
+            _points(judged["loss"]),
+        )
+    return table
+
+
+def _points(loss: float) -> str:
+    from dynconf_core.choosing.comparison import points
+
+    return points(loss)
+
+
+def _caption(record: Mapping[str, Any]) -> list[str]:
+    """What the table is to be measured by."""
+    judged, time_steps = record["accuracy_at_t"]["test"], record["time_steps"]
+    bound = record["oracles"]["test"]["first_correct"]
+    equal = next(base for base in record["baselines"] if base["name"] == "iso_accuracy")
+    halves = (record["guarantee"] or {}).get("halves")
+    chose = f"{len(halves['choosing'])} of the calibration samples" if halves else "the calibration samples"
+    return [
+        f"* chosen on {chose}. On the test samples; lost: in points.",
+        f"All {time_steps} steps: {100 * judged[-1]:.2f} %. First correct (bound): {100 * bound['accuracy']:.2f} % @ "
+        f"{bound['mean_steps']:.2f}.",
+        f"As accurate on calibration as all: step {equal['time_steps']} ({100 * equal['accuracy']:.2f} % on test); saving "
+        f"against it: {100 * equal['latency_saving']:.1f} %.",
+    ]
+
+
+def _warn(console: Console, warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        console.print(f"[yellow]warning:[/yellow] {escape(warning)}", highlight=False, soft_wrap=True)
+
+
+def _track(done: Any, pair: Any, options: dict[str, Any], home: str | None, console: Console) -> None:
+    from dynconf_tasks.analyse import track_study
+
+    folder = home_folder(home)
+    folder.mkdir(parents=True, exist_ok=True)  # before Prefect, which tasks need, looks for its own
+    from dynconf_tasks.track import TrackingUnavailable
+
+    try:
+        track_study(done, pair, options, folder)
+    except TrackingUnavailable as error:
+        console.print(f"Not logged to MLflow: {escape(str(error))}", highlight=False, soft_wrap=True)

@@ -1,0 +1,136 @@
+"""The page of a published run: its tables as Markdown, with hardware, versions, training and the commands."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dynconf_core.choosing.comparison import points
+from dynconf_flows.command.tables import results_markdown
+
+TRACES = (
+    "The traces are `NAME-calibration.npz` and `NAME-test.npz`: each sample's logits rounded to as few digits as change "
+    "neither its predictions nor its exit. `dynconf analyse` on this folder makes the whole study again from them."
+)
+
+
+def report_markdown(document: Mapping[str, Any], training: Mapping[str, Mapping[str, Any]], traces: bool = True) -> str:
+    """The page.
+
+    Args:
+        document: ``results.json``.
+        training: provenance of each setting's checkpoint, {} where it is not known.
+        traces: whether they lie beside the page.
+    """
+    parts = [
+        f"# Results of {document['run']}",
+        _made_on(document["environment"]),
+        results_markdown(document),
+        *_at_equal_steps(document["settings"]),
+        *_at_paper_time_steps(document["settings"]),
+        *_equal_accuracy(document["settings"]),
+        *_trained(training),
+        "## The files",
+        "`results.json` and `results.csv` hold every figure. Of each setting there are the chosen rule (`NAME-rule.json`), the "
+        "record of the training, how far the SNN is from the ANN layer by layer and, under `figures/`, its pictures.",
+        *([TRACES] if traces else []),
+        f"Made by\n\n    {document['command']}",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _made_on(environment: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
+    hardware = environment["gpu"] or f"{environment['cores']} cores of {environment['cpu']}"
+    made = f"Converted, simulated and judged on {hardware}; Python {environment['python']}, {versions}"
+    return f"{made}; commit {environment['commit']}."
+
+
+def _at_equal_steps(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The exit against a fixed number of steps: what a converted network without an agent does with as many steps."""
+    lines = []
+    for row in rows:
+        if row["status"] == "ok":
+            exiting, at_t = row["exit"], row["accuracy_at_t"]
+            fixed = _between_steps(at_t, exiting["mean_steps"])
+            equal = next((step for step, accuracy in enumerate(at_t, 1) if accuracy >= exiting["accuracy"]), None)
+            lines.append(
+                f"| {row['name']} | {_percent(exiting['accuracy'])} @ {exiting['mean_steps']:.2f} | {_percent(fixed)} | "
+                f"{100 * (exiting['accuracy'] - fixed):+.2f} | {'none' if equal is None else equal} |"
+            )
+    if not lines:
+        return []
+    head = (
+        "| setting | exit @ steps | fixed T, as many steps | points gained | fixed T, as accurate |\n|---|---:|---:|---:|---:|"
+    )
+    told = "A fixed T between two whole steps stands for a mix of both. The last column is the first step that is as accurate."
+    return ["## Against a fixed T", told, "\n".join([head, *lines])]
+
+
+def _between_steps(accuracy_at_t: Sequence[float], steps: float) -> float:
+    """Accuracy of a mix of the two whole numbers of steps next to ``steps``."""
+    below = min(int(steps), len(accuracy_at_t) - 1)
+    share = steps - below
+    return (1 - share) * accuracy_at_t[below - 1] + share * accuracy_at_t[below] if share > 0 else accuracy_at_t[below - 1]
+
+
+def _at_paper_time_steps(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Every rule on the traces cut at the T that the paper runs; a table, or nothing."""
+    cut = [row for row in rows if row["status"] == "ok" and row.get("at_paper_time_steps")]
+    if not cut:
+        return []
+    lines = []
+    for row in cut:
+        found = row["at_paper_time_steps"]
+        first = f"{row['name']}, {_percent(found['snn_accuracy'])} @ {found['time_steps']}"
+        lines += _rule_lines(first, found["comparison"], found["time_steps"])
+    return ["## At the paper's own T", *_rule_table("setting, SNN @ T", lines)]
+
+
+def _equal_accuracy(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    done = [row for row in rows if row["status"] == "ok" and row.get("comparison")]
+    lines = []
+    for row in done:
+        first = f"{row['name']}, {_percent(row['snn_accuracy'])} @ {row['time_steps']}"
+        lines += _rule_lines(first, row["comparison"], row["time_steps"])
+    return ["## Every rule at equal accuracy", *_rule_table("setting, SNN @ T", lines)] if lines else []
+
+
+def _rule_table(heading: str, lines: Sequence[str]) -> list[str]:
+    head = f"| {heading} | rule | 0 | 0.1 | 0.5 | 1 point |\n|---|---|---:|---:|---:|---:|"
+    return [
+        "Mean steps, the saving, and the points lost on the test images, where so many may be lost in expectation (calibration "
+        "images chose smoothing and threshold).",
+        "\n".join([head, *lines]),
+    ]
+
+
+def _rule_lines(first: str, rows: Sequence[Mapping[str, Any]], time_steps: int) -> list[str]:
+    """A line a rule, a cell an allowed drop."""
+    lines = []
+    for rule in dict.fromkeys(row["rule"] for row in rows):
+        cells = [_cell(row["test"], time_steps) for row in rows if row["rule"] == rule]
+        lines.append(f"| {first if not lines else ''} | {rule} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cell(test: Mapping[str, Any], time_steps: int) -> str:
+    saving = 100 * (1 - test["mean_steps"] / time_steps)
+    return f"{test['mean_steps']:.2f}, {saving:.1f} % ({points(test['loss'])})"
+
+
+def _trained(training: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    known = {name: entry for name, entry in training.items() if "recipe" in entry}
+    if not known:
+        return []
+    lines = ["| network | parameters | epochs | augmentation | seed | on | hours |", "|---|---:|---:|---|---:|---|---:|"]
+    for name, entry in known.items():
+        recipe, record = entry["recipe"], entry["record"]
+        threads = f", {entry['threads']} thread{'s'[: entry['threads'] > 1]}" if "threads" in entry else ""
+        lines.append(
+            f"| {name} | {entry['parameters']} | {recipe['epochs']} | {' '.join(recipe['augmentation'])} | {entry['seed']} | "
+            f"{entry['device']}{threads} | {record['seconds'] / 3600:.2f} |"
+        )
+    return ["## The training", "\n".join(lines)]
+
+
+def _percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f} %"

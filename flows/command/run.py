@@ -1,0 +1,197 @@
+"""``dynconf reproduce`` and ``dynconf sweep``: the commands that start flows."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from dynconf_core.errors import InputError
+from dynconf_core.experiment.request import Request, checked, data_folder, home_folder
+from dynconf_flows.command.arguments import checkpoint_files, named_texts, seed_numbers, with_fixed_point
+from dynconf_flows.command.options import (
+    AsJson,
+    Data,
+    Debug,
+    Device,
+    Home,
+    Memory,
+    NoFixedPoint,
+    ProfileOption,
+    Set,
+    print_json,
+)
+from dynconf_flows.command.session import INTERRUPTED, Session
+from dynconf_tasks import interruption
+
+FAILED = 1
+
+
+def reproduce(
+    profile: ProfileOption = "smoke",
+    setting: Annotated[list[str] | None, typer.Option(help="One of the eight; may be repeated [default: all].")] = None,
+    overrides: Set = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, shuffling, augmentation and search.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Several seeds, such as 0,1,2; adds mean and deviation.")] = None,
+    device: Device = "auto",
+    home: Home = None,
+    data: Data = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SETTING=PATH", help="Take these weights instead of training; {seed} in PATH is the seed."),
+    ] = None,
+    memory: Memory = None,
+    no_fixed_point: NoFixedPoint = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Run the paper's eight settings, or those named: train, convert, simulate, choose the exit rule, judge it."""
+    from dynconf_core.experiment.overrides import parse
+
+    numbers = seed_numbers(seed, seeds)
+    values = with_fixed_point(parse(overrides or []), no_fixed_point)
+    folder = home_folder(home)
+    requests = [
+        Request(
+            profile,
+            tuple(setting or ()),
+            values,
+            number,
+            device,
+            str(folder),
+            str(data_folder(data, folder)),
+            checkpoint_files(checkpoint, number, several=len(numbers) > 1),
+            memory,
+        )
+        for number in numbers
+    ]
+    for request in requests:
+        checked(request)
+    with Session(folder, debug) as session:
+        documents = [document for request in requests if (document := _reproduced(session, request, as_json)) is not None]
+    _report(documents, as_json, folder)
+
+
+def sweep(
+    setting: Annotated[list[str], typer.Option(help="One of the eight; may be repeated.")],
+    grid: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=A,B,C", help="Values of a field (or of seed); every combination is run.")
+    ] = None,
+    study: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=LOW..HIGH", help="A range, or a list of values, in which Optuna looks."),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Points of a study [default: 20].", min=1)] = None,
+    profile: ProfileOption = "smoke",
+    overrides: Set = None,
+    seed: int = 0,
+    device: Device = "auto",
+    home: Home = None,
+    data: Data = None,
+    memory: Memory = None,
+    no_fixed_point: NoFixedPoint = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Run a grid, or an Optuna study, over settings' fields and show the Pareto front of accuracy against mean steps."""
+    from dynconf_core.experiment.overrides import parse
+    from dynconf_core.experiment.points import checked_points
+
+    folder = home_folder(home)
+    asked = {
+        "settings": list(setting),
+        "profile": profile,
+        "grid": named_texts(grid, "--grid", "FIELD=VALUES, such as --grid time_steps=8,16,32"),
+        "study": named_texts(study, "--study", "FIELD=VALUES, such as --study alpha=0.5..8"),
+        "trials": trials or 20,
+        "overrides": with_fixed_point(parse(overrides or []), no_fixed_point),
+        "seed": seed,
+        "device": device,
+        "home": str(folder),
+        "data": str(data_folder(data, folder)),
+        "memory": memory,
+    }
+    if trials is not None and not study:
+        raise InputError(f"--trials {trials} is for a study: a grid has as many points as its values make.")
+    checked_points(asked["settings"], profile, asked["grid"], asked["study"], asked["overrides"], seed)
+    checked(Request(profile, tuple(setting), asked["overrides"], seed, device, str(folder), asked["data"], memory=memory))
+    with Session(folder, debug) as session:
+        from dynconf_flows.sweep import sweep as flow
+
+        session.ready()
+        document = session.run(lambda: flow(**asked), as_json)
+    if document is None:
+        raise typer.Exit(INTERRUPTED)
+    if as_json:
+        print_json(document)
+    else:
+        from dynconf_flows.command.tables import sweep_table
+
+        console = Console()
+        console.print(sweep_table(document))
+        console.print(f"Results: {document['results']}", highlight=False)
+    if interruption.interrupted():
+        raise typer.Exit(INTERRUPTED)
+    if document["failed"]:
+        raise typer.Exit(FAILED)
+
+
+def _reproduced(session: Session, request: Request, quiet: bool) -> dict[str, Any] | None:
+    if interruption.interrupted():
+        return None
+    console = Console(stderr=True, quiet=quiet)
+    count = len(request.plans())
+    console.print(
+        f"{count} setting{'s'[: count > 1]}, profile {request.profile}, seed {request.seed}, home {request.home}",
+        highlight=False,
+    )
+    from dynconf_flows.reproduce import reproduce as flow  # torch and Prefect are imported while the server comes up
+
+    session.ready()
+    return session.run(
+        lambda: flow(
+            profile=request.profile,
+            settings=list(request.settings) or None,
+            overrides=dict(request.overrides),
+            seed=request.seed,
+            device=request.device,
+            home=request.home,
+            data=request.data,
+            checkpoints=dict(request.checkpoints),
+            command=shlex.join(["dynconf", *sys.argv[1:]]),
+            memory=request.memory,
+        ),
+        quiet,
+    )
+
+
+def _report(documents: list[dict[str, Any]], as_json: bool, home: Path) -> None:
+    """Tables and places, then the exit code."""
+    from dynconf_core.results.files import over_seeds, write_over_seeds
+    from dynconf_flows.command.tables import results_table, seeds_table
+
+    notes = Console(stderr=True)
+    console = Console(width=max(80, Console().width))  # narrower, figures would be cut
+    if len(documents) > 1:
+        write_over_seeds(home, documents)
+    if as_json:
+        print_json(
+            documents[0] if len(documents) == 1 else {"schema": 1, "seeds": documents, "over_seeds": over_seeds(documents)}
+        )
+    else:
+        for document in documents:
+            console.print(results_table(document, console.width))
+        if len(documents) > 1:
+            console.print(seeds_table(documents))
+    for document in documents:
+        if document["tracking_error"]:
+            notes.print(f"Not logged to MLflow: {document['tracking_error']}", highlight=False)
+    if documents and not as_json:
+        console.print(f"Results: {home / 'results' / documents[-1]['run']}", highlight=False, soft_wrap=True)
+        console.print(f"MLflow:  dynconf ui --home {home}", highlight=False, soft_wrap=True)
+    if interruption.interrupted():
+        raise typer.Exit(INTERRUPTED)
+    if any(row["status"] == "failed" for document in documents for row in document["settings"]):
+        raise typer.Exit(FAILED)

@@ -1,0 +1,146 @@
+"""A study of a pair of traces, from their files to its own and to MLflow; without Prefect."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dynconf_core.confidence.smoothing import FORMS, Smoothing
+from dynconf_core.errors import InputError
+from dynconf_core.evaluation.analysis import Analysis, analyse
+from dynconf_core.evaluation.precautions import check_options, check_pair
+from dynconf_core.exit.rule import Rule
+from dynconf_core.figures.analysis import write_study
+from dynconf_core.results.json_text import json_text
+from dynconf_core.results.trace_pairs import Pair
+from dynconf_core.traces.parts import split_in_two
+from dynconf_core.traces.schema import Traces
+
+TRACKED = ("ann_accuracy", "reference_accuracy", "exit", "baselines", "oracle_gap", "spikes_per_inference", "energy")
+"""What MLflow gets of the record as it is, under the names of the results."""
+LONGEST_SOURCE = 72
+"""Characters of a source that fit above a picture."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A finished study.
+
+    Attributes:
+        name: of the traces.
+        out: its folder.
+        analysis: what it found.
+        files: what it wrote into the folder.
+        source: what was run, as the traces say.
+    """
+
+    name: str
+    out: Path
+    analysis: Analysis
+    files: tuple[Path, ...]
+    source: str
+
+
+def fixed_rule(fixed: Mapping[str, Any]) -> Rule:
+    """The rule of ``{"rule", "smoothing", "alpha"}``, its threshold not yet chosen.
+
+    Raises:
+        InputError: for an unknown rule or smoothing, an alpha out of range, and for a rule that has to be fitted.
+    """
+    if fixed["rule"] == "learned":
+        raise InputError("rule 'learned' is fitted on the calibration traces and takes part anyway: leave the rule out.")
+    if fixed["smoothing"] not in FORMS:
+        raise InputError(f"smoothing {fixed['smoothing']!r} cannot be fixed: give one of {', '.join(FORMS)}.")
+    return Rule(fixed["rule"], Smoothing(fixed["smoothing"], fixed["alpha"]), 0.0)
+
+
+def loaded(pair: Pair, seed: int, time_steps: int | None = None) -> tuple[Traces, Traces, dict[str, Any] | None]:
+    """The calibration and the test traces, cut to ``time_steps``, and which samples are which where one set was split.
+
+    Raises:
+        InputError: where they are missing, malformed or do not fit together.
+    """
+    calibration, indices = Traces.load(pair.calibration), None
+    if pair.test is None:
+        calibration, test, indices = split_in_two(calibration, seed)
+    else:
+        test = Traces.load(pair.test)
+    if time_steps is not None:
+        calibration, test = calibration.cut(time_steps), test.cut(time_steps)
+    check_pair(calibration, test)
+    return calibration, test, indices
+
+
+def study(
+    pair: Pair,
+    out: Path,
+    *,
+    epsilon: float | None = None,
+    delta: float | None = None,
+    max_drop: float = 0.0,
+    time_steps: int | None = None,
+    fixed: Mapping[str, Any] | None = None,
+    seed: int = 0,
+) -> Study:
+    """Study a pair of traces into the folder ``out``.
+
+    Args:
+        pair: the traces.
+        out: for ``analysis.json``, ``rule.json``, ``front.csv`` and the pictures.
+        epsilon, delta: of the guarantee, both or neither.
+        max_drop: that the chosen rule may lose in expectation.
+        time_steps: T, where the traces are to be cut to their first steps.
+        fixed: ``{"rule", "smoothing", "alpha"}`` where the score is not to be chosen.
+        seed: of splits, folds and bootstraps.
+
+    Raises:
+        InputError: where traces or options cannot work; nothing was written.
+    """
+    check_options(epsilon, delta, max_drop)
+    rule = None if fixed is None else fixed_rule(fixed)
+    calibration, test, indices = loaded(pair, seed, time_steps)
+    analysis = analyse(calibration, test, epsilon=epsilon, delta=delta, max_drop=max_drop, fixed=rule, seed=seed)
+    analysis.record["split"] = indices
+    source = described(test)
+    written = write_study(analysis, test, out, pair.name, source)
+    return Study(pair.name, out, analysis, tuple(written), source)
+
+
+def described(traces: Traces) -> str:
+    """What was run, as the traces' meta says it: their source, and what the data stand in for; "" where it says nothing."""
+    source, data, place = (traces.meta.get(name) for name in ("source", "data", "stands_in_for"))
+    found = " ".join(str(source).split()) if source else ""
+    if len(found) > LONGEST_SOURCE:
+        found = found[: LONGEST_SOURCE - 1] + "…"
+    stand_in = f"{data} in the place of {place}" if data and place else ""
+    return "; ".join(part for part in (found, stand_in) if part)
+
+
+def track_study(done: Study, pair: Pair, options: Mapping[str, Any], home: Path) -> str:
+    """Log a study to MLflow, in the experiment ``dynconf-analysis``; the run's id.
+
+    A rerun that finds the same finds its run, too, and adds no twin.
+    """
+    from dynconf_tasks.track import tracker
+
+    record, chosen = done.analysis.record, done.analysis.chosen
+    key = hashlib.sha256(f"{done.name}\n{json_text(record)}".encode()).hexdigest()
+    row: dict[str, Any] = {
+        **{name: record[name] for name in TRACKED if name in record},
+        "accuracy_at_t": record["accuracy_at_t"]["test"],
+        "oracles": record["oracles"]["test"],
+        "threshold": chosen["threshold"],
+        "rules": [{"name": entry["rule"], **entry["test"]} for entry in record["rules"]],
+        "guarantee": {name: value for name, value in (record["guarantee"] or {}).items() if name != "halves"},
+    }
+    params = {
+        "traces": str(pair.calibration),
+        "test_traces": str(pair.test) if pair.test else None,
+        "source": done.source or None,
+        **options,
+        "time_steps": record["time_steps"],
+        "rule": chosen["rule"],
+        **{f"smoothing_{name}": value for name, value in chosen["smoothing"].items()},
+    }
+    return tracker(home).analysis(done.name, row, params, done.files, key)

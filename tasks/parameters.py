@@ -1,0 +1,25 @@
+"""Types of the flows' parameters: what makes a deployment's form, and what it refuses before a run is made.
+
+They follow the settings, the profiles and the fields that may be overridden, so that an entry added there appears in the form.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+from typing_extensions import TypedDict
+
+from dynconf_core.experiment.overrides import FIELDS
+from dynconf_core.experiment.request import SIZE
+from dynconf_core.experiment.settings import PROFILES, SETTINGS
+
+SettingName = Literal[*SETTINGS]
+ProfileName = Literal[*PROFILES]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Count = Annotated[int, Field(ge=1)]
+Memory = Annotated[str, Field(pattern=SIZE)]
+
+_fields: dict[str, Any] = {
+    name: Annotated[field.kind, Field(title=name, description=field.wants)] for name, field in FIELDS.items()
+}
+Overrides = TypedDict("Overrides", _fields, total=False)  # type: ignore[misc]
+Overrides.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
