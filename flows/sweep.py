@@ -3,21 +3,19 @@ every stage whose key is the same with its neighbours, and a sweep that was inte
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from dynconf_core.experiment.overrides import fitting
 from dynconf_core.experiment.points import Range, checked_points, request_of
-from dynconf_core.experiment.request import checked, data_folder, home_folder
-from dynconf_core.experiment.settings import PROFILES, resolve
+from dynconf_core.experiment.request import checked
 from dynconf_core.results.files import environment_facts, write_results
 from dynconf_flows.command.tables import sweep_markdown
-from dynconf_flows.setting import SettingFailed, setting
+from dynconf_flows.setting import SettingFailed, planned_setting
 from dynconf_tasks import interruption
 from dynconf_tasks.parameters import Count, Memory, Overrides, ProfileName, Seed, SettingName
 from dynconf_tasks.track import TrackingUnavailable, tracker
@@ -60,12 +58,9 @@ def sweep(
     """
     points, ranges = checked_points(settings, profile, grid or {}, study or {}, overrides or {}, seed)
     places = {"device": device, "home": home, "data": data, "memory": memory}
-    checked(request_of(settings, profile, overrides or {}, seed, {}, **places))
-    where = home_folder(home)
-    places |= {"home": str(where), "data": str(data_folder(data, where))}
-    threads = PROFILES[profile].threads
-    if threads is not None:
-        torch.set_num_threads(threads)
+    asked = checked(request_of(settings, profile, overrides or {}, seed, {}, **places))
+    where = asked.context.home
+    asked.context.prepare()
     try:
         tracker(where)
         tracking = True
@@ -77,16 +72,11 @@ def sweep(
     def run_point(values: dict[str, Any]) -> list[dict[str, Any]]:
         entries = []
         request = request_of(settings, profile, overrides or {}, seed, values, **places)
-        for name in settings:
+        plans = request.plans()
+        identity = request.values(plans)
+        for plan in plans:
             try:
-                row = setting(
-                    name=name,
-                    profile=profile,
-                    overrides=fitting(resolve(name, profile), request.overrides),
-                    seed=request.seed,
-                    **places,
-                    track_run=tracking,
-                )
+                row = planned_setting(plan, asked.context, None, fitting(plan, identity), track_run=tracking)
             except SettingFailed as failure:
                 row = failure.row
             entries.append(_entry(row, values))
@@ -94,7 +84,7 @@ def sweep(
             interruption.check()
         return entries
 
-    name = _name(settings, profile, grid or study or {}, overrides or {}, seed)
+    name = _name(settings, profile, grid or study or {}, asked.overrides, seed)
     try:
         if points:
             for point in points:
@@ -193,7 +183,7 @@ def _mark_front(points: list[dict[str, Any]]) -> None:
         )
 
 
-def _name(settings: list[str], profile: str, fields: dict[str, str], overrides: dict[str, Any], seed: int) -> str:
+def _name(settings: list[str], profile: str, fields: dict[str, str], overrides: Mapping[str, Any], seed: int) -> str:
     """The same for the same sweep, so that a study and its results are found again."""
     asked = json.dumps([sorted(settings), profile, sorted(fields.items()), sorted(overrides.items()), seed])
     return f"{profile}-{'-'.join(fields)}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-from prefect.states import State
+from prefect import State, task
 
 from dynconf_core.choosing.candidates import candidates
 from dynconf_core.choosing.comparison import compare
@@ -18,59 +17,34 @@ from dynconf_core.exit.front import exact_front
 from dynconf_core.exit.oracles import oracle_curve
 from dynconf_core.exit.robustness import robustness_map
 from dynconf_core.exit.rule import Rule
+from dynconf_core.experiment.job import Handle, Inputs, Job
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.figures.accuracy import accuracy_against_latency, exit_histogram
 from dynconf_core.figures.robustness import robustness_figure
 from dynconf_core.traces.schema import Traces
 from dynconf_tasks.listening import Listener
-from dynconf_tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace
+from dynconf_tasks.stage import TASK_OPTIONS, run
 
 FIGURES = ("accuracy_against_latency.png", "exit_histogram.png", "robustness.png")
 DPI = 150
 
 
-def code(plan: Plan) -> tuple[Path, ...]:
-    """Where this stage's code begins."""
-    return (Path(__file__),)
-
-
-def stage(plan: Plan, paper_time_steps: int | None, rule: Handle, calibration: Handle, test: Handle) -> Stage:
-    """The stage of this plan; names are in its key because the pictures show them."""
-    config = {
-        "setting": plan.setting,
-        "profile": plan.profile,
-        "data": plan.data.name,
-        "stands_in_for": plan.data.stands_in_for,
-        "width": plan.width,
-        "seed": plan.seed,
-        "paper_time_steps": paper_time_steps,
-    }
-    inputs = {"search": rule, "calibration": calibration, "test": test}
-    return Stage("evaluate", plan.setting, config, inputs, code(plan))
-
-
-@task(name="evaluate", task_run_name="{plan.setting} · evaluate", **TASK_OPTIONS)
-def evaluate(
-    plan: Plan,
-    work: Workplace,
-    paper_time_steps: int | None,
-    rule: Handle,
-    calibration: Handle,
-    test: Handle,
-) -> State[Handle] | Handle:
+@task(name="evaluate", task_run_name="{job.plan.setting} · evaluate", **TASK_OPTIONS)
+def evaluate(job: Job, inputs: Inputs) -> State[Handle] | Handle:
     """Judge the rule on the test traces."""
+    plan = job.plan
 
     def write(folder: Path, listener: Listener) -> Mapping[str, Any]:
-        record = rule.file("rule.json").read_text()
+        record = inputs["search"].file("rule.json").read_text()
         entry = json.loads(record)
         chosen = Rule.from_json(entry)
-        unseen, known = Traces.load(test.folder), Traces.load(calibration.folder)
-        figures = evaluated(unseen, known, chosen, paper_time_steps)
+        unseen, known = Traces.load(inputs["test"].folder), Traces.load(inputs["calibration"].folder)
+        figures = evaluated(unseen, known, chosen, plan.paper_time_steps)
         figures["samples"] = {"calibration": known.samples, "test": unseen.samples}
         # On the images that fitted and chose it, a rule's figures are those of the search: out of fold where it was fitted.
         figures["exit"]["rule"] |= {name: entry[name] for name in ("calibration", "cross_fitted", "calibrated")}
         figures["comparison"] = compare(candidates(known, plan.seed), known, unseen, plan.seed)
-        figures["at_paper_time_steps"] = _cut(known, unseen, paper_time_steps, plan.seed)
+        figures["at_paper_time_steps"] = _cut(known, unseen, plan.paper_time_steps, plan.seed)
         robustness = robustness_map(unseen)
         figures["robustness"] = robustness.widths()
         (folder / "evaluation.json").write_text(json.dumps(figures, indent=1, allow_nan=False))
@@ -94,7 +68,7 @@ def evaluate(
             picture.savefig(folder / name, dpi=DPI)
         return {name: figures["exit"][name] for name in ("accuracy", "mean_steps")}
 
-    return stage(plan, paper_time_steps, rule, calibration, test).run(work, write)
+    return run("evaluate", job, inputs, write)
 
 
 def _cut(known: Traces, unseen: Traces, time_steps: int | None, seed: int) -> dict[str, Any] | None:

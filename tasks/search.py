@@ -9,12 +9,10 @@ it loses in expectation. Artefact: ``rule.json``, ``front.csv``. The study stays
 import logging
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-from prefect.states import State
+from prefect import State, task
 
 from dynconf_core.choosing.candidates import Candidate, calibration_scores, candidates
 from dynconf_core.choosing.comparison import choose
@@ -23,10 +21,11 @@ from dynconf_core.confidence.scores import MEASURES
 from dynconf_core.confidence.smoothing import ALL_FORMS, Smoothing
 from dynconf_core.exit.front import exact_front, paired_front
 from dynconf_core.exit.front_file import write_front
+from dynconf_core.experiment.job import Handle, Inputs, Job
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.traces.schema import Traces
 from dynconf_tasks.listening import Listener
-from dynconf_tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace
+from dynconf_tasks.stage import TASK_OPTIONS, run, run_key
 
 ALPHAS = (0.3, 300.0)
 """Between these every useful alpha lies for logits of a trained network summed over up to 64 steps."""
@@ -37,32 +36,21 @@ SMOOTHED = ("max_softmax", "entropy")
 """Measures whose smoothing Optuna looks for."""
 
 
-def code(plan: Plan) -> tuple[Path, ...]:
-    """Where this stage's code begins."""
-    return (Path(__file__),)
-
-
-def stage(plan: Plan, calibration: Handle) -> Stage:
-    """The stage of this plan."""
-    config = {**asdict(plan.search), "seed": plan.seed}
-    return Stage("search", plan.setting, config, {"calibration": calibration}, code(plan))
-
-
-@task(name="search", task_run_name="{plan.setting} · search", **TASK_OPTIONS)
-def search(plan: Plan, work: Workplace, calibration: Handle) -> State[Handle] | Handle:
+@task(name="search", task_run_name="{job.plan.setting} · search", **TASK_OPTIONS)
+def search(job: Job, inputs: Inputs) -> State[Handle] | Handle:
     """Choose the score and the threshold with the fewest mean steps at no more than the allowed loss, in expectation."""
-    this = stage(plan, calibration)
+    plan = job.plan
 
     def write(folder: Path, listener: Listener) -> Mapping[str, Any]:
-        traces = Traces.load(calibration.folder)
-        found = _tried(traces, plan, work.home / "optuna.journal", this.key().key, listener)
+        traces = Traces.load(inputs["calibration"].folder)
+        found = _tried(traces, plan, job.context.journal, run_key("search", job, inputs), listener)
         rule, choice = choose(found, traces, plan.search.max_drop, plan.seed)
         rule.save(folder / "rule.json", choice.to_json())
         scores = next(calibration_scores([found[choice.index]], traces))
         write_front(exact_front(scores, traces.correct()), folder / "front.csv")
         return {"trials": len(found), "rule": rule.measure, **choice.calibration}
 
-    return this.run(work, write)
+    return run("search", job, inputs, write)
 
 
 def _tried(traces: Traces, plan: Plan, journal: Path, name: str, listener: Listener) -> list[Candidate]:

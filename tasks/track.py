@@ -23,9 +23,10 @@ from typing import Any
 
 from prefect import task
 
+from dynconf_core.experiment.job import Handle
 from dynconf_core.experiment.plan import Plan
 from dynconf_tasks.evaluate import FIGURES
-from dynconf_tasks.stage import TASK_OPTIONS, Handle, Workplace
+from dynconf_tasks.stage import TASK_OPTIONS
 
 BATCH = 1000
 """The most metrics that MLflow takes at a time."""
@@ -203,12 +204,12 @@ def track(
     plan: Plan,
     row: dict[str, Any],
     evaluation: Handle | None,
-    work: Workplace,
+    home: Path,
     identity: dict[str, Any],
     parent: str | None,
 ) -> str:
     """Log a setting's row, pictures and rule below ``parent`` (found or made where None); the run's id."""
-    writer = tracker(work.home)
+    writer = tracker(home)
     if parent is None:
         parent = writer.parent(plan.profile, plan.seed, identity, f"{plan.profile}, seed {plan.seed}")
     files = [evaluation.file(name) for name in (*FIGURES, "evaluation.json", "rule.json")] if evaluation else []

@@ -16,8 +16,8 @@ from spiking_cases import RandomNetwork, gaussian_images
 from torch import Tensor, nn
 from torch.nn import functional
 from trained_digits import digits, trained_on_digits
+from training_cases import activation
 
-from dynconf_core.activations.factory import activation
 from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.conversion.convert import convert
@@ -309,7 +309,7 @@ def test_refuses_networks_that_are_not_ready() -> None:
 
 def test_a_layer_that_is_called_twice_has_its_weights_in_two_units() -> None:
     """Units are scaled in place, but not what two nodes share."""
-    make = activation("qcfs", levels=4, bits=None, initial_threshold=1.0)
+    make = activation("qcfs", levels=4, initial_threshold=1.0)
 
     class Twice(nn.Module):
         def __init__(self) -> None:

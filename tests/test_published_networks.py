@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from dynconf_core.conversion.convert import convert
 from dynconf_core.errors import InputError
+from dynconf_core.libraries import torchvision
 from dynconf_core.networks.pretrained import architecture
 from dynconf_core.simulation.reference import reference_logits
-from dynconf_core.torchvision_import import torchvision
 
 # Graphs
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, linear
+from training_cases import activation
 
-from dynconf_core.activations.factory import activation
 from dynconf_core.conversion.convert import convert
 from dynconf_core.errors import InputError
 from dynconf_core.neurons import signed
@@ -188,7 +188,7 @@ def test_without_a_grid_equals_a_plain_implementation_in_its_own_units(method: s
 def test_spikes_by_hand() -> None:
     """One unit a layer, identity weights: a current of 0.625 at theta 1 fires at steps 1, 3, 4, 6, 8."""
     first, second = (nn.Conv2d(1, 1, 1, bias=False) for _ in range(2))
-    make = activation("qcfs", levels=4, bits=None, initial_threshold=1.0)
+    make = activation("qcfs", levels=4, initial_threshold=1.0)
     network = nn.Sequential(first, make(), second, make(), nn.Flatten(), nn.Linear(1, 1)).eval()
     with torch.no_grad():
         first.weight.fill_(1.0)

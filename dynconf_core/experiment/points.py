@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.overrides import FIELDS, value
+from dynconf_core.experiment.overrides import known_fields, typed
+from dynconf_core.experiment.plan import Plan
+from dynconf_core.experiment.profiles import resolve
 from dynconf_core.experiment.request import Request
 
 SEED = "seed"
@@ -37,8 +39,9 @@ def checked_points(
     """
     if bool(grid) == bool(study):
         raise InputError("give a grid (--grid FIELD=A,B,C) or a study (--study FIELD=LOW..HIGH), one of the two.")
-    ranges = [_range(field, text) for field, text in study.items()]
-    values = {field: [_value(field, text) for text in texts.split(",")] for field, texts in grid.items()}
+    plans = [resolve(name, profile) for name in settings]
+    ranges = [_range(field, text, plans) for field, text in study.items()]
+    values = {field: [_value(field, text, plans) for text in texts.split(",")] for field, texts in grid.items()}
     corners = {one.field: list(one.choices or (one.low, one.high)) for one in ranges}
     for field in values or corners:
         if field in overrides:
@@ -66,24 +69,25 @@ def _combinations(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(values, found, strict=True)) for found in itertools.product(*values.values())]
 
 
-def _value(field: str, text: str) -> Any:
+def _value(field: str, text: str, plans: Sequence[Plan]) -> Any:
     if field == SEED:
         try:
             return int(text)
         except ValueError:
             raise InputError(f"seed={text}: needs a whole number.") from None
-    return value(field, text.strip())
+    return typed(field, text.strip(), plans)
 
 
-def _range(field: str, text: str) -> Range:
+def _range(field: str, text: str, plans: Sequence[Plan]) -> Range:
     low, dots, high = text.partition("..")
     if not dots and "," not in text:
         raise InputError(f"--study {field}={text}: write a range, {field}=LOW..HIGH, or several values, {field}=A,B,C.")
     if not dots:
-        return Range(field, choices=tuple(_value(field, part) for part in text.split(",")))
-    if field != SEED and field in FIELDS and FIELDS[field].kind in (str, bool):
+        return Range(field, choices=tuple(_value(field, part, plans) for part in text.split(",")))
+    known = known_fields(plans)
+    if field in known and known[field].kind in (str, bool):
         raise InputError(f"--study {field}={text}: {field} is no number; list its values, such as {field}=sum,mean.")
-    ends = _value(field, low), _value(field, high)
+    ends = _value(field, low, plans), _value(field, high, plans)
     if ends[0] >= ends[1]:
         raise InputError(f"--study {field}={text}: the first number must be below the second.")
     return Range(field, *ends)

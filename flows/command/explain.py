@@ -3,18 +3,14 @@
 A stage's key names the content of its inputs, so stages are asked in the order of the data, as far as they are there.
 """
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-from dynconf_core.data.load import data_set
-from dynconf_core.experiment.request import Request, check_checkpoints, check_data, data_folder, home_folder
-from dynconf_core.experiment.settings import paper_time_steps
+from dynconf_core.experiment.job import Handle
+from dynconf_core.experiment.request import Request, checked, home_folder
+from dynconf_core.experiment.stages import STAGES, job
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.keys import StageKey
-from dynconf_tasks import collect, convert, evaluate, search, train
-from dynconf_tasks.rows import STAGES
-from dynconf_tasks.stage import Handle, Stage, Workplace
 
 
 def finished(request: Request) -> dict[str, Handle]:
@@ -28,7 +24,7 @@ def explained(request: Request) -> list[dict[str, str]]:
     done, keys = _followed(request)
     store = Store(home_folder(request.home) / "artefacts")
     lines = []
-    for name in STAGES:
+    for name in (stage.name for stage in STAGES):
         if name in done:
             lines.append({"stage": name, "outcome": "hit", "reason": f"artefact {done[name].key[:12]}"})
         elif name not in keys:
@@ -40,32 +36,19 @@ def explained(request: Request) -> list[dict[str, str]]:
 
 def _followed(request: Request) -> tuple[dict[str, Handle], dict[str, StageKey]]:
     """Finished stages, and the keys of all stages whose inputs are finished."""
-    (plan,) = request.plans()
-    check_checkpoints([plan], request.checkpoints)
-    home = home_folder(request.home)
-    work = Workplace(home, data_folder(request.data, home), request.device, request.memory_share())
-    check_data([plan], work.data)
-    digest = data_set(plan.data.name).digest(work.data)
-    paper = paper_time_steps(plan.setting)
-    given = request.checkpoints.get(plan.setting)
+    asked = checked(request, writes=False)
+    (plan,) = asked.plans
+    given = job(plan, asked.context, asked.checkpoint(plan))
+    store = Store(asked.context.artefacts)
     done: dict[str, Handle] = {}
-    stages: Mapping[str, Callable[[], Stage]] = {
-        "train": lambda: train.stage(plan, digest, Path(given) if given else None),
-        "convert": lambda: convert.stage(plan, done["train"]),
-        "collect_calibration": lambda: collect.stage(plan, work, digest, "calibration", done["train"], done["convert"]),
-        "collect_test": lambda: collect.stage(plan, work, digest, "test", done["train"], done["convert"]),
-        "search": lambda: search.stage(plan, done["collect_calibration"]),
-        "evaluate": lambda: evaluate.stage(plan, paper, done["search"], done["collect_calibration"], done["collect_test"]),
-    }
     keys: dict[str, StageKey] = {}
-    for name in STAGES:
-        try:
-            key = keys[name] = stages[name]().key()
-        except KeyError:  # an input is not finished
+    for stage in STAGES:
+        if any(name not in done for name in stage.inputs.values()):
             continue
-        found = work.store.get(key)
+        keys[stage.name] = stage.key(given, {role: done[name] for role, name in stage.inputs.items()})
+        found = store.get(keys[stage.name])
         if found is not None:
-            done[name] = Handle(found.stage, found.key, found.digest, found.folder, "cached")
+            done[stage.name] = Handle(found.stage, found.key, found.digest, found.folder, "cached")
     return done, keys
 
 

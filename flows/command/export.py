@@ -12,13 +12,14 @@ from typing import Any
 from dynconf_core.errors import InputError
 from dynconf_core.exit.rule import Rule
 from dynconf_core.experiment.request import home_folder
+from dynconf_core.experiment.stages import STAGES
 from dynconf_core.results.trace_pairs import RESULTS, results_document, store_of
 from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_core.traces.compact import compact
 from dynconf_core.traces.schema import Traces
 from dynconf_flows.command.page import report_markdown
 
-NEEDED = ("train", "convert", "collect_calibration", "collect_test", "evaluate")
+NEEDED = tuple(stage.name for stage in STAGES if stage.published)
 CSV = "results.csv"
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from dynconf_core.data.dataset import DATASETS, FETCHERS
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import Request, check_writable, data_folder, home_folder
 from dynconf_flows.command.arguments import checkpoint_files, with_fixed_point
@@ -32,7 +33,8 @@ RUNS = "#/experiments?workflowType=machine_learning"
 
 def settings(as_json: AsJson = False) -> None:
     """List the eight settings, the profiles' values and the paper's figures."""
-    from dynconf_core.experiment.settings import PROFILES, SETTINGS, resolve
+    from dynconf_core.experiment.profiles import PROFILES, resolve
+    from dynconf_core.experiment.settings import SETTINGS
 
     if as_json:
         content = {
@@ -57,21 +59,16 @@ def fetch(
     home: Home = None,
 ) -> None:
     """Download a data set, verify it, and say what was done."""
-    if name not in ("cifar10", "imagenette"):
+    if name in DATASETS.names() and name not in FETCHERS.names():
         raise InputError(
-            f"data set {name!r} cannot be fetched: cifar10 and imagenette can; ImageNet's licence asks for your login."
+            f"data set {name!r} cannot be fetched: {', '.join(FETCHERS.names())} can. Of the others, digits come with "
+            "scikit-learn, and ImageNet's licence asks for your login."
         )
+    fetch_it = FETCHERS.get(name)
     console = Console()
     root = data_folder(data, home_folder(home))
     check_writable(root)
-    if name == "cifar10":
-        from dynconf_core.data.fetch import fetch_cifar10
-
-        fetch_cifar10(root, say=lambda text: console.print(text, highlight=False))
-    else:
-        from dynconf_core.data.fetch_imagenette import fetch_imagenette
-
-        fetch_imagenette(root, lambda text: console.print(text, highlight=False))
+    fetch_it(root, say=lambda text: console.print(text, highlight=False))
 
 
 def traces(

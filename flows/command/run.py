@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.request import Request, checked, data_folder, home_folder
+from dynconf_core.experiment.request import CheckedRequest, Request, checked, data_folder, home_folder
 from dynconf_flows.command.arguments import checkpoint_files, named_texts, seed_numbers, with_fixed_point
 from dynconf_flows.command.options import (
     AsJson,
@@ -67,10 +67,9 @@ def reproduce(
         )
         for number in numbers
     ]
-    for request in requests:
-        checked(request)
+    asked = [checked(request) for request in requests]
     with Session(folder, debug) as session:
-        documents = [document for request in requests if (document := _reproduced(session, request, as_json)) is not None]
+        documents = [document for one in asked if (document := _reproduced(session, one, as_json)) is not None]
     _report(documents, as_json, folder)
 
 
@@ -100,7 +99,7 @@ def sweep(
     from dynconf_core.experiment.points import checked_points
 
     folder = home_folder(home)
-    asked = {
+    asked: dict[str, Any] = {
         "settings": list(setting),
         "profile": profile,
         "grid": named_texts(grid, "--grid", "FIELD=VALUES, such as --grid time_steps=8,16,32"),
@@ -138,33 +137,19 @@ def sweep(
         raise typer.Exit(FAILED)
 
 
-def _reproduced(session: Session, request: Request, quiet: bool) -> dict[str, Any] | None:
+def _reproduced(session: Session, asked: CheckedRequest, quiet: bool) -> dict[str, Any] | None:
     if interruption.interrupted():
         return None
     console = Console(stderr=True, quiet=quiet)
-    count = len(request.plans())
+    count, request = len(asked.plans), asked.request
     console.print(
         f"{count} setting{'s'[: count > 1]}, profile {request.profile}, seed {request.seed}, home {request.home}",
         highlight=False,
     )
-    from dynconf_flows.reproduce import reproduce as flow  # torch and Prefect are imported while the server comes up
+    from dynconf_flows.reproduce import checked_reproduction  # torch and Prefect are imported while the server comes up
 
     session.ready()
-    return session.run(
-        lambda: flow(
-            profile=request.profile,
-            settings=list(request.settings) or None,
-            overrides=dict(request.overrides),
-            seed=request.seed,
-            device=request.device,
-            home=request.home,
-            data=request.data,
-            checkpoints=dict(request.checkpoints),
-            command=shlex.join(["dynconf", *sys.argv[1:]]),
-            memory=request.memory,
-        ),
-        quiet,
-    )
+    return session.run(lambda: checked_reproduction(asked, shlex.join(["dynconf", *sys.argv[1:]])), quiet)
 
 
 def _report(documents: list[dict[str, Any]], as_json: bool, home: Path) -> None:
