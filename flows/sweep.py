@@ -4,15 +4,14 @@ every stage whose key is the same with its neighbours, and a sweep that was inte
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from dynconf_core.experiment.overrides import fitting
-from dynconf_core.experiment.points import Range, checked_points, request_of
-from dynconf_core.experiment.request import checked
+from dynconf_core.experiment.points import CheckedSweep, Range, at_point, checked_sweep
+from dynconf_core.experiment.request import Request
 from dynconf_core.results.files import environment_facts, write_results
 from dynconf_flows.command.tables import sweep_markdown
 from dynconf_flows.setting import SettingFailed, planned_setting
@@ -56,10 +55,14 @@ def sweep(
     Raises:
         InputError: where the request cannot work; nothing was started.
     """
-    points, ranges = checked_points(settings, profile, grid or {}, study or {}, overrides or {}, seed)
-    places = {"device": device, "home": home, "data": data, "memory": memory}
-    asked = checked(request_of(settings, profile, overrides or {}, seed, {}, **places))
-    where = asked.context.home
+    request = Request(profile, tuple(settings), overrides or {}, seed, device, home, data, memory=memory)
+    return run_sweep(checked_sweep(request, grid or {}, study or {}, trials))
+
+
+def run_sweep(swept: CheckedSweep) -> dict[str, Any]:
+    """Run a sweep that is known to work; see ``sweep``."""
+    asked = swept.asked
+    profile, seed, where = asked.request.profile, asked.request.seed, asked.context.home
     asked.context.prepare()
     try:
         tracker(where)
@@ -69,14 +72,14 @@ def sweep(
 
     found: list[dict[str, Any]] = []
 
-    def run_point(values: dict[str, Any]) -> list[dict[str, Any]]:
+    def run_point(values: Mapping[str, Any]) -> list[dict[str, Any]]:
         entries = []
-        request = request_of(settings, profile, overrides or {}, seed, values, **places)
+        request = at_point(asked.request, values)
         plans = request.plans()
-        identity = request.values(plans)
+        overrides = request.values(plans)
         for plan in plans:
             try:
-                row = planned_setting(plan, asked.context, None, fitting(plan, identity), track_run=tracking)
+                row = planned_setting(plan, asked.context, None, fitting(plan, overrides), track_run=tracking)
             except SettingFailed as failure:
                 row = failure.row
             entries.append(_entry(row, values))
@@ -84,13 +87,13 @@ def sweep(
             interruption.check()
         return entries
 
-    name = _name(settings, profile, grid or study or {}, asked.overrides, seed)
+    name = _name(swept)
     try:
-        if points:
-            for point in points:
+        if swept.points:
+            for point in swept.points:
                 run_point(point)
         else:
-            for _ in _studied(run_point, ranges, where / "optuna.journal", name, trials, seed):
+            for _ in _studied(run_point, swept, name):
                 pass
     except (KeyboardInterrupt, interruption.Interrupted):
         interruption.interrupt()
@@ -109,9 +112,16 @@ def sweep(
     return document
 
 
-def _studied(
-    run_point: Any, ranges: list[Range], journal: Path, name: str, trials: int, seed: int
-) -> Iterator[list[dict[str, Any]]]:
+checked_sweeping = flow(
+    name="sweep",
+    flow_run_name="sweep {swept.asked.request.profile}",
+    validate_parameters=False,
+    persist_result=False,
+)(run_sweep)
+"""For the command, which has checked the sweep before it starts a server."""
+
+
+def _studied(run_point: Any, swept: CheckedSweep, name: str) -> Iterator[list[dict[str, Any]]]:
     """Ask Optuna for points until the study, earlier runs of it counted in, has ``trials``; several settings count as their
     mean. Finished trials of an earlier run are shown again, from the store."""
     import optuna
@@ -119,10 +129,11 @@ def _studied(
     from optuna.storages.journal import JournalFileBackend
     from optuna.trial import TrialState
 
+    trials, seed = swept.trials, swept.asked.request.seed
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         study_name=f"sweep-{name}",
-        storage=JournalStorage(JournalFileBackend(str(journal))),
+        storage=JournalStorage(JournalFileBackend(str(swept.asked.context.journal))),
         directions=["maximize", "minimize"],
         load_if_exists=True,
     )
@@ -132,7 +143,7 @@ def _studied(
         yield run_point(dict(trial.params))
     for _ in range(trials - len(finished)):
         asked = study.ask()
-        rows = run_point({one.field: _suggested(asked, one) for one in ranges})
+        rows = run_point({one.field: _suggested(asked, one) for one in swept.ranges})
         if any(row["status"] == "failed" for row in rows):
             study.tell(asked, state=TrialState.FAIL)
         else:
@@ -151,7 +162,7 @@ def _suggested(trial: Any, one: Range) -> Any:
     return trial.suggest_float(one.field, one.low, one.high, log=one.field in ("alpha", "learning_rate"))
 
 
-def _entry(row: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+def _entry(row: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """A point as the sweep reports it. A study is led by the calibration split; the test split is only reported."""
     entry = {"setting": row["name"], "values": dict(values), "status": row["status"], "error": row["error"]}
     if row["status"] == "failed":
@@ -183,7 +194,9 @@ def _mark_front(points: list[dict[str, Any]]) -> None:
         )
 
 
-def _name(settings: list[str], profile: str, fields: dict[str, str], overrides: Mapping[str, Any], seed: int) -> str:
+def _name(swept: CheckedSweep) -> str:
     """The same for the same sweep, so that a study and its results are found again."""
-    asked = json.dumps([sorted(settings), profile, sorted(fields.items()), sorted(overrides.items()), seed])
-    return f"{profile}-{'-'.join(fields)}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
+    request, overrides = swept.asked.request, swept.asked.overrides
+    fields = sorted(swept.fields.items())
+    asked = json.dumps([sorted(request.settings), request.profile, fields, sorted(overrides.items()), request.seed])
+    return f"{request.profile}-{'-'.join(swept.fields)}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"

@@ -68,7 +68,9 @@ def _collected(split: str, job: Job, inputs: Inputs) -> State[Handle] | Handle:
 def trained_on_calibration(provenance: Mapping[str, Any], data: Data) -> bool | None:
     """Whether a checkpoint's training saw images that ``data`` holds out; None where its provenance does not say."""
     images = own_provenance(provenance).get("data")
-    split = images.get("split") if isinstance(images, dict) else None
+    if not isinstance(images, dict):
+        return None
+    split = images.get("split")
     if not isinstance(split, dict) or (images.get("name"), split.get("seed")) != (data.name, SPLIT_SEED):
         return None
     trained, held = images.get("train"), split.get("calibration")

@@ -1,16 +1,93 @@
-"""Which of a setting's stages are in the store, and for one that is not, which part of its key has no match.
+"""``dynconf explain`` and ``dynconf traces``: what the home holds of a setting.
 
 A stage's key names the content of its inputs, so stages are asked in the order of the data, as far as they are there.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
+from rich.console import Console
+
+from dynconf_core.errors import InputError
 from dynconf_core.experiment.job import Handle
-from dynconf_core.experiment.request import Request, checked, home_folder
+from dynconf_core.experiment.overrides import parse
+from dynconf_core.experiment.request import Request, checked, data_folder, home_folder
 from dynconf_core.experiment.stages import STAGES, job
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.keys import StageKey
+from dynconf_flows.command.arguments import checkpoint_files, with_fixed_point
+from dynconf_flows.command.options import (
+    AsJson,
+    Checkpoint,
+    Data,
+    Device,
+    Home,
+    Memory,
+    NoFixedPoint,
+    ProfileOption,
+    Set,
+    print_json,
+)
+from dynconf_flows.command.server import configure
+
+
+def explain(
+    setting: Annotated[str, typer.Argument(help="One of the eight.")],
+    profile: ProfileOption = "smoke",
+    overrides: Set = None,
+    seed: int = 0,
+    device: Device = "auto",
+    home: Home = None,
+    data: Data = None,
+    checkpoint: Checkpoint = None,
+    memory: Memory = None,
+    no_fixed_point: NoFixedPoint = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say for every stage of a setting whether its artefact is there, and if not, which part of its key differs."""
+    values = with_fixed_point(parse(overrides or []), no_fixed_point)
+    request = _request(setting, profile, values, seed, device, home, data, checkpoint, memory)
+    lines = explained(request)
+    if as_json:
+        print_json({"schema": 1, "setting": setting, "stages": lines})
+        return
+    for line in lines:
+        Console().print(f"{line['stage']:<20} {line['outcome']:<5} {line['reason']}", highlight=False)
+
+
+def traces(
+    setting: Annotated[str, typer.Argument(help="One of the eight.")],
+    split: Annotated[str, typer.Option(help="calibration or test.")],
+    out: Annotated[Path, typer.Option(help="The file to write, FILE.npz.")],
+    profile: ProfileOption = "smoke",
+    overrides: Set = None,
+    seed: int = 0,
+    device: Device = "auto",
+    home: Home = None,
+    data: Data = None,
+    checkpoint: Checkpoint = None,
+    memory: Memory = None,
+    no_fixed_point: NoFixedPoint = False,
+) -> None:
+    """Write a setting's traces from the home in the public format."""
+
+    if out.suffix != ".npz":
+        raise InputError(f"--out {out}: name a file that ends in .npz.")
+    if split not in ("calibration", "test"):
+        raise InputError(f"split={split!r} is unknown: choose calibration or test.")
+    values = with_fixed_point(parse(overrides or []), no_fixed_point)
+    request = _request(setting, profile, values, seed, device, home, data, checkpoint, memory)
+    found = finished(request).get(f"collect_{split}")
+    if found is None:
+        raise InputError(
+            f"{request.home} holds no {split} traces of {setting} as asked for: run `dynconf reproduce` with the same options."
+        )
+    from dynconf_core.traces.schema import Traces
+
+    written = Traces.load(found.folder).save(out)
+    Console().print(f"{written}: {split} traces of {setting}, profile {profile}", highlight=False)
 
 
 def finished(request: Request) -> dict[str, Handle]:
@@ -83,3 +160,21 @@ def _flat(parts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _short(value: Any) -> str:
     text = str(value)
     return f"{text[:12]}…" if len(text) > 40 else text
+
+
+def _request(
+    setting: str,
+    profile: str,
+    values: dict[str, Any],
+    seed: int,
+    device: str,
+    home: str | None,
+    data: str | None,
+    checkpoint: list[str] | None,
+    memory: str | None,
+) -> Request:
+    """What a run of one setting was asked for, its home set up."""
+    folder = home_folder(home)
+    files = checkpoint_files(checkpoint, seed)
+    configure(folder)
+    return Request(profile, (setting,), values, seed, device, str(folder), str(data_folder(data, folder)), files, memory)

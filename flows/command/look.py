@@ -1,28 +1,21 @@
-"""Commands that look: at the settings, at what the home holds, at the runs; and the one that fetches data."""
+"""Commands around the runs: the settings that there are, the data sets, a run to publish, the runs in MLflow."""
 
 import os
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from dynconf_core.data.dataset import DATASETS, FETCHERS
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.request import Request, check_writable, data_folder, home_folder
-from dynconf_flows.command.arguments import checkpoint_files, with_fixed_point
+from dynconf_core.experiment.request import check_writable, data_folder, home_folder
 from dynconf_flows.command.options import (
     AsJson,
-    Checkpoint,
     Data,
-    Device,
     Home,
-    Memory,
-    NoFixedPoint,
-    ProfileOption,
-    Set,
     print_json,
 )
 from dynconf_flows.command.server import configure
@@ -71,41 +64,6 @@ def fetch(
     fetch_it(root, say=lambda text: console.print(text, highlight=False))
 
 
-def traces(
-    setting: Annotated[str, typer.Argument(help="One of the eight.")],
-    split: Annotated[str, typer.Option(help="calibration or test.")],
-    out: Annotated[Path, typer.Option(help="The file to write, FILE.npz.")],
-    profile: ProfileOption = "smoke",
-    overrides: Set = None,
-    seed: int = 0,
-    device: Device = "auto",
-    home: Home = None,
-    data: Data = None,
-    checkpoint: Checkpoint = None,
-    memory: Memory = None,
-    no_fixed_point: NoFixedPoint = False,
-) -> None:
-    """Write a setting's traces from the home in the public format."""
-    from dynconf_core.experiment.overrides import parse
-    from dynconf_core.traces.schema import Traces
-
-    if out.suffix != ".npz":
-        raise InputError(f"--out {out}: name a file that ends in .npz.")
-    if split not in ("calibration", "test"):
-        raise InputError(f"split={split!r} is unknown: choose calibration or test.")
-    values = with_fixed_point(parse(overrides or []), no_fixed_point)
-    request = _request(setting, profile, values, seed, device, home, data, checkpoint, memory)
-    from dynconf_flows.command.explain import finished
-
-    found = finished(request).get(f"collect_{split}")
-    if found is None:
-        raise InputError(
-            f"{request.home} holds no {split} traces of {setting} as asked for: run `dynconf reproduce` with the same options."
-        )
-    written = Traces.load(found.folder).save(out)
-    Console().print(f"{written}: {split} traces of {setting}, profile {profile}", highlight=False)
-
-
 def export(
     out: Annotated[Path, typer.Option(help="The folder to write, such as results/2026-11-25-epyc.")],
     run: Annotated[Path | None, typer.Argument(help="The run's folder [default: the newest of the home].")] = None,
@@ -119,52 +77,6 @@ def export(
     files = exported(run, out, home, traces)
     size = sum(path.stat().st_size for path in files) / 1e6
     Console().print(f"{out}: {len(files)} files, {size:.1f} MB", highlight=False, soft_wrap=True)
-
-
-def explain(
-    setting: Annotated[str, typer.Argument(help="One of the eight.")],
-    profile: ProfileOption = "smoke",
-    overrides: Set = None,
-    seed: int = 0,
-    device: Device = "auto",
-    home: Home = None,
-    data: Data = None,
-    checkpoint: Checkpoint = None,
-    memory: Memory = None,
-    no_fixed_point: NoFixedPoint = False,
-    as_json: AsJson = False,
-) -> None:
-    """Say for every stage of a setting whether its artefact is there, and if not, which part of its key differs."""
-    from dynconf_core.experiment.overrides import parse
-
-    values = with_fixed_point(parse(overrides or []), no_fixed_point)
-    request = _request(setting, profile, values, seed, device, home, data, checkpoint, memory)
-    from dynconf_flows.command.explain import explained
-
-    lines = explained(request)
-    if as_json:
-        print_json({"schema": 1, "setting": setting, "stages": lines})
-        return
-    for line in lines:
-        Console().print(f"{line['stage']:<20} {line['outcome']:<5} {line['reason']}", highlight=False)
-
-
-def _request(
-    setting: str,
-    profile: str,
-    values: dict[str, Any],
-    seed: int,
-    device: str,
-    home: str | None,
-    data: str | None,
-    checkpoint: list[str] | None,
-    memory: str | None,
-) -> Request:
-    """What a run of one setting was asked for, its home set up."""
-    folder = home_folder(home)
-    files = checkpoint_files(checkpoint, seed)
-    configure(folder)
-    return Request(profile, (setting,), values, seed, device, str(folder), str(data_folder(data, folder)), files, memory)
 
 
 def ui(

@@ -14,6 +14,8 @@ from rich.console import Console
 from dynconf_flows.command.server import TemporaryServer
 from dynconf_tasks import interruption
 
+FAILED = 1
+"""The exit code where something failed on the way; partial results are kept."""
 INTERRUPTED = 130
 """The exit code of an interrupted command."""
 GRACE = 4.5

@@ -1,4 +1,4 @@
-"""``dynconf reproduce`` and ``dynconf sweep``: the commands that start flows."""
+"""``dynconf reproduce``: the settings, from training to the table."""
 
 import shlex
 import sys
@@ -8,9 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import CheckedRequest, Request, checked, data_folder, home_folder
-from dynconf_flows.command.arguments import checkpoint_files, named_texts, seed_numbers, with_fixed_point
+from dynconf_flows.command.arguments import checkpoint_files, seed_numbers, with_fixed_point
 from dynconf_flows.command.options import (
     AsJson,
     Data,
@@ -23,10 +22,8 @@ from dynconf_flows.command.options import (
     Set,
     print_json,
 )
-from dynconf_flows.command.session import INTERRUPTED, Session
+from dynconf_flows.command.session import FAILED, INTERRUPTED, Session
 from dynconf_tasks import interruption
-
-FAILED = 1
 
 
 def reproduce(
@@ -71,70 +68,6 @@ def reproduce(
     with Session(folder, debug) as session:
         documents = [document for one in asked if (document := _reproduced(session, one, as_json)) is not None]
     _report(documents, as_json, folder)
-
-
-def sweep(
-    setting: Annotated[list[str], typer.Option(help="One of the eight; may be repeated.")],
-    grid: Annotated[
-        list[str] | None, typer.Option(metavar="FIELD=A,B,C", help="Values of a field (or of seed); every combination is run.")
-    ] = None,
-    study: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FIELD=LOW..HIGH", help="A range, or a list of values, in which Optuna looks."),
-    ] = None,
-    trials: Annotated[int | None, typer.Option(help="Points of a study [default: 20].", min=1)] = None,
-    profile: ProfileOption = "smoke",
-    overrides: Set = None,
-    seed: int = 0,
-    device: Device = "auto",
-    home: Home = None,
-    data: Data = None,
-    memory: Memory = None,
-    no_fixed_point: NoFixedPoint = False,
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Run a grid, or an Optuna study, over settings' fields and show the Pareto front of accuracy against mean steps."""
-    from dynconf_core.experiment.overrides import parse
-    from dynconf_core.experiment.points import checked_points
-
-    folder = home_folder(home)
-    asked: dict[str, Any] = {
-        "settings": list(setting),
-        "profile": profile,
-        "grid": named_texts(grid, "--grid", "FIELD=VALUES, such as --grid time_steps=8,16,32"),
-        "study": named_texts(study, "--study", "FIELD=VALUES, such as --study alpha=0.5..8"),
-        "trials": trials or 20,
-        "overrides": with_fixed_point(parse(overrides or []), no_fixed_point),
-        "seed": seed,
-        "device": device,
-        "home": str(folder),
-        "data": str(data_folder(data, folder)),
-        "memory": memory,
-    }
-    if trials is not None and not study:
-        raise InputError(f"--trials {trials} is for a study: a grid has as many points as its values make.")
-    checked_points(asked["settings"], profile, asked["grid"], asked["study"], asked["overrides"], seed)
-    checked(Request(profile, tuple(setting), asked["overrides"], seed, device, str(folder), asked["data"], memory=memory))
-    with Session(folder, debug) as session:
-        from dynconf_flows.sweep import sweep as flow
-
-        session.ready()
-        document = session.run(lambda: flow(**asked), as_json)
-    if document is None:
-        raise typer.Exit(INTERRUPTED)
-    if as_json:
-        print_json(document)
-    else:
-        from dynconf_flows.command.tables import sweep_table
-
-        console = Console()
-        console.print(sweep_table(document))
-        console.print(f"Results: {document['results']}", highlight=False)
-    if interruption.interrupted():
-        raise typer.Exit(INTERRUPTED)
-    if document["failed"]:
-        raise typer.Exit(FAILED)
 
 
 def _reproduced(session: Session, asked: CheckedRequest, quiet: bool) -> dict[str, Any] | None:
