@@ -17,6 +17,7 @@ from dynconf_flows.command import explain as explain_commands
 from dynconf_flows.command import look as look_commands
 from dynconf_flows.command import reproduce as reproduce_command
 from dynconf_flows.command import sweep as sweep_command
+from dynconf_flows.command.entry import missing_extra
 from dynconf_flows.command.session import FAILED, INTERRUPTED
 
 UNUSABLE = 2
@@ -68,7 +69,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        if "--debug" in sys.argv:
+        if "--debug" in sys.argv or (isinstance(error, ModuleNotFoundError) and missing_extra(error)):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         Console(stderr=True).print(
