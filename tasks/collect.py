@@ -15,9 +15,9 @@ from dynconf_core.experiment.images import images_of
 from dynconf_core.experiment.job import Handle, Inputs, Job
 from dynconf_core.experiment.plan import Data
 from dynconf_core.machine import device
+from dynconf_core.networks.checkpoint import load_checkpoint, own_provenance
 from dynconf_core.schemes.network import described
 from dynconf_core.simulation.collect import collect
-from dynconf_core.training.checkpoint import load_checkpoint, own_provenance
 from dynconf_tasks.listening import Listener
 from dynconf_tasks.stage import TASK_OPTIONS, run
 

@@ -16,8 +16,8 @@ from dynconf_core.conversion.file import save_snn
 from dynconf_core.conversion.report import conversion_report, images_for_report, report_lines
 from dynconf_core.experiment.images import images_of
 from dynconf_core.experiment.job import Handle, Inputs, Job
+from dynconf_core.networks.checkpoint import load_checkpoint
 from dynconf_core.schemes.network import described
-from dynconf_core.training.checkpoint import load_checkpoint
 from dynconf_tasks.listening import Listener
 from dynconf_tasks.stage import TASK_OPTIONS, run
 

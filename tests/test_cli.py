@@ -170,8 +170,8 @@ def test_a_home_that_cannot_be_written(dynconf: Command, tmp_path: Path, command
 
 
 def test_a_checkpoint_of_another_width(dynconf: Command, home: Path, tmp_path: Path) -> None:
+    from dynconf_core.networks.checkpoint import save_checkpoint
     from dynconf_core.schemes.network import described
-    from dynconf_core.training.checkpoint import save_checkpoint
 
     (narrow,) = Request(settings=(VGG,), overrides={"width": 1 / 16}).plans()
     save_checkpoint(described(narrow.network(), 0), {}, tmp_path / "narrow.pt")

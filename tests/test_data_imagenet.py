@@ -17,10 +17,10 @@ from dynconf_core.data import imagenet
 from dynconf_core.data.folder import FolderImages, list_images
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.profiles import resolve
+from dynconf_core.networks.checkpoint import load_checkpoint
 from dynconf_core.schemes.network import described
 from dynconf_core.simulation.collect import collect
 from dynconf_core.traces.schema import Traces
-from dynconf_core.training.checkpoint import load_checkpoint
 from dynconf_core.training.run import train_to_file
 
 

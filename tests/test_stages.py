@@ -18,6 +18,7 @@ import dynconf_flows
 from dynconf_core import confidence, conversion, data, evaluation, graph, networks, neurons, simulation
 from dynconf_core import exit as exit_room
 from dynconf_core.activations.lsq import LSQ
+from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.choosing.cross_fitting import cross_fitted_choice
 from dynconf_core.choosing.selection import operating_point
 from dynconf_core.confidence.learned import LearnedScore
@@ -45,6 +46,7 @@ from dynconf_core.figures.accuracy import exit_histogram
 from dynconf_core.figures.canvas import canvas
 from dynconf_core.graph.trace import traced
 from dynconf_core.networks.resnet import ResNet
+from dynconf_core.networks.vgg import VGG
 from dynconf_core.neurons import signed
 from dynconf_core.schemes.qcfs import QCFSScheme
 from dynconf_core.simulation.collect import collect as collect_traces
@@ -69,8 +71,8 @@ OTHER = replace(HANDLE, digest="2" * 64)
 # By stage: what its code reaches, and what it must not reach: functions, classes, modules and whole rooms of the core.
 REACH: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "train": (
-        (train_network, probe, augmented, cifar10, ResNet, LSQ),
-        (simulation, neurons, conversion, exit_room, confidence, evaluation, *TRACES, digits, imagenet, imagenette),
+        (train_network, probe, augmented, cifar10, ResNet, QCFS),
+        (simulation, neurons, conversion, exit_room, confidence, evaluation, *TRACES, digits, imagenet, imagenette, LSQ, VGG),
     ),
     "convert": (
         (with_fixed_point_weights, convert_network, traced, SpikingNetwork, ResNet, cifar10),

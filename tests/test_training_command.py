@@ -15,8 +15,8 @@ from training_cases import CPU, description, equal
 
 from dynconf_core.experiment.plan import Data
 from dynconf_core.experiment.recipe import Recipe
+from dynconf_core.networks.checkpoint import load_checkpoint, read
 from dynconf_core.schemes.network import described
-from dynconf_core.training.checkpoint import load_checkpoint, read
 from dynconf_core.training.run import train_to_file
 
 # From a description to a file

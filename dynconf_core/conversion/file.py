@@ -6,8 +6,8 @@ from typing import Any
 
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node
+from dynconf_core.networks.checkpoint import read, write_atomically
 from dynconf_core.simulation.network import SpikingNetwork
-from dynconf_core.training.checkpoint import read, write_atomically
 
 SCHEMA = 2
 """1 named the ANN that it was converted from; 2 holds the graph itself."""

@@ -197,8 +197,8 @@ def check_checkpoints(plans: Sequence[Plan], checkpoints: Mapping[str, str]) -> 
     """Raise ``InputError`` unless each checkpoint's weights fit their setting's network."""
     if not checkpoints:
         return
+    from dynconf_core.networks.checkpoint import load_checkpoint
     from dynconf_core.schemes.network import described
-    from dynconf_core.training.checkpoint import load_checkpoint
 
     for plan in plans:
         if plan.setting in checkpoints:

@@ -72,8 +72,8 @@ def architecture(name: str, *, classes: int | None = None, weights: str | None =
         raise InputError(f"weights={weights!r} of {name} have 1000 classes, not {classes}: leave the one or the other out.")
     theirs: nn.Module = torchvision().models.get_model(name.removeprefix(TORCHVISION), num_classes=classes or 1000)
     if weights is not None:
+        from dynconf_core.networks.checkpoint import load_checkpoint
         from dynconf_core.networks.published_weights import fetched
-        from dynconf_core.training.checkpoint import load_checkpoint
 
         load_checkpoint(theirs, fetched(offered.url))
     return theirs.eval()

@@ -143,8 +143,8 @@ def convert(
 
 def _network(architecture: str, checkpoint: str) -> Any:
     """The pretrained network, in evaluation mode."""
+    from dynconf_core.networks.checkpoint import load_checkpoint
     from dynconf_core.networks.pretrained import architecture as network_called
-    from dynconf_core.training.checkpoint import load_checkpoint
 
     if checkpoint == "default":
         return network_called(architecture, weights="default")

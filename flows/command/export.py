@@ -81,7 +81,7 @@ def _written(out: Path, name: str, parts: Mapping[str, Artefact]) -> dict[str, A
     figures.mkdir(exist_ok=True)
     for picture in sorted(evaluation.glob("*.png")):
         shutil.copyfile(picture, figures / f"{name}-{picture.name}")
-    from dynconf_core.training.checkpoint import own_provenance, read
+    from dynconf_core.networks.checkpoint import own_provenance, read
 
     training = own_provenance(read(parts["train"].file("checkpoint.pt")).get("provenance", {}))
     (out / f"{name}-training.json").write_text(json.dumps(training, indent=1))
