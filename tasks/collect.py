@@ -16,6 +16,7 @@ from dynconf_core.data.splits import SPLIT_SEED
 from dynconf_core.devices import device
 from dynconf_core.experiment.plan import Data, Plan
 from dynconf_core.networks.description import described
+from dynconf_core.neurons.model import NEURONS
 from dynconf_core.simulation.collect import collect as collected
 from dynconf_core.simulation.footprint import BATCH
 from dynconf_core.training.checkpoint import load_checkpoint, own_provenance
@@ -25,7 +26,8 @@ from dynconf_tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace, data_con
 
 def code(plan: Plan) -> tuple[Path, ...]:
     """Where this stage's code begins."""
-    return (Path(__file__), module_file(f"dynconf_core.data.{plan.data.name}"))
+    neurons = (NEURONS.source(name) for name in NEURONS.names())
+    return (Path(__file__), module_file(f"dynconf_core.data.{plan.data.name}"), *neurons)
 
 
 def stage(plan: Plan, work: Workplace, data_digest: str, split: str, trained: Handle, snn: Handle) -> Stage:

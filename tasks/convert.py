@@ -14,10 +14,11 @@ from prefect.states import State
 
 from dynconf_core.conversion.convert import convert as converted
 from dynconf_core.conversion.file import save_snn
-from dynconf_core.conversion.report import conversion_report, images_for_report, report_lines
+from dynconf_core.conversion.report import conversion_report, images_for_report
 from dynconf_core.data.load import data_set
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.networks.description import described
+from dynconf_core.neurons.model import NEURONS
 from dynconf_core.training.checkpoint import load_checkpoint
 from dynconf_tasks.listening import Listener
 from dynconf_tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace, module_file
@@ -28,7 +29,8 @@ REPORTED = 64
 
 def code(plan: Plan) -> tuple[Path, ...]:
     """Where this stage's code begins."""
-    return (Path(__file__), module_file(f"dynconf_core.data.{plan.data.name}"))
+    neurons = (NEURONS.source(name) for name in NEURONS.names())
+    return (Path(__file__), module_file(f"dynconf_core.data.{plan.data.name}"), *neurons)
 
 
 def stage(plan: Plan, trained: Handle) -> Stage:
@@ -51,7 +53,7 @@ def convert(plan: Plan, work: Workplace, trained: Handle) -> State[Handle] | Han
         snn = converted(
             ann.eval(),
             images.normalisation(images.batch(torch.arange(1))),
-            method="learned",
+            thresholds="learned",
             time_steps=plan.time_steps,
             fixed_point=plan.fixed_point,
             initial_potential=plan.initial_potential,
@@ -61,8 +63,9 @@ def convert(plan: Plan, work: Workplace, trained: Handle) -> State[Handle] | Han
         pixels = images.normalisation(images.batch(few))
         report = conversion_report(snn, ann, pixels, plan.time_steps, images.labels[few])
         save_snn(snn, folder / "snn.pt")
-        (folder / "report.json").write_text(json.dumps(report, indent=1))
-        (folder / "report.txt").write_text("\n".join(report_lines(report)) + "\n")
-        return {**snn.facts, "image_limit": snn.image_limit, **{name: report[name] for name in ("agreement", "worst_layer")}}
+        (folder / "report.json").write_text(json.dumps(report.to_json(), indent=1))
+        (folder / "report.txt").write_text(f"{report}\n")
+        found = {"agreement": report.agreement, "worst_layer": report.worst_layer}
+        return {**snn.facts, "image_limit": snn.image_limit, **found}
 
     return stage(plan, trained).run(work, write)

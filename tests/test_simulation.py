@@ -265,7 +265,7 @@ def test_samples_of_a_batch_may_be_at_different_steps(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_step_is_a_function_of_its_arguments(method: str) -> None:
-    """The same input_current, state and time step give the same outcome, whatever was run between; the input_current stays as it is."""
+    """The same input_current, state and time step give the same outcome, whatever was run between; its input current stays as it is."""
     snn = small(method)
 
     def twice() -> Tensor:
