@@ -14,6 +14,7 @@ from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.graph.graph import WEIGHTED, Graph, Node
 from dynconf_core.graph.operations import evaluate
+from dynconf_core.neurons.signed import Signed
 from dynconf_core.simulation.network import SpikingNetwork, State
 
 
@@ -131,8 +132,8 @@ def in_float64(snn: SpikingNetwork, images: Tensor, time_steps: int) -> tuple[Te
                 count = counts.get(node.name, torch.zeros_like(potential))
                 largest[node.name + " charged"] = potential.abs().max()
                 value = (potential >= 1).double()
-                if node.settings["signed"]:
-                    value = value * (count < node.settings["levels"]) - ((potential < 0) & (count > 0)).double()
+                if isinstance(snn.neurons, Signed):
+                    value = value * (count < snn.neurons.levels) - ((potential < 0) & (count > 0)).double()
                 potentials[node.name], counts[node.name] = potential - value, count + value
             elif node.kind == "max_pool":
                 before = counts.get(node.name, torch.zeros_like(inputs[0]))

@@ -116,7 +116,7 @@ def test_json_is_all_that_is_printed_and_a_study_reads_the_traces(dynconf: Comma
     answer = dynconf(*asked(checkpoint, "--json", "--normalisation", OWN, "--traces", "t"))
     assert answer.code == 0
     told = strictly(answer.out)
-    assert (told["schema"], told["snn"], told["method"], told["neurons"]) == (1, "snn.pt", "error", "signed")
+    assert (told["schema"], told["snn"], told["thresholds"], told["neurons"]) == (2, "snn.pt", "error", "signed")
     assert told["normalisation"] == {"mean": [0.4] * 3, "std": [0.3] * 3}
     assert told["report"]["time_steps"] == 3 and len(told["traces"]["test"]["accuracy_at_t"]) == 3
     assert told["traces"]["calibration"]["samples"] == 40
@@ -130,12 +130,12 @@ def test_json_is_all_that_is_printed_and_a_study_reads_the_traces(dynconf: Comma
     assert strictly(answer.out)["traces"] is None
 
 
-def test_without_the_grid(dynconf: Command, checkpoint: Path) -> None:
-    answer = dynconf(*asked(checkpoint, "--no-fixed-point", "--neurons", "integrate-and-fire", "--method", "percentile"))
+def test_without_fixed_point_weights(dynconf: Command, checkpoint: Path) -> None:
+    answer = dynconf(*asked(checkpoint, "--no-fixed-point", "--neurons", "integrate-and-fire", "--thresholds", "percentile"))
     assert answer.code == 0, answer
     snn = load_snn(Path("snn.pt"))
     assert (snn.exact, snn.time_steps_limit, snn.image_limit, snn.active_steps) == (False, None, None, None)
-    assert snn.facts["grid"] is False and snn.facts["levels"] is None and snn.facts["method"] == "percentile"
+    assert snn.facts["fixed_point"] is False and snn.facts["levels"] is None and snn.facts["thresholds"] == "percentile"
 
 
 @pytest.mark.parametrize(
@@ -162,13 +162,13 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "of another network": (["--checkpoint", "OTHER"], ["does not fit", "it holds 72 keys", "layer1.3.conv1.weight"]),
     "into a larger one": (["--architecture", "resnet32"], ["does not fit", "it lacks", "layer1.3.conv1.weight"]),
     "no published weights": (["--checkpoint", "default"], ["none are published with resnet20"]),
-    "method": (["--method", "best"], ["'best'", "percentile"]),
+    "thresholds": (["--thresholds", "best"], ["'best'", "percentile"]),
     "neurons": (["--neurons", "leaky"], ["'leaky'", "signed"]),
     "levels": (["--levels", "9"], ["levels=9", "time_steps=3"]),
     "levels without signed neurons": (["--neurons", "auto", "--levels", "2"], ["levels=2", "signed"]),
     "time steps": (["--time-steps", "0"], ["--time-steps"]),
     "images": (["--images", "0"], ["--images"]),
-    "percentile": (["--method", "percentile", "--percentile", "200"], ["percentile=200"]),
+    "percentile": (["--thresholds", "percentile", "--percentile", "200"], ["percentile=200"]),
     "data set": (["--dataset", "mnist"], ["'mnist' is unknown", "digits"]),
     "no data": (["--dataset", "cifar10", "--data", "nowhere"], ["cifar", "dynconf data fetch cifar10"]),
     "normalisation": (["--normalisation", "mnist"], ["--normalisation mnist", "cifar10"]),

@@ -45,8 +45,6 @@ def convert(ann: nn.Module, images: Tensor, options: ConversionOptions | None = 
     asked = (options or ConversionOptions()).changed(changes)
     _check_images(images)
     limit = float(images.abs().max()) * IMAGE_MARGIN if asked.image_limit is None else asked.image_limit
-    if asked.fixed_point and not limit > 0:
-        raise InputError("images are all 0, so their range is not known: give real ones, or image_limit=... of them.")
     rounded, neurons = _spiking(ann, images, asked, limit)
     facts = _facts(asked, neurons, rounded)
     if not asked.fixed_point:
@@ -81,6 +79,8 @@ def _spiking(ann: nn.Module, images: Tensor, asked: ConversionOptions, limit: fl
     del graph
     if not asked.fixed_point:
         return unrounded.pop(), neurons
+    if not limit > 0:
+        raise InputError("images are all 0, so their range is not known: give real ones, or image_limit=... of them.")
     return with_fixed_point_weights(unrounded.pop(), neurons, limit, asked.time_steps, asked.weight_bits), neurons
 
 

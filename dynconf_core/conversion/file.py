@@ -44,11 +44,12 @@ def load_snn(path: Path, neurons: type[NeuronModel] | None = None) -> SpikingNet
     """
     content = read(path)
     _check_sums(path)
-    if content.get("schema") != SCHEMA or "graph" not in content:
+    if content.get("schema") != SCHEMA or "graph" not in content or not isinstance(content.get("neurons"), dict):
         raise InputError(f"{path} holds no converted network of this version: name the file that a conversion wrote.")
+    model = loaded(content["neurons"], neurons)
     try:
         graph = Graph(tuple(_node(entry) for entry in content["graph"]))
-        model, limits = loaded(content["neurons"], neurons), content["limits"]
+        limits = content["limits"]
         return SpikingNetwork(
             graph, model, image_limit=limits["image"], time_steps_limit=limits["time_steps"], facts=content["facts"]
         )

@@ -71,8 +71,8 @@ def find_thresholds(
 
     Args:
         graph: of the ANN.
-        source: "learned", or one of ``FROM_DATA``. All keep learned and known thresholds, but for those of ReLU6 and other clips,
-            which the ones that look at data may lower.
+        source: "learned", or one of ``FROM_DATA``. All keep learned and known thresholds, but for those of ReLU6 and other
+            clips, which the ones that look at data may lower.
         images: normalised calibration images ``(N, ...)``, for all but "learned".
         time_steps: T of "error".
         percentile: of "percentile", in per cent.

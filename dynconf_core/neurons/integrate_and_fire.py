@@ -43,5 +43,5 @@ class IntegrateAndFire(NeuronModel):
         return 0, 1
 
     def excess(self, time_steps: int) -> int:
-        """0: a neuron fires only from 1 on, so a spike never takes V below 0."""
+        """0: a neuron fires only from 1 on, so V is never lower than what has come since its last spike."""
         return 0

@@ -91,9 +91,10 @@ class NeuronModel(ABC):
         return low * time_steps, high * time_steps
 
     def excess(self, time_steps: int) -> int:
-        """By how many thresholds |V| may exceed |V(0)| + 2 + the largest |sum of input currents| within ``time_steps`` steps.
+        """By how many thresholds |V| may exceed |V(0)| + 2 + the largest |sum of input currents| from any step to any other of
+        ``time_steps`` steps.
 
-        As V = V(0) + sum of I - sum of spikes, the largest sum of spikes is always enough.
+        As V = V(0) + sum of I - sum of spikes, the largest |sum of spikes| is always enough.
         """
         low, high = self.sends_in_all(time_steps)
         return max(-low, high)

@@ -64,6 +64,9 @@ class Signed(NeuronModel):
         """n."""
         return self.levels
 
+    def __str__(self) -> str:
+        return f"signed with n = {self.levels}"
+
     @classmethod
     def of(cls, levels: int | None) -> Self:
         """With as many levels.

@@ -68,6 +68,8 @@ class SpikingNetwork(nn.Module):
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        if not graph.of_kind("neurons"):
+            raise InputError("the graph has no layer of neurons: nothing in it would spike.")
         self.neurons = neurons
         self.active_steps = neurons.active_steps
         self.image_limit, self.time_steps_limit = image_limit, time_steps_limit
@@ -114,8 +116,8 @@ class SpikingNetwork(nn.Module):
     def accelerate(self, samples: int) -> list[str]:
         """Let integer products compute the layers where they are exact and, for batches of ``samples``, faster than float32.
 
-        Only where the weights are in fixed point and the network is on the CPU; tried against float arithmetic, which takes some
-        milliseconds a layer.
+        Only where the weights are in fixed point and the network is on the CPU; each is tried against float arithmetic, which takes
+        some milliseconds.
 
         Returns:
             the names of these layers.
