@@ -88,7 +88,7 @@ def places_left(graph: Graph, limits: Limits, mantissa: int) -> dict[str, int]:
     total = summed_over_time(graph, limits.image, limits.neurons, steps)
     counted = of_reference(graph, limits.image, most)
     once = _once(graph)
-    largest = {name: (step if name in once else counted)[name].largest() for name in step}
+    largest = {name: max(bounds[name].largest() for bounds in ((step,) if name in once else (step, counted))) for name in step}
     left = {name: _bits_for(value, name, mantissa) for name, value in largest.items()}
     for node in graph.of_kind("neurons"):
         potential = float(node.tensors["initial"].abs().max()) + 2 + total[node.inputs[0]].largest()
