@@ -16,6 +16,7 @@ from dynconf_core.experiment.job import Handle, Inputs, Job
 from dynconf_core.experiment.plan import Data
 from dynconf_core.machine import device
 from dynconf_core.networks.checkpoint import load_checkpoint, own_provenance
+from dynconf_core.neurons.model import NEURONS
 from dynconf_core.schemes.network import described
 from dynconf_core.simulation.collect import collect
 from dynconf_tasks.listening import Listener
@@ -50,7 +51,7 @@ def _collected(split: str, job: Job, inputs: Inputs) -> State[Handle] | Handle:
         }
         seen = trained_on_calibration(provenance, plan.data)
         collect(
-            load_snn(inputs["convert"].file("snn.pt")),
+            load_snn(inputs["convert"].file("snn.pt"), NEURONS.get(plan.scheme.neurons)),
             ann,
             images,
             plan.time_steps,

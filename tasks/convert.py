@@ -13,7 +13,7 @@ from prefect import State, task
 
 from dynconf_core.conversion.convert import convert as converted
 from dynconf_core.conversion.file import save_snn
-from dynconf_core.conversion.report import conversion_report, images_for_report, report_lines
+from dynconf_core.conversion.report import conversion_report, images_for_report
 from dynconf_core.experiment.images import images_of
 from dynconf_core.experiment.job import Handle, Inputs, Job
 from dynconf_core.networks.checkpoint import load_checkpoint
@@ -46,8 +46,9 @@ def convert(job: Job, inputs: Inputs) -> State[Handle] | Handle:
         pixels = images.normalisation(images.batch(few))
         report = conversion_report(snn, ann, pixels, plan.time_steps, images.labels[few])
         save_snn(snn, folder / "snn.pt")
-        (folder / "report.json").write_text(json.dumps(report, indent=1))
-        (folder / "report.txt").write_text("\n".join(report_lines(report)) + "\n")
-        return {**snn.facts, "image_limit": snn.image_limit, **{name: report[name] for name in ("agreement", "worst_layer")}}
+        (folder / "report.json").write_text(json.dumps(report.to_json(), indent=1))
+        (folder / "report.txt").write_text(f"{report}\n")
+        found = {"agreement": report.agreement, "worst_layer": report.worst_layer}
+        return {**snn.facts, "image_limit": snn.image_limit, **found}
 
     return run("convert", job, inputs, write)

@@ -20,7 +20,7 @@ from dynconf_core.simulation.reference import reference_logits
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"), [("qcfs", {}), ("qffs", {"fixed_point": False}), ("relu", {"method": "max", "correct": True})]
+    ("kind", "options"), [("qcfs", {}), ("qffs", {"fixed_point": False}), ("relu", {"thresholds": "max", "correct": True})]
 )
 def test_file_round_trip(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
     """Everything comes back to the bit, and nothing but the file is needed."""

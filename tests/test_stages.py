@@ -47,7 +47,7 @@ from dynconf_core.figures.canvas import canvas
 from dynconf_core.graph.trace import traced
 from dynconf_core.networks.resnet import ResNet
 from dynconf_core.networks.vgg import VGG
-from dynconf_core.neurons import signed
+from dynconf_core.neurons import integrate_and_fire, signed
 from dynconf_core.schemes.qcfs import QCFSScheme
 from dynconf_core.simulation.collect import collect as collect_traces
 from dynconf_core.simulation.counts import Counter
@@ -82,9 +82,9 @@ REACH: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
         ),
     ),
     "collect_test": (
-        (collect_traces, Counter, SpikingNetwork, signed, load_snn, cifar10),
+        (collect_traces, Counter, SpikingNetwork, integrate_and_fire, load_snn, cifar10),
         (
-            *(train_network, augmented, digits, convert_network, traced, run_until_confident),
+            *(train_network, augmented, digits, signed, convert_network, traced, run_until_confident),
             *(exit_room, confidence, evaluation),
         ),
     ),
@@ -293,5 +293,6 @@ def test_a_key_does_not_depend_on_where_the_tasks_lie(tmp_path: Path) -> None:
         "dynconf_core.data.cifar10",
         "dynconf_core.networks.resnet",
         "dynconf_core.schemes.qcfs",
+        "dynconf_core.neurons.integrate_and_fire",
     }
     assert code_fingerprint({**modules, "dynconf_tasks.convert": moved}) == code_fingerprint(modules)

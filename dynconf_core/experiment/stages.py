@@ -40,7 +40,7 @@ class Stage:
         inputs: the stages whose artefacts it reads, by role.
         config: the values that can change its outcome.
         task: the Prefect task that runs it, as ``module:function``; its module is where the stage's code begins.
-        reads: which implementations of the plan its code reaches: "data", "architecture", "scheme".
+        reads: which implementations of the plan its code reaches: "data", "architecture", "scheme", "neurons".
         published: whether the folder of a published run is made of its artefact.
     """
 
@@ -66,10 +66,17 @@ class Stage:
         return stage_key(self.name, self.config(job), digests, code_fingerprint(self.modules(job.plan)))
 
 
+def _neurons(plan: Plan) -> tuple[Any, str]:
+    from dynconf_core.neurons.model import NEURONS  # torch, which `dynconf --help` does without
+
+    return NEURONS, plan.scheme.neurons
+
+
 _IMPLEMENTATIONS: dict[str, Callable[[Plan], tuple[Any, str]]] = {
     "data": lambda plan: (DATASETS, plan.data.name),
     "architecture": lambda plan: (ARCHITECTURES, plan.architecture),
     "scheme": lambda plan: (SCHEMES, plan.method),
+    "neurons": _neurons,
 }
 
 
@@ -146,13 +153,14 @@ def _evaluate(job: Job) -> dict[str, Any]:
 
 
 _NETWORK = ("data", "architecture", "scheme")
+_SPIKING = (*_NETWORK, "neurons")
 _SNN = {"train": "train", "convert": "convert"}
 _JUDGED = {"search": "search", "calibration": "collect_calibration", "test": "collect_test"}
 STAGES: tuple[Stage, ...] = (
     Stage("train", {}, _train, "dynconf_tasks.train:train", _NETWORK),
-    Stage("convert", {"train": "train"}, _convert, "dynconf_tasks.convert:convert", _NETWORK),
-    Stage("collect_calibration", _SNN, _collect("calibration"), "dynconf_tasks.collect:collect_calibration", _NETWORK),
-    Stage("collect_test", _SNN, _collect("test"), "dynconf_tasks.collect:collect_test", _NETWORK),
+    Stage("convert", {"train": "train"}, _convert, "dynconf_tasks.convert:convert", _SPIKING),
+    Stage("collect_calibration", _SNN, _collect("calibration"), "dynconf_tasks.collect:collect_calibration", _SPIKING),
+    Stage("collect_test", _SNN, _collect("test"), "dynconf_tasks.collect:collect_test", _SPIKING),
     Stage("search", {"calibration": "collect_calibration"}, _search, "dynconf_tasks.search:search", published=False),
     Stage("evaluate", _JUDGED, _evaluate, "dynconf_tasks.evaluate:evaluate"),
 )

@@ -19,6 +19,7 @@ class PostTraining:
     levels: int = 15
 
     title: ClassVar[str] = "post-training"
+    neurons: ClassVar[str] = "signed"
     starts_from_a_threshold: ClassVar[bool] = False
     images: ClassVar[int] = 1024
     fields: ClassVar[Mapping[str, Field]] = {"levels": whole(1, 256)}
@@ -40,4 +41,4 @@ class PostTraining:
 
     def conversion(self, time_steps: int) -> dict[str, Any]:
         """See ``ConversionScheme``."""
-        return {"method": "error", "neurons": "signed", "levels": min(self.levels, time_steps), "correct": True}
+        return {"thresholds": "error", "neurons": self.neurons, "levels": min(self.levels, time_steps), "correct": True}

@@ -20,6 +20,7 @@ class QCFSScheme:
     initial_potential: float = 0.5
 
     title: ClassVar[str] = "QCFS"
+    neurons: ClassVar[str] = "integrate-and-fire"
     starts_from_a_threshold: ClassVar[bool] = True
     images: ClassVar[int] = 1
     fields: ClassVar[Mapping[str, Field]] = {
@@ -46,4 +47,4 @@ class QCFSScheme:
 
     def conversion(self, time_steps: int) -> dict[str, Any]:
         """See ``ConversionScheme``."""
-        return {"method": "learned", "initial_potential": self.initial_potential}
+        return {"thresholds": "learned", "initial_potential": self.initial_potential}

@@ -18,6 +18,7 @@ class QFFSScheme:
     bits: int
 
     title: ClassVar[str] = "QFFS"
+    neurons: ClassVar[str] = "signed"
     starts_from_a_threshold: ClassVar[bool] = False
     images: ClassVar[int] = 1
     fields: ClassVar[Mapping[str, Field]] = {"bits": whole(1, 8)}
@@ -39,4 +40,4 @@ class QFFSScheme:
 
     def conversion(self, time_steps: int) -> dict[str, Any]:
         """See ``ConversionScheme``."""
-        return {"method": "learned"}
+        return {"thresholds": "learned"}

@@ -17,6 +17,7 @@ class ConversionScheme(Protocol):
 
     Attributes:
         title: as a table shows it.
+        neurons: the model of the SNN's neurons, as ``dynconf_core.neurons.model.NEURONS`` takes it.
         fields: the scheme's own fields that ``--set`` may override, by name; attributes of the scheme.
         starts_from_a_threshold: whether the activation takes the recipe's ``initial_threshold``.
         images: calibration images that the conversion looks at; 1 where thresholds are learned, and the image's shape and
@@ -24,6 +25,7 @@ class ConversionScheme(Protocol):
     """
 
     title: ClassVar[str]
+    neurons: ClassVar[str]
     fields: ClassVar[Mapping[str, Field]]
     starts_from_a_threshold: ClassVar[bool]
     images: ClassVar[int]
@@ -42,7 +44,8 @@ class ConversionScheme(Protocol):
         ...
 
     def conversion(self, time_steps: int) -> dict[str, Any]:
-        """How the trained network is converted for T = ``time_steps``: options of ``conversion.convert.convert``."""
+        """How the trained network is converted for T = ``time_steps``: fields of ``ConversionOptions`` by name, of plain values
+        (they stand in the key of the stage); T, fixed point and the range of the images are the plan's."""
         ...
 
 

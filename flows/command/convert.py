@@ -23,8 +23,8 @@ def convert(
     architecture: Annotated[str, typer.Option(help="resnet20 to resnet110 (CIFAR), torchvision/NAME, package.module:OBJECT.")],
     checkpoint: Annotated[str, typer.Option(help="Its state dict; `default` for torchvision's own weights.")],
     out: Annotated[Path, typer.Option(help="The file to write, SNN.pt.")],
-    method: Annotated[str, typer.Option(help="Thresholds: learned, max, percentile or error.")] = "error",
-    neurons: Annotated[str, typer.Option(help="auto, integrate-and-fire or signed.")] = "signed",
+    thresholds: Annotated[str, typer.Option(help="Where they come from: learned, max, percentile or error.")] = "error",
+    neurons: Annotated[str, typer.Option(help="auto, integrate-and-fire, signed, or package.module:Class.")] = "signed",
     levels: Annotated[int | None, typer.Option(help="n of signed neurons [default: 15, at most T].", min=1)] = None,
     time_steps: Annotated[int, typer.Option(help="T.", min=1)] = 32,
     correct: Annotated[bool, typer.Option(help="Correct biases, thresholds and initial potentials on the images.")] = True,
@@ -37,7 +37,7 @@ def convert(
         str | None,
         typer.Option(metavar="NAME|M,M,M/S,S,S", help="That of a data set, or means/deviations [default: the network's]."),
     ] = None,
-    percentile: Annotated[float, typer.Option(help="Of method percentile, in per cent.")] = 99.9,
+    percentile: Annotated[float, typer.Option(help="Of --thresholds percentile, in per cent.")] = 99.9,
     no_fixed_point: Annotated[
         bool, typer.Option("--no-fixed-point", help="Keep the weights as they are; float32 is then not exact.")
     ] = False,
@@ -59,7 +59,7 @@ def convert(
         check_folder(traces, "--traces")
     from dynconf_core.conversion.convert import convert as converted
     from dynconf_core.conversion.file import save_snn
-    from dynconf_core.conversion.report import conversion_report, images_for_report, report_lines
+    from dynconf_core.conversion.report import conversion_report, images_for_report
     from dynconf_core.data.dataset import DATASETS
     from dynconf_core.data.folder import FolderImages
     from dynconf_core.machine import device as device_called
@@ -90,7 +90,7 @@ def convert(
         snn = converted(
             network,
             pixels,
-            method,
+            thresholds=thresholds,
             time_steps=time_steps,
             neurons=neurons,
             levels=min(15, time_steps) if neurons == "signed" and levels is None else levels,
@@ -107,11 +107,10 @@ def convert(
     with _waiting(wait, "comparing with the ANN"):
         report = conversion_report(snn, network, pixels[:few].to(where), time_steps, labels[:few])
     origin = {"architecture": architecture, "checkpoint": Path(checkpoint).name, "data": name}
-    snn.facts |= {**origin, "images": len(pixels), "normalisation": vars(expected), "report": report}
+    snn.facts |= {**origin, "images": len(pixels), "normalisation": vars(expected), "report": report.to_json()}
     save_snn(snn, out)
     if not as_json:
-        for line in report_lines(report):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(str(report), highlight=False, markup=False, soft_wrap=True)
         _say(
             console,
             f"They are training images of {name}: whoever trained {origin['checkpoint']} may have used them, which flatters "
@@ -138,7 +137,7 @@ def convert(
             for split, figures in written.items():
                 _say(console, _summary(split, figures, time_steps))
     if as_json:
-        print_json({"schema": 1, "snn": str(out), **snn.facts, "traces": written})
+        print_json({"schema": 2, "snn": str(out), **snn.facts, "traces": written})
 
 
 def _network(architecture: str, checkpoint: str) -> Any:
@@ -194,7 +193,7 @@ def normalisation_called(given: str | None) -> Any:
     from dynconf_core.data.dataset import DATASETS
     from dynconf_core.data.images import Normalisation
 
-    if "/" not in given:
+    if given in DATASETS.names() or ":" in given:
         return DATASETS.get(given).normalisation
     try:
         mean, std = (tuple(float(part) for part in half.split(",")) for half in given.split("/"))
