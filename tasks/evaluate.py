@@ -4,7 +4,7 @@ Artefact: ``evaluation.json``, ``rule.json``, ``accuracy_against_latency.png``, 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from prefect.states import State
 
 from dynconf_core.choosing.candidates import candidates
 from dynconf_core.choosing.comparison import compare
+from dynconf_core.confidence.measure import MEASURES
 from dynconf_core.evaluation.metrics import evaluate as evaluated
 from dynconf_core.exit.front import exact_front
 from dynconf_core.exit.oracles import oracle_curve
@@ -23,6 +24,7 @@ from dynconf_core.figures.accuracy import accuracy_against_latency, exit_histogr
 from dynconf_core.figures.robustness import robustness_figure
 from dynconf_core.traces.schema import Traces
 from dynconf_tasks.listening import Listener
+from dynconf_tasks.search import measures_compared
 from dynconf_tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace
 
 FIGURES = ("accuracy_against_latency.png", "exit_histogram.png", "robustness.png")
@@ -31,7 +33,7 @@ DPI = 150
 
 def code(plan: Plan) -> tuple[Path, ...]:
     """Where this stage's code begins."""
-    return (Path(__file__),)
+    return (Path(__file__), *(MEASURES.source(name) for name in measures_compared(plan)))
 
 
 def stage(plan: Plan, paper_time_steps: int | None, rule: Handle, calibration: Handle, test: Handle) -> Stage:
@@ -63,14 +65,16 @@ def evaluate(
     def write(folder: Path, listener: Listener) -> Mapping[str, Any]:
         record = rule.file("rule.json").read_text()
         entry = json.loads(record)
-        chosen = Rule.from_json(entry)
+        # A measure from outside is the one that the plan names; the file alone would import nothing.
+        chosen = Rule.from_json(entry, plan.search.rule if ":" in plan.search.rule else None)
+        measures = measures_compared(plan)
         unseen, known = Traces.load(test.folder), Traces.load(calibration.folder)
         figures = evaluated(unseen, known, chosen, paper_time_steps)
         figures["samples"] = {"calibration": known.samples, "test": unseen.samples}
         # On the images that fitted and chose it, a rule's figures are those of the search: out of fold where it was fitted.
         figures["exit"]["rule"] |= {name: entry[name] for name in ("calibration", "cross_fitted", "calibrated")}
-        figures["comparison"] = compare(candidates(known, plan.seed), known, unseen, plan.seed)
-        figures["at_paper_time_steps"] = _cut(known, unseen, paper_time_steps, plan.seed)
+        figures["comparison"] = compare(candidates(known, plan.seed, measures), known, unseen, plan.seed)
+        figures["at_paper_time_steps"] = _cut(known, unseen, paper_time_steps, plan.seed, measures)
         robustness = robustness_map(unseen)
         figures["robustness"] = robustness.widths()
         (folder / "evaluation.json").write_text(json.dumps(figures, indent=1, allow_nan=False))
@@ -97,13 +101,13 @@ def evaluate(
     return stage(plan, paper_time_steps, rule, calibration, test).run(work, write)
 
 
-def _cut(known: Traces, unseen: Traces, time_steps: int | None, seed: int) -> dict[str, Any] | None:
+def _cut(known: Traces, unseen: Traces, time_steps: int | None, seed: int, measures: Sequence[str]) -> dict[str, Any] | None:
     """Every rule on the traces cut at the paper's own T, since a generous T flatters; None where T is no longer."""
     if time_steps is None or time_steps >= unseen.time_steps:
         return None
     known, unseen = known.cut(time_steps), unseen.cut(time_steps)
     accuracy = float(unseen.correct()[:, -1].mean())
-    rows = compare(candidates(known, seed), known, unseen, seed)
+    rows = compare(candidates(known, seed, measures), known, unseen, seed)
     return {"time_steps": time_steps, "snn_accuracy": accuracy, "comparison": rows}
 
 

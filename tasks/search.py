@@ -1,9 +1,9 @@
 """Stage ``search``: the exit rule, chosen on the calibration traces alone.
 
-Optuna looks for the smoothing (its form, alpha and exponent), with two aims, high accuracy and few mean steps; for each
-smoothing the threshold is not searched but solved, by the exact front. Measures without a smoothing (patience, the learned
-score) need no search. Among all that was tried the rule is chosen by cross-fitting, so that what it is allowed to lose is what
-it loses in expectation. Artefact: ``rule.json``, ``front.csv``. The study stays in the home's journal, under the key.
+For measures that ask for it, Optuna looks for the smoothing (its form, alpha and exponent), with two aims, high accuracy and
+few mean steps; for each smoothing the threshold is not searched but solved, by the exact front. The others are tried with a few
+smoothings of their own. Among all that was tried the rule is chosen by cross-fitting, so that what it is allowed to lose is
+what it loses in expectation. Artefact: ``rule.json``, ``front.csv``. The study stays in the home's journal, under the key.
 """
 
 import logging
@@ -16,13 +16,12 @@ from typing import Any
 from prefect import task
 from prefect.states import State
 
-from dynconf_core.choosing.candidates import Candidate, calibration_scores, candidates
+from dynconf_core.choosing.candidates import Candidate, calibration_scores, candidates, large_enough
 from dynconf_core.choosing.comparison import choose
 from dynconf_core.choosing.selection import promised_point
-from dynconf_core.confidence.scores import MEASURES
+from dynconf_core.confidence.measure import MEASURES, ConfidenceMeasure, measures_of
 from dynconf_core.confidence.smoothing import ALL_FORMS, Smoothing
-from dynconf_core.exit.front import exact_front, paired_front
-from dynconf_core.exit.front_file import write_front
+from dynconf_core.exit.front import exact_front, paired_front, write_front
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.traces.schema import Traces
 from dynconf_tasks.listening import Listener
@@ -31,15 +30,25 @@ from dynconf_tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace
 ALPHAS = (0.3, 300.0)
 """Between these every useful alpha lies for logits of a trained network summed over up to 64 steps."""
 EXPONENTS = (-1.0, 1.0)
+BEST = "best"
+"""The rule that stands for: whichever measure the calibration split finds best."""
 DEMO = {"form": "sum", "alpha": 30.0}
 """The smoothing of the authors' demo: the first trial."""
-SMOOTHED = ("max_softmax", "entropy")
-"""Measures whose smoothing Optuna looks for."""
 
 
 def code(plan: Plan) -> tuple[Path, ...]:
     """Where this stage's code begins."""
-    return (Path(__file__),)
+    return (Path(__file__), *(MEASURES.source(name) for name in measures_tried(plan)))
+
+
+def measures_tried(plan: Plan) -> tuple[str, ...]:
+    """The measures among which the rule is chosen: that of the plan, or all that are known."""
+    return MEASURES.names() if plan.search.rule == BEST else (plan.search.rule,)
+
+
+def measures_compared(plan: Plan) -> tuple[str, ...]:
+    """All known measures, and that of the plan where it is from outside."""
+    return tuple(dict.fromkeys((*MEASURES.names(), *measures_tried(plan))))
 
 
 def stage(plan: Plan, calibration: Handle) -> Stage:
@@ -60,26 +69,29 @@ def search(plan: Plan, work: Workplace, calibration: Handle) -> State[Handle] | 
         rule.save(folder / "rule.json", choice.to_json())
         scores = next(calibration_scores([found[choice.index]], traces))
         write_front(exact_front(scores, traces.correct()), folder / "front.csv")
-        return {"trials": len(found), "rule": rule.measure, **choice.calibration}
+        return {"trials": len(found), "measure": rule.measure.name, **choice.calibration}
 
     return this.run(work, write)
 
 
 def _tried(traces: Traces, plan: Plan, journal: Path, name: str, listener: Listener) -> list[Candidate]:
     """Every score that may be chosen."""
-    wanted = MEASURES if plan.search.rule == "best" else (plan.search.rule,)
+    measures = measures_of(measures_tried(plan))
+    fixed: dict[str, Smoothing] = {}
+    if plan.search.smoothing is not None and plan.search.alpha is not None:
+        smoothing = Smoothing(plan.search.smoothing, plan.search.alpha)
+        fixed = {measure.name: smoothing for measure in measures if measure.reads_smoothing}
+    studied = [one for one in measures if one.searches_smoothing and one.name not in fixed and large_enough(traces, one)]
     found: list[Candidate] = []
-    for measure in wanted:
-        if plan.search.smoothing is not None and plan.search.alpha is not None and measure not in ("patience", "learned"):
-            found.append(Candidate(measure, Smoothing(plan.search.smoothing, plan.search.alpha)))
-        elif measure in SMOOTHED:
-            found += _studied(traces, measure, plan, journal, f"{name}-{measure}", listener)
-        else:
-            found += candidates(traces, plan.seed, (measure,))
-    return found
+    for measure in studied:
+        found += _studied(traces, measure, plan, journal, f"{name}-{measure.name}", listener)
+    rest = [measure for measure in measures if measure not in studied]
+    return found + candidates(traces, plan.seed, rest, fixed) if rest else found
 
 
-def _studied(traces: Traces, measure: str, plan: Plan, journal: Path, name: str, listener: Listener) -> list[Candidate]:
+def _studied(
+    traces: Traces, measure: ConfidenceMeasure, plan: Plan, journal: Path, name: str, listener: Listener
+) -> list[Candidate]:
     """One measure with the smoothing of every trial, those of an interrupted study included."""
     import optuna
     from optuna.storages import JournalStorage
@@ -111,8 +123,8 @@ def _studied(traces: Traces, measure: str, plan: Plan, journal: Path, name: str,
         form = plan.search.smoothing or trial.suggest_categorical("form", list(ALL_FORMS))
         alpha = plan.search.alpha or trial.suggest_float("alpha", *ALPHAS, log=True)
         exponent = trial.suggest_float("exponent", *EXPONENTS) if form == "power" else None
-        scores = Candidate(measure, Smoothing(form, alpha, exponent)).scores(traces)
-        front = paired_front(scores, correct)
+        tried = Candidate.fitted(measure, Smoothing(form, alpha, exponent), traces, plan.seed)
+        front = paired_front(next(calibration_scores([tried], traces)), correct)
         point = promised_point(front, plan.search.max_drop)
         listener(trial.number + 1, plan.search.trials, f"{front.mean_steps[point]:.2f} mean steps")
         return float(correct[:, -1].mean() - front.loss[point]), float(front.mean_steps[point])
@@ -120,7 +132,7 @@ def _studied(traces: Traces, measure: str, plan: Plan, journal: Path, name: str,
     if finished < plan.search.trials:
         study.optimize(objective, callbacks=[MaxTrialsCallback(plan.search.trials, states=(TrialState.COMPLETE,))])
     return [
-        Candidate(measure, _smoothing(plan, trial.params))
+        Candidate.fitted(measure, _smoothing(plan, trial.params), traces, plan.seed)
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     ]
 

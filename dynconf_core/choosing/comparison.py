@@ -37,7 +37,7 @@ def compare(
         drops: allowed, as fractions.
 
     Returns:
-        a list of ``{"name", "max_drop", "rule", "smoothing", "threshold", "threshold_shown", "calibration", "test"}``, by drop
+        a list of ``{"name", "max_drop", "measure", "smoothing", "threshold", "threshold_shown", "calibration", "test"}``, by drop
         and measure; JSON holds it.
     """
     return compared(Contest(found, calibration, test, seed), drops)
@@ -49,7 +49,7 @@ def compared(contest: Contest, drops: Sequence[float] = DROPS) -> list[dict[str,
     for drop in drops:
         for measure in contest.measures:
             chosen = contest.choose(drop, measure)
-            entry = {key: value for key, value in chosen.rule.to_json().items() if key != "learned"}
+            entry = {key: value for key, value in chosen.rule.to_json().items() if key != "parameters"}
             record = {**chosen.choice.calibration, "cross_fitted": chosen.choice.cross_fitted}
             judgement = contest.judged(chosen.index, chosen.rule.threshold)
             name = f"{measure}_drop_{100 * drop:g}"
@@ -63,10 +63,10 @@ def comparison_lines(rows: Sequence[dict[str, Any]], time_steps: int) -> list[st
         return []
     drops = list(dict.fromkeys(row["max_drop"] for row in rows))
     lines = ["rule".ljust(12) + "".join(_allowed(drop).rjust(16) for drop in drops)]
-    for measure in dict.fromkeys(row["rule"] for row in rows):
+    for measure in dict.fromkeys(row["measure"] for row in rows):
         cells = []
         for drop in drops:
-            test = next(row["test"] for row in rows if row["rule"] == measure and row["max_drop"] == drop)
+            test = next(row["test"] for row in rows if row["measure"] == measure and row["max_drop"] == drop)
             cells.append(f"{test['mean_steps']:.2f} ({points(test['loss'])})".rjust(16))
         lines.append(measure.ljust(12) + "".join(cells))
     return [*lines, f"Mean steps of {time_steps} on the test traces (points of accuracy lost against all steps)."]
@@ -84,7 +84,7 @@ def interval_lines(rows: Sequence[dict[str, Any]], time_steps: int) -> list[str]
             test = row["test"]
             accuracy = ranged(100 * test["accuracy"], [100 * end for end in test["accuracy_interval"]])
             steps = ranged(test["mean_steps"], test["mean_steps_interval"])
-            lines.append(f"  {row['rule']:<14}{accuracy:>26}{steps:>28}{points(test['loss']):>8}")
+            lines.append(f"  {row['measure']:<14}{accuracy:>26}{steps:>28}{points(test['loss']):>8}")
     return [*lines, "On the test traces; lost: points of accuracy against all steps. Calibration chose every threshold."]
 
 

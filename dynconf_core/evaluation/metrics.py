@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.choosing.selection import ROUNDING
-from dynconf_core.confidence.reliability import (
+from dynconf_core.confidence.calibration_error import (
     expected_calibration_error,
     max_probability,
     negative_log_likelihood,
@@ -22,6 +21,7 @@ from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.confidence.temperature import fit_power
 from dynconf_core.errors import InputError
 from dynconf_core.evaluation.energy import energy_estimate
+from dynconf_core.exit.front import ROUNDING
 from dynconf_core.exit.intervals import exit_intervals
 from dynconf_core.exit.oracles import oracle_gap, oracles
 from dynconf_core.exit.rule import Rule, at_exit
@@ -168,7 +168,7 @@ def _spike_figures(test: Traces, steps: NDArray[np.int64]) -> dict[str, Any]:
 
 def _read_smoothing(rule: Rule, calibration: Traces) -> Smoothing:
     """What the softmax is read under: the rule's own smoothing, or one fitted on calibration where its score is no softmax."""
-    if rule.measure not in ("max_softmax", "entropy"):
+    if not rule.measure.of_softmax:
         with suppress(InputError):  # constant logits: nothing to fit
             return fit_power(calibration)
     return rule.smoothing

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from dynconf_core.confidence.measure import measure_of
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.settings import named
@@ -33,13 +34,16 @@ class Field:
             raise ValueError(text) from None
 
 
-RULES = ("max_softmax", "entropy", "gap", "patience", "learned", "best")
-"""The measures of confidence, and the one among them that calibration finds best."""
 TRUTHS = {"true": True, "false": False}
 
 
 def _number(low: float, high: float) -> Callable[[Any], bool]:
     return lambda value: math.isfinite(value) and low <= value <= high
+
+
+def _is_rule(name: str) -> bool:
+    """Whether it is "best" (the measure that calibration finds best) or a measure; an InputError says why not."""
+    return name == "best" or bool(measure_of(name))
 
 
 def _recipe(name: str) -> Callable[[Plan, Any], Plan]:
@@ -84,7 +88,7 @@ FIELDS: dict[str, Field] = {
         _recipe("initial_threshold"),
         lambda plan: plan.method == "qcfs",
     ),
-    "rule": Field(str, f"one of {', '.join(RULES)}", lambda value: value in RULES, _search("rule")),
+    "rule": Field(str, "a measure's name, best, or package.module:Class", _is_rule, _search("rule")),
     "smoothing": Field(str, "sum or mean", lambda value: value in ("sum", "mean"), _search("smoothing")),
     "alpha": Field(float, "a number from 0.001 to 1000000", _number(1e-3, 1e6), _search("alpha")),
     "max_drop": Field(float, "a fraction from 0 to 1", _number(0, 1), _search("max_drop")),
@@ -119,6 +123,8 @@ def value(name: str, given: object) -> Any:
     try:
         read = field.read(str(given))
         works = field.works(read)
+    except InputError as error:
+        raise InputError(f"{name}={given}: {error}") from None
     except (ValueError, OverflowError):
         works = False
     if not works:

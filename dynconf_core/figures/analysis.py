@@ -1,14 +1,14 @@
 """A study as a folder: ``analysis.json``, ``rule.json``, ``front.csv`` and the pictures."""
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.evaluation.analysis import Analysis
-from dynconf_core.exit.front_file import write_front as write_front
+from dynconf_core.exit.front import write_front
 from dynconf_core.exit.oracles import oracle_curve
+from dynconf_core.exit.robustness import MEASURE
 from dynconf_core.figures.accuracy import accuracy_against_latency, exit_histogram
 from dynconf_core.figures.canvas import label
 from dynconf_core.figures.guarantee import guarantee_figure
@@ -77,7 +77,7 @@ def study_figures(analysis: Analysis, test: Traces, title: str, source: str) -> 
     found = {
         "accuracy_against_latency": accuracy_against_latency(
             record["accuracy_at_t"]["test"],
-            analysis.test_fronts[rule.measure],
+            analysis.test_fronts[rule.measure.name],
             record["oracles"]["test"],
             judged,
             title,
@@ -87,7 +87,7 @@ def study_figures(analysis: Analysis, test: Traces, title: str, source: str) -> 
         ),
         "rules": rules_figure(
             analysis.test_fronts,
-            {entry["rule"]: entry["test"] for entry in record["rules"]},
+            {entry["measure"]: entry["test"] for entry in record["rules"]},
             float(correct[:, -1].mean()),
             test.time_steps,
             title,
@@ -106,9 +106,9 @@ def study_figures(analysis: Analysis, test: Traces, title: str, source: str) -> 
 def _place_on_the_map(analysis: Analysis) -> dict[str, float] | None:
     """Where the chosen rule stands on the map of thresholds and alphas, if it is of the map's kind and within it."""
     rule, seen = analysis.rule, analysis.robustness
-    if rule.measure != "max_softmax" or rule.smoothing.form != seen.form:
+    if rule.measure != MEASURE or rule.smoothing.form != seen.form:
         return None
-    threshold = 1.0 / (1.0 + math.exp(-rule.threshold)) if abs(rule.threshold) < 700 else float(rule.threshold > 0)
+    threshold = rule.measure.shown(rule.threshold)
     inside = (
         seen.thresholds[0] <= threshold <= seen.thresholds[-1] and seen.alphas[0] <= rule.smoothing.alpha <= seen.alphas[-1]
     )

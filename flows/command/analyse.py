@@ -21,6 +21,15 @@ TimeSteps = Annotated[
     int | None, typer.Option(help="Cut the traces to their first steps, such as the paper's 27 [default: all].", min=1)
 ]
 Seed = Annotated[int, typer.Option(help="Of splits, folds and bootstraps.", min=0)]
+Rule = Annotated[
+    str | None,
+    typer.Option(
+        help="The rule's measure: max_softmax, entropy, gap, patience, learned, or one's own as package.module:Class."
+    ),
+]
+OwnMeasures = Annotated[
+    list[str] | None, typer.Option("--rule", help="A measure of one's own that takes part, package.module:Class; repeatable.")
+]
 FAILED = 1
 
 
@@ -31,9 +40,11 @@ def analyse(
     epsilon: Annotated[float | None, typer.Option(help="Guarantee: accuracy that may be lost, such as 0.005.")] = None,
     delta: Annotated[float | None, typer.Option(help="Guarantee: how often it may be broken, such as 0.05.")] = None,
     max_drop: Annotated[float, typer.Option(help="Accuracy that the rule may lose in expectation, a fraction.")] = 0.0,
-    rule: Annotated[str | None, typer.Option(help="Fix the rule: max_softmax, entropy, gap or patience.")] = None,
-    smoothing: Annotated[str | None, typer.Option(help="Of a fixed rule: sum or mean [default: sum].")] = None,
-    alpha: Annotated[float | None, typer.Option(help="Of a fixed rule [default: 30].")] = None,
+    rule: Rule = None,
+    smoothing: Annotated[
+        str | None, typer.Option(help="Fix the smoothing of --rule: sum or mean [default: chosen; with --alpha: sum].")
+    ] = None,
+    alpha: Annotated[float | None, typer.Option(help="Fix its alpha [default: chosen; with --smoothing: 30].")] = None,
     time_steps: TimeSteps = None,
     seed: Seed = 0,
     track: Annotated[bool, typer.Option(help="Log the study to MLflow.")] = True,
@@ -45,12 +56,12 @@ def analyse(
     configure(home_folder(home))
     from dynconf_core.evaluation.precautions import check_options
     from dynconf_core.results.trace_pairs import pairs, study_folder
-    from dynconf_tasks.analyse import fixed_rule, loaded, study
+    from dynconf_tasks.analyse import loaded, study, wanted_rule
 
     check_options(epsilon, delta, max_drop)
-    fixed = _fixed(rule, smoothing, alpha)
-    if fixed is not None:
-        fixed_rule(fixed)
+    wanted = _wanted(rule, smoothing, alpha)
+    if wanted is not None:
+        wanted_rule(wanted)
     found = pairs(traces, test, home)
     check_folder(study_folder(traces, out, found[0]), "--out")
     if track:
@@ -63,7 +74,7 @@ def analyse(
     records: dict[str, Any] = {}
     for pair in found:
         try:
-            done = study(pair, study_folder(traces, out, pair), fixed=fixed, **options)
+            done = study(pair, study_folder(traces, out, pair), rule=wanted, **options)
         except Exception as error:
             if len(found) == 1:
                 raise
@@ -74,10 +85,10 @@ def analyse(
             _show(console, done)
         _warn(console, done.analysis.warnings)
         if track:
-            _track(done, pair, {**options, **({} if fixed is None else fixed)}, home, console)
+            _track(done, pair, {**options, **(wanted or {})}, home, console)
         console.print(f"Study: {done.out}", highlight=False, markup=False, soft_wrap=True)
     if as_json and records:
-        print_json(next(iter(records.values())) if len(found) == 1 else {"schema": 1, "studies": records})
+        print_json(next(iter(records.values())) if len(found) == 1 else {"schema": 2, "studies": records})
     if len(records) < len(found):
         raise typer.Exit(FAILED)
 
@@ -85,6 +96,7 @@ def analyse(
 def compare(
     traces: Traces,
     test: Test = None,
+    rule: OwnMeasures = None,
     time_steps: TimeSteps = None,
     seed: Seed = 0,
     home: Home = None,
@@ -96,31 +108,33 @@ def compare(
     from dynconf_core.choosing.candidates import candidates
     from dynconf_core.choosing.comparison import compare as compared
     from dynconf_core.choosing.comparison import interval_lines
+    from dynconf_core.confidence.measure import MEASURES, measures_of
     from dynconf_core.evaluation.precautions import warnings_about
     from dynconf_core.results.trace_pairs import pairs
     from dynconf_tasks.analyse import described, loaded
 
+    measures = measures_of((*MEASURES.names(), *(rule or ())))
     found = pairs(traces, test, home)
     console, tables = Console(stderr=as_json), {}
     for pair in found:
         calibration, judge, _ = loaded(pair, seed, time_steps)
-        rows = tables[pair.name] = compared(candidates(calibration, seed), calibration, judge, seed)
+        rows = tables[pair.name] = compared(candidates(calibration, seed, measures), calibration, judge, seed)
         if not as_json:
             _head(console, pair.name, described(judge), calibration.samples, judge.samples)
             for line in interval_lines(rows, judge.time_steps):
                 _say(console, line)
         _warn(console, warnings_about(calibration, judge))
     if as_json:
-        print_json({"schema": 1, "comparisons": tables})
+        print_json({"schema": 2, "comparisons": tables})
 
 
-def _fixed(rule: str | None, smoothing: str | None, alpha: float | None) -> dict[str, Any] | None:
+def _wanted(rule: str | None, smoothing: str | None, alpha: float | None) -> dict[str, Any] | None:
     if rule is None:
         for option, value in (("--smoothing", smoothing), ("--alpha", alpha)):
             if value is not None:
-                raise InputError(f"{option} {value} belongs to a fixed rule: give --rule too, such as --rule max_softmax.")
+                raise InputError(f"{option} {value} belongs to a rule: give --rule too, such as --rule max_softmax.")
         return None
-    return {"rule": rule, "smoothing": "sum" if smoothing is None else smoothing, "alpha": 30.0 if alpha is None else alpha}
+    return {"rule": rule, "smoothing": smoothing, "alpha": alpha}
 
 
 def _head(console: Console, name: str, source: str, calibration: int, test: int) -> None:
@@ -153,17 +167,17 @@ def _say(console: Console, text: str) -> None:
 def _table(record: Mapping[str, Any]) -> Table:
     """Every rule with its figures on the test traces, the chosen one marked; 75 columns wide."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("", "rule", "smoothing", "threshold", "accuracy", "95 %", "steps", "saving", "lost"):
-        table.add_column(heading, justify="left" if heading in ("", "rule", "smoothing") else "right", no_wrap=True)
+    for heading in ("", "measure", "smoothing", "threshold", "accuracy", "95 %", "steps", "saving", "lost"):
+        table.add_column(heading, justify="left" if heading in ("", "measure", "smoothing") else "right", no_wrap=True)
     for place, entry in enumerate(record["rules"]):
         judged, smoothing = entry["test"], entry["smoothing"]
         low, high = judged["accuracy_interval"]
-        looked_at = entry["rule"] not in ("patience", "learned")
+        plain = smoothing == {"form": "sum", "alpha": 1.0}
         shown = entry["threshold_shown"]
         table.add_row(
             "*" if place == record["chosen"] else "",
-            entry["rule"],
-            f"{smoothing['form']} {smoothing['alpha']:.3g}" if looked_at else "",
+            entry["measure"],
+            "" if plain else f"{smoothing['form']} {smoothing['alpha']:.3g}",
             shown if isinstance(shown, str) else f"{shown:.4g}",
             f"{100 * judged['accuracy']:.2f}",
             f"{100 * low:.1f}-{100 * high:.1f}",

@@ -106,8 +106,8 @@ def _rule_table(heading: str, lines: Sequence[str]) -> list[str]:
 def _rule_lines(first: str, rows: Sequence[Mapping[str, Any]], time_steps: int) -> list[str]:
     """A line a rule, a cell an allowed drop."""
     lines = []
-    for rule in dict.fromkeys(row["rule"] for row in rows):
-        cells = [_cell(row["test"], time_steps) for row in rows if row["rule"] == rule]
+    for rule in dict.fromkeys(row["measure"] for row in rows):
+        cells = [_cell(row["test"], time_steps) for row in rows if row["measure"] == rule]
         lines.append(f"| {first if not lines else ''} | {rule} | {' | '.join(cells)} |")
     return lines
 
