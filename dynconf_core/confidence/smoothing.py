@@ -99,13 +99,13 @@ class Smoothing:
         return cls(form=entry["form"], alpha=entry["alpha"], exponent=entry.get("exponent"))
 
 
-PLAIN = Smoothing("sum", 1.0)
-"""z' is z."""
-
-
 def _number(name: str, value: Any, wanted: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputError(f"smoothing {name} = {value!r} is not a number; give {wanted}.")
     if not math.isfinite(value):
         raise InputError(f"smoothing {name} = {value} is not finite; give {wanted}.")
     return float(value)
+
+
+PLAIN = Smoothing("sum", 1.0)
+"""z' is z."""

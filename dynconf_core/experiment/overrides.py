@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dynconf_core.confidence.measure import measure_of
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.settings import named
@@ -43,6 +42,8 @@ def _number(low: float, high: float) -> Callable[[Any], bool]:
 
 def _is_rule(name: str) -> bool:
     """Whether it is "best" (the measure that calibration finds best) or a measure; an InputError says why not."""
+    from dynconf_core.confidence.measure import measure_of  # it imports torch, which a command that only lists need not
+
     return name == "best" or bool(measure_of(name))
 
 
