@@ -10,15 +10,13 @@ source: what they lose on others is measured in `benchmarks/step_thresholds.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.choosing.selection import ROUNDING
 from dynconf_core.errors import InputError
+from dynconf_core.exit.front import ROUNDING
 
 SLOPES = (-1.0, -0.5, -0.25, -0.1, 0.1, 0.25, 0.5, 1.0)
 POWERS = (0.5, 1.0, 2.0)
@@ -65,21 +63,6 @@ class Schedule:
         shifted = scores - Schedule(self.slope, self.power).added(scores.shape[1])
         shifted[:, :first] = -np.inf
         return shifted
-
-    def to_json(self) -> dict[str, Any]:
-        """{"slope", "power", "earliest"}, as files hold it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> Schedule:
-        """The reverse of `to_json`.
-
-        Raises:
-            InputError: naming what is missing or wrong.
-        """
-        if not isinstance(entry, Mapping) or set(entry) != {"slope", "power", "earliest"}:
-            raise InputError(f"schedule = {entry!r} must hold slope, power and earliest, as a JSON object.")
-        return cls(**entry)
 
 
 def schedules(scores: NDArray[np.float64]) -> list[Schedule]:
