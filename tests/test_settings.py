@@ -232,7 +232,7 @@ def test_values_that_cannot_work(text: str) -> None:
     name, _, given = text.partition("=")
     with pytest.raises(InputError) as caught:
         parse([text])
-    assert str(caught.value) == f"{name}={given}: needs {FIELDS[name].wants}."
+    assert str(caught.value).startswith(f"{name}={given}: needs {FIELDS[name].wants}")
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def value(name: str, given: object) -> Any:
         read = field.read(str(given))
         works = field.works(read)
     except InputError as error:
-        raise InputError(f"{name}={given}: {error}") from None
+        raise InputError(f"{name}={given}: needs {field.wants}: {error}") from None
     except (ValueError, OverflowError):
         works = False
     if not works:
