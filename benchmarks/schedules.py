@@ -2,9 +2,9 @@
 
 A schedule adds slope * ((t - 1) / (T - 1))^power to a threshold a, and lets nobody exit before a first step. To compare a score
 with it is to compare the score less the schedule with a alone: so a is solved exactly by the front of the shifted scores, and
-schedules are chosen as any scores are (`dynconf_core.choosing.cross_fitting`). SNNCutoff sets one threshold beta_t a step instead;
-`free_thresholds` does, to the fewest mean steps on the given samples. T - 1 free numbers fit these samples rather than their
-source: what they lose on others is measured in `benchmarks/step_thresholds.py`.
+schedules are chosen as any scores are (`dynconf_core.choosing.cross_fitting`). SNNCutoff sets one threshold beta_t a step
+instead; `free_thresholds` does, to the fewest mean steps on the given samples. T - 1 free numbers fit these samples rather than
+their source: what they lose on others is measured in `benchmarks/step_thresholds.py`.
 """
 
 from __future__ import annotations

@@ -5,40 +5,21 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from measures_from_outside import ShareOfVotes
 
 from dynconf_core.confidence import elementary
 from dynconf_core.confidence.elementary import exponential, logarithm
 from dynconf_core.confidence.learned import FEATURES, Learned
-from dynconf_core.confidence.measure import ConfidenceMeasure, State, StepOutputs
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.exit.agent import AgentState, ExitAgent
 from dynconf_core.exit.rule import Rule
 from dynconf_core.traces.schema import Traces
-
-
-
-@dataclass(frozen=True, eq=False)
-class ShareOfVotes(ConfidenceMeasure):
-    """A measure from outside the package, with a parameter and a state: which share of the steps voted for the prediction."""
-
-    name = "share_of_votes"
-    reads_smoothing = True
-    prior: float = 0.5
-
-    def initial(self, samples: int, classes: int, device: torch.device | str = "cpu") -> State:
-        return (torch.full((samples, classes), self.prior, dtype=torch.float64, device=device),)
-
-    def step(self, outputs: StepOutputs, state: State) -> tuple[torch.Tensor, State]:
-        votes = state[0].scatter_add(1, outputs.smoothed.argmax(dim=1, keepdim=True), torch.ones_like(state[0]))
-        return votes.gather(1, outputs.prediction[:, None])[:, 0] / outputs.step, (votes,)
-
 
 SMOOTHINGS = [Smoothing("sum", 3.7), Smoothing("mean", 0.3), Smoothing("power", 2.1, 0.45)]
 LEARNED = Learned({name: 0.1 * (index + 1) - 0.3 for index, name in enumerate(FEATURES)}, -0.7)
@@ -185,7 +166,9 @@ def test_export_saves_loads_and_gives_the_same_bits(rule: Rule) -> None:
         for step in range(6):
             *ours, here = agent(logits[step], here)
             *theirs, there = exported(logits[step], there)
-            assert all(torch.equal(one, other) for one, other in zip((*ours, *tensors(here)), (*theirs, *tensors(there)), strict=True))
+            assert all(
+                torch.equal(one, other) for one, other in zip((*ours, *tensors(here)), (*theirs, *tensors(there)), strict=True)
+            )
 
 
 def test_the_state_has_the_batch_first_and_is_not_changed() -> None:

@@ -8,11 +8,11 @@ import math
 import numpy as np
 import pytest
 
+from benchmarks.schedules import Schedule, exit_steps_by_step, free_thresholds, schedules
 from dynconf_core.choosing.cross_fitting import cross_fitted_choice
 from dynconf_core.choosing.selection import operating_point
 from dynconf_core.errors import InputError
 from dynconf_core.exit.front import exact_front
-from benchmarks.schedules import Schedule, exit_steps_by_step, free_thresholds, schedules
 
 INF = math.inf
 

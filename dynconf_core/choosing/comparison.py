@@ -37,8 +37,8 @@ def compare(
         drops: allowed, as fractions.
 
     Returns:
-        a list of ``{"name", "max_drop", "measure", "smoothing", "threshold", "threshold_shown", "calibration", "test"}``, by drop
-        and measure; JSON holds it.
+        a list of ``{"name", "max_drop", "measure", "smoothing", "threshold", "threshold_shown", "calibration", "test"}``, by
+        drop and measure; JSON holds it.
     """
     return compared(Contest(found, calibration, test, seed), drops)
 

@@ -1,8 +1,9 @@
 """The protocol of a confidence measure: how sure an SNN is of its prediction at every step; larger is surer.
 
 A measure is one class. It scores one time step of a running network with `step`; its scores on whole traces come from the same
-method unless it has a faster way to the same bits, so that a live run exits exactly where the traces say. Thresholds are scores,
-and "greater than" decides by the last bit.
+method unless it has a faster way to the same bits, so that a live run exits exactly where the traces say. Thresholds are
+scores, and "greater than" decides by the last bit: of exponentials, logarithms and sums over classes use those of
+`dynconf_core.confidence.elementary`, whose bits depend on neither batch nor device.
 
 The project's own measures, those of installed packages (entry-point group `dynconf.measures`) and one's own, as
 `package.module:Class` or as an object, are found by `measure_of`.

@@ -1,9 +1,9 @@
 """Temperatures that suit given traces: a row of alphas to try, and one that depends on the step, fitted by likelihood.
 
-The fit of alpha_t = alpha t^exponent is temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
-sec. 4.2) for all steps at once, with two parameters: the mean negative log likelihood of the labels under softmax(z_t / alpha_t)
-is least. It makes the softmax of every step mean what it says; it does not thereby exit at the best moment, for what an exit
-loses is another matter (`dynconf_core.confidence.learned`).
+The fit of alpha_t = alpha t^exponent is temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML
+2017, sec. 4.2) for all steps at once, with two parameters: the mean negative log likelihood of the labels under
+softmax(z_t / alpha_t) is least. It makes the softmax of every step mean what it says; it does not thereby exit at the best
+moment, for what an exit loses is another matter (`dynconf_core.confidence.learned`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ALPHAS = tuple(float(alpha) for alpha in np.geomspace(0.03, 3.0, 21))
 
 
 def fitting_alphas(traces: Traces, form: Form = "sum") -> list[float]:
-    """21 alphas for the form `sum` or `mean`, rising: two decades about the median gap of z' at T (about 1 where there is none).
+    """21 alphas for the form `sum` or `mean`, rising: two decades about the median gap at T (about 1 where that is 0).
 
     The gap is that of the two largest logits, of z_T for `sum` and of z_T / T for `mean`.
     """
