@@ -79,7 +79,7 @@ def _tried(traces: Traces, plan: Plan, journal: Path, name: str, listener: Liste
     measures = measures_of(measures_tried(plan))
     fixed: dict[str, Smoothing] = {}
     if plan.search.smoothing is not None and plan.search.alpha is not None:
-        smoothing = Smoothing(plan.search.smoothing, plan.search.alpha)
+        smoothing = Smoothing.from_dict({"form": plan.search.smoothing, "alpha": plan.search.alpha})
         fixed = {measure.name: smoothing for measure in measures if measure.reads_smoothing}
     studied = [one for one in measures if one.searches_smoothing and one.name not in fixed and large_enough(traces, one)]
     found: list[Candidate] = []
@@ -123,7 +123,8 @@ def _studied(
         form = plan.search.smoothing or trial.suggest_categorical("form", list(ALL_FORMS))
         alpha = plan.search.alpha or trial.suggest_float("alpha", *ALPHAS, log=True)
         exponent = trial.suggest_float("exponent", *EXPONENTS) if form == "power" else None
-        tried = Candidate.fitted(measure, Smoothing(form, alpha, exponent), traces, plan.seed)
+        smoothing = Smoothing.from_dict({"form": form, "alpha": alpha, "exponent": exponent})
+        tried = Candidate.fitted(measure, smoothing, traces, plan.seed)
         front = paired_front(next(calibration_scores([tried], traces)), correct)
         point = promised_point(front, plan.search.max_drop)
         listener(trial.number + 1, plan.search.trials, f"{front.mean_steps[point]:.2f} mean steps")
@@ -138,5 +139,5 @@ def _studied(
 
 
 def _smoothing(plan: Plan, params: Mapping[str, Any]) -> Smoothing:
-    form = plan.search.smoothing or params["form"]
-    return Smoothing(form, plan.search.alpha or params["alpha"], params.get("exponent"))
+    form, alpha = plan.search.smoothing or params["form"], plan.search.alpha or params["alpha"]
+    return Smoothing.from_dict({"form": form, "alpha": alpha, "exponent": params.get("exponent")})

@@ -116,7 +116,7 @@ def calibration_over_time(
         traces: of N samples and T time steps.
         smoothing: from z to z'.
         steps: those whose reliability diagrams are wanted, from 1.
-        exit_steps: (N,) where each sample leaves, from 1; or None.
+        exit_steps: (N,) where each sample exits, from 1; or None.
         bins: of the diagrams and of the error.
 
     Returns:

@@ -56,7 +56,7 @@ torch.serialization.add_safe_globals([AgentState])
 
 
 class ExitAgent(nn.Module):
-    """Scores one time step after another and says which samples leave.
+    """Scores one time step after another and says which samples exit.
 
     It holds no parameters and no buffers, so that no `.half()` of the network it stands behind can touch its threshold.
 

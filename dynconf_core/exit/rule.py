@@ -181,13 +181,13 @@ def _finite_or_text(number: float) -> float | str:
 
 def exit_steps(scores: NDArray[np.float64], threshold: float) -> NDArray[np.int64]:
     """(N,) the first step, from 1, whose score (N, T) is greater than the threshold; T where none is."""
-    leaves = scores > threshold
-    leaves[:, -1] = True
-    steps: NDArray[np.int64] = leaves.argmax(axis=1) + 1
+    exits = scores > threshold
+    exits[:, -1] = True
+    steps: NDArray[np.int64] = exits.argmax(axis=1) + 1
     return steps
 
 
 def at_exit(correct: NDArray[np.bool_], steps: NDArray[np.int64]) -> dict[str, float]:
-    """{"accuracy", "mean_steps"} of samples that leave at `steps` (N,), from 1; correct is (N, T)."""
+    """{"accuracy", "mean_steps"} of samples that exit at `steps` (N,), from 1; correct is (N, T)."""
     right = correct[np.arange(len(steps)), steps - 1]
     return {"accuracy": float(right.mean()), "mean_steps": float(steps.mean())}
