@@ -60,7 +60,7 @@ def search(plan: Plan, work: Workplace, calibration: Handle) -> State[Handle] | 
         rule.save(folder / "rule.json", choice.to_json())
         scores = next(calibration_scores([found[choice.index]], traces))
         write_front(exact_front(scores, traces.correct()), folder / "front.csv")
-        return {"trials": len(found), "rule": rule.measure, **choice.calibration}
+        return {"trials": len(found), "measure": rule.measure, **vars(choice.calibration)}
 
     return this.run(work, write)
 

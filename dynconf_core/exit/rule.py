@@ -23,7 +23,7 @@ from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.traces.schema import Traces
 
-SCHEMA = 1
+SCHEMA = 2
 INFINITIES = {"inf": math.inf, "-inf": -math.inf}
 
 
@@ -65,12 +65,13 @@ class Rule:
     def to_json(self) -> dict[str, Any]:
         """The entry that files hold; JSON has no infinity, so the threshold may be "inf" or "-inf"."""
         entry: dict[str, Any] = {
-            "rule": self.measure,
+            "measure": self.measure,
+            "readout": None,
             "smoothing": self.smoothing.to_dict(),
             "threshold": _finite_or_text(self.threshold),
             "threshold_shown": _finite_or_text(shown(self.measure, self.threshold)),
         }
-        return entry if self.learned is None else {**entry, "learned": self.learned.to_dict()}
+        return entry if self.learned is None else {**entry, "parameters": self.learned.to_dict()}
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any]) -> Rule:
@@ -83,17 +84,17 @@ class Rule:
             raise InputError(f"a rule is a JSON object, not a {type(entry).__name__}.")
         if entry.get("schema", SCHEMA) != SCHEMA:
             raise InputError(f"the rule's schema = {entry['schema']!r} is not known; this version reads {SCHEMA}.")
-        for name in ("rule", "smoothing", "threshold"):
+        for name in ("measure", "smoothing", "threshold"):
             if name not in entry:
-                raise InputError(f"the rule lacks the field {name}; it needs rule, smoothing and threshold.")
+                raise InputError(f"the rule lacks the field {name}; it needs measure, smoothing and threshold.")
         threshold = entry["threshold"]
         if isinstance(threshold, str):
             if threshold not in INFINITIES:
                 raise InputError(f'threshold = {threshold!r} is not a number; give one, or "inf" or "-inf".')
             threshold = INFINITIES[threshold]
-        learned = entry.get("learned")
+        learned = entry.get("parameters")
         return cls(
-            entry["rule"],
+            entry["measure"],
             Smoothing.from_dict(entry["smoothing"]),
             threshold,
             None if learned is None else LearnedScore.from_dict(learned),
@@ -153,9 +154,3 @@ def exit_steps(scores: NDArray[np.float64], threshold: float) -> NDArray[np.int6
     leaves[:, -1] = True
     steps: NDArray[np.int64] = leaves.argmax(axis=1) + 1
     return steps
-
-
-def at_exit(correct: NDArray[np.bool_], steps: NDArray[np.int64]) -> dict[str, float]:
-    """{"accuracy", "mean_steps"} of samples that leave at `steps` (N,), from 1; correct is (N, T)."""
-    right = correct[np.arange(len(steps)), steps - 1]
-    return {"accuracy": float(right.mean()), "mean_steps": float(steps.mean())}
