@@ -1,8 +1,8 @@
 """The flow ``setting``: one setting from its ANN to its row of the results."""
 
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import torch
 from prefect import flow
@@ -14,11 +14,12 @@ from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.request import Request, checked, data_folder, home_folder, identity
 from dynconf_core.experiment.settings import PROFILES, SETTINGS, paper_time_steps
 from dynconf_core.memory import keep_freed_memory
+from dynconf_core.results.rows import STAGES, completed, failed
+from dynconf_core.results.types import AnySetting, FailedSetting
 from dynconf_tasks.collect import collect
 from dynconf_tasks.convert import convert
 from dynconf_tasks.evaluate import evaluate
 from dynconf_tasks.parameters import Memory, Overrides, ProfileName, Seed, SettingName
-from dynconf_tasks.rows import STAGES, completed_row, failed_row
 from dynconf_tasks.search import search
 from dynconf_tasks.stage import Handle, Workplace, code_fingerprint
 from dynconf_tasks.track import TrackingUnavailable, track
@@ -27,12 +28,20 @@ from dynconf_tasks.train import train
 MODULES = tuple(import_module(f"dynconf_tasks.{name}") for name in ("train", "convert", "collect", "search", "evaluate"))
 
 
-class SettingFailed(RuntimeError):
-    """A setting that raised midway; ``row`` is its entry in the results."""
+@dataclass(frozen=True)
+class SettingRun:
+    """A setting's entry in the results, and why it is not in MLflow, if it is not."""
 
-    def __init__(self, row: dict[str, Any]) -> None:
-        super().__init__(f"{row['name']}: {row['error']}")
-        self.row = row
+    row: AnySetting
+    tracking_error: str | None = None
+
+
+class SettingFailed(RuntimeError):
+    """A setting that raised midway; ``run`` holds its entry in the results."""
+
+    def __init__(self, run: SettingRun) -> None:
+        super().__init__(f"{run.row.name}: {run.row.error}")
+        self.run = run
 
 
 @flow(name="setting", flow_run_name="{name}", persist_result=False)
@@ -48,7 +57,7 @@ def setting(
     parent_run: str | None = None,
     track_run: bool = True,
     memory: Memory | None = None,
-) -> dict[str, Any]:
+) -> SettingRun:
     """Train, convert, collect, search, evaluate and track one setting.
 
     Args:
@@ -65,7 +74,7 @@ def setting(
         memory: what simulation on a CPU may take, such as 8GiB; no bound by default.
 
     Returns:
-        the setting's row of results.json.
+        the setting's entry in results.json.
 
     Raises:
         InputError: where the request cannot work.
@@ -81,20 +90,23 @@ def setting(
     where = home_folder(home)
     work = Workplace(where, data_folder(data, where), device, request.memory_share())
     done: dict[str, Handle] = {}
+    row: AnySetting
     try:
         _run_stages(plan, work, Path(checkpoint) if checkpoint else None, done)
-        row = completed_row(plan, SETTINGS[name], done)
+        row = completed(plan, SETTINGS[name], done)
     except Exception as error:
-        row = failed_row(plan, done, error)
+        row = failed(plan, done, error)
+    tracking_error = None
     if track_run:
         try:
             track(plan, row, done.get("evaluate"), work, identity(request), parent_run)
         except TrackingUnavailable as error:
             get_run_logger().warning("%s", error)
-            row["tracking_error"] = str(error)
-    if row["status"] == "failed":
-        raise SettingFailed(row)
-    return row
+            tracking_error = str(error)
+    run = SettingRun(row, tracking_error)
+    if isinstance(row, FailedSetting):
+        raise SettingFailed(run)
+    return run
 
 
 def _run_stages(plan: Plan, work: Workplace, checkpoint: Path | None, done: dict[str, Handle]) -> None:

@@ -3,7 +3,8 @@ every stage whose key is the same with its neighbours, and a sweep that was inte
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from dynconf_core.experiment.overrides import fitting
 from dynconf_core.experiment.points import Range, checked_points, request_of
 from dynconf_core.experiment.request import checked, data_folder, home_folder
 from dynconf_core.experiment.settings import PROFILES, resolve
-from dynconf_core.results.files import environment_facts, write_results
-from dynconf_flows.command.tables import sweep_markdown
+from dynconf_core.results.environment import environment
+from dynconf_core.results.files import write_sweep
+from dynconf_core.results.markdown import sweep_markdown
+from dynconf_core.results.types import AnyPoint, AnySetting, FailedPoint, SettingResult, SweepPoint, SweepResult
 from dynconf_flows.setting import SettingFailed, setting
 from dynconf_tasks import interruption
 from dynconf_tasks.parameters import Count, Memory, Overrides, ProfileName, Seed, SettingName
@@ -36,7 +39,7 @@ def sweep(
     home: str | None = None,
     data: str | None = None,
     memory: Memory | None = None,
-) -> dict[str, Any]:
+) -> SweepResult:
     """Run every point and report the Pareto front of test accuracy against mean steps.
 
     Args:
@@ -53,7 +56,7 @@ def sweep(
         memory: what simulation on a CPU may take, such as 8GiB; no bound by default.
 
     Returns:
-        schema, run, profile, points (values, setting, status, figures, on_front), failed, results.
+        what the sweep's results.json holds.
 
     Raises:
         InputError: where the request cannot work; nothing was started.
@@ -72,14 +75,14 @@ def sweep(
     except TrackingUnavailable:
         tracking = False
 
-    found: list[dict[str, Any]] = []
+    found: list[AnyPoint] = []
 
-    def run_point(values: dict[str, Any]) -> list[dict[str, Any]]:
+    def run_point(values: dict[str, Any]) -> list[AnyPoint]:
         entries = []
         request = request_of(settings, profile, overrides or {}, seed, values, **places)
         for name in settings:
             try:
-                row = setting(
+                run = setting(
                     name=name,
                     profile=profile,
                     overrides=fitting(resolve(name, profile), request.overrides),
@@ -88,8 +91,8 @@ def sweep(
                     track_run=tracking,
                 )
             except SettingFailed as failure:
-                row = failure.row
-            entries.append(_entry(row, values))
+                run = failure.run
+            entries.append(_point(run.row, values))
             found.append(entries[-1])
             interruption.check()
         return entries
@@ -104,24 +107,21 @@ def sweep(
                 pass
     except (KeyboardInterrupt, interruption.Interrupted):
         interruption.interrupt()
-    _mark_front(found)
-    document = {
-        "schema": 1,
-        "run": name,
-        "profile": profile,
-        "seed": seed,
-        "environment": environment_facts(),
-        "failed": sum(point["status"] == "failed" for point in found),
-        "points": found,
-    }
-    document["results"] = str(write_results(where, name, document, room="sweeps", newest=not interruption.interrupted()))
-    create_markdown_artifact(sweep_markdown(document), key="sweep", description=f"Pareto front, profile {profile}")
-    return document
+    points_found = _with_front(found)
+    result = SweepResult(
+        run=name,
+        profile=profile,
+        seed=seed,
+        environment=environment(),
+        failed=sum(isinstance(point, FailedPoint) for point in points_found),
+        points=points_found,
+    )
+    write_sweep(where, result, newest=not interruption.interrupted())
+    create_markdown_artifact(sweep_markdown(result), key="sweep", description=f"Pareto front, profile {profile}")
+    return result
 
 
-def _studied(
-    run_point: Any, ranges: list[Range], journal: Path, name: str, trials: int, seed: int
-) -> Iterator[list[dict[str, Any]]]:
+def _studied(run_point: Any, ranges: list[Range], journal: Path, name: str, trials: int, seed: int) -> Iterator[list[AnyPoint]]:
     """Ask Optuna for points until the study, earlier runs of it counted in, has ``trials``; several settings count as their
     mean. Finished trials of an earlier run are shown again, from the store."""
     import optuna
@@ -143,13 +143,12 @@ def _studied(
     for _ in range(trials - len(finished)):
         asked = study.ask()
         rows = run_point({one.field: _suggested(asked, one) for one in ranges})
-        if any(row["status"] == "failed" for row in rows):
+        finished_points = [row for row in rows if isinstance(row, SweepPoint)]
+        if len(finished_points) < len(rows):
             study.tell(asked, state=TrialState.FAIL)
         else:
-            mean = [
-                sum(row[figure] for row in rows) / len(rows) for figure in ("calibration_accuracy", "calibration_mean_steps")
-            ]
-            study.tell(asked, mean)
+            aims = zip(*((row.calibration_accuracy, row.calibration_mean_steps) for row in finished_points), strict=True)
+            study.tell(asked, [sum(values) / len(rows) for values in aims])
         yield rows
 
 
@@ -161,36 +160,37 @@ def _suggested(trial: Any, one: Range) -> Any:
     return trial.suggest_float(one.field, one.low, one.high, log=one.field in ("alpha", "learning_rate"))
 
 
-def _entry(row: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+def _point(row: AnySetting, values: dict[str, Any]) -> AnyPoint:
     """A point as the sweep reports it. A study is led by the calibration split; the test split is only reported."""
-    entry = {"setting": row["name"], "values": dict(values), "status": row["status"], "error": row["error"]}
-    if row["status"] == "failed":
-        return entry
-    exiting = row["exit"]
-    return {
-        **entry,
-        "ann_accuracy": row["ann_accuracy"],
-        "snn_accuracy": row["snn_accuracy"],
-        "accuracy": exiting["accuracy"],
-        "mean_steps": exiting["mean_steps"],
-        "calibration_accuracy": exiting["rule"]["calibration"]["accuracy"],
-        "calibration_mean_steps": exiting["rule"]["calibration"]["mean_steps"],
-        "stages": row["stages"],
-    }
+    if not isinstance(row, SettingResult):
+        return FailedPoint(setting=row.name, values=dict(values), error=row.error)
+    return SweepPoint(
+        setting=row.name,
+        values=dict(values),
+        ann_accuracy=row.ann_accuracy,
+        snn_accuracy=row.snn_accuracy,
+        accuracy=row.exit.accuracy,
+        mean_steps=row.exit.mean_steps,
+        calibration_accuracy=row.exit.rule.calibration.accuracy,
+        calibration_mean_steps=row.exit.rule.calibration.mean_steps,
+        stages=row.stages,
+    )
 
 
-def _mark_front(points: list[dict[str, Any]]) -> None:
-    """Mark, within each setting, the points that no other beats in accuracy and mean steps at once."""
-    for point in points:
-        if point["status"] == "failed":
-            continue
-        rivals = [other for other in points if other["status"] == "ok" and other["setting"] == point["setting"]]
-        point["on_front"] = not any(
-            other["accuracy"] >= point["accuracy"]
-            and other["mean_steps"] <= point["mean_steps"]
-            and (other["accuracy"], other["mean_steps"]) != (point["accuracy"], point["mean_steps"])
-            for other in rivals
+def _with_front(points: Sequence[AnyPoint]) -> tuple[AnyPoint, ...]:
+    """The points, those marked that no other of their setting beats in accuracy and mean steps at once."""
+
+    def beaten(point: SweepPoint) -> bool:
+        return any(
+            isinstance(other, SweepPoint)
+            and other.setting == point.setting
+            and other.accuracy >= point.accuracy
+            and other.mean_steps <= point.mean_steps
+            and (other.accuracy, other.mean_steps) != (point.accuracy, point.mean_steps)
+            for other in points
         )
+
+    return tuple(replace(point, on_front=not beaten(point)) if isinstance(point, SweepPoint) else point for point in points)
 
 
 def _name(settings: list[str], profile: str, fields: dict[str, str], overrides: dict[str, Any], seed: int) -> str:

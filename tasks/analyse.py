@@ -1,8 +1,8 @@
-"""A study of a pair of traces, from their files to its own and to MLflow; without Prefect."""
+"""An analysis of a pair of traces, from their files to its own and to MLflow; without Prefect."""
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,11 @@ from dynconf_core.confidence.smoothing import FORMS, Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.evaluation.analysis import Analysis, analyse, fixed_smoothing
 from dynconf_core.evaluation.precautions import check_options, check_pair
-from dynconf_core.figures.analysis import write_study
-from dynconf_core.results.json_text import json_text
+from dynconf_core.figures.analysis import analysis_figures
+from dynconf_core.results.analysis_folder import write_analysis
+from dynconf_core.results.records import flat, json_text
 from dynconf_core.results.trace_pairs import Pair
-from dynconf_core.traces.parts import split_in_two
+from dynconf_core.traces.parts import Split, split_in_two
 from dynconf_core.traces.schema import Traces
 
 TRACKED = ("ann_accuracy", "reference_accuracy", "exit", "baselines", "oracle_gap", "spikes_per_inference", "energy")
@@ -25,8 +26,8 @@ LONGEST_SOURCE = 72
 
 
 @dataclass(frozen=True)
-class Study:
-    """A finished study.
+class FinishedAnalysis:
+    """An analysis and its files.
 
     Attributes:
         name: of the traces.
@@ -62,24 +63,24 @@ def wanted_rule(rule: Mapping[str, Any]) -> tuple[ConfidenceMeasure, Smoothing |
     return measure, smoothing
 
 
-def loaded(pair: Pair, seed: int, time_steps: int | None = None) -> tuple[Traces, Traces, dict[str, Any] | None]:
+def loaded(pair: Pair, seed: int, time_steps: int | None = None) -> tuple[Traces, Traces, Split | None]:
     """The calibration and the test traces, cut to ``time_steps``, and which samples are which where one set was split.
 
     Raises:
         InputError: where they are missing, malformed or do not fit together.
     """
-    calibration, indices = Traces.load(pair.calibration), None
+    calibration, split = Traces.load(pair.calibration), None
     if pair.test is None:
-        calibration, test, indices = split_in_two(calibration, seed)
+        calibration, test, split = split_in_two(calibration, seed)
     else:
         test = Traces.load(pair.test)
     if time_steps is not None:
         calibration, test = calibration.cut(time_steps), test.cut(time_steps)
     check_pair(calibration, test)
-    return calibration, test, indices
+    return calibration, test, split
 
 
-def study(
+def analyse_pair(
     pair: Pair,
     out: Path,
     *,
@@ -89,8 +90,8 @@ def study(
     time_steps: int | None = None,
     rule: Mapping[str, Any] | None = None,
     seed: int = 0,
-) -> Study:
-    """Study a pair of traces into the folder ``out``.
+) -> FinishedAnalysis:
+    """Analyse a pair of traces into the folder ``out``.
 
     Args:
         pair: the traces.
@@ -106,7 +107,7 @@ def study(
     """
     check_options(epsilon, delta, max_drop)
     measure, smoothing = (None, None) if rule is None else wanted_rule(rule)
-    calibration, test, indices = loaded(pair, seed, time_steps)
+    calibration, test, split = loaded(pair, seed, time_steps)
     analysis = analyse(
         calibration,
         test,
@@ -116,11 +117,11 @@ def study(
         measure=measure,
         smoothing=smoothing,
         seed=seed,
+        split=split,
     )
-    analysis.record["split"] = indices
     source = described(test)
-    written = write_study(analysis, test, out, pair.name, source)
-    return Study(pair.name, out, analysis, tuple(written), source)
+    written = write_analysis(analysis, out, analysis_figures(analysis, test, pair.name, source))
+    return FinishedAnalysis(pair.name, out, analysis, tuple(written), source)
 
 
 def described(traces: Traces) -> str:
@@ -133,30 +134,32 @@ def described(traces: Traces) -> str:
     return "; ".join(part for part in (found, stand_in) if part)
 
 
-def track_study(done: Study, pair: Pair, options: Mapping[str, Any], home: Path) -> str:
-    """Log a study to MLflow, in the experiment ``dynconf-analysis``; the run's id.
+def track_analysis(done: FinishedAnalysis, pair: Pair, options: Mapping[str, Any], home: Path) -> str:
+    """Log an analysis to MLflow, in the experiment ``dynconf-analysis``; the run's id.
 
     A rerun that finds the same finds its run, too, and adds no twin.
     """
     from dynconf_tasks.track import tracker
 
-    record, chosen = done.analysis.record, done.analysis.chosen
+    record = done.analysis.record
+    chosen = record.rule
     key = hashlib.sha256(f"{done.name}\n{json_text(record)}".encode()).hexdigest()
-    row: dict[str, Any] = {
-        **{name: record[name] for name in TRACKED if name in record},
-        "accuracy_at_t": record["accuracy_at_t"]["test"],
-        "oracles": record["oracles"]["test"],
-        "threshold": chosen["threshold"],
-        "rules": [{"name": entry["measure"], **entry["test"]} for entry in record["rules"]],
-        "guarantee": {name: value for name, value in (record["guarantee"] or {}).items() if name != "halves"},
+    figures = {
+        **{name: getattr(record, name) for name in TRACKED},
+        "accuracy_at_t": record.accuracy_at_t.test,
+        "oracles": record.oracles.test,
+        "threshold": chosen.threshold,
+        "rules": {entry.measure: entry.test for entry in record.rules},
     }
+    if record.guarantee is not None:
+        figures["guarantee"] = replace(record.guarantee, halves=None)
     params = {
         "traces": str(pair.calibration),
         "test_traces": str(pair.test) if pair.test else None,
         "source": done.source or None,
         **options,
-        "time_steps": record["time_steps"],
-        "rule": chosen["measure"],
-        **{f"smoothing_{name}": value for name, value in chosen["smoothing"].items()},
+        "time_steps": record.time_steps,
+        "rule": chosen.measure,
+        **{f"smoothing_{name}": value for name, value in flat(chosen.smoothing).items()},
     }
-    return tracker(home).analysis(done.name, row, params, done.files, key)
+    return tracker(home).analysis(done.name, flat(figures), params, done.files, key)

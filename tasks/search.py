@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import task
-from prefect.states import State
+from prefect.client.schemas.objects import State
 
 from dynconf_core.choosing.candidates import Candidate, calibration_scores, candidates, large_enough
 from dynconf_core.choosing.comparison import choose
@@ -69,7 +69,7 @@ def search(plan: Plan, work: Workplace, calibration: Handle) -> State[Handle] | 
         rule.save(folder / "rule.json", choice.to_json())
         scores = next(calibration_scores([found[choice.index]], traces))
         write_front(exact_front(scores, traces.correct()), folder / "front.csv")
-        return {"trials": len(found), "measure": rule.measure.name, **choice.calibration}
+        return {"trials": len(found), "measure": rule.measure.name, **vars(choice.calibration)}
 
     return this.run(work, write)
 

@@ -185,9 +185,3 @@ def exit_steps(scores: NDArray[np.float64], threshold: float) -> NDArray[np.int6
     exits[:, -1] = True
     steps: NDArray[np.int64] = exits.argmax(axis=1) + 1
     return steps
-
-
-def at_exit(correct: NDArray[np.bool_], steps: NDArray[np.int64]) -> dict[str, float]:
-    """{"accuracy", "mean_steps"} of samples that exit at `steps` (N,), from 1; correct is (N, T)."""
-    right = correct[np.arange(len(steps)), steps - 1]
-    return {"accuracy": float(right.mean()), "mean_steps": float(steps.mean())}

@@ -42,7 +42,7 @@ def settings(as_json: AsJson = False) -> None:
             }
             for name, entry in SETTINGS.items()
         }
-        print_json({"schema": 1, "settings": content})
+        print_json({"schema": 2, "settings": content})
         return
     from dynconf_flows.command.tables import profiles_table, settings_table
 
@@ -117,7 +117,7 @@ def export(
 ) -> None:
     """Make a folder of a run that can be published: table, JSON, pictures, training records and compressed traces."""
     configure(home_folder(home))
-    from dynconf_flows.command.export import export as exported
+    from dynconf_core.results.export import export as exported
 
     files = exported(run, out, home, traces)
     size = sum(path.stat().st_size for path in files) / 1e6
@@ -146,7 +146,7 @@ def explain(
 
     lines = explained(request)
     if as_json:
-        print_json({"schema": 1, "setting": setting, "stages": lines})
+        print_json({"schema": 2, "setting": setting, "stages": lines})
         return
     for line in lines:
         Console().print(f"{line['stage']:<20} {line['outcome']:<5} {line['reason']}", highlight=False)
