@@ -1,5 +1,9 @@
 """The public names of the library."""
 
+from dynconf_core.confidence.measure import MEASURES as MEASURES
+from dynconf_core.confidence.measure import ConfidenceMeasure as ConfidenceMeasure
+from dynconf_core.confidence.measure import StepOutputs as StepOutputs
+from dynconf_core.confidence.smoothing import Smoothing as Smoothing
 from dynconf_core.conversion.convert import convert as convert
 from dynconf_core.conversion.file import load_snn as load_snn
 from dynconf_core.conversion.file import save_snn as save_snn

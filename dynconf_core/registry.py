@@ -40,6 +40,10 @@ class Registry(Generic[T]):
         """Every known name: the project's own, then those of installed packages, then those registered by hand."""
         return tuple(dict.fromkeys((*self._own, *self._installed, *self._given)))
 
+    def lasting(self, name: str) -> bool:
+        """Whether every process of this installation finds the name: it was not registered by hand."""
+        return name in self._own or name in self._installed
+
     def get(self, name: str) -> T:
         """The entry called ``name``, or the one that ``package.module:attribute`` names.
 

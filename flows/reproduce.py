@@ -3,7 +3,7 @@
 import contextvars
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from dataclasses import replace
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
@@ -14,23 +14,25 @@ from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.profiles import PROFILES
 from dynconf_core.experiment.request import CheckedRequest, Request, checked
 from dynconf_core.experiment.settings import UNNAMED
-from dynconf_core.results.files import environment_facts, new_run, write_results
+from dynconf_core.results.environment import environment
+from dynconf_core.results.files import new_run, write_results
+from dynconf_core.results.markdown import results_markdown
+from dynconf_core.results.rows import failed
+from dynconf_core.results.types import PaperFootnote, RunResult, SettingResult
 from dynconf_core.schemes.scheme import SCHEMES
-from dynconf_flows.command.tables import results_markdown
-from dynconf_flows.setting import SettingFailed, planned_setting
+from dynconf_flows.setting import SettingFailed, SettingRun, planned_setting
 from dynconf_tasks import interruption
 from dynconf_tasks.parameters import Memory, Overrides, ProfileName, Seed, SettingName
-from dynconf_tasks.rows import failed_row
 from dynconf_tasks.track import TrackingUnavailable, tracker
 
 
 class SomeFailed(RuntimeError):
-    """A reproduction of which some settings failed; ``document`` is its results.json, the others included."""
+    """A reproduction of which some settings failed; ``result`` is its results.json, the others included."""
 
-    def __init__(self, document: dict[str, Any]) -> None:
-        failed = [row["name"] for row in document["settings"] if row["status"] == "failed"]
-        super().__init__(f"{len(failed)} of {len(document['settings'])} settings failed: {', '.join(failed)}")
-        self.document = document
+    def __init__(self, result: RunResult) -> None:
+        failed = ", ".join(row.name for row in result.failed)
+        super().__init__(f"{len(result.failed)} of {len(result.settings)} settings failed: {failed}")
+        self.result = result
 
 
 @flow(name="reproduce", flow_run_name="reproduce {profile}, seed {seed}", persist_result=False)
@@ -45,7 +47,7 @@ def reproduce(
     checkpoints: dict[str, str] | None = None,
     command: str | None = None,
     memory: Memory | None = None,
-) -> dict[str, Any]:
+) -> RunResult:
     """Run the paper's settings, write `results.json` and log them to MLflow.
 
     Args:
@@ -61,7 +63,7 @@ def reproduce(
         memory: what simulation on a CPU may take, such as 8GiB; no bound by default.
 
     Returns:
-        the content of results.json.
+        what results.json holds.
 
     Raises:
         InputError: where the request cannot work; nothing was started.
@@ -71,7 +73,7 @@ def reproduce(
     return run_request(checked(request), command)
 
 
-def run_request(asked: CheckedRequest, command: str | None = None) -> dict[str, Any]:
+def run_request(asked: CheckedRequest, command: str | None = None) -> RunResult:
     """Run a request that is known to work; see ``reproduce``."""
     request, folder = asked.request, asked.context.home
     profile, seed = request.profile, request.seed
@@ -85,51 +87,49 @@ def run_request(asked: CheckedRequest, command: str | None = None) -> dict[str, 
         tracking_error = str(error)
         logger.warning("%s", error)
 
-    def run_one(plan: Plan) -> dict[str, Any]:
+    def run_one(plan: Plan) -> SettingRun:
         interruption.check()
         tracked = parent is not None
         return planned_setting(plan, asked.context, asked.checkpoint(plan), asked.identity(), parent, tracked)
 
-    rows: list[dict[str, Any]] = []
+    runs: list[SettingRun] = []
     jobs = max(1, min(PROFILES[profile].jobs, os.cpu_count() or 1))
     with ThreadPoolExecutor(jobs) as pool:
         # Each thread works in a copy of the flow's context, so that its setting is a subflow of this run.
         running = [pool.submit(contextvars.copy_context().run, run_one, plan) for plan in asked.plans]
         try:
-            rows = [_row_of(future, plan) for future, plan in zip(running, asked.plans, strict=True)]
+            runs = [_run_of(future, plan) for future, plan in zip(running, asked.plans, strict=True)]
         except KeyboardInterrupt:
             interruption.interrupt()
-            rows = [_row_of(future, plan) for future, plan in zip(running, asked.plans, strict=True)]
+            runs = [_run_of(future, plan) for future, plan in zip(running, asked.plans, strict=True)]
 
-    for row in rows:
-        tracking_error = row.pop("tracking_error", None) or tracking_error
-    savings = [row["exit"]["latency_saving"] for row in rows if row["status"] == "ok"]
-    document = {
-        "schema": 1,
-        "run": new_run(folder, f"{profile}-seed{seed}"),
-        "profile": profile,
-        "seed": seed,
-        "overrides": dict(asked.overrides),
-        "command": command or f"flow reproduce, profile {profile}",
-        "environment": environment_facts(),
-        "tracking_error": tracking_error,
-        "mean_latency_saving": sum(savings) / len(savings) if savings else None,
-        "paper_footnotes": [
-            {"family": f"{DATASETS.get(data).title}, {SCHEMES.get(method).title}", **vars(row)}
+    rows = tuple(run.row for run in runs)
+    savings = [row.exit.latency_saving for row in rows if isinstance(row, SettingResult)]
+    result = RunResult(
+        run=new_run(folder, f"{profile}-seed{seed}"),
+        profile=profile,
+        seed=seed,
+        overrides=dict(asked.overrides),
+        command=command or f"flow reproduce, profile {profile}",
+        environment=environment(),
+        tracking_error=next((run.tracking_error for run in reversed(runs) if run.tracking_error), tracking_error),
+        mean_latency_saving=sum(savings) / len(savings) if savings else None,
+        paper_footnotes=tuple(
+            PaperFootnote(family=f"{DATASETS.get(data).title}, {SCHEMES.get(method).title}", **vars(row))
             for (data, method), row in UNNAMED.items()
-        ],
-        "settings": rows,
-    }
-    document["results"] = str(write_results(folder, document["run"], document, newest=not interruption.interrupted()))
-    create_markdown_artifact(results_markdown(document), key="results", description=f"Results, profile {profile}")
+        ),
+        settings=rows,
+    )
+    write_results(folder, result, newest=not interruption.interrupted())
+    create_markdown_artifact(results_markdown(result), key="results", description=f"Results, profile {profile}")
     if parent is not None:
         try:
-            tracking.finish_parent(parent, document, interrupted=interruption.interrupted())
+            tracking.finish_parent(parent, result, interrupted=interruption.interrupted())
         except TrackingUnavailable as error:
-            document["tracking_error"] = str(error)
-    if len(savings) < len(rows):
-        raise SomeFailed(document)
-    return document
+            result = replace(result, tracking_error=str(error))
+    if result.failed:
+        raise SomeFailed(result)
+    return result
 
 
 checked_reproduction = flow(
@@ -141,10 +141,10 @@ checked_reproduction = flow(
 """For the command, which has checked the request before it starts a server."""
 
 
-def _row_of(future: "Future[dict[str, Any]]", plan: Any) -> dict[str, Any]:
+def _run_of(future: "Future[SettingRun]", plan: Plan) -> SettingRun:
     try:
         return future.result()
     except SettingFailed as failure:
-        return failure.row
+        return failure.run
     except Exception as error:
-        return failed_row(plan, {}, error)
+        return SettingRun(failed(plan, {}, error))

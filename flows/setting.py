@@ -1,5 +1,6 @@
 """The flow ``setting``: one setting from its ANN to its row of the results."""
 
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,26 @@ from dynconf_core.experiment.job import Handle, Job
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.request import Request, checked
 from dynconf_core.experiment.stages import STAGES, Stage, code_fingerprint, job
+from dynconf_core.results.rows import completed, failed
+from dynconf_core.results.types import AnySetting, FailedSetting
 from dynconf_tasks.parameters import Memory, Overrides, ProfileName, Seed, SettingName
-from dynconf_tasks.rows import completed_row, failed_row
 from dynconf_tasks.track import TrackingUnavailable, track
 
 
-class SettingFailed(RuntimeError):
-    """A setting that raised midway; ``row`` is its entry in the results."""
+@dataclass(frozen=True)
+class SettingRun:
+    """A setting's entry in the results, and why it is not in MLflow, if it is not."""
 
-    def __init__(self, row: dict[str, Any]) -> None:
-        super().__init__(f"{row['name']}: {row['error']}")
-        self.row = row
+    row: AnySetting
+    tracking_error: str | None = None
+
+
+class SettingFailed(RuntimeError):
+    """A setting that raised midway; ``run`` holds its entry in the results."""
+
+    def __init__(self, run: SettingRun) -> None:
+        super().__init__(f"{run.row.name}: {run.row.error}")
+        self.run = run
 
 
 @flow(name="setting", flow_run_name="{name}", persist_result=False)
@@ -38,7 +48,7 @@ def setting(
     parent_run: str | None = None,
     track_run: bool = True,
     memory: Memory | None = None,
-) -> dict[str, Any]:
+) -> SettingRun:
     """Train, convert, collect, search, evaluate and track one setting.
 
     Args:
@@ -55,7 +65,7 @@ def setting(
         memory: what simulation on a CPU may take, such as 8GiB; no bound by default.
 
     Returns:
-        the setting's row of results.json.
+        the setting's entry in results.json.
 
     Raises:
         InputError: where the request cannot work.
@@ -74,7 +84,7 @@ def run_setting(
     identity: dict[str, Any],
     parent_run: str | None = None,
     track_run: bool = True,
-) -> dict[str, Any]:
+) -> SettingRun:
     """Run a plan that is known to work; see ``setting``.
 
     Args:
@@ -86,20 +96,23 @@ def run_setting(
     """
     context.prepare()
     done: dict[str, Handle] = {}
+    row: AnySetting
     try:
         _run_stages(job(plan, context, checkpoint), done)
-        row = completed_row(plan, done)
+        row = completed(plan, done)
     except Exception as error:
-        row = failed_row(plan, done, error)
+        row = failed(plan, done, error)
+    tracking_error = None
     if track_run:
         try:
             track(plan, row, done.get("evaluate"), context.home, identity, parent_run)
         except TrackingUnavailable as error:
             get_run_logger().warning("%s", error)
-            row["tracking_error"] = str(error)
-    if row["status"] == "failed":
-        raise SettingFailed(row)
-    return row
+            tracking_error = str(error)
+    run = SettingRun(row, tracking_error)
+    if isinstance(row, FailedSetting):
+        raise SettingFailed(run)
+    return run
 
 
 planned_setting = flow(name="setting", flow_run_name="{plan.setting}", validate_parameters=False, persist_result=False)(

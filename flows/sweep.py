@@ -3,7 +3,8 @@ every stage whose key is the same with its neighbours, and a sweep that was inte
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from prefect import flow
@@ -12,8 +13,10 @@ from prefect.artifacts import create_markdown_artifact
 from dynconf_core.experiment.overrides import fitting
 from dynconf_core.experiment.points import CheckedSweep, Range, at_point, checked_sweep
 from dynconf_core.experiment.request import Request
-from dynconf_core.results.files import environment_facts, write_results
-from dynconf_flows.command.tables import sweep_markdown
+from dynconf_core.results.environment import environment
+from dynconf_core.results.files import write_sweep
+from dynconf_core.results.markdown import sweep_markdown
+from dynconf_core.results.types import AnyPoint, AnySetting, FailedPoint, SettingResult, SweepPoint, SweepResult
 from dynconf_flows.setting import SettingFailed, planned_setting
 from dynconf_tasks import interruption
 from dynconf_tasks.parameters import Count, Memory, Overrides, ProfileName, Seed, SettingName
@@ -33,7 +36,7 @@ def sweep(
     home: str | None = None,
     data: str | None = None,
     memory: Memory | None = None,
-) -> dict[str, Any]:
+) -> SweepResult:
     """Run every point and report the Pareto front of test accuracy against mean steps.
 
     Args:
@@ -50,7 +53,7 @@ def sweep(
         memory: what simulation on a CPU may take, such as 8GiB; no bound by default.
 
     Returns:
-        schema, run, profile, points (values, setting, status, figures, on_front), failed, results.
+        what the sweep's results.json holds.
 
     Raises:
         InputError: where the request cannot work; nothing was started.
@@ -59,7 +62,7 @@ def sweep(
     return run_sweep(checked_sweep(request, grid or {}, study or {}, trials))
 
 
-def run_sweep(swept: CheckedSweep) -> dict[str, Any]:
+def run_sweep(swept: CheckedSweep) -> SweepResult:
     """Run a sweep that is known to work; see ``sweep``."""
     asked = swept.asked
     profile, seed, where = asked.request.profile, asked.request.seed, asked.context.home
@@ -70,19 +73,19 @@ def run_sweep(swept: CheckedSweep) -> dict[str, Any]:
     except TrackingUnavailable:
         tracking = False
 
-    found: list[dict[str, Any]] = []
+    found: list[AnyPoint] = []
 
-    def run_point(values: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def run_point(values: Mapping[str, Any]) -> list[AnyPoint]:
         entries = []
         request = at_point(asked.request, values)
         plans = request.plans()
         overrides = request.values(plans)
         for plan in plans:
             try:
-                row = planned_setting(plan, asked.context, None, fitting(plan, overrides), track_run=tracking)
+                run = planned_setting(plan, asked.context, None, fitting(plan, overrides), track_run=tracking)
             except SettingFailed as failure:
-                row = failure.row
-            entries.append(_entry(row, values))
+                run = failure.run
+            entries.append(_point(run.row, values))
             found.append(entries[-1])
             interruption.check()
         return entries
@@ -97,19 +100,18 @@ def run_sweep(swept: CheckedSweep) -> dict[str, Any]:
                 pass
     except (KeyboardInterrupt, interruption.Interrupted):
         interruption.interrupt()
-    _mark_front(found)
-    document = {
-        "schema": 1,
-        "run": name,
-        "profile": profile,
-        "seed": seed,
-        "environment": environment_facts(),
-        "failed": sum(point["status"] == "failed" for point in found),
-        "points": found,
-    }
-    document["results"] = str(write_results(where, name, document, room="sweeps", newest=not interruption.interrupted()))
-    create_markdown_artifact(sweep_markdown(document), key="sweep", description=f"Pareto front, profile {profile}")
-    return document
+    points_found = _with_front(found)
+    result = SweepResult(
+        run=name,
+        profile=profile,
+        seed=seed,
+        environment=environment(),
+        failed=sum(isinstance(point, FailedPoint) for point in points_found),
+        points=points_found,
+    )
+    write_sweep(where, result, newest=not interruption.interrupted())
+    create_markdown_artifact(sweep_markdown(result), key="sweep", description=f"Pareto front, profile {profile}")
+    return result
 
 
 checked_sweeping = flow(
@@ -121,7 +123,7 @@ checked_sweeping = flow(
 """For the command, which has checked the sweep before it starts a server."""
 
 
-def _studied(run_point: Any, swept: CheckedSweep, name: str) -> Iterator[list[dict[str, Any]]]:
+def _studied(run_point: Any, swept: CheckedSweep, name: str) -> Iterator[list[AnyPoint]]:
     """Ask Optuna for points until the study, earlier runs of it counted in, has ``trials``; several settings count as their
     mean. Finished trials of an earlier run are shown again, from the store."""
     import optuna
@@ -144,13 +146,12 @@ def _studied(run_point: Any, swept: CheckedSweep, name: str) -> Iterator[list[di
     for _ in range(trials - len(finished)):
         asked = study.ask()
         rows = run_point({one.field: _suggested(asked, one) for one in swept.ranges})
-        if any(row["status"] == "failed" for row in rows):
+        finished_points = [row for row in rows if isinstance(row, SweepPoint)]
+        if len(finished_points) < len(rows):
             study.tell(asked, state=TrialState.FAIL)
         else:
-            mean = [
-                sum(row[figure] for row in rows) / len(rows) for figure in ("calibration_accuracy", "calibration_mean_steps")
-            ]
-            study.tell(asked, mean)
+            aims = zip(*((row.calibration_accuracy, row.calibration_mean_steps) for row in finished_points), strict=True)
+            study.tell(asked, [sum(values) / len(rows) for values in aims])
         yield rows
 
 
@@ -162,36 +163,37 @@ def _suggested(trial: Any, one: Range) -> Any:
     return trial.suggest_float(one.field, one.low, one.high, log=one.field in ("alpha", "learning_rate"))
 
 
-def _entry(row: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def _point(row: AnySetting, values: Mapping[str, Any]) -> AnyPoint:
     """A point as the sweep reports it. A study is led by the calibration split; the test split is only reported."""
-    entry = {"setting": row["name"], "values": dict(values), "status": row["status"], "error": row["error"]}
-    if row["status"] == "failed":
-        return entry
-    exiting = row["exit"]
-    return {
-        **entry,
-        "ann_accuracy": row["ann_accuracy"],
-        "snn_accuracy": row["snn_accuracy"],
-        "accuracy": exiting["accuracy"],
-        "mean_steps": exiting["mean_steps"],
-        "calibration_accuracy": exiting["rule"]["calibration"]["accuracy"],
-        "calibration_mean_steps": exiting["rule"]["calibration"]["mean_steps"],
-        "stages": row["stages"],
-    }
+    if not isinstance(row, SettingResult):
+        return FailedPoint(setting=row.name, values=dict(values), error=row.error)
+    return SweepPoint(
+        setting=row.name,
+        values=dict(values),
+        ann_accuracy=row.ann_accuracy,
+        snn_accuracy=row.snn_accuracy,
+        accuracy=row.exit.accuracy,
+        mean_steps=row.exit.mean_steps,
+        calibration_accuracy=row.exit.rule.calibration.accuracy,
+        calibration_mean_steps=row.exit.rule.calibration.mean_steps,
+        stages=row.stages,
+    )
 
 
-def _mark_front(points: list[dict[str, Any]]) -> None:
-    """Mark, within each setting, the points that no other beats in accuracy and mean steps at once."""
-    for point in points:
-        if point["status"] == "failed":
-            continue
-        rivals = [other for other in points if other["status"] == "ok" and other["setting"] == point["setting"]]
-        point["on_front"] = not any(
-            other["accuracy"] >= point["accuracy"]
-            and other["mean_steps"] <= point["mean_steps"]
-            and (other["accuracy"], other["mean_steps"]) != (point["accuracy"], point["mean_steps"])
-            for other in rivals
+def _with_front(points: Sequence[AnyPoint]) -> tuple[AnyPoint, ...]:
+    """The points, those marked that no other of their setting beats in accuracy and mean steps at once."""
+
+    def beaten(point: SweepPoint) -> bool:
+        return any(
+            isinstance(other, SweepPoint)
+            and other.setting == point.setting
+            and other.accuracy >= point.accuracy
+            and other.mean_steps <= point.mean_steps
+            and (other.accuracy, other.mean_steps) != (point.accuracy, point.mean_steps)
+            for other in points
         )
+
+    return tuple(replace(point, on_front=not beaten(point)) if isinstance(point, SweepPoint) else point for point in points)
 
 
 def _name(swept: CheckedSweep) -> str:

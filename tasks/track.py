@@ -8,7 +8,6 @@ ids are used: MLflow's active run belongs to a thread, and settings run in sever
 import hashlib
 import json
 import logging
-import math
 import os
 import re
 import ssl
@@ -17,7 +16,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,8 @@ from prefect import task
 
 from dynconf_core.experiment.job import Handle
 from dynconf_core.experiment.plan import Plan
+from dynconf_core.results.records import Scalar, flat, json_text, plain, to_json
+from dynconf_core.results.types import AnySetting, FailedSetting, RunResult, SettingResult
 from dynconf_tasks.evaluate import FIGURES
 from dynconf_tasks.stage import TASK_OPTIONS
 
@@ -34,6 +35,8 @@ TAG_LENGTH = 5000
 PROBE_SECONDS = 4.0
 PARENT, SETTING, DIGEST = "mlflow.parentRunId", "dynconf.setting", "dynconf.evaluation"
 IDENTITY, KEY = "dynconf.identity", "dynconf.key"
+Figures = Mapping[str, Scalar | list[Scalar]]
+"""Values under flat names."""
 _finding = threading.Lock()
 """Between looking for a run and making it."""
 
@@ -90,32 +93,33 @@ class Tracker:
         except self._errors as error:
             raise self._unavailable(error) from None
 
-    def child(self, parent: str, row: Mapping[str, Any], params: Mapping[str, Any], files: Sequence[Path], digest: str) -> str:
-        """The id of the finished (or failed) run of a setting's ``row`` below ``parent``, found or made."""
+    def child(self, parent: str, row: AnySetting, params: Mapping[str, Any], files: Sequence[Path], digest: str) -> str:
+        """The id of the finished (or failed) run of a setting below ``parent``, found or made."""
         try:
             above = self._client.get_run(parent)
             experiment = above.info.experiment_id
             identity = above.data.tags.get(IDENTITY, "")
             for run in self._find(experiment, PARENT, parent):
-                if run.data.tags.get(SETTING) != row["name"]:
+                if run.data.tags.get(SETTING) != row.name:
                     continue
                 if run.data.tags.get(DIGEST) == digest and run.info.status == "FINISHED":
                     return str(run.info.run_id)
                 self._client.delete_run(run.info.run_id)
-            tags = {PARENT: parent, SETTING: row["name"], DIGEST: digest, IDENTITY: identity, "dynconf.kind": "setting"}
-            if row["status"] == "failed":
-                tags["error"] = row["error"][:TAG_LENGTH]
-            run = self._client.create_run(experiment, run_name=row["name"], tags=tags)
-            self._log(run.info.run_id, row, params, files)
-            self._client.set_terminated(run.info.run_id, "FAILED" if row["status"] == "failed" else "FINISHED")
+            tags = {PARENT: parent, SETTING: row.name, DIGEST: digest, IDENTITY: identity, "dynconf.kind": "setting"}
+            if isinstance(row, FailedSetting):
+                tags["error"] = row.error[:TAG_LENGTH]
+            run = self._client.create_run(experiment, run_name=row.name, tags=tags)
+            figures = {} if isinstance(row, FailedSetting) else setting_figures(row)
+            self._log(run.info.run_id, figures, params, files)
+            self._client.set_terminated(run.info.run_id, "FAILED" if isinstance(row, FailedSetting) else "FINISHED")
             return str(run.info.run_id)
         except self._errors as error:
             raise self._unavailable(error) from None
 
-    def analysis(self, name: str, row: Mapping[str, Any], params: Mapping[str, Any], files: Sequence[Path], key: str) -> str:
-        """The id of the finished run of a study of traces, found by ``key`` or made, in the experiment ``dynconf-analysis``.
+    def analysis(self, name: str, figures: Figures, params: Mapping[str, Any], files: Sequence[Path], key: str) -> str:
+        """The id of the finished run of an analysis, found by ``key`` or made, in the experiment ``dynconf-analysis``.
 
-        ``key`` names what the study found. A run that was killed before it was finished is moved to MLflow's bin.
+        ``key`` names what the analysis found. A run that was killed before it was finished is moved to MLflow's bin.
         """
         try:
             with _finding:
@@ -125,26 +129,25 @@ class Tracker:
                         return str(run.info.run_id)
                     self._client.delete_run(run.info.run_id)
                 run = self._client.create_run(experiment, run_name=name, tags={KEY: key, "dynconf.kind": "analysis"})
-            self._log(run.info.run_id, row, params, files)
+            self._log(run.info.run_id, figures, params, files)
             self._client.set_terminated(run.info.run_id, "FINISHED")
             return str(run.info.run_id)
         except self._errors as error:
             raise self._unavailable(error) from None
 
-    def finish_parent(self, parent: str, document: Mapping[str, Any], interrupted: bool = False) -> None:
+    def finish_parent(self, parent: str, result: RunResult, interrupted: bool = False) -> None:
         """End a reproduction's run with its mean latency saving and its results.json: finished, failed, or killed where it
         was interrupted."""
         try:
             run = self._client.get_run(parent)
-            saving = document["mean_latency_saving"]
+            saving = result.mean_latency_saving
             if saving is not None and run.data.metrics.get("mean_latency_saving") != saving:
                 self._client.log_metric(parent, "mean_latency_saving", saving)
-            failed = any(row["status"] == "failed" for row in document["settings"])
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "results.json"
-                path.write_text(json.dumps(document, indent=1))
+                path.write_text(json_text(to_json(result)), encoding="utf-8")
                 self._client.log_artifact(parent, str(path))
-            self._client.set_terminated(parent, "KILLED" if interrupted else "FAILED" if failed else "FINISHED")
+            self._client.set_terminated(parent, "KILLED" if interrupted else "FAILED" if result.failed else "FINISHED")
         except self._errors as error:
             raise self._unavailable(error) from None
 
@@ -167,11 +170,11 @@ class Tracker:
         """The runs with this tag, newest first; ``value`` is an id or a digest, which needs no quoting."""
         return list(self._client.search_runs([experiment], f"tags.`{tag}` = '{value}'", max_results=1000))
 
-    def _log(self, run: str, row: Mapping[str, Any], params: Mapping[str, Any], files: Sequence[Path]) -> None:
+    def _log(self, run: str, figures: Figures, params: Mapping[str, Any], files: Sequence[Path]) -> None:
         from mlflow.entities import Metric, Param
 
         now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, step) for name, value, step in flattened(row)]
+        metrics = [Metric(name, value, now, step) for name, value, step in metrics_of(figures)]
         texts = [Param(name, str(value)) for name, value in params.items() if value is not None]
         self._client.log_batch(run, params=texts)
         for start in range(0, len(metrics), BATCH):
@@ -202,13 +205,13 @@ def tracker(home: Path) -> Tracker:
 @task(name="track", task_run_name="{plan.setting} · track", **TASK_OPTIONS)
 def track(
     plan: Plan,
-    row: dict[str, Any],
+    row: AnySetting,
     evaluation: Handle | None,
     home: Path,
     identity: dict[str, Any],
     parent: str | None,
 ) -> str:
-    """Log a setting's row, pictures and rule below ``parent`` (found or made where None); the run's id."""
+    """Log a setting's figures, pictures and rule below ``parent`` (found or made where None); the run's id."""
     writer = tracker(home)
     if parent is None:
         parent = writer.parent(plan.profile, plan.seed, identity, f"{plan.profile}, seed {plan.seed}")
@@ -218,39 +221,24 @@ def track(
 
 
 def setting_params(plan: Plan) -> dict[str, Any]:
-    """What identifies a setting's run: the plan's values, nested names joined by ``_``."""
-
-    def flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                yield from flat(f"{prefix}_{name}" if prefix else name, inner)
-        else:
-            yield prefix, value
-
-    return dict(flat("", plan.as_dict()))
+    """What identifies a setting's run: the plan's values under flat names."""
+    return dict(flat(plan))
 
 
-def flattened(row: Mapping[str, Any]) -> list[tuple[str, float, int]]:
-    """The numbers of a row as (metric, value, step): nested names joined by ``_``, baselines and bounds by their names,
-    ``accuracy_at_t`` and the exit histogram over the time steps."""
-    found: list[tuple[str, float, int]] = []
+def setting_figures(row: SettingResult) -> Figures:
+    """What is logged of a setting: its figures, without what identifies it."""
+    skipped = ("name", "error", "paper", "stages", "artefacts")
+    return flat({name: value for name, value in plain(row).items() if name not in skipped})
 
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, Mapping):
-            for name, inner in value.items():
-                walk(f"{prefix}_{name}" if prefix else str(name), inner)
-        elif isinstance(value, list):
-            for index, inner in enumerate(value):
-                if isinstance(inner, Mapping):
-                    rest = {name: number for name, number in inner.items() if name != "name"}
-                    walk(f"{prefix}_{inner.get('name', index)}", rest)
-                elif isinstance(inner, int | float):
-                    found.append((prefix, float(inner), index + 1))
-        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            found.append((prefix, float(value), 0))
 
-    skipped = {"paper", "stages", "artefacts", "name", "error"}
-    walk("", {name: value for name, value in row.items() if name not in skipped})
+def metrics_of(figures: Figures) -> list[tuple[str, float, int]]:
+    """The numbers among flat names as (metric, value, step); a list, such as `accuracy_at_t`, has a step a value, from 1."""
+    found = []
+    for name, value in figures.items():
+        if isinstance(value, list):
+            found += [(name, float(one), step) for step, one in enumerate(value, 1) if isinstance(one, int | float)]
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            found.append((name, float(value), 0))
     return found
 
 

@@ -56,16 +56,16 @@ def scores_of(entry: dict[str, Any], traces: Traces) -> list[list[float]]:
             first, second = sorted(smoothed)[-1], sorted(smoothed)[-2]
             behind = [value - first for place, value in enumerate(smoothed) if place != prediction]
             total = sum(math.exp(value - first) for value in smoothed)
-            if entry["rule"] == "max_softmax":
+            if entry["measure"] == "max_softmax":
                 closest = max(behind)
                 scores.append(-(closest + math.log(sum(math.exp(value - closest) for value in behind))))
-            elif entry["rule"] == "entropy":
+            elif entry["measure"] == "entropy":
                 # The surest class by log1p: near certainty its logarithm is all that is left of the entropy.
                 logs = [value - math.log(total) for value in behind] + [-math.log1p(sum(map(math.exp, behind)))]
                 scores.append(sum(math.exp(value) * value for value in logs) / math.log(traces.classes))
-            elif entry["rule"] == "gap":
+            elif entry["measure"] == "gap":
                 scores.append(first - second)
-            elif entry["rule"] == "patience":
+            elif entry["measure"] == "patience":
                 scores.append(float(held))
             else:
                 gap = sorted(z)[-1] - sorted(z)[-2]
@@ -78,8 +78,8 @@ def scores_of(entry: dict[str, Any], traces: Traces) -> list[list[float]]:
                     "inverse_root_step": 1 / math.sqrt(step),
                     "log_step": math.log(step),
                 }
-                weights = entry["learned"]["weights"]
-                scores.append(entry["learned"]["intercept"] + sum(weights[name] * value for name, value in features.items()))
+                weights = entry["parameters"]["weights"]
+                scores.append(entry["parameters"]["intercept"] + sum(weights[name] * value for name, value in features.items()))
         found.append(scores)
     return found
 

@@ -55,12 +55,12 @@ def test_the_fields_that_the_format_names(study: Analysis, guaranteed: Analysis)
     record = strictly(json_text(study.to_json()))
     assert (record["schema"], record["time_steps"], record["classes"]) == (1, 8, 4)
     assert (record["calibration"], record["test"], record["guarantee"], record["split"]) == (160, 120, None, None)
-    assert [entry["rule"] for entry in record["rules"]] == MEASURES
+    assert [entry["measure"] for entry in record["rules"]] == MEASURES
     for entry in record["rules"]:
-        assert {"rule", "smoothing", "threshold", "threshold_shown", "calibration", "test"} <= entry.keys()
+        assert {"measure", "smoothing", "threshold", "threshold_shown", "calibration", "test"} <= entry.keys()
         assert {"accuracy", "mean_steps"} <= entry["calibration"].keys()
         assert {"accuracy", "accuracy_interval", "mean_steps", "mean_steps_interval"} <= entry["test"].keys()
-    assert record["rules"][record["chosen"]]["rule"] == study.rule.measure
+    assert record["rules"][record["chosen"]]["measure"] == study.rule.measure.name
     guarantee = strictly(json_text(guaranteed.to_json()))["guarantee"]
     assert {"epsilon", "delta", "threshold", "certified", "method", "assumes", "calibration"} <= guarantee.keys()
     assert (guarantee["epsilon"], guarantee["delta"], guarantee["calibration"]) == (0.2, 0.2, 80)
@@ -70,7 +70,7 @@ def test_the_fields_that_the_format_names(study: Analysis, guaranteed: Analysis)
 @pytest.mark.parametrize("which", ["study", "guaranteed"])
 def test_every_rules_figures_by_a_plain_loop(which: str, measure: str, request: pytest.FixtureRequest) -> None:
     record = request.getfixturevalue(which).record
-    entry = next(entry for entry in record["rules"] if entry["rule"] == measure)
+    entry = next(entry for entry in record["rules"] if entry["measure"] == measure)
     threshold = just_above(entry["threshold"])
     expected = outcome(TEST, exits(scores_of(entry, TEST), threshold))
     judged = entry["test"]
@@ -112,11 +112,11 @@ def test_accuracies_and_bounds_by_a_plain_loop(study: Analysis, name: str) -> No
     assert bounds["stays_correct"]["mean_steps"] == pytest.approx(sum(stays) / count)
 
 
-FIXED = {
-    "max_softmax": Rule("max_softmax", Smoothing("sum", 30.0), 0.0),
-    "mean": Rule("max_softmax", Smoothing("mean", 2.0), 0.0),
-    "entropy": Rule("entropy", Smoothing("sum", 3.0), 0.0),
-    "patience": Rule("patience", Smoothing("sum", 1.0), 0.0),  # many equal scores
+FIXED: dict[str, dict[str, Any]] = {
+    "max_softmax": {"measure": "max_softmax", "smoothing": Smoothing("sum", 30.0)},
+    "mean": {"measure": "max_softmax", "smoothing": Smoothing("mean", 2.0)},
+    "entropy": {"measure": "entropy", "smoothing": Smoothing("sum", 3.0)},
+    "patience": {"measure": "patience"},  # many equal scores
 }
 
 
@@ -126,10 +126,11 @@ def test_the_front_of_a_fixed_rule_is_every_point_that_a_threshold_reaches(
     name: str, parts: dict[str, float], tmp_path: Path
 ) -> None:
     calibration, test = made(24, 5, 5, 3), made(20, 6, 5, 3)
-    analysis = analyse(calibration, test, fixed=FIXED[name], **parts)
-    assert analysis.record["comparison"] == [] and len(analysis.record["rules"]) == 1
-    entry = analysis.record["rules"][0]
-    assert entry["smoothing"] == FIXED[name].smoothing.to_dict()
+    analysis = analyse(calibration, test, **FIXED[name], **parts)
+    assert {row["measure"] for row in analysis.record["comparison"]} == set(MEASURES), "the others are shown beside it"
+    entry = analysis.chosen
+    assert entry["measure"] == FIXED[name]["measure"]
+    assert entry["smoothing"] == FIXED[name].get("smoothing", Smoothing("sum", 1.0)).to_dict()
     write_front(analysis.front, tmp_path / "front.csv")  # as write_study does
     with (tmp_path / "front.csv").open() as file:
         heading, *rows = csv.reader(file)
@@ -146,7 +147,7 @@ def test_the_front_of_a_fixed_rule_is_every_point_that_a_threshold_reaches(
 
 def test_a_threshold_is_the_largest_calibration_score_that_does_not_exit(study: Analysis) -> None:
     for entry in study.record["rules"]:
-        if entry["rule"] == "learned" or isinstance(entry["threshold"], str):
+        if entry["measure"] == "learned" or isinstance(entry["threshold"], str):
             continue
         scores = scores_of(entry, CALIBRATION)
         every = sorted({score for row in scores for score in row})
@@ -174,7 +175,7 @@ def test_the_half_that_certifies_chooses_nothing(guaranteed: Analysis) -> None:
     assert not choosing & certifying and choosing | certifying == set(range(160)) and len(certifying) == 80
     other = analyse(changed(CALIBRATION, halves["certifying"]), TEST, epsilon=0.2, delta=0.2, seed=3)
     for ours, theirs in zip(guaranteed.record["rules"], other.record["rules"], strict=True):
-        for name in ("rule", "smoothing", "threshold", "learned", "cross_fitted", "calibrated", "test"):
+        for name in ("measure", "smoothing", "threshold", "parameters", "cross_fitted", "calibrated", "test"):
             assert ours.get(name) == theirs.get(name)
     assert other.record["chosen"] == guaranteed.record["chosen"]
     assert other.record["comparison"] == guaranteed.record["comparison"]
@@ -252,7 +253,7 @@ def test_the_same_seed_gives_the_same_bytes(guaranteed: Analysis, tmp_path: Path
 def test_a_larger_allowed_drop_never_waits_longer() -> None:
     """On the samples that chose, where a rule is fixed: the points allowed grow with the drop."""
     steps = [
-        analyse(CALIBRATION, TEST, max_drop=drop, fixed=FIXED["max_softmax"]).chosen["cross_fitted"]["mean_steps"]
+        analyse(CALIBRATION, TEST, max_drop=drop, measures=(), **FIXED["max_softmax"]).chosen["cross_fitted"]["mean_steps"]
         for drop in (0.0, 0.02, 0.1, 0.5)
     ]
     assert steps == sorted(steps, reverse=True) and steps[0] > steps[-1]
@@ -328,7 +329,7 @@ def test_odd_traces_have_the_right_answers() -> None:
         assert (chosen["threshold"], chosen["test"]["mean_steps"], chosen["test"]["loss"]) == ("-inf", 1.0, 0.0)
     one_step = analyse(*CASES["one step"][:2])
     assert one_step.chosen["test"]["mean_steps"] == 1.0
-    assert [entry["rule"] for entry in one_step.record["rules"]] == MEASURES[:-1]  # there is nothing to learn
+    assert [entry["measure"] for entry in one_step.record["rules"]] == MEASURES[:-1]  # there is nothing to learn
     assert len(one_step.front) == 1
 
 
@@ -388,7 +389,7 @@ def test_a_study_as_a_folder(guaranteed: Analysis, study: Analysis, tmp_path: Pa
     assert all(path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000 for path in out.glob("*.png"))
     assert strictly((out / "analysis.json").read_text()) == guaranteed.record
     rule = strictly((out / "rule.json").read_text())
-    assert rule["schema"] == 1 and {"calibration", "cross_fitted", "calibrated", "test"} <= rule.keys()
+    assert rule["schema"] == 2 and {"calibration", "cross_fitted", "calibrated", "test"} <= rule.keys()
     loaded = Rule.load(out / "rule.json")
     with (out / "front.csv").open() as file:
         front = [[float(value) for value in row.values()] for row in csv.DictReader(file)]

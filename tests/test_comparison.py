@@ -39,7 +39,7 @@ def rows(found: list[Candidate]) -> list[dict[str, Any]]:
 
 def test_every_measure_at_every_drop(rows: list[dict[str, Any]]) -> None:
     assert DROPS == (0.0, 0.001, 0.005, 0.01)
-    assert [(row["max_drop"], row["rule"]) for row in rows] == [(drop, measure) for drop in DROPS for measure in MEASURES]
+    assert [(row["max_drop"], row["measure"]) for row in rows] == [(drop, measure) for drop in DROPS for measure in MEASURES]
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
     assert len({row["name"] for row in rows}) == len(rows)
 
@@ -47,10 +47,10 @@ def test_every_measure_at_every_drop(rows: list[dict[str, Any]]) -> None:
 def test_figures_by_a_plain_loop(rows: list[dict[str, Any]], found: list[Candidate]) -> None:
     for row in rows:
         entry = row
-        if row["rule"] == "learned":  # whose weights the table leaves out
-            (candidate,) = (one for one in found if one.measure == "learned")
-            assert candidate.learned is not None and "learned" not in row
-            entry = {**row, "learned": candidate.learned.to_dict()}
+        if row["measure"] == "learned":  # whose weights the table leaves out
+            (candidate,) = (one for one in found if one.measure.name == "learned")
+            assert candidate.measure.fitted and "parameters" not in row
+            entry = {**row, "parameters": candidate.measure.to_json()}
         threshold = number(row["threshold"])
         threshold += 1e-9 * abs(threshold) if np.isfinite(threshold) else 0.0
         expected = outcome(TEST, exits(scores_of(entry, TEST), threshold))
@@ -65,9 +65,9 @@ def test_figures_by_a_plain_loop(rows: list[dict[str, Any]], found: list[Candida
 
 def test_a_threshold_is_chosen_for_its_drop_on_calibration(rows: list[dict[str, Any]], found: list[Candidate]) -> None:
     for row in rows:
-        own = [one for one in found if one.measure == row["rule"]]
+        own = [one for one in found if one.measure.name == row["measure"]]
         rule, choice = choose(own, CALIBRATION, row["max_drop"], 0)
-        assert {"rule": row["rule"], "threshold": row["threshold"]}.items() <= rule.to_json().items()
+        assert {"measure": row["measure"], "threshold": row["threshold"]}.items() <= rule.to_json().items()
         assert rule.smoothing.to_dict() == row["smoothing"]
         assert {**choice.calibration, "cross_fitted": choice.cross_fitted} == row["calibration"]
         assert row["test"] == judged(rule, TEST, 0)
@@ -90,7 +90,7 @@ def test_a_contest_chooses_as_its_parts_do(found: list[Candidate]) -> None:
     assert contest.judged(chosen.index, rule.threshold) == judged(rule, TEST, 5)
     assert contest.exiting(chosen.index, rule.threshold).tolist() == rule.exit_steps(TEST).tolist()
     gap = contest.choose(0.01, "gap")
-    assert gap.rule.measure == "gap" and found[gap.index].smoothing == gap.rule.smoothing
+    assert gap.rule.measure.name == "gap" and found[gap.index].smoothing == gap.rule.smoothing
     front = contest.test_front(gap.index)
     steps = Rule("gap", gap.rule.smoothing, float(front.thresholds[len(front) // 2])).exit_steps(TEST)
     assert front.mean_steps[len(front) // 2] == steps.mean()
@@ -101,7 +101,7 @@ def test_the_short_lines(rows: list[dict[str, Any]]) -> None:
     assert max(map(len, lines)) <= 80
     assert [part.strip() for part in lines[0].split("drop")] == ["rule", "0 points", "0.1 points", "0.5 points", "1 point"]
     for line, measure in zip(lines[1:], MEASURES, strict=False):
-        own = [row["test"] for row in rows if row["rule"] == measure]
+        own = [row["test"] for row in rows if row["measure"] == measure]
         assert line.split() == [
             measure,
             *(part for test in own for part in (f"{test['mean_steps']:.2f}", f"({points(test['loss'])})")),
@@ -121,7 +121,7 @@ def test_the_long_lines_have_intervals(rows: list[dict[str, Any]]) -> None:
         test = row["test"]
         expected = [100 * test["accuracy"], *(100 * end for end in test["accuracy_interval"])]
         expected += [test["mean_steps"], *test["mean_steps_interval"], 100 * test["loss"]]
-        assert line.split()[0] == row["rule"] and numbers == pytest.approx(expected, abs=0.0051)
+        assert line.split()[0] == row["measure"] and numbers == pytest.approx(expected, abs=0.0051)
     assert next(at, None) is None
 
 

@@ -99,7 +99,8 @@ def test_exit(figures: dict[str, Any]) -> None:
         "histogram": [1, 1, 1, 1],
     }
     assert rule == {
-        "rule": "max_softmax",
+        "measure": "max_softmax",
+        "readout": None,
         "smoothing": {"form": "sum", "alpha": 1.0},
         "threshold": 2.0,
         "threshold_shown": pytest.approx(sigmoid(2)),

@@ -53,7 +53,8 @@ def test_rules_as_json(threshold: float) -> None:
 
 def test_the_entry_by_hand() -> None:
     assert Rule("max_softmax", SUM30, 0).to_json() == {
-        "rule": "max_softmax",
+        "measure": "max_softmax",
+        "readout": None,
         "smoothing": {"form": "sum", "alpha": 30.0},
         "threshold": 0.0,
         "threshold_shown": 0.5,
@@ -79,7 +80,7 @@ def test_every_rule_as_json_and_as_a_file(measure: str, smoothing: Smoothing, th
     file = rule.save(tmp_path / "rule.json", {"calibration": {"accuracy": 0.5}})
     assert Rule.load(file) == rule
     entry = json.loads(file.read_text())
-    assert entry == {"schema": 1, **rule.to_json(), "calibration": {"accuracy": 0.5}}
+    assert entry == {"schema": 2, **rule.to_json(), "calibration": {"accuracy": 0.5}}
 
 
 def test_bad_files_of_rules_are_named(tmp_path: Path) -> None:
@@ -88,8 +89,8 @@ def test_bad_files_of_rules_are_named(tmp_path: Path) -> None:
     for text, words in (
         ("{", "no JSON"),
         ("[]", "JSON object"),
-        ("{}", "lacks the field rule"),
-        (json.dumps({**rule.to_json(), "schema": 2}), "schema = 2"),
+        ("{}", "lacks the field measure"),
+        (json.dumps({**rule.to_json(), "schema": 1}), "schema = 1"),
     ):
         file.write_text(text)
         with pytest.raises(InputError, match=rf"rule\.json.*{words}"):
@@ -114,8 +115,10 @@ def test_further_fields_are_left_alone() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"rule": "softmax"}, "'softmax'.*max_softmax"),
-        ({"rule": None}, "None"),
+        ({"measure": "softmax"}, "'softmax'.*max_softmax"),
+        ({"measure": None}, "None"),
+        ({"readout": {"form": "linear"}}, "readout"),
+        ({"parameters": 3}, "parameters = 3"),
         ({"smoothing": None}, "smoothing"),
         ({"smoothing": {"form": "sum"}}, "lacks form or alpha"),
         ({"threshold": "0.5"}, "'0.5'"),
@@ -131,7 +134,7 @@ def test_bad_rules_are_named(change: dict[str, Any], words: str) -> None:
         Rule.from_json(entry)
 
 
-@pytest.mark.parametrize("name", ["rule", "smoothing", "threshold"])
+@pytest.mark.parametrize("name", ["measure", "smoothing", "threshold"])
 def test_a_missing_field_is_named(name: str) -> None:
     entry = Rule("max_softmax", SUM30, 1.0).to_json()
     del entry[name]

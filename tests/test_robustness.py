@@ -9,10 +9,11 @@ import math
 import numpy as np
 import pytest
 
+from dynconf_core.confidence.temperature import fitting_alphas
 from dynconf_core.errors import InputError
 from dynconf_core.exit.front import exact_front
 from dynconf_core.exit.oracles import first_correct, oracle_curve, oracle_gap
-from dynconf_core.exit.robustness import RobustnessMap, fitting_alphas, robustness_map
+from dynconf_core.exit.robustness import RobustnessMap, robustness_map
 from dynconf_core.traces.schema import Traces
 
 

@@ -298,7 +298,7 @@ def test_values_that_cannot_work(text: str) -> None:
     name, _, given = text.partition("=")
     with pytest.raises(InputError) as caught:
         read([text])
-    assert str(caught.value) == f"{name}={given}: needs {known_fields()[name].wants}."
+    assert str(caught.value).startswith(f"{name}={given}: needs {known_fields()[name].wants}")
 
 
 @pytest.mark.parametrize(

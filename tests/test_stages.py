@@ -21,8 +21,11 @@ from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.choosing.cross_fitting import cross_fitted_choice
 from dynconf_core.choosing.selection import operating_point
-from dynconf_core.confidence.learned import LearnedScore
-from dynconf_core.confidence.scores import score
+from dynconf_core.confidence.entropy import Entropy
+from dynconf_core.confidence.gap import Gap
+from dynconf_core.confidence.learned import Learned
+from dynconf_core.confidence.max_softmax import MaxSoftmax
+from dynconf_core.confidence.patience import Patience
 from dynconf_core.conversion.convert import convert as convert_network
 from dynconf_core.conversion.file import load_snn
 from dynconf_core.conversion.fixed_point import with_fixed_point_weights
@@ -89,14 +92,15 @@ REACH: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
         ),
     ),
     "search": (
-        (exact_front, operating_point, cross_fitted_choice, score, LearnedScore, Traces),
+        (exact_front, operating_point, cross_fitted_choice, MaxSoftmax, Traces),
         (
             *(train_network, networks, simulation, neurons, conversion, graph, data),
             *(figures_of_a_setting, energy_estimate, exit_histogram, canvas),
+            *(Learned, Entropy, Patience),
         ),
     ),
     "evaluate": (
-        (figures_of_a_setting, exit_histogram, oracles, exact_front, Traces),
+        (figures_of_a_setting, exit_histogram, oracles, exact_front, Traces, MaxSoftmax, Learned, Entropy, Patience),
         (train_network, networks, simulation, neurons, conversion, data),
     ),
 }
@@ -128,6 +132,12 @@ def test_a_stage_reaches_its_code_and_no_other(name: str) -> None:
     assert not [part for part in OF_SETTINGS if reaches(name, part)], "a new setting makes nothing stale"
     beyond = (place(dynconf_flows), Path(__file__).parent)
     assert not [file for file in code_of(name) if any(file.is_relative_to(folder) for folder in beyond)]
+
+
+def test_a_search_among_all_measures_reaches_them_all() -> None:
+    best = replace(PLAN, search=replace(PLAN.search, rule="best"))
+    found = reached(list(stage("search").modules(best).values()), ROOT)
+    assert {place(measure) for measure in (MaxSoftmax, Entropy, Gap, Patience, Learned)} <= set(found)
 
 
 def test_what_is_out_of_reach_is_there_to_be_reached() -> None:

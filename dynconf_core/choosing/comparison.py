@@ -1,15 +1,31 @@
 """Exit rules at equal accuracy: every measure with its threshold chosen on calibration for the same allowed drop."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
-from dynconf_core.choosing.candidates import Candidate, calibration_scores
-from dynconf_core.choosing.contest import Contest, figures_of_exit
+from dynconf_core.choosing.candidates import Candidate, calibration_scores, candidates
+from dynconf_core.choosing.contest import Contest
 from dynconf_core.choosing.cross_fitting import FOLDS, CrossFitted, cross_fitted_choice
+from dynconf_core.choosing.entries import ComparisonRow, recorded
+from dynconf_core.confidence.measure import MeasureLike
+from dynconf_core.exit.judgement import Judgement, judged_exit
 from dynconf_core.exit.rule import Rule
 from dynconf_core.traces.schema import Traces
 
 DROPS = (0.0, 0.001, 0.005, 0.01)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Measures at equal accuracy.
+
+    Attributes:
+        time_steps: T.
+        rows: one a measure and allowed drop, by drop and measure.
+    """
+
+    time_steps: int
+    rows: tuple[ComparisonRow, ...]
 
 
 def choose(found: Sequence[Candidate], calibration: Traces, max_drop: float, seed: int) -> tuple[Rule, CrossFitted]:
@@ -19,72 +35,82 @@ def choose(found: Sequence[Candidate], calibration: Traces, max_drop: float, see
     return found[choice.index].rule(choice.threshold), choice
 
 
-def judged(rule: Rule, traces: Traces, seed: int = 0) -> dict[str, Any]:
-    """A rule on traces that did not choose it: ``accuracy``, ``mean_steps``, ``loss`` against T, with 95 % intervals."""
-    return figures_of_exit(traces.correct(), rule.exit_steps(traces), seed)
+def judged(rule: Rule, traces: Traces, seed: int = 0) -> Judgement:
+    """A rule on traces that did not choose it."""
+    return judged_exit(traces.correct(), rule.exit_steps(traces), seed)
 
 
 def compare(
-    found: Sequence[Candidate], calibration: Traces, test: Traces, seed: int = 0, drops: Sequence[float] = DROPS
-) -> list[dict[str, Any]]:
+    calibration: Traces,
+    test: Traces,
+    *,
+    measures: Sequence[MeasureLike] | None = None,
+    drops: Sequence[float] = DROPS,
+    seed: int = 0,
+) -> Comparison:
     """Every measure at every allowed drop.
 
     Args:
-        found: the candidates for the calibration traces.
         calibration: chooses smoothing and threshold, cross-fitted.
         test: judges.
-        seed: of folds and bootstrap.
+        measures: that take part; None: all that are known.
         drops: allowed, as fractions.
+        seed: of folds and bootstrap.
 
-    Returns:
-        a list of ``{"name", "max_drop", "rule", "smoothing", "threshold", "threshold_shown", "calibration", "test"}``, by drop
-        and measure; JSON holds it.
+    Raises:
+        InputError: for an unknown measure, or where no measure can be fitted on so few samples.
     """
-    return compared(Contest(found, calibration, test, seed), drops)
+    return compared(Contest(candidates(calibration, seed, measures), calibration, test, seed), drops)
 
 
-def compared(contest: Contest, drops: Sequence[float] = DROPS) -> list[dict[str, Any]]:
+def compared(contest: Contest, drops: Sequence[float] = DROPS) -> Comparison:
     """The same of a contest that may have chosen already."""
     rows = []
     for drop in drops:
         for measure in contest.measures:
             chosen = contest.choose(drop, measure)
-            entry = {key: value for key, value in chosen.rule.to_json().items() if key != "learned"}
-            record = {**chosen.choice.calibration, "cross_fitted": chosen.choice.cross_fitted}
-            judgement = contest.judged(chosen.index, chosen.rule.threshold)
-            name = f"{measure}_drop_{100 * drop:g}"
-            rows.append({"name": name, "max_drop": drop, **entry, "calibration": record, "test": judgement})
-    return rows
+            rows.append(
+                ComparisonRow(
+                    **{**recorded(chosen.rule), "parameters": None},
+                    name=f"{measure}_drop_{100 * drop:g}",
+                    max_drop=drop,
+                    calibration=chosen.choice.calibration,
+                    cross_fitted=chosen.choice.cross_fitted,
+                    test=contest.judged(chosen.index, chosen.rule.threshold),
+                )
+            )
+    return Comparison(contest.test.time_steps, tuple(rows))
 
 
-def comparison_lines(rows: Sequence[dict[str, Any]], time_steps: int) -> list[str]:
+def comparison_lines(found: Comparison) -> list[str]:
     """The comparison as lines of text: a line a measure, a column an allowed drop; mean steps, and points lost, on test."""
+    rows = found.rows
     if not rows:
         return []
-    drops = list(dict.fromkeys(row["max_drop"] for row in rows))
+    drops = list(dict.fromkeys(row.max_drop for row in rows))
     lines = ["rule".ljust(12) + "".join(_allowed(drop).rjust(16) for drop in drops)]
-    for measure in dict.fromkeys(row["rule"] for row in rows):
+    for measure in dict.fromkeys(row.measure for row in rows):
         cells = []
         for drop in drops:
-            test = next(row["test"] for row in rows if row["rule"] == measure and row["max_drop"] == drop)
-            cells.append(f"{test['mean_steps']:.2f} ({points(test['loss'])})".rjust(16))
+            test = next(row.test for row in rows if row.measure == measure and row.max_drop == drop)
+            cells.append(f"{test.mean_steps:.2f} ({points(test.loss)})".rjust(16))
         lines.append(measure.ljust(12) + "".join(cells))
-    return [*lines, f"Mean steps of {time_steps} on the test traces (points of accuracy lost against all steps)."]
+    return [*lines, f"Mean steps of {found.time_steps} on the test traces (points of accuracy lost against all steps)."]
 
 
-def interval_lines(rows: Sequence[dict[str, Any]], time_steps: int) -> list[str]:
+def interval_lines(found: Comparison) -> list[str]:
     """The comparison at length: a line a measure and allowed drop; test accuracy and mean steps, each with its interval."""
     lines = []
-    for drop in dict.fromkeys(row["max_drop"] for row in rows):
-        heading = f"{'accuracy, 95 %':>26}{f'mean steps of {time_steps}, 95 %':>28}{'lost':>8}"
+    for drop in dict.fromkeys(row.max_drop for row in found.rows):
+        heading = f"{'accuracy, 95 %':>26}{f'mean steps of {found.time_steps}, 95 %':>28}{'lost':>8}"
         lines.append(_allowed(drop).ljust(16) + heading)
-        for row in rows:
-            if row["max_drop"] != drop:
+        for row in found.rows:
+            if row.max_drop != drop:
                 continue
-            test = row["test"]
-            accuracy = ranged(100 * test["accuracy"], [100 * end for end in test["accuracy_interval"]])
-            steps = ranged(test["mean_steps"], test["mean_steps_interval"])
-            lines.append(f"  {row['rule']:<14}{accuracy:>26}{steps:>28}{points(test['loss']):>8}")
+            test = row.test
+            accuracy = ranged(100 * test.accuracy, [100 * end for end in test.accuracy_interval])
+            steps = ranged(test.mean_steps, test.mean_steps_interval)
+            lines.append(f"  {row.measure:<14}{accuracy:>26}{steps:>28}{points(test.loss):>8}")
     return [*lines, "On the test traces; lost: points of accuracy against all steps. Calibration chose every threshold."]
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,8 +10,8 @@ from numpy.typing import NDArray
 from dynconf_core.choosing.candidates import Candidate, calibration_scores
 from dynconf_core.choosing.cross_fitting import FOLDS, CrossFitted, cross_fitted_choice
 from dynconf_core.exit.front import Front, exact_front
-from dynconf_core.exit.intervals import exit_intervals
-from dynconf_core.exit.rule import Rule, at_exit, exit_steps
+from dynconf_core.exit.judgement import Judgement, judged_exit
+from dynconf_core.exit.rule import Rule, exit_steps
 from dynconf_core.traces.schema import Traces
 
 
@@ -52,7 +51,7 @@ class Contest:
     @property
     def measures(self) -> list[str]:
         """The names of the scores, each once, in the order of the candidates."""
-        return list(dict.fromkeys(candidate.measure for candidate in self.found))
+        return list(dict.fromkeys(candidate.measure.name for candidate in self.found))
 
     @cached_property
     def scores(self) -> list[NDArray[np.float64]]:
@@ -74,7 +73,7 @@ class Contest:
         key = (max_drop, measure)
         if key not in self._chosen:
             taking_part = [
-                index for index, candidate in enumerate(self.found) if measure is None or candidate.measure == measure
+                index for index, candidate in enumerate(self.found) if measure is None or candidate.measure.name == measure
             ]
             scores = (self.scores[index] for index in taking_part)
             choice = cross_fitted_choice(scores, self.right, max_drop, min(FOLDS, self.calibration.samples), self.seed)
@@ -96,19 +95,6 @@ class Contest:
         """(M,) the exit step of each test sample, from 1."""
         return exit_steps(self.test_scores(index), threshold)
 
-    def judged(self, index: int, threshold: float) -> dict[str, Any]:
-        """A candidate's figures on the test traces at a threshold that they had no part in; see ``figures_of_exit``."""
-        return figures_of_exit(self.test_right, self.exiting(index, threshold), self.seed)
-
-
-def figures_of_exit(right: NDArray[np.bool_], steps: NDArray[np.int64], seed: int) -> dict[str, Any]:
-    """``accuracy``, ``mean_steps`` and ``loss`` against T of samples that leave at ``steps (N,)``, with 95 % intervals.
-
-    Args:
-        right: (N, T), whether the prediction at each step is right.
-        steps: the exit steps, from 1.
-        seed: of the bootstrap.
-    """
-    figures = at_exit(right, steps)
-    loss = float(right[:, -1].mean()) - figures["accuracy"]
-    return {**figures, "loss": loss, **exit_intervals(right, steps, seed=seed)}
+    def judged(self, index: int, threshold: float) -> Judgement:
+        """A candidate's figures on the test traces at a threshold that they had no part in."""
+        return judged_exit(self.test_right, self.exiting(index, threshold), self.seed)

@@ -18,7 +18,7 @@ The loss promised is the expected one; a single choice may lose more. `dynconf_c
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 
 from dynconf_core.choosing.selection import allowed_net_losses, promised_loss, worst_so_far
 from dynconf_core.exit.front import PairedFront, paired_front, points_at
-from dynconf_core.exit.intervals import net_loss_interval
+from dynconf_core.exit.intervals import Interval, net_loss_interval
+from dynconf_core.exit.judgement import Loss
 
 FOLDS = 5
 BUDGETS_PER_STEP = 8
@@ -34,27 +35,64 @@ METHOD = "cross-fitted budget of mean steps, one unseen sample counted as lost"
 
 
 @dataclass(frozen=True)
-class CrossFitted:
-    """A score and a threshold, with what the way of choosing them lost on samples that it did not see.
+class UnseenLoss:
+    """What the K rules lost, each on the fold that it did not see.
+
+    Attributes:
+        loss: the accuracy lost against T.
+        loss_interval: of 95 %, for n samples at one budget.
+        mean_steps: the mean exit step.
+    """
+
+    loss: float
+    loss_interval: Interval
+    mean_steps: float
+
+
+@dataclass(frozen=True)
+class HowChosen:
+    """How a rule was chosen: by which method, from how many scores on how many samples, for which allowed drop."""
+
+    method: str
+    samples: int
+    scores: int
+    folds: int
+    seed: int
+    accuracy_at_full: float
+    max_drop: float
+    expected_loss_at_most: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """How a rule was chosen, and what it loses; stands beside the rule in its file.
+
+    Attributes:
+        calibration: of the rule on all n samples. They chose it, so that it understates the loss.
+        cross_fitted: what the way of choosing lost on samples that had no say.
+        calibrated: how it was chosen.
+    """
+
+    calibration: Loss
+    cross_fitted: UnseenLoss
+    calibrated: HowChosen
+
+    def to_json(self) -> dict[str, Any]:
+        """The three by their names."""
+        return {name: asdict(getattr(self, name)) for name in ("calibration", "cross_fitted", "calibrated")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossFitted(Choice):
+    """A score and a threshold, and how they were chosen.
 
     Attributes:
         index: of the chosen score among those given.
         threshold: in units of the score; inf never exits.
-        calibration: {"accuracy", "mean_steps", "loss"} of the rule on all n samples, which chose it: flattered.
-        cross_fitted: {"loss", "loss_interval", "mean_steps"} of the K rules, each on the fold that it did not see. The interval
-            (95 %) is that of n samples at one budget.
-        record: how it was chosen: method, samples, scores, folds, seed, accuracy_at_full, max_drop, expected_loss_at_most.
     """
 
     index: int
     threshold: float
-    calibration: dict[str, float]
-    cross_fitted: dict[str, Any]
-    record: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """What stands beside the rule in its file: {"calibration", "cross_fitted", "calibrated"}."""
-        return {"calibration": self.calibration, "cross_fitted": self.cross_fitted, "calibrated": self.record}
 
 
 def cross_fitted_choice(
@@ -116,24 +154,24 @@ def cross_fitted_choice(
     full = float(correct[:, -1].mean())
     loss = float(at.lost[budget] - at.gained[budget]) / samples
     return CrossFitted(
-        index,
-        float(at.thresholds[budget]),
-        {"accuracy": full - loss, "mean_steps": float(at.steps[budget]) / samples, "loss": loss},
-        {
-            "loss": float(lost[budget] - gained[budget]) / samples,
-            "loss_interval": net_loss_interval(int(lost[budget]), int(gained[budget]), samples),
-            "mean_steps": float(steps[budget]) / samples,
-        },
-        {
-            "method": METHOD,
-            "samples": samples,
-            "scores": len(whole),
-            "folds": folds,
-            "seed": seed,
-            "accuracy_at_full": full,
-            "max_drop": max_drop,
-            "expected_loss_at_most": 0.0 if limit < 0 else promised_loss(samples, max_drop),
-        },
+        index=index,
+        threshold=float(at.thresholds[budget]),
+        calibration=Loss(full - loss, float(at.steps[budget]) / samples, loss),
+        cross_fitted=UnseenLoss(
+            float(lost[budget] - gained[budget]) / samples,
+            net_loss_interval(int(lost[budget]), int(gained[budget]), samples),
+            float(steps[budget]) / samples,
+        ),
+        calibrated=HowChosen(
+            method=METHOD,
+            samples=samples,
+            scores=len(whole),
+            folds=folds,
+            seed=seed,
+            accuracy_at_full=full,
+            max_drop=max_drop,
+            expected_loss_at_most=0.0 if limit < 0 else promised_loss(samples, max_drop),
+        ),
     )
 
 

@@ -2,13 +2,14 @@
 
 Learn then Test (Angelopoulos et al., Annals of Applied Statistics, 2025), by fixed-sequence testing. The candidate thresholds
 stand before the guarantee samples are looked at. From the surest down, each is tested for "the mean net loss is epsilon or
-more", at the level delta and with the exact test of `dynconf_core.choosing.critical_losses`; the first that cannot be refuted ends
-it, and the last before is the answer. To promise too much, the first candidate that truly loses too much must be refuted,
+more", at the level delta and with the exact test of `dynconf_core.choosing.critical_losses`; the first that cannot be refuted
+ends it, and the last before is the answer. To promise too much, the first candidate that truly loses too much must be refuted,
 which happens with at most the probability delta, however many candidates there are and however they hang together.
 
 It holds for samples drawn independently from one source, the guarantee samples and the unseen ones alike, where the former
-chose neither the score nor its smoothing nor the candidates: split them off first (`halves`), choose on the one half
-(`candidate_thresholds` too), certify on the other. Images that the network was trained on are not drawn like unseen ones.
+chose neither the score nor its smoothing nor the candidates: split them off first (`dynconf_core.traces.parts.halves`), choose
+on the one half (`candidate_thresholds` too), certify on the other. Images that the network was trained on are not drawn like
+unseen ones.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ SEEN = "; not given here: the network was trained on these samples"
 @dataclass(frozen=True, eq=False)
 class CandidateTests:
     """The candidates (K,), the surest first, on the n guarantee samples: all of them, though those after the first that is not
-    certified tell nothing.
+    certified say nothing.
 
     Attributes:
         thresholds: in units of the score.
@@ -58,6 +58,33 @@ class CandidateTests:
         """How many are certified, one after another."""
         holds = self.lost <= self.most_lost
         return len(holds) if holds.all() else int(np.argmin(holds))
+
+
+@dataclass(frozen=True)
+class GuaranteeRecord:
+    """A guarantee as files hold it.
+
+    Attributes:
+        epsilon, delta, threshold, certified, seen_in_training, mean_steps, lost, gained, samples_needed: as in `Guarantee`.
+        method, assumes: how it was certified, and what it rests on.
+        calibration: the number of guarantee samples.
+        candidates, passed: how many thresholds were to be tested, and how many of them were certified.
+    """
+
+    epsilon: float
+    delta: float
+    threshold: float
+    certified: bool
+    method: str
+    assumes: str
+    calibration: int
+    seen_in_training: bool | None
+    mean_steps: float
+    lost: int
+    gained: int
+    candidates: int
+    passed: int
+    samples_needed: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,24 +116,24 @@ class Guarantee:
     seen_in_training: bool | None
     tests: CandidateTests
 
-    def to_json(self) -> dict[str, Any]:
-        """As `guarantee` in the results holds it."""
-        return {
-            "epsilon": self.epsilon,
-            "delta": self.delta,
-            "threshold": self.threshold if math.isfinite(self.threshold) else f"{self.threshold}",
-            "certified": self.certified,
-            "method": METHOD,
-            "assumes": ASSUMES + (SEEN if self.seen_in_training else ""),
-            "calibration": self.samples,
-            "seen_in_training": self.seen_in_training,
-            "mean_steps": self.mean_steps,
-            "lost": self.lost,
-            "gained": self.gained,
-            "candidates": len(self.tests.thresholds),
-            "passed": self.tests.passed,
-            "samples_needed": self.samples_needed,
-        }
+    def record(self) -> GuaranteeRecord:
+        """What files hold of it."""
+        return GuaranteeRecord(
+            epsilon=self.epsilon,
+            delta=self.delta,
+            threshold=self.threshold,
+            certified=self.certified,
+            method=METHOD,
+            assumes=ASSUMES + (SEEN if self.seen_in_training else ""),
+            calibration=self.samples,
+            seen_in_training=self.seen_in_training,
+            mean_steps=self.mean_steps,
+            lost=self.lost,
+            gained=self.gained,
+            candidates=len(self.tests.thresholds),
+            passed=self.tests.passed,
+            samples_needed=self.samples_needed,
+        )
 
     def statement(self) -> str:
         """The guarantee in a sentence, for people."""
@@ -186,19 +213,6 @@ def candidate_thresholds(front: PairedFront, epsilon: float, count: int = CANDID
     wanted = np.linspace(front.mean_steps[-1], front.mean_steps[lowest], count + 1)[1:]
     points = np.unique(np.searchsorted(front.mean_steps, wanted * (1.0 - 1e-12)))
     return front.thresholds[points][::-1]
-
-
-def halves(samples: int, seed: int, share: float = 0.5) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Two parts of 0 .. N-1, drawn at random and sorted: those that choose, and the `share` of them kept for the guarantee.
-
-    Raises:
-        InputError: for a share that leaves one of the parts empty.
-    """
-    kept = round(samples * share)
-    if not 0 < kept < samples:
-        raise InputError(f"a share of {share} of {samples} samples leaves none to choose or none to certify; give one between.")
-    order = np.random.default_rng(seed).permutation(samples)
-    return np.sort(order[kept:]), np.sort(order[:kept])
 
 
 def checked_epsilon_and_delta(epsilon: float, delta: float) -> None:

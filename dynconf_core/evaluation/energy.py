@@ -11,6 +11,7 @@ in it: it compares, it does not predict a meter.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from dynconf_core.errors import InputError
@@ -19,52 +20,105 @@ PICOJOULES_PER_MAC = 4.6
 PICOJOULES_PER_AC = 0.9
 SOURCE = "32-bit floating point in 45 nm, Horowitz, ISSCC 2014, 10.1109/ISSCC.2014.6757323"
 FORMULA = "picojoules_per_mac * (once + every_step * steps) + picojoules_per_ac * synaptic_operations"
-KINDS = ("once", "every_step", "ann")
+
+
+@dataclass(frozen=True)
+class FullAndExit:
+    """A mean over the samples, up to T and up to each sample's exit."""
+
+    full: float
+    exit: float
+
+
+@dataclass(frozen=True)
+class MultiplyAccumulates:
+    """Of one sample: what the image alone determines, what every step adds, and what the ANN takes.
+
+    Raises:
+        InputError: for a count that is negative or no number.
+    """
+
+    once: int | float
+    every_step: int | float
+    ann: int | float
+
+    def __post_init__(self) -> None:
+        for count in (self.once, self.every_step, self.ann):
+            if isinstance(count, bool) or not isinstance(count, int | float) or not 0 <= count < float("inf"):
+                raise InputError(f"multiply_accumulates={vars(self)}: give counts, 0 or more.")
+
+    @classmethod
+    def of(cls, counts: Mapping[str, Any]) -> "MultiplyAccumulates":
+        """From ``{"once", "every_step", "ann"}``, as traces hold it.
+
+        Raises:
+            InputError: where one is missing or no count.
+        """
+        if set(counts) != {"once", "every_step", "ann"}:
+            raise InputError(f"multiply_accumulates needs once, every_step, ann (it has {', '.join(counts)}).")
+        return cls(**counts)
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Picojoules an inference, estimated, with the formula and its constants.
+
+    Attributes:
+        kind: "estimate".
+        ann: of the ANN.
+        full, exit: of the SNN up to T and up to the exit.
+        formula: in words of the counts.
+        picojoules_per_mac, picojoules_per_ac: of one operation.
+        source: of these two.
+    """
+
+    kind: str
+    ann: float
+    full: float
+    exit: float
+    formula: str
+    picojoules_per_mac: float
+    picojoules_per_ac: float
+    source: str
 
 
 def energy_estimate(
-    multiply_accumulates: Mapping[str, float],
-    synaptic_operations: Mapping[str, float],
-    steps: Mapping[str, float],
+    multiply_accumulates: MultiplyAccumulates,
+    synaptic_operations: FullAndExit,
+    steps: FullAndExit,
     picojoules_per_mac: float = PICOJOULES_PER_MAC,
     picojoules_per_ac: float = PICOJOULES_PER_AC,
     source: str | None = None,
-) -> dict[str, Any]:
-    """Picojoules an inference: ``ann``, and one entry for each of ``steps``; with the formula and its constants.
+) -> Energy:
+    """Picojoules an inference.
 
     Args:
-        multiply_accumulates: of one sample, ``{"once", "every_step", "ann"}``.
-        synaptic_operations: mean over the samples, such as ``{"full", "exit"}``.
-        steps: mean time steps under the same names. The formula is linear, so means may stand for the samples.
+        multiply_accumulates: of one sample.
+        synaptic_operations: mean over the samples.
+        steps: mean time steps. The formula is linear, so means may stand for the samples.
         picojoules_per_mac, picojoules_per_ac: of one operation.
         source: of these two; needed where they are not the defaults.
 
     Raises:
-        InputError: for a cost that is negative or no number, names that do not match, or costs without a source.
+        InputError: for a cost that is negative or no number, or costs without a source.
     """
     for name, cost in (("picojoules_per_mac", picojoules_per_mac), ("picojoules_per_ac", picojoules_per_ac)):
         if not 0 <= cost < float("inf"):
             raise InputError(f"{name}={cost}: give picojoules, 0 or more, such as 4.6 for a multiply-accumulate.")
     if source is None and (picojoules_per_mac, picojoules_per_ac) != (PICOJOULES_PER_MAC, PICOJOULES_PER_AC):
         raise InputError("picojoules other than the defaults need their source=..., which is shown with every figure.")
-    if set(multiply_accumulates) != set(KINDS) or set(steps) != set(synaptic_operations):
-        raise InputError(
-            f"multiply_accumulates needs {', '.join(KINDS)} (it has {', '.join(multiply_accumulates)}), and steps the names of "
-            f"synaptic_operations ({', '.join(synaptic_operations)}; it has {', '.join(steps)})."
-        )
-    once, every_step, ann = (multiply_accumulates[kind] for kind in KINDS)
-    if not all(isinstance(count, int | float) and 0 <= count < float("inf") for count in (once, every_step, ann)):
-        raise InputError(f"multiply_accumulates={dict(multiply_accumulates)}: give counts, 0 or more.")
-    spiking = {
-        name: picojoules_per_mac * (once + every_step * steps[name]) + picojoules_per_ac * operations
-        for name, operations in synaptic_operations.items()
-    }
-    return {
-        "kind": "estimate",
-        "ann": picojoules_per_mac * ann,
-        **spiking,
-        "formula": FORMULA,
-        "picojoules_per_mac": picojoules_per_mac,
-        "picojoules_per_ac": picojoules_per_ac,
-        "source": source or SOURCE,
-    }
+    counts = multiply_accumulates
+
+    def spiking(operations: float, time_steps: float) -> float:
+        return picojoules_per_mac * (counts.once + counts.every_step * time_steps) + picojoules_per_ac * operations
+
+    return Energy(
+        kind="estimate",
+        ann=picojoules_per_mac * counts.ann,
+        full=spiking(synaptic_operations.full, steps.full),
+        exit=spiking(synaptic_operations.exit, steps.exit),
+        formula=FORMULA,
+        picojoules_per_mac=picojoules_per_mac,
+        picojoules_per_ac=picojoules_per_ac,
+        source=source or SOURCE,
+    )

@@ -1,4 +1,4 @@
-"""What a study looks at before it believes its traces: whether they fit together, and what in them tells nothing."""
+"""Checks before an analysis: whether the traces fit together, and what in them says nothing about an exit."""
 
 import numpy as np
 
@@ -35,8 +35,8 @@ def warnings_about(calibration: Traces, test: Traces) -> list[str]:
     same = duplicated(calibration, test)
     if same and not _all_alike(test):
         found.append(
-            f"{same} of the {test.samples} test samples stand in the calibration traces too: they helped to choose what they "
-            "judge, and flatter it."
+            f"{same} of the {test.samples} test samples stand in the calibration traces too: they helped to choose the "
+            "rule that they judge, so that its figures are too good."
         )
     for name, traces in (("calibration", calibration), ("test", test)):
         predictions = traces.predictions()

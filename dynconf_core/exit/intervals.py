@@ -1,7 +1,6 @@
 """Intervals: how far a figure measured on N samples may be from that of their source.
 
-All assume samples drawn independently from one source. They are central, of 95 % where nothing else is said, and written as
-[low, high], as JSON holds them.
+All assume samples drawn independently from one source. They are central, and of 95 % where nothing else is said.
 """
 
 from __future__ import annotations
@@ -13,11 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+Interval = tuple[float, float]
+"""(low, high)."""
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 
 
-def accuracy_interval(right: int, samples: int, confidence: float = CONFIDENCE) -> list[float]:
+def accuracy_interval(right: int, samples: int, confidence: float = CONFIDENCE) -> Interval:
     """The exact interval of a fraction (Clopper and Pearson, 1934): covers at least as often as it says, for every N.
 
     Args:
@@ -35,10 +36,10 @@ def accuracy_interval(right: int, samples: int, confidence: float = CONFIDENCE) 
     tail = _tail(confidence)
     low = 0.0 if right == 0 else float(betaincinv(right, samples - right + 1, tail))
     high = 1.0 if right == samples else float(betaincinv(right + 1, samples - right, 1.0 - tail))
-    return [low, high]
+    return low, high
 
 
-def net_loss_interval(lost: int, gained: int, samples: int, confidence: float = CONFIDENCE) -> list[float]:
+def net_loss_interval(lost: int, gained: int, samples: int, confidence: float = CONFIDENCE) -> Interval:
     """The interval of the accuracy lost between two paired predictions, by Tango's score test (Statistics in Medicine, 1998).
 
     Being paired it is far narrower than the difference of two accuracies would have it, and it does not shrink to nothing where
@@ -62,7 +63,7 @@ def net_loss_interval(lost: int, gained: int, samples: int, confidence: float = 
     # The score falls from the estimate, where it is 0, towards 1, and rises towards -1.
     low = _crossing(lambda difference: net_loss_score(lost, gained, samples, difference) > z, -1.0, estimate)
     high = _crossing(lambda difference: net_loss_score(lost, gained, samples, difference) < -z, 1.0, estimate)
-    return [low, high]
+    return low, high
 
 
 def net_loss_score(lost: int, gained: int, samples: int, difference: float) -> float:
@@ -87,9 +88,7 @@ def likeliest_gains(lost: float, gained: float, samples: int, difference: float)
     return (linear + root) / (4.0 * samples)
 
 
-def mean_interval(
-    values: NDArray[Any], confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0
-) -> list[float]:
+def mean_interval(values: NDArray[Any], confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
     """The interval of the mean of whole numbers, such as exit steps, by the percentile bootstrap (Efron, 1979).
 
     The mean of a resample depends only on how often each value is drawn, which is multinomial: no index is drawn. Coverage is
@@ -110,32 +109,7 @@ def mean_interval(
     found, counts = np.unique(values, return_counts=True)
     drawn = np.random.default_rng(seed).multinomial(values.size, counts / values.size, size=resamples)
     low, high = np.quantile(drawn @ found / values.size, [tail, 1.0 - tail])
-    return [float(low), float(high)]
-
-
-def exit_intervals(
-    correct: NDArray[np.bool_], steps: NDArray[np.int64], confidence: float = CONFIDENCE, seed: int = 0
-) -> dict[str, list[float]]:
-    """The intervals of an exit's figures: accuracy (exact), mean steps (bootstrap), latency saving, and net loss (paired).
-
-    Args:
-        correct: (N, T), whether the prediction at each step is right.
-        steps: (N,) the exit step of each sample, from 1.
-        confidence: how often each interval covers its truth.
-        seed: of the bootstrap.
-
-    Returns:
-        {"accuracy_interval", "mean_steps_interval", "latency_saving_interval", "loss_interval"}, each [low, high].
-    """
-    samples, time_steps = correct.shape
-    right, full = correct[np.arange(samples), steps - 1], correct[:, -1]
-    mean_steps = mean_interval(steps, confidence, seed=seed)
-    return {
-        "accuracy_interval": accuracy_interval(int(right.sum()), samples, confidence),
-        "mean_steps_interval": mean_steps,
-        "latency_saving_interval": [1.0 - mean_steps[1] / time_steps, 1.0 - mean_steps[0] / time_steps],
-        "loss_interval": net_loss_interval(int((full & ~right).sum()), int((right & ~full).sum()), samples, confidence),
-    }
+    return float(low), float(high)
 
 
 def _tail(confidence: float) -> float:

@@ -10,23 +10,67 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.choosing.selection import ROUNDING
-from dynconf_core.confidence.scores import score
+from dynconf_core.confidence.max_softmax import MaxSoftmax
 from dynconf_core.confidence.smoothing import Form, Smoothing
+from dynconf_core.confidence.temperature import fitting_alphas
 from dynconf_core.errors import InputError
-from dynconf_core.exit.front import exact_front, points_at
+from dynconf_core.exit.front import ROUNDING, exact_front, points_at
 from dynconf_core.traces.schema import Traces
 
 TOLERANCE = 0.001
 SHARE_OF_SAVING = 0.5
-# In units of the median lead of the first class over the second at T: beyond these the softmax is nearly 0 and 1, or even.
-ALPHAS = tuple(float(alpha) for alpha in np.geomspace(0.03, 3.0, 21))
+MEASURE = MaxSoftmax()
 THRESHOLDS = tuple(float(threshold) for threshold in np.linspace(0.01, 0.99, 99))
+
+
+@dataclass(frozen=True)
+class ThresholdRange:
+    """The widest unbroken range of thresholds (on the softmax) at one alpha; None: there is none."""
+
+    width: float
+    lowest: float | None
+    highest: float | None
+    alpha: float | None
+
+
+@dataclass(frozen=True)
+class AlphaRange:
+    """The widest unbroken range of alpha, in decades; ``threshold`` is None where it is set anew for every alpha."""
+
+    decades: float
+    lowest: float | None
+    highest: float | None
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Region:
+    """How wide a region of the map is.
+
+    Attributes:
+        threshold: at the alpha that gives the threshold most room.
+        alpha: at the threshold that gives alpha most room.
+        alpha_with_its_threshold: where the threshold is set anew for every alpha.
+        share: of the points of the map.
+    """
+
+    threshold: ThresholdRange
+    alpha: AlphaRange
+    alpha_with_its_threshold: AlphaRange
+    share: float
+
+
+@dataclass(frozen=True)
+class Robustness:
+    """The regions of a map: within the ``tolerance`` of the accuracy at T, and useful besides (half of the best saving)."""
+
+    within: Region
+    useful: Region
+    tolerance: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,60 +109,39 @@ class RobustnessMap:
         useful: NDArray[np.bool_] = self.within & (saved >= SHARE_OF_SAVING * saved.max()) & (saved > 0)
         return useful
 
-    def widths(self) -> dict[str, Any]:
-        """The widest unbroken stretch in either direction, for the region and for the useful region.
+    def widths(self) -> Robustness:
+        """The widest unbroken range in either direction, for both regions.
 
-        Returns:
-            For "within" and "useful" each:
-            - threshold: {"width", "from", "to", "alpha"}, at the alpha that leaves the threshold most room;
-            - alpha: {"decades", "from", "to", "threshold"}, at the threshold that leaves alpha most room;
-            - alpha_with_its_threshold: {"decades", "from", "to"}, where the threshold is set anew for every alpha;
-            - share: of the grid points.
-            A stretch of grid points is as long as from the first to the last; where there is none, fields other than widths
-            are None.
+        A range is as long as from its first point to its last; where there is none, it has the width 0 and no ends.
         """
-        decades = np.log10(self.alphas)
-        found: dict[str, Any] = {}
-        for name, region in (("within", self.within), ("useful", self.useful)):
-            row, first, last = _longest(region, self.thresholds)
-            column, lowest, highest = _longest(region.T, decades)
-            _, least, most = _longest(np.atleast_2d(region.any(axis=1)), decades)
-            empty = not region.any()
-            found[name] = {
-                "threshold": {
-                    "width": float(self.thresholds[last] - self.thresholds[first]),
-                    "from": None if empty else float(self.thresholds[first]),
-                    "to": None if empty else float(self.thresholds[last]),
-                    "alpha": None if empty else float(self.alphas[row]),
-                },
-                "alpha": {
-                    "decades": float(decades[highest] - decades[lowest]),
-                    "from": None if empty else float(self.alphas[lowest]),
-                    "to": None if empty else float(self.alphas[highest]),
-                    "threshold": None if empty else float(self.thresholds[column]),
-                },
-                "alpha_with_its_threshold": {
-                    "decades": float(decades[most] - decades[least]),
-                    "from": None if empty else float(self.alphas[least]),
-                    "to": None if empty else float(self.alphas[most]),
-                },
-                "share": float(region.mean()),
-            }
-        return found
+        return Robustness(self._region(self.within), self._region(self.useful), self.tolerance)
 
-    def to_json(self) -> dict[str, Any]:
-        """All of it, for a file."""
-        return {
-            "form": self.form,
-            "alphas": self.alphas.tolist(),
-            "thresholds": self.thresholds.tolist(),
-            "accuracy": self.accuracy.tolist(),
-            "mean_steps": self.mean_steps.tolist(),
-            "full_accuracy": self.full_accuracy,
-            "time_steps": self.time_steps,
-            "tolerance": self.tolerance,
-            "widths": self.widths(),
-        }
+    def _region(self, region: NDArray[np.bool_]) -> Region:
+        decades = np.log10(self.alphas)
+        row, first, last = _longest(region, self.thresholds)
+        column, lowest, highest = _longest(region.T, decades)
+        _, least, most = _longest(np.atleast_2d(region.any(axis=1)), decades)
+        empty = not region.any()
+
+        def shown(values: NDArray[np.float64], place: int) -> float | None:
+            return None if empty else float(values[place])
+
+        return Region(
+            ThresholdRange(
+                float(self.thresholds[last] - self.thresholds[first]),
+                shown(self.thresholds, first),
+                shown(self.thresholds, last),
+                shown(self.alphas, row),
+            ),
+            AlphaRange(
+                float(decades[highest] - decades[lowest]),
+                shown(self.alphas, lowest),
+                shown(self.alphas, highest),
+                shown(self.thresholds, column),
+            ),
+            AlphaRange(float(decades[most] - decades[least]), shown(self.alphas, least), shown(self.alphas, most)),
+            float(region.mean()),
+        )
 
 
 def robustness_map(
@@ -151,17 +174,11 @@ def robustness_map(
     correct = traces.correct()
     accuracy, mean_steps = (np.empty((len(temperatures), len(on_softmax))) for _ in range(2))
     for row, alpha in enumerate(temperatures):
-        front = exact_front(score(traces, "max_softmax", Smoothing(form, float(alpha))), correct)
+        front = exact_front(MEASURE.scores(traces, Smoothing(form, float(alpha))), correct)
         points = points_at(front, log_odds)
         accuracy[row], mean_steps[row] = front.accuracy[points], front.mean_steps[points]
     full = float(correct[:, -1].mean())
     return RobustnessMap(form, temperatures, on_softmax, accuracy, mean_steps, full, traces.time_steps, tolerance)
-
-
-def fitting_alphas(traces: Traces, form: Form = "sum") -> list[float]:
-    """`ALPHAS` in units of the median lead, at T, of the first class over the second (1 where there is none)."""
-    lead = float(np.median(score(traces, "gap", Smoothing(form, 1.0))[:, -1]))
-    return [alpha * (lead if lead > 0 else 1.0) for alpha in ALPHAS]
 
 
 def _longest(region: NDArray[np.bool_], places: NDArray[np.float64]) -> tuple[int, int, int]:

@@ -10,8 +10,13 @@ from dynconf_core.registry import unknown
 from dynconf_core.schemes.field import Field, between, whole
 from dynconf_core.schemes.scheme import SCHEMES
 
-RULES = ("max_softmax", "entropy", "gap", "patience", "learned", "best")
-"""The measures of confidence, and the one among them that calibration finds best."""
+
+def _is_rule(name: str) -> bool:
+    """Whether it is "best" (the measure that calibration finds best) or a measure; an InputError says why not."""
+    from dynconf_core.confidence.measure import measure_of  # it imports torch, which a command that only lists need not
+
+    return name == "best" or bool(measure_of(name))
+
 
 OF_PLAN = {
     "time_steps": whole(1, 4096),
@@ -26,7 +31,7 @@ OF_RECIPE = {
     "initial_threshold": Field(float, "a number above 0, at most 1000", between(1e-3, 1000)),
 }
 OF_SEARCH = {
-    "rule": Field(str, f"one of {', '.join(RULES)}", lambda value: value in RULES),
+    "rule": Field(str, "a measure's name, best, or package.module:Class", _is_rule),
     "smoothing": Field(str, "sum or mean", lambda value: value in ("sum", "mean")),
     "alpha": Field(float, "a number from 0.001 to 1000000", between(1e-3, 1e6)),
     "max_drop": Field(float, "a fraction from 0 to 1", between(0, 1)),
@@ -72,6 +77,8 @@ def typed(name: str, given: object, plans: Sequence[Plan] = ()) -> Any:
         raise InputError(unknown("field", name, tuple(known)))
     try:
         return known[name].read(str(given))
+    except InputError as error:
+        raise InputError(f"{name}={given}: needs {known[name].wants}: {error}") from None
     except (ValueError, OverflowError):
         raise InputError(f"{name}={given}: needs {known[name].wants}.") from None
 

@@ -21,6 +21,7 @@ from dynconf_core.experiment.context import RunContext
 from dynconf_core.experiment.job import Inputs, Job
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.networks.architecture import ARCHITECTURES
+from dynconf_core.registry import Registry
 from dynconf_core.schemes.scheme import SCHEMES
 from dynconf_core.store.fingerprint import fingerprint
 from dynconf_core.store.keys import StageKey, stage_key
@@ -29,6 +30,10 @@ ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds the package ``dynconf_core``."""
 _fingerprinting = threading.Lock()
 """Python 3.11 counts the depth of a syntax tree for all threads at once, and finds fault where two of them parse."""
+
+
+Used = list[tuple[Registry[Any], str]]
+"""Implementations: registries, and names in them."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Stage:
         inputs: the stages whose artefacts it reads, by role.
         config: the values that can change its outcome.
         task: the Prefect task that runs it, as ``module:function``; its module is where the stage's code begins.
-        reads: which implementations of the plan its code reaches: "data", "architecture", "scheme", "neurons".
+        reads: which implementations its code reaches that the plan names, in ``_IMPLEMENTATIONS``.
         published: whether the folder of a published run is made of its artefact.
     """
 
@@ -56,8 +61,8 @@ class Stage:
         task = self.task.partition(":")[0]
         found = {task: module_file(task)}
         for what in self.reads:
-            registry, name = _IMPLEMENTATIONS[what](plan)
-            found[registry.origin(name).partition(":")[0]] = registry.source(name)
+            for registry, name in _IMPLEMENTATIONS[what](plan):
+                found[registry.origin(name).partition(":")[0]] = registry.source(name)
         return found
 
     def key(self, job: Job, inputs: Inputs) -> StageKey:
@@ -66,17 +71,33 @@ class Stage:
         return stage_key(self.name, self.config(job), digests, code_fingerprint(self.modules(job.plan)))
 
 
-def _neurons(plan: Plan) -> tuple[Any, str]:
-    from dynconf_core.neurons.model import NEURONS  # torch, which `dynconf --help` does without
+def _neurons(plan: Plan) -> Used:
+    from dynconf_core.neurons.model import NEURONS  # it imports torch, which `dynconf --help` does without
 
-    return NEURONS, plan.scheme.neurons
+    return [(NEURONS, plan.scheme.neurons)]
 
 
-_IMPLEMENTATIONS: dict[str, Callable[[Plan], tuple[Any, str]]] = {
-    "data": lambda plan: (DATASETS, plan.data.name),
-    "architecture": lambda plan: (ARCHITECTURES, plan.architecture),
-    "scheme": lambda plan: (SCHEMES, plan.method),
+def _tried(plan: Plan) -> Used:
+    from dynconf_core.confidence.measure import MEASURES
+    from dynconf_core.experiment.measures import measures_tried
+
+    return [(MEASURES, name) for name in measures_tried(plan)]
+
+
+def _compared(plan: Plan) -> Used:
+    from dynconf_core.confidence.measure import MEASURES
+    from dynconf_core.experiment.measures import measures_compared
+
+    return [(MEASURES, name) for name in measures_compared(plan)]
+
+
+_IMPLEMENTATIONS: dict[str, Callable[[Plan], Used]] = {
+    "data": lambda plan: [(DATASETS, plan.data.name)],
+    "architecture": lambda plan: [(ARCHITECTURES, plan.architecture)],
+    "scheme": lambda plan: [(SCHEMES, plan.method)],
     "neurons": _neurons,
+    "measures tried": _tried,
+    "measures compared": _compared,
 }
 
 
@@ -161,8 +182,8 @@ STAGES: tuple[Stage, ...] = (
     Stage("convert", {"train": "train"}, _convert, "dynconf_tasks.convert:convert", _SPIKING),
     Stage("collect_calibration", _SNN, _collect("calibration"), "dynconf_tasks.collect:collect_calibration", _SPIKING),
     Stage("collect_test", _SNN, _collect("test"), "dynconf_tasks.collect:collect_test", _SPIKING),
-    Stage("search", {"calibration": "collect_calibration"}, _search, "dynconf_tasks.search:search", published=False),
-    Stage("evaluate", _JUDGED, _evaluate, "dynconf_tasks.evaluate:evaluate"),
+    Stage("search", {"calibration": "collect_calibration"}, _search, "dynconf_tasks.search:search", ("measures tried",), False),
+    Stage("evaluate", _JUDGED, _evaluate, "dynconf_tasks.evaluate:evaluate", ("measures compared",)),
 )
 """In the order of the data."""
 

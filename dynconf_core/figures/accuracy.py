@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynconf_core.exit.front import Front
+from dynconf_core.exit.judgement import OperatingPoint
 from dynconf_core.figures.canvas import (
     BLUE,
     GREEN,
@@ -33,8 +34,8 @@ from dynconf_core.figures.canvas import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# How each upper oracle is named and marked; one not named here gets the last style and its own name.
-BOUND_STYLES = {
+# How each oracle is named and marked; one not named here gets the last style and its own name.
+ORACLE_STYLES = {
     "first_correct": ("first correct", "*", GREEN, 15.0),
     "stays_correct": ("stays correct", "D", PURPLE, 8.5),
     "aet": ("AET", "P", ORANGE, 10.0),
@@ -44,12 +45,12 @@ BOUND_STYLES = {
 def accuracy_against_latency(
     accuracy_at_t: Sequence[float],
     front: Front,
-    oracles: Mapping[str, Mapping[str, float]],
-    chosen: Mapping[str, float],
+    oracles: Mapping[str, OperatingPoint],
+    chosen: OperatingPoint,
     title: str,
     subtitle: str = "",
     ann_accuracy: float | None = None,
-    potential: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+    best: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> Figure:
     """Accuracy against mean latency: every fixed t, every threshold, the oracles and the chosen point.
 
@@ -59,12 +60,12 @@ def accuracy_against_latency(
         accuracy_at_t: a_1 .. a_T on the test traces, fractions: the static curve.
         front: the operating points of the chosen score on the test traces (`front_of`): the dynamic curve. It
             shows what each threshold would have given; the chosen one was picked on the calibration traces.
-        oracles: named {"accuracy", "mean_steps"}; oracles that coincide share one mark.
-        chosen: {"accuracy", "mean_steps"} of the exit on the test traces.
+        oracles: by name; oracles that coincide share one mark.
+        chosen: the exit on the test traces.
         title: names the setting.
         subtitle: names the profile and what the data stand in for.
         ann_accuracy: drawn as a level where given.
-        potential: (mean steps, accuracy) that no exit rule can exceed (`oracle_curve`), drawn where given.
+        best: (mean steps, accuracy) that no exit rule can exceed (`oracle_curve`), drawn where given.
     """
     figure, axes = canvas(title, subtitle)
     static = np.asarray(accuracy_at_t, dtype=np.float64)
@@ -99,15 +100,13 @@ def accuracy_against_latency(
         label="SNN, dynamic: every threshold",
         zorder=3,
     )
-    if potential is not None:
-        axes.plot(
-            *potential, color=GREEN, linewidth=1.4, linestyle=(0, (1.5, 1.5)), label="No rule beyond: potential", zorder=1
-        )
+    if best is not None:
+        axes.plot(*best, color=GREEN, linewidth=1.4, linestyle=(0, (1.5, 1.5)), label="Oracle, any budget", zorder=1)
     for rank, (name, style, oracle) in enumerate(_merged(oracles)):
         _, marker, colour, size = style
         axes.plot(
-            oracle["mean_steps"],
-            oracle["accuracy"],
+            oracle.mean_steps,
+            oracle.accuracy,
             linestyle="none",
             marker=marker,
             markersize=size,
@@ -118,10 +117,10 @@ def accuracy_against_latency(
             label=f"Oracle, {name}: {at_steps(oracle)}",
             zorder=4 - 0.1 * rank,
         )
-    saving = 1.0 - chosen["mean_steps"] / time_steps
+    saving = 1.0 - chosen.mean_steps / time_steps
     axes.plot(
-        chosen["mean_steps"],
-        chosen["accuracy"],
+        chosen.mean_steps,
+        chosen.accuracy,
         linestyle="none",
         marker="o",
         markersize=10.5,
@@ -133,7 +132,7 @@ def accuracy_against_latency(
         zorder=5,
     )
 
-    compared = [static[-1], chosen["accuracy"], *(oracle["accuracy"] for oracle in oracles.values())]
+    compared = [static[-1], chosen.accuracy, *(oracle.accuracy for oracle in oracles.values())]
     if ann_accuracy is not None:
         compared.append(ann_accuracy)
     lowest = min(float(static.min()), float(front.accuracy.min()), min(compared))
@@ -147,7 +146,7 @@ def accuracy_against_latency(
 
 
 def exit_histogram(histogram: Sequence[int], mean_steps: float, title: str, subtitle: str = "", split: str = "test") -> Figure:
-    """Which share of the samples exits at each step; those that were never sure enough leave at T, in grey.
+    """Which share of the samples exits at each step; those that were never confident enough exit at T, in grey.
 
     Args:
         histogram: n_1 .. n_T, the number of samples that exit at each step.
@@ -190,13 +189,13 @@ def exit_histogram(histogram: Sequence[int], mean_steps: float, title: str, subt
 
 
 def _merged(
-    oracles: Mapping[str, Mapping[str, float]],
-) -> list[tuple[str, tuple[str, str, str, float], Mapping[str, float]]]:
-    """Bounds as (name, style, point), those at one point under one joint name and the first one's style."""
-    merged: dict[tuple[float, float], tuple[str, tuple[str, str, str, float], Mapping[str, float]]] = {}
+    oracles: Mapping[str, OperatingPoint],
+) -> list[tuple[str, tuple[str, str, str, float], OperatingPoint]]:
+    """Oracles as (name, style, point), those at one point under one joint name and the first one's style."""
+    merged: dict[tuple[float, float], tuple[str, tuple[str, str, str, float], OperatingPoint]] = {}
     for key, oracle in oracles.items():
-        style = BOUND_STYLES.get(key, (key.replace("_", " "), "X", INK, 9.0))
-        point = (round(oracle["accuracy"], 9), round(oracle["mean_steps"], 9))
+        style = ORACLE_STYLES.get(key, (key.replace("_", " "), "X", INK, 9.0))
+        point = (round(oracle.accuracy, 9), round(oracle.mean_steps, 9))
         if point in merged:
             name, first_style, first = merged[point]
             merged[point] = (f"{name} = {style[0]}", first_style, first)

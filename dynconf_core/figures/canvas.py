@@ -7,13 +7,13 @@ what was run (the profile, what the data stand in for): a figure out of its plac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dynconf_core.exit.front import Front
+from dynconf_core.exit.judgement import OperatingPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -150,6 +150,6 @@ def percent(fraction: Any) -> str:
     return f"{float(fraction) * 100:.1f} %"
 
 
-def at_steps(point: Mapping[str, float]) -> str:
+def at_steps(point: OperatingPoint) -> str:
     """An operating point as a person reads it: 94.3 % @ 11.51."""
-    return f"{percent(point['accuracy'])} @ {point['mean_steps']:.2f}"
+    return f"{percent(point.accuracy)} @ {point.mean_steps:.2f}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dynconf_core.evaluation.record import Bins
 from dynconf_core.exit.intervals import accuracy_interval
 from dynconf_core.figures.canvas import BLUE, GREEN, GREY, INK, VERMILLION, blank, head, label, plain
 
@@ -17,15 +18,17 @@ INCHES = (6.0, 6.4)
 STYLES: tuple[tuple[str, str], ...] = ((VERMILLION, "o"), (BLUE, "s"), (GREEN, "^"))
 
 
-def reliability_figure(series: Mapping[str, Mapping[str, Any]], title: str, subtitle: str = "") -> Figure:
+def reliability_figure(
+    series: Mapping[str, tuple[Bins, float | None]], title: str, subtitle: str = "", confidence: str = "Confidence"
+) -> Figure:
     """Accuracy against confidence, bin by bin, with exact 95 % intervals; below it the share of the samples in each bin.
 
     Args:
-        series: by name (such as "at T", "at the exit"; three at most tell apart): {"confidence": mean confidence of each bin,
-            "accuracy": of each bin, "samples": number in each bin, "ece" (optional): expected calibration error, a fraction}.
-            Bins without samples are left out, whatever their other numbers.
+        series: by name (such as "at T", "at the exit"; three at most tell apart): the bins and, where known, the expected
+            calibration error, a fraction. Bins without samples are left out.
         title: names the setting.
         subtitle: names the profile and what the data stand in for.
+        confidence: says which softmax it is.
     """
     figure = blank(INCHES)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1.0))
@@ -34,16 +37,15 @@ def reliability_figure(series: Mapping[str, Mapping[str, Any]], title: str, subt
         plain(axes)
     above.plot([0, 1], [0, 1], color=GREY, linewidth=1.2, linestyle=(0, (5, 3)), label="perfectly calibrated", zorder=1)
     width = 0.9 / max(len(series), 1)
-    for number, (name, bins) in enumerate(series.items()):
+    for number, (name, (bins, ece)) in enumerate(series.items()):
         colour, marker = STYLES[number % len(STYLES)]
-        samples = np.asarray(bins["samples"], dtype=np.int64)
+        samples = np.asarray(bins.counts, dtype=np.int64)
         filled = samples > 0
-        confidence = np.asarray(bins["confidence"], dtype=np.float64)[filled]
-        accuracy = np.asarray(bins["accuracy"], dtype=np.float64)[filled]
+        means, accuracy = (np.asarray(column, dtype=np.float64)[filled] for column in (bins.confidence, bins.accuracy))
         ends = [accuracy_interval(round(a * n), int(n)) for a, n in zip(accuracy, samples[filled], strict=True)]
-        error = f", expected calibration error {100 * bins['ece']:.1f} %" if bins.get("ece") is not None else ""
+        error = "" if ece is None else f", expected calibration error {100 * ece:.1f} %"
         above.errorbar(
-            confidence,
+            means,
             accuracy,
             yerr=np.abs(np.array(ends).reshape(-1, 2).T - accuracy),
             color=colour,
@@ -62,7 +64,7 @@ def reliability_figure(series: Mapping[str, Mapping[str, Any]], title: str, subt
     above.set_xlim(0.0, 1.0)
     above.set_ylim(-0.02, 1.02)
     label(above, left="Accuracy")
-    label(below, "Confidence", "Share")
+    label(below, confidence, "Share")
     for axes in (above, below):
         axes.xaxis.set_major_locator(_tenths())
     legend = figure.legend(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +27,7 @@ MARK: dict[str, Any] = {
 
 
 def robustness_figure(
-    found: RobustnessMap, title: str, subtitle: str = "", chosen: Mapping[str, float] | None = None
+    found: RobustnessMap, title: str, subtitle: str = "", chosen: tuple[float, float] | None = None
 ) -> Figure:
     """Two maps side by side, points of accuracy lost and mean steps, both with the border of the useful region.
 
@@ -36,7 +35,7 @@ def robustness_figure(
         found: the map.
         title: names the setting.
         subtitle: names the profile and what the data stand in for.
-        chosen: {"threshold" (on the softmax), "alpha"} of the rule, marked where given.
+        chosen: threshold (on the softmax) and alpha of the rule, marked where given.
     """
     from matplotlib.lines import Line2D
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
@@ -76,15 +75,15 @@ def robustness_figure(
         for spine in axes.spines.values():
             spine.set_visible(False)
         if chosen is not None:
-            axes.plot(chosen["threshold"], chosen["alpha"], clip_on=False, zorder=5, **MARK)
+            axes.plot(*chosen, clip_on=False, zorder=5, **MARK)
         label(axes, "Threshold on the softmax")
     label(left, left="Smoothing alpha")
-    widths = found.widths()["useful"]
+    useful = found.widths().useful
     handles: list[Any] = [Line2D([], [], color=VERMILLION, linewidth=2.0)]
     texts = [
         f"within {100 * found.tolerance:.4g} points of T and half of the best saving: "
-        f"threshold {widths['threshold']['width']:.2f} wide; "
-        f"alpha {10 ** widths['alpha_with_its_threshold']['decades']:,.0f}-fold, its threshold set anew"
+        f"threshold {useful.threshold.width:.2f} wide; "
+        f"alpha {10**useful.alpha_with_its_threshold.decades:,.0f}-fold, its threshold set anew"
     ]
     if chosen is not None:
         handles.append(Line2D([], [], **MARK))
@@ -94,7 +93,7 @@ def robustness_figure(
 
 
 def _border(axes: Axes, found: RobustnessMap, region: NDArray[np.bool_], colour: str) -> None:
-    """The border of a region of grid cells, along the cells' edges."""
+    """The border of a region of the map's cells, along the cells' edges."""
     across, up = _edges(found.thresholds), 10.0 ** _edges(np.log10(found.alphas))
     padded = np.pad(region, 1)
     # Between a cell and its neighbour, where one is inside and the other is not.

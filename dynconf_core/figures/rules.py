@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from dynconf_core.exit.front import Front
+from dynconf_core.exit.judgement import OperatingPoint
 from dynconf_core.figures.canvas import (
     BLUE,
     GREEN,
@@ -41,7 +42,7 @@ STYLES: tuple[tuple[str, Any, str], ...] = (
 
 def rules_figure(
     fronts: Mapping[str, Front],
-    chosen: Mapping[str, Mapping[str, float]],
+    chosen: Mapping[str, OperatingPoint],
     accuracy_at_full: float,
     time_steps: int,
     title: str,
@@ -51,8 +52,8 @@ def rules_figure(
     """Accuracy against mean latency of several rules on the same samples.
 
     Args:
-        fronts: by the name of the rule, every operating point on these samples.
-        chosen: by the name, {"accuracy", "mean_steps"} of the threshold chosen on others; names may be missing.
+        fronts: by the name of the measure, every operating point on these samples.
+        chosen: by the name, that of the threshold chosen on others; names may be missing.
         accuracy_at_full: at T, a fraction, drawn as a level.
         time_steps: T.
         title: names the setting.
@@ -76,8 +77,8 @@ def rules_figure(
         axes.plot(steps, accuracy, color=colour, linestyle=line, linewidth=1.8, zorder=2)
         # The legend's line carries the mark; the mark itself is drawn above all lines.
         axes.plot(
-            [] if point is None else [point["mean_steps"]],
-            [] if point is None else [point["accuracy"]],
+            [] if point is None else [point.mean_steps],
+            [] if point is None else [point.accuracy],
             color=colour,
             linestyle=line,
             linewidth=1.8,
@@ -89,7 +90,7 @@ def rules_figure(
             label=text,
             zorder=4,
         )
-    compared = [accuracy_at_full, *(point["accuracy"] for point in chosen.values())]
+    compared = [accuracy_at_full, *(point.accuracy for point in chosen.values())]
     lowest = min([accuracy_at_full, *(float(front.accuracy.min()) for front in fronts.values())])
     highest = max([*compared, *(float(front.accuracy.max()) for front in fronts.values())])
     axes.set_ylim(*accuracy_limits(lowest, min(compared), highest))

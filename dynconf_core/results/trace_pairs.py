@@ -1,25 +1,25 @@
 """Which traces a path stands for: one set, a calibration and a test set, or all that a folder of results has."""
 
-import json
 import logging
 import zipfile
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import home_folder
+from dynconf_core.results.files import RESULTS
+from dynconf_core.results.records import read
+from dynconf_core.results.types import RunResult
 from dynconf_core.store.artefacts import Store
 
 CALIBRATION, TEST = "calibration", "test"
-RESULTS = "results.json"
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Traces to be studied together; ``test`` is None where one set is to be split half and half."""
+    """Traces to be analysed together; ``test`` is None where one set is to be split half and half."""
 
     name: str
     calibration: Path
@@ -37,7 +37,7 @@ def pairs(given: Path, test: Path | None, home: str | None = None) -> list[Pair]
         home: of the reproduction, where its folder does not tell.
 
     Raises:
-        InputError: where there is nothing to study.
+        InputError: where there is nothing to analyse.
     """
     for path in (given, test):
         if path is not None and not path.exists():
@@ -62,8 +62,8 @@ def pairs(given: Path, test: Path | None, home: str | None = None) -> list[Pair]
     return found
 
 
-def study_folder(traces: Path, out: str | Path | None, pair: Pair) -> Path:
-    """Where a study goes: ``out`` (a folder a pair where there are several), by default ``analysis`` beside the traces."""
+def analysis_folder(traces: Path, out: str | Path | None, pair: Pair) -> Path:
+    """Where an analysis goes: ``out`` (a folder a pair where there are several), by default ``analysis`` beside the traces."""
     several = holds_several(traces)
     base = Path(out) if out else (traces if several else traces.absolute().parent) / "analysis"
     return base / pair.name if several else base
@@ -117,18 +117,17 @@ def _stored(folder: Path, home: str | None, known: Collection[str]) -> Iterator[
     """The traces of a reproduction's settings in the store of its home, but for those already ``known``."""
     if not (folder / RESULTS).is_file():
         return
-    document = results_document(folder / RESULTS)
     store = store_of(folder, home)
-    for row in document.get("settings", ()):
-        if row.get("status") != "ok" or row["name"] in known:
+    for row in read(RunResult, folder / RESULTS).finished:
+        if row.name in known:
             continue
-        keys = row.get("artefacts", {})
+        keys = row.artefacts
         found = [store.get(keys[stage]) for stage in ("collect_calibration", "collect_test") if stage in keys]
         there = [artefact.folder for artefact in found if artefact is not None]
         if len(there) == 2:
-            yield Pair(row["name"], *there)
+            yield Pair(row.name, *there)
         else:
-            _log.warning("%s: its traces are not in %s (any more): run `dynconf reproduce` again.", row["name"], store.root)
+            _log.warning("%s: its traces are not in %s (any more): run `dynconf reproduce` again.", row.name, store.root)
 
 
 def store_of(run: Path, home: str | None) -> Store:
@@ -136,18 +135,3 @@ def store_of(run: Path, home: str | None) -> Store:
     own = run.resolve().parent.parent  # home/results/run
     where = own if home is None and (own / "artefacts").is_dir() else home_folder(home)
     return Store(where / "artefacts")
-
-
-def results_document(path: Path) -> dict[str, Any]:
-    """The content of a ``results.json``.
-
-    Raises:
-        InputError: where it is none.
-    """
-    try:
-        document = json.loads(path.read_text())
-        if document["schema"] == 1 and {"profile", "seed"} <= document.keys():
-            return dict(document)
-    except (OSError, ValueError, TypeError, KeyError):
-        pass
-    raise InputError(f"{path} is no results.json of a run: name another folder, or traces.")

@@ -1,11 +1,11 @@
 """Parts of one set of traces: halves that choose and judge where only one file is given."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.choosing.guarantee import halves
 from dynconf_core.errors import InputError
 from dynconf_core.traces.schema import Traces
 
@@ -15,11 +15,17 @@ Parts = tuple[NDArray[np.int64], NDArray[np.int64]]
 """Which samples choose and which do not, counted from 0."""
 
 
-def split_in_two(traces: Traces, seed: int) -> tuple[Traces, Traces, dict[str, Any]]:
-    """One set of traces as calibration and test, half and half, and which samples are which.
+@dataclass(frozen=True)
+class Split:
+    """Which samples of one set of traces choose and which judge: their places, counted from 0, and the seed that drew them."""
 
-    Returns:
-        The two, and ``{"seed", "calibration", "test"}``: the samples' places in ``traces``, counted from 0.
+    seed: int
+    calibration: tuple[int, ...]
+    test: tuple[int, ...]
+
+
+def split_in_two(traces: Traces, seed: int) -> tuple[Traces, Traces, Split]:
+    """One set of traces as calibration and test, half and half, and which samples are which.
 
     Raises:
         InputError: for fewer than 4 samples, of which not two can choose and two judge.
@@ -30,8 +36,21 @@ def split_in_two(traces: Traces, seed: int) -> tuple[Traces, Traces, dict[str, A
             "1 000, or two files."
         )
     chooses, judges = halves(traces.samples, seed)
-    indices = {"seed": seed, "calibration": chooses.tolist(), "test": judges.tolist()}
-    return taken(traces, chooses), taken(traces, judges), indices
+    split = Split(seed, tuple(chooses.tolist()), tuple(judges.tolist()))
+    return taken(traces, chooses), taken(traces, judges), split
+
+
+def halves(samples: int, seed: int, share: float = 0.5) -> Parts:
+    """Two parts of 0 .. N-1, drawn at random and sorted: those that choose, and the `share` of them that do not.
+
+    Raises:
+        InputError: for a share that empties one of the parts.
+    """
+    kept = round(samples * share)
+    if not 0 < kept < samples:
+        raise InputError(f"a share of {share} of {samples} samples leaves none to choose or none to certify; give one between.")
+    order = np.random.default_rng(seed).permutation(samples)
+    return np.sort(order[kept:]), np.sort(order[:kept])
 
 
 def taken(traces: Traces, rows: NDArray[np.int64]) -> Traces:

@@ -172,8 +172,8 @@ class StartsFromABatch(Protocol):
 
 @torch.no_grad()
 def initialise_steps(network: nn.Module, batch: Tensor) -> None:
-    """Let one ``batch (N, ...)`` set every layer that starts from one and is not set yet, each from the input it sees once those
-    before it are set. Running statistics of batch normalisation are reset; the network is left in training mode if any
+    """Let one ``batch (N, ...)`` set every layer that starts from one and is not set yet, each from the input it sees once
+    those before it are set. Running statistics of batch normalisation are reset; the network is left in training mode if any
     layer was set."""
 
     def initialise(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:

@@ -51,7 +51,7 @@ def explain(
     request = _request(setting, profile, values, seed, device, home, data, checkpoint, memory)
     lines = explained(request)
     if as_json:
-        print_json({"schema": 1, "setting": setting, "stages": lines})
+        print_json({"schema": 2, "setting": setting, "stages": lines})
         return
     for line in lines:
         Console().print(f"{line['stage']:<20} {line['outcome']:<5} {line['reason']}", highlight=False)

@@ -37,7 +37,7 @@ def settings(as_json: AsJson = False) -> None:
             }
             for name, entry in SETTINGS.items()
         }
-        print_json({"schema": 1, "settings": content})
+        print_json({"schema": 2, "settings": content})
         return
     from dynconf_flows.command.tables import profiles_table, settings_table
 
@@ -72,7 +72,7 @@ def export(
 ) -> None:
     """Make a folder of a run that can be published: table, JSON, pictures, training records and compressed traces."""
     configure(home_folder(home))
-    from dynconf_flows.command.export import export as exported
+    from dynconf_core.results.export import export as exported
 
     files = exported(run, out, home, traces)
     size = sum(path.stat().st_size for path in files) / 1e6

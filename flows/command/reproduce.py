@@ -1,9 +1,11 @@
 """``dynconf reproduce``: the settings, from training to the table."""
 
+from __future__ import annotations
+
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -24,6 +26,9 @@ from dynconf_flows.command.options import (
 )
 from dynconf_flows.command.session import FAILED, INTERRUPTED, Session
 from dynconf_tasks import interruption
+
+if TYPE_CHECKING:
+    from dynconf_core.results.types import RunResult
 
 
 def reproduce(
@@ -66,11 +71,11 @@ def reproduce(
     ]
     asked = [checked(request) for request in requests]
     with Session(folder, debug) as session:
-        documents = [document for one in asked if (document := _reproduced(session, one, as_json)) is not None]
-    _report(documents, as_json, folder)
+        results = [result for one in asked if (result := _reproduced(session, one, as_json)) is not None]
+    _report(results, as_json, folder)
 
 
-def _reproduced(session: Session, asked: CheckedRequest, quiet: bool) -> dict[str, Any] | None:
+def _reproduced(session: Session, asked: CheckedRequest, quiet: bool) -> RunResult | None:
     if interruption.interrupted():
         return None
     console = Console(stderr=True, quiet=quiet)
@@ -79,37 +84,46 @@ def _reproduced(session: Session, asked: CheckedRequest, quiet: bool) -> dict[st
         f"{count} setting{'s'[: count > 1]}, profile {request.profile}, seed {request.seed}, home {request.home}",
         highlight=False,
     )
-    from dynconf_flows.reproduce import checked_reproduction  # torch and Prefect are imported while the server comes up
+    from dynconf_flows.reproduce import SomeFailed, checked_reproduction  # torch, Prefect: while the server comes up
+
+    def run() -> RunResult:
+        try:
+            return checked_reproduction(asked, shlex.join(["dynconf", *sys.argv[1:]]))
+        except SomeFailed as failure:
+            return failure.result
 
     session.ready()
-    return session.run(lambda: checked_reproduction(asked, shlex.join(["dynconf", *sys.argv[1:]])), quiet)
+    return session.run(run, quiet)
 
 
-def _report(documents: list[dict[str, Any]], as_json: bool, home: Path) -> None:
+def _report(results: list[RunResult], as_json: bool, home: Path) -> None:
     """Tables and places, then the exit code."""
     from dynconf_core.results.files import over_seeds, write_over_seeds
+    from dynconf_core.results.records import to_json
     from dynconf_flows.command.tables import results_table, seeds_table
 
     notes = Console(stderr=True)
     console = Console(width=max(80, Console().width))  # narrower, figures would be cut
-    if len(documents) > 1:
-        write_over_seeds(home, documents)
+    if len(results) > 1:
+        write_over_seeds(home, results)
     if as_json:
         print_json(
-            documents[0] if len(documents) == 1 else {"schema": 1, "seeds": documents, "over_seeds": over_seeds(documents)}
+            to_json(results[0])
+            if len(results) == 1
+            else to_json({"seeds": [to_json(result) for result in results], "over_seeds": over_seeds(results).settings})
         )
     else:
-        for document in documents:
-            console.print(results_table(document, console.width))
-        if len(documents) > 1:
-            console.print(seeds_table(documents))
-    for document in documents:
-        if document["tracking_error"]:
-            notes.print(f"Not logged to MLflow: {document['tracking_error']}", highlight=False)
-    if documents and not as_json:
-        console.print(f"Results: {home / 'results' / documents[-1]['run']}", highlight=False, soft_wrap=True)
+        for result in results:
+            console.print(results_table(result, console.width))
+        if len(results) > 1:
+            console.print(seeds_table(results))
+    for result in results:
+        if result.tracking_error:
+            notes.print(f"Not logged to MLflow: {result.tracking_error}", highlight=False)
+    if results and not as_json:
+        console.print(f"Results: {home / 'results' / results[-1].run}", highlight=False, soft_wrap=True)
         console.print(f"MLflow:  dynconf ui --home {home}", highlight=False, soft_wrap=True)
     if interruption.interrupted():
         raise typer.Exit(INTERRUPTED)
-    if any(row["status"] == "failed" for document in documents for row in document["settings"]):
+    if any(result.failed for result in results):
         raise typer.Exit(FAILED)

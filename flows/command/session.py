@@ -7,13 +7,14 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from rich.console import Console
 
 from dynconf_flows.command.server import TemporaryServer
 from dynconf_tasks import interruption
 
+T = TypeVar("T")
 FAILED = 1
 """The exit code where something failed on the way; partial results are kept."""
 INTERRUPTED = 130
@@ -57,18 +58,15 @@ class Session:
         """Return once flows can be run."""
         self.server.wait()
 
-    def run(self, flow: Callable[[], dict[str, Any]], quiet: bool) -> dict[str, Any] | None:
+    def run(self, flow: Callable[[], T], quiet: bool) -> T | None:
         """What the flow returns, its progress shown; None where it was interrupted before it had a result."""
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
         from dynconf_flows.command.display import Display
-        from dynconf_flows.reproduce import SomeFailed
 
         # A heartbeat tells a distant server that a flow lives; here it would only delay the end of each by a second.
         with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), Display(Console(stderr=True, quiet=quiet)):
             try:
                 return flow()
-            except SomeFailed as failure:
-                return failure.document
             except KeyboardInterrupt:
                 return None

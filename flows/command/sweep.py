@@ -64,18 +64,20 @@ def sweep(
         from dynconf_flows.sweep import checked_sweeping
 
         session.ready()
-        document = session.run(lambda: checked_sweeping(swept), as_json)
-    if document is None:
+        result = session.run(lambda: checked_sweeping(swept), as_json)
+    if result is None:
         raise typer.Exit(INTERRUPTED)
     if as_json:
-        print_json(document)
+        from dynconf_core.results.records import to_json
+
+        print_json(to_json(result))
     else:
         from dynconf_flows.command.tables import sweep_table
 
         console = Console()
-        console.print(sweep_table(document))
-        console.print(f"Results: {document['results']}", highlight=False)
+        console.print(sweep_table(result))
+        console.print(f"Results: {folder / 'sweeps' / result.run}", highlight=False)
     if interruption.interrupted():
         raise typer.Exit(INTERRUPTED)
-    if document["failed"]:
+    if result.failed:
         raise typer.Exit(FAILED)

@@ -4,58 +4,61 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dynconf_core.choosing.comparison import points
-from dynconf_flows.command.tables import results_markdown
+from dynconf_core.choosing.entries import ComparisonRow
+from dynconf_core.exit.judgement import Judgement
+from dynconf_core.results.environment import Environment
+from dynconf_core.results.markdown import results_markdown
+from dynconf_core.results.types import RunResult, SettingResult
 
 TRACES = (
     "The traces are `NAME-calibration.npz` and `NAME-test.npz`: each sample's logits rounded to as few digits as change "
-    "neither its predictions nor its exit. `dynconf analyse` on this folder makes the whole study again from them."
+    "neither its predictions nor its exit. `dynconf analyse` on this folder makes the analyses again from them."
 )
 
 
-def report_markdown(document: Mapping[str, Any], training: Mapping[str, Mapping[str, Any]], traces: bool = True) -> str:
+def run_page(result: RunResult, training: Mapping[str, Mapping[str, Any]], traces: bool = True) -> str:
     """The page.
 
     Args:
-        document: ``results.json``.
+        result: the run.
         training: provenance of each setting's checkpoint, {} where it is not known.
         traces: whether they lie beside the page.
     """
     parts = [
-        f"# Results of {document['run']}",
-        _made_on(document["environment"]),
-        results_markdown(document),
-        *_at_equal_steps(document["settings"]),
-        *_at_paper_time_steps(document["settings"]),
-        *_equal_accuracy(document["settings"]),
+        f"# Results of {result.run}",
+        _made_on(result.environment),
+        results_markdown(result),
+        *_at_equal_steps(result.finished),
+        *_at_paper_time_steps(result.finished),
+        *_equal_accuracy(result.finished),
         *_trained(training),
         "## The files",
         "`results.json` and `results.csv` hold every figure. Of each setting there are the chosen rule (`NAME-rule.json`), the "
         "record of the training, how far the SNN is from the ANN layer by layer and, under `figures/`, its pictures.",
         *([TRACES] if traces else []),
-        f"Made by\n\n    {document['command']}",
+        f"Made by\n\n    {result.command}",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _made_on(environment: Mapping[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
-    hardware = environment["gpu"] or f"{environment['cores']} cores of {environment['cpu']}"
-    made = f"Converted, simulated and judged on {hardware}; Python {environment['python']}, {versions}"
-    return f"{made}; commit {environment['commit']}."
+def _made_on(environment: Environment) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
+    hardware = environment.gpu or f"{environment.cores} cores of {environment.cpu}"
+    made = f"Converted, simulated and judged on {hardware}; Python {environment.python}, {versions}"
+    return f"{made}; commit {environment.commit}."
 
 
-def _at_equal_steps(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _at_equal_steps(rows: Sequence[SettingResult]) -> list[str]:
     """The exit against a fixed number of steps: what a converted network without an agent does with as many steps."""
     lines = []
     for row in rows:
-        if row["status"] == "ok":
-            exiting, at_t = row["exit"], row["accuracy_at_t"]
-            fixed = _between_steps(at_t, exiting["mean_steps"])
-            equal = next((step for step, accuracy in enumerate(at_t, 1) if accuracy >= exiting["accuracy"]), None)
-            lines.append(
-                f"| {row['name']} | {_percent(exiting['accuracy'])} @ {exiting['mean_steps']:.2f} | {_percent(fixed)} | "
-                f"{100 * (exiting['accuracy'] - fixed):+.2f} | {'none' if equal is None else equal} |"
-            )
+        exiting, at_t = row.exit, row.accuracy_at_t
+        fixed = _between_steps(at_t, exiting.mean_steps)
+        equal = next((step for step, accuracy in enumerate(at_t, 1) if accuracy >= exiting.accuracy), None)
+        lines.append(
+            f"| {row.name} | {_percent(exiting.accuracy)} @ {exiting.mean_steps:.2f} | {_percent(fixed)} | "
+            f"{100 * (exiting.accuracy - fixed):+.2f} | {'none' if equal is None else equal} |"
+        )
     if not lines:
         return []
     head = (
@@ -72,25 +75,20 @@ def _between_steps(accuracy_at_t: Sequence[float], steps: float) -> float:
     return (1 - share) * accuracy_at_t[below - 1] + share * accuracy_at_t[below] if share > 0 else accuracy_at_t[below - 1]
 
 
-def _at_paper_time_steps(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _at_paper_time_steps(rows: Sequence[SettingResult]) -> list[str]:
     """Every rule on the traces cut at the T that the paper runs; a table, or nothing."""
-    cut = [row for row in rows if row["status"] == "ok" and row.get("at_paper_time_steps")]
-    if not cut:
-        return []
     lines = []
-    for row in cut:
-        found = row["at_paper_time_steps"]
-        first = f"{row['name']}, {_percent(found['snn_accuracy'])} @ {found['time_steps']}"
-        lines += _rule_lines(first, found["comparison"], found["time_steps"])
-    return ["## At the paper's own T", *_rule_table("setting, SNN @ T", lines)]
+    for row in rows:
+        if (found := row.at_paper_time_steps) is not None:
+            first = f"{row.name}, {_percent(found.snn_accuracy)} @ {found.time_steps}"
+            lines += _rule_lines(first, found.comparison, found.time_steps)
+    return ["## At the paper's own T", *_rule_table("setting, SNN @ T", lines)] if lines else []
 
 
-def _equal_accuracy(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    done = [row for row in rows if row["status"] == "ok" and row.get("comparison")]
+def _equal_accuracy(rows: Sequence[SettingResult]) -> list[str]:
     lines = []
-    for row in done:
-        first = f"{row['name']}, {_percent(row['snn_accuracy'])} @ {row['time_steps']}"
-        lines += _rule_lines(first, row["comparison"], row["time_steps"])
+    for row in rows:
+        lines += _rule_lines(f"{row.name}, {_percent(row.snn_accuracy)} @ {row.time_steps}", row.comparison, row.time_steps)
     return ["## Every rule at equal accuracy", *_rule_table("setting, SNN @ T", lines)] if lines else []
 
 
@@ -103,18 +101,18 @@ def _rule_table(heading: str, lines: Sequence[str]) -> list[str]:
     ]
 
 
-def _rule_lines(first: str, rows: Sequence[Mapping[str, Any]], time_steps: int) -> list[str]:
+def _rule_lines(first: str, rows: Sequence[ComparisonRow], time_steps: int) -> list[str]:
     """A line a rule, a cell an allowed drop."""
-    lines = []
-    for rule in dict.fromkeys(row["rule"] for row in rows):
-        cells = [_cell(row["test"], time_steps) for row in rows if row["rule"] == rule]
-        lines.append(f"| {first if not lines else ''} | {rule} | {' | '.join(cells)} |")
+    lines: list[str] = []
+    for measure in dict.fromkeys(row.measure for row in rows):
+        cells = [_cell(row.test, time_steps) for row in rows if row.measure == measure]
+        lines.append(f"| {first if not lines else ''} | {measure} | {' | '.join(cells)} |")
     return lines
 
 
-def _cell(test: Mapping[str, Any], time_steps: int) -> str:
-    saving = 100 * (1 - test["mean_steps"] / time_steps)
-    return f"{test['mean_steps']:.2f}, {saving:.1f} % ({points(test['loss'])})"
+def _cell(test: Judgement, time_steps: int) -> str:
+    saving = 100 * (1 - test.mean_steps / time_steps)
+    return f"{test.mean_steps:.2f}, {saving:.1f} % ({points(test.loss)})"
 
 
 def _trained(training: Mapping[str, Mapping[str, Any]]) -> list[str]:

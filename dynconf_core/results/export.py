@@ -1,6 +1,6 @@
 """A run as a folder that can be published: the table, the JSON, the pictures, how it was trained, and the compressed traces.
 
-``dynconf analyse`` makes the whole study again from such a folder, on any machine and without the run's home.
+``dynconf analyse`` makes the analyses again from such a folder, on any machine and without the run's home.
 """
 
 import json
@@ -13,14 +13,16 @@ from dynconf_core.errors import InputError
 from dynconf_core.exit.rule import Rule
 from dynconf_core.experiment.request import home_folder
 from dynconf_core.experiment.stages import STAGES
-from dynconf_core.results.trace_pairs import RESULTS, results_document, store_of
+from dynconf_core.results.files import CSV, RESULTS
+from dynconf_core.results.page import run_page
+from dynconf_core.results.records import read
+from dynconf_core.results.trace_pairs import store_of
+from dynconf_core.results.types import RunResult, SettingResult
 from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_core.traces.compact import compact
 from dynconf_core.traces.schema import Traces
-from dynconf_flows.command.page import report_markdown
 
 NEEDED = tuple(stage.name for stage in STAGES if stage.published)
-CSV = "results.csv"
 
 
 def export(run: Path | None, out: Path, home: str | None = None, traces: bool = True) -> list[Path]:
@@ -39,14 +41,13 @@ def export(run: Path | None, out: Path, home: str | None = None, traces: bool = 
         InputError: where the run, or a part of it, is not there, or ``out`` is in use.
     """
     folder = (home_folder(home) / "results" / "latest") if run is None else run
-    document = results_document(folder / RESULTS)
+    result = read(RunResult, folder / RESULTS)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"--out {out} exists and holds something: name a new folder.")
     store = store_of(folder, home)
-    rows = [row for row in document["settings"] if row["status"] == "ok"]
-    if not rows:
+    if not result.finished:
         raise InputError(f"{folder} holds no setting that is done: there is nothing to publish.")
-    parts = {row["name"]: _artefacts(row, store) for row in rows}
+    parts = {row.name: _artefacts(row, store) for row in result.finished}
     out.mkdir(parents=True, exist_ok=True)
     training = {name: _written(out, name, found) for name, found in parts.items()}
     if traces:
@@ -54,18 +55,18 @@ def export(run: Path | None, out: Path, home: str | None = None, traces: bool = 
             _write_traces(out, name, found)
     for name in (RESULTS, CSV):
         shutil.copyfile(folder / name, out / name)
-    (out / "README.md").write_text(report_markdown(document, training, traces), encoding="utf-8")
+    (out / "README.md").write_text(run_page(result, training, traces), encoding="utf-8")
     return sorted(path for path in out.rglob("*") if path.is_file())
 
 
-def _artefacts(row: Mapping[str, Any], store: Store) -> dict[str, Artefact]:
+def _artefacts(row: SettingResult, store: Store) -> dict[str, Artefact]:
     """What a setting's folder is made of."""
-    keys, found = row.get("artefacts", {}), {}
+    keys, found = row.artefacts, {}
     for stage in NEEDED:
         artefact = store.get(keys[stage]) if stage in keys else None
         if artefact is None:
             raise InputError(
-                f"{row['name']}: the artefact of its stage {stage} is not in {store.root}: name the run's --home, or run "
+                f"{row.name}: the artefact of its stage {stage} is not in {store.root}: name the run's --home, or run "
                 "`dynconf reproduce` again."
             )
         found[stage] = artefact
@@ -81,9 +82,10 @@ def _written(out: Path, name: str, parts: Mapping[str, Artefact]) -> dict[str, A
     figures.mkdir(exist_ok=True)
     for picture in sorted(evaluation.glob("*.png")):
         shutil.copyfile(picture, figures / f"{name}-{picture.name}")
-    from dynconf_core.networks.checkpoint import own_provenance, read
+    from dynconf_core.networks.checkpoint import own_provenance
+    from dynconf_core.networks.checkpoint import read as checkpoint
 
-    training = own_provenance(read(parts["train"].file("checkpoint.pt")).get("provenance", {}))
+    training = own_provenance(checkpoint(parts["train"].file("checkpoint.pt")).get("provenance", {}))
     (out / f"{name}-training.json").write_text(json.dumps(training, indent=1))
     return training
 

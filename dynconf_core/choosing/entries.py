@@ -1,0 +1,82 @@
+"""A rule as results hold it: plain values, so that reading them needs neither the measure's class nor its code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dynconf_core.choosing.cross_fitting import HowChosen, UnseenLoss
+from dynconf_core.confidence.smoothing import Smoothing
+from dynconf_core.exit.judgement import Judgement, Loss
+from dynconf_core.exit.rule import Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleRecord:
+    """An exit rule.
+
+    Attributes:
+        measure: the name of the confidence measure.
+        readout: None: the accumulated logits are read as they are.
+        smoothing: of the accumulated logits.
+        threshold: a score; the largest calibration score that does not exit.
+        threshold_shown: as a person reads it, such as a softmax.
+        parameters: of a fitted measure, as its rule.json holds them.
+        source: "package.module:Class" of a measure from outside.
+    """
+
+    measure: str
+    readout: None = None
+    smoothing: Smoothing
+    threshold: float
+    threshold_shown: float
+    parameters: dict[str, Any] | None = None
+    source: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuleEntry(RuleRecord):
+    """A rule with its figures.
+
+    Attributes:
+        calibration: on all calibration samples.
+        cross_fitted: what the same way of choosing loses on samples that it did not see; None: not chosen by cross-fitting.
+        calibrated: how it was chosen, likewise.
+        test: on the test samples.
+    """
+
+    calibration: Loss
+    cross_fitted: UnseenLoss | None = None
+    calibrated: HowChosen | None = None
+    test: Judgement
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonRow(RuleRecord):
+    """A measure at an allowed drop.
+
+    Attributes:
+        name: of the row, such as "gap_drop_0.1" (points).
+        max_drop: the accuracy that may be lost in expectation, a fraction.
+        calibration, cross_fitted, test: as in `RuleEntry`.
+    """
+
+    name: str
+    max_drop: float
+    calibration: Loss
+    cross_fitted: UnseenLoss
+    test: Judgement
+
+
+def recorded(rule: Rule) -> dict[str, Any]:
+    """The fields of a `RuleRecord`, to make one of its subclasses from."""
+    entry = rule.to_json()
+    return {
+        "measure": entry["measure"],
+        "readout": entry["readout"],
+        "smoothing": rule.smoothing,
+        "threshold": rule.threshold,
+        "threshold_shown": float(entry["threshold_shown"]),
+        "parameters": entry.get("parameters"),
+        "source": entry.get("source"),
+    }

@@ -1,0 +1,115 @@
+"""The figures of an exit: accuracy, mean steps and loss of samples that leave early, with 95 % intervals.
+
+All take `correct` (N, T), whether the prediction at each step is right, and `steps` (N,), where each sample exits, from 1.
+Accuracies, losses and savings are fractions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dynconf_core.exit.intervals import CONFIDENCE, Interval, accuracy_interval, mean_interval, net_loss_interval
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What an exit reaches: the accuracy at the exit steps, and their mean."""
+
+    accuracy: float
+    mean_steps: float
+
+
+@dataclass(frozen=True)
+class Loss(OperatingPoint):
+    """An operating point and the accuracy that it loses against all T steps; negative where the exit gains."""
+
+    loss: float
+
+
+@dataclass(frozen=True)
+class Judgement(Loss):
+    """An exit on samples that had no part in choosing it, with 95 % intervals [low, high].
+
+    Attributes:
+        accuracy_interval: exact (Clopper and Pearson).
+        mean_steps_interval, latency_saving_interval: bootstrap; the saving is 1 - steps / T.
+        loss_interval: paired (Tango).
+    """
+
+    accuracy_interval: Interval
+    mean_steps_interval: Interval
+    latency_saving_interval: Interval
+    loss_interval: Interval
+
+
+@dataclass(frozen=True)
+class ExitFigures(Judgement):
+    """All figures of an exit.
+
+    Attributes:
+        median_steps, p90_steps: of the exit steps, linear between samples, as numpy's.
+        latency_saving: 1 - mean steps / T.
+        speedup: T / mean steps.
+        histogram: n_1 .. n_T, how many samples exit at each step.
+    """
+
+    median_steps: float
+    p90_steps: float
+    latency_saving: float
+    speedup: float
+    histogram: tuple[int, ...]
+
+
+def at_exit(correct: NDArray[np.bool_], steps: NDArray[np.int64]) -> OperatingPoint:
+    """Accuracy and mean steps of samples that exit at `steps`."""
+    right = correct[np.arange(len(steps)), steps - 1]
+    return OperatingPoint(float(right.mean()), float(steps.mean()))
+
+
+def loss_at_exit(correct: NDArray[np.bool_], steps: NDArray[np.int64]) -> Loss:
+    """The same with the accuracy lost against T."""
+    point = at_exit(correct, steps)
+    return Loss(point.accuracy, point.mean_steps, float(correct[:, -1].mean()) - point.accuracy)
+
+
+def judged_exit(
+    correct: NDArray[np.bool_], steps: NDArray[np.int64], seed: int = 0, confidence: float = CONFIDENCE
+) -> Judgement:
+    """The same with intervals.
+
+    Args:
+        correct: (N, T).
+        steps: (N,).
+        seed: of the bootstrap.
+        confidence: how often each interval covers its truth.
+    """
+    samples, time_steps = correct.shape
+    right, full = correct[np.arange(samples), steps - 1], correct[:, -1]
+    found = loss_at_exit(correct, steps)
+    low, high = mean_interval(steps, confidence, seed=seed)
+    return Judgement(
+        found.accuracy,
+        found.mean_steps,
+        found.loss,
+        accuracy_interval=accuracy_interval(int(right.sum()), samples, confidence),
+        mean_steps_interval=(low, high),
+        latency_saving_interval=(1.0 - high / time_steps, 1.0 - low / time_steps),
+        loss_interval=net_loss_interval(int((full & ~right).sum()), int((right & ~full).sum()), samples, confidence),
+    )
+
+
+def exit_figures(correct: NDArray[np.bool_], steps: NDArray[np.int64], seed: int = 0) -> ExitFigures:
+    """All figures of samples that exit at `steps`; `seed` is that of the bootstrap."""
+    time_steps = correct.shape[1]
+    judgement = judged_exit(correct, steps, seed)
+    return ExitFigures(
+        **vars(judgement),
+        median_steps=float(np.median(steps)),
+        p90_steps=float(np.percentile(steps, 90)),
+        latency_saving=1.0 - judgement.mean_steps / time_steps,
+        speedup=time_steps / judgement.mean_steps,
+        histogram=tuple(np.bincount(steps, minlength=time_steps + 1)[1:].tolist()),
+    )

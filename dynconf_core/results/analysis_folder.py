@@ -1,0 +1,66 @@
+"""An analysis as a folder: ``analysis.json``, ``rule.json``, ``front.csv`` and the pictures that it is given."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from dynconf_core.evaluation.analysis import Analysis
+from dynconf_core.exit.front import write_front
+from dynconf_core.results.records import json_text, plain, to_json
+
+RECORD, RULE, UNCERTIFIED, FRONT = "analysis.json", "rule.json", "rule-uncertified.json", "front.csv"
+PICTURES = ("accuracy_against_latency", "rules", "exit_histogram", "robustness", "reliability", "guarantee")
+DPI = 150
+
+
+class Picture(Protocol):
+    """What a matplotlib figure can do."""
+
+    def savefig(self, path: str | os.PathLike[str], /, *, dpi: int) -> Any: ...
+
+
+def write_analysis(analysis: Analysis, out: Path, pictures: Mapping[str, Picture]) -> list[Path]:
+    """Write everything into the folder ``out``, made where missing.
+
+    Files of an earlier analysis are replaced, or removed where this one has none of their name. ``analysis.json`` goes first
+    and comes last: a folder that has one is whole.
+
+    Args:
+        analysis: what was found.
+        out: the folder.
+        pictures: by name, some of ``PICTURES``.
+
+    Returns:
+        the paths written, ``analysis.json`` last.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    record = out / RECORD
+    record.unlink(missing_ok=True)
+    written = [*_write_rules(analysis, out), out / FRONT]
+    write_front(analysis.front, out / FRONT)
+    for name in PICTURES:
+        path = out / f"{name}.png"
+        if name in pictures:
+            pictures[name].savefig(path, dpi=DPI)
+            written.append(path)
+        else:
+            path.unlink(missing_ok=True)
+    record.write_text(json_text(to_json(analysis.record)), encoding="utf-8")
+    return [*written, record]
+
+
+def _write_rules(analysis: Analysis, out: Path) -> list[Path]:
+    """The chosen rule, with how it was chosen; where a guarantee was asked for the certified one, and the other beside it."""
+    own, guarantee = analysis.rule.to_json(), analysis.record.guarantee
+    beside = {name: value for name, value in plain(analysis.record.rule).items() if name not in own}
+    if guarantee is None:
+        (out / UNCERTIFIED).unlink(missing_ok=True)
+        return [analysis.rule.save(out / RULE, beside)]
+    certified = replace(analysis.rule, threshold=guarantee.threshold)
+    promise = {name: value for name, value in plain(guarantee).items() if name not in ("test", "halves")}
+    return [
+        certified.save(out / RULE, {"guarantee": promise, "test": plain(guarantee.test)}),
+        analysis.rule.save(out / UNCERTIFIED, beside),
+    ]

@@ -1,0 +1,71 @@
+"""Where a run was made: versions, hardware and commit."""
+
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("dynconf", "torch", "torchvision", "numpy", "prefect", "mlflow", "optuna")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Versions, hardware and commit, for provenance."""
+
+    python: str
+    platform: str
+    cpu: str
+    cores: int | None
+    gpu: str | None
+    commit: str | None
+    versions: dict[str, str]
+
+
+def environment() -> Environment:
+    """Of this process; the GPU is named where torch is loaded and has one."""
+    torch = sys.modules.get("torch")
+    return Environment(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        cpu=_cpu_model(),
+        cores=os.cpu_count(),
+        gpu=torch.cuda.get_device_name(0) if torch is not None and torch.cuda.is_available() else None,
+        commit=_commit(),
+        versions={name: found for name in PACKAGES if (found := _version(name))},
+    )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of the checkout this runs from, marked where files differ from it; None outside a checkout, also where this
+    is installed below somebody else's."""
+    here = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here.parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", here.name)
+        return git("describe", "--always", "--dirty", "--abbrev=12", "--match=") or None
+    except (OSError, subprocess.SubprocessError):
+        return None

@@ -1,0 +1,139 @@
+"""Runs and sweeps as Markdown, and the cells and notes that a table on a terminal shares with it."""
+
+import statistics
+from collections.abc import Sequence
+
+from dynconf_core.experiment.plan import Published
+from dynconf_core.results.types import AnySetting, RunResult, SettingResult, SweepPoint, SweepResult
+
+HEADINGS = ("setting", "ANN", "SNN @ T", "exit @ steps", "saving", "speedup", "oracle @ steps")
+PAPER = "paper: SNN → exit"
+
+
+def results_markdown(result: RunResult) -> str:
+    """The table of a run."""
+    lines = [f"**{title(result)}**", "", "| " + " | ".join((*HEADINGS, PAPER)) + " |"]
+    lines.append("|" + "|".join(["---", *["---:"] * (len(HEADINGS) - 1), "---"]) + "|")
+    lines += ["| " + " | ".join((*cells(row), paper_cell(row))) + " |" for row in result.settings]
+    return "\n".join([*lines, "", *(f"{note}  " for note in notes(result))])
+
+
+def sweep_markdown(result: SweepResult) -> str:
+    """The Pareto front of a sweep."""
+    lines = [f"**Pareto front, profile {result.profile}**", "", "| setting | values | accuracy | mean steps |"]
+    lines.append("|---|---|---:|---:|")
+    for point in result.points:
+        if isinstance(point, SweepPoint) and point.on_front:
+            values = ", ".join(f"{name}={short(value)}" for name, value in point.values.items())
+            lines.append(f"| {point.setting} | {values} | {percent(point.accuracy)} | {point.mean_steps:.2f} |")
+    return "\n".join(lines)
+
+
+def title(result: RunResult) -> str:
+    """What was run, with every reduction named."""
+    rows = result.finished
+    data = dict.fromkeys(
+        f"{row.data.name} in the place of {row.data.stands_in_for}" if row.data.stands_in_for else row.data.name for row in rows
+    )
+    widths = dict.fromkeys(f"{row.network.width:g} of the full width" for row in rows if row.network.width != 1)
+    overrides = [f"{name}={value}" for name, value in result.overrides.items()]
+    return "; ".join([f"Profile {result.profile}, seed {result.seed}", *data, *widths, *overrides])
+
+
+def notes(result: RunResult, papers: bool = False) -> list[str]:
+    """What failed, the mean saving, what the columns mean, and the paper's rows that stand beside no setting.
+
+    Args:
+        result: the run.
+        papers: also the paper's rows of the settings, for a table that has no column for them.
+    """
+    rows = result.finished
+    lines = [f"{row.name} ended at {row.error}" for row in result.failed]
+    if rows and result.mean_latency_saving is not None:
+        lost = statistics.fmean(row.snn_accuracy - row.exit.accuracy for row in rows)
+        fixed = statistics.fmean(row.baseline("iso_accuracy").latency_saving for row in rows)
+        lines += [
+            f"Mean latency saving over {_count(rows)}: {percent(result.mean_latency_saving)}, accuracy lost: "
+            f"{100 * lost:z.2f} points (the paper, over its eight: 40 %, none lost).",
+            f"Against the iso-accuracy baseline, the first fixed step as accurate on calibration as T: {percent(fixed)}.",
+            *_rounding(rows),
+        ]
+    lines.append(
+        "Accuracies in % of the test images; oracle: the first correct step. [S] stated by the source, [2] second-hand."
+    )
+    if papers:
+        lines += [f"Paper, {row.name}: {paper_cell(row)}." for row in rows if row.paper]
+    for note in result.paper_footnotes:
+        before = f"@ {note.time_steps} → " if note.time_steps else ""
+        lines.append(f"Paper, {note.family}, network not named: {before}@ {note.mean_steps} steps [{note.label}].")
+    return lines
+
+
+def cells(row: AnySetting) -> list[str]:
+    """A setting under ``HEADINGS``."""
+    if not isinstance(row, SettingResult):
+        return [row.name, "stopped" if "interrupted" in row.error else "failed", *["—"] * (len(HEADINGS) - 2)]
+    exiting, oracle = row.exit, row.oracles.first_correct
+    return [
+        row.name,
+        "—" if row.ann_accuracy is None else in_percent(row.ann_accuracy),
+        f"{in_percent(row.snn_accuracy)} @ {row.time_steps}",
+        f"{in_percent(exiting.accuracy)} @ {exiting.mean_steps:.2f}",
+        f"{100 * exiting.latency_saving:.1f} %",
+        f"{exiting.speedup:.2f}x",
+        f"{in_percent(oracle.accuracy)} @ {oracle.mean_steps:.2f}",
+    ]
+
+
+def paper_cell(row: AnySetting) -> str:
+    """The paper's row beside a setting; "" where there is none."""
+    return published_cell(row.paper.rows[0]) if isinstance(row, SettingResult) and row.paper else ""
+
+
+def published_cell(published: Published) -> str:
+    """A row of the paper, as far as its figures are known."""
+    before = _at(published.snn_accuracy, published.time_steps)
+    after = _at(published.exit_accuracy, published.mean_steps)
+    return f"{before} → {after} [{published.label}]".strip()
+
+
+def short(value: object) -> str:
+    """A value of a swept field."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def in_percent(fraction: float) -> str:
+    """94.30, the unit being said elsewhere."""
+    return f"{100 * fraction:.2f}"
+
+
+def percent(fraction: float) -> str:
+    """94.3 %."""
+    return f"{100 * fraction:.1f} %"
+
+
+def _rounding(rows: Sequence[SettingResult]) -> list[str]:
+    """What rounding the weights costs, where it costs or gains anything."""
+    known = [
+        (row.name, row.ann_accuracy, row.reference_accuracy)
+        for row in rows
+        if row.ann_accuracy is not None and row.reference_accuracy is not None
+    ]
+    moved = [(name, ann, reference) for name, ann, reference in known if ann != reference]
+    if not moved:
+        return []
+    mean = statistics.fmean(reference - ann for _, ann, reference in known)
+    shown = [f"{name} {in_percent(ann)} → {in_percent(reference)}" for name, ann, reference in moved]
+    return [
+        f"Weights rounded so that float32 is exact move the ANN's accuracy by {100 * mean:+.2f} points on average "
+        f"({', '.join(shown)})."
+    ]
+
+
+def _at(fraction: float | None, steps: float | None) -> str:
+    parts = [None if fraction is None else in_percent(fraction), None if steps is None else f"@ {steps}"]
+    return " ".join(part for part in parts if part)
+
+
+def _count(rows: Sequence[object]) -> str:
+    return "one setting" if len(rows) == 1 else f"{len(rows)} settings"

@@ -1,0 +1,121 @@
+"""Typed results as JSON, as flat names, and back: one function each, for every file, table and tracking server alike.
+
+JSON has no infinity: "inf" and "-inf" are texts, and what is no number is null. A row of numbers stands on one line.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import asdict, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from dynconf_core.errors import InputError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+SCHEMA = 2
+WHERE_SAID = {"bits", "levels", "exponent", "parameters", "source", "cross_fitted", "calibrated", "halves"}
+"""Fields that stand in a file only where they say something; all others are null then."""
+ROW = re.compile(r'\[\n\s*([^\[\]{}"]*?)\n\s*\]')
+"""A list of plain values over several lines; a line cannot end inside a JSON text."""
+T = TypeVar("T")
+Scalar = str | int | float | bool | None
+
+
+def plain(value: Any) -> Any:
+    """A typed result, or anything made of them, as JSON holds it."""
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value, dict_factory=_said)
+    if isinstance(value, Mapping):
+        return {name: plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    return value
+
+
+def to_json(result: Any) -> dict[str, Any]:
+    """The content of a file of its own: with ``"schema": 2``."""
+    return {"schema": SCHEMA, **plain(result)}
+
+
+def json_text(content: Any) -> str:
+    """Anything made of typed results as the text of a file."""
+    text = json.dumps(plain(content), indent=1, allow_nan=False)
+    return ROW.sub(lambda row: "[" + re.sub(r",\s+", ", ", row[1]) + "]", text) + "\n"
+
+
+def from_json(kind: type[T], content: Any, source: str) -> T:
+    """The typed result of a file's content; further fields are left alone.
+
+    Args:
+        kind: the type.
+        content: as `to_json` gives it.
+        source: names the file in messages.
+
+    Raises:
+        InputError: for another schema, and naming the first field that is missing or wrong.
+    """
+    from pydantic import ValidationError
+
+    if not isinstance(content, Mapping) or content.get("schema") != SCHEMA:
+        schema = content.get("schema") if isinstance(content, Mapping) else None
+        raise InputError(f"{source} has schema = {schema!r}: this version reads and writes schema {SCHEMA}; make it anew.")
+    try:
+        found: T = _adapter(cast(Hashable, kind)).validate_python(content)
+        return found
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"{source}, {field}: {first['msg']}; it is no {kind.__name__} of schema {SCHEMA}.") from None
+
+
+def read(kind: type[T], path: Path) -> T:
+    """The typed result in a file.
+
+    Raises:
+        InputError: where it cannot be read, is no JSON, or as `from_json`.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error}): name another file.") from None
+    return from_json(kind, content, str(path))
+
+
+def flat(result: Any) -> dict[str, Scalar | list[Scalar]]:
+    """The values of a result under flat names: nested names joined by ``_``, the entries of a list by their ``name``.
+
+    A list of plain values, such as accuracies over the time steps, stays a list.
+    """
+    return dict(_flat("", plain(result)))
+
+
+def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _flat(f"{prefix}_{name}" if prefix else str(name), inner)
+    elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+        for index, inner in enumerate(value):
+            rest = {name: part for name, part in inner.items() if name != "name"}
+            yield from _flat(f"{prefix}_{inner.get('name', index)}", rest)
+    else:
+        yield prefix, value
+
+
+def _said(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {name: value for name, value in fields if value is not None or name not in WHERE_SAID}
+
+
+@cache
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(cast(Any, kind))

@@ -1,0 +1,67 @@
+"""A setting's entry in the results, from its plan and its finished stages."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Protocol
+
+from dynconf_core.evaluation.setting import EVALUATION, SettingEvaluation, SettingFigures
+from dynconf_core.experiment.plan import Plan
+from dynconf_core.experiment.stages import STAGES
+from dynconf_core.results.records import read
+from dynconf_core.results.types import ConversionFacts, DataFacts, FailedSetting, NetworkFacts, PaperRows, SettingResult
+
+NAMES = tuple(stage.name for stage in STAGES)
+
+
+class Finished(Protocol):
+    """A finished stage: how it came about ("ran", "cached", "given"), its key in the store and its artefact's folder."""
+
+    @property
+    def outcome(self) -> str: ...
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def folder(self) -> Path: ...
+
+
+def completed(plan: Plan, done: Mapping[str, Finished]) -> SettingResult:
+    """The entry of a setting whose stages are all done: what the plan says, and what the evaluation measured."""
+    evaluation = read(SettingEvaluation, done["evaluate"].folder / EVALUATION)
+    figures = {field.name: getattr(evaluation, field.name) for field in fields(SettingFigures)}
+    numbers = plan.scheme_fields()
+    samples, conversion = evaluation.samples, _facts(done["convert"])
+    return SettingResult(
+        **figures,
+        name=plan.setting,
+        data=DataFacts(plan.data.name, plan.data.stands_in_for, plan.data.train, samples.calibration, samples.test),
+        network=NetworkFacts(plan.architecture, plan.width, _facts(done["train"]).get("parameters")),
+        method=plan.method,
+        levels=numbers.get("levels"),
+        bits=numbers.get("bits"),
+        time_steps=plan.time_steps,
+        fixed_point=plan.fixed_point,
+        conversion=ConversionFacts(conversion.get("agreement"), conversion.get("worst_layer")),
+        paper=PaperRows((plan.published,)) if plan.published else None,
+        stages={name: done[name].outcome for name in NAMES},
+        artefacts={name: done[name].key for name in NAMES},
+    )
+
+
+def failed(plan: Plan, done: Mapping[str, Finished], error: BaseException) -> FailedSetting:
+    """The entry of a setting of which a stage raised ``error``."""
+    outcomes = {name: done[name].outcome if name in done else "not_run" for name in NAMES}
+    broken = next((name for name in NAMES if name not in done), "evaluate")
+    outcomes[broken] = "failed"
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return FailedSetting(name=plan.setting, error=f"{broken}: {reason}", stages=outcomes)
+
+
+def _facts(stage: Finished) -> dict[str, Any]:
+    """What a stage recorded in its artefact's manifest."""
+    manifest = json.loads((stage.folder / "manifest.json").read_text())
+    facts: dict[str, Any] = manifest["provenance"]["facts"]
+    return facts
