@@ -1,4 +1,4 @@
-"""Traces made up for the tests of studies, and a second, plain implementation of what an exit rule does to them."""
+"""Traces made up for the tests of analyses, and a second, plain implementation of what an exit rule does to them."""
 
 from __future__ import annotations
 
@@ -56,16 +56,16 @@ def scores_of(entry: dict[str, Any], traces: Traces) -> list[list[float]]:
             first, second = sorted(smoothed)[-1], sorted(smoothed)[-2]
             behind = [value - first for place, value in enumerate(smoothed) if place != prediction]
             total = sum(math.exp(value - first) for value in smoothed)
-            if entry["rule"] == "max_softmax":
+            if entry["measure"] == "max_softmax":
                 closest = max(behind)
                 scores.append(-(closest + math.log(sum(math.exp(value - closest) for value in behind))))
-            elif entry["rule"] == "entropy":
+            elif entry["measure"] == "entropy":
                 # The surest class by log1p: near certainty its logarithm is all that is left of the entropy.
                 logs = [value - math.log(total) for value in behind] + [-math.log1p(sum(map(math.exp, behind)))]
                 scores.append(sum(math.exp(value) * value for value in logs) / math.log(traces.classes))
-            elif entry["rule"] == "gap":
+            elif entry["measure"] == "gap":
                 scores.append(first - second)
-            elif entry["rule"] == "patience":
+            elif entry["measure"] == "patience":
                 scores.append(float(held))
             else:
                 gap = sorted(z)[-1] - sorted(z)[-2]
@@ -78,8 +78,8 @@ def scores_of(entry: dict[str, Any], traces: Traces) -> list[list[float]]:
                     "inverse_root_step": 1 / math.sqrt(step),
                     "log_step": math.log(step),
                 }
-                weights = entry["learned"]["weights"]
-                scores.append(entry["learned"]["intercept"] + sum(weights[name] * value for name, value in features.items()))
+                weights = entry["parameters"]["weights"]
+                scores.append(entry["parameters"]["intercept"] + sum(weights[name] * value for name, value in features.items()))
         found.append(scores)
     return found
 
@@ -90,7 +90,7 @@ def exits(scores: list[list[float]], threshold: float) -> list[int]:
 
 
 def outcome(traces: Traces, steps: list[int]) -> dict[str, float]:
-    """Accuracy and mean steps of samples that leave there."""
+    """Accuracy and mean steps of samples that exit there."""
     right = [rows[step - 1].index(max(rows[step - 1])) for rows, step in zip(running(traces), steps, strict=True)]
     correct = sum(int(found == label) for found, label in zip(right, traces.labels.tolist(), strict=True))
     return {"accuracy": correct / traces.samples, "mean_steps": sum(steps) / traces.samples}

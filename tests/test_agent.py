@@ -208,6 +208,6 @@ def test_from_a_file_and_from_what_it_holds(rule: Rule, tmp_path: Path) -> None:
     file = rule.save(tmp_path / "rule.json", {"calibrated": {"samples": 3}})
     assert ExitAgent.from_json(file).rule == rule == ExitAgent.from_json(str(file)).rule
     entry = json.loads(file.read_text())
-    assert ExitAgent.from_json(entry).rule == rule and entry["schema"] == 1
+    assert ExitAgent.from_json(entry).rule == rule and entry["schema"] == 2
     with pytest.raises(InputError, match="nowhere"):
         ExitAgent.from_json(tmp_path / "nowhere.json")

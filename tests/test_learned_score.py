@@ -20,7 +20,8 @@ from dynconf_core.confidence.scores import score
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.exit.front import exact_front
-from dynconf_core.exit.rule import Rule, at_exit, exit_steps
+from dynconf_core.exit.judgement import at_exit
+from dynconf_core.exit.rule import Rule, exit_steps
 from dynconf_core.traces.schema import Traces
 
 SUM = Smoothing("sum", 1.0)
@@ -134,8 +135,8 @@ def test_fewer_steps_than_max_softmax_on_samples_not_seen() -> None:
         parameters = learned if measure == "learned" else None
         rule = Rule(measure, SUM, float(front.thresholds[point]), parameters)
         figures[measure] = at_exit(correct, rule.exit_steps(test))
-        assert figures[measure]["accuracy"] > correct[:, -1].mean() - 0.015
-    assert figures["learned"]["mean_steps"] < 0.85 * figures["max_softmax"]["mean_steps"]
+        assert figures[measure].accuracy > correct[:, -1].mean() - 0.015
+    assert figures["learned"].mean_steps < 0.85 * figures["max_softmax"].mean_steps
 
 
 def test_it_is_calibrated_for_agreement_with_the_final_prediction() -> None:
@@ -181,22 +182,22 @@ def test_as_json() -> None:
     rule = Rule("learned", SUM, 1.25, learned)
     entry = json.loads(json.dumps(rule.to_json(), allow_nan=False))
     assert Rule.from_json(entry) == rule
-    assert set(entry["learned"]["weights"]) == set(FEATURES)
+    assert set(entry["parameters"]["weights"]) == set(FEATURES)
     assert entry["threshold_shown"] == pytest.approx(expit(1.25), rel=1e-14)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"learned": None}, "needs its fitted parameters"),
-        ({"learned": {"weights": {}}}, "lacks weights or intercept"),
-        ({"learned": {"weights": {"gap": 1.0}, "intercept": 0.0}}, "one number for each of gap"),
-        ({"learned": {"weights": {**dict.fromkeys(FEATURES, 0.0), "x": 1.0}, "intercept": 0.0}}, "one number for each"),
-        ({"learned": {"weights": [1.0] * 6, "intercept": 0.0}}, "one number for each"),
-        ({"learned": {"weights": dict.fromkeys(FEATURES, "1"), "intercept": 0.0}}, "learned gap = '1'"),
-        ({"learned": {"weights": dict.fromkeys(FEATURES, 0.0), "intercept": math.nan}}, "intercept = nan"),
-        ({"learned": {"weights": dict.fromkeys(FEATURES, 1e101), "intercept": 0.0}}, "gap = 1e\\+101"),
-        ({"rule": "gap"}, "'gap' has no fitted parameters"),
+        ({"parameters": None}, "needs its fitted parameters"),
+        ({"parameters": {"weights": {}}}, "lacks weights or intercept"),
+        ({"parameters": {"weights": {"gap": 1.0}, "intercept": 0.0}}, "one number for each of gap"),
+        ({"parameters": {"weights": {**dict.fromkeys(FEATURES, 0.0), "x": 1.0}, "intercept": 0.0}}, "one number for each"),
+        ({"parameters": {"weights": [1.0] * 6, "intercept": 0.0}}, "one number for each"),
+        ({"parameters": {"weights": dict.fromkeys(FEATURES, "1"), "intercept": 0.0}}, "learned gap = '1'"),
+        ({"parameters": {"weights": dict.fromkeys(FEATURES, 0.0), "intercept": math.nan}}, "intercept = nan"),
+        ({"parameters": {"weights": dict.fromkeys(FEATURES, 1e101), "intercept": 0.0}}, "gap = 1e\\+101"),
+        ({"measure": "gap"}, "'gap' has no fitted parameters"),
     ],
 )
 def test_bad_parameters_are_named(change: dict[str, Any], words: str) -> None:
