@@ -200,7 +200,7 @@ def test_settings_lists_the_eight(dynconf: Command, home: Path) -> None:
 def test_settings_as_json(dynconf: Command) -> None:
     answer = dynconf("settings", "--json")
     content = json.loads(answer.out)
-    assert (answer.code, content["schema"], list(content["settings"])) == (0, 1, list(SETTINGS))
+    assert (answer.code, content["schema"], list(content["settings"])) == (0, 2, list(SETTINGS))
     entry = content["settings"][RESNET]
     assert (entry["smoke"]["time_steps"], entry["smoke"]["levels"], entry["smoke"]["bits"]) == (32, 4, None)
     assert (entry["paper"]["time_steps"], entry["paper"]["label"]) == (27, "S")
@@ -218,7 +218,7 @@ def test_looking_for_what_was_made_of_given_weights(dynconf: Command, home: Path
 def test_explain_on_an_empty_home(dynconf: Command, home: Path) -> None:
     answer = dynconf("explain", VGG, "--json")
     content = json.loads(answer.out)
-    assert (answer.code, content["schema"], content["setting"]) == (0, 1, VGG)
+    assert (answer.code, content["schema"], content["setting"]) == (0, 2, VGG)
     assert [line["stage"] for line in content["stages"]] == list(STAGES)
     assert {line["outcome"] for line in content["stages"]} == {"miss"}
     assert "no artefact" in content["stages"][0]["reason"]

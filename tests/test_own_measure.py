@@ -33,6 +33,7 @@ from dynconf_core.exit.agent import ExitAgent
 from dynconf_core.exit.rule import Rule
 from dynconf_core.experiment.overrides import applied, parse
 from dynconf_core.experiment.settings import resolve
+from dynconf_core.results.records import plain
 from dynconf_core.simulation.collect import collect
 from dynconf_core.simulation.live import run_until_confident
 from dynconf_core.traces.schema import Traces
@@ -66,17 +67,18 @@ def test_it_takes_part_in_the_choice_the_comparison_and_the_guarantee() -> None:
     found = candidates(CALIBRATION, 0, [*MEASURES.names(), ShareOfVotes])
     own = [candidate for candidate in found if candidate.measure == ShareOfVotes()]
     assert [one.smoothing for one in own] == [Smoothing("sum", 2.0), Smoothing("mean", 0.5)] and found[-2:] == own
-    rows = compare(found, CALIBRATION, TEST, 0)
-    assert [row["measure"] for row in rows if row["max_drop"] == 0] == [*NAMES, "share_of_votes"]
+    rows = compare(CALIBRATION, TEST, measures=[*MEASURES.names(), ShareOfVotes]).rows
+    assert [row.measure for row in rows if row.max_drop == 0] == [*NAMES, "share_of_votes"]
 
     analysis = analyse(CALIBRATION, TEST, measure=ShareOfVotes, epsilon=0.3, delta=0.3, max_drop=0.05)
-    assert analysis.rule.measure == ShareOfVotes() and analysis.chosen["measure"] == "share_of_votes"
-    assert [entry["measure"] for entry in analysis.record["rules"]] == [*NAMES, "share_of_votes"]
+    assert analysis.rule.measure == ShareOfVotes() and analysis.record.rule.measure == "share_of_votes"
+    assert [entry.measure for entry in analysis.record.rules] == [*NAMES, "share_of_votes"]
     assert set(analysis.test_fronts) == {*NAMES, "share_of_votes"} and analysis.guarantee is not None
-    assert analysis.chosen["threshold_shown"] == 100 * analysis.chosen["threshold"]
+    assert analysis.record.rule.threshold_shown == 100 * analysis.rule.threshold
+    assert analysis.record.rule.source == "measures_from_outside:ShareOfVotes"
     without = analyse(CALIBRATION, TEST, epsilon=0.3, delta=0.3, max_drop=0.05)
-    others = [row for row in analysis.record["comparison"] if row["measure"] != "share_of_votes"]
-    assert others == without.record["comparison"], "it changes nothing for the others"
+    others = tuple(row for row in analysis.record.comparison if row.measure != "share_of_votes")
+    assert others == without.record.comparison, "it changes nothing for the others"
 
 
 def test_a_fixed_smoothing_is_its_only_one() -> None:
@@ -272,8 +274,8 @@ def test_the_worked_example(dynconf: Command) -> None:
         assert Path("out", f"{picture}.png").stat().st_size > 1000
 
     with pytest.raises(InputError, match="own_measure:EmaGap"):
-        Rule.load("out/rule.json")
-    rule = Rule.load("out/rule.json", "own_measure:EmaGap")
+        Rule.load("out/rule-uncertified.json")
+    rule = Rule.load("out/rule-uncertified.json", "own_measure:EmaGap")
     average, expected = np.zeros(TEST.samples), []
     for z in TEST.logits.astype(np.float64).cumsum(axis=1).transpose(1, 0, 2):
         low, high = np.sort(z, axis=1)[:, -2:].T
@@ -283,7 +285,7 @@ def test_the_worked_example(dynconf: Command) -> None:
     assert rule.exit_steps(TEST).mean() == entry["test"]["mean_steps"]
 
     rows = strictly(dynconf("compare", calibration, "--test", test, "--json", "--rule", "own_measure:EmaGap").out)
-    assert rows["comparisons"]["net"] == analyse(CALIBRATION, TEST, measure="own_measure:EmaGap").record["comparison"]
+    assert rows["comparisons"]["net"] == plain(analyse(CALIBRATION, TEST, measure="own_measure:EmaGap").record.comparison)
 
 
 class Small(nn.Module):
