@@ -11,6 +11,7 @@ from typing import Any
 from prefect import task
 from prefect.states import State
 
+from dynconf_core.choosing.candidates import measures_compared
 from dynconf_core.choosing.cross_fitting import Choice
 from dynconf_core.confidence.measure import MEASURES
 from dynconf_core.evaluation.setting import EVALUATION, evaluate_setting
@@ -24,7 +25,6 @@ from dynconf_core.figures.robustness import robustness_figure
 from dynconf_core.results.records import json_text, read, to_json
 from dynconf_core.traces.schema import Traces
 from dynconf_tasks.listening import Listener
-from dynconf_tasks.search import measures_compared
 from dynconf_tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace
 
 FIGURES = ("accuracy_against_latency.png", "exit_histogram.png", "robustness.png")
@@ -33,7 +33,7 @@ DPI = 150
 
 def code(plan: Plan) -> tuple[Path, ...]:
     """Where this stage's code begins."""
-    return (Path(__file__), *(MEASURES.source(name) for name in measures_compared(plan)))
+    return (Path(__file__), *(MEASURES.source(name) for name in measures_compared(plan.search.rule)))
 
 
 def stage(plan: Plan, paper_time_steps: int | None, rule: Handle, calibration: Handle, test: Handle) -> Stage:
@@ -69,7 +69,7 @@ def evaluate(
         unseen, known = Traces.load(test.folder), Traces.load(calibration.folder)
         robustness = robustness_map(unseen)
         figures = evaluate_setting(
-            known, unseen, chosen, choice, robustness.widths(), paper_time_steps, plan.seed, measures_compared(plan)
+            known, unseen, chosen, choice, robustness.widths(), paper_time_steps, plan.seed, measures_compared(plan.search.rule)
         )
         (folder / EVALUATION).write_text(json_text(to_json(figures)))
         shutil.copyfile(rule.file("rule.json"), folder / "rule.json")  # so that one folder holds what is published of a setting

@@ -16,7 +16,7 @@ from typing import Any
 from prefect import task
 from prefect.client.schemas.objects import State
 
-from dynconf_core.choosing.candidates import Candidate, calibration_scores, candidates, large_enough
+from dynconf_core.choosing.candidates import Candidate, calibration_scores, candidates, large_enough, measures_tried
 from dynconf_core.choosing.comparison import choose
 from dynconf_core.choosing.selection import promised_point
 from dynconf_core.confidence.measure import MEASURES, ConfidenceMeasure, measures_of
@@ -30,25 +30,13 @@ from dynconf_tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace
 ALPHAS = (0.3, 300.0)
 """Between these every useful alpha lies for logits of a trained network summed over up to 64 steps."""
 EXPONENTS = (-1.0, 1.0)
-BEST = "best"
-"""The rule that stands for: whichever measure the calibration split finds best."""
 DEMO = {"form": "sum", "alpha": 30.0}
 """The smoothing of the authors' demo: the first trial."""
 
 
 def code(plan: Plan) -> tuple[Path, ...]:
     """Where this stage's code begins."""
-    return (Path(__file__), *(MEASURES.source(name) for name in measures_tried(plan)))
-
-
-def measures_tried(plan: Plan) -> tuple[str, ...]:
-    """The measures among which the rule is chosen: that of the plan, or all that are known."""
-    return MEASURES.names() if plan.search.rule == BEST else (plan.search.rule,)
-
-
-def measures_compared(plan: Plan) -> tuple[str, ...]:
-    """All known measures, and that of the plan where it is from outside."""
-    return tuple(dict.fromkeys((*MEASURES.names(), *measures_tried(plan))))
+    return (Path(__file__), *(MEASURES.source(name) for name in measures_tried(plan.search.rule)))
 
 
 def stage(plan: Plan, calibration: Handle) -> Stage:
@@ -76,7 +64,7 @@ def search(plan: Plan, work: Workplace, calibration: Handle) -> State[Handle] | 
 
 def _tried(traces: Traces, plan: Plan, journal: Path, name: str, listener: Listener) -> list[Candidate]:
     """Every score that may be chosen."""
-    measures = measures_of(measures_tried(plan))
+    measures = measures_of(measures_tried(plan.search.rule))
     fixed: dict[str, Smoothing] = {}
     if plan.search.smoothing is not None and plan.search.alpha is not None:
         smoothing = Smoothing.from_dict({"form": plan.search.smoothing, "alpha": plan.search.alpha})

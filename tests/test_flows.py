@@ -379,3 +379,14 @@ def test_several_seeds_are_summed_up(home: Path, first: dict[str, Any]) -> None:
     assert summary["figures"]["exit_mean_steps"]["mean"] == pytest.approx(mean)
     written = json.loads((home / "results" / "latest" / "over_seeds.json").read_text())
     assert written["settings"] == content["over_seeds"]
+
+
+def test_a_setting_with_a_measure_from_outside(home: Path, first: dict[str, Any]) -> None:
+    own = {"rule": "measures_from_outside:ShareOfVotes"}
+    (row,) = run(home, own, SETTINGS[1:])["settings"]
+    assert {name for name, outcome in row["stages"].items() if outcome != "cached"} == {"search", "evaluate"}
+    rule = row["exit"]["rule"]
+    assert (rule["measure"], rule["source"]) == ("share_of_votes", own["rule"])
+    compared = [entry["measure"] for entry in row["comparison"] if entry["max_drop"] == 0]
+    assert compared == ["max_softmax", "entropy", "gap", "patience", "learned", "share_of_votes"]
+    assert set(run(home, own, SETTINGS[1:])["settings"][0]["stages"].values()) == {"cached"}
