@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from dynconf_core.choosing.candidates import candidates
 from dynconf_core.choosing.comparison import DROPS, compare, comparison_lines
 from dynconf_core.confidence.learned import recent_average
 from dynconf_core.traces.schema import Traces
@@ -101,8 +100,8 @@ def main() -> None:
         print(f"{name:<10}" + "".join(f"{100 * accuracy:>7.2f}" for accuracy in test.correct().mean(axis=0)))
     for name, (calibration, test) in (("sum", pair), ("readout", better)):
         print(f"\n{name}")
-        rows = compare(candidates(calibration, 0), calibration, test, 0, given.drops)
-        print("\n".join(comparison_lines(rows, test.time_steps)))
+        found = compare(calibration, test, drops=given.drops)
+        print("\n".join(comparison_lines(found)))
 
 
 if __name__ == "__main__":

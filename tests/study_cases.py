@@ -1,4 +1,4 @@
-"""Traces made up for the tests of studies, and a second, plain implementation of what an exit rule does to them."""
+"""Traces made up for the tests of analyses, and a second, plain implementation of what an exit rule does to them."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def exits(scores: list[list[float]], threshold: float) -> list[int]:
 
 
 def outcome(traces: Traces, steps: list[int]) -> dict[str, float]:
-    """Accuracy and mean steps of samples that leave there."""
+    """Accuracy and mean steps of samples that exit there."""
     right = [rows[step - 1].index(max(rows[step - 1])) for rows, step in zip(running(traces), steps, strict=True)]
     correct = sum(int(found == label) for found, label in zip(right, traces.labels.tolist(), strict=True))
     return {"accuracy": correct / traces.samples, "mean_steps": sum(steps) / traces.samples}

@@ -19,10 +19,11 @@ from study_cases import exits, made, number, operating_points, outcome, scores_o
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.exit.rule import Rule
-from dynconf_core.figures import analysis as evaluation_study
+from dynconf_core.results.records import to_json
 from dynconf_core.traces.schema import Traces
 from dynconf_flows import analyse as flow
 from dynconf_flows.command import main as cli
+from dynconf_tasks import analyse as analyses
 from dynconf_tasks import track
 
 FILES = {"analysis.json", "rule.json", "front.csv", "accuracy_against_latency.png", "rules.png"}
@@ -43,22 +44,23 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take most of the time of a small study, and have tests of their own."""
-    monkeypatch.setattr(evaluation_study, "study_figures", lambda *ignored: {})
+    """They take most of the time of a small analysis, and have tests of their own."""
+    monkeypatch.setattr(analyses, "analysis_figures", lambda *ignored: {})
 
 
-def test_a_whole_study(dynconf: Command, files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_a_whole_analysis(dynconf: Command, files: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "made" / "here"
     answer = dynconf("analyse", files[0], "--test", files[1], "--out", out, "--no-track", "--epsilon", 0.2, "--delta", 0.2)
     assert (answer.code, answer.error) == (0, "")
-    assert {path.name for path in out.iterdir()} == FILES | {"guarantee.png"}
+    assert {path.name for path in out.iterdir()} == FILES | {"guarantee.png", "rule-uncertified.json"}
     record = strictly((out / "analysis.json").read_text())
     assert (record["calibration"], record["test"], record["split"]) == (70, 60, None)
     entry = record["rules"][record["chosen"]]
-    assert Rule.load(out / "rule.json").to_json().items() <= entry.items()
+    assert Rule.load(out / "rule-uncertified.json").to_json().items() <= entry.items()
+    assert Rule.load(out / "rule.json").to_json()["threshold"] == record["guarantee"]["threshold"]
     for word in ("net", "70 calibration", "60 test", "profile smoke", "a in the place of B", "max_softmax", "patience"):
         assert word in answer.out
-    assert "Guarantee: " in answer.out and "drop 0.1 points" in answer.out and f"Study: {out}" in answer.out
+    assert "Guarantee: " in answer.out and "drop 0.1 points" in answer.out and f"Analysis: {out}" in answer.out
     marked = next(line for line in answer.out.splitlines() if re.match(r"\* (?!chosen)", line))
     assert marked.split()[1] == entry["measure"] and f"{entry['test']['mean_steps']:.2f}" in marked
     assert not list(Path.cwd().iterdir())  # with --no-track nothing else is written
@@ -286,7 +288,7 @@ def runs(client: Any) -> list[Any]:
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_a_study_is_logged_once(dynconf: Command, files: tuple[Path, Path], home: Path, tmp_path: Path, client: Any) -> None:
+def test_it_is_logged_once(dynconf: Command, files: tuple[Path, Path], home: Path, tmp_path: Path, client: Any) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "private.txt").write_text("mine")
@@ -317,7 +319,7 @@ def test_a_study_is_logged_once(dynconf: Command, files: tuple[Path, Path], home
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_a_server_that_is_not_there_is_told_and_the_study_is_kept(
+def test_a_server_that_is_not_there_is_told_and_the_analysis_is_kept(
     dynconf: Command, files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
@@ -328,8 +330,9 @@ def test_a_server_that_is_not_there_is_told_and_the_study_is_kept(
 @pytest.mark.usefixtures("without_pictures")
 def test_the_flow_gives_the_same(files: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     logged = []
-    monkeypatch.setattr(flow, "track_study", lambda done, *ignored: logged.append(done.name))
-    (record,) = flow.analyse.fn(str(files[0]), str(files[1]), str(tmp_path / "out"), 0.1, 0.1, 0.01, None, 2)
+    monkeypatch.setattr(flow, "track_analysis", lambda done, *ignored: logged.append(done.name))
+    (found,) = flow.analyse.fn(str(files[0]), str(files[1]), str(tmp_path / "out"), 0.1, 0.1, 0.01, None, 2)
+    record = to_json(found)
     assert record == strictly((tmp_path / "out" / "analysis.json").read_text())
     assert (record["max_drop"], record["seed"], record["guarantee"]["epsilon"], logged) == (0.01, 2, 0.1, ["net"])
     with pytest.raises(InputError, match="both"):

@@ -1,4 +1,4 @@
-"""The study of traces: what it says is recomputed by plain loops, and nothing that must not choose does."""
+"""The analysis of traces: what it says is recomputed by plain loops, and nothing that must not choose does."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from study_cases import exits, made, number, operating_points, outcome, running,
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.evaluation.analysis import Analysis, analyse
+from dynconf_core.evaluation.record import AnalysisRecord
+from dynconf_core.exit.front import write_front
 from dynconf_core.exit.rule import Rule
-from dynconf_core.figures.analysis import write_front, write_study
-from dynconf_core.results.json_text import json_text, plain
+from dynconf_core.figures.analysis import analysis_figures
+from dynconf_core.results.analysis_folder import write_analysis
+from dynconf_core.results.records import json_text, plain, read, to_json
 from dynconf_core.traces.parts import split_in_two
 from dynconf_core.traces.schema import Traces
 
@@ -27,13 +30,23 @@ CALIBRATION, TEST = made(160, 1), made(120, 2)
 
 
 @pytest.fixture(scope="module")
-def study() -> Analysis:
+def unguaranteed() -> Analysis:
     return analyse(CALIBRATION, TEST, seed=3)
 
 
 @pytest.fixture(scope="module")
 def guaranteed() -> Analysis:
     return analyse(CALIBRATION, TEST, epsilon=0.2, delta=0.2, seed=3)
+
+
+def record_of(analysis: Analysis) -> dict[str, Any]:
+    """As analysis.json holds it."""
+    return to_json(analysis.record)
+
+
+def chosen_of(analysis: Analysis) -> dict[str, Any]:
+    """The entry of the chosen rule, likewise."""
+    return plain(analysis.record.rule)  # type: ignore[no-any-return]
 
 
 def just_above(threshold: float | str) -> float:
@@ -51,25 +64,25 @@ def strictly(text: str) -> Any:
     return json.loads(text, parse_constant=refuse)
 
 
-def test_the_fields_that_the_format_names(study: Analysis, guaranteed: Analysis) -> None:
-    record = strictly(json_text(study.to_json()))
-    assert (record["schema"], record["time_steps"], record["classes"]) == (1, 8, 4)
+def test_the_fields_that_the_format_names(unguaranteed: Analysis, guaranteed: Analysis) -> None:
+    record = strictly(json_text(record_of(unguaranteed)))
+    assert (record["schema"], record["time_steps"], record["classes"]) == (2, 8, 4)
     assert (record["calibration"], record["test"], record["guarantee"], record["split"]) == (160, 120, None, None)
     assert [entry["measure"] for entry in record["rules"]] == MEASURES
     for entry in record["rules"]:
-        assert {"measure", "smoothing", "threshold", "threshold_shown", "calibration", "test"} <= entry.keys()
+        assert {"measure", "readout", "smoothing", "threshold", "threshold_shown", "calibration", "test"} <= entry.keys()
         assert {"accuracy", "mean_steps"} <= entry["calibration"].keys()
         assert {"accuracy", "accuracy_interval", "mean_steps", "mean_steps_interval"} <= entry["test"].keys()
-    assert record["rules"][record["chosen"]]["measure"] == study.rule.measure.name
-    guarantee = strictly(json_text(guaranteed.to_json()))["guarantee"]
+    assert record["rules"][record["chosen"]]["measure"] == unguaranteed.rule.measure.name
+    guarantee = strictly(json_text(record_of(guaranteed)))["guarantee"]
     assert {"epsilon", "delta", "threshold", "certified", "method", "assumes", "calibration"} <= guarantee.keys()
     assert (guarantee["epsilon"], guarantee["delta"], guarantee["calibration"]) == (0.2, 0.2, 80)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-@pytest.mark.parametrize("which", ["study", "guaranteed"])
+@pytest.mark.parametrize("which", ["unguaranteed", "guaranteed"])
 def test_every_rules_figures_by_a_plain_loop(which: str, measure: str, request: pytest.FixtureRequest) -> None:
-    record = request.getfixturevalue(which).record
+    record = record_of(request.getfixturevalue(which))
     entry = next(entry for entry in record["rules"] if entry["measure"] == measure)
     threshold = just_above(entry["threshold"])
     expected = outcome(TEST, exits(scores_of(entry, TEST), threshold))
@@ -86,11 +99,11 @@ def test_every_rules_figures_by_a_plain_loop(which: str, measure: str, request: 
         assert figures == pytest.approx(tuple(expected.values()), abs=1e-12)
 
 
-def test_the_chosen_rules_exit_by_a_plain_loop(study: Analysis) -> None:
-    record = study.record
+def test_the_chosen_rules_exit_by_a_plain_loop(unguaranteed: Analysis) -> None:
+    record = record_of(unguaranteed)
     entry = record["rules"][record["chosen"]]
     steps = exits(scores_of(entry, TEST), just_above(entry["threshold"]))
-    assert study.exit_steps.tolist() == steps
+    assert unguaranteed.exit_steps.tolist() == steps
     assert record["exit"]["histogram"] == [steps.count(t) for t in range(1, 9)]
     assert {name: record["exit"][name] for name in entry["test"]} == entry["test"]
     least = min(steps)
@@ -98,18 +111,20 @@ def test_the_chosen_rules_exit_by_a_plain_loop(study: Analysis) -> None:
 
 
 @pytest.mark.parametrize("name", ["calibration", "test"])
-def test_accuracies_and_bounds_by_a_plain_loop(study: Analysis, name: str) -> None:
+def test_accuracies_and_oracles_by_a_plain_loop(unguaranteed: Analysis, name: str) -> None:
     traces = {"calibration": CALIBRATION, "test": TEST}[name]
     right = [[z.index(max(z)) == label for z in rows] for rows, label in zip(running(traces), traces.labels, strict=True)]
     count = len(right)
-    assert study.record["accuracy_at_t"][name] == pytest.approx([sum(row[t] for row in right) / count for t in range(8)])
-    bounds = study.record["oracles"][name]
+    assert record_of(unguaranteed)["accuracy_at_t"][name] == pytest.approx(
+        [sum(row[t] for row in right) / count for t in range(8)]
+    )
+    best = record_of(unguaranteed)["oracles"][name]
     first = [row.index(True) + 1 if True in row else 8 for row in right]
-    assert bounds["first_correct"]["accuracy"] == pytest.approx(sum(True in row for row in right) / count)
-    assert bounds["first_correct"]["mean_steps"] == bounds["aet"]["mean_steps"] == pytest.approx(sum(first) / count)
+    assert best["first_correct"]["accuracy"] == pytest.approx(sum(True in row for row in right) / count)
+    assert best["first_correct"]["mean_steps"] == best["aet"]["mean_steps"] == pytest.approx(sum(first) / count)
     stays = [next((t for t in range(1, 9) if all(row[t - 1 :])), 8) for row in right]
-    assert bounds["stays_correct"]["accuracy"] == pytest.approx(sum(row[-1] for row in right) / count)
-    assert bounds["stays_correct"]["mean_steps"] == pytest.approx(sum(stays) / count)
+    assert best["stays_correct"]["accuracy"] == pytest.approx(sum(row[-1] for row in right) / count)
+    assert best["stays_correct"]["mean_steps"] == pytest.approx(sum(stays) / count)
 
 
 FIXED: dict[str, dict[str, Any]] = {
@@ -127,11 +142,11 @@ def test_the_front_of_a_fixed_rule_is_every_point_that_a_threshold_reaches(
 ) -> None:
     calibration, test = made(24, 5, 5, 3), made(20, 6, 5, 3)
     analysis = analyse(calibration, test, **FIXED[name], **parts)
-    assert {row["measure"] for row in analysis.record["comparison"]} == set(MEASURES), "the others are shown beside it"
-    entry = analysis.chosen
+    assert {row.measure for row in analysis.record.comparison} == set(MEASURES), "the others are shown beside it"
+    entry = chosen_of(analysis)
     assert entry["measure"] == FIXED[name]["measure"]
     assert entry["smoothing"] == FIXED[name].get("smoothing", Smoothing("sum", 1.0)).to_dict()
-    write_front(analysis.front, tmp_path / "front.csv")  # as write_study does
+    write_front(analysis.front, tmp_path / "front.csv")  # as write_analysis does
     with (tmp_path / "front.csv").open() as file:
         heading, *rows = csv.reader(file)
     assert heading == ["threshold", "accuracy", "mean_steps"]
@@ -145,8 +160,8 @@ def test_the_front_of_a_fixed_rule_is_every_point_that_a_threshold_reaches(
     assert chosen in [(threshold, float(accuracy), float(steps)) for threshold, accuracy, steps in rows]
 
 
-def test_a_threshold_is_the_largest_calibration_score_that_does_not_exit(study: Analysis) -> None:
-    for entry in study.record["rules"]:
+def test_a_threshold_is_the_largest_calibration_score_that_does_not_exit(unguaranteed: Analysis) -> None:
+    for entry in record_of(unguaranteed)["rules"]:
         if entry["measure"] == "learned" or isinstance(entry["threshold"], str):
             continue
         scores = scores_of(entry, CALIBRATION)
@@ -170,33 +185,33 @@ def changed(traces: Traces, rows: list[int], seed: int = 0) -> Traces:
 
 
 def test_the_half_that_certifies_chooses_nothing(guaranteed: Analysis) -> None:
-    halves = guaranteed.record["guarantee"]["halves"]
+    halves = record_of(guaranteed)["guarantee"]["halves"]
     choosing, certifying = set(halves["choosing"]), set(halves["certifying"])
     assert not choosing & certifying and choosing | certifying == set(range(160)) and len(certifying) == 80
     other = analyse(changed(CALIBRATION, halves["certifying"]), TEST, epsilon=0.2, delta=0.2, seed=3)
-    for ours, theirs in zip(guaranteed.record["rules"], other.record["rules"], strict=True):
+    for ours, theirs in zip(record_of(guaranteed)["rules"], record_of(other)["rules"], strict=True):
         for name in ("measure", "smoothing", "threshold", "parameters", "cross_fitted", "calibrated", "test"):
             assert ours.get(name) == theirs.get(name)
-    assert other.record["chosen"] == guaranteed.record["chosen"]
-    assert other.record["comparison"] == guaranteed.record["comparison"]
+    assert record_of(other)["chosen"] == record_of(guaranteed)["chosen"]
+    assert record_of(other)["comparison"] == record_of(guaranteed)["comparison"]
     candidates = [analysis.guarantee.tests.thresholds.tolist() for analysis in (guaranteed, other) if analysis.guarantee]
     assert candidates[0] == candidates[1]
-    assert other.record["guarantee"]["lost"] != guaranteed.record["guarantee"]["lost"] or (
-        other.record["guarantee"]["certified"] != guaranteed.record["guarantee"]["certified"]
+    assert record_of(other)["guarantee"]["lost"] != record_of(guaranteed)["guarantee"]["lost"] or (
+        record_of(other)["guarantee"]["certified"] != record_of(guaranteed)["guarantee"]["certified"]
     )
 
 
 def test_the_half_that_chooses_does_choose(guaranteed: Analysis) -> None:
     """So that the test above can fail."""
-    halves = guaranteed.record["guarantee"]["halves"]
+    halves = record_of(guaranteed)["guarantee"]["halves"]
     other = analyse(changed(CALIBRATION, halves["choosing"]), TEST, epsilon=0.2, delta=0.2, seed=3)
-    assert [entry["threshold"] for entry in other.record["rules"]] != [
-        entry["threshold"] for entry in guaranteed.record["rules"]
+    assert [entry["threshold"] for entry in record_of(other)["rules"]] != [
+        entry["threshold"] for entry in record_of(guaranteed)["rules"]
     ]
 
 
 def test_the_guarantees_figures_by_a_plain_loop(guaranteed: Analysis) -> None:
-    entry, guarantee = guaranteed.chosen, guaranteed.record["guarantee"]
+    entry, guarantee = chosen_of(guaranteed), record_of(guaranteed)["guarantee"]
     assert guarantee["certified"]
     rows = guarantee["halves"]["certifying"]
     half = Traces(CALIBRATION.logits[rows], CALIBRATION.labels[rows])
@@ -215,23 +230,23 @@ def test_the_guarantees_figures_by_a_plain_loop(guaranteed: Analysis) -> None:
 
 def test_too_few_samples_certify_nothing() -> None:
     for calibration in (made(3, 1), made(40, 1)):
-        guarantee = analyse(calibration, TEST, epsilon=0.01, delta=0.05).record["guarantee"]
+        guarantee = record_of(analyse(calibration, TEST, epsilon=0.01, delta=0.05))["guarantee"]
         assert (guarantee["certified"], guarantee["threshold"]) == (False, "inf")
         assert guarantee["test"]["mean_steps"] == 8
 
 
-def test_test_traces_choose_nothing(study: Analysis) -> None:
+def test_test_traces_choose_nothing(unguaranteed: Analysis) -> None:
     other = analyse(CALIBRATION, changed(TEST, list(range(120))), seed=3)
-    for ours, theirs in zip(study.record["rules"], other.record["rules"], strict=True):
+    for ours, theirs in zip(record_of(unguaranteed)["rules"], record_of(other)["rules"], strict=True):
         assert {**ours, "test": None} == {**theirs, "test": None}
-    thresholds = [[row["threshold"] for row in analysis.record["comparison"]] for analysis in (study, other)]
-    assert thresholds[0] == thresholds[1] and study.record["chosen"] == other.record["chosen"]
-    assert study.record["exit"] != other.record["exit"]
+    thresholds = [[row["threshold"] for row in record_of(analysis)["comparison"]] for analysis in (unguaranteed, other)]
+    assert thresholds[0] == thresholds[1] and record_of(unguaranteed)["chosen"] == record_of(other)["chosen"]
+    assert record_of(unguaranteed)["exit"] != record_of(other)["exit"]
 
 
 def test_every_field_is_documented(guaranteed: Analysis, root: Path) -> None:
     text = (root / "docs" / "formats.md").read_text()
-    record = guaranteed.record
+    record = record_of(guaranteed)
     names = {
         *record,
         *record["rules"][0],
@@ -245,15 +260,15 @@ def test_every_field_is_documented(guaranteed: Analysis, root: Path) -> None:
 
 def test_the_same_seed_gives_the_same_bytes(guaranteed: Analysis, tmp_path: Path) -> None:
     again = analyse(CALIBRATION, TEST, epsilon=0.2, delta=0.2, seed=3)
-    assert json_text(again.record) == json_text(guaranteed.record)
+    assert json_text(record_of(again)) == json_text(record_of(guaranteed))
     other = analyse(CALIBRATION, TEST, epsilon=0.2, delta=0.2, seed=4)
-    assert other.record["guarantee"]["halves"] != guaranteed.record["guarantee"]["halves"]
+    assert record_of(other)["guarantee"]["halves"] != record_of(guaranteed)["guarantee"]["halves"]
 
 
 def test_a_larger_allowed_drop_never_waits_longer() -> None:
     """On the samples that chose, where a rule is fixed: the points allowed grow with the drop."""
     steps = [
-        analyse(CALIBRATION, TEST, max_drop=drop, measures=(), **FIXED["max_softmax"]).chosen["cross_fitted"]["mean_steps"]
+        analyse(CALIBRATION, TEST, max_drop=drop, measures=(), **FIXED["max_softmax"]).choice.cross_fitted.mean_steps
         for drop in (0.0, 0.02, 0.1, 0.5)
     ]
     assert steps == sorted(steps, reverse=True) and steps[0] > steps[-1]
@@ -309,10 +324,10 @@ CASES: dict[str, tuple[Traces, Traces, str | None]] = {
 
 @pytest.mark.parametrize("guarantee", [{}, {"epsilon": 0.1, "delta": 0.2}], ids=["", "guaranteed"])
 @pytest.mark.parametrize("case", CASES)
-def test_odd_traces_are_studied(case: str, guarantee: dict[str, float]) -> None:
+def test_odd_traces_are_analysed(case: str, guarantee: dict[str, float]) -> None:
     calibration, test, warning = CASES[case]
     analysis = analyse(calibration, test, **guarantee)
-    record = strictly(json_text(analysis.record))
+    record = strictly(json_text(record_of(analysis)))
     assert warning is None or any(warning in text for text in record["warnings"]), record["warnings"]
     entry = record["rules"][record["chosen"]]
     assert 0 <= entry["test"]["accuracy"] <= 1 and 1 <= entry["test"]["mean_steps"] <= test.time_steps
@@ -325,18 +340,18 @@ def test_odd_traces_are_studied(case: str, guarantee: dict[str, float]) -> None:
 def test_odd_traces_have_the_right_answers() -> None:
     for case in ("all wrong", "all right at step 1", "a constant classifier"):
         calibration, test, _ = CASES[case]
-        chosen = analyse(calibration, test).chosen
+        chosen = chosen_of(analyse(calibration, test))
         assert (chosen["threshold"], chosen["test"]["mean_steps"], chosen["test"]["loss"]) == ("-inf", 1.0, 0.0)
     one_step = analyse(*CASES["one step"][:2])
-    assert one_step.chosen["test"]["mean_steps"] == 1.0
-    assert [entry["measure"] for entry in one_step.record["rules"]] == MEASURES[:-1]  # there is nothing to learn
+    assert chosen_of(one_step)["test"]["mean_steps"] == 1.0
+    assert [entry["measure"] for entry in record_of(one_step)["rules"]] == MEASURES[:-1]  # there is nothing to learn
     assert len(one_step.front) == 1
 
 
-def test_what_is_nothing_to_warn_of(study: Analysis) -> None:
-    assert study.record["warnings"] == []
+def test_what_is_nothing_to_warn_of(unguaranteed: Analysis) -> None:
+    assert record_of(unguaranteed)["warnings"] == []
     calibration, test, _ = CASES["a constant classifier"]
-    assert not any("stand in the calibration" in text for text in analyse(calibration, test).warnings)
+    assert not any("stand in the calibration" in text for text in analyse(calibration, test).record.warnings)
 
 
 @pytest.mark.parametrize(
@@ -364,15 +379,15 @@ def test_what_cannot_work_is_said(calibration: Traces, test: Traces, wish: dict[
 @pytest.mark.parametrize("samples", [4, 5, 101])
 def test_one_set_is_split_half_and_half(samples: int) -> None:
     traces = made(samples, 1, spikes=np.arange(samples * 8).reshape(samples, 8), meta={"source": "a"})
-    calibration, test, indices = split_in_two(traces, 7)
-    chosen, judging = indices["calibration"], indices["test"]
+    calibration, test, split = split_in_two(traces, 7)
+    chosen, judging = list(split.calibration), list(split.test)
     assert sorted(chosen + judging) == list(range(samples)) and abs(len(chosen) - len(judging)) <= 1
-    assert indices["seed"] == 7 and indices == split_in_two(traces, 7)[2]
+    assert split.seed == 7 and split == split_in_two(traces, 7)[2]
     for part, rows in ((calibration, chosen), (test, judging)):
         assert (part.logits == traces.logits[rows]).all() and (part.labels == traces.labels[rows]).all()
         assert part.spikes is not None and (part.spikes[:, 0] == np.array(rows) * 8).all() and part.meta == {"source": "a"}
     if samples > 5:
-        assert indices["test"] != split_in_two(traces, 8)[2]["test"]
+        assert split.test != split_in_two(traces, 8)[2].test
 
 
 def test_one_set_of_three_samples_cannot_be_split() -> None:
@@ -380,36 +395,65 @@ def test_one_set_of_three_samples_cannot_be_split() -> None:
         split_in_two(made(3, 1), 0)
 
 
-def test_a_study_as_a_folder(guaranteed: Analysis, study: Analysis, tmp_path: Path) -> None:
-    out = tmp_path / "a" / "study"
-    written = write_study(guaranteed, TEST, out, "a [b] $c$", "profile smoke")
+def written_to(out: Path, analysis: Analysis, test: Traces, title: str, source: str = "") -> list[Path]:
+    return write_analysis(analysis, out, analysis_figures(analysis, test, title, source))
+
+
+def test_an_analysis_as_a_folder(guaranteed: Analysis, unguaranteed: Analysis, tmp_path: Path) -> None:
+    out = tmp_path / "a" / "folder"
+    written = written_to(out, guaranteed, TEST, "a [b] $c$", "profile smoke")
     assert {path.name for path in written} == {path.name for path in out.iterdir()}
     assert written[-1] == out / "analysis.json"
     assert {path.stem for path in out.glob("*.png")} == PICTURES | {"guarantee"}
     assert all(path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000 for path in out.glob("*.png"))
-    assert strictly((out / "analysis.json").read_text()) == guaranteed.record
-    rule = strictly((out / "rule.json").read_text())
-    assert rule["schema"] == 2 and {"calibration", "cross_fitted", "calibrated", "test"} <= rule.keys()
-    loaded = Rule.load(out / "rule.json")
+    assert strictly((out / "analysis.json").read_text()) == record_of(guaranteed)
     with (out / "front.csv").open() as file:
         front = [[float(value) for value in row.values()] for row in csv.DictReader(file)]
     assert np.array_equal(
         front, np.stack([guaranteed.front.thresholds, guaranteed.front.accuracy, guaranteed.front.mean_steps], 1)
     )
+    rule = strictly((out / "rule-uncertified.json").read_text())
+    assert rule["schema"] == 2 and {"calibration", "cross_fitted", "calibrated", "test"} <= rule.keys()
+    loaded = Rule.load(out / "rule-uncertified.json")
     assert loaded == guaranteed.rule and loaded.exit_steps(TEST).tolist() == guaranteed.exit_steps.tolist()
 
     (out / "mine.txt").write_text("kept")
     before = (out / "analysis.json").read_bytes()
-    write_study(study, TEST, out, "again")
-    assert not (out / "guarantee.png").exists() and (out / "mine.txt").exists()  # the other study's, and somebody's
+    written_to(out, unguaranteed, TEST, "again")
+    assert not (out / "guarantee.png").exists() and (out / "mine.txt").exists()  # the other analysis's, and somebody's
+    assert not (out / "rule-uncertified.json").exists() and Rule.load(out / "rule.json") == unguaranteed.rule
+    assert {"calibration", "cross_fitted", "calibrated", "test"} <= strictly((out / "rule.json").read_text()).keys()
     assert (out / "analysis.json").read_bytes() != before
+
+
+def test_the_certified_rule_is_the_one_that_is_written(guaranteed: Analysis, tmp_path: Path) -> None:
+    write_analysis(guaranteed, tmp_path, {})
+    certified, guarantee = Rule.load(tmp_path / "rule.json"), guaranteed.record.guarantee
+    assert guarantee is not None and certified.threshold == guarantee.threshold != guaranteed.rule.threshold
+    assert (certified.measure, certified.smoothing) == (guaranteed.rule.measure, guaranteed.rule.smoothing)
+    entry = strictly((tmp_path / "rule.json").read_text())
+    assert entry["guarantee"]["certified"] is True and entry["guarantee"]["epsilon"] == 0.2
+    assert certified.exit_steps(TEST).mean() == entry["test"]["mean_steps"] == guarantee.test.mean_steps
+
+
+def test_where_nothing_is_certified_the_rule_that_is_written_never_exits(tmp_path: Path) -> None:
+    write_analysis(analyse(made(40, 1), TEST, epsilon=0.01, delta=0.05), tmp_path, {})
+    assert (Rule.load(tmp_path / "rule.json").exit_steps(TEST) == TEST.time_steps).all()
+
+
+@pytest.mark.parametrize("which", ["unguaranteed", "guaranteed"])
+def test_an_analysis_is_read_back_as_it_was(which: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    analysis: Analysis = request.getfixturevalue(which)
+    path = tmp_path / "analysis.json"
+    path.write_text(json_text(record_of(analysis)))
+    assert read(AnalysisRecord, path) == analysis.record
 
 
 @pytest.mark.parametrize("case", ["one step", "a constant classifier", "one test sample"])
 def test_odd_traces_have_pictures(case: str, tmp_path: Path) -> None:
     calibration, test, _ = CASES[case]
     analysis = analyse(calibration, test, epsilon=0.1, delta=0.2)
-    written = write_study(analysis, test, tmp_path, case)
+    written = written_to(tmp_path, analysis, test, case)
     assert {path.stem for path in written if path.suffix == ".png"} == PICTURES | {"guarantee"}
 
 

@@ -13,6 +13,7 @@ from study_cases import exits, made, number, outcome, scores_of, with_labels
 from dynconf_core.choosing.candidates import Candidate, candidates
 from dynconf_core.choosing.comparison import (
     DROPS,
+    Comparison,
     choose,
     compare,
     comparison_lines,
@@ -22,6 +23,7 @@ from dynconf_core.choosing.comparison import (
 )
 from dynconf_core.choosing.contest import Contest
 from dynconf_core.exit.rule import Rule
+from dynconf_core.results.records import plain
 
 CALIBRATION, TEST = made(150, 1, 6), made(110, 2, 6)
 MEASURES = ["max_softmax", "entropy", "gap", "patience", "learned"]
@@ -33,8 +35,14 @@ def found() -> list[Candidate]:
 
 
 @pytest.fixture(scope="module")
-def rows(found: list[Candidate]) -> list[dict[str, Any]]:
-    return compare(found, CALIBRATION, TEST, 0)
+def comparison() -> Comparison:
+    return compare(CALIBRATION, TEST, seed=0)
+
+
+@pytest.fixture(scope="module")
+def rows(comparison: Comparison) -> list[dict[str, Any]]:
+    """As files hold them."""
+    return plain(comparison.rows)  # type: ignore[no-any-return]
 
 
 def test_every_measure_at_every_drop(rows: list[dict[str, Any]]) -> None:
@@ -69,13 +77,13 @@ def test_a_threshold_is_chosen_for_its_drop_on_calibration(rows: list[dict[str, 
         rule, choice = choose(own, CALIBRATION, row["max_drop"], 0)
         assert {"measure": row["measure"], "threshold": row["threshold"]}.items() <= rule.to_json().items()
         assert rule.smoothing.to_dict() == row["smoothing"]
-        assert {**choice.calibration, "cross_fitted": choice.cross_fitted} == row["calibration"]
-        assert row["test"] == judged(rule, TEST, 0)
+        assert (row["calibration"], row["cross_fitted"]) == (plain(choice.calibration), plain(choice.cross_fitted))
+        assert row["test"] == plain(judged(rule, TEST, 0))
 
 
-def test_test_traces_choose_nothing(rows: list[dict[str, Any]], found: list[Candidate]) -> None:
+def test_test_traces_choose_nothing(rows: list[dict[str, Any]]) -> None:
     labels = (TEST.labels + np.random.default_rng(0).integers(1, 4, TEST.samples)) % 4
-    others = compare(found, CALIBRATION, with_labels(TEST, labels), 0)
+    others = plain(compare(CALIBRATION, with_labels(TEST, labels), seed=0).rows)
     assert [{**row, "test": None} for row in others] == [{**row, "test": None} for row in rows]
     assert [row["test"]["accuracy"] for row in others] != [row["test"]["accuracy"] for row in rows]
 
@@ -96,8 +104,13 @@ def test_a_contest_chooses_as_its_parts_do(found: list[Candidate]) -> None:
     assert front.mean_steps[len(front) // 2] == steps.mean()
 
 
-def test_the_short_lines(rows: list[dict[str, Any]]) -> None:
-    lines = comparison_lines(rows, 6)
+def test_measures_and_drops_can_be_named(comparison: Comparison) -> None:
+    few = compare(CALIBRATION, TEST, measures=("gap",), drops=(0.005,))
+    assert few.rows == tuple(row for row in comparison.rows if (row.measure, row.max_drop) == ("gap", 0.005))
+
+
+def test_the_short_lines(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
+    lines = comparison_lines(comparison)
     assert max(map(len, lines)) <= 80
     assert [part.strip() for part in lines[0].split("drop")] == ["rule", "0 points", "0.1 points", "0.5 points", "1 point"]
     for line, measure in zip(lines[1:], MEASURES, strict=False):
@@ -106,11 +119,11 @@ def test_the_short_lines(rows: list[dict[str, Any]]) -> None:
             measure,
             *(part for test in own for part in (f"{test['mean_steps']:.2f}", f"({points(test['loss'])})")),
         ]
-    assert "6" in lines[-1] and comparison_lines([], 6) == []
+    assert "6" in lines[-1] and comparison_lines(Comparison(6, ())) == []
 
 
-def test_the_long_lines_have_intervals(rows: list[dict[str, Any]]) -> None:
-    lines = interval_lines(rows, 6)
+def test_the_long_lines_have_intervals(comparison: Comparison, rows: list[dict[str, Any]]) -> None:
+    lines = interval_lines(comparison)
     assert max(map(len, lines[:-1])) <= 80
     at = iter(rows)
     for line in lines[:-1]:

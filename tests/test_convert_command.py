@@ -16,6 +16,7 @@ from dynconf_core.data import digits
 from dynconf_core.data.images import Normalisation, TensorImages
 from dynconf_core.evaluation.analysis import analyse
 from dynconf_core.networks.resnet_cifar import CifarResNet
+from dynconf_core.results.records import to_json
 from dynconf_core.traces.schema import Traces
 from dynconf_flows.command import convert as convert_command
 
@@ -119,7 +120,7 @@ def test_json_is_all_that_is_printed_and_a_study_reads_the_traces(dynconf: Comma
     assert told["report"]["time_steps"] == 3 and len(told["traces"]["test"]["accuracy_at_t"]) == 3
     assert told["traces"]["calibration"]["samples"] == 40
     calibration, test = (Traces.load(told["traces"][split]["file"]) for split in ("calibration", "test"))
-    record = analyse(calibration, test).record
+    record = to_json(analyse(calibration, test).record)
     assert (record["calibration"], record["test"], record["time_steps"]) == (40, TEST_IMAGES, 3)
     assert record["accuracy_at_t"]["test"] == told["traces"]["test"]["accuracy_at_t"]
     assert {"ann_accuracy", "reference_accuracy", "energy"} <= record.keys()

@@ -11,9 +11,10 @@ import pytest
 
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
-from dynconf_core.evaluation.energy import energy_estimate
+from dynconf_core.evaluation.energy import FullAndExit, MultiplyAccumulates, energy_estimate
 from dynconf_core.evaluation.metrics import baselines, evaluate
 from dynconf_core.exit.rule import Rule
+from dynconf_core.results.records import plain
 from dynconf_core.traces.schema import Traces
 
 RULE = Rule("max_softmax", Smoothing("sum", 1.0), 2.0)
@@ -30,10 +31,10 @@ def traces_of(gaps: list[list[float]], labels: list[int], **more: Any) -> Traces
 def test_traces(**more: Any) -> Traces:
     return traces_of(
         [
-            [1, 3, 4, 5],  # label 0: right at all steps; leaves at 2 (score 3 > 2), right
-            [1, -1, -2.5, -3],  # label 1: wrong, right, right, right; leaves at 3, right
-            [-3, 1, 1, 2],  # label 0: wrong, right, right, right; leaves at 1, wrong
-            [-1, -1, 1, 1],  # label 1: right, right, wrong, wrong; leaves at 4, wrong
+            [1, 3, 4, 5],  # label 0: right at all steps; exits at 2 (score 3 > 2), right
+            [1, -1, -2.5, -3],  # label 1: wrong, right, right, right; exits at 3, right
+            [-3, 1, 1, 2],  # label 0: wrong, right, right, right; exits at 1, wrong
+            [-1, -1, 1, 1],  # label 1: right, right, wrong, wrong; exits at 4, wrong
         ],
         [0, 1, 0, 1],
         **more,
@@ -57,6 +58,11 @@ def cost(gap: float) -> float:
     return math.log(1 + math.exp(-gap))
 
 
+def evaluated(*args: Any, **options: Any) -> dict[str, Any]:
+    """The evaluation as files hold it."""
+    return plain(evaluate(*args, **options))  # type: ignore[no-any-return]
+
+
 @pytest.fixture
 def figures() -> dict[str, Any]:
     test = test_traces(
@@ -66,7 +72,7 @@ def figures() -> dict[str, Any]:
         synaptic_operations=10 * SPIKES,
         meta={"neurons": 2, "multiply_accumulates": MULTIPLIED},
     )
-    return evaluate(test, calibration_traces(), RULE, paper_time_steps=3)
+    return evaluated(test, calibration_traces(), RULE, paper_time_steps=3)
 
 
 def test_accuracies(figures: dict[str, Any]) -> None:
@@ -80,6 +86,16 @@ def test_exit(figures: dict[str, Any]) -> None:
     exit_figures = figures["exit"]
     rule = exit_figures.pop("rule")
     intervals = {name: exit_figures.pop(name) for name in list(exit_figures) if name.endswith("_interval")}
+    assert rule == {
+        "measure": "max_softmax",
+        "readout": None,
+        "smoothing": {"form": "sum", "alpha": 1.0},
+        "threshold": 2.0,
+        "threshold_shown": pytest.approx(sigmoid(2)),
+        "calibration": {"accuracy": 1.0, "mean_steps": 4.0, "loss": 0.0},
+        "test": {"accuracy": 0.5, "mean_steps": 2.5, "loss": 0.25, **intervals},
+    }
+    assert Rule.from_json(rule) == RULE
     # Two right of four: Clopper and Pearson's low end p has P(2 or more of 4) = 6 p^2 (1-p)^2 + 4 p^3 (1-p) + p^4 = 0.025.
     low, high = intervals.pop("accuracy_interval")
     assert 6 * low**2 * (1 - low) ** 2 + 4 * low**3 * (1 - low) + low**4 == pytest.approx(0.025) and high == pytest.approx(
@@ -92,22 +108,13 @@ def test_exit(figures: dict[str, Any]) -> None:
     assert exit_figures == {
         "accuracy": 0.5,
         "mean_steps": 2.5,
+        "loss": 0.25,
         "median_steps": 2.5,
         "p90_steps": pytest.approx(3.7),
         "latency_saving": 0.375,
         "speedup": 1.6,
         "histogram": [1, 1, 1, 1],
     }
-    assert rule == {
-        "measure": "max_softmax",
-        "readout": None,
-        "smoothing": {"form": "sum", "alpha": 1.0},
-        "threshold": 2.0,
-        "threshold_shown": pytest.approx(sigmoid(2)),
-        "calibration": {"accuracy": 1.0, "mean_steps": 4.0},
-        "test": {"accuracy": 0.5, "mean_steps": 2.5},
-    }
-    assert Rule.from_json(rule) == RULE
 
 
 def test_baselines(figures: dict[str, Any]) -> None:
@@ -122,7 +129,7 @@ def test_baselines(figures: dict[str, Any]) -> None:
 
 def test_within_a_tenth_of_a_point() -> None:
     accuracy = np.array([0.9, 0.9479, 0.948, 0.95, 0.949])
-    found = {entry["name"]: entry["time_steps"] for entry in baselines(accuracy, accuracy, 2.0)}
+    found = {entry.name: entry.time_steps for entry in baselines(accuracy, accuracy, 2.0)}
     # 0.949 - 0.001 = 0.948 counts as within, whatever floats make of it; the peak lies at 4.
     assert found == {"full": 5, "iso_accuracy": 4, "peak": 4, "within_0.1_points": 3}
 
@@ -130,7 +137,7 @@ def test_within_a_tenth_of_a_point() -> None:
 @pytest.mark.parametrize("paper", [None, 5, 0])
 def test_the_paper_is_left_out_beyond_t(paper: int | None) -> None:
     accuracy = np.array([0.5, 0.6])
-    assert "paper" not in {entry["name"] for entry in baselines(accuracy, accuracy, 2.0, paper)}
+    assert "paper" not in {entry.name for entry in baselines(accuracy, accuracy, 2.0, paper)}
 
 
 def test_bounds(figures: dict[str, Any]) -> None:
@@ -167,21 +174,20 @@ def test_the_mean_energy_is_the_energy_of_the_means(figures: dict[str, Any]) -> 
 
 
 def test_other_costs_need_a_source() -> None:
-    steps, operations = {"full": 4.0}, {"full": 10.0}
-    found = energy_estimate(MULTIPLIED, operations, steps, 3.2, 0.1, source="8-bit integers in 45 nm")
-    assert found["full"] == pytest.approx(3.2 * 128 + 1) and found["source"] == "8-bit integers in 45 nm"
+    counts, steps, operations = MultiplyAccumulates.of(MULTIPLIED), FullAndExit(4.0, 2.0), FullAndExit(10.0, 5.0)
+    found = energy_estimate(counts, operations, steps, 3.2, 0.1, source="8-bit integers in 45 nm")
+    assert found.full == pytest.approx(3.2 * 128 + 1) and found.source == "8-bit integers in 45 nm"
     with pytest.raises(InputError, match="source"):
-        energy_estimate(MULTIPLIED, operations, steps, 3.2, 0.1)
+        energy_estimate(counts, operations, steps, 3.2, 0.1)
     with pytest.raises(InputError, match="picojoules_per_mac=-1"):
-        energy_estimate(MULTIPLIED, operations, steps, -1.0, source="x")
+        energy_estimate(counts, operations, steps, -1.0, source="x")
     with pytest.raises(InputError, match="picojoules_per_ac=nan"):
-        energy_estimate(MULTIPLIED, operations, steps, 1.0, math.nan, source="x")
-    with pytest.raises(InputError, match="needs once, every_step, ann"):
-        energy_estimate({"once": 1}, operations, steps)
-    with pytest.raises(InputError, match="give counts"):
-        energy_estimate({**MULTIPLIED, "ann": -1}, operations, steps)
-    with pytest.raises(InputError, match="it has exit"):
-        energy_estimate(MULTIPLIED, operations, {"exit": 1.0})
+        energy_estimate(counts, operations, steps, 1.0, math.nan, source="x")
+    with pytest.raises(InputError, match=r"needs once, every_step, ann \(it has once\)"):
+        MultiplyAccumulates.of({"once": 1})
+    for wrong in (-1, math.inf, math.nan, True, "7"):
+        with pytest.raises(InputError, match="give counts"):
+            MultiplyAccumulates.of({**MULTIPLIED, "ann": wrong})
 
 
 def test_reliability(figures: dict[str, Any]) -> None:
@@ -198,11 +204,11 @@ def test_reliability(figures: dict[str, Any]) -> None:
 
 def test_the_figures_are_json_and_no_more_than_asked(figures: dict[str, Any]) -> None:
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
-    bare = evaluate(test_traces(), calibration_traces(), RULE)
+    bare = evaluated(test_traces(), calibration_traces(), RULE)
     absent = {"ann_accuracy", "reference_accuracy", "synaptic_operations_per_inference", "multiply_accumulates", "energy"}
-    assert not absent & set(bare)
-    counted = evaluate(test_traces(synaptic_operations=SPIKES), calibration_traces(), RULE)
-    assert "synaptic_operations_per_inference" in counted and "energy" not in counted
+    assert {bare[name] for name in absent} == {None}
+    counted = evaluated(test_traces(synaptic_operations=SPIKES), calibration_traces(), RULE)
+    assert counted["synaptic_operations_per_inference"] is not None and counted["energy"] is None
     assert bare["spikes_per_inference"] is None and bare["spikes_per_neuron"] is None
     assert [entry["name"] for entry in bare["baselines"]] == [
         "full",
@@ -210,14 +216,14 @@ def test_the_figures_are_json_and_no_more_than_asked(figures: dict[str, Any]) ->
         "peak",
         "within_0.1_points",
     ]
-    uncounted = evaluate(test_traces(spikes=SPIKES), calibration_traces(), RULE)
+    uncounted = evaluated(test_traces(spikes=SPIKES), calibration_traces(), RULE)
     assert uncounted["spikes_per_inference"] is not None and uncounted["spikes_per_neuron"] is None
 
 
 @pytest.mark.parametrize(("threshold", "mean_steps", "text"), [(math.inf, 4.0, "inf"), (-math.inf, 1.0, "-inf")])
 def test_never_and_at_once(threshold: float, mean_steps: float, text: str) -> None:
     rule = Rule("max_softmax", Smoothing("mean", 3.0), threshold)
-    found = evaluate(test_traces(), calibration_traces(), rule)
+    found = evaluated(test_traces(), calibration_traces(), rule)
     assert found["exit"]["mean_steps"] == mean_steps
     assert found["exit"]["rule"]["threshold"] == text
     assert found["exit"]["accuracy"] == found["accuracy_at_t"][int(mean_steps) - 1]
@@ -225,12 +231,12 @@ def test_never_and_at_once(threshold: float, mean_steps: float, text: str) -> No
 
 
 def test_one_step_and_one_sample() -> None:
-    found = evaluate(test_traces().cut(1), calibration_traces().cut(1), RULE)
+    found = evaluated(test_traces().cut(1), calibration_traces().cut(1), RULE)
     assert found["exit"]["histogram"] == [4] and found["exit"]["latency_saving"] == 0.0
     single = traces_of([[1, 2]], [0])
-    assert evaluate(single, single, RULE)["exit"]["mean_steps"] == 2.0
+    assert evaluated(single, single, RULE)["exit"]["mean_steps"] == 2.0
 
 
 def test_traces_of_two_snns_are_refused() -> None:
     with pytest.raises(InputError, match=r"4 time steps .* 3 and 2"):
-        evaluate(test_traces(), calibration_traces().cut(3), RULE)
+        evaluated(test_traces(), calibration_traces().cut(3), RULE)

@@ -14,8 +14,9 @@ from dynconf_core.choosing.selection import operating_point
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.exit.front import Front, exact_front
-from dynconf_core.exit.oracles import aet, first_correct, oracles, stays_correct
-from dynconf_core.exit.rule import Rule, at_exit, exit_steps
+from dynconf_core.exit.judgement import OperatingPoint, at_exit
+from dynconf_core.exit.oracles import Oracles, aet, first_correct, oracles, stays_correct
+from dynconf_core.exit.rule import Rule, exit_steps
 from dynconf_core.traces.schema import Traces
 
 INF = math.inf
@@ -34,7 +35,7 @@ def test_exit_steps_by_hand() -> None:
 
 def test_at_exit_by_hand() -> None:
     correct = np.array([[False, True], [True, False], [True, True]])
-    assert at_exit(correct, np.array([2, 2, 1])) == {"accuracy": 2 / 3, "mean_steps": 5 / 3}
+    assert at_exit(correct, np.array([2, 2, 1])) == OperatingPoint(2 / 3, 5 / 3)
 
 
 def test_a_rule_on_traces() -> None:
@@ -195,30 +196,27 @@ CORRECT = np.array(
 )
 
 
-def test_bounds_by_hand() -> None:
-    assert first_correct(CORRECT) == {"accuracy": 4 / 5, "mean_steps": (1 + 2 + 1 + 4 + 3) / 5}
-    assert stays_correct(CORRECT) == {"accuracy": 3 / 5, "mean_steps": (1 + 4 + 4 + 4 + 3) / 5}
+def test_oracles_by_hand() -> None:
+    assert first_correct(CORRECT) == OperatingPoint(4 / 5, (1 + 2 + 1 + 4 + 3) / 5)
+    assert stays_correct(CORRECT) == OperatingPoint(3 / 5, (1 + 4 + 4 + 4 + 3) / 5)
     # Accuracies by step 2/5, 2/5, 2/5, 3/5: nested, 1 * 2/5 + 4 * 1/5 + 4 * 2/5 = 14/5.
-    bound = aet(CORRECT)
-    assert (bound["accuracy"], bound["mean_steps"]) == (4 / 5, 11 / 5)
-    assert bound["mean_steps_if_nested"] == pytest.approx(14 / 5, rel=1e-15)
-    assert oracles(CORRECT) == {
-        "first_correct": first_correct(CORRECT),
-        "stays_correct": stays_correct(CORRECT),
-        "aet": bound,
-    }
+    earliest = aet(CORRECT)
+    assert (earliest.accuracy, earliest.mean_steps) == (4 / 5, 11 / 5)
+    assert earliest.mean_steps_if_nested == pytest.approx(14 / 5, rel=1e-15)
+    assert oracles(CORRECT) == Oracles(first_correct(CORRECT), stays_correct(CORRECT), earliest)
+    assert list(oracles(CORRECT).points()) == ["first_correct", "stays_correct", "aet"]
 
 
-def test_bounds_of_one_step_and_of_extremes() -> None:
+def test_oracles_of_one_step_and_of_extremes() -> None:
     for right in (True, False):
-        for bound in oracles(np.array([[right]])).values():
-            assert bound["accuracy"] == float(right)
-            assert {value for name, value in bound.items() if name != "accuracy"} == {1.0}
+        for oracle in oracles(np.array([[right]])).points().values():
+            assert oracle.accuracy == float(right)
+            assert {value for name, value in vars(oracle).items() if name != "accuracy"} == {1.0}
     always, never = np.ones((3, 6), bool), np.zeros((3, 6), bool)
-    assert {bound["mean_steps"] for bound in oracles(always).values()} == {1.0}
-    assert {bound["mean_steps"] for bound in oracles(never).values()} == {6.0}
-    assert aet(always)["mean_steps_if_nested"] == 1.0
-    assert aet(never)["mean_steps_if_nested"] == 6.0
+    assert {oracle.mean_steps for oracle in oracles(always).points().values()} == {1.0}
+    assert {oracle.mean_steps for oracle in oracles(never).points().values()} == {6.0}
+    assert aet(always).mean_steps_if_nested == 1.0
+    assert aet(never).mean_steps_if_nested == 6.0
 
 
 def test_the_nested_aet_is_the_sum_that_defines_it() -> None:
@@ -226,11 +224,11 @@ def test_the_nested_aet_is_the_sum_that_defines_it() -> None:
     accuracy = correct.mean(axis=0)
     gained = np.diff(accuracy, prepend=0.0)
     expected = (np.arange(1, 10) * gained).sum() + 9 * (1 - accuracy[-1])
-    assert aet(correct)["mean_steps_if_nested"] == pytest.approx(expected, rel=1e-12)
+    assert aet(correct).mean_steps_if_nested == pytest.approx(expected, rel=1e-12)
 
 
 def test_no_exit_beats_the_first_right_step() -> None:
     rng = np.random.default_rng(2)
     for _ in range(20):
         scores, correct = rng.normal(size=(15, 6)), rng.random((15, 6)) < 0.5
-        assert first_correct(correct)["accuracy"] >= exact_front(scores, correct).accuracy.max()
+        assert first_correct(correct).accuracy >= exact_front(scores, correct).accuracy.max()

@@ -13,8 +13,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from dynconf_core.choosing.guarantee import certify
+from dynconf_core.evaluation.record import Bins
 from dynconf_core.exit.front import exact_front
 from dynconf_core.exit.intervals import accuracy_interval
+from dynconf_core.exit.judgement import OperatingPoint
 from dynconf_core.exit.oracles import oracle_curve, oracles
 from dynconf_core.exit.robustness import RobustnessMap
 from dynconf_core.figures.accuracy import accuracy_against_latency, exit_histogram
@@ -37,11 +39,8 @@ def case(time_steps: int = 32, samples: int = 200, seed: int = 0) -> dict[str, A
     return {
         "accuracy_at_t": correct.mean(axis=0).tolist(),
         "front": front,
-        "oracles": oracles(correct),
-        "chosen": {
-            "accuracy": float(front.accuracy[middle]),
-            "mean_steps": float(front.mean_steps[middle]),
-        },
+        "oracles": oracles(correct).points(),
+        "chosen": OperatingPoint(float(front.accuracy[middle]), float(front.mean_steps[middle])),
         "title": "cifar10-resnet18-qcfs",
         "subtitle": SUBTITLE,
         "ann_accuracy": 0.99,
@@ -92,15 +91,13 @@ def test_the_dynamic_curve_is_the_front_and_the_static_one_the_accuracies() -> N
 
 def test_the_legend_carries_the_numbers() -> None:
     front = exact_front(np.array([[0.0, 1.0], [2.0, 2.0]]), np.array([[False, True], [True, True]]))
-    bounds = {
-        "first_correct": {"accuracy": 1.0, "mean_steps": 1.5},
-        "stays_correct": {"accuracy": 0.955, "mean_steps": 1.75},
-        "aet": {"accuracy": 1.0, "mean_steps": 1.5},
-        "another_one": {"accuracy": 0.5, "mean_steps": 1.25},
+    known = {
+        "first_correct": OperatingPoint(1.0, 1.5),
+        "stays_correct": OperatingPoint(0.955, 1.75),
+        "aet": OperatingPoint(1.0, 1.5),
+        "another_one": OperatingPoint(0.5, 1.25),
     }
-    figure = accuracy_against_latency(
-        [0.5, 1.0], front, bounds, {"accuracy": 1.0, "mean_steps": 1.5}, "title", ann_accuracy=0.987
-    )
+    figure = accuracy_against_latency([0.5, 1.0], front, known, OperatingPoint(1.0, 1.5), "title", ann_accuracy=0.987)
     assert legend_of(figure) == [
         "ANN: 98.7 %",
         "SNN, fixed steps: 100.0 % @ 2",
@@ -119,11 +116,11 @@ def test_every_mark_is_inside_and_no_text_overlaps(time_steps: int) -> None:
     assert texts_overlap(figure) == []
     axes = figure.axes[0]
     low, high = axes.get_ylim()
-    marks = [given["chosen"], *given["oracles"].values(), {"accuracy": 0.99, "mean_steps": 1.0}]
-    marks.append({"accuracy": given["accuracy_at_t"][-1], "mean_steps": float(time_steps)})
+    marks = [given["chosen"], *given["oracles"].values(), OperatingPoint(0.99, 1.0)]
+    marks.append(OperatingPoint(given["accuracy_at_t"][-1], float(time_steps)))
     for mark in marks:
-        assert low <= mark["accuracy"] <= high
-        assert axes.get_xlim()[0] < mark["mean_steps"] <= axes.get_xlim()[1]
+        assert low <= mark.accuracy <= high
+        assert axes.get_xlim()[0] < mark.mean_steps <= axes.get_xlim()[1]
     ticks = axes.get_yticks()
     assert len(ticks) >= 3 and max(ticks) <= 1.0 + 1e-9
     labels = [text.get_text() for text in axes.get_yticklabels()]
@@ -134,8 +131,8 @@ def test_every_mark_is_inside_and_no_text_overlaps(time_steps: int) -> None:
 def test_extreme_accuracies(accuracy: float) -> None:
     correct = np.full((20, 6), bool(accuracy))
     front = exact_front(np.random.default_rng(0).normal(size=(20, 6)), correct)
-    chosen = {"accuracy": accuracy, "mean_steps": 3.0}
-    figure = accuracy_against_latency([accuracy] * 6, front, oracles(correct), chosen, "title", SUBTITLE)
+    chosen = OperatingPoint(accuracy, 3.0)
+    figure = accuracy_against_latency([accuracy] * 6, front, oracles(correct).points(), chosen, "title", SUBTITLE)
     assert texts_overlap(figure) == []
     low, high = figure.axes[0].get_ylim()
     assert low < accuracy < high
@@ -159,11 +156,11 @@ def test_odd_histograms(histogram: list[int]) -> None:
     assert texts_overlap(exit_histogram(histogram, 1.0, "title")) == []
 
 
-def test_the_potential_is_drawn_where_given() -> None:
+def test_the_oracle_curve_is_drawn_where_given() -> None:
     given = case()
     correct = np.random.default_rng(0).random((50, 32)) < 0.8
-    figure = accuracy_against_latency(**given, potential=oracle_curve(correct))
-    line = next(line for line in figure.axes[0].lines if "potential" in str(line.get_label()))
+    figure = accuracy_against_latency(**given, best=oracle_curve(correct))
+    line = next(line for line in figure.axes[0].lines if "any budget" in str(line.get_label()))
     assert np.asarray(line.get_ydata()).tolist() == oracle_curve(correct)[1].tolist()
     assert texts_overlap(figure) == []
 
@@ -217,7 +214,7 @@ def mapped(alphas: int = 21, thresholds: int = 99) -> RobustnessMap:
 @pytest.mark.parametrize(("alphas", "thresholds"), [(21, 99), (2, 2), (1, 1), (5, 40)])
 def test_the_robustness_map_shows_both_and_the_border(alphas: int, thresholds: int) -> None:
     found = mapped(alphas, thresholds)
-    figure = robustness_figure(found, "cifar10-resnet18-qcfs", SUBTITLE, {"threshold": 0.6, "alpha": 100.0})
+    figure = robustness_figure(found, "cifar10-resnet18-qcfs", SUBTITLE, (0.6, 100.0))
     assert texts_overlap(figure) == []
     lost, steps = (axes.collections[0].get_array() for axes in figure.axes[:2])
     assert np.asarray(steps).reshape(alphas, thresholds) == pytest.approx(found.mean_steps)
@@ -234,9 +231,7 @@ def test_rules_are_compared_by_their_fronts_and_chosen_points() -> None:
     lead = (rng.gamma(1.0, 1.0, (300, 1)) + rng.normal(size=(300, 16))).cumsum(axis=1)
     names = ["max_softmax", "entropy", "gap", "patience", "learned", "a seventh $ rule", "more"]
     fronts = {name: exact_front(np.abs(lead) / np.arange(1, 17) ** (0.1 * n), lead > 0) for n, name in enumerate(names)}
-    chosen = {
-        name: {"accuracy": float(front.accuracy[-5]), "mean_steps": 7.0} for name, front in fronts.items() if name != "gap"
-    }
+    chosen = {name: OperatingPoint(float(front.accuracy[-5]), 7.0) for name, front in fronts.items() if name != "gap"}
     figure = rules_figure(fronts, chosen, 0.93, 16, "cifar10-resnet18-qcfs", SUBTITLE, split="calibration")
     assert texts_overlap(figure) == []
     words = legend_of(figure)
@@ -247,8 +242,8 @@ def test_rules_are_compared_by_their_fronts_and_chosen_points() -> None:
 
 
 def test_the_reliability_of_two_ends() -> None:
-    bins = {"confidence": [0.1, 0.5, float("nan"), 0.9], "accuracy": [0.0, 0.6, float("nan"), 1.0], "samples": [3, 10, 0, 40]}
-    figure = reliability_figure({"at T": {**bins, "ece": 0.0567}, "at the exit": bins}, "cifar10-resnet18-qcfs", SUBTITLE)
+    bins = Bins((3, 10, 0, 40), (0.1, 0.5, None, 0.9), (0.0, 0.6, None, 1.0))
+    figure = reliability_figure({"at T": (bins, 0.0567), "at the exit": (bins, None)}, "cifar10-resnet18-qcfs", SUBTITLE)
     assert texts_overlap(figure) == []
     assert legend_of(figure) == ["perfectly calibrated", "at T, expected calibration error 5.7 %", "at the exit"]
     above, below = figure.axes

@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from dynconf_core.results.records import to_json
+
 SETTINGS = ["cifar10-vgg16-qffs", "cifar10-resnet18-qcfs"]
 SHORT = {"epochs": 1, "time_steps": 5}
 
@@ -39,8 +41,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def run(home: Path, overrides: dict[str, Any] | None = None, settings: list[str] = SETTINGS) -> dict[str, Any]:
     from dynconf_flows.reproduce import reproduce
 
-    document: dict[str, Any] = reproduce(settings=settings, overrides={**SHORT, **(overrides or {})}, home=str(home))
-    return document
+    return to_json(reproduce(settings=settings, overrides={**SHORT, **(overrides or {})}, home=str(home)))
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_every_stage_runs_and_every_figure_is_there(first: dict[str, Any], home:
 
 def test_results_lie_in_the_home(first: dict[str, Any], home: Path) -> None:
     written = json.loads((home / "results" / first["run"] / "results.json").read_text())
-    assert written["schema"] == 1
+    assert written["schema"] == 2
     assert written["settings"] == first["settings"]
     lines = (home / "results" / first["run"] / "results.csv").read_text().splitlines()
     assert len(lines) == 1 + len(SETTINGS) and lines[1].startswith(SETTINGS[0])
@@ -147,12 +148,12 @@ def test_mlflow_has_a_parent_and_a_child_a_setting(first: dict[str, Any], home: 
     assert "accuracy_against_latency.png" in {artefact.path for artefact in client.list_artifacts(child.info.run_id)}
 
 
-def test_an_exported_run_is_studied_without_its_home(first: dict[str, Any], home: Path, tmp_path: Path) -> None:
+def test_an_exported_run_is_analysed_without_its_home(first: dict[str, Any], home: Path, tmp_path: Path) -> None:
     from dynconf_core.errors import InputError
     from dynconf_core.exit.rule import Rule
+    from dynconf_core.results.export import export
     from dynconf_core.results.trace_pairs import pairs
     from dynconf_core.traces.schema import Traces
-    from dynconf_flows.command.export import export
 
     run, out = home / "results" / first["run"], tmp_path / "published"
     written = export(run, out)
@@ -260,8 +261,8 @@ def test_a_field_of_one_method_is_no_hindrance_to_the_other(home: Path) -> None:
     rows = run(home, {"levels": 2, "time_steps": 4}, both)["settings"]
     assert [row["status"] for row in rows] == ["ok", "ok"]
     assert [row.get("levels") for row in rows] == [2, None]
-    document = sweep(settings=both, grid={"levels": "2"}, overrides={**SHORT, "time_steps": 4}, home=str(home))
-    assert document["failed"] == 0 and len(document["points"]) == 2
+    result = sweep(settings=both, grid={"levels": "2"}, overrides={**SHORT, "time_steps": 4}, home=str(home))
+    assert result.failed == 0 and len(result.points) == 2
 
 
 def test_a_setting_that_raises_leaves_the_others_and_a_rerun_does_what_is_missing(
@@ -270,17 +271,17 @@ def test_a_setting_that_raises_leaves_the_others_and_a_rerun_does_what_is_missin
     from dynconf_flows.reproduce import SomeFailed
     from dynconf_tasks import evaluate as stage
 
-    real = stage.evaluated
+    real = stage.evaluate_setting
 
-    def broken(test: Any, calibration: Any, rule: Any, paper: Any = None) -> Any:
-        if paper == 27:
+    def broken(*given: Any) -> Any:
+        if 27 in given[5:6]:  # the paper's time steps
             raise ArithmeticError("a fault made by the test")
-        return real(test, calibration, rule, paper)
+        return real(*given)
 
-    monkeypatch.setattr(stage, "evaluated", broken)
+    monkeypatch.setattr(stage, "evaluate_setting", broken)
     with pytest.raises(SomeFailed) as failure:
         run(home, {"max_drop": 0.1})
-    rows = failure.value.document["settings"]
+    rows = to_json(failure.value.result)["settings"]
     assert [row["status"] for row in rows] == ["ok", "failed"]
     assert rows[1]["error"] == "evaluate: a fault made by the test"
     assert rows[1]["stages"]["search"] == "ran" and rows[1]["stages"]["evaluate"] == "failed"
@@ -288,7 +289,7 @@ def test_a_setting_that_raises_leaves_the_others_and_a_rerun_does_what_is_missin
     failed = [run for run in mlflow_runs(home) if run.data.tags.get("error")]
     assert len(failed) == 1 and failed[0].info.status == "FAILED"
 
-    monkeypatch.setattr(stage, "evaluated", real)
+    monkeypatch.setattr(stage, "evaluate_setting", real)
     again = run(home, {"max_drop": 0.1})
     assert [row["status"] for row in again["settings"]] == ["ok", "ok"]
     assert outcomes(again)[1]["search"] == "cached" and outcomes(again)[1]["evaluate"] == "ran"
@@ -300,14 +301,14 @@ def test_a_checkpoint_takes_the_place_of_training(first: dict[str, Any], home: P
 
     name, key = SETTINGS[0], first["settings"][0]["artefacts"]["train"]
     (checkpoint,) = (home / "artefacts" / "train").glob(f"*/{key}/checkpoint.pt")
-    document = reproduce(settings=[name], overrides={"time_steps": 4}, home=str(home), checkpoints={name: str(checkpoint)})
-    assert outcomes(document)[0]["train"] == "given"
+    result = reproduce(settings=[name], overrides={"time_steps": 4}, home=str(home), checkpoints={name: str(checkpoint)})
+    assert outcomes(to_json(result))[0]["train"] == "given"
 
 
 def test_a_grid_shares_the_stages_that_its_points_have_in_common(first: dict[str, Any], home: Path) -> None:
     from dynconf_flows.sweep import sweep
 
-    document = sweep(settings=SETTINGS[:1], grid={"max_drop": "0,0.05"}, overrides=dict(SHORT), home=str(home))
+    document = to_json(sweep(settings=SETTINGS[:1], grid={"max_drop": "0,0.05"}, overrides=dict(SHORT), home=str(home)))
     assert [point["values"] for point in document["points"]] == [{"max_drop": 0.0}, {"max_drop": 0.05}]
     assert {point["stages"]["train"] for point in document["points"]} == {"cached"}
     assert document["failed"] == 0 and any(point["on_front"] for point in document["points"])
@@ -317,8 +318,8 @@ def test_a_study_goes_on_where_it_ended(first: dict[str, Any], home: Path) -> No
     from dynconf_flows.sweep import sweep
 
     asked: dict[str, Any] = {"settings": SETTINGS[:1], "study": {"alpha": "1..100"}, "overrides": {**SHORT, "smoothing": "sum"}}
-    two = sweep(**asked, trials=2, home=str(home))
-    three = sweep(**asked, trials=3, home=str(home))
+    two = to_json(sweep(**asked, trials=2, home=str(home)))
+    three = to_json(sweep(**asked, trials=3, home=str(home)))
     assert three["points"][0]["values"] == two["points"][0]["values"]
     assert [point["stages"]["search"] for point in three["points"]] == ["cached", "cached", "ran"]
     assert len({point["values"]["alpha"] for point in three["points"]}) == 3
@@ -396,3 +397,14 @@ def test_several_seeds_are_summed_up(home: Path, first: dict[str, Any]) -> None:
     assert summary["figures"]["exit_mean_steps"]["mean"] == pytest.approx(mean)
     written = json.loads((home / "results" / "latest" / "over_seeds.json").read_text())
     assert written["settings"] == content["over_seeds"]
+
+
+def test_a_setting_with_a_measure_from_outside(home: Path, first: dict[str, Any]) -> None:
+    own = {"rule": "measures_from_outside:ShareOfVotes"}
+    (row,) = run(home, own, SETTINGS[1:])["settings"]
+    assert {name for name, outcome in row["stages"].items() if outcome != "cached"} == {"search", "evaluate"}
+    rule = row["exit"]["rule"]
+    assert (rule["measure"], rule["source"]) == ("share_of_votes", own["rule"])
+    compared = [entry["measure"] for entry in row["comparison"] if entry["max_drop"] == 0]
+    assert compared == ["max_softmax", "entropy", "gap", "patience", "learned", "share_of_votes"]
+    assert set(run(home, own, SETTINGS[1:])["settings"][0]["stages"].values()) == {"cached"}

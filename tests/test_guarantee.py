@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import numpy as np
@@ -10,9 +9,10 @@ import pytest
 from scipy.stats import binom, multinomial
 
 from dynconf_core.choosing.critical_losses import critical_losses, most_lost_certifying, samples_needed
-from dynconf_core.choosing.guarantee import Guarantee, candidate_thresholds, certify, halves
+from dynconf_core.choosing.guarantee import Guarantee, candidate_thresholds, certify
 from dynconf_core.errors import InputError
 from dynconf_core.exit.front import exact_front, paired_front
+from dynconf_core.traces.parts import halves
 
 INF = math.inf
 
@@ -156,19 +156,17 @@ def test_too_small_a_set_promises_nothing_and_says_what_is_needed() -> None:
     assert more.certified and more.threshold == 5.0
 
 
-def test_the_entry() -> None:
+def test_the_record() -> None:
     scores, correct = tracks(1000, speed=2.0)
-    entry = certify(scores, correct, [3.0, 1.0, -INF, INF], 0.05, 0.1, seen_in_training=True).to_json()
-    assert {"epsilon", "delta", "threshold", "certified", "method", "assumes", "calibration"} <= set(entry)
-    assert (entry["epsilon"], entry["delta"], entry["calibration"], entry["certified"]) == (0.05, 0.1, 1000, True)
-    assert "not given" in entry["assumes"] and entry["seen_in_training"] is True
-    assert entry["candidates"] == 3 and 1 <= entry["passed"] <= 3
-    assert json.loads(json.dumps(entry, allow_nan=False)) == entry
-    never = certify(scores[:5], correct[:5], [1.0], 0.01, 0.05).to_json()
-    assert (never["threshold"], never["certified"]) == ("inf", False)
-    assert "not given" not in never["assumes"]
+    record = certify(scores, correct, [3.0, 1.0, -INF, INF], 0.05, 0.1, seen_in_training=True).record()
+    assert (record.epsilon, record.delta, record.calibration, record.certified) == (0.05, 0.1, 1000, True)
+    assert "not given" in record.assumes and record.seen_in_training is True and "Learn then Test" in record.method
+    assert record.candidates == 3 and 1 <= record.passed <= 3
+    never = certify(scores[:5], correct[:5], [1.0], 0.01, 0.05).record()
+    assert (never.threshold, never.certified) == (INF, False)
+    assert "not given" not in never.assumes
     always = certify(scores, np.ones_like(correct), [-INF], 0.01, 0.05)
-    assert always.to_json()["threshold"] == "-inf" and always.mean_steps == 1.0
+    assert always.record().threshold == -INF and always.mean_steps == 1.0
     assert "loses at most 1 points" in always.statement() and "trained" not in always.statement()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from itertools import pairwise
 
@@ -13,12 +12,12 @@ from scipy.stats import binom, binomtest
 
 from dynconf_core.exit.intervals import (
     accuracy_interval,
-    exit_intervals,
     likeliest_gains,
     mean_interval,
     net_loss_interval,
     net_loss_score,
 )
+from dynconf_core.exit.judgement import judged_exit
 
 
 @pytest.mark.parametrize(("right", "samples"), [(0, 10), (10, 10), (1, 1), (81, 263), (9022, 10_000)])
@@ -98,7 +97,7 @@ def test_the_mean_against_a_plain_bootstrap() -> None:
     assert mean_interval(steps, resamples=20_000) == pytest.approx(np.quantile(plain, [0.025, 0.975]), abs=0.06)
     assert mean_interval(steps, 0.5)[0] > mean_interval(steps, 0.95)[0]
     assert mean_interval(steps) == mean_interval(steps) != mean_interval(steps, seed=1)
-    assert mean_interval(np.full(9, 32)) == [32.0, 32.0]
+    assert mean_interval(np.full(9, 32)) == (32.0, 32.0)
 
 
 def test_the_mean_covers_about_as_often_as_it_says() -> None:
@@ -111,13 +110,14 @@ def test_the_mean_covers_about_as_often_as_it_says() -> None:
 
 def test_the_intervals_of_an_exit() -> None:
     correct = np.array([[True, False], [False, True], [True, True], [False, False]])
-    found = exit_intervals(correct, np.array([1, 1, 1, 2]))
-    assert found["accuracy_interval"] == accuracy_interval(2, 4)
-    assert found["loss_interval"] == net_loss_interval(1, 1, 4)
-    low, high = found["mean_steps_interval"]
-    assert found["latency_saving_interval"] == [1 - high / 2, 1 - low / 2]
-    assert json.loads(json.dumps(found)) == found
-    assert all(low <= high for low, high in found.values())
+    found = judged_exit(correct, np.array([1, 1, 1, 2]))
+    assert found.accuracy_interval == accuracy_interval(2, 4)
+    assert found.loss_interval == net_loss_interval(1, 1, 4)
+    low, high = found.mean_steps_interval
+    assert found.latency_saving_interval == (1 - high / 2, 1 - low / 2)
+    assert (found.accuracy, found.mean_steps, found.loss) == (0.5, 1.25, 0.0)
+    intervals = [value for name, value in vars(found).items() if name.endswith("_interval")]
+    assert len(intervals) == 4 and all(low <= high for low, high in intervals)
 
 
 def test_more_samples_are_narrower_and_more_confidence_wider() -> None:

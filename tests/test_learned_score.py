@@ -19,7 +19,8 @@ from dynconf_core.confidence.max_softmax import MaxSoftmax
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.exit.front import exact_front
-from dynconf_core.exit.rule import Rule, at_exit, exit_steps
+from dynconf_core.exit.judgement import at_exit
+from dynconf_core.exit.rule import Rule, exit_steps
 from dynconf_core.traces.schema import Traces
 
 SUM = Smoothing("sum", 1.0)
@@ -132,8 +133,8 @@ def test_fewer_steps_than_max_softmax_on_samples_not_seen() -> None:
         point = np.argmax(front.accuracy >= seen[:, -1].mean() - 0.005)
         rule = Rule(learned if measure == "learned" else measure, SUM, float(front.thresholds[point]))
         figures[measure] = at_exit(correct, rule.exit_steps(test))
-        assert figures[measure]["accuracy"] > correct[:, -1].mean() - 0.015
-    assert figures["learned"]["mean_steps"] < 0.85 * figures["max_softmax"]["mean_steps"]
+        assert figures[measure].accuracy > correct[:, -1].mean() - 0.015
+    assert figures["learned"].mean_steps < 0.85 * figures["max_softmax"].mean_steps
 
 
 def test_it_is_calibrated_for_agreement_with_the_final_prediction() -> None:

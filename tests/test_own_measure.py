@@ -31,12 +31,13 @@ from dynconf_core.errors import InputError
 from dynconf_core.evaluation.analysis import analyse
 from dynconf_core.exit.agent import ExitAgent
 from dynconf_core.exit.rule import Rule
-from dynconf_core.experiment.overrides import applied, parse
+from dynconf_core.experiment.overrides import applied, typed
 from dynconf_core.experiment.profiles import resolve
+from dynconf_core.experiment.stages import stage
+from dynconf_core.results.records import plain
 from dynconf_core.simulation.collect import collect
 from dynconf_core.simulation.live import run_until_confident
 from dynconf_core.traces.schema import Traces
-from dynconf_tasks import evaluate, search
 
 NAMES = ("max_softmax", "entropy", "gap", "patience", "learned")
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "own_measure.py"
@@ -66,17 +67,18 @@ def test_it_takes_part_in_the_choice_the_comparison_and_the_guarantee() -> None:
     found = candidates(CALIBRATION, 0, [*MEASURES.names(), ShareOfVotes])
     own = [candidate for candidate in found if candidate.measure == ShareOfVotes()]
     assert [one.smoothing for one in own] == [Smoothing("sum", 2.0), Smoothing("mean", 0.5)] and found[-2:] == own
-    rows = compare(found, CALIBRATION, TEST, 0)
-    assert [row["measure"] for row in rows if row["max_drop"] == 0] == [*NAMES, "share_of_votes"]
+    rows = compare(CALIBRATION, TEST, measures=[*MEASURES.names(), ShareOfVotes]).rows
+    assert [row.measure for row in rows if row.max_drop == 0] == [*NAMES, "share_of_votes"]
 
     analysis = analyse(CALIBRATION, TEST, measure=ShareOfVotes, epsilon=0.3, delta=0.3, max_drop=0.05)
-    assert analysis.rule.measure == ShareOfVotes() and analysis.chosen["measure"] == "share_of_votes"
-    assert [entry["measure"] for entry in analysis.record["rules"]] == [*NAMES, "share_of_votes"]
+    assert analysis.rule.measure == ShareOfVotes() and analysis.record.rule.measure == "share_of_votes"
+    assert [entry.measure for entry in analysis.record.rules] == [*NAMES, "share_of_votes"]
     assert set(analysis.test_fronts) == {*NAMES, "share_of_votes"} and analysis.guarantee is not None
-    assert analysis.chosen["threshold_shown"] == 100 * analysis.chosen["threshold"]
+    assert analysis.record.rule.threshold_shown == 100 * analysis.rule.threshold
+    assert analysis.record.rule.source == "measures_from_outside:ShareOfVotes"
     without = analyse(CALIBRATION, TEST, epsilon=0.3, delta=0.3, max_drop=0.05)
-    others = [row for row in analysis.record["comparison"] if row["measure"] != "share_of_votes"]
-    assert others == without.record["comparison"], "it changes nothing for the others"
+    others = tuple(row for row in analysis.record.comparison if row.measure != "share_of_votes")
+    assert others == without.record.comparison, "it changes nothing for the others"
 
 
 def test_a_fixed_smoothing_is_its_only_one() -> None:
@@ -236,13 +238,13 @@ print(rule.measure, rule.to_json()["source"])
 
 def test_a_setting_with_it_depends_on_its_code() -> None:
     plan = resolve("cifar10-resnet18-qcfs", "smoke")
-    own = applied(plan, parse(["rule=measures_from_outside:ShareOfVotes"]))
+    own = applied(plan, {"rule": typed("rule", "measures_from_outside:ShareOfVotes")})
     file = Path(sys.modules[ShareOfVotes.__module__].__file__ or "").resolve()
-    for stage in (search, evaluate):
-        assert file in stage.code(own) and file not in stage.code(plan)
-    for text, words in (("rule=luck", "best"), ("rule=no_such_module:X", "no module"), ("rule=dynconf_core.errors:X", "'X'")):
+    for name in ("search", "evaluate"):
+        assert file in stage(name).modules(own).values() and file not in stage(name).modules(plan).values()
+    for text, words in (("luck", "best"), ("no_such_module:X", "no module"), ("dynconf_core.errors:X", "'X'")):
         with pytest.raises(InputError, match=words):
-            parse([text])
+            typed("rule", text)
 
 
 # The worked example, in a folder of the user's own.
@@ -272,8 +274,8 @@ def test_the_worked_example(dynconf: Command) -> None:
         assert Path("out", f"{picture}.png").stat().st_size > 1000
 
     with pytest.raises(InputError, match="own_measure:EmaGap"):
-        Rule.load("out/rule.json")
-    rule = Rule.load("out/rule.json", "own_measure:EmaGap")
+        Rule.load("out/rule-uncertified.json")
+    rule = Rule.load("out/rule-uncertified.json", "own_measure:EmaGap")
     average, expected = np.zeros(TEST.samples), []
     for z in TEST.logits.astype(np.float64).cumsum(axis=1).transpose(1, 0, 2):
         low, high = np.sort(z, axis=1)[:, -2:].T
@@ -283,7 +285,7 @@ def test_the_worked_example(dynconf: Command) -> None:
     assert rule.exit_steps(TEST).mean() == entry["test"]["mean_steps"]
 
     rows = strictly(dynconf("compare", calibration, "--test", test, "--json", "--rule", "own_measure:EmaGap").out)
-    assert rows["comparisons"]["net"] == analyse(CALIBRATION, TEST, measure="own_measure:EmaGap").record["comparison"]
+    assert rows["comparisons"]["net"] == plain(analyse(CALIBRATION, TEST, measure="own_measure:EmaGap").record.comparison)
 
 
 class Small(nn.Module):

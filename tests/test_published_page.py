@@ -3,48 +3,27 @@
 from typing import Any
 
 import pytest
+from result_cases import compared, exiting, failed_setting, run_result, setting_result
 
-from dynconf_flows.command.page import report_markdown
-
-ENVIRONMENT = {"gpu": None, "cores": 2, "cpu": "A CPU", "python": "3.11.7", "versions": {"torch": "2.13.0"}, "commit": "abc"}
-
-
-def entry(rule: str, drop: float, steps: float, loss: float) -> dict[str, Any]:
-    return {"rule": rule, "max_drop": drop, "test": {"mean_steps": steps, "loss": loss, "accuracy": 0.9}}
+from dynconf_core.evaluation.setting import AtPaperTimeSteps
+from dynconf_core.results.page import run_page
+from dynconf_core.results.types import AnySetting, SettingResult
 
 
-def row(name: str, **more: Any) -> dict[str, Any]:
-    return {
-        "name": name,
-        "status": "ok",
-        "data": {"name": "digits", "stands_in_for": "CIFAR-10"},
-        "network": {"width": 0.125},
+def row(name: str, **more: Any) -> SettingResult:
+    figures = {
         "time_steps": 4,
-        "ann_accuracy": 0.96,
-        "reference_accuracy": 0.96,
         "snn_accuracy": 0.9,
-        "accuracy_at_t": [0.5, 0.8, 0.88, 0.9],
-        "exit": {"accuracy": 0.89, "mean_steps": 2.25, "latency_saving": 0.4375, "speedup": 1.78},
-        "baselines": [{"name": "iso_accuracy", "latency_saving": 0.4}],
-        "oracles": {"first_correct": {"accuracy": 0.95, "mean_steps": 1.5}},
-        "comparison": [entry("gap", drop, 2.0 - drop, drop) for drop in (0.0, 0.001, 0.005, 0.01)],
-        "paper": None,
-        **more,
+        "accuracy_at_t": (0.5, 0.8, 0.88, 0.9),
+        "exit": exiting(0.89, 2.25, latency_saving=0.4375, speedup=1.78),
+        "comparison": tuple(compared("gap", drop, 2.0 - drop, drop) for drop in (0.0, 0.001, 0.005, 0.01)),
     }
+    return setting_result(name, **{**figures, **more})
 
 
-def page(*rows: dict[str, Any], training: dict[str, Any] | None = None) -> str:
-    document = {
-        "run": "a-run",
-        "profile": "smoke",
-        "seed": 3,
-        "overrides": {"epochs": 9},
-        "command": "dynconf reproduce --seed 3",
-        "environment": ENVIRONMENT,
-        "mean_latency_saving": 0.4375,
-        "settings": list(rows),
-    }
-    return report_markdown(document, training or {})
+def page(*rows: AnySetting, training: dict[str, Any] | None = None) -> str:
+    made = {"run": "a-run", "seed": 3, "overrides": {"epochs": 9}, "command": "dynconf reproduce --seed 3"}
+    return run_page(run_result(*rows, **made, mean_latency_saving=0.4375), training or {})
 
 
 def test_the_page_names_what_was_run_and_on_what() -> None:
@@ -56,7 +35,7 @@ def test_the_page_names_what_was_run_and_on_what() -> None:
 
 
 def test_a_gain_too_small_to_see_is_no_negative_zero() -> None:
-    own = {"accuracy": 0.90004, "mean_steps": 2.0, "latency_saving": 0.1, "speedup": 1.1}
+    own = exiting(0.90004, 2.0)
     assert "accuracy lost: 0.00 points" in page(row("one", exit=own))
 
 
@@ -66,18 +45,18 @@ def test_a_gain_too_small_to_see_is_no_negative_zero() -> None:
 )
 def test_a_fixed_t_of_as_many_steps(steps: float, fixed: float, equal: int) -> None:
     """0.5, 0.8, 0.88, 0.9 at the steps 1 to 4; between them a mix."""
-    own = {"accuracy": 0.89, "mean_steps": steps, "latency_saving": 0.1, "speedup": 1.1}
+    own = exiting(0.89, steps)
     text = page(row("one", exit=own))
     assert f"| one | 89.00 % @ {steps:.2f} | {fixed:.2f} % | {89 - fixed:+.2f} | {equal} |" in text
 
 
 def test_no_fixed_t_is_as_accurate() -> None:
-    own = {"accuracy": 0.91, "mean_steps": 2.0, "latency_saving": 0.1, "speedup": 1.1}
+    own = exiting(0.91, 2.0)
     assert "| +11.00 | none |" in page(row("one", exit=own))
 
 
 def test_every_rule_at_equal_accuracy_and_at_the_papers_t() -> None:
-    cut = {"time_steps": 2, "snn_accuracy": 0.8, "comparison": [entry("learned", drop, 1.5, -drop) for drop in (0.0, 0.001)]}
+    cut = AtPaperTimeSteps(2, 0.8, tuple(compared("learned", drop, 1.5, -drop) for drop in (0.0, 0.001)))
     text = page(row("one"), row("two", at_paper_time_steps=cut))
     assert "| one, 90.00 % @ 4 | gap | 2.00, 50.0 % (0.00) | 2.00, 50.0 % (+0.10) |" in text
     assert "| two, 80.00 % @ 2 | learned | 1.50, 25.0 % (0.00) | 1.50, 25.0 % (-0.10) |" in text
@@ -85,7 +64,7 @@ def test_every_rule_at_equal_accuracy_and_at_the_papers_t() -> None:
 
 
 def test_a_failed_setting_is_told_and_has_no_figures() -> None:
-    text = page(row("one"), {"name": "broken", "status": "failed", "error": "train: no"})
+    text = page(row("one"), failed_setting("broken", "train: no"))
     assert "broken ended at train: no" in text and text.count("| broken |") == 1
 
 

@@ -1,16 +1,20 @@
-"""The published results: their figures follow from the traces beside them, and the study can be made again from these."""
+"""The published results: their figures follow from the traces beside them, and the analyses can be made again from these."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from dynconf_core.exit.judgement import at_exit
 from dynconf_core.exit.oracles import oracles
-from dynconf_core.exit.rule import Rule, at_exit
+from dynconf_core.exit.rule import Rule
+from dynconf_core.results.files import csv_text
+from dynconf_core.results.page import run_page
+from dynconf_core.results.records import json_text, read, to_json
 from dynconf_core.results.trace_pairs import pairs
+from dynconf_core.results.types import RunResult, SettingResult
 from dynconf_core.traces.schema import Traces
-from dynconf_tasks.analyse import study
+from dynconf_tasks.analyse import analyse_pair
 
 ROOT = Path(__file__).parent.parent
 RUNS = sorted(path.parent for path in (ROOT / "results").glob("*/results.json"))
@@ -19,10 +23,8 @@ LARGEST = 40_000_000
 SMALL = "cifar10-resnet18-qffs"
 
 
-def row_of(run: Path, name: str) -> dict[str, Any]:
-    document = json.loads((run / "results.json").read_text())
-    found: dict[str, Any] = next(row for row in document["settings"] if row["name"] == name)
-    return found
+def row_of(run: Path, name: str) -> SettingResult:
+    return next(row for row in read(RunResult, run / "results.json").finished if row.name == name)
 
 
 def test_there_are_results_and_they_are_small() -> None:
@@ -35,37 +37,51 @@ def test_the_figures_follow_from_the_traces(run: Path, name: str) -> None:
     row, test = row_of(run, name), Traces.load(run / f"{name}-test.npz")
     rule = Rule.load(run / f"{name}-rule.json")
     correct, steps = test.correct(), rule.exit_steps(test)
-    assert correct.mean(axis=0).tolist() == row["accuracy_at_t"]
+    assert tuple(correct.mean(axis=0).tolist()) == row.accuracy_at_t
     judged = at_exit(correct, steps)
-    assert (judged["accuracy"], judged["mean_steps"]) == (row["exit"]["accuracy"], row["exit"]["mean_steps"])
-    assert oracles(correct)["first_correct"] == row["oracles"]["first_correct"]
-    assert test.ann_logits is not None and float((test.ann_logits.argmax(1) == test.labels).mean()) == row["ann_accuracy"]
-    assert test.spikes is not None and test.spikes.sum(axis=1).mean() == pytest.approx(row["spikes_per_inference"]["full"])
+    assert (judged.accuracy, judged.mean_steps) == (row.exit.accuracy, row.exit.mean_steps)
+    assert oracles(correct) == row.oracles
+    assert test.ann_logits is not None and float((test.ann_logits.argmax(1) == test.labels).mean()) == row.ann_accuracy
+    assert test.spikes is not None and row.spikes_per_inference is not None
+    assert test.spikes.sum(axis=1).mean() == pytest.approx(row.spikes_per_inference.full)
+    assert row.ann_accuracy is not None
     page = (run / "README.md").read_text()
-    assert f"| {name} | {100 * row['ann_accuracy']:.2f} |" in page
-    assert f"{100 * judged['accuracy']:.2f} @ {judged['mean_steps']:.2f}" in page
+    assert f"| {name} | {100 * row.ann_accuracy:.2f} |" in page
+    assert f"{100 * judged.accuracy:.2f} @ {judged.mean_steps:.2f}" in page
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
 def test_one_page_and_one_record_of_training_a_setting(run: Path) -> None:
-    for row in json.loads((run / "results.json").read_text())["settings"]:
-        assert row["status"] == "ok"
-        record = json.loads((run / f"{row['name']}-training.json").read_text())
-        assert record["data"]["split"]["calibration"] == row["data"]["calibration"]
-        assert record["network"]["width"] == row["network"]["width"]
-        assert (run / "figures" / f"{row['name']}-accuracy_against_latency.png").is_file()
+    result = read(RunResult, run / "results.json")
+    assert not result.failed
+    training = {}
+    for row in result.finished:
+        record = training[row.name] = json.loads((run / f"{row.name}-training.json").read_text())
+        assert record["data"]["split"]["calibration"] == row.data.calibration
+        assert record["network"]["width"] == row.network.width
+        assert (run / "figures" / f"{row.name}-accuracy_against_latency.png").is_file()
+        assert Rule.load(run / f"{row.name}-rule.json").threshold == row.exit.rule.threshold
+    traces = any(run.glob("*-test.npz"))
+    assert (run / "README.md").read_text() == run_page(result, training, traces), "the page is what the results make it"
 
 
-def test_a_study_of_the_traces_finds_what_was_published(tmp_path: Path) -> None:
+@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+def test_what_is_read_is_written_as_it_was(run: Path) -> None:
+    result = read(RunResult, run / "results.json")
+    assert json_text(to_json(result)) == (run / "results.json").read_text()
+    assert csv_text(result.settings).encode() == (run / "results.csv").read_bytes()
+
+
+def test_an_analysis_of_the_traces_finds_what_was_published(tmp_path: Path) -> None:
     """Of the smallest pair; calibration logits are rounded, so a threshold may move by the last digit."""
     run = next(run for run, name in PUBLISHED if name == SMALL)
     pair = next(pair for pair in pairs(run, None) if pair.name == SMALL)
     assert pair.test is not None
-    row, record = row_of(run, SMALL), study(pair, tmp_path / "study").analysis.record
-    assert record["accuracy_at_t"]["test"] == row["accuracy_at_t"]
-    assert record["oracles"]["test"] == row["oracles"]
-    for ours, theirs in zip(record["comparison"], row["comparison"], strict=True):
-        assert (ours["rule"], ours["max_drop"]) == (theirs["rule"], theirs["max_drop"])
-        assert ours["test"]["mean_steps"] == pytest.approx(theirs["test"]["mean_steps"], abs=0.05)
-        assert ours["test"]["accuracy"] == pytest.approx(theirs["test"]["accuracy"], abs=0.001)
-    assert (tmp_path / "study" / "accuracy_against_latency.png").is_file()
+    row, record = row_of(run, SMALL), analyse_pair(pair, tmp_path / "analysis").analysis.record
+    assert record.accuracy_at_t.test == row.accuracy_at_t
+    assert record.oracles.test == row.oracles
+    for ours, theirs in zip(record.comparison, row.comparison, strict=True):
+        assert (ours.measure, ours.max_drop) == (theirs.measure, theirs.max_drop)
+        assert ours.test.mean_steps == pytest.approx(theirs.test.mean_steps, abs=0.05)
+        assert ours.test.accuracy == pytest.approx(theirs.test.accuracy, abs=0.001)
+    assert (tmp_path / "analysis" / "accuracy_against_latency.png").is_file()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 
 import numpy as np
@@ -12,8 +11,9 @@ import pytest
 from dynconf_core.confidence.temperature import fitting_alphas
 from dynconf_core.errors import InputError
 from dynconf_core.exit.front import exact_front
+from dynconf_core.exit.judgement import OperatingPoint
 from dynconf_core.exit.oracles import first_correct, oracle_curve, oracle_gap
-from dynconf_core.exit.robustness import RobustnessMap, robustness_map
+from dynconf_core.exit.robustness import RobustnessMap, ThresholdRange, robustness_map
 from dynconf_core.traces.schema import Traces
 
 
@@ -78,21 +78,20 @@ def test_regions_and_widths_by_hand() -> None:
         [True, False, True, False, False],
     ]
     widths = found.widths()
-    assert widths["within"]["threshold"] == {"width": pytest.approx(0.6), "from": 0.3, "to": 0.9, "alpha": 10.0}
-    assert widths["within"]["alpha"] == {"decades": pytest.approx(3.0), "from": 1.0, "to": 1000.0, "threshold": 0.4}
-    assert widths["useful"]["threshold"] == {"width": pytest.approx(0.1), "from": 0.3, "to": 0.4, "alpha": 10.0}
-    assert widths["useful"]["alpha_with_its_threshold"] == {"decades": pytest.approx(3.0), "from": 1.0, "to": 1000.0}
-    assert widths["useful"]["share"] == pytest.approx(5 / 15)
-    entry = found.to_json()
-    assert json.loads(json.dumps(entry, allow_nan=False)) == entry and entry["widths"] == widths
+    assert vars(widths.within.threshold) == {"width": pytest.approx(0.6), "lowest": 0.3, "highest": 0.9, "alpha": 10.0}
+    assert vars(widths.within.alpha) == {"decades": pytest.approx(3.0), "lowest": 1.0, "highest": 1000.0, "threshold": 0.4}
+    assert vars(widths.useful.threshold) == {"width": pytest.approx(0.1), "lowest": 0.3, "highest": 0.4, "alpha": 10.0}
+    anew = widths.useful.alpha_with_its_threshold
+    assert (anew.decades, anew.lowest, anew.highest, anew.threshold) == (pytest.approx(3.0), 1.0, 1000.0, None)
+    assert widths.useful.share == pytest.approx(5 / 15) and widths.tolerance == found.tolerance
 
 
 def test_where_nothing_is_kept_or_saved() -> None:
     given = by_hand()
     bad = RobustnessMap("sum", given.alphas, given.thresholds, given.accuracy - 0.5, given.mean_steps, 0.9, 10)
-    for region in bad.widths().values():
-        assert region["threshold"] == {"width": 0.0, "from": None, "to": None, "alpha": None}
-        assert region["alpha"]["decades"] == region["alpha_with_its_threshold"]["decades"] == region["share"] == 0.0
+    for region in (bad.widths().within, bad.widths().useful):
+        assert region.threshold == ThresholdRange(0.0, None, None, None)
+        assert region.alpha.decades == region.alpha_with_its_threshold.decades == region.share == 0.0
     never = RobustnessMap("sum", given.alphas, given.thresholds, np.full((3, 5), 0.9), np.full((3, 5), 10.0), 0.9, 10)
     assert never.within.all() and not never.useful.any()
 
@@ -142,31 +141,28 @@ def test_the_potential_by_hand() -> None:
     # First right at 1, 2, 2, never, 4: right at once 1/5; two wait 1 step more; one waits 3 more.
     assert steps == pytest.approx([1, 1 + 2 / 5, 1 + 2 / 5, 1 + 5 / 5])
     assert accuracy == pytest.approx([1 / 5, 3 / 5, 3 / 5, 4 / 5])
-    assert first_correct(CORRECT) == {"accuracy": 0.8, "mean_steps": 13 / 5}
-    gap = oracle_gap(CORRECT, {"accuracy": 0.6, "mean_steps": 3.0})
-    assert gap == {
+    assert first_correct(CORRECT) == OperatingPoint(0.8, 13 / 5)
+    gap = oracle_gap(CORRECT, OperatingPoint(0.6, 3.0))
+    assert vars(gap) == {
         "accuracy_gap": pytest.approx(0.2),
         "step_gap": pytest.approx(0.4),
         "share_of_saving": pytest.approx(1 / 1.4),
         "accuracy_gap_at_equal_steps": pytest.approx(0.2),
         "step_gap_at_equal_accuracy": pytest.approx(3.0 - 1.4),
     }
-    assert json.loads(json.dumps(gap)) == gap
-    at = oracle_gap(CORRECT, {"accuracy": 0.5, "mean_steps": 1.2})
-    assert at["accuracy_gap_at_equal_steps"] == pytest.approx(0.4 - 0.5), (
-        "a point beyond the potential cannot be, but is not hidden"
-    )
+    at = oracle_gap(CORRECT, OperatingPoint(0.5, 1.2))
+    assert at.accuracy_gap_at_equal_steps == pytest.approx(0.4 - 0.5), "a point beyond the oracle cannot be, but is not hidden"
 
 
 def test_the_potential_of_extremes_and_above_all_fronts() -> None:
     never, always = np.zeros((3, 4), bool), np.ones((3, 4), bool)
     assert [curve.tolist() for curve in oracle_curve(never)] == [[1.0] * 4, [0.0] * 4]
     assert [curve.tolist() for curve in oracle_curve(always)] == [[1.0] * 4, [1.0] * 4]
-    assert oracle_gap(never, {"accuracy": 0.0, "mean_steps": 4.0})["share_of_saving"] == 1.0
+    assert oracle_gap(never, OperatingPoint(0.0, 4.0)).share_of_saving == 1.0
     rng = np.random.default_rng(3)
     scores, correct = rng.normal(size=(40, 6)), rng.random((40, 6)) < 0.5
     front = exact_front(scores, correct)
     steps, accuracy = oracle_curve(correct)
     assert (front.accuracy <= np.interp(front.mean_steps, steps, accuracy) + 1e-12).all()
-    assert math.isclose(accuracy[-1], first_correct(correct)["accuracy"])
-    assert steps[-1] <= first_correct(correct)["mean_steps"]
+    assert math.isclose(accuracy[-1], first_correct(correct).accuracy)
+    assert steps[-1] <= first_correct(correct).mean_steps

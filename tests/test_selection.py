@@ -11,6 +11,7 @@ import pytest
 from dynconf_core.choosing.cross_fitting import BUDGETS_PER_STEP, CrossFitted, cross_fitted_choice
 from dynconf_core.choosing.selection import allowed_net_losses, operating_point, promised_loss, promised_point, worst_so_far
 from dynconf_core.exit.front import PairedFront, exact_front, paired_front, points_at
+from dynconf_core.results.records import plain
 
 INF = math.inf
 
@@ -120,11 +121,11 @@ def test_against_the_four_points_written_plainly(seed: int) -> None:
         found = cross_fitted_choice(scores, correct, max_drop, folds=3, seed=seed)
         best, threshold, net = plainly(scores, correct, max_drop, 3, seed)
         assert (found.index, found.threshold) == (best, threshold)
-        assert found.cross_fitted["loss"] == pytest.approx(net / 30)
+        assert found.cross_fitted.loss == pytest.approx(net / 30)
         loss, steps = judged(found, scores, correct)
-        assert found.calibration["loss"] == pytest.approx(loss)
-        assert found.calibration["mean_steps"] == pytest.approx(steps)
-        assert found.calibration["accuracy"] == pytest.approx(correct[:, -1].mean() - loss)
+        assert found.calibration.loss == pytest.approx(loss)
+        assert found.calibration.mean_steps == pytest.approx(steps)
+        assert found.calibration.accuracy == pytest.approx(correct[:, -1].mean() - loss)
 
 
 @pytest.mark.parametrize(("samples", "max_drop"), [(200, 0.0), (200, 0.02), (1000, 0.005)])
@@ -139,7 +140,7 @@ def test_the_expected_loss_is_what_it_says_and_the_raw_choice_loses_more(samples
         drawn = rng.integers(0, len(lead), samples)
         found = cross_fitted_choice([score[drawn] for score in scores], correct[drawn], max_drop, seed=draw)
         kept.append(truth[found.index].loss[points_at(truth[found.index], found.threshold)])
-        assert found.record["expected_loss_at_most"] == promised_loss(samples, max_drop)
+        assert found.calibrated.expected_loss_at_most == promised_loss(samples, max_drop)
         fronts = [exact_front(score[drawn], correct[drawn]) for score in scores]
         points = [operating_point(front, correct[drawn, -1].mean(), max_drop) for front in fronts]
         best = int(np.argmin([front.mean_steps[point] for front, point in zip(fronts, points, strict=True)]))
@@ -156,7 +157,7 @@ def test_the_record_is_small_and_json() -> None:
     lead, correct = tracks(300, 1)
     found = cross_fitted_choice(iter(family(lead)), correct, 0.01, seed=4)
     entry = found.to_json()
-    assert json.loads(json.dumps(entry, allow_nan=False)) == entry and len(json.dumps(entry)) < 1000
+    assert json.loads(json.dumps(entry, allow_nan=False)) == plain(entry) and len(json.dumps(entry)) < 1000
     assert set(entry) == {"calibration", "cross_fitted", "calibrated"}
     assert entry["calibrated"] == {
         "method": "cross-fitted budget of mean steps, one unseen sample counted as lost",
@@ -176,18 +177,18 @@ def test_the_record_is_small_and_json() -> None:
 def test_strict_never_exits_where_too_little_is_known() -> None:
     lead, correct = tracks(300, 1)
     found = cross_fitted_choice(family(lead), correct, 0.001, strict=True)
-    assert found.threshold == INF and found.calibration["loss"] == 0.0 and found.cross_fitted["mean_steps"] == 16.0
-    assert found.record["expected_loss_at_most"] == 0.0
+    assert found.threshold == INF and found.calibration.loss == 0.0 and found.cross_fitted.mean_steps == 16.0
+    assert found.calibrated.expected_loss_at_most == 0.0
     assert cross_fitted_choice(family(lead), correct, 0.01, strict=True).threshold < INF
 
 
 def test_odd_inputs() -> None:
     one = cross_fitted_choice([np.zeros((6, 1))], np.ones((6, 1), bool), folds=2)
-    assert (one.index, one.threshold, one.calibration["mean_steps"]) == (0, INF, 1.0)
+    assert (one.index, one.threshold, one.calibration.mean_steps) == (0, INF, 1.0)
     never = cross_fitted_choice([np.full((6, 4), -INF), np.full((6, 4), -INF)], np.ones((6, 4), bool), folds=6)
     assert never.threshold == INF and never.index == 0
     best = cross_fitted_choice([np.full((6, 4), -INF), np.full((6, 4), 2.0)], np.ones((6, 4), bool), folds=6)
-    assert (best.index, best.threshold, best.calibration["mean_steps"]) == (1, -INF, 1.0)
+    assert (best.index, best.threshold, best.calibration.mean_steps) == (1, -INF, 1.0)
     scores, correct = np.zeros((6, 4)), np.ones((6, 4), bool)
     with pytest.raises(ValueError, match="no score"):
         cross_fitted_choice([], correct)

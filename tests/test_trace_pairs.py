@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 from commands import Command, command_on_traces, strictly
+from result_cases import failed_setting, run_result, setting_result
 from study_cases import made
 
 from dynconf_core.errors import InputError
-from dynconf_core.figures import analysis as evaluation_study
-from dynconf_core.results.trace_pairs import Pair, pairs, study_folder
+from dynconf_core.results.files import write_results
+from dynconf_core.results.trace_pairs import Pair, analysis_folder, pairs
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.keys import stage_key
 from dynconf_core.traces.schema import Traces
-from dynconf_tasks import analyse as studies
+from dynconf_tasks import analyse as analyses
 
 CALIBRATION, TEST = made(70, 1, 6), made(60, 2, 6)
 
@@ -29,8 +30,8 @@ def dynconf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 @pytest.fixture
 def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They take most of the time of a small study, and have tests of their own."""
-    monkeypatch.setattr(evaluation_study, "study_figures", lambda *ignored: {})
+    """They take most of the time of a small analysis, and have tests of their own."""
+    monkeypatch.setattr(analyses, "analysis_figures", lambda *ignored: {})
 
 
 @pytest.fixture
@@ -57,8 +58,8 @@ def test_what_a_folder_of_results_holds(results: Path) -> None:
     assert found["two"] == Pair("two", results / "two" / "calibration.npz", results / "two" / "test.npz")
     assert found["three"] == Pair("three", results / "three" / "calibration", results / "three" / "test")
     assert found["four"] == Pair("four", results / "four.npz", None)
-    assert study_folder(results, None, found["two"]) == results / "analysis" / "two"
-    assert study_folder(results, "out", found["two"]) == Path("out") / "two"
+    assert analysis_folder(results, None, found["two"]) == results / "analysis" / "two"
+    assert analysis_folder(results, "out", found["two"]) == Path("out") / "two"
     TEST.save(results / "one_calibration.npz")
     with pytest.raises(InputError, match="'one': rename"):
         pairs(results, None)
@@ -68,20 +69,20 @@ def test_names_of_traces_that_lie_alone(tmp_path: Path) -> None:
     for name, expected in (("net/calibration.npz", "net"), ("net/x-calibration.npz", "x"), ("y.npz", "y"), ("n/test", "n")):
         path = TEST.save(tmp_path / name)
         assert [pair.name for pair in pairs(path, None)] == [expected]
-        assert study_folder(path, None, Pair(expected, path, None)) == path.parent / "analysis"
+        assert analysis_folder(path, None, Pair(expected, path, None)) == path.parent / "analysis"
 
 
 @pytest.mark.usefixtures("without_pictures")
-def test_all_traces_of_a_folder_are_studied(dynconf: Command, results: Path) -> None:
+def test_all_traces_of_a_folder_are_analysed(dynconf: Command, results: Path) -> None:
     answer = dynconf("analyse", results, "--no-track", "--json")
     assert answer.code == 0
-    studies = strictly(answer.out)["studies"]
-    assert list(studies) == ["four", "one", "three", "two"]
-    for name, record in studies.items():
+    found = strictly(answer.out)["analyses"]
+    assert list(found) == ["four", "one", "three", "two"]
+    for name, record in found.items():
         assert record == strictly((results / "analysis" / name / "analysis.json").read_text())
-    assert studies["one"] == studies["two"] == studies["three"] and studies["four"]["split"] is not None
-    # Neither studies nor their files are taken for traces.
-    assert [pair.name for pair in pairs(results, None)] == list(studies)
+    assert found["one"] == found["two"] == found["three"] and found["four"]["split"] is not None
+    # Neither analyses nor their files are taken for traces.
+    assert [pair.name for pair in pairs(results, None)] == list(found)
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -95,15 +96,15 @@ def test_one_of_several_that_is_damaged_is_found_before_the_first_begins(dynconf
 
 @pytest.mark.usefixtures("without_pictures")
 def test_one_of_several_that_fails_leaves_the_others(dynconf: Command, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def write(analysis: Any, test: Traces, out: Path, title: str, subtitle: str) -> list[Path]:
-        if title == "one":
+    def write(analysis: Any, out: Path, pictures: Any) -> list[Path]:
+        if out.name == "one":
             raise OSError("the disk [is] full")
         out.mkdir(parents=True)
         return []
 
-    monkeypatch.setattr(studies, "write_study", write)
+    monkeypatch.setattr(analyses, "write_analysis", write)
     answer = dynconf("analyse", results, "--no-track", "--json")
-    assert answer.code == 1 and list(strictly(answer.out)["studies"]) == ["four", "three", "two"]
+    assert answer.code == 1 and list(strictly(answer.out)["analyses"]) == ["four", "three", "two"]
     assert "failed: one: the disk [is] full" in " ".join(answer.error.split()) and "Traceback" not in answer.error
 
 
@@ -119,15 +120,10 @@ def stored(home: Path, stage: str, traces: Traces) -> str:
 
 def document(home: Path, **artefacts: dict[str, str]) -> Path:
     """The folder of a run with these settings."""
-    folder = home / "results" / "20250101-smoke"
-    folder.mkdir(parents=True)
-    (home / "artefacts").mkdir(exist_ok=True)
-    rows: list[dict[str, Any]] = [{"name": name, "status": "ok", "artefacts": keys} for name, keys in artefacts.items()]
-    rows.append({"name": "cifar10-vgg16-qcfs", "status": "failed"})
-    content = {"schema": 1, "profile": "smoke", "seed": 5, "overrides": {"time_steps": 6}, "settings": rows}
-    (folder / "results.json").write_text(json.dumps(content))
-    (home / "results" / "latest").symlink_to(folder.name)
-    return folder
+    (home / "artefacts").mkdir(parents=True, exist_ok=True)
+    rows = [setting_result(name, artefacts=keys) for name, keys in artefacts.items()]
+    result = run_result(*rows, failed_setting("cifar10-vgg16-qcfs", "train: no"), run="20250101-smoke")
+    return write_results(home, result).parent
 
 
 def test_the_traces_of_a_run_are_found_in_its_home(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -155,4 +151,18 @@ def test_a_run_whose_traces_are_gone_is_refused(dynconf: Command, tmp_path: Path
     assert (answer.code, answer.out) == (2, "") and "holds no traces" in answer.error
     (folder / "results.json").write_text("[1, 2")
     answer = dynconf("analyse", folder)
-    assert (answer.code, answer.out) == (2, "") and "no results.json of a run" in " ".join(answer.error.split())
+    assert (answer.code, answer.out) == (2, "") and "results.json cannot be read as JSON" in " ".join(answer.error.split())
+
+
+def test_a_run_of_another_schema_or_with_a_field_missing_is_named(dynconf: Command, tmp_path: Path) -> None:
+    folder = document(tmp_path / "home", one={})
+    content = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps({**content, "schema": 1}))
+    answer = dynconf("analyse", folder)
+    assert (answer.code, answer.out) == (2, "") and "results.json has schema = 1" in " ".join(answer.error.split())
+    del content["settings"][0]["exit"]["mean_steps"]
+    (folder / "results.json").write_text(json.dumps(content))
+    answer = dynconf("analyse", folder)
+    assert (answer.code, answer.out) == (2, "") and "settings.0.ok.exit.mean_steps: Field required" in " ".join(
+        answer.error.split()
+    )

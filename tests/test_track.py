@@ -5,38 +5,33 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from result_cases import PUBLISHED, exiting, failed_setting, run_result, setting_result
 
-from dynconf_tasks.track import PARENT, SETTING, Tracker, TrackingUnavailable, flattened
+from dynconf_core.evaluation.energy import Energy, MultiplyAccumulates
+from dynconf_core.evaluation.metrics import Baseline
+from dynconf_core.exit.judgement import OperatingPoint
+from dynconf_core.exit.oracles import AveragedEarliest, Oracles
+from dynconf_core.results.records import flat
+from dynconf_core.results.types import AnySetting, RunResult
+from dynconf_tasks.track import PARENT, SETTING, Tracker, TrackingUnavailable, metrics_of, setting_figures
 
-ROW: dict[str, Any] = {
-    "name": "cifar10-vgg16-qcfs",
-    "status": "ok",
-    "error": None,
-    "method": "qcfs",
-    "levels": 4,
-    "time_steps": 4,
-    "ann_accuracy": 0.96,
-    "snn_accuracy": 0.95,
-    "accuracy_at_t": [0.25, 0.5, 0.75, 0.95],
-    "exit": {
-        "accuracy": 0.94,
-        "mean_steps": 2.5,
-        "latency_saving": 0.375,
-        "histogram": [1, 1, 1, 1],
-        "rule": {"threshold": "inf"},
-    },
-    "oracles": {"first_correct": {"accuracy": 0.97, "mean_steps": 1.5}},
-    "baselines": [{"name": "within_0.1_points", "time_steps": 3, "accuracy": 0.95, "latency_saving": 0.1}],
-    "energy": {"kind": "estimate", "ann": 900.5, "full": 80.0, "exit": 30.25, "picojoules_per_mac": 4.6, "source": "a paper"},
-    "multiply_accumulates": {"once": 10, "every_step": 0, "ann": 200},
-    "paper": {"rows": [{"snn_accuracy": 0.9427}]},
-    "stages": {"train": "ran"},
-}
-FAILED = {"name": "imagenet-vgg16-qffs", "status": "failed", "error": "convert: no threshold", "stages": {}}
+ROW = setting_result(
+    "cifar10-vgg16-qcfs",
+    PUBLISHED,
+    time_steps=4,
+    accuracy_at_t=(0.25, 0.5, 0.75, 0.95),
+    exit=exiting(0.94, 2.5, latency_saving=0.375, histogram=(1, 1, 1, 1)),
+    oracles=Oracles(OperatingPoint(0.97, 1.5), OperatingPoint(0.95, 2.0), AveragedEarliest(0.97, 1.5, 1.6)),
+    baselines=(Baseline("within_0.1_points", 3, 0.95, 0.1),),
+    energy=Energy("estimate", 900.5, 80.0, 30.25, "a formula", 4.6, 0.9, "a paper"),
+    multiply_accumulates=MultiplyAccumulates(10, 0, 200),
+)
+FAILED = failed_setting("imagenet-vgg16-qffs", "convert: no threshold")
 PARAMS = {"profile": "smoke", "seed": 0, "levels": 4, "bits": None}
 
 
@@ -75,15 +70,15 @@ def runs(tracker: Tracker, profile: str = "smoke") -> list[Any]:
     return list(client(tracker).search_runs([experiment.experiment_id])) if experiment else []
 
 
-def document(*rows: dict[str, Any]) -> dict[str, Any]:
-    return {"mean_latency_saving": 0.375, "settings": list(rows)}
+def document(*rows: AnySetting, saving: float | None = 0.375) -> RunResult:
+    return run_result(*rows, mean_latency_saving=saving)
 
 
 def test_a_childs_params_metrics_steps_and_artefacts(tracker: Tracker, files: list[Path]) -> None:
     parent = tracker.parent("smoke", 1, {"time_steps": 4}, "smoke, seed 1")
     child = client(tracker).get_run(tracker.child(parent, ROW, PARAMS, files, "d1"))
-    assert child.info.status == "FINISHED" and child.info.run_name == ROW["name"]
-    assert child.data.tags[PARENT] == parent and child.data.tags[SETTING] == ROW["name"]
+    assert child.info.status == "FINISHED" and child.info.run_name == ROW.name
+    assert child.data.tags[PARENT] == parent and child.data.tags[SETTING] == ROW.name
     assert child.data.params == {"profile": "smoke", "seed": "0", "levels": "4"}
     metrics = child.data.metrics
     assert metrics["exit_mean_steps"] == 2.5 and metrics["exit_latency_saving"] == 0.375
@@ -148,20 +143,20 @@ def test_a_child_of_a_killed_run_is_replaced(tracker: Tracker) -> None:
 
 def test_a_failed_setting_is_a_failed_child_until_it_succeeds(tracker: Tracker) -> None:
     parent = tracker.parent("smoke", 6, {}, "failed")
-    long = {**FAILED, "error": "convert: " + "x" * 20_000}
+    long = replace(FAILED, error="convert: " + "x" * 20_000)
     tracker.child(parent, long, PARAMS, [], "none")
     child = client(tracker).get_run(tracker.child(parent, FAILED, PARAMS, [], "none"))
-    assert child.info.status == "FAILED" and child.data.tags["error"] == FAILED["error"]
+    assert child.info.status == "FAILED" and child.data.tags["error"] == FAILED.error
     tracker.finish_parent(parent, document(ROW, FAILED))
     assert client(tracker).get_run(parent).info.status == "FAILED"
-    tracker.child(parent, {**ROW, "name": FAILED["name"]}, PARAMS, [], "d1")
+    tracker.child(parent, replace(ROW, name=FAILED.name), PARAMS, [], "d1")
     found = [run for run in runs(tracker) if run.data.tags.get(PARENT) == parent]
     assert [run.info.status for run in found] == ["FINISHED"]
 
 
 def test_an_interrupted_parent_does_not_stay_running(tracker: Tracker) -> None:
     parent = tracker.parent("smoke", 7, {}, "interrupted")
-    tracker.finish_parent(parent, {"mean_latency_saving": None, "settings": [FAILED]}, interrupted=True)
+    tracker.finish_parent(parent, document(FAILED, saving=None), interrupted=True)
     assert client(tracker).get_run(parent).info.status == "KILLED"
     assert tracker.parent("smoke", 7, {}, "interrupted") == parent
     assert client(tracker).get_run(parent).info.status == "RUNNING"
@@ -176,7 +171,7 @@ def test_several_threads(home: Path) -> None:
         try:
             tracker = Tracker(home)
             parent = tracker.parent("smoke", 8, {}, "threads")
-            row = {**ROW, "name": f"setting-{number}", "accuracy_at_t": [number / 10] * 1500}
+            row = replace(ROW, name=f"setting-{number}", accuracy_at_t=(number / 10,) * 1500)
             made.append((parent, tracker.child(parent, row, PARAMS, [], "d")))
         except BaseException as fault:
             faults.append(fault)
@@ -244,5 +239,9 @@ def test_a_home_with_odd_characters(tmp_path: Path, files: list[Path]) -> None:
 
 
 def test_only_finite_numbers_become_metrics() -> None:
-    found = flattened({"time_steps": 4, "flag": True, "x": float("inf"), "exit": {"rule": {"threshold": "inf"}}, "name": "n"})
-    assert found == [("time_steps", 4.0, 0)]
+    assert metrics_of(flat({"time_steps": 4, "flag": True, "x": float("inf"), "y": float("nan"), "name": "n"})) == [
+        ("time_steps", 4.0, 0)
+    ]
+    names = {name for name, _, _ in metrics_of(setting_figures(ROW))}
+    assert "exit_rule_threshold" not in names, "never exit is no number"
+    assert not [name for name in names if name.startswith(("paper", "stages", "artefacts"))]

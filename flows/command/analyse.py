@@ -96,7 +96,8 @@ def analyse(
             _track(done, pair, {**options, **(wanted or {})}, home, console)
         console.print(f"Analysis: {done.out}", highlight=False, markup=False, soft_wrap=True)
     if as_json and records:
-        print_json(to_json(next(iter(records.values())) if len(found) == 1 else {"analyses": records}))
+        found_records = {name: to_json(record) for name, record in records.items()}
+        print_json(next(iter(found_records.values())) if len(found) == 1 else to_json({"analyses": found_records}))
     if len(records) < len(found):
         raise typer.Exit(FAILED)
 
