@@ -113,7 +113,7 @@ def test_a_request_is_checked_once(first: dict[str, Any], home: Path, monkeypatc
     run(home)
     assert seen == [2]
     document = checked_reproduction(checked(Request("smoke", tuple(SETTINGS), SHORT, home=str(home))), "as typed")
-    assert seen == [2, 2] and document["command"] == "as typed" and document["seed"] == 0
+    assert seen == [2, 2] and (document.command, document.seed) == ("as typed", 0)
     sweep(settings=SETTINGS[:1], grid={"time_steps": "5"}, overrides={"epochs": 1}, home=str(home))
     assert seen == [2, 2, 1]
 
