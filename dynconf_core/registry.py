@@ -52,7 +52,7 @@ class Registry(Generic[T]):
         """
         if name in self._given:
             return self._given[name]
-        return cast(T, _loaded(self.kind, self.origin(name)))
+        return cast(T, loaded(self.kind, self.origin(name)))
 
     def origin(self, name: str) -> str:
         """Where the entry comes from, as ``module:attribute``.
@@ -99,7 +99,12 @@ def unknown(kind: str, name: str, known: tuple[str, ...]) -> str:
     return f"{kind} {name!r} is unknown{hint}: choose one of {', '.join(known)}."
 
 
-def _loaded(kind: str, origin: str) -> object:
+def loaded(kind: str, origin: str) -> object:
+    """What ``origin``, written ``package.module:attribute``, names.
+
+    Raises:
+        InputError: where there is no such module or attribute; ``kind`` says what was asked for.
+    """
     module, _, attribute = origin.partition(":")
     _with_current_folder()
     try:

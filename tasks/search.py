@@ -9,23 +9,23 @@ what it loses in expectation. Artefact: ``rule.json``, ``front.csv``. The study 
 import logging
 import warnings
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-from prefect.client.schemas.objects import State
+from prefect import State, task
 
-from dynconf_core.choosing.candidates import Candidate, calibration_scores, candidates, large_enough, measures_tried
+from dynconf_core.choosing.candidates import Candidate, calibration_scores, candidates, large_enough
 from dynconf_core.choosing.comparison import choose
 from dynconf_core.choosing.selection import promised_point
-from dynconf_core.confidence.measure import MEASURES, ConfidenceMeasure, measures_of
+from dynconf_core.confidence.measure import ConfidenceMeasure, measures_of
 from dynconf_core.confidence.smoothing import ALL_FORMS, Smoothing
 from dynconf_core.exit.front import exact_front, paired_front, write_front
+from dynconf_core.experiment.job import Handle, Inputs, Job
+from dynconf_core.experiment.measures import measures_tried
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.traces.schema import Traces
 from dynconf_tasks.listening import Listener
-from dynconf_tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace
+from dynconf_tasks.stage import TASK_OPTIONS, run, run_key
 
 ALPHAS = (0.3, 300.0)
 """Between these every useful alpha lies for logits of a trained network summed over up to 64 steps."""
@@ -34,37 +34,26 @@ DEMO = {"form": "sum", "alpha": 30.0}
 """The smoothing of the authors' demo: the first trial."""
 
 
-def code(plan: Plan) -> tuple[Path, ...]:
-    """Where this stage's code begins."""
-    return (Path(__file__), *(MEASURES.source(name) for name in measures_tried(plan.search.rule)))
-
-
-def stage(plan: Plan, calibration: Handle) -> Stage:
-    """The stage of this plan."""
-    config = {**asdict(plan.search), "seed": plan.seed}
-    return Stage("search", plan.setting, config, {"calibration": calibration}, code(plan))
-
-
-@task(name="search", task_run_name="{plan.setting} · search", **TASK_OPTIONS)
-def search(plan: Plan, work: Workplace, calibration: Handle) -> State[Handle] | Handle:
+@task(name="search", task_run_name="{job.plan.setting} · search", **TASK_OPTIONS)
+def search(job: Job, inputs: Inputs) -> State[Handle] | Handle:
     """Choose the score and the threshold with the fewest mean steps at no more than the allowed loss, in expectation."""
-    this = stage(plan, calibration)
+    plan = job.plan
 
     def write(folder: Path, listener: Listener) -> Mapping[str, Any]:
-        traces = Traces.load(calibration.folder)
-        found = _tried(traces, plan, work.home / "optuna.journal", this.key().key, listener)
+        traces = Traces.load(inputs["calibration"].folder)
+        found = _tried(traces, plan, job.context.journal, run_key("search", job, inputs), listener)
         rule, choice = choose(found, traces, plan.search.max_drop, plan.seed)
         rule.save(folder / "rule.json", choice.to_json())
         scores = next(calibration_scores([found[choice.index]], traces))
         write_front(exact_front(scores, traces.correct()), folder / "front.csv")
         return {"trials": len(found), "measure": rule.measure.name, **vars(choice.calibration)}
 
-    return this.run(work, write)
+    return run("search", job, inputs, write)
 
 
 def _tried(traces: Traces, plan: Plan, journal: Path, name: str, listener: Listener) -> list[Candidate]:
     """Every score that may be chosen."""
-    measures = measures_of(measures_tried(plan.search.rule))
+    measures = measures_of(measures_tried(plan))
     fixed: dict[str, Smoothing] = {}
     if plan.search.smoothing is not None and plan.search.alpha is not None:
         smoothing = Smoothing.from_dict({"form": plan.search.smoothing, "alpha": plan.search.alpha})

@@ -20,7 +20,7 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import validate
 from pydantic import BaseModel
 
-from dynconf_core.experiment.points import checked_points
+from dynconf_core.experiment.points import points_of
 from dynconf_core.experiment.request import Request
 
 FILE = Path(__file__).resolve().parent.parent / "prefect.yaml"
@@ -112,7 +112,8 @@ def test_default_parameters_make_a_run_that_can_work(entrypoint: str) -> None:
     assert refusal(entrypoint, parameters) is None
     given = flow_of(entrypoint).validate_parameters(parameters)
     if entrypoint == "flows/sweep.py:sweep":
-        points, _ = checked_points(given["settings"], given["profile"], given["grid"], {}, given["overrides"], given["seed"])
+        request = Request(given["profile"], tuple(given["settings"]), given["overrides"], given["seed"])
+        points, _ = points_of(request, given["grid"], {})
         assert len(points) > 1
     else:
         named = given.get("settings") or ([given["name"]] if "name" in given else [])

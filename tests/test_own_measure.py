@@ -31,13 +31,13 @@ from dynconf_core.errors import InputError
 from dynconf_core.evaluation.analysis import analyse
 from dynconf_core.exit.agent import ExitAgent
 from dynconf_core.exit.rule import Rule
-from dynconf_core.experiment.overrides import applied, parse
-from dynconf_core.experiment.settings import resolve
+from dynconf_core.experiment.overrides import applied, typed
+from dynconf_core.experiment.profiles import resolve
+from dynconf_core.experiment.stages import stage
 from dynconf_core.results.records import plain
 from dynconf_core.simulation.collect import collect
 from dynconf_core.simulation.live import run_until_confident
 from dynconf_core.traces.schema import Traces
-from dynconf_tasks import evaluate, search
 
 NAMES = ("max_softmax", "entropy", "gap", "patience", "learned")
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "own_measure.py"
@@ -238,13 +238,13 @@ print(rule.measure, rule.to_json()["source"])
 
 def test_a_setting_with_it_depends_on_its_code() -> None:
     plan = resolve("cifar10-resnet18-qcfs", "smoke")
-    own = applied(plan, parse(["rule=measures_from_outside:ShareOfVotes"]))
+    own = applied(plan, {"rule": typed("rule", "measures_from_outside:ShareOfVotes")})
     file = Path(sys.modules[ShareOfVotes.__module__].__file__ or "").resolve()
-    for stage in (search, evaluate):
-        assert file in stage.code(own) and file not in stage.code(plan)
-    for text, words in (("rule=luck", "best"), ("rule=no_such_module:X", "no module"), ("rule=dynconf_core.errors:X", "'X'")):
+    for name in ("search", "evaluate"):
+        assert file in stage(name).modules(own).values() and file not in stage(name).modules(plan).values()
+    for given, words in (("luck", "best"), ("no_such_module:X", "no module"), ("dynconf_core.errors:X", "'X'")):
         with pytest.raises(InputError, match=words):
-            parse([text])
+            typed("rule", given)
 
 
 # The worked example, in a folder of the user's own.

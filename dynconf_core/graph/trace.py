@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from dynconf_core.activations.quantisation import Quantised
 from dynconf_core.errors import InputError
-from dynconf_core.graph.calls import CALLS, METHODS, MODULES
-from dynconf_core.graph.graph import Graph, Node
+from dynconf_core.graph.calls import CALLS, METHODS, MODULES, quantised
+from dynconf_core.graph.graph import Graph, Node, Settings
 from dynconf_core.graph.operations import evaluate
 from dynconf_core.graph.run import run
 from dynconf_core.graph.tracer import Tracer
@@ -173,7 +174,8 @@ class _Run:
         target: Any = node.target
         if node.op == "call_module":
             module = self.modules[target]
-            make = next((make for kind, make in MODULES.items() if isinstance(module, kind)), None)
+            known = (make for kind, make in MODULES.items() if isinstance(module, kind))
+            make = quantised if isinstance(module, Quantised) else next(known, None)
             bound = None if make is None else lambda write, name, *a, **k: make(write, name, module, *a, **k)
             return bound, type(module).__name__
         if node.op == "call_method":
@@ -213,7 +215,7 @@ class _Run:
         name: str,
         kind: str,
         inputs: tuple[Traced, ...],
-        settings: dict[str, Any] | None = None,
+        settings: Settings | None = None,
         tensors: dict[str, Tensor] | None = None,
     ) -> Traced:
         """Write an operation down and run it."""

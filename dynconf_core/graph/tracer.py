@@ -6,8 +6,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from dynconf_core.activations.lsq import LSQ
-from dynconf_core.activations.qcfs import QCFS
+from dynconf_core.activations.quantisation import Quantised
 
 
 class Tracer(fx.Tracer):
@@ -35,5 +34,5 @@ class Tracer(fx.Tracer):
         return super().getattr(attr, attr_val, parameter_proxy_cache)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Activations are one operation each, whatever they do inside."""
-        return isinstance(m, QCFS | LSQ) or super().is_leaf_module(m, module_qualified_name)
+        """Activations that tell their quantisation are one operation each, whatever they do inside."""
+        return isinstance(m, Quantised) or super().is_leaf_module(m, module_qualified_name)

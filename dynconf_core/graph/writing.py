@@ -5,6 +5,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from dynconf_core.graph.graph import Settings
+
 
 class Refused(Exception):
     """The call cannot be converted; the message says why and what would do."""
@@ -25,7 +27,7 @@ class Writer(Protocol):
         name: str,
         kind: str,
         inputs: tuple[Traced, ...],
-        settings: dict[str, Any] | None = None,
+        settings: Settings | None = None,
         tensors: dict[str, Tensor] | None = None,
     ) -> Traced:
         """The value of a new node."""

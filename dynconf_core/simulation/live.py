@@ -2,8 +2,8 @@
 
 Finished samples leave the batch, so that nobody computes for them. While the stream lasts, new samples are written over the
 rows of those that have left; after it, the batch is compacted: the rows that stay are taken from every state tensor.
-Predictions, exit steps and counts are those of exiting on collected traces, for any batch size; with fixed-point weights the logits
-are too, bit for bit.
+Predictions, exit steps and counts are those of exiting on collected traces, for any batch size; with fixed-point weights the
+logits are too, bit for bit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -274,5 +274,5 @@ def _one_number(values: Tensor) -> float | Tensor:
     return float(first) if bool((values == first).all()) else values
 
 
-def _selected(layer: Any, rows: Tensor) -> Any:
-    return type(layer)(*(tensor[rows] for tensor in layer))
+def _selected(layer: tuple[Tensor, ...], rows: Tensor) -> tuple[Tensor, ...]:
+    return tuple(tensor[rows] for tensor in layer)
