@@ -13,9 +13,9 @@ from dynconf_core.data.cifar10_files import BINARY_SHA1, FOLDER, PER_BATCH, RECO
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import Request, size_in_bytes
 from dynconf_core.experiment.settings import SETTINGS
+from dynconf_core.results.rows import STAGES
 from dynconf_flows.command import main as cli
 from dynconf_flows.command import session
-from dynconf_tasks.rows import STAGES
 
 VGG, RESNET = "cifar10-vgg16-qffs", "cifar10-resnet18-qcfs"
 

@@ -36,6 +36,7 @@ def completed(plan: Plan, setting: Setting, done: Mapping[str, Finished]) -> Set
     return SettingResult(
         **figures,
         name=plan.setting,
+        error=None,
         data=DataFacts(plan.data.name, plan.data.stands_in_for, plan.data.train, samples.calibration, samples.test),
         network=NetworkFacts(plan.architecture, plan.width, _facts(done["train"]).get("parameters")),
         method=plan.method,

@@ -10,10 +10,10 @@ from typing import Any
 from dynconf_core.data.load import data_set
 from dynconf_core.experiment.request import Request, check_checkpoints, check_data, data_folder, home_folder
 from dynconf_core.experiment.settings import paper_time_steps
+from dynconf_core.results.rows import STAGES
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.keys import StageKey
 from dynconf_tasks import collect, convert, evaluate, search, train
-from dynconf_tasks.rows import STAGES
 from dynconf_tasks.stage import Handle, Stage, Workplace
 
 
