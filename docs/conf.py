@@ -1,0 +1,66 @@
+"""Sphinx: MyST pages, the API from docstrings, and a tutorial that is run while the pages are built."""
+
+import os
+import re
+from importlib.metadata import version as installed
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tutorial's networks are small: more threads only get in each other's way
+
+REPOSITORY = "https://github.com/dynconf/dynconf/blob/main/"
+HERE = Path(__file__).resolve().parent
+PAGES = {link.resolve(): link for link in HERE.glob("*.md") if link.is_symlink()}
+"""Files of the repository that are pages here too."""
+
+project = "dynconf"
+author = "dynconf contributors"
+version = release = installed("dynconf")
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_gallery.gen_gallery"]
+exclude_patterns = ["_build", "tutorial"]
+html_theme = "furo"
+html_title = f"dynconf {version}"
+
+myst_enable_extensions = ["dollarmath"]
+myst_heading_anchors = 4
+math_number_all = False
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+
+sphinx_gallery_conf = {
+    "examples_dirs": "tutorial",
+    "gallery_dirs": "generated/tutorial",
+    "filename_pattern": r"\.py$",  # all of them are run
+    "abort_on_example_error": True,
+    "show_memory": False,
+    "show_signature": False,
+    "download_all_examples": False,
+    "write_computation_times": False,
+}
+
+
+def outside_links(app, docname, source):  # type: ignore[no-untyped-def]
+    """Links to files of the repository that are no pages here become links to the repository."""
+    page = Path(app.env.doc2path(docname)).resolve()
+
+    def linked(match: re.Match[str]) -> str:
+        path, hash_sign, anchor = match[2].partition("#")
+        target = Path(os.path.normpath(page.parent / path))
+        target = PAGES.get(target, target)
+        if HERE in target.parents and target.suffix == ".md":
+            return f"{match[1]}({os.path.relpath(target, Path(app.srcdir, docname).parent)}{hash_sign}{anchor})"
+        return f"{match[1]}({REPOSITORY}{target.relative_to(HERE.parent)}{hash_sign}{anchor})"
+
+    source[0] = re.sub(r"((?<!!)\[[^\]]*\])\((?!https?:|#|mailto:)([^)\s]+)\)", linked, source[0])
+
+
+def literal_backticks(app, what, name, obj, options, lines):  # type: ignore[no-untyped-def]
+    """Docstrings write code in single backticks, as Markdown does."""
+    lines[:] = [re.sub(r"(?<![`:\w])`([^`]+)`(?![`_])", r"``\1``", line) for line in lines]
+
+
+def setup(app):  # type: ignore[no-untyped-def]
+    app.connect("source-read", outside_links)
+    app.connect("autodoc-process-docstring", literal_backticks)
