@@ -288,7 +288,7 @@ def test_a_study_is_logged_once(dynconf: Command, files: tuple[Path, Path], home
     assert run.data.metrics["exit_mean_steps"] == entry["test"]["mean_steps"]
     assert run.data.metrics["exit_accuracy"] == entry["test"]["accuracy"]
     assert run.data.metrics["rules_patience_mean_steps"] == record["rules"][3]["test"]["mean_steps"]
-    assert run.data.metrics["bounds_first_correct_mean_steps"] == record["oracles"]["test"]["first_correct"]["mean_steps"]
+    assert run.data.metrics["oracles_first_correct_mean_steps"] == record["oracles"]["test"]["first_correct"]["mean_steps"]
     assert run.data.params["rule"] == entry["rule"] and run.data.params["source"].startswith("mine, profile smoke")
     history = client.get_metric_history(run.info.run_id, "accuracy_at_t")
     assert [point.value for point in sorted(history, key=lambda point: point.step)] == record["accuracy_at_t"]["test"]

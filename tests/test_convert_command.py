@@ -135,7 +135,7 @@ def test_without_the_grid(dynconf: Command, checkpoint: Path) -> None:
     assert answer.code == 0, answer
     snn = load_snn(Path("snn.pt"))
     assert (snn.exact, snn.time_steps_limit, snn.image_limit, snn.active_steps) == (False, None, None, None)
-    assert snn.facts["grid"] is False and snn.facts["levels"] is None and snn.facts["method"] == "percentile"
+    assert snn.facts["fixed_point"] is False and snn.facts["levels"] is None and snn.facts["method"] == "percentile"
 
 
 @pytest.mark.parametrize(

@@ -105,9 +105,9 @@ def test_the_legend_carries_the_numbers() -> None:
         "ANN: 98.7 %",
         "SNN, fixed steps: 100.0 % @ 2",
         "SNN, dynamic: every threshold",
-        "Bound, first correct = AET: 100.0 % @ 1.50",
-        "Bound, stays correct: 95.5 % @ 1.75",
-        "Bound, another one: 50.0 % @ 1.25",
+        "Oracle, first correct = AET: 100.0 % @ 1.50",
+        "Oracle, stays correct: 95.5 % @ 1.75",
+        "Oracle, another one: 50.0 % @ 1.25",
         "Chosen: 100.0 % @ 1.50, 25 % fewer steps",
     ]
 

@@ -115,7 +115,7 @@ def test_the_csv_has_a_row_a_setting_and_joined_names(tmp_path: Path) -> None:
     with (path.parent / "results.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
     assert first["exit_mean_steps"] == "10.25"
-    assert first["bounds_first_correct_mean_steps"] == "3.33"
+    assert first["oracles_first_correct_mean_steps"] == "3.33"
     assert first["baselines_first_equal_time_steps"] == "20"
     assert first["data_stands_in_for"] == "CIFAR-10"
     assert first["exit_rule_threshold"] == "inf"

@@ -87,7 +87,7 @@ def test_a_childs_params_metrics_steps_and_artefacts(tracker: Tracker, files: li
     assert child.data.params == {"profile": "smoke", "seed": "0", "levels": "4"}
     metrics = child.data.metrics
     assert metrics["exit_mean_steps"] == 2.5 and metrics["exit_latency_saving"] == 0.375
-    assert metrics["bounds_first_correct_mean_steps"] == 1.5
+    assert metrics["oracles_first_correct_mean_steps"] == 1.5
     assert (metrics["energy_exit"], metrics["energy_picojoules_per_mac"]) == (30.25, 4.6)
     assert metrics["multiply_accumulates_ann"] == 200 and not [name for name in metrics if "source" in name]
     assert metrics["baselines_within_0.1_points_time_steps"] == 3

@@ -133,7 +133,7 @@ def analyse(
     guarantee = None
     if epsilon is not None and delta is not None:
         guarantee = _certified(contest, chosen.index, certifying, epsilon, delta)
-    exiting = contest.exiting(chosen.index, chosen.rule.threshold)
+    steps = contest.exiting(chosen.index, chosen.rule.threshold)
     figures = evaluate(test, calibration, chosen.rule)
     judged = contest.judged(chosen.index, chosen.rule.threshold)
     exiting = {**{name: figure for name, figure in figures["exit"].items() if name != "rule"}, **judged}
@@ -156,9 +156,9 @@ def analyse(
         "baselines": figures["baselines"],
         **{name: figures[name] for name in ALSO if name in figures},
         "oracle_gap": oracle_gap(contest.test_right, exiting),
-        "reliability": _reliability(choosing, test, chosen.rule, exiting),
+        "reliability": _reliability(choosing, test, chosen.rule, steps),
         "robustness": {**robustness.widths(), "tolerance": robustness.tolerance, "split": "test"},
-        "least_latency": {"at_step": int(exiting.min()), "share_of_samples": float((exiting == exiting.min()).mean())},
+        "least_latency": {"at_step": int(steps.min()), "share_of_samples": float((steps == steps.min()).mean())},
         "comparison": compared(contest, drops) if fixed is None else [],
         "warnings": warnings,
     }
@@ -168,7 +168,7 @@ def analyse(
         chosen.choice,
         fronts[chosen.rule.measure],
         {measure: contest.test_front(own.index) for measure, own in best_of.items()},
-        exiting,
+        steps,
         guarantee,
         robustness,
         tuple(warnings),
@@ -215,7 +215,7 @@ def _guarantee_entry(guarantee: Guarantee, contest: Contest, index: int, parts: 
     return {**guarantee.to_json(), "test": contest.judged(index, guarantee.threshold), "halves": halved}
 
 
-def _reliability(choosing: Traces, test: Traces, rule: Rule, exiting: NDArray[np.int64]) -> dict[str, Any]:
+def _reliability(choosing: Traces, test: Traces, rule: Rule, steps: NDArray[np.int64]) -> dict[str, Any]:
     """Of the softmax that the rule looks at; where it looks at none, of the likeliest one on the calibration traces."""
     if rule.measure in ("max_softmax", "entropy"):
         smoothing = rule.smoothing
@@ -225,4 +225,4 @@ def _reliability(choosing: Traces, test: Traces, rule: Rule, exiting: NDArray[np
         except InputError:  # constant logits: any will do
             smoothing = Smoothing("sum", 1.0)
     marks = sorted({max(1, round(test.time_steps * share)) for share in np.linspace(0.25, 1, SHOWN_STEPS)})
-    return {"smoothing": smoothing.to_dict(), **calibration_over_time(test, smoothing, marks, exiting)}
+    return {"smoothing": smoothing.to_dict(), **calibration_over_time(test, smoothing, marks, steps)}

@@ -15,6 +15,7 @@ from dynconf_flows.command import analyse as analyse_command
 from dynconf_flows.command import convert as convert_command
 from dynconf_flows.command import look as look_commands
 from dynconf_flows.command import run as run_commands
+from dynconf_flows.command.entry import missing_extra
 from dynconf_flows.command.run import FAILED
 from dynconf_flows.command.session import INTERRUPTED
 
@@ -67,7 +68,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        if "--debug" in sys.argv:
+        if "--debug" in sys.argv or (isinstance(error, ModuleNotFoundError) and missing_extra(error)):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         Console(stderr=True).print(
