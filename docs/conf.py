@@ -9,14 +9,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tutorial's networks are sma
 
 REPOSITORY = "https://github.com/dynconf/dynconf/blob/main/"
 HERE = Path(__file__).resolve().parent
-PAGES = {link.resolve(): link for link in HERE.glob("*.md") if link.is_symlink()}
+PAGES = {link.resolve(): link.stem for link in HERE.glob("*.md") if link.is_symlink()}
 """Files of the repository that are pages here too."""
 
 project = "dynconf"
 author = "dynconf contributors"
 version = release = installed("dynconf")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_gallery.gen_gallery"]
-exclude_patterns = ["_build", "tutorial"]
+exclude_patterns = ["_build", "tutorial", "generated/tutorial/index.rst"]
 html_theme = "furo"
 html_title = f"dynconf {version}"
 
@@ -42,18 +42,19 @@ sphinx_gallery_conf = {
 
 
 def outside_links(app, docname, source):  # type: ignore[no-untyped-def]
-    """Links to files of the repository that are no pages here become links to the repository."""
+    """Links to files of the repository lead to the page here where there is one, and to the repository where there is none."""
     page = Path(app.env.doc2path(docname)).resolve()
 
     def linked(match: re.Match[str]) -> str:
-        path, hash_sign, anchor = match[2].partition("#")
+        text, (path, hash_sign, anchor) = match[1], match[2].partition("#")
         target = Path(os.path.normpath(page.parent / path))
-        target = PAGES.get(target, target)
-        if HERE in target.parents and target.suffix == ".md":
-            return f"{match[1]}({os.path.relpath(target, Path(app.srcdir, docname).parent)}{hash_sign}{anchor})"
-        return f"{match[1]}({REPOSITORY}{target.relative_to(HERE.parent)}{hash_sign}{anchor})"
+        if target in PAGES:
+            return f"{{doc}}`{text.strip('`')} </{PAGES[target]}>`"
+        if target.is_relative_to(HERE) and target.suffix == ".md":
+            return f"[{text}]({os.path.relpath(target, Path(app.srcdir, docname).parent)}{hash_sign}{anchor})"
+        return f"[{text}]({REPOSITORY}{target.relative_to(HERE.parent)}{hash_sign}{anchor})"
 
-    source[0] = re.sub(r"((?<!!)\[[^\]]*\])\((?!https?:|#|mailto:)([^)\s]+)\)", linked, source[0])
+    source[0] = re.sub(r"(?<!!)\[([^\]]*)\]\((?!https?:|#|mailto:)([^)\s]+)\)", linked, source[0])
 
 
 def literal_backticks(app, what, name, obj, options, lines):  # type: ignore[no-untyped-def]

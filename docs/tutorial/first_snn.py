@@ -28,7 +28,7 @@ torch.set_num_threads(1)
 data = load_digits()
 pixels = torch.from_numpy(data.images / 16 * 255).to(torch.uint8)[:, None].expand(-1, 3, -1, -1)
 digits = TensorImages(pixels, torch.from_numpy(data.target).long(), 10, Normalisation((0.3,) * 3, (0.37,) * 3))
-training, calibration, test = (digits.subset(part) for part in torch.randperm(len(digits)).split([1000, 300, 497]))
+training, calibration, test = (digits.subset(part) for part in torch.randperm(len(digits)).split([700, 600, 497]))
 
 ann = nn.Sequential(
     nn.Conv2d(3, 24, 3, padding=1),
