@@ -2,17 +2,18 @@
 Tutorial: an SNN of your own that stops early
 =============================================
 
-From a plain PyTorch network to a spiking neural network (SNN) that answers as soon as it is confident. Install dynconf with what an
-analysis needs, ``pip install '.[analysis]'`` in a checkout; the data are the handwritten digits that scikit-learn ships. The whole page
-runs in about half a minute on a laptop, and was run to make the figures that you see.
+From a plain PyTorch network to a spiking neural network (SNN) that answers as soon as it is confident. Install dynconf
+with what an analysis needs, ``pip install '.[analysis]'`` in a checkout. The data are the handwritten digits that
+scikit-learn ships. The page takes about half a minute on a laptop, and was run to make the figures that you see.
 """
 
 # %%
 # A trained network
 # -----------------
 #
-# Any network of convolutions, linear layers, batch normalisation, pools, additions and ReLU-like activations will do. The digits
-# are split into three: images to train on, *calibration* images that choose when to stop, and *test* images that judge.
+# Any network of convolutions, linear layers, batch normalisation, pools, additions and ReLU-like activations will do.
+# The digits are split into three: images to train on, *calibration* images that choose when to stop, and *test*
+# images that judge.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -20,7 +21,16 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from dynconf_core import ExitAgent, Normalisation, TensorImages, analyse, collect, conversion_report, convert, run_until_confident
+from dynconf_core import (
+    ExitAgent,
+    Normalisation,
+    TensorImages,
+    analyse,
+    collect,
+    conversion_report,
+    convert,
+    run_until_confident,
+)
 
 torch.manual_seed(0)
 torch.set_num_threads(1)
@@ -55,8 +65,9 @@ ann.eval()
 # The SNN
 # -------
 #
-# Every ReLU becomes a layer of spiking neurons. Their thresholds are found from training images, and small errors are corrected layer
-# by layer. The report says how far the SNN is from the network it was made of, and where it would go wrong.
+# Every ReLU becomes a layer of spiking neurons. Their thresholds are found from training images, and small errors are
+# corrected layer by layer. The report says how far the SNN is from the network it was made of, and where it would go
+# wrong.
 
 TIME_STEPS = 16
 snn = convert(ann, inputs, thresholds="error", time_steps=TIME_STEPS, neurons="signed", levels=7, correct=True)
@@ -66,8 +77,8 @@ print(conversion_report(snn, ann, inputs[:200], TIME_STEPS, training.labels[:200
 # Its outputs over time
 # ---------------------
 #
-# *Traces* hold what the SNN puts out at every time step: ``logits`` of the shape (N, T, C). Its answer after t steps is read from their
-# sum up to t. Everything from here on needs the traces alone, whichever simulator they come from.
+# *Traces* hold what the SNN puts out at every time step: ``logits`` of the shape (N, T, C). Its answer after t steps
+# is read from their sum up to t. Everything from here on needs the traces alone, whichever simulator they come from.
 
 known = collect(snn, ann, calibration, TIME_STEPS, facts={"trained_on_calibration": False})
 unseen = collect(snn, ann, test, TIME_STEPS)
@@ -82,8 +93,9 @@ figure.tight_layout()
 # When to stop
 # ------------
 #
-# A fixed number of steps wastes most of them on easy images. ``analyse`` chooses a measure of confidence, its temperature and a
-# threshold on the calibration traces, such that no accuracy is lost in expectation, and judges the rule on the test traces.
+# A fixed number of steps wastes most of them on easy images. ``analyse`` chooses a measure of confidence, its
+# temperature and a threshold on the calibration traces, such that no accuracy is lost in expectation, and judges the
+# rule on the test traces.
 
 analysis = analyse(known, unseen)
 rule = analysis.rule
@@ -100,8 +112,8 @@ figure.tight_layout()
 # Live
 # ----
 #
-# On traces all steps were simulated and the exit was read off afterwards. ``run_until_confident`` really stops: images that exit leave
-# the batch, and new ones take their places. It stops exactly where the traces say.
+# On traces all steps were simulated and the exit was read off afterwards. ``run_until_confident`` really stops:
+# images that exit leave the batch, and new ones take their places. It stops exactly where the traces say.
 
 exits = run_until_confident(snn, ExitAgent(rule), test, TIME_STEPS)
 assert (exits.steps == steps).all()
@@ -126,6 +138,7 @@ figure.tight_layout()
 # -------
 #
 # - ``analysis.rule.save("rule.json")`` writes the rule, ``save_snn(snn, "snn.pt")`` the network.
-# - ``known.save("calibration.npz")`` and ``unseen.save("test.npz")`` write the traces; ``dynconf analyse calibration.npz --test test.npz``
-#   then makes the whole analysis, with figures, intervals and, if asked for, a guarantee.
+# - ``known.save("calibration.npz")`` and ``unseen.save("test.npz")`` write the traces; ``dynconf analyse
+#   calibration.npz --test test.npz`` then makes the whole analysis, with figures, intervals and, if asked for, a
+#   guarantee.
 # - :doc:`/concepts` explains what was chosen, and how; :doc:`/howto/network` what converts.
