@@ -13,27 +13,27 @@ PAGES = {link.resolve(): link.stem for link in HERE.glob("*.md") if link.is_syml
 """Files of the repository that are pages here too."""
 
 project = "dynconf"
-author = "dynconf contributors"
+author = project_copyright = "dynconf contributors"
 version = release = installed("dynconf")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_gallery.gen_gallery"]
 exclude_patterns = ["_build", "tutorial", "generated/tutorial/index.rst"]
 html_theme = "furo"
 html_title = f"dynconf {version}"
 
-myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4
-math_number_all = False
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 
 sphinx_gallery_conf = {
     "examples_dirs": "tutorial",
     "gallery_dirs": "generated/tutorial",
     "filename_pattern": r"\.py$",  # all of them are run
     "abort_on_example_error": True,
+    "capture_repr": (),  # what is printed is shown, and no more
     "show_memory": False,
     "show_signature": False,
     "download_all_examples": False,
@@ -57,11 +57,13 @@ def outside_links(app, docname, source):  # type: ignore[no-untyped-def]
     source[0] = re.sub(r"(?<!!)\[([^\]]*)\]\((?!https?:|#|mailto:)([^)\s]+)\)", linked, source[0])
 
 
-def literal_backticks(app, what, name, obj, options, lines):  # type: ignore[no-untyped-def]
-    """Docstrings write code in single backticks, as Markdown does."""
-    lines[:] = [re.sub(r"(?<![`:\w])`([^`]+)`(?![`_])", r"``\1``", line) for line in lines]
+def plain_docstrings(app, what, name, obj, options, lines):  # type: ignore[no-untyped-def]
+    """Docstrings write code in single backticks, as Markdown does, and "T." is a symbol and no numbered list."""
+    for number, line in enumerate(lines):
+        line = re.sub(r"(?<![`:\w])`([^`]+)`(?![`_])", r"``\1``", line)
+        lines[number] = re.sub(r"(: )([A-Z])\.$", r"\1\2\\.", line)
 
 
 def setup(app):  # type: ignore[no-untyped-def]
     app.connect("source-read", outside_links)
-    app.connect("autodoc-process-docstring", literal_backticks)
+    app.connect("autodoc-process-docstring", plain_docstrings, priority=400)  # before napoleon reads them
