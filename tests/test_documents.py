@@ -124,6 +124,13 @@ def test_code_runs(page: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_the_worked_example_is_the_file_in_examples() -> None:
+    code = next(
+        code for _, code in FENCE.findall((DOCS / "howto" / "rule.md").read_text()) if code.startswith("# own_measure.py\n")
+    )
+    assert code.removeprefix("# own_measure.py\n") in (ROOT / "examples" / "own_measure.py").read_text()
+
+
 def names_in(content: object) -> Iterator[str]:
     """Every field's name in a JSON document."""
     if isinstance(content, dict):
