@@ -54,6 +54,10 @@ def outside_links(app, docname, source):  # type: ignore[no-untyped-def]
             return f"[{text}]({os.path.relpath(target, Path(app.srcdir, docname).parent)}{hash_sign}{anchor})"
         return f"[{text}]({REPOSITORY}{target.relative_to(HERE.parent)}{hash_sign}{anchor})"
 
+    def pictured(match: re.Match[str]) -> str:
+        return f"{match[1]}({os.path.relpath(page.parent / match[2], Path(app.srcdir, docname).parent)})"
+
+    source[0] = re.sub(r"(!\[[^\]]*\])\((?!https?:)([^)\s]+)\)", pictured, source[0])
     source[0] = re.sub(r"(?<!!)\[([^\]]*)\]\((?!https?:|#|mailto:)([^)\s]+)\)", linked, source[0])
 
 
