@@ -27,6 +27,7 @@ autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
+napoleon_custom_sections = [("Class attributes", "Attributes")]
 
 sphinx_gallery_conf = {
     "examples_dirs": "tutorial",
@@ -62,9 +63,11 @@ def outside_links(app, docname, source):  # type: ignore[no-untyped-def]
 
 
 def plain_docstrings(app, what, name, obj, options, lines):  # type: ignore[no-untyped-def]
-    """Docstrings write code in single backticks, as Markdown does, and "T." is a symbol and no numbered list."""
+    """Docstrings write code in single backticks, as Markdown does; |V| is an absolute value, and "T." no numbered list."""
     for number, line in enumerate(lines):
         line = re.sub(r"(?<![`:\w])`([^`]+)`(?![`_])", r"``\1``", line)
+        parts = re.split(r"(``.*?``)", line)
+        line = "".join(part if part.startswith("``") else part.replace("|", r"\|") for part in parts)
         lines[number] = re.sub(r"(: )([A-Z])\.$", r"\1\2\\.", line)
 
 
