@@ -3,7 +3,7 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
-SPLITS = {"train": 1000, "calibration": 300, "test": 497}
+SPLITS = {"train": 700, "calibration": 600, "test": 497}
 
 
 def load(split: str) -> tuple[np.ndarray, np.ndarray]:

@@ -95,5 +95,5 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     full, early, steps = (float(text) for text in re.findall(r"([\d.]+)(?:%| on average)", done.stdout.splitlines()[-2]))
     assert full > 85 and early > full - 10 and 1 <= steps < 16
-    assert {path.name for path in tmp_path.iterdir()} == {"snn.pt", "calibration.npz", "test.npz"}
+    assert {path.name for path in tmp_path.iterdir()} == {"calibration.npz", "test.npz"}
     assert Traces.load(tmp_path / "test.npz").samples == 497

@@ -1,5 +1,6 @@
 """A converted network as a file: its graph, its weights and thresholds, the facts of its conversion. No code, no pickle."""
 
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from dynconf_core.simulation.network import SpikingNetwork
 SCHEMA = 2
 
 
-def save_snn(snn: SpikingNetwork, path: Path) -> None:
+def save_snn(snn: SpikingNetwork, path: str | os.PathLike[str]) -> None:
     """Write ``{"schema", "graph", "neurons", "limits", "facts"}``; ``load_snn`` reads it."""
     tensors = snn.tensors()
     graph = [
@@ -29,10 +30,10 @@ def save_snn(snn: SpikingNetwork, path: Path) -> None:
     ]
     limits = {"image": snn.image_limit, "time_steps": snn.time_steps_limit}
     content = {"schema": SCHEMA, "graph": graph, "neurons": snn.neurons.to_json(), "limits": limits, "facts": snn.facts}
-    write_atomically(content, path)
+    write_atomically(content, Path(path))
 
 
-def load_snn(path: Path, neurons: type[NeuronModel] | None = None) -> SpikingNetwork:
+def load_snn(path: str | os.PathLike[str], neurons: type[NeuronModel] | None = None) -> SpikingNetwork:
     """The network in a file that ``save_snn`` wrote.
 
     Args:
@@ -42,6 +43,7 @@ def load_snn(path: Path, neurons: type[NeuronModel] | None = None) -> SpikingNet
     Raises:
         InputError: where the file is missing, damaged or holds something else, or its neurons are of another model.
     """
+    path = Path(path)
     content = read(path)
     _check_sums(path)
     if content.get("schema") != SCHEMA or "graph" not in content or not isinstance(content.get("neurons"), dict):
