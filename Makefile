@@ -1,9 +1,10 @@
 # make reproduce   the main job: the eight settings     make reproduce ARGS="--profile quick --setting cifar10-resnet18-qcfs"
 # make test        the whole test suite                 make test ARGS="-k fingerprint -x"
-# make lint        style and types
+# make lint        style, types and the order of imports
+# make docs        the documentation, in docs/_build/html
 # The first call makes .venv with the exact versions of constraints.txt. PYTHON=/path/to/python chooses the interpreter.
 
-.PHONY: reproduce test lint
+.PHONY: reproduce test lint docs
 .DEFAULT_GOAL := reproduce
 
 READY := .venv/.ready
@@ -17,7 +18,14 @@ test: $(READY)
 lint: $(READY)
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
-	.venv/bin/mypy
+	@mkdir -p .venv/types # mypy follows no editable installation: it finds the folders by their installed names here
+	@ln -sfn ../../flows .venv/types/dynconf_flows && ln -sfn ../../tasks .venv/types/dynconf_tasks
+	MYPYPATH=.venv/types .venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
+
+docs: $(READY)
+	.venv/bin/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[docs]'
+	.venv/bin/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 # A .venv whose interpreter still works is brought up to date; any other is made anew. The pins were tried with
 # Python 3.11, so that goes first. A python on the path may be a launcher for a version that is not installed: each

@@ -61,14 +61,14 @@ def decoding(arguments: dict[str, Any]) -> dict[str, Any]:
 
 def plan_of(network: str) -> Any:
     """The `paper` profile's plan."""
-    from dynconf_core.experiment.settings import resolve
+    from dynconf_core.experiment.profiles import resolve
 
     return resolve(f"imagenet-{network}", "paper")
 
 
 def training(arguments: dict[str, Any]) -> dict[str, Any]:
     """Seconds an image of a training step, which arithmetic, and peak memory."""
-    from dynconf_core.networks.description import described
+    from dynconf_core.schemes.network import described
     from dynconf_core.training.speed import SpeedUps
 
     plan, batch = plan_of(arguments["network"]), arguments["train_batch"]
@@ -97,7 +97,7 @@ def collection(arguments: dict[str, Any]) -> dict[str, Any]:
     from dynconf_core.conversion.convert import convert
     from dynconf_core.data.folder import NORMALISATION
     from dynconf_core.data.images import TensorImages
-    from dynconf_core.networks.description import described
+    from dynconf_core.schemes.network import described
     from dynconf_core.simulation.collect import collect
     from dynconf_core.simulation.footprint import batch_size
 

@@ -54,14 +54,14 @@ class DrawnAgent:
 
     def initial(self, samples: int, classes: int, device: Any) -> Any:
         state = self.inner.initial(samples, classes, device)
-        # What this rule does not look at and passes on holds the step at which the sample is to leave.
-        exiting = self.steps[self.begun : self.begun + samples].to(device, torch.float64)
+        # Max softmax remembers nothing and passes on what it is given: the step at which the sample is to exit.
+        exiting = self.steps[self.begun : self.begun + samples].to(device)
         self.begun += samples
-        return state._replace(recent=exiting[:, None])
+        return state._replace(memory=(exiting,))
 
     def __call__(self, logits: Tensor, state: Any) -> Any:
         prediction, score, _, after = self.inner(logits, state)
-        return prediction, score, after.step >= after.recent[:, 0], after
+        return prediction, score, after.step >= after.memory[0], after
 
 
 @torch.inference_mode()

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.confidence.scores import score
+from dynconf_core.confidence.max_softmax import MaxSoftmax
+from dynconf_core.confidence.patience import Patience
 from dynconf_core.confidence.smoothing import Smoothing
-from dynconf_core.exit.robustness import fitting_alphas
+from dynconf_core.confidence.temperature import fitting_alphas
 from dynconf_core.traces.schema import Traces
 
 Pool = tuple[str, dict[str, NDArray[np.float64]], NDArray[np.bool_]]
@@ -21,17 +22,17 @@ def pool_of(path: str | None) -> Pool:
         return made_up()
     traces = Traces.load(path)
     scores: dict[str, NDArray[np.float64]] = {}
-    alphas = fitting_alphas(traces, "sum")
-    scores[FIRST] = score(traces, "max_softmax", Smoothing("sum", alphas[10]))
+    softmax, alphas = MaxSoftmax(), fitting_alphas(traces, "sum")
+    scores[FIRST] = softmax.scores(traces, Smoothing("sum", alphas[10]))
     for alpha in alphas[::2]:
-        scores[f"sum {alpha:.3g}"] = score(traces, "max_softmax", Smoothing("sum", alpha))
+        scores[f"sum {alpha:.3g}"] = softmax.scores(traces, Smoothing("sum", alpha))
     for alpha in fitting_alphas(traces, "mean")[2::4]:
-        scores[f"mean {alpha:.3g}"] = score(traces, "max_softmax", Smoothing("mean", alpha))
+        scores[f"mean {alpha:.3g}"] = softmax.scores(traces, Smoothing("mean", alpha))
     for exponent in (0.25, 0.5):
         for alpha in alphas[4:18:4]:
             scaled = alpha / traces.time_steps**exponent
-            scores[f"power {exponent} {scaled:.3g}"] = score(traces, "max_softmax", Smoothing("power", scaled, exponent))
-    scores["patience"] = score(traces, "patience", Smoothing("sum", 1.0))
+            scores[f"power {exponent} {scaled:.3g}"] = softmax.scores(traces, Smoothing("power", scaled, exponent))
+    scores["patience"] = Patience().scores(traces)
     return f"{Path(path).parent.name}/{Path(path).name}", scores, traces.correct()
 
 

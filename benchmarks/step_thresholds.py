@@ -16,12 +16,12 @@ import argparse
 import measuring
 import numpy as np
 from numpy.typing import NDArray
+from schedules import Schedule, exit_steps_by_step, free_thresholds, schedules
 from scored import FIRST, pool_of
 
 from dynconf_core.choosing.cross_fitting import cross_fitted_choice
 from dynconf_core.choosing.selection import operating_point, promised_point
 from dynconf_core.exit.front import exact_front, paired_front
-from dynconf_core.exit.step_thresholds import Schedule, exit_steps_by_step, free_thresholds, schedules
 
 ALLOWED = (0.0, 0.001, 0.005, 0.01)
 Rule = tuple[Schedule, NDArray[np.float64]]

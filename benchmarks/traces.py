@@ -32,7 +32,7 @@ FORMS: dict[str, list[dict[str, Any]]] = {
 
 def network(architecture: str, width: float) -> tuple[nn.Module, Tensor]:
     """A network with plausible statistics, and images."""
-    from dynconf_core.networks.description import described
+    from dynconf_core.schemes.network import described
 
     description = {"architecture": architecture, "stem": "cifar", "classes": 10, "resolution": 32, "width": width}
     ann = described({**description, "method": "qcfs", "levels": 4, "bits": None, "initial_threshold": 2.0}, seed=0)

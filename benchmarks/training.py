@@ -30,8 +30,8 @@ def worker(arguments: dict[str, Any]) -> dict[str, Any]:
     """Both by turns; seconds an epoch of each, and the speed-ups."""
     from dynconf_core.data.cifar10 import NORMALISATION
     from dynconf_core.data.images import TensorImages
-    from dynconf_core.experiment.settings import resolve
-    from dynconf_core.networks.description import described
+    from dynconf_core.experiment.profiles import resolve
+    from dynconf_core.schemes.network import described
     from dynconf_core.training.loop import train
     from dynconf_core.training.speed import SpeedUps, allow_fast_arithmetic, probe
 

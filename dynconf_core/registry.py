@@ -40,6 +40,10 @@ class Registry(Generic[T]):
         """Every known name: the project's own, then those of installed packages, then those registered by hand."""
         return tuple(dict.fromkeys((*self._own, *self._installed, *self._given)))
 
+    def lasting(self, name: str) -> bool:
+        """Whether every process of this installation finds the name: it was not registered by hand."""
+        return name in self._own or name in self._installed
+
     def get(self, name: str) -> T:
         """The entry called ``name``, or the one that ``package.module:attribute`` names.
 
@@ -48,7 +52,7 @@ class Registry(Generic[T]):
         """
         if name in self._given:
             return self._given[name]
-        return cast(T, _loaded(self.kind, self.origin(name)))
+        return cast(T, loaded(self.kind, self.origin(name)))
 
     def origin(self, name: str) -> str:
         """Where the entry comes from, as ``module:attribute``.
@@ -95,7 +99,12 @@ def unknown(kind: str, name: str, known: tuple[str, ...]) -> str:
     return f"{kind} {name!r} is unknown{hint}: choose one of {', '.join(known)}."
 
 
-def _loaded(kind: str, origin: str) -> object:
+def loaded(kind: str, origin: str) -> object:
+    """What ``origin``, written ``package.module:attribute``, names.
+
+    Raises:
+        InputError: where there is no such module or attribute; ``kind`` says what was asked for.
+    """
     module, _, attribute = origin.partition(":")
     _with_current_folder()
     try:

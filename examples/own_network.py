@@ -8,7 +8,6 @@ will do; `convert` names what it does not know.
 """
 
 import argparse
-import tempfile
 from pathlib import Path
 
 import digits
@@ -19,7 +18,7 @@ from dynconf_core.choosing.selection import operating_point
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.conversion.convert import convert
 from dynconf_core.conversion.file import load_snn, save_snn
-from dynconf_core.conversion.report import conversion_report, report_lines
+from dynconf_core.conversion.report import conversion_report
 from dynconf_core.data.images import Normalisation, TensorImages
 from dynconf_core.exit.agent import ExitAgent
 from dynconf_core.exit.front import front_of
@@ -71,11 +70,9 @@ def train(ann: nn.Module, split: TensorImages, epochs: int) -> None:
 
 def traced(snn_file: Path, ann: nn.Module, split: TensorImages, path: Path) -> Traces:
     """All time steps of every image, as traces, which lie at ``path`` afterwards."""
-    with tempfile.TemporaryDirectory() as folder:
-        collect(load_snn(snn_file), ann, split, TIME_STEPS, Path(folder), facts={"trained_on_calibration": False})
-        traces = Traces.load(folder)
-        traces.save(path)
-        return Traces.load(path)
+    traces = collect(load_snn(snn_file), ann, split, TIME_STEPS, facts={"trained_on_calibration": False})
+    traces.save(path)
+    return traces
 
 
 def main() -> None:
@@ -90,9 +87,10 @@ def main() -> None:
     train(ann, training, asked.epochs)
     ann.eval()
 
-    snn = convert(ann, normalised(training), method="error", time_steps=TIME_STEPS, neurons="signed", levels=7, correct=True)
-    report = conversion_report(snn, ann, normalised(training)[:200], TIME_STEPS, training.labels[:200])
-    print("\n".join(report_lines(report)))
+    snn = convert(
+        ann, normalised(training), thresholds="error", time_steps=TIME_STEPS, neurons="signed", levels=7, correct=True
+    )
+    print(conversion_report(snn, ann, normalised(training)[:200], TIME_STEPS, training.labels[:200]))
     asked.out.mkdir(parents=True, exist_ok=True)
     save_snn(snn, asked.out / "snn.pt")
 

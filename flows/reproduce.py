@@ -5,21 +5,22 @@ import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 
-import torch
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.logging import get_run_logger
 
-from dynconf_core.experiment.overrides import fitting
+from dynconf_core.data.dataset import DATASETS
 from dynconf_core.experiment.plan import Plan
-from dynconf_core.experiment.request import Request, checked, home_folder, identity
-from dynconf_core.experiment.settings import FAMILIES, PROFILES, UNNAMED
+from dynconf_core.experiment.profiles import PROFILES
+from dynconf_core.experiment.request import CheckedRequest, Request, checked
+from dynconf_core.experiment.settings import UNNAMED
 from dynconf_core.results.environment import environment
 from dynconf_core.results.files import new_run, write_results
 from dynconf_core.results.markdown import results_markdown
 from dynconf_core.results.rows import failed
 from dynconf_core.results.types import PaperFootnote, RunResult, SettingResult
-from dynconf_flows.setting import SettingFailed, SettingRun, setting
+from dynconf_core.schemes.scheme import SCHEMES
+from dynconf_flows.setting import SettingFailed, SettingRun, planned_setting
 from dynconf_tasks import interruption
 from dynconf_tasks.parameters import Memory, Overrides, ProfileName, Seed, SettingName
 from dynconf_tasks.track import TrackingUnavailable, tracker
@@ -69,47 +70,38 @@ def reproduce(
         SomeFailed: where a setting raised; the others are done and written.
     """
     request = Request(profile, tuple(settings or ()), overrides or {}, seed, device, home, data, checkpoints or {}, memory)
-    plans = checked(request)
-    folder = home_folder(home)
+    return run_request(checked(request), command)
+
+
+def run_request(asked: CheckedRequest, command: str | None = None) -> RunResult:
+    """Run a request that is known to work; see ``reproduce``."""
+    request, folder = asked.request, asked.context.home
+    profile, seed = request.profile, request.seed
     logger = get_run_logger()
-    how = PROFILES[profile]
-    if how.threads is not None:
-        torch.set_num_threads(how.threads)
+    asked.context.prepare()
     parent, tracking_error = None, None
     try:
         tracking = tracker(folder)
-        parent = tracking.parent(profile, seed, identity(request), f"{profile}, seed {seed}")
+        parent = tracking.parent(profile, seed, asked.identity(), f"{profile}, seed {seed}")
     except TrackingUnavailable as error:
         tracking_error = str(error)
         logger.warning("%s", error)
 
     def run_one(plan: Plan) -> SettingRun:
         interruption.check()
-        name = plan.setting
-        return setting(
-            name=name,
-            profile=profile,
-            overrides=fitting(plan, request.overrides),
-            seed=seed,
-            device=device,
-            home=str(folder),
-            data=data,
-            checkpoint=request.checkpoints.get(name),
-            parent_run=parent,
-            track_run=parent is not None,
-            memory=memory,
-        )
+        tracked = parent is not None
+        return planned_setting(plan, asked.context, asked.checkpoint(plan), asked.identity(), parent, tracked)
 
     runs: list[SettingRun] = []
-    jobs = max(1, min(how.jobs, os.cpu_count() or 1))
+    jobs = max(1, min(PROFILES[profile].jobs, os.cpu_count() or 1))
     with ThreadPoolExecutor(jobs) as pool:
         # Each thread works in a copy of the flow's context, so that its setting is a subflow of this run.
-        running = [pool.submit(contextvars.copy_context().run, run_one, plan) for plan in plans]
+        running = [pool.submit(contextvars.copy_context().run, run_one, plan) for plan in asked.plans]
         try:
-            runs = [_run_of(future, plan) for future, plan in zip(running, plans, strict=True)]
+            runs = [_run_of(future, plan) for future, plan in zip(running, asked.plans, strict=True)]
         except KeyboardInterrupt:
             interruption.interrupt()
-            runs = [_run_of(future, plan) for future, plan in zip(running, plans, strict=True)]
+            runs = [_run_of(future, plan) for future, plan in zip(running, asked.plans, strict=True)]
 
     rows = tuple(run.row for run in runs)
     savings = [row.exit.latency_saving for row in rows if isinstance(row, SettingResult)]
@@ -117,13 +109,14 @@ def reproduce(
         run=new_run(folder, f"{profile}-seed{seed}"),
         profile=profile,
         seed=seed,
-        overrides=dict(request.overrides),
+        overrides=dict(asked.overrides),
         command=command or f"flow reproduce, profile {profile}",
         environment=environment(),
         tracking_error=next((run.tracking_error for run in reversed(runs) if run.tracking_error), tracking_error),
         mean_latency_saving=sum(savings) / len(savings) if savings else None,
         paper_footnotes=tuple(
-            PaperFootnote(family=f"{FAMILIES[data]}, {method.upper()}", **vars(row)) for (data, method), row in UNNAMED.items()
+            PaperFootnote(family=f"{DATASETS.get(data).title}, {SCHEMES.get(method).title}", **vars(row))
+            for (data, method), row in UNNAMED.items()
         ),
         settings=rows,
     )
@@ -137,6 +130,15 @@ def reproduce(
     if result.failed:
         raise SomeFailed(result)
     return result
+
+
+checked_reproduction = flow(
+    name="reproduce",
+    flow_run_name="reproduce {asked.request.profile}, seed {asked.request.seed}",
+    validate_parameters=False,
+    persist_result=False,
+)(run_request)
+"""For the command, which has checked the request before it starts a server."""
 
 
 def _run_of(future: "Future[SettingRun]", plan: Plan) -> SettingRun:

@@ -3,29 +3,20 @@
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-import torch
-from prefect import flow
+from prefect import State, flow
 from prefect.logging import get_run_logger
-from prefect.states import State
 
-from dynconf_core.data.load import data_set
+from dynconf_core.experiment.context import RunContext
+from dynconf_core.experiment.job import Handle, Job
 from dynconf_core.experiment.plan import Plan
-from dynconf_core.experiment.request import Request, checked, data_folder, home_folder, identity
-from dynconf_core.experiment.settings import PROFILES, SETTINGS, paper_time_steps
-from dynconf_core.memory import keep_freed_memory
-from dynconf_core.results.rows import STAGES, completed, failed
+from dynconf_core.experiment.request import Request, checked
+from dynconf_core.experiment.stages import STAGES, Stage, code_fingerprint, job
+from dynconf_core.results.rows import completed, failed
 from dynconf_core.results.types import AnySetting, FailedSetting
-from dynconf_tasks.collect import collect
-from dynconf_tasks.convert import convert
-from dynconf_tasks.evaluate import evaluate
 from dynconf_tasks.parameters import Memory, Overrides, ProfileName, Seed, SettingName
-from dynconf_tasks.search import search
-from dynconf_tasks.stage import Handle, Workplace, code_fingerprint
 from dynconf_tasks.track import TrackingUnavailable, track
-from dynconf_tasks.train import train
-
-MODULES = tuple(import_module(f"dynconf_tasks.{name}") for name in ("train", "convert", "collect", "search", "evaluate"))
 
 
 @dataclass(frozen=True)
@@ -81,25 +72,40 @@ def setting(
         SettingFailed: where a stage raised.
     """
     checkpoints = {name: checkpoint} if checkpoint else {}
-    request = Request(profile, (name,), overrides or {}, seed, device, home, data, checkpoints, memory)
-    (plan,) = checked(request)
-    keep_freed_memory()
-    threads = PROFILES[profile].threads
-    if threads is not None:
-        torch.set_num_threads(threads)
-    where = home_folder(home)
-    work = Workplace(where, data_folder(data, where), device, request.memory_share())
+    request = checked(Request(profile, (name,), overrides or {}, seed, device, home, data, checkpoints, memory))
+    (plan,) = request.plans
+    return run_setting(plan, request.context, request.checkpoint(plan), request.identity(), parent_run, track_run)
+
+
+def run_setting(
+    plan: Plan,
+    context: RunContext,
+    checkpoint: Path | None,
+    identity: dict[str, Any],
+    parent_run: str | None = None,
+    track_run: bool = True,
+) -> SettingRun:
+    """Run a plan that is known to work; see ``setting``.
+
+    Args:
+        plan: what is run.
+        context: where and with what.
+        checkpoint: a file whose weights are taken instead of training.
+        identity: what tells its reproduction from another in MLflow.
+        parent_run, track_run: of MLflow.
+    """
+    context.prepare()
     done: dict[str, Handle] = {}
     row: AnySetting
     try:
-        _run_stages(plan, work, Path(checkpoint) if checkpoint else None, done)
-        row = completed(plan, SETTINGS[name], done)
+        _run_stages(job(plan, context, checkpoint), done)
+        row = completed(plan, done)
     except Exception as error:
         row = failed(plan, done, error)
     tracking_error = None
     if track_run:
         try:
-            track(plan, row, done.get("evaluate"), work, identity(request), parent_run)
+            track(plan, row, done.get("evaluate"), context.home, identity, parent_run)
         except TrackingUnavailable as error:
             get_run_logger().warning("%s", error)
             tracking_error = str(error)
@@ -109,28 +115,23 @@ def setting(
     return run
 
 
-def _run_stages(plan: Plan, work: Workplace, checkpoint: Path | None, done: dict[str, Handle]) -> None:
+planned_setting = flow(name="setting", flow_run_name="{plan.setting}", validate_parameters=False, persist_result=False)(
+    run_setting
+)
+"""A subflow of the flows that have checked their request."""
+
+
+def _run_stages(given: Job, done: dict[str, Handle]) -> None:
     """The stages in the order of the data; ``done`` holds those that are finished, also when one raises."""
-    for files in {module.code(plan) for module in MODULES}:
-        code_fingerprint(files)  # of the code as it is now, not as it may be when a stage begins
-    data_digest = data_set(plan.data.name).digest(work.data)
-    done["train"] = _handle(train(plan, work, data_digest, checkpoint))
-    done["convert"] = _handle(convert(plan, work, done["train"]))
-    for split in ("calibration", "test"):
-        done[f"collect_{split}"] = _handle(collect(plan, work, data_digest, split, done["train"], done["convert"]))
-    done["search"] = _handle(search(plan, work, done["collect_calibration"]))
-    judged = evaluate(
-        plan,
-        work,
-        paper_time_steps(plan.setting),
-        done["search"],
-        done["collect_calibration"],
-        done["collect_test"],
-    )
-    done["evaluate"] = _handle(judged)
-    assert tuple(done) == STAGES
+    for stage in STAGES:
+        code_fingerprint(stage.modules(given.plan))  # of the code as it is now, not as it may be when the stage begins
+    for stage in STAGES:
+        done[stage.name] = _run(stage, given, {role: done[name] for role, name in stage.inputs.items()})
 
 
-def _handle(returned: State[Handle] | Handle) -> Handle:
-    """What a task found or made: a state that the task itself chose (``Cached``) comes back as it is, the handle in it."""
-    return returned.result() if isinstance(returned, State) else returned
+def _run(stage: Stage, given: Job, inputs: dict[str, Handle]) -> Handle:
+    """A task's state that it chose itself (``Cached``) comes back as it is, the handle in it."""
+    module, _, function = stage.task.partition(":")
+    returned = getattr(import_module(module), function)(given, inputs)
+    found: Handle = returned.result() if isinstance(returned, State) else returned
+    return found

@@ -3,24 +3,21 @@ every stage whose key is the same with its neighbours, and a sweep that was inte
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import torch
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from dynconf_core.experiment.overrides import fitting
-from dynconf_core.experiment.points import Range, checked_points, request_of
-from dynconf_core.experiment.request import checked, data_folder, home_folder
-from dynconf_core.experiment.settings import PROFILES, resolve
+from dynconf_core.experiment.points import CheckedSweep, Range, at_point, checked_sweep
+from dynconf_core.experiment.request import Request
 from dynconf_core.results.environment import environment
 from dynconf_core.results.files import write_sweep
 from dynconf_core.results.markdown import sweep_markdown
 from dynconf_core.results.types import AnyPoint, AnySetting, FailedPoint, SettingResult, SweepPoint, SweepResult
-from dynconf_flows.setting import SettingFailed, setting
+from dynconf_flows.setting import SettingFailed, planned_setting
 from dynconf_tasks import interruption
 from dynconf_tasks.parameters import Count, Memory, Overrides, ProfileName, Seed, SettingName
 from dynconf_tasks.track import TrackingUnavailable, tracker
@@ -61,14 +58,15 @@ def sweep(
     Raises:
         InputError: where the request cannot work; nothing was started.
     """
-    points, ranges = checked_points(settings, profile, grid or {}, study or {}, overrides or {}, seed)
-    places = {"device": device, "home": home, "data": data, "memory": memory}
-    checked(request_of(settings, profile, overrides or {}, seed, {}, **places))
-    where = home_folder(home)
-    places |= {"home": str(where), "data": str(data_folder(data, where))}
-    threads = PROFILES[profile].threads
-    if threads is not None:
-        torch.set_num_threads(threads)
+    request = Request(profile, tuple(settings), overrides or {}, seed, device, home, data, memory=memory)
+    return run_sweep(checked_sweep(request, grid or {}, study or {}, trials))
+
+
+def run_sweep(swept: CheckedSweep) -> SweepResult:
+    """Run a sweep that is known to work; see ``sweep``."""
+    asked = swept.asked
+    profile, seed, where = asked.request.profile, asked.request.seed, asked.context.home
+    asked.context.prepare()
     try:
         tracker(where)
         tracking = True
@@ -77,19 +75,14 @@ def sweep(
 
     found: list[AnyPoint] = []
 
-    def run_point(values: dict[str, Any]) -> list[AnyPoint]:
+    def run_point(values: Mapping[str, Any]) -> list[AnyPoint]:
         entries = []
-        request = request_of(settings, profile, overrides or {}, seed, values, **places)
-        for name in settings:
+        request = at_point(asked.request, values)
+        plans = request.plans()
+        overrides = request.values(plans)
+        for plan in plans:
             try:
-                run = setting(
-                    name=name,
-                    profile=profile,
-                    overrides=fitting(resolve(name, profile), request.overrides),
-                    seed=request.seed,
-                    **places,
-                    track_run=tracking,
-                )
+                run = planned_setting(plan, asked.context, None, fitting(plan, overrides), track_run=tracking)
             except SettingFailed as failure:
                 run = failure.run
             entries.append(_point(run.row, values))
@@ -97,13 +90,13 @@ def sweep(
             interruption.check()
         return entries
 
-    name = _name(settings, profile, grid or study or {}, overrides or {}, seed)
+    name = _name(swept)
     try:
-        if points:
-            for point in points:
+        if swept.points:
+            for point in swept.points:
                 run_point(point)
         else:
-            for _ in _studied(run_point, ranges, where / "optuna.journal", name, trials, seed):
+            for _ in _studied(run_point, swept, name):
                 pass
     except (KeyboardInterrupt, interruption.Interrupted):
         interruption.interrupt()
@@ -121,7 +114,16 @@ def sweep(
     return result
 
 
-def _studied(run_point: Any, ranges: list[Range], journal: Path, name: str, trials: int, seed: int) -> Iterator[list[AnyPoint]]:
+checked_sweeping = flow(
+    name="sweep",
+    flow_run_name="sweep {swept.asked.request.profile}",
+    validate_parameters=False,
+    persist_result=False,
+)(run_sweep)
+"""For the command, which has checked the sweep before it starts a server."""
+
+
+def _studied(run_point: Any, swept: CheckedSweep, name: str) -> Iterator[list[AnyPoint]]:
     """Ask Optuna for points until the study, earlier runs of it counted in, has ``trials``; several settings count as their
     mean. Finished trials of an earlier run are shown again, from the store."""
     import optuna
@@ -129,10 +131,11 @@ def _studied(run_point: Any, ranges: list[Range], journal: Path, name: str, tria
     from optuna.storages.journal import JournalFileBackend
     from optuna.trial import TrialState
 
+    trials, seed = swept.trials, swept.asked.request.seed
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         study_name=f"sweep-{name}",
-        storage=JournalStorage(JournalFileBackend(str(journal))),
+        storage=JournalStorage(JournalFileBackend(str(swept.asked.context.journal))),
         directions=["maximize", "minimize"],
         load_if_exists=True,
     )
@@ -142,7 +145,7 @@ def _studied(run_point: Any, ranges: list[Range], journal: Path, name: str, tria
         yield run_point(dict(trial.params))
     for _ in range(trials - len(finished)):
         asked = study.ask()
-        rows = run_point({one.field: _suggested(asked, one) for one in ranges})
+        rows = run_point({one.field: _suggested(asked, one) for one in swept.ranges})
         finished_points = [row for row in rows if isinstance(row, SweepPoint)]
         if len(finished_points) < len(rows):
             study.tell(asked, state=TrialState.FAIL)
@@ -160,7 +163,7 @@ def _suggested(trial: Any, one: Range) -> Any:
     return trial.suggest_float(one.field, one.low, one.high, log=one.field in ("alpha", "learning_rate"))
 
 
-def _point(row: AnySetting, values: dict[str, Any]) -> AnyPoint:
+def _point(row: AnySetting, values: Mapping[str, Any]) -> AnyPoint:
     """A point as the sweep reports it. A study is led by the calibration split; the test split is only reported."""
     if not isinstance(row, SettingResult):
         return FailedPoint(setting=row.name, values=dict(values), error=row.error)
@@ -194,7 +197,9 @@ def _with_front(points: Sequence[AnyPoint]) -> tuple[AnyPoint, ...]:
     return tuple(replace(point, on_front=not beaten(point)) if isinstance(point, SweepPoint) else point for point in points)
 
 
-def _name(settings: list[str], profile: str, fields: dict[str, str], overrides: dict[str, Any], seed: int) -> str:
+def _name(swept: CheckedSweep) -> str:
     """The same for the same sweep, so that a study and its results are found again."""
-    asked = json.dumps([sorted(settings), profile, sorted(fields.items()), sorted(overrides.items()), seed])
-    return f"{profile}-{'-'.join(fields)}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"
+    request, overrides = swept.asked.request, swept.asked.overrides
+    fields = sorted(swept.fields.items())
+    asked = json.dumps([sorted(request.settings), request.profile, fields, sorted(overrides.items()), request.seed])
+    return f"{request.profile}-{'-'.join(swept.fields)}-{hashlib.sha256(asked.encode()).hexdigest()[:8]}"

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from dynconf_core.confidence.measure import ConfidenceMeasure, measure_of
 from dynconf_core.confidence.smoothing import FORMS, Smoothing
 from dynconf_core.errors import InputError
-from dynconf_core.evaluation.analysis import Analysis, analyse
+from dynconf_core.evaluation.analysis import Analysis, analyse, fixed_smoothing
 from dynconf_core.evaluation.precautions import check_options, check_pair
-from dynconf_core.exit.rule import Rule
 from dynconf_core.figures.analysis import analysis_figures
 from dynconf_core.results.analysis_folder import write_analysis
 from dynconf_core.results.records import flat, json_text
@@ -20,6 +20,7 @@ from dynconf_core.traces.schema import Traces
 
 TRACKED = ("ann_accuracy", "reference_accuracy", "exit", "baselines", "oracle_gap", "spikes_per_inference", "energy")
 """What MLflow gets of the record as it is, under the names of the results."""
+DEMO_ALPHA = 30.0
 LONGEST_SOURCE = 72
 """Characters of a source that fit above a picture."""
 
@@ -43,17 +44,23 @@ class FinishedAnalysis:
     source: str
 
 
-def fixed_rule(fixed: Mapping[str, Any]) -> Rule:
-    """The rule of ``{"rule", "smoothing", "alpha"}``, its threshold not yet chosen.
+def wanted_rule(rule: Mapping[str, Any]) -> tuple[ConfidenceMeasure, Smoothing | None]:
+    """The measure of ``{"rule", "smoothing", "alpha"}`` and its smoothing, None where that is to be chosen.
+
+    Of smoothing and alpha one may be None: the smoothing is then the sum, alpha 30 as in the authors' demo.
 
     Raises:
-        InputError: for an unknown rule or smoothing, an alpha out of range, and for a rule that has to be fitted.
+        InputError: for an unknown measure or smoothing, an alpha out of range, a smoothing that the measure does not read.
     """
-    if fixed["rule"] == "learned":
-        raise InputError("rule 'learned' is fitted on the calibration traces and takes part anyway: leave the rule out.")
-    if fixed["smoothing"] not in FORMS:
-        raise InputError(f"smoothing {fixed['smoothing']!r} cannot be fixed: give one of {', '.join(FORMS)}.")
-    return Rule(fixed["rule"], Smoothing(fixed["smoothing"], fixed["alpha"]), 0.0)
+    measure = measure_of(rule["rule"])
+    form, alpha = rule.get("smoothing"), rule.get("alpha")
+    if form is None and alpha is None:
+        return measure, None
+    if form is not None and form not in FORMS:
+        raise InputError(f"smoothing {form!r} cannot be fixed: give one of {', '.join(FORMS)}.")
+    smoothing = Smoothing(form or "sum", DEMO_ALPHA if alpha is None else alpha)
+    fixed_smoothing(measure, smoothing)
+    return measure, smoothing
 
 
 def loaded(pair: Pair, seed: int, time_steps: int | None = None) -> tuple[Traces, Traces, Split | None]:
@@ -81,7 +88,7 @@ def analyse_pair(
     delta: float | None = None,
     max_drop: float = 0.0,
     time_steps: int | None = None,
-    fixed: Mapping[str, Any] | None = None,
+    rule: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> FinishedAnalysis:
     """Analyse a pair of traces into the folder ``out``.
@@ -92,16 +99,26 @@ def analyse_pair(
         epsilon, delta: of the guarantee, both or neither.
         max_drop: that the chosen rule may lose in expectation.
         time_steps: T, where the traces are to be cut to their first steps.
-        fixed: ``{"rule", "smoothing", "alpha"}`` where the score is not to be chosen.
+        rule: ``{"rule", "smoothing", "alpha"}`` as ``wanted_rule`` takes it.
         seed: of splits, folds and bootstraps.
 
     Raises:
         InputError: where traces or options cannot work; nothing was written.
     """
     check_options(epsilon, delta, max_drop)
-    rule = None if fixed is None else fixed_rule(fixed)
+    measure, smoothing = (None, None) if rule is None else wanted_rule(rule)
     calibration, test, split = loaded(pair, seed, time_steps)
-    analysis = analyse(calibration, test, epsilon=epsilon, delta=delta, max_drop=max_drop, fixed=rule, seed=seed, split=split)
+    analysis = analyse(
+        calibration,
+        test,
+        epsilon=epsilon,
+        delta=delta,
+        max_drop=max_drop,
+        measure=measure,
+        smoothing=smoothing,
+        seed=seed,
+        split=split,
+    )
     source = described(test)
     written = write_analysis(analysis, out, analysis_figures(analysis, test, pair.name, source))
     return FinishedAnalysis(pair.name, out, analysis, tuple(written), source)

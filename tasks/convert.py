@@ -9,60 +9,46 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from prefect import task
-from prefect.states import State
+from prefect import State, task
 
 from dynconf_core.conversion.convert import convert as converted
 from dynconf_core.conversion.file import save_snn
-from dynconf_core.conversion.report import conversion_report, images_for_report, report_lines
-from dynconf_core.data.load import data_set
-from dynconf_core.experiment.plan import Plan
-from dynconf_core.networks.description import described
-from dynconf_core.training.checkpoint import load_checkpoint
+from dynconf_core.conversion.report import conversion_report, images_for_report
+from dynconf_core.experiment.images import images_of
+from dynconf_core.experiment.job import Handle, Inputs, Job
+from dynconf_core.networks.checkpoint import load_checkpoint
+from dynconf_core.schemes.network import described
 from dynconf_tasks.listening import Listener
-from dynconf_tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace, module_file
+from dynconf_tasks.stage import TASK_OPTIONS, run
 
 REPORTED = 64
 """Calibration images of the report, at most."""
 
 
-def code(plan: Plan) -> tuple[Path, ...]:
-    """Where this stage's code begins."""
-    return (Path(__file__), module_file(f"dynconf_core.data.{plan.data.name}"))
-
-
-def stage(plan: Plan, trained: Handle) -> Stage:
-    """The stage of this plan. The thresholds are learned ones: of the data only the images' shape and the range that their
-    normalisation allows matter, and both are known by the data set's name."""
-    config = {"network": plan.network(), "data": plan.data.name, "time_steps": plan.time_steps, "fixed_point": plan.fixed_point}
-    config["initial_potential"] = plan.initial_potential
-    return Stage("convert", plan.setting, config, {"train": trained}, code(plan))
-
-
-@task(name="convert", task_run_name="{plan.setting} · convert", **TASK_OPTIONS)
-def convert(plan: Plan, work: Workplace, trained: Handle) -> State[Handle] | Handle:
+@task(name="convert", task_run_name="{job.plan.setting} · convert", **TASK_OPTIONS)
+def convert(job: Job, inputs: Inputs) -> State[Handle] | Handle:
     """Fold the batch normalisation away, put spiking neurons in the place of the activations, and round the weights."""
+    plan = job.plan
 
     def write(folder: Path, listener: Listener) -> Mapping[str, Any]:
         ann = described(plan.network(), plan.seed)
-        load_checkpoint(ann, trained.file("checkpoint.pt"))
-        data = plan.data
-        images = data_set(data.name).load(work.data, "calibration", resolution=data.resolution, calibration=data.calibration)
+        load_checkpoint(ann, inputs["train"].file("checkpoint.pt"))
+        images = images_of(plan.data, "calibration", job.context.data)
         snn = converted(
             ann.eval(),
-            images.normalisation(images.batch(torch.arange(1))),
-            method="learned",
+            images.normalisation(images.batch(torch.arange(min(len(images), plan.scheme.images)))),
+            **plan.scheme.conversion(plan.time_steps),
             time_steps=plan.time_steps,
             fixed_point=plan.fixed_point,
-            initial_potential=plan.initial_potential,
             image_limit=images.normalisation.limit(),
         )
         few = torch.arange(min(len(images), images_for_report(snn, REPORTED)))
         pixels = images.normalisation(images.batch(few))
         report = conversion_report(snn, ann, pixels, plan.time_steps, images.labels[few])
         save_snn(snn, folder / "snn.pt")
-        (folder / "report.json").write_text(json.dumps(report, indent=1))
-        (folder / "report.txt").write_text("\n".join(report_lines(report)) + "\n")
-        return {**snn.facts, "image_limit": snn.image_limit, **{name: report[name] for name in ("agreement", "worst_layer")}}
+        (folder / "report.json").write_text(json.dumps(report.to_json(), indent=1))
+        (folder / "report.txt").write_text(f"{report}\n")
+        found = {"agreement": report.agreement, "worst_layer": report.worst_layer}
+        return {**snn.facts, "image_limit": snn.image_limit, **found}
 
-    return stage(plan, trained).run(work, write)
+    return run("convert", job, inputs, write)

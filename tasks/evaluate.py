@@ -8,65 +8,52 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect import task
-from prefect.states import State
+from prefect import State, task
 
+from dynconf_core.choosing.candidates import measures_compared
 from dynconf_core.choosing.cross_fitting import Choice
 from dynconf_core.evaluation.setting import EVALUATION, evaluate_setting
 from dynconf_core.exit.front import exact_front
 from dynconf_core.exit.oracles import oracle_curve
 from dynconf_core.exit.robustness import robustness_map
 from dynconf_core.exit.rule import Rule
+from dynconf_core.experiment.job import Handle, Inputs, Job
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.figures.accuracy import accuracy_against_latency, exit_histogram
 from dynconf_core.figures.robustness import robustness_figure
 from dynconf_core.results.records import json_text, read, to_json
 from dynconf_core.traces.schema import Traces
 from dynconf_tasks.listening import Listener
-from dynconf_tasks.stage import TASK_OPTIONS, Handle, Stage, Workplace
+from dynconf_tasks.stage import TASK_OPTIONS, run
 
 FIGURES = ("accuracy_against_latency.png", "exit_histogram.png", "robustness.png")
 DPI = 150
 
 
-def code(plan: Plan) -> tuple[Path, ...]:
-    """Where this stage's code begins."""
-    return (Path(__file__),)
-
-
-def stage(plan: Plan, paper_time_steps: int | None, rule: Handle, calibration: Handle, test: Handle) -> Stage:
-    """The stage of this plan; names are in its key because the pictures show them."""
-    config = {
-        "setting": plan.setting,
-        "profile": plan.profile,
-        "data": plan.data.name,
-        "stands_in_for": plan.data.stands_in_for,
-        "width": plan.width,
-        "seed": plan.seed,
-        "paper_time_steps": paper_time_steps,
-    }
-    inputs = {"search": rule, "calibration": calibration, "test": test}
-    return Stage("evaluate", plan.setting, config, inputs, code(plan))
-
-
-@task(name="evaluate", task_run_name="{plan.setting} · evaluate", **TASK_OPTIONS)
-def evaluate(
-    plan: Plan,
-    work: Workplace,
-    paper_time_steps: int | None,
-    rule: Handle,
-    calibration: Handle,
-    test: Handle,
-) -> State[Handle] | Handle:
+@task(name="evaluate", task_run_name="{job.plan.setting} · evaluate", **TASK_OPTIONS)
+def evaluate(job: Job, inputs: Inputs) -> State[Handle] | Handle:
     """Judge the rule on the test traces."""
+    plan = job.plan
 
     def write(folder: Path, listener: Listener) -> Mapping[str, Any]:
-        chosen, choice = Rule.load(rule.file("rule.json")), read(Choice, rule.file("rule.json"))
-        unseen, known = Traces.load(test.folder), Traces.load(calibration.folder)
+        # A measure from outside is the one that the plan names; the file alone would import nothing.
+        own = plan.search.rule if ":" in plan.search.rule else None
+        found = inputs["search"].file("rule.json")
+        chosen, choice = Rule.load(found, own), read(Choice, found)
+        unseen, known = Traces.load(inputs["test"].folder), Traces.load(inputs["calibration"].folder)
         robustness = robustness_map(unseen)
-        figures = evaluate_setting(known, unseen, chosen, choice, robustness.widths(), paper_time_steps, plan.seed)
+        figures = evaluate_setting(
+            known,
+            unseen,
+            chosen,
+            choice,
+            robustness.widths(),
+            plan.paper_time_steps,
+            plan.seed,
+            measures_compared(plan.search.rule),
+        )
         (folder / EVALUATION).write_text(json_text(to_json(figures)))
-        shutil.copyfile(rule.file("rule.json"), folder / "rule.json")  # so that one folder holds what is published of a setting
+        shutil.copyfile(found, folder / "rule.json")  # so that one folder holds what is published of a setting
         subtitle, correct = _subtitle(plan, unseen.samples), unseen.correct()
         pictures = (
             accuracy_against_latency(
@@ -86,7 +73,7 @@ def evaluate(
             picture.savefig(folder / name, dpi=DPI)
         return {"accuracy": figures.exit.accuracy, "mean_steps": figures.exit.mean_steps}
 
-    return stage(plan, paper_time_steps, rule, calibration, test).run(work, write)
+    return run("evaluate", job, inputs, write)
 
 
 def _subtitle(plan: Plan, samples: int) -> str:

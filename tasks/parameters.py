@@ -8,18 +8,21 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
-from dynconf_core.experiment.overrides import FIELDS
+from dynconf_core.experiment.overrides import known_fields
+from dynconf_core.experiment.profiles import PROFILES
 from dynconf_core.experiment.request import SIZE
-from dynconf_core.experiment.settings import PROFILES, SETTINGS
+from dynconf_core.experiment.settings import FURTHER, SETTINGS
 
-SettingName = Literal[*SETTINGS]
-ProfileName = Literal[*PROFILES]
+_Named = Literal[*SETTINGS, *FURTHER]  # type: ignore[valid-type]
+_OfYourOwn = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$", description="package.module:SETTING")]
+SettingName = _Named | _OfYourOwn
+ProfileName = Literal[*PROFILES]  # type: ignore[valid-type]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Count = Annotated[int, Field(ge=1)]
 Memory = Annotated[str, Field(pattern=SIZE)]
 
 _fields: dict[str, Any] = {
-    name: Annotated[field.kind, Field(title=name, description=field.wants)] for name, field in FIELDS.items()
+    name: Annotated[field.kind, Field(title=name, description=field.wants)] for name, field in known_fields().items()
 }
 Overrides = TypedDict("Overrides", _fields, total=False)  # type: ignore[misc]
 Overrides.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]

@@ -22,11 +22,12 @@ from typing import Any
 
 from prefect import task
 
+from dynconf_core.experiment.job import Handle
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.results.records import Scalar, flat, json_text, plain, to_json
 from dynconf_core.results.types import AnySetting, FailedSetting, RunResult, SettingResult
 from dynconf_tasks.evaluate import FIGURES
-from dynconf_tasks.stage import TASK_OPTIONS, Handle, Workplace
+from dynconf_tasks.stage import TASK_OPTIONS
 
 BATCH = 1000
 """The most metrics that MLflow takes at a time."""
@@ -206,12 +207,12 @@ def track(
     plan: Plan,
     row: AnySetting,
     evaluation: Handle | None,
-    work: Workplace,
+    home: Path,
     identity: dict[str, Any],
     parent: str | None,
 ) -> str:
     """Log a setting's figures, pictures and rule below ``parent`` (found or made where None); the run's id."""
-    writer = tracker(work.home)
+    writer = tracker(home)
     if parent is None:
         parent = writer.parent(plan.profile, plan.seed, identity, f"{plan.profile}, seed {plan.seed}")
     files = [evaluation.file(name) for name in (*FIGURES, "evaluation.json", "rule.json")] if evaluation else []

@@ -13,9 +13,9 @@ from dynconf_core.evaluation.metrics import Baseline, RuleExit
 from dynconf_core.exit.judgement import Judgement, Loss, OperatingPoint
 from dynconf_core.exit.oracles import AveragedEarliest, OracleGap, Oracles
 from dynconf_core.exit.robustness import AlphaRange, Region, Robustness, ThresholdRange
-from dynconf_core.experiment.settings import Published
+from dynconf_core.experiment.plan import Published
+from dynconf_core.experiment.stages import STAGES
 from dynconf_core.results.environment import Environment
-from dynconf_core.results.rows import STAGES
 from dynconf_core.results.types import (
     ConversionFacts,
     DataFacts,
@@ -29,6 +29,8 @@ from dynconf_core.results.types import (
 
 PUBLISHED = Published("the authors' released log", "S", 0.9379, 0.9427, 27, 0.9427, 11.51)
 ENVIRONMENT = Environment("3.11.7", "Linux", "A CPU", 2, None, "abc", {"torch": "2.13.0"})
+
+NAMES = [stage.name for stage in STAGES]
 
 
 def judgement(accuracy: float = 0.9537, mean_steps: float = 10.25, loss: float = 0.002) -> Judgement:
@@ -119,14 +121,14 @@ def setting_result(name: str = "cifar10-vgg16-qcfs", paper: Published | None = N
         at_paper_time_steps=None,
         robustness=Robustness(region, region, 0.001),
         paper=None if paper is None else PaperRows((paper,)),
-        stages=dict.fromkeys(STAGES, "ran"),
-        artefacts=dict.fromkeys(STAGES, "0" * 64),
+        stages=dict.fromkeys(NAMES, "ran"),
+        artefacts=dict.fromkeys(NAMES, "0" * 64),
     )
     return replace(found, **changes)
 
 
 def failed_setting(name: str, error: str) -> FailedSetting:
-    return FailedSetting(name=name, error=error, stages=dict.fromkeys(STAGES, "not_run"))
+    return FailedSetting(name=name, error=error, stages=dict.fromkeys(NAMES, "not_run"))
 
 
 def run_result(*rows: SettingResult | FailedSetting, **changes: Any) -> RunResult:

@@ -14,6 +14,9 @@ from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.graph.graph import WEIGHTED, Graph, Node
 from dynconf_core.graph.operations import evaluate
+from dynconf_core.neurons.integrate_and_fire import IntegrateAndFire
+from dynconf_core.neurons.model import State as NeuronState
+from dynconf_core.neurons.signed import Signed
 from dynconf_core.simulation.network import SpikingNetwork, State
 
 
@@ -113,6 +116,7 @@ def simulated(snn: SpikingNetwork, images: Tensor, time_steps: int) -> tuple[Ten
 def in_float64(snn: SpikingNetwork, images: Tensor, time_steps: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits ``(N, T, C)`` and the largest value of every node, computed in float64 by a loop of its own."""
     potentials: dict[str, Tensor] = {}
+    own_states: dict[str, NeuronState] = {}
     counts: dict[str, Tensor] = {}
     largest: dict[str, Tensor] = {}
     logits = []
@@ -130,9 +134,13 @@ def in_float64(snn: SpikingNetwork, images: Tensor, time_steps: int) -> tuple[Te
                 potential = potentials.get(node.name, torch.zeros_like(inputs[0]) + start) + inputs[0]
                 count = counts.get(node.name, torch.zeros_like(potential))
                 largest[node.name + " charged"] = potential.abs().max()
-                value = (potential >= 1).double()
-                if node.settings["signed"]:
-                    value = value * (count < node.settings["levels"]) - ((potential < 0) & (count > 0)).double()
+                if isinstance(snn.neurons, IntegrateAndFire | Signed):
+                    value = (potential >= 1).double()
+                    if isinstance(snn.neurons, Signed):
+                        value = value * (count < snn.neurons.levels) - ((potential < 0) & (count > 0)).double()
+                else:  # somebody's own: its equations are not ours to repeat, but float64 is
+                    before = own_states.get(node.name, snn.neurons.initial(inputs[0], start))
+                    value, own_states[node.name] = snn.neurons.step(inputs[0], before)
                 potentials[node.name], counts[node.name] = potential - value, count + value
             elif node.kind == "max_pool":
                 before = counts.get(node.name, torch.zeros_like(inputs[0]))

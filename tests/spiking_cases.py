@@ -233,4 +233,4 @@ def positive_network(method: str, hidden: int = 24) -> nn.Sequential:
 def converted(network: nn.Module, images: Tensor, **options: Any) -> SpikingNetwork:
     """With the way to thresholds that suits the network."""
     learned = not any(isinstance(module, nn.ReLU) for module in network.modules())
-    return convert(network, images, "learned" if learned else "error", **options)
+    return convert(network, images, thresholds="learned" if learned else "error", **options)

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from training_cases import activation
 
-from dynconf_core.activations.factory import activation
 from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.errors import InputError
@@ -271,19 +271,19 @@ def test_steps_are_initialised_one_after_the_other() -> None:
     assert int(spatial[1].num_batches_tracked) == 0
 
 
-# The factory
+# What the conversion schemes train with
 
 
-def test_factory() -> None:
-    made = activation("qcfs", levels=8, bits=None, initial_threshold=3.0)()
+def test_activations_of_the_schemes() -> None:
+    made = activation("qcfs", levels=8, initial_threshold=3.0)()
     assert isinstance(made, QCFS) and made.levels == 8 and made.threshold.item() == 3.0
-    made = activation("qffs", levels=None, bits=3, initial_threshold=3.0)()
+    made = activation("qffs", bits=3, initial_threshold=3.0)()
     assert isinstance(made, LSQ) and made.top == 7
-    make: Callable[[], nn.Module] = activation("qcfs", levels=4, bits=None, initial_threshold=8.0)
+    assert isinstance(activation("post-training")(), nn.ReLU)
+    make: Callable[[], nn.Module] = activation("qcfs", levels=4, initial_threshold=8.0)
     assert make() is not make()
 
 
-@pytest.mark.parametrize(("method", "levels", "bits"), [("relu", 4, 2), ("qcfs", None, 2), ("qffs", 4, None)])
-def test_factory_refuses(method: str, levels: int | None, bits: int | None) -> None:
-    with pytest.raises(InputError, match=method):
-        activation(method, levels=levels, bits=bits, initial_threshold=8.0)
+def test_an_unknown_scheme() -> None:
+    with pytest.raises(InputError, match="conversion scheme 'relu' is unknown: choose one of qcfs, qffs, post-training"):
+        activation("relu")

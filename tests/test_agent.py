@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from measures_from_outside import ShareOfVotes
 
 from dynconf_core.confidence import elementary
 from dynconf_core.confidence.elementary import exponential, logarithm
-from dynconf_core.confidence.learned import FEATURES, LearnedScore
+from dynconf_core.confidence.learned import FEATURES, Learned
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.exit.agent import AgentState, ExitAgent
@@ -21,13 +22,14 @@ from dynconf_core.exit.rule import Rule
 from dynconf_core.traces.schema import Traces
 
 SMOOTHINGS = [Smoothing("sum", 3.7), Smoothing("mean", 0.3), Smoothing("power", 2.1, 0.45)]
-LEARNED = LearnedScore({name: 0.1 * (index + 1) - 0.3 for index, name in enumerate(FEATURES)}, -0.7)
+LEARNED = Learned({name: 0.1 * (index + 1) - 0.3 for index, name in enumerate(FEATURES)}, -0.7)
 RULES = [
     *(Rule(measure, smoothing, 0.0) for measure in ("max_softmax", "entropy", "gap") for smoothing in SMOOTHINGS),
     Rule("patience", SMOOTHINGS[0], 0.0),
-    Rule("learned", SMOOTHINGS[0], 0.0, LEARNED),
+    Rule(LEARNED, SMOOTHINGS[0], 0.0),
+    Rule(ShareOfVotes(0.25), SMOOTHINGS[1], 0.0),
 ]
-named = pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.measure}-{rule.smoothing.form}")
+named = pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.measure.name}-{rule.smoothing.form}")
 
 
 def traces_of(kind: str, samples: int = 37, time_steps: int = 9, classes: int = 5) -> Traces:
@@ -51,6 +53,10 @@ def traces_of(kind: str, samples: int = 37, time_steps: int = 9, classes: int = 
 
 
 KINDS = ["float64", "float32", "float16", "ties", "constant", "zero", "huge", "largest", "tiny", "saturated"]
+
+
+def tensors(state: AgentState) -> tuple[torch.Tensor, ...]:
+    return (state.accumulated, state.step, *state.memory)
 
 
 def stepped(agent: ExitAgent, traces: Traces) -> tuple[np.ndarray, np.ndarray]:
@@ -93,14 +99,17 @@ def left_in_a_stream(agent: ExitAgent, traces: Traces, slots: int, rng: np.rando
         joining = [waiting.pop() for _ in range(min(len(waiting), int(rng.integers(0, slots - len(inside) + 1))))]
         inside = np.concatenate((inside, np.array(joining, int)))
         fresh = agent.initial(len(joining), traces.classes)
-        state = AgentState(*(torch.cat(both) for both in zip(state, fresh, strict=True)))
+        # Rows of any kind, then the fresh samples in the last of them.
+        rows = torch.cat([torch.arange(len(state.step)), torch.zeros(len(joining), dtype=torch.int64)])
+        last = torch.arange(len(state.step), len(rows))
+        state = fresh if not len(state.step) else state.take(rows).put(last, fresh)
         order = rng.permutation(len(inside))
-        inside, state = inside[order], AgentState(*(tensor[torch.from_numpy(order)] for tensor in state))
+        inside, state = inside[order], state.take(torch.from_numpy(order))
         logits = torch.from_numpy(traces.logits[inside, state.step.numpy()])
         _, _, exits, state = agent(logits, state)
         gone = exits | (state.step == traces.time_steps)
         left[inside[gone.numpy()]] = state.step[gone].numpy()
-        inside, state = inside[~gone.numpy()], AgentState(*(tensor[~gone] for tensor in state))
+        inside, state = inside[~gone.numpy()], state.take(~gone)
     return left
 
 
@@ -111,7 +120,7 @@ def test_exit_steps_of_any_batch_composition(rule: Rule, kind: str) -> None:
     scores = np.unique(rule.scores(traces)[:, :-1])
     # Thresholds that are scores: where one bit more or less would move an exit.
     for threshold in (*scores[:: max(1, len(scores) // 3)], scores[-1], -np.inf, np.inf):
-        exact = Rule(rule.measure, rule.smoothing, float(threshold), rule.learned)
+        exact = Rule(rule.measure, rule.smoothing, float(threshold))
         rng = np.random.default_rng(1)
         np.testing.assert_array_equal(left_in_a_stream(ExitAgent(exact), traces, 7, rng), exact.exit_steps(traces))
 
@@ -124,7 +133,7 @@ def test_layout_and_batch_size_change_no_bit(rule: Rule) -> None:
     for first, last in ((0, 1), (3, 4), (5, 12), (0, 64), (36, 101)):
         part = logits[first:last]
         state = agent(part[:, 0], agent.initial(last - first, 10))[3]
-        turned = AgentState(state.accumulated.t().contiguous().t(), *state[1:])
+        turned = state._replace(accumulated=state.accumulated.t().contiguous().t())
         assert torch.equal(agent(part[:, 1].t().contiguous().t(), turned)[1], together[first:last])
 
 
@@ -139,12 +148,13 @@ def test_few_numbers_and_many_give_the_same_bits(function: Callable[[torch.Tenso
     assert len(x) > elementary.FEW and torch.equal(many.view(torch.int64), few.view(torch.int64))
 
 
-@pytest.mark.parametrize("rule", [RULES[2], RULES[3], *RULES[-2:]], ids=lambda rule: rule.measure)
+@pytest.mark.parametrize("rule", [RULES[2], RULES[3], *RULES[-3:]], ids=lambda rule: rule.measure.name)
 def test_export_saves_loads_and_gives_the_same_bits(rule: Rule) -> None:
     agent = ExitAgent(rule)
     samples = torch.export.Dim("samples")
     state = agent.initial(4, 10)
-    shapes = ({0: samples}, AgentState(*({0: samples} for _ in state)))
+    rows = {0: samples}
+    shapes = (rows, AgentState(rows, rows, tuple(rows for _ in state.memory)))  # type: ignore[arg-type]
     program = torch.export.export(agent, (torch.zeros(4, 10), state), dynamic_shapes=shapes)
     stream = io.BytesIO()
     torch.export.save(program, stream)
@@ -156,19 +166,21 @@ def test_export_saves_loads_and_gives_the_same_bits(rule: Rule) -> None:
         for step in range(6):
             *ours, here = agent(logits[step], here)
             *theirs, there = exported(logits[step], there)
-            assert all(torch.equal(one, other) for one, other in zip((*ours, *here), (*theirs, *there), strict=True))
+            assert all(
+                torch.equal(one, other) for one, other in zip((*ours, *tensors(here)), (*theirs, *tensors(there)), strict=True)
+            )
 
 
 def test_the_state_has_the_batch_first_and_is_not_changed() -> None:
     for rule in RULES:
         agent = ExitAgent(rule)
         state = agent.initial(3, 4)
-        before = [tensor.clone() for tensor in state]
+        before = [tensor.clone() for tensor in tensors(state)]
         _, _, _, after = agent(torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), state)
-        assert all(torch.equal(one, other) for one, other in zip(before, state, strict=True))
-        for one, other in zip(state, after, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(before, tensors(state), strict=True))
+        for one, other in zip(tensors(state), tensors(after), strict=True):
             assert (one.shape, one.dtype) == (other.shape, other.dtype) and len(one) == 3
-        assert after.step.tolist() == [1, 1, 1] and after.standing.tolist() == [1, 1, 1]
+        assert after.step.tolist() == [1, 1, 1]
 
 
 def test_by_hand() -> None:
@@ -178,7 +190,26 @@ def test_by_hand() -> None:
     assert (prediction.tolist(), score.tolist(), exits.tolist()) == ([0, 1], [0.5, 0.0], [False, False])
     prediction, score, exits, state = agent(torch.tensor([[1.0, 0, 0], [0, 0, 4]], dtype=torch.float16), state)
     assert (prediction.tolist(), score.tolist(), exits.tolist()) == ([0, 2], [1.0, 2.0], [False, True])
-    assert state.accumulated.tolist() == [[3, 0, 1], [0, 3, 7]] and state.standing.tolist() == [2, 1]
+    assert state.accumulated.tolist() == [[3, 0, 1], [0, 3, 7]] and state.memory == () and state.step.tolist() == [2, 2]
+
+
+def test_what_patience_remembers_by_hand() -> None:
+    agent = ExitAgent(Rule("patience", Smoothing("sum", 1), 1.0))
+    state = agent.initial(2, 2)
+    assert [tensor.tolist() for tensor in state.memory] == [[-1, -1], [0, 0]]
+    for logits, stood in (([[1.0, 0], [0, 1]], [1, 1]), ([[1.0, 0], [3, 0]], [2, 1]), ([[1.0, 0], [1, 0]], [3, 2])):
+        _, score, exits, state = agent(torch.tensor(logits), state)
+        assert score.tolist() == stood == state.memory[1].tolist() and exits.tolist() == [number > 1 for number in stood]
+
+
+def test_rows_are_taken_and_replaced() -> None:
+    agent = ExitAgent(RULES[-2])
+    state = agent(torch.arange(8.0).reshape(4, 2), agent.initial(4, 2))[3]
+    kept = state.take(torch.tensor([True, False, False, True]))
+    assert all(torch.equal(one, other[[0, 3]]) for one, other in zip(tensors(kept), tensors(state), strict=True))
+    replaced = state.put(torch.tensor([2]), agent.initial(1, 2))
+    assert replaced.step.tolist() == [1, 1, 0, 1] and state.step.tolist() == [1, 1, 1, 1]
+    assert replaced.accumulated.tolist() == [[0, 1], [2, 3], [0, 0], [6, 7]] and not replaced.memory[0][2].any()
 
 
 def test_logits_of_another_shape_are_named() -> None:
@@ -194,7 +225,7 @@ def test_no_graph_grows_from_step_to_step(rule: Rule) -> None:
     state = agent.initial(3, 5)
     for _ in range(2):
         prediction, score, exits, state = agent(torch.ones(3, 5, requires_grad=True), state)
-        assert not any(tensor.requires_grad for tensor in (prediction, score, exits, *state))
+        assert not any(tensor.requires_grad for tensor in (prediction, score, exits, *tensors(state)))
 
 
 def test_half_precision_around_it_leaves_the_threshold_alone() -> None:
@@ -206,8 +237,9 @@ def test_half_precision_around_it_leaves_the_threshold_alone() -> None:
 @named
 def test_from_a_file_and_from_what_it_holds(rule: Rule, tmp_path: Path) -> None:
     file = rule.save(tmp_path / "rule.json", {"calibrated": {"samples": 3}})
-    assert ExitAgent.from_json(file).rule == rule == ExitAgent.from_json(str(file)).rule
+    own = ShareOfVotes if "source" in rule.to_json() else None
+    assert ExitAgent.from_json(file, own).rule == rule == ExitAgent.from_json(str(file), own).rule
     entry = json.loads(file.read_text())
-    assert ExitAgent.from_json(entry).rule == rule and entry["schema"] == 2
+    assert ExitAgent.from_json(entry, own).rule == rule and entry["schema"] == 2
     with pytest.raises(InputError, match="nowhere"):
         ExitAgent.from_json(tmp_path / "nowhere.json")

@@ -116,7 +116,10 @@ def test_one_file_is_split_half_and_half(dynconf: Command, tmp_path: Path) -> No
     ("options", "smoothing"),
     [
         (["--rule", "max_softmax", "--smoothing", "sum", "--alpha", "30"], Smoothing("sum", 30.0)),
-        (["--rule", "max_softmax"], Smoothing("sum", 30.0)),
+        (["--rule", "max_softmax", "--smoothing", "sum"], Smoothing("sum", 30.0)),
+        (["--rule", "gap", "--alpha", "2"], Smoothing("sum", 2.0)),
+        (["--rule", "max_softmax"], None),
+        (["--rule", "learned"], None),
         (["--rule", "entropy", "--smoothing", "mean", "--alpha", "2"], Smoothing("mean", 2.0)),
         (["--rule", "patience"], None),
     ],
@@ -125,9 +128,13 @@ def test_a_rule_can_be_fixed(dynconf: Command, tmp_path: Path, options: list[str
     calibration = made(18, 5, 5, 3)
     paths = calibration.save(tmp_path / "calibration.npz"), made(15, 6, 5, 3).save(tmp_path / "test.npz")
     answer = dynconf("analyse", paths[0], "--test", paths[1], "--no-track", *options)
-    assert answer.code == 0 and "drop" not in answer.out
-    (entry,) = strictly((tmp_path / "analysis" / "analysis.json").read_text())["rules"]
+    assert answer.code == 0 and "drop 0.1 points" in answer.out
+    record = strictly((tmp_path / "analysis" / "analysis.json").read_text())
+    assert {row["measure"] for row in record["comparison"]} == {"max_softmax", "entropy", "gap", "patience", "learned"}
+    entry = record["rules"][record["chosen"]]
     assert entry["measure"] == options[1] and (smoothing is None or entry["smoothing"] == smoothing.to_dict())
+    if options[1] == "learned":
+        return  # its front is of out-of-fold scores
     with (tmp_path / "analysis" / "front.csv").open() as file:
         rows = [[float(value) for value in row.values()] for row in csv.DictReader(file)]
     expected = operating_points(calibration, scores_of(entry, calibration))
@@ -156,7 +163,11 @@ BAD: dict[str, tuple[Callable[[Path], Path], list[str], list[str]]] = {
     "a missing test": (lambda path: made(9, 1).save(path / "t.npz"), ["--test", "no.npz"], ["no.npz does not exist"]),
     "a test of a folder": (lambda path: _folder(path), ["--test", "T.npz"], ["--test", "leave --test out"]),
     "an unknown rule": (lambda path: _good(path), ["--rule", "nope"], ["'nope'", "patience"]),
-    "a fitted rule": (lambda path: _good(path), ["--rule", "learned"], ["learned", "leave the rule out"]),
+    "a measure too demanding": (lambda path: made(20, 1, 1).save(path / "t.npz"), ["--rule", "learned"], ["2 time steps"]),
+    "a smoothing unread": (lambda path: _good(path), ["--rule", "learned", "--alpha", "3"], ["'learned'", "leave it out"]),
+    "a module missing": (lambda path: _good(path), ["--rule", "nowhere.at.all:X"], ["nowhere", "no module"]),
+    "no such class": (lambda path: _good(path), ["--rule", "dynconf_core.errors:X"], ["no 'X'"]),
+    "no measure": (lambda path: _good(path), ["--rule", "dynconf_core.errors:InputError"], ["ConfidenceMeasure"]),
     "smoothing": (lambda path: _good(path), ["--rule", "gap", "--smoothing", "power"], ["'power'", "sum, mean"]),
     "alpha": (lambda path: _good(path), ["--rule", "gap", "--alpha", "0"], ["alpha = 0.0"]),
     "no number": (lambda path: _good(path), ["--rule", "gap", "--alpha", "nan"], ["alpha = nan"]),

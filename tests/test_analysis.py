@@ -16,7 +16,7 @@ from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.evaluation.analysis import Analysis, analyse
 from dynconf_core.evaluation.record import AnalysisRecord
-from dynconf_core.exit.front_file import write_front
+from dynconf_core.exit.front import write_front
 from dynconf_core.exit.rule import Rule
 from dynconf_core.figures.analysis import analysis_figures
 from dynconf_core.results.analysis_folder import write_analysis
@@ -73,7 +73,7 @@ def test_the_fields_that_the_format_names(unguaranteed: Analysis, guaranteed: An
         assert {"measure", "readout", "smoothing", "threshold", "threshold_shown", "calibration", "test"} <= entry.keys()
         assert {"accuracy", "mean_steps"} <= entry["calibration"].keys()
         assert {"accuracy", "accuracy_interval", "mean_steps", "mean_steps_interval"} <= entry["test"].keys()
-    assert record["rules"][record["chosen"]]["measure"] == unguaranteed.rule.measure
+    assert record["rules"][record["chosen"]]["measure"] == unguaranteed.rule.measure.name
     guarantee = strictly(json_text(record_of(guaranteed)))["guarantee"]
     assert {"epsilon", "delta", "threshold", "certified", "method", "assumes", "calibration"} <= guarantee.keys()
     assert (guarantee["epsilon"], guarantee["delta"], guarantee["calibration"]) == (0.2, 0.2, 80)
@@ -127,11 +127,11 @@ def test_accuracies_and_oracles_by_a_plain_loop(unguaranteed: Analysis, name: st
     assert best["stays_correct"]["mean_steps"] == pytest.approx(sum(stays) / count)
 
 
-FIXED = {
-    "max_softmax": Rule("max_softmax", Smoothing("sum", 30.0), 0.0),
-    "mean": Rule("max_softmax", Smoothing("mean", 2.0), 0.0),
-    "entropy": Rule("entropy", Smoothing("sum", 3.0), 0.0),
-    "patience": Rule("patience", Smoothing("sum", 1.0), 0.0),  # many equal scores
+FIXED: dict[str, dict[str, Any]] = {
+    "max_softmax": {"measure": "max_softmax", "smoothing": Smoothing("sum", 30.0)},
+    "mean": {"measure": "max_softmax", "smoothing": Smoothing("mean", 2.0)},
+    "entropy": {"measure": "entropy", "smoothing": Smoothing("sum", 3.0)},
+    "patience": {"measure": "patience"},  # many equal scores
 }
 
 
@@ -141,10 +141,11 @@ def test_the_front_of_a_fixed_rule_is_every_point_that_a_threshold_reaches(
     name: str, parts: dict[str, float], tmp_path: Path
 ) -> None:
     calibration, test = made(24, 5, 5, 3), made(20, 6, 5, 3)
-    analysis = analyse(calibration, test, fixed=FIXED[name], **parts)
-    assert record_of(analysis)["comparison"] == [] and len(record_of(analysis)["rules"]) == 1
-    entry = record_of(analysis)["rules"][0]
-    assert entry["smoothing"] == FIXED[name].smoothing.to_dict()
+    analysis = analyse(calibration, test, **FIXED[name], **parts)
+    assert {row.measure for row in analysis.record.comparison} == set(MEASURES), "the others are shown beside it"
+    entry = chosen_of(analysis)
+    assert entry["measure"] == FIXED[name]["measure"]
+    assert entry["smoothing"] == FIXED[name].get("smoothing", Smoothing("sum", 1.0)).to_dict()
     write_front(analysis.front, tmp_path / "front.csv")  # as write_analysis does
     with (tmp_path / "front.csv").open() as file:
         heading, *rows = csv.reader(file)
@@ -267,7 +268,7 @@ def test_the_same_seed_gives_the_same_bytes(guaranteed: Analysis, tmp_path: Path
 def test_a_larger_allowed_drop_never_waits_longer() -> None:
     """On the samples that chose, where a rule is fixed: the points allowed grow with the drop."""
     steps = [
-        analyse(CALIBRATION, TEST, max_drop=drop, fixed=FIXED["max_softmax"]).choice.cross_fitted.mean_steps
+        analyse(CALIBRATION, TEST, max_drop=drop, measures=(), **FIXED["max_softmax"]).choice.cross_fitted.mean_steps
         for drop in (0.0, 0.02, 0.1, 0.5)
     ]
     assert steps == sorted(steps, reverse=True) and steps[0] > steps[-1]

@@ -14,7 +14,7 @@ from dynconf_core.data import autoaugment, pixel_operations
 from dynconf_core.data.augment import augmented
 from dynconf_core.data.autoaugment import POLICY, arranged, autoaugmented, draw
 from dynconf_core.data.images import Normalisation
-from dynconf_core.torchvision_import import transforms
+from dynconf_core.libraries import transforms
 
 PLAIN = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 EXACT = ("ShearY", "TranslateX", "TranslateY", "Rotate", "Posterize", "Solarize", "Invert", "Equalize")

@@ -18,6 +18,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.graph.bounds import in_one_step, summed_over_time
 from dynconf_core.graph.graph import WEIGHTED, Node
 from dynconf_core.graph.operations import evaluate
+from dynconf_core.neurons.signed import Signed
 from dynconf_core.simulation.reference import reference_counts
 
 PROPERTY = settings(max_examples=15, deadline=None, derandomize=True)
@@ -52,17 +53,17 @@ def worst_inputs(node: Node, low: Tensor, high: Tensor, source: Node, places: in
 
 
 @PROPERTY
-@given(st.integers(0, 10**6), st.sampled_from(METHODS))
-def test_every_layer_is_exact_for_its_worst_inputs(seed: int, method: str) -> None:
+@given(st.integers(0, 10**6), st.sampled_from(METHODS), st.integers(1, 2))
+def test_every_layer_is_exact_for_its_worst_inputs(seed: int, method: str, bits: int) -> None:
     """The inputs that make a layer's sums largest: each layer gives in float32 what it gives in float64, within its bound."""
     images = gaussian_images(2, seed)
-    network = RandomNetwork(seed, method, dyadic=False, blocks=BLOCKS + ANALOGUE_BLOCKS)
+    network = RandomNetwork(seed, method, bits, dyadic=False, blocks=BLOCKS + ANALOGUE_BLOCKS)
     try:
         snn = converted(network, images, time_steps=12)
     except InputError:
         return
     assert snn.image_limit is not None
-    places, ranges = places_of(snn.graph), in_one_step(snn.graph, snn.image_limit)
+    places, ranges = places_of(snn.graph), in_one_step(snn.graph, snn.image_limit, snn.neurons)
     for node in snn.graph.of_kind(*WEIGHTED):
         source = snn.graph.by_name[node.inputs[0]]
         outputs = {0, node.channels - 1, node.channels // 2}
@@ -148,14 +149,14 @@ def test_bounds_by_hand() -> None:
         network[2].weight.fill_(-3.0)  # type: ignore[operator, union-attr]
         network[2].bias.fill_(0.5)  # type: ignore[operator, union-attr]
     snn = convert(network.eval(), torch.ones(1, 2), fixed_point=False)
-    one = in_one_step(snn.graph, 2.0)
+    one = in_one_step(snn.graph, 2.0, snn.neurons)
     assert (one["0"].low.item(), one["0"].high.item()) == (-5.25, 5.0)
     assert (one["1"].low.item(), one["1"].high.item()) == (0.0, 1.0)
     assert (one["2"].low.item(), one["2"].high.item()) == (-3.0, 0.5)
-    total = summed_over_time(snn.graph, 2.0, 10, None)
+    total = summed_over_time(snn.graph, 2.0, snn.neurons, 10)
     assert (total["0"].low.item(), total["0"].high.item()) == (-52.5, 50.0)
     assert (total["2"].low.item(), total["2"].high.item()) == (-30.0, 5.0)
-    gated = summed_over_time(snn.graph, 2.0, 10, 3)
+    gated = summed_over_time(snn.graph, 2.0, Signed(3), 10)
     assert (gated["0"].low.item(), gated["0"].high.item()) == (-15.75, 15.0)
 
 
@@ -171,15 +172,16 @@ def test_bounds_of_groups_by_hand() -> None:
         scale.weight.copy_(torch.tensor([1.0, -2.0, 4.0, 8.0]))
         network[2].weight.copy_(torch.tensor([[1.0, 1.0], [-1.0, 0.5]]).view(2, 2, 1, 1))  # type: ignore[operator, union-attr]
     snn = convert(network.eval(), torch.ones(1, 4, 1, 1), fixed_point=False)
-    one = in_one_step(snn.graph, 1.0)
+    one = in_one_step(snn.graph, 1.0, snn.neurons)
     assert one["1"].low.tolist() == [0, -2, 0, 0] and one["1"].high.tolist() == [1, 0, 4, 8]
     assert one["2"].low.tolist() == [-2, -4] and one["2"].high.tolist() == [1, 4]
 
 
 def test_rounding_is_part_of_the_bounds() -> None:
     """A current that is rounded up in every step sums to more than its bound before rounding."""
-    graph = convert(positive_network("qcfs"), torch.ones(1, 6), time_steps=8).graph
+    snn = convert(positive_network("qcfs"), torch.ones(1, 6), time_steps=8)
+    graph = snn.graph
     rounded = graph.by_name["0.round"]
-    total = summed_over_time(graph, 1.5, 8, None)
+    total = summed_over_time(graph, 1.5, snn.neurons, 8)
     half = 8 * 2.0 ** -(rounded.settings["bits"] + 1)
     torch.testing.assert_close(total["0.round"].high, total["0"].high + half, rtol=0, atol=0)

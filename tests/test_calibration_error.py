@@ -10,8 +10,8 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import log_loss
 
-from dynconf_core.confidence.calibration_error import calibration_over_time
-from dynconf_core.confidence.reliability import (
+from dynconf_core.confidence.calibration_error import (
+    calibration_over_time,
     expected_calibration_error,
     negative_log_likelihood,
     reliability_diagram,

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dynconf_core.errors import InputError
+from dynconf_core.networks.checkpoint import load_checkpoint, read, save_checkpoint
 from dynconf_core.networks.resnet_cifar import CifarResNet
-from dynconf_core.training.checkpoint import load_checkpoint, read, save_checkpoint
 
 
 def network(depth: int = 20, classes: int = 10, width: float = 1 / 4, seed: int = 0) -> nn.Module:

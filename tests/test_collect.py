@@ -16,8 +16,8 @@ import torch
 from spiking_cases import lively
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
+from training_cases import activation
 
-from dynconf_core.activations.factory import activation
 from dynconf_core.conversion.convert import convert
 from dynconf_core.conversion.file import save_snn
 from dynconf_core.data.images import Normalisation, TensorImages
@@ -216,6 +216,7 @@ from dynconf_core.conversion.file import load_snn
 from dynconf_core.data.images import Normalisation, TensorImages
 from dynconf_core.simulation.collect import collect
 from dynconf_core.simulation.footprint import batch_size
+from training_cases import activation
 
 snn, memory = load_snn(Path(sys.argv[1])), int(sys.argv[2])
 assert 1 < batch_size(snn, memory) < 64
@@ -229,7 +230,7 @@ print(1024 * int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_
 
 def test_a_process_keeps_within_its_memory(root: Path, tmp_path: Path) -> None:
     """Wide states, and a linear layer of 4 M weights, whose preparation takes more than they do."""
-    make = activation("qffs", levels=None, bits=2, initial_threshold=1.0)
+    make = activation("qffs", bits=2, initial_threshold=1.0)
     layers = (
         nn.Conv2d(3, 64, 3, padding=1),
         make(),

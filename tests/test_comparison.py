@@ -56,9 +56,9 @@ def test_figures_by_a_plain_loop(rows: list[dict[str, Any]], found: list[Candida
     for row in rows:
         entry = row
         if row["measure"] == "learned":  # whose weights the table leaves out
-            (candidate,) = (one for one in found if one.measure == "learned")
-            assert candidate.learned is not None and "parameters" not in row
-            entry = {**row, "parameters": candidate.learned.to_dict()}
+            (candidate,) = (one for one in found if one.measure.name == "learned")
+            assert candidate.measure.fitted and "parameters" not in row
+            entry = {**row, "parameters": candidate.measure.to_json()}
         threshold = number(row["threshold"])
         threshold += 1e-9 * abs(threshold) if np.isfinite(threshold) else 0.0
         expected = outcome(TEST, exits(scores_of(entry, TEST), threshold))
@@ -73,7 +73,7 @@ def test_figures_by_a_plain_loop(rows: list[dict[str, Any]], found: list[Candida
 
 def test_a_threshold_is_chosen_for_its_drop_on_calibration(rows: list[dict[str, Any]], found: list[Candidate]) -> None:
     for row in rows:
-        own = [one for one in found if one.measure == row["measure"]]
+        own = [one for one in found if one.measure.name == row["measure"]]
         rule, choice = choose(own, CALIBRATION, row["max_drop"], 0)
         assert {"measure": row["measure"], "threshold": row["threshold"]}.items() <= rule.to_json().items()
         assert rule.smoothing.to_dict() == row["smoothing"]
@@ -98,7 +98,7 @@ def test_a_contest_chooses_as_its_parts_do(found: list[Candidate]) -> None:
     assert contest.judged(chosen.index, rule.threshold) == judged(rule, TEST, 5)
     assert contest.exiting(chosen.index, rule.threshold).tolist() == rule.exit_steps(TEST).tolist()
     gap = contest.choose(0.01, "gap")
-    assert gap.rule.measure == "gap" and found[gap.index].smoothing == gap.rule.smoothing
+    assert gap.rule.measure.name == "gap" and found[gap.index].smoothing == gap.rule.smoothing
     front = contest.test_front(gap.index)
     steps = Rule("gap", gap.rule.smoothing, float(front.thresholds[len(front) // 2])).exit_steps(TEST)
     assert front.mean_steps[len(front) // 2] == steps.mean()

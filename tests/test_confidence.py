@@ -11,17 +11,28 @@ import numpy as np
 import pytest
 import torch
 
-from dynconf_core.confidence import scores as scores_module
-from dynconf_core.confidence.elementary import exponential, logarithm, logarithm_1p, total
-from dynconf_core.confidence.measures import gap, log_odds, negative_entropy, standing
-from dynconf_core.confidence.reliability import max_probability
-from dynconf_core.confidence.scores import MEASURES, SCORES, SHOWN, score, shown, sigmoid
+from dynconf_core.confidence import measure as measure_module
+from dynconf_core.confidence.calibration_error import max_probability
+from dynconf_core.confidence.elementary import exponential, gap, logarithm, logarithm_1p, total
+from dynconf_core.confidence.entropy import Entropy
+from dynconf_core.confidence.max_softmax import MaxSoftmax, sigmoid
+from dynconf_core.confidence.measure import MEASURES, MeasureLike, measure_of, scores_of
+from dynconf_core.confidence.patience import standing
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.traces import schema as traces_module
 from dynconf_core.traces.schema import Traces
 
+log_odds, negative_entropy = MaxSoftmax().of_smoothed, Entropy().of_smoothed
 LN2, LN3, LN4 = math.log(2), math.log(3), math.log(4)
+
+
+def score(traces: Traces, measure: MeasureLike, smoothing: Smoothing) -> np.ndarray:
+    return scores_of(measure_of(measure), traces, smoothing)
+
+
+def shown(measure: str, value: float) -> float:
+    return measure_of(measure).shown(value)
 
 
 def test_smoothing_by_hand() -> None:
@@ -229,7 +240,7 @@ def test_pieces_change_nothing(measure: str, monkeypatch: pytest.MonkeyPatch) ->
     assert whole.shape == (23, 5) and whole.dtype == np.float64
     for piece, chunk in ((45, 2**15), (45, 10), (2**21, 70), (130, 41)):
         monkeypatch.setattr(traces_module, "PIECE_ELEMENTS", piece)
-        monkeypatch.setattr(scores_module, "CHUNK_ELEMENTS", chunk)
+        monkeypatch.setattr(measure_module, "CHUNK_ELEMENTS", chunk)
         assert (score(made, measure, Smoothing("mean", 3)) == whole).all()
 
 
@@ -242,7 +253,7 @@ def test_what_a_person_reads() -> None:
     assert sigmoid(-1000.0) == 0.0 and sigmoid(1000.0) == 1.0
     assert shown("entropy", -0.25) == 0.25 and shown("gap", 3.5) == 3.5 and shown("patience", 4.0) == 4.0
     assert shown("learned", LN3) == pytest.approx(0.75, rel=1e-15)
-    assert set(SHOWN) == set(MEASURES) == {*SCORES, "patience", "learned"}
+    assert MEASURES.names()[:5] == ("max_softmax", "entropy", "gap", "patience", "learned")
 
 
 @pytest.mark.parametrize("measure", ["softmax", "", None, ["max_softmax"]])
@@ -256,5 +267,5 @@ def test_an_unknown_measure_lists_the_known(measure: str) -> None:
 
 def test_a_learned_score_needs_its_parameters() -> None:
     made = Traces(np.zeros((1, 1, 2)), np.zeros(1, int))
-    with pytest.raises(InputError, match="needs its fitted parameters"):
+    with pytest.raises(InputError, match="'learned' needs its fitted parameters"):
         score(made, "learned", Smoothing("sum", 1))

@@ -16,8 +16,8 @@ from spiking_cases import RandomNetwork, gaussian_images
 from torch import Tensor, nn
 from torch.nn import functional
 from trained_digits import digits, trained_on_digits
+from training_cases import activation
 
-from dynconf_core.activations.factory import activation
 from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.conversion.convert import convert
@@ -50,7 +50,7 @@ def test_a_preactivation_network() -> None:
     layers = [nn.Conv2d(3, 6, 3, padding=1), Block(6), Block(6), nn.BatchNorm2d(6), nn.ReLU(), nn.AdaptiveAvgPool2d(1)]
     images = gaussian_images(32, 0)
     network = with_statistics(nn.Sequential(*layers, nn.Flatten(), nn.Linear(6, 5)), images)
-    snn = convert(network, images, "max", time_steps=64)
+    snn = convert(network, images, thresholds="max", time_steps=64)
     with torch.no_grad():
         wanted = network(images)
     assert relative(reference_logits(snn, images), wanted) < 0.05
@@ -61,7 +61,7 @@ def test_a_network_of_features() -> None:
     torch.manual_seed(0)
     images = torch.randn(40, 12)
     network = nn.Sequential(nn.Linear(12, 20), nn.BatchNorm1d(20), nn.ReLU(), nn.Dropout(), nn.Linear(20, 4)).eval()
-    snn = convert(network, images, "max", time_steps=128)
+    snn = convert(network, images, thresholds="max", time_steps=128)
     with torch.no_grad():
         assert relative(exact_run(snn, images, 128), network(images)) < 0.03
     with pytest.raises(InputError, match=r"the images have the shape \(3, 8, 8\), the network was converted for \(12,\)"):
@@ -138,7 +138,7 @@ def test_units_of_values_read_in_several_ways(make: Callable[[], nn.Module], cor
     with torch.no_grad():
         wanted = network(images)
     for fixed_point in (True, False):
-        snn = convert(network, images, "max", time_steps=128, fixed_point=fixed_point, correct=correct)
+        snn = convert(network, images, thresholds="max", time_steps=128, fixed_point=fixed_point, correct=correct)
         found = simulated(snn, images, 128)[0].double().mean(1)
         assert relative(found, wanted) < 0.04, fixed_point
         if not correct:  # which moves biases
@@ -161,7 +161,7 @@ def test_slices_need_no_further_weights() -> None:
 
     images = gaussian_images(20, 1)
     network = Parts().eval()
-    snn = convert(network, images, "max", time_steps=64)
+    snn = convert(network, images, thresholds="max", time_steps=64)
     assert not snn.graph.of_kind("scale")
     with torch.no_grad():
         assert relative(exact_run(snn, images, 64), network(images)) < 0.05
@@ -175,7 +175,7 @@ def test_spikes_may_be_the_output() -> None:
     for tail in ([], [nn.AdaptiveAvgPool2d(1)], [nn.MaxPool2d(6)]):
         head = tail or [nn.AvgPool2d(6), nn.ReLU()]
         network = nn.Sequential(first, nn.ReLU(), *head, nn.Flatten()).eval()
-        snn = convert(network, images, "max", time_steps=128)
+        snn = convert(network, images, thresholds="max", time_steps=128)
         with torch.no_grad():
             assert relative(exact_run(snn, images, 128), network(images)) < 0.02
 
@@ -186,7 +186,7 @@ def test_an_activation_may_read_the_image() -> None:
     network = nn.Sequential(
         nn.AvgPool2d(2), nn.ReLU(), nn.ReLU(), nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)
     )
-    snn = convert(network.eval(), images, "max", time_steps=128)
+    snn = convert(network.eval(), images, thresholds="max", time_steps=128)
     with torch.no_grad():
         assert relative(exact_run(snn, images, 128), network(images)) < 0.05
 
@@ -198,7 +198,7 @@ def test_conversion_is_a_function(seed: int, method: str) -> None:
     network, images = RandomNetwork(seed, method, dyadic=False), gaussian_images(4, seed)
     before, kept = {name: value.clone() for name, value in network.state_dict().items()}, images.clone()
     way = "learned" if method != "relu" else "percentile"
-    one, other = (convert(network, images, way, time_steps=6) for _ in range(2))
+    one, other = (convert(network, images, thresholds=way, time_steps=6) for _ in range(2))
     assert all(torch.equal(value, other.state_dict()[name]) for name, value in one.state_dict().items())
     assert one.facts == other.facts and torch.equal(images, kept)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
@@ -242,7 +242,7 @@ def small(*layers: nn.Module) -> nn.Module:
 )
 def test_refuses_networks(network: nn.Module, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        convert(network, gaussian_images(2, 0), "max" if "ReLU" in str(network) else "learned")
+        convert(network, gaussian_images(2, 0), thresholds="max" if "ReLU" in str(network) else "learned")
 
 
 @pytest.mark.parametrize("potential", [0.0, 0.25, 0.9])
@@ -283,18 +283,21 @@ def test_refuses_images(images: Any, words: str) -> None:
         ({"neurons": "signed"}, "neurons='signed' with levels=None: signed neurons need levels"),
         ({"levels": 3}, "neurons='auto' with levels=3"),
         ({"neurons": "signed", "levels": 0}, "levels=0"),
-        ({"neurons": "signed", "levels": 9, "time_steps": 8}, "levels=9: signed neurons send at most one spike a step"),
-        ({"method": "mean"}, "method='mean' is unknown"),
-        ({"method": "percentile", "percentile": 0.999}, r"percentile=0\.999"),
+        (
+            {"neurons": "signed", "levels": 9, "time_steps": 8},
+            r"levels=9: signed neurons send at most 1 spike\(s\) a step, so 1 to 8 levels work",
+        ),
+        ({"thresholds": "mean"}, "thresholds='mean' is unknown"),
+        ({"thresholds": "percentile", "percentile": 0.999}, r"percentile=0\.999"),
         ({"initial_potential": 1.0}, r"initial_potential=1\.0: give 0 to below 1"),
-        ({"initial_potential": 0.2, "correct": True}, "calibration chooses it itself"),
+        ({"initial_potential": 0.2, "correct": True}, "the correction chooses it itself"),
         ({"initial_potential": 0.2, "neurons": "signed", "levels": 3}, "signed neurons start half charged"),
-        ({"method": "learned"}, "is a ReLU, whose threshold nobody has learned"),
+        ({"thresholds": "learned"}, "is a ReLU, whose threshold nobody has learned"),
     ],
 )
-def test_refuses_wishes(options: dict[str, Any], words: str) -> None:
+def test_refuses_options(options: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        convert(small(nn.ReLU()), gaussian_images(4, 0), **{"method": "max", **options})
+        convert(small(nn.ReLU()), gaussian_images(4, 0), **{"thresholds": "max", **options})
 
 
 def test_refuses_networks_that_are_not_ready() -> None:
@@ -309,7 +312,7 @@ def test_refuses_networks_that_are_not_ready() -> None:
 
 def test_a_layer_that_is_called_twice_has_its_weights_in_two_units() -> None:
     """Units are scaled in place, but not what two nodes share."""
-    make = activation("qcfs", levels=4, bits=None, initial_threshold=1.0)
+    make = activation("qcfs", levels=4, initial_threshold=1.0)
 
     class Twice(nn.Module):
         def __init__(self) -> None:

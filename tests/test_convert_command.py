@@ -30,14 +30,12 @@ def dynconf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     for name in ("DYNCONF_HOME", "DYNCONF_DATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
-    whole = digits.load
 
     def load(root: Path, split: str, *, resolution: int, calibration: int) -> TensorImages:
-        images = whole(root, split, resolution=resolution, calibration=calibration)
+        images = digits.load(root, split, resolution=resolution, calibration=calibration)
         return images.subset(torch.arange(TEST_IMAGES)) if split == "test" else images
 
-    monkeypatch.setattr(digits, "load", load)
-    monkeypatch.setattr(convert_command, "HELD_OUT", {**convert_command.HELD_OUT, "digits": 40})
+    monkeypatch.setattr(digits, "DIGITS", replace(digits.DIGITS, load=load, calibration=40))
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
 
@@ -93,7 +91,7 @@ def test_a_checkpoint_becomes_an_snn_and_traces(dynconf: Command, checkpoint: Pa
         assert (traces.samples, traces.time_steps, traces.classes) == (count, 3, 10)
         assert traces.trained_on_calibration is None and "trained_on_calibration" not in traces.meta
         assert traces.meta["split"] == split and traces.meta["source"] == "dynconf convert, resnet20, resnet20.th"
-        images = digits.load(Path("."), split, resolution=32, calibration=40)
+        images = digits.DIGITS.load(Path("."), split, resolution=32, calibration=40)
         pixels = normalisation(images.pixels[:10])
         assert torch.equal(snn(pixels, 3), torch.from_numpy(traces.logits[:10]))
         assert traces.ann_logits is not None and traces.reference_logits is not None
@@ -117,7 +115,7 @@ def test_json_is_all_that_is_printed_and_a_study_reads_the_traces(dynconf: Comma
     answer = dynconf(*asked(checkpoint, "--json", "--normalisation", OWN, "--traces", "t"))
     assert answer.code == 0
     told = strictly(answer.out)
-    assert (told["schema"], told["snn"], told["method"], told["neurons"]) == (1, "snn.pt", "error", "signed")
+    assert (told["schema"], told["snn"], told["thresholds"], told["neurons"]) == (2, "snn.pt", "error", "signed")
     assert told["normalisation"] == {"mean": [0.4] * 3, "std": [0.3] * 3}
     assert told["report"]["time_steps"] == 3 and len(told["traces"]["test"]["accuracy_at_t"]) == 3
     assert told["traces"]["calibration"]["samples"] == 40
@@ -131,12 +129,12 @@ def test_json_is_all_that_is_printed_and_a_study_reads_the_traces(dynconf: Comma
     assert strictly(answer.out)["traces"] is None
 
 
-def test_without_the_grid(dynconf: Command, checkpoint: Path) -> None:
-    answer = dynconf(*asked(checkpoint, "--no-fixed-point", "--neurons", "integrate-and-fire", "--method", "percentile"))
+def test_without_fixed_point_weights(dynconf: Command, checkpoint: Path) -> None:
+    answer = dynconf(*asked(checkpoint, "--no-fixed-point", "--neurons", "integrate-and-fire", "--thresholds", "percentile"))
     assert answer.code == 0, answer
     snn = load_snn(Path("snn.pt"))
     assert (snn.exact, snn.time_steps_limit, snn.image_limit, snn.active_steps) == (False, None, None, None)
-    assert snn.facts["grid"] is False and snn.facts["levels"] is None and snn.facts["method"] == "percentile"
+    assert snn.facts["fixed_point"] is False and snn.facts["levels"] is None and snn.facts["thresholds"] == "percentile"
 
 
 @pytest.mark.parametrize(
@@ -163,13 +161,13 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "of another network": (["--checkpoint", "OTHER"], ["does not fit", "it holds 72 keys", "layer1.3.conv1.weight"]),
     "into a larger one": (["--architecture", "resnet32"], ["does not fit", "it lacks", "layer1.3.conv1.weight"]),
     "no published weights": (["--checkpoint", "default"], ["none are published with resnet20"]),
-    "method": (["--method", "best"], ["'best'", "percentile"]),
+    "thresholds": (["--thresholds", "best"], ["'best'", "percentile"]),
     "neurons": (["--neurons", "leaky"], ["'leaky'", "signed"]),
     "levels": (["--levels", "9"], ["levels=9", "time_steps=3"]),
     "levels without signed neurons": (["--neurons", "auto", "--levels", "2"], ["levels=2", "signed"]),
     "time steps": (["--time-steps", "0"], ["--time-steps"]),
     "images": (["--images", "0"], ["--images"]),
-    "percentile": (["--method", "percentile", "--percentile", "200"], ["percentile=200"]),
+    "percentile": (["--thresholds", "percentile", "--percentile", "200"], ["percentile=200"]),
     "data set": (["--dataset", "mnist"], ["'mnist' is unknown", "digits"]),
     "no data": (["--dataset", "cifar10", "--data", "nowhere"], ["cifar", "dynconf data fetch cifar10"]),
     "normalisation": (["--normalisation", "mnist"], ["--normalisation mnist", "cifar10"]),
@@ -197,8 +195,9 @@ def test_what_cannot_work_is_refused_and_nothing_is_written(dynconf: Command, ch
 
 
 def test_data_of_other_classes_are_refused(dynconf: Command, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = digits.load
-    monkeypatch.setattr(digits, "load", lambda *given, **how: replace(whole(*given, **how), classes=12))
+    entry = digits.DIGITS
+    twelve = replace(entry, load=lambda *given, **how: replace(entry.load(*given, **how), classes=12))  # type: ignore[type-var]
+    monkeypatch.setattr(digits, "DIGITS", twelve)
     answer = dynconf(*asked(checkpoint))
     assert answer.code == 2 and "digits has 12 classes, resnet20 10" in " ".join(answer.error.split())
 

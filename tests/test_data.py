@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from dynconf_core.data import cifar10, digits
+from dynconf_core.data.dataset import DATASETS
 from dynconf_core.data.images import Normalisation, TensorImages
-from dynconf_core.data.load import DATASETS, data_set
 from dynconf_core.data.splits import held_out
 from dynconf_core.errors import InputError
+from dynconf_core.networks.architecture import STEMS
 
 # Splits and normalisation
 
@@ -166,14 +167,23 @@ def test_cifar10_refuses(tmp_path: Path) -> None:
 
 
 def test_data_sets_by_name() -> None:
-    assert data_set("digits") is digits
-    assert all(callable(getattr(data_set(name), what)) for name in DATASETS for what in ("check", "digest", "load"))
+    assert DATASETS.get("digits") is digits.DIGITS
+    for name in DATASETS.names():
+        entry = DATASETS.get(name)
+        assert 0 < entry.calibration < entry.train and entry.stem in STEMS and entry.classes > 1
     with pytest.raises(InputError, match="data set 'mnist' is unknown: choose one of digits, cifar10"):
-        data_set("mnist")
+        DATASETS.get("mnist")
+
+
+def test_what_an_entry_says_is_what_is_read(splits: dict[str, TensorImages]) -> None:
+    entry = DATASETS.get("digits")
+    assert len(splits["train"]) + len(splits["calibration"]) == entry.train and len(splits["test"]) == entry.test
+    assert len(splits["calibration"]) == entry.calibration
+    assert all(part.classes == entry.classes and part.normalisation == entry.normalisation for part in splits.values())
 
 
 def test_torchvision_imports() -> None:
-    from dynconf_core.torchvision_import import torchvision, transforms
+    from dynconf_core.libraries import torchvision, transforms
 
     assert torchvision().__name__ == "torchvision" and torchvision() is torchvision()
     make: Callable[..., Any] = transforms().AutoAugment

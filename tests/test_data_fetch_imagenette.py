@@ -33,7 +33,7 @@ def test_a_whole_folder_is_left_alone(layout: str, tmp_path: Path, monkeypatch: 
     downloads(monkeypatch, never)
     image_folder(tmp_path / layout)
     said: list[str] = []
-    fetch_imagenette(tmp_path, said.append)
+    fetch_imagenette(tmp_path, say=said.append)
     assert said == [f"Imagenette is in {tmp_path / layout} already, and whole; nothing to do."]
 
 
@@ -42,13 +42,13 @@ def test_a_damaged_folder_is_not_hidden_by_a_download(tmp_path: Path, monkeypatc
     path = image_folder(tmp_path / "imagenette2-64") / "train" / "n02" / "1.JPEG"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match=r"n02/1\.JPEG is truncated .*Or delete \S+imagenette2-64 and run this again"):
-        fetch_imagenette(tmp_path, lambda text: None)
+        fetch_imagenette(tmp_path, say=lambda text: None)
 
 
 def test_it_is_downloaded_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     downloads(monkeypatch, lambda root: image_folder(root / "imagenette2-160"))
     said: list[str] = []
-    fetch_imagenette(tmp_path, said.append)
+    fetch_imagenette(tmp_path, say=said.append)
     assert said[0].startswith("Downloading Imagenette") and said[-1].endswith("imagenette2-160, and whole.")
 
 
@@ -58,5 +58,5 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     downloads(monkeypatch, fail)
     with pytest.raises(InputError, match=r"cannot be fetched \(Name or service not known\): unpack") as told:
-        fetch_imagenette(tmp_path, lambda text: None)
+        fetch_imagenette(tmp_path, say=lambda text: None)
     assert ADDRESS in str(told.value) and str(tmp_path) in str(told.value)

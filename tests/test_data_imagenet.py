@@ -16,11 +16,11 @@ from dynconf_core.conversion.convert import convert
 from dynconf_core.data import imagenet
 from dynconf_core.data.folder import FolderImages, list_images
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.settings import resolve
-from dynconf_core.networks.description import described
+from dynconf_core.experiment.profiles import resolve
+from dynconf_core.networks.checkpoint import load_checkpoint
+from dynconf_core.schemes.network import described
 from dynconf_core.simulation.collect import collect
 from dynconf_core.traces.schema import Traces
-from dynconf_core.training.checkpoint import load_checkpoint
 from dynconf_core.training.run import train_to_file
 
 
@@ -144,8 +144,7 @@ def test_from_the_paper_profile_to_traces(tmp_path: Path) -> None:
         return train_to_file(
             {**few.network(), "classes": classes},
             recipe,
-            dataset="imagenet",
-            calibration=3,
+            data=few.data,
             data_root=tmp_path,
             seed=0,
             device=CPU,

@@ -20,7 +20,7 @@ from prefect.utilities.callables import parameter_schema
 from prefect.utilities.schema_tools.validation import validate
 from pydantic import BaseModel
 
-from dynconf_core.experiment.points import checked_points
+from dynconf_core.experiment.points import points_of
 from dynconf_core.experiment.request import Request
 
 FILE = Path(__file__).resolve().parent.parent / "prefect.yaml"
@@ -112,7 +112,8 @@ def test_default_parameters_make_a_run_that_can_work(entrypoint: str) -> None:
     assert refusal(entrypoint, parameters) is None
     given = flow_of(entrypoint).validate_parameters(parameters)
     if entrypoint == "flows/sweep.py:sweep":
-        points, _ = checked_points(given["settings"], given["profile"], given["grid"], {}, given["overrides"], given["seed"])
+        request = Request(given["profile"], tuple(given["settings"]), given["overrides"], given["seed"])
+        points, _ = points_of(request, given["grid"], {})
         assert len(points) > 1
     else:
         named = given.get("settings") or ([given["name"]] if "name" in given else [])
@@ -158,6 +159,12 @@ def test_the_form_refuses(entrypoint: str, bad: dict[str, Any]) -> None:
 def test_the_form_takes_a_size_and_a_truth(entrypoint: str) -> None:
     given = {**DEPLOYMENTS[entrypoint]["parameters"], "memory": "8 GiB", "overrides": {"fixed_point": False}}
     assert refusal(entrypoint, given) is None
+
+
+def test_the_form_takes_a_setting_of_ones_own() -> None:
+    assert refusal("flows/setting.py:setting", {"name": "mine:SETTING"}) is None
+    assert refusal("flows/reproduce.py:reproduce", {"settings": ["cifar10-vgg16-qcfs", "my.package:SETTING"]}) is None
+    assert refusal("flows/setting.py:setting", {"name": "mine: SETTING"})
 
 
 def test_every_parameter_has_a_description() -> None:

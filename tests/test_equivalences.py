@@ -17,10 +17,10 @@ from trained_digits import digits, trained_on_digits
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.conversion.convert import convert
 from dynconf_core.graph.fold import activations_first, folded
-from dynconf_core.graph.run import run
+from dynconf_core.graph.operations import run
 from dynconf_core.graph.trace import traced
-from dynconf_core.neurons import signed
-from dynconf_core.simulation import step_values
+from dynconf_core.neurons.model import State
+from dynconf_core.neurons.signed import Signed
 from dynconf_core.simulation.network import SpikingNetwork
 from dynconf_core.simulation.reference import reference_counts, reference_levels, reference_logits
 
@@ -105,7 +105,7 @@ def test_settled_qffs_is_its_reference_to_the_bit(seed: int, bits: int) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_relu_networks_with_signed_neurons_settle_at_their_reference(seed: int) -> None:
     network, images = RandomNetwork(seed, "relu", dyadic=False), gaussian_images(8, seed)
-    snn = convert(network, images, "error", time_steps=120, neurons="signed", levels=15)
+    snn = convert(network, images, thresholds="error", time_steps=120, neurons="signed", levels=15)
     logits, _, _ = simulated(snn, images, 120)
     assert torch.equal(logits.double().sum(1), reference_counts(snn, images).double())
     assert (snn.facts["neurons"], snn.facts["levels"], snn.active_steps) == ("signed", 15, 15)
@@ -118,9 +118,10 @@ def test_relu_networks_with_signed_neurons_settle_at_their_reference(seed: int) 
 def test_settling_has_reasons(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests above have teeth: take one part of the method away, and the networks settle elsewhere, or not at all."""
 
-    def positive_only(potential: Tensor, net: Tensor, parameters: signed.Parameters, out: Tensor) -> Any:
-        fired = ((potential >= parameters.threshold) & (net < parameters.top)).to(potential)
-        return fired, signed.State(potential - parameters.threshold * fired, net + fired)
+    def positive_only(neurons: Signed, state: State, out: Tensor) -> Any:
+        potential, net = state
+        fired = ((potential >= 1) & (net < neurons.levels)).to(potential)
+        return fired, (potential - fired, net + fired)
 
     wrong = 0
     for seed in range(10):
@@ -129,7 +130,7 @@ def test_settling_has_reasons(change: str, monkeypatch: pytest.MonkeyPatch) -> N
         with torch.no_grad():
             expected = 3 * network.double()(images.double())
         if change == "no negative spikes":
-            monkeypatch.setattr(step_values.signed, "fire", positive_only)
+            monkeypatch.setattr(Signed, "fire", positive_only)
         elif change == "biases that never stop":
             snn.active_steps = None
         else:
@@ -184,7 +185,7 @@ def test_mean_logits_approach_the_network_without_floor(seed: int) -> None:
 def test_plain_networks_are_approached_as_t_grows(kind: str, method: str) -> None:
     """The SNN's mean logits go to the ANN's with the rounded weights, but for what lower thresholds cut off."""
     network, images = trained_on_digits(kind), digits()[0][:200]
-    snn = convert(network, images, method, time_steps=256)
+    snn = convert(network, images, thresholds=method, time_steps=256)
     with torch.no_grad():
         wanted = {"reference": reference_logits(snn, images).double(), "ann": network(images).double()}
     if method == "max":

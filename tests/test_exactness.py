@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from training_cases import activation
 
-from dynconf_core.activations.factory import activation
 from dynconf_core.conversion.convert import convert
 from dynconf_core.errors import InputError
 from dynconf_core.graph import operations
@@ -23,7 +23,7 @@ from dynconf_core.simulation.network import SpikingNetwork
 
 def network(fixed_point: bool = True) -> SpikingNetwork:
     torch.manual_seed(0)
-    make = activation("qcfs", levels=4, bits=None, initial_threshold=1.0)
+    make = activation("qcfs", levels=4, initial_threshold=1.0)
     layers = [nn.Conv2d(3, 8, 3, padding=1), make(), nn.Conv2d(8, 8, 3), make(), nn.Flatten(), nn.Linear(8 * 36, 10)]
     return convert(nn.Sequential(*layers).eval(), torch.rand(1, 3, 8, 8), time_steps=6, fixed_point=fixed_point)
 

@@ -35,7 +35,7 @@ def splits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def test_every_example_is_tested() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*WRITERS, "digits", "own_network"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*WRITERS, "digits", "own_network", "own_measure"}
 
 
 def test_the_splits_are_disjoint_and_whole() -> None:

@@ -118,6 +118,8 @@ def test_further_fields_are_left_alone() -> None:
     [
         ({"measure": "softmax"}, "'softmax'.*max_softmax"),
         ({"measure": None}, "None"),
+        ({"readout": {"form": "linear"}}, "readout"),
+        ({"parameters": 3}, "parameters = 3"),
         ({"smoothing": None}, "smoothing"),
         ({"smoothing": {"form": "sum"}}, "lacks form or alpha"),
         ({"threshold": "0.5"}, "'0.5'"),

@@ -75,6 +75,20 @@ def test_imports_are_followed_with_their_packages(names: Callable[..., list[str]
     assert names("core/circle_a.py") == ["core/__init__.py", "core/circle_a.py", "core/circle_b.py"]
 
 
+def test_imports_for_type_checkers_alone_are_not_followed(tree: Path, names: Callable[..., list[str]]) -> None:
+    for test in ("TYPE_CHECKING", "typing.TYPE_CHECKING"):
+        (tree / "core/train.py").write_text(f"if {test}:\n    import core.alone\nelse:\n    import core.base\n")
+        assert names("core/train.py") == ["core/__init__.py", "core/base.py", "core/train.py"]
+
+
+def test_what_entry_files_are_called_counts_and_not_where_they_lie(tree: Path) -> None:
+    (tree / "elsewhere.py").write_text(FILES["tasks/train.py"])
+    here, there = tree / "tasks/train.py", tree / "elsewhere.py"
+    assert fingerprint([here], tree, ["core"]) != fingerprint([there], tree, ["core"])
+    called = [fingerprint([file], tree, ["core"], {file: "tasks.train"}) for file in (here, there)]
+    assert called[0] == called[1] != fingerprint([here], tree, ["core"], {here: "tasks.convert"})
+
+
 @pytest.mark.parametrize("changed", ["core/base.py", "core/alone.py", "core/deep/__init__.py"])
 def test_a_changed_file_changes_exactly_what_reaches_it(tree: Path, changed: str) -> None:
     before = prints(tree)

@@ -100,6 +100,24 @@ def test_results_lie_in_the_home(first: dict[str, Any], home: Path) -> None:
     assert len(lines) == 1 + len(SETTINGS) and lines[1].startswith(SETTINGS[0])
 
 
+def test_a_request_is_checked_once(first: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the flow that it is given to, or by the command before it starts a server; not once more by every setting."""
+    from dynconf_core.experiment import request as module
+    from dynconf_core.experiment.request import Request, checked
+    from dynconf_flows.reproduce import checked_reproduction
+    from dynconf_flows.sweep import sweep
+
+    seen: list[int] = []
+    real = module.check_checkpoints
+    monkeypatch.setattr(module, "check_checkpoints", lambda plans, files: (seen.append(len(plans)), real(plans, files))[1])
+    run(home)
+    assert seen == [2]
+    document = checked_reproduction(checked(Request("smoke", tuple(SETTINGS), SHORT, home=str(home))), "as typed")
+    assert seen == [2, 2] and (document.command, document.seed) == ("as typed", 0)
+    sweep(settings=SETTINGS[:1], grid={"time_steps": "5"}, overrides={"epochs": 1}, home=str(home))
+    assert seen == [2, 2, 1]
+
+
 def test_a_second_run_takes_everything_from_the_store_and_adds_no_runs(first: dict[str, Any], home: Path) -> None:
     before = {run.info.run_id for run in mlflow_runs(home)}
     again = run(home)
@@ -172,17 +190,17 @@ def test_traces_say_whether_the_calibration_images_were_trained_on(first: dict[s
 
 def test_memory_bounds_the_batch_and_changes_nothing(first: dict[str, Any], home: Path) -> None:
     from dynconf_core.experiment.request import Request
+    from dynconf_core.experiment.stages import job, stage
     from dynconf_core.traces.schema import Traces
     from dynconf_flows.command.explain import finished
-    from dynconf_tasks import collect
-    from dynconf_tasks.stage import Workplace
 
     request = Request(settings=(SETTINGS[1],), overrides=SHORT, home=str(home))
-    assert len(finished(Request(settings=(SETTINGS[1],), overrides=SHORT, home=str(home), memory="1500MiB"))) == 6
+    bounded = Request(settings=(SETTINGS[1],), overrides=SHORT, home=str(home), memory="1500MiB")
+    assert len(finished(bounded)) == 6
     done = finished(request)
     (plan,) = request.plans()
-    stage = collect.stage(plan, Workplace(home, home, "cpu", 2**30), "other", "calibration", done["train"], done["convert"])
-    assert "memory" not in stage.config and "batch_size" not in stage.config and "device" not in stage.config
+    config = stage("collect_calibration").config(job(plan, bounded.context()))
+    assert not {"memory", "batch_size", "device"} & set(config)
     assert Traces.load(done["collect_test"].folder).meta["exact"] is True
 
 
@@ -379,3 +397,14 @@ def test_several_seeds_are_summed_up(home: Path, first: dict[str, Any]) -> None:
     assert summary["figures"]["exit_mean_steps"]["mean"] == pytest.approx(mean)
     written = json.loads((home / "results" / "latest" / "over_seeds.json").read_text())
     assert written["settings"] == content["over_seeds"]
+
+
+def test_a_setting_with_a_measure_from_outside(home: Path, first: dict[str, Any]) -> None:
+    own = {"rule": "measures_from_outside:ShareOfVotes"}
+    (row,) = run(home, own, SETTINGS[1:])["settings"]
+    assert {name for name, outcome in row["stages"].items() if outcome != "cached"} == {"search", "evaluate"}
+    rule = row["exit"]["rule"]
+    assert (rule["measure"], rule["source"]) == ("share_of_votes", own["rule"])
+    compared = [entry["measure"] for entry in row["comparison"] if entry["max_drop"] == 0]
+    assert compared == ["max_softmax", "entropy", "gap", "patience", "learned", "share_of_votes"]
+    assert set(run(home, own, SETTINGS[1:])["settings"][0]["stages"].values()) == {"cached"}

@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from dynconf_core.confidence.scores import score
+from dynconf_core.confidence.max_softmax import MaxSoftmax
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.exit.front import Crossings, Front, exact_front, front_of, paired_front, points_at
 from dynconf_core.traces.schema import Traces
@@ -149,7 +149,7 @@ def test_front_of_traces() -> None:
     made = Traces(rng.normal(size=(30, 6, 3)), rng.integers(0, 3, 30))
     smoothing = Smoothing("mean", 2.0)
     front = front_of(made, "max_softmax", smoothing)
-    direct = check(score(made, "max_softmax", smoothing), made.correct())
+    direct = check(MaxSoftmax().scores(made, smoothing), made.correct())
     assert (front.thresholds == direct.thresholds).all()
     assert front.accuracy[-1] == made.correct()[:, -1].mean()
     assert front.accuracy[0] == made.correct()[:, 0].mean()

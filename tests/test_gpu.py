@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 from spiking_cases import lively
-from training_cases import RECIPE, network, pictures
+from training_cases import RECIPE, activation, network, pictures
 
-from dynconf_core.activations.factory import activation
 from dynconf_core.conversion.convert import convert
 from dynconf_core.networks.build import build
 from dynconf_core.simulation.collect import collect

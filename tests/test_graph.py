@@ -12,8 +12,8 @@ from graph_checks import disturbed, same
 from spiking_cases import ANALOGUE_BLOCKS, BLOCKS, RandomNetwork, gaussian_images
 from torch import Tensor, nn
 from torch.nn import functional
+from training_cases import activation
 
-from dynconf_core.activations.factory import activation
 from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.errors import InputError
@@ -139,7 +139,7 @@ def test_random_networks(method: str, seed: int) -> None:
 @pytest.mark.parametrize("stem", ["cifar", "imagenet"])
 @pytest.mark.parametrize("name", ["vgg16", "resnet18", "resnet50"])
 def test_own_networks(name: str, stem: str) -> None:
-    make = activation("qcfs", levels=4, bits=None, initial_threshold=2.0)
+    make = activation("qcfs", levels=4, initial_threshold=2.0)
     network = build(name, stem, classes=10, resolution=32, width=1 / 16, activation=make, seed=1)
     graph = same(disturbed(network), gaussian_images(2, 0, 32).double(), tolerance=1e-10)
     assert not graph.of_kind("scale"), "every batch normalisation is folded"

@@ -12,11 +12,10 @@ import torch
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from dynconf_core.confidence import fit_learned
-from dynconf_core.confidence.fit_learned import final_predictions, fit_learned_score
-from dynconf_core.confidence.learned import FEATURES, LearnedScore, features, recent_average
-from dynconf_core.confidence.reliability import expected_calibration_error
-from dynconf_core.confidence.scores import score
+from dynconf_core.confidence import learned as learned_module
+from dynconf_core.confidence.calibration_error import expected_calibration_error
+from dynconf_core.confidence.learned import FEATURES, Learned, features, final_predictions, fit_learned, recent_average
+from dynconf_core.confidence.max_softmax import MaxSoftmax
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.exit.front import exact_front
@@ -80,14 +79,14 @@ def test_a_prediction_that_is_being_overtaken_has_a_negative_margin() -> None:
 
 def test_the_score_against_plain_loops() -> None:
     traces = drifting(20, 0)
-    learned = LearnedScore(dict(zip(FEATURES, [0.3, -0.7, 0.2, 1.1, 0.6, -0.4], strict=True)), 0.25)
+    learned = Learned(dict(zip(FEATURES, [0.3, -0.7, 0.2, 1.1, 0.6, -0.4], strict=True)), 0.25)
     expected = [0.25 + plain_features(logits) @ np.array(list(learned.weights.values())) for logits in traces.logits]
-    np.testing.assert_allclose(score(traces, "learned", SUM, learned), expected, rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(learned.scores(traces), expected, rtol=1e-10, atol=1e-10)
 
 
 def test_the_fit_against_a_second_one() -> None:
     traces = drifting(150, 1)
-    learned, _ = fit_learned_score(traces, seed=0)
+    learned, _ = fit_learned(traces, seed=0)
     rows = np.array([plain_features(logits)[:-1] for logits in traces.logits]).reshape(-1, len(FEATURES))
     z = traces.logits.astype(float).cumsum(axis=1)
     final = (z.argmax(axis=2) == z.argmax(axis=2)[:, -1:])[:, :-1].reshape(-1)
@@ -100,57 +99,56 @@ def test_the_fit_against_a_second_one() -> None:
         return cost, scaled.T @ (weight * (expit(odds) - final)) + 1e-4 * np.append(w[:-1], 0)
 
     found = minimize(loss, np.zeros(len(FEATURES) + 1), jac=True, method="BFGS", options={"gtol": 1e-6}).x
-    np.testing.assert_allclose(score(traces, "learned", SUM, learned)[:, :-1].reshape(-1), scaled @ found, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(learned.scores(traces)[:, :-1].reshape(-1), scaled @ found, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("folds", [2, 5])
 def test_out_of_fold_scores_come_from_weights_that_have_not_seen_the_sample(folds: int) -> None:
     traces = drifting(61, 2)
-    _, out_of_fold = fit_learned_score(traces, seed=7, folds=folds)
+    _, out_of_fold = fit_learned(traces, seed=7, folds=folds)
     fold = np.random.Generator(np.random.PCG64(7)).permutation(61) % folds
     for k in range(folds):
         others, mine = fold != k, fold == k
-        elsewhere, _ = fit_learned_score(Traces(traces.logits[others], traces.labels[others]), seed=0, folds=2)
-        expected = score(Traces(traces.logits[mine], traces.labels[mine]), "learned", SUM, elsewhere)
+        elsewhere, _ = fit_learned(Traces(traces.logits[others], traces.labels[others]), seed=0, folds=2)
+        expected = elsewhere.scores(Traces(traces.logits[mine], traces.labels[mine]))
         np.testing.assert_allclose(out_of_fold[mine], expected, rtol=1e-9, atol=1e-9)
 
 
 def test_labels_are_not_looked_at_and_the_seed_moves_folds_alone() -> None:
     traces = drifting(60, 3)
-    learned, scores = fit_learned_score(traces, seed=0)
-    again, same = fit_learned_score(Traces(traces.logits, np.zeros(60, int)), seed=0)
+    learned, scores = fit_learned(traces, seed=0)
+    again, same = fit_learned(Traces(traces.logits, np.zeros(60, int)), seed=0)
     assert again == learned and (same == scores).all()
-    other, moved = fit_learned_score(traces, seed=1)
+    other, moved = fit_learned(traces, seed=1)
     assert other == learned and (moved != scores).any()
 
 
 def test_fewer_steps_than_max_softmax_on_samples_not_seen() -> None:
     calibration, test = drifting(1500, 4), drifting(3000, 5)
-    learned, out_of_fold = fit_learned_score(calibration, seed=0)
+    learned, out_of_fold = fit_learned(calibration, seed=0)
     correct, seen = test.correct(), calibration.correct()
     figures = {}
-    for measure, on_calibration in (("max_softmax", score(calibration, "max_softmax", SUM)), ("learned", out_of_fold)):
+    for measure, on_calibration in (("max_softmax", MaxSoftmax().scores(calibration, SUM)), ("learned", out_of_fold)):
         front = exact_front(on_calibration, seen)
         point = np.argmax(front.accuracy >= seen[:, -1].mean() - 0.005)
-        parameters = learned if measure == "learned" else None
-        rule = Rule(measure, SUM, float(front.thresholds[point]), parameters)
+        rule = Rule(learned if measure == "learned" else measure, SUM, float(front.thresholds[point]))
         figures[measure] = at_exit(correct, rule.exit_steps(test))
         assert figures[measure].accuracy > correct[:, -1].mean() - 0.015
     assert figures["learned"].mean_steps < 0.85 * figures["max_softmax"].mean_steps
 
 
 def test_it_is_calibrated_for_agreement_with_the_final_prediction() -> None:
-    learned, _ = fit_learned_score(drifting(1500, 6), seed=0)
+    learned, _ = fit_learned(drifting(1500, 6), seed=0)
     test = drifting(1500, 7)
-    scores, final = score(test, "learned", SUM, learned), final_predictions(test)
+    scores, final = learned.scores(test), final_predictions(test)
     assert expected_calibration_error(expit(scores[:, :-1]).reshape(-1), final[:, :-1].reshape(-1)) < 0.03
 
 
 def test_rows_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
     traces = drifting(400, 8)
-    whole = score(traces, "learned", SUM, fit_learned_score(traces, seed=0)[0])
-    monkeypatch.setattr(fit_learned, "ROWS", 2000)
-    thinned = score(traces, "learned", SUM, fit_learned_score(traces, seed=0)[0])
+    whole = fit_learned(traces, seed=0)[0].scores(traces)
+    monkeypatch.setattr(learned_module, "ROWS", 2000)
+    thinned = fit_learned(traces, seed=0)[0].scores(traces)
     assert (thinned != whole).any() and np.corrcoef(thinned.reshape(-1), whole.reshape(-1))[0, 1] > 0.95
 
 
@@ -165,21 +163,21 @@ def test_degenerate_traces_give_finite_scores(kind: str) -> None:
         "two samples": rng.normal(size=(2, 4, 3)),
     }[kind]
     traces = Traces(logits, np.zeros(len(logits), int))
-    learned, out_of_fold = fit_learned_score(traces, seed=0, folds=2)
-    assert np.isfinite(out_of_fold).all() and np.isfinite(score(traces, "learned", SUM, learned)).all()
+    learned, out_of_fold = fit_learned(traces, seed=0, folds=2)
+    assert np.isfinite(out_of_fold).all() and np.isfinite(learned.scores(traces)).all()
     assert (exit_steps(out_of_fold, -math.inf) == 1).all()
 
 
 def test_traces_too_small_are_refused() -> None:
     with pytest.raises(InputError, match="at least 2 time steps"):
-        fit_learned_score(Traces(np.zeros((9, 1, 2)), np.zeros(9, int)), seed=0)
+        fit_learned(Traces(np.zeros((9, 1, 2)), np.zeros(9, int)), seed=0)
     with pytest.raises(InputError, match="folds = 5 of 4"):
-        fit_learned_score(Traces(np.zeros((4, 3, 2)), np.zeros(4, int)), seed=0)
+        fit_learned(Traces(np.zeros((4, 3, 2)), np.zeros(4, int)), seed=0)
 
 
 def test_as_json() -> None:
-    learned, _ = fit_learned_score(drifting(40, 9), seed=0)
-    rule = Rule("learned", SUM, 1.25, learned)
+    learned, _ = fit_learned(drifting(40, 9), seed=0)
+    rule = Rule(learned, SUM, 1.25)
     entry = json.loads(json.dumps(rule.to_json(), allow_nan=False))
     assert Rule.from_json(entry) == rule
     assert set(entry["parameters"]["weights"]) == set(FEATURES)
@@ -190,17 +188,17 @@ def test_as_json() -> None:
     ("change", "words"),
     [
         ({"parameters": None}, "needs its fitted parameters"),
-        ({"parameters": {"weights": {}}}, "lacks weights or intercept"),
+        ({"parameters": {"weights": {}}}, "give weights and intercept"),
         ({"parameters": {"weights": {"gap": 1.0}, "intercept": 0.0}}, "one number for each of gap"),
         ({"parameters": {"weights": {**dict.fromkeys(FEATURES, 0.0), "x": 1.0}, "intercept": 0.0}}, "one number for each"),
         ({"parameters": {"weights": [1.0] * 6, "intercept": 0.0}}, "one number for each"),
         ({"parameters": {"weights": dict.fromkeys(FEATURES, "1"), "intercept": 0.0}}, "learned gap = '1'"),
         ({"parameters": {"weights": dict.fromkeys(FEATURES, 0.0), "intercept": math.nan}}, "intercept = nan"),
         ({"parameters": {"weights": dict.fromkeys(FEATURES, 1e101), "intercept": 0.0}}, "gap = 1e\\+101"),
-        ({"measure": "gap"}, "'gap' has no fitted parameters"),
+        ({"measure": "gap"}, "'gap' does not take the parameters"),
     ],
 )
 def test_bad_parameters_are_named(change: dict[str, Any], words: str) -> None:
-    entry = Rule("learned", SUM, 0.0, LearnedScore(dict.fromkeys(FEATURES, 0.0), 0.0)).to_json()
+    entry = Rule(Learned(dict.fromkeys(FEATURES, 0.0), 0.0), SUM, 0.0).to_json()
     with pytest.raises(InputError, match=words):
         Rule.from_json({**entry, **change})

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from training_cases import activation
 
-from dynconf_core.activations.factory import activation
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.conversion.convert import convert
 from dynconf_core.data.images import Normalisation, TensorImages

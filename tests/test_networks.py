@@ -11,18 +11,18 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
+from training_cases import activation
 
-from dynconf_core.activations.factory import activation
 from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.errors import InputError
-from dynconf_core.networks.build import ARCHITECTURES, STEMS, build
-from dynconf_core.networks.description import described, parameters
+from dynconf_core.networks.architecture import ARCHITECTURES, STEMS, scaled
+from dynconf_core.networks.build import build, parameters
 from dynconf_core.networks.pretrained import architecture, names, pretrained
 from dynconf_core.networks.published_weights import fetched
 from dynconf_core.networks.resnet import Block
 from dynconf_core.networks.resnet_cifar import CIFAR_DEPTHS, CifarResNet, OptionA
-from dynconf_core.networks.scaling import scaled
+from dynconf_core.schemes.network import described
 
 DESCRIPTION = {
     "architecture": "resnet18",
@@ -32,17 +32,17 @@ DESCRIPTION = {
     "width": 1 / 16,
     "method": "qcfs",
     "levels": 4,
-    "bits": None,
 }
+QFFS = {name: value for name, value in DESCRIPTION.items() if name != "levels"} | {"method": "qffs", "bits": 3}
 
 
 def network(architecture: str, stem: str = "cifar", *, resolution: int = 32, width: float = 1 / 16, seed: int = 0) -> nn.Module:
-    make = activation("qcfs", levels=4, bits=None, initial_threshold=4.0)
+    make = activation("qcfs", levels=4, initial_threshold=4.0)
     return build(architecture, stem, classes=7, resolution=resolution, width=width, activation=make, seed=seed)
 
 
 @pytest.mark.parametrize("stem", STEMS)
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("architecture", ARCHITECTURES.names())
 @pytest.mark.parametrize("resolution", [32, 48])
 def test_every_network_runs(architecture: str, stem: str, resolution: int) -> None:
     built = network(architecture, stem, resolution=resolution).eval()
@@ -69,7 +69,7 @@ def test_depth(architecture: str, convolutions: int, linear: int, activations: i
 
 def published(architecture: str, stem: str, classes: int, resolution: int) -> int:
     """Parameters of the full-width network without the activations' own; no memory is taken."""
-    make = activation("qcfs", levels=4, bits=None, initial_threshold=4.0)
+    make = activation("qcfs", levels=4, initial_threshold=4.0)
     with torch.device("meta"):
         from dynconf_core.networks.resnet import ResNet
         from dynconf_core.networks.vgg import VGG
@@ -150,21 +150,29 @@ def test_described() -> None:
     built = described({**DESCRIPTION, "initial_threshold": 3.0}, seed=5)
     thresholds = {module.threshold.item() for module in built.modules() if isinstance(module, QCFS)}
     assert thresholds == {3.0}
-    other = described({**DESCRIPTION, "method": "qffs", "levels": None, "bits": 3}, seed=5)
+    other = described(QFFS, seed=5)
     assert {module.top for module in other.modules() if isinstance(module, LSQ)} == {7}
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"architecture": "resnet1"}, "architecture='resnet1' is unknown: choose one of vgg16"),
+        ({"architecture": "resnet1"}, "architecture 'resnet1' is unknown .*: choose one of vgg16, resnet18"),
+        ({"stem": "cifar100"}, "stem='cifar100' is unknown: choose one of cifar, imagenet"),
+        ({"bits": 2}, "bits=2 is no field of the conversion scheme 'qcfs': it has levels"),
+        ({"method": "qffs", "bits": 2}, "levels=4 is no field of the conversion scheme 'qffs': it has bits"),
         ({"architecture": "vgg16", "resolution": 31}, "resolution=31: vgg16 .* at least 32"),
-        ({"method": "qqfs"}, "method='qqfs'"),
+        ({"method": "qqfs"}, "conversion scheme 'qqfs' is unknown .*: choose one of qcfs, qffs"),
     ],
 )
 def test_descriptions_that_cannot_work(changes: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         described({**DESCRIPTION, **changes}, seed=0)
+
+
+def test_a_description_without_its_schemes_numbers() -> None:
+    with pytest.raises(InputError, match="method='qcfs' needs levels"):
+        described({name: value for name, value in DESCRIPTION.items() if name != "levels"}, seed=0)
 
 
 # The CIFAR ResNets
@@ -252,7 +260,7 @@ def test_cifar_resnets_are_traced_as_tensor_operations(depth: int) -> None:
 
 
 def test_the_activation_of_a_cifar_resnet_is_a_parameter() -> None:
-    built = CifarResNet(20, 10, activation("qcfs", levels=4, bits=None, initial_threshold=4.0), 1 / 4)
+    built = CifarResNet(20, 10, activation("qcfs", levels=4, initial_threshold=4.0), 1 / 4)
     assert layers(built, QCFS) == 19 and layers(built, nn.ReLU) == 0
     with pytest.raises(InputError, match="depth=18: the CIFAR ResNets have 20, 32"):
         CifarResNet(18)

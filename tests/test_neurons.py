@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Node
-from dynconf_core.neurons import integrate_and_fire, signed, spiking_max_pool
+from dynconf_core.neurons.integrate_and_fire import IntegrateAndFire
+from dynconf_core.neurons.model import NEURONS, NeuronModel, State, loaded
+from dynconf_core.neurons.signed import PotentialAndCount, Signed
+from dynconf_core.simulation import spiking_max_pool
 
 PROPERTY = settings(max_examples=60, deadline=None, derandomize=True)
+MODELS = pytest.mark.parametrize("neuron", [IntegrateAndFire(), Signed(3)], ids=str)
 
 
 def column(*values: float) -> Tensor:
@@ -19,9 +27,9 @@ def column(*values: float) -> Tensor:
 
 
 def test_integrate_and_fire_by_hand() -> None:
-    """theta 1, V(0) 0.5, soft reset: the surplus stays, equality fires, there is no lower bound."""
-    parameters = integrate_and_fire.Parameters(1.0)
-    state = integrate_and_fire.initial(column(0.0), 0.5)
+    """V(0) 1/2, soft reset: the surplus stays, equality fires, there is no lower bound."""
+    neuron = IntegrateAndFire()
+    state = neuron.initial(column(0.0), 0.5)
     assert state.potential.item() == 0.5
     # current, spike, membrane potential afterwards (all exact in binary)
     sequence = [
@@ -34,8 +42,8 @@ def test_integrate_and_fire_by_hand() -> None:
         (0.75, 1, 0.25),
     ]
     for current, spike, potential in sequence:
-        spikes, state = integrate_and_fire.step(column(current), state, parameters)
-        assert (spikes.item(), state.potential.item()) == (spike, potential)
+        spikes, state = neuron.step(column(current), state)
+        assert (spikes.item(), state[0].item()) == (spike, potential)
 
 
 @pytest.mark.parametrize(
@@ -43,115 +51,169 @@ def test_integrate_and_fire_by_hand() -> None:
 )
 def test_integrate_and_fire_counts_as_qcfs(current: float, count: int) -> None:
     """Four steps of a constant current give clip(floor(4 x / theta + 1/2), 0, 4) spikes: QCFS with L = T."""
-    parameters = integrate_and_fire.Parameters(1.0)
-    state = integrate_and_fire.initial(column(0.0), 0.5)
-    total = 0.0
+    neuron, total = IntegrateAndFire(), 0.0
+    state: State = neuron.initial(column(0.0), 0.5)
     for _ in range(4):
-        spikes, state = integrate_and_fire.step(column(current), state, parameters)
+        spikes, state = neuron.step(column(current), state)
         total += spikes.item()
     assert total == count
 
 
 @PROPERTY
-@given(st.lists(st.integers(-64, 96), min_size=1, max_size=40), st.sampled_from((0.25, 1.0, 2.0)))
-def test_integrate_and_fire_keeps_its_charge(currents: list[int], threshold: float) -> None:
-    """V(T) = V(0) + sum of I - theta times the count: nothing is lost or made, at any step."""
-    state = integrate_and_fire.initial(column(0.0), threshold / 2)
-    charge, count = threshold / 2, 0.0
+@given(st.lists(st.integers(-64, 96), min_size=1, max_size=40), st.sampled_from((16, 32, 128)))
+def test_integrate_and_fire_keeps_its_charge(currents: list[int], parts: int) -> None:
+    """V(T) = V(0) + sum of I - the count: nothing is lost or made, at any step."""
+    neuron = IntegrateAndFire()
+    state: State = neuron.initial(column(0.0), 0.5)
+    charge, count = 0.5, 0.0
     for current in currents:
-        spikes, state = integrate_and_fire.step(column(current / 32), state, integrate_and_fire.Parameters(threshold))
-        charge, count = charge + current / 32, count + spikes.item()
+        spikes, state = neuron.step(column(current / parts), state)
+        charge, count = charge + current / parts, count + spikes.item()
         assert spikes.item() in (0, 1)
-        assert state.potential.item() == charge - threshold * count
-        assert spikes.item() == 1 or state.potential.item() < threshold
+        assert state[0].item() == charge - count
+        assert spikes.item() == 1 or state[0].item() < 1
 
 
 def test_signed_by_hand() -> None:
-    """theta 3 (n 3, s 1), V(0) 1.5: fires, is taken back, and never leaves 0 to n."""
-    parameters = signed.Parameters(3.0, 3)
-    state = signed.initial(column(0.0), 1.5)
-    assert (state.potential.item(), state.net.item()) == (1.5, 0)
+    """n = 3, V(0) 1/2: fires, is taken back, and never leaves 0 to n."""
+    neuron = Signed(3)
+    state = neuron.initial(column(0.0), 0.5)
+    assert (state.potential.item(), state.net.item()) == (0.5, 0)
     # current, spike, membrane potential, net count
     sequence = [
-        (-2.0, 0, -0.5, 0),  # below 0, but there is nothing to take back
-        (4.0, 1, 0.5, 1),  # 3.5 >= 3
-        (-0.5, 0, 0.0, 1),  # 0 is not below 0
-        (-1.0, -1, 2.0, 0),  # -1 < 0: a negative spike
-        (1.0, 1, 0.0, 1),  # 3 = theta fires
-        (7.0, 1, 4.0, 2),
-        (0.0, 1, 1.0, 3),
-        (5.0, 0, 6.0, 3),  # above theta, but the net count is n
-        (-7.0, -1, 2.0, 2),
-        (-9.0, -1, -4.0, 1),
-        (0.0, -1, -1.0, 0),
-        (0.0, 0, -1.0, 0),
+        (-0.75, 0, -0.25, 0),  # below 0, but there is nothing to take back
+        (1.5, 1, 0.25, 1),  # 1.25 >= 1
+        (-0.25, 0, 0.0, 1),  # 0 is not below 0
+        (-0.25, -1, 0.75, 0),  # -0.25 < 0: a negative spike
+        (0.25, 1, 0.0, 1),  # 1 = theta fires
+        (2.25, 1, 1.25, 2),
+        (0.0, 1, 0.25, 3),
+        (1.75, 0, 2.0, 3),  # above theta, but the net count is n
+        (-2.25, -1, 0.75, 2),
+        (-3.0, -1, -1.25, 1),
+        (0.0, -1, -0.25, 0),
+        (0.0, 0, -0.25, 0),
     ]
     for current, spike, potential, net in sequence:
-        spikes, state = signed.step(column(current), state, parameters)
-        assert (spikes.item(), state.potential.item(), state.net.item()) == (spike, potential, net)
+        spikes, after = neuron.step(column(current), state)
+        assert (spikes.item(), *(tensor.item() for tensor in after)) == (spike, potential, net)
+        state = PotentialAndCount(*after)
 
 
 @PROPERTY
-@given(st.integers(-200, 200), st.integers(1, 7), st.lists(st.integers(-300, 300), max_size=12))
+@given(st.integers(-200, 200), st.sampled_from((1, 2, 4, 8)), st.lists(st.integers(-300, 300), max_size=12))
 def test_signed_settles_at_the_lsq_level(current: int, top: int, disturbance: list[int]) -> None:
-    """s 1: the current acts for n steps; then c = clip(floor(x / s + 1/2), 0, n), whatever came on the way, ties up."""
-    x = current / 32
-    come = [value / 16 for value in disturbance]
+    """The current acts for n steps; then c = clip(floor(x / s + 1/2), 0, n), s = 1 / n, whatever came on the way, ties up."""
+    neuron, x = Signed(top), current / 32 / top
+    come = [value / 16 / top for value in disturbance]
     come.append(-sum(come))  # adds up to nothing
-    state = signed.initial(column(0.0), top / 2)
+    state: State = neuron.initial(column(0.0), 0.5)
     for time_step in range(max(top, len(come)) + 2 * top + 400):
         given_now = (x if time_step < top else 0.0) + (come[time_step] if time_step < len(come) else 0.0)
-        spikes, state = signed.step(column(given_now), state, signed.Parameters(float(top), top))
-        assert 0 <= state.net.item() <= top and spikes.item() in (-1, 0, 1)
+        spikes, state = neuron.step(column(given_now), state)
+        assert 0 <= state[1].item() <= top and spikes.item() in (-1, 0, 1)
     assert spikes.item() == 0, "it has settled"
-    assert state.net.item() == min(top, max(0, (current + 16) // 32))
+    assert state[1].item() == min(top, max(0, (current + 16) // 32))
 
 
-@pytest.mark.parametrize("neuron", [integrate_and_fire, signed])
-def test_step_is_a_function(neuron: object) -> None:
+@MODELS
+def test_step_is_a_function(neuron: NeuronModel) -> None:
     """Neither the current nor the old state changes; samples do not touch; type and shape stay."""
     generator = torch.Generator().manual_seed(3)
     current = 4 * torch.randn(5, 2, 3, 3, generator=generator)
-    parameters = signed.Parameters(0.7, 3) if neuron is signed else integrate_and_fire.Parameters(0.7)
-    state = neuron.initial(current, 0.35)  # type: ignore[attr-defined]
-    _, state = neuron.step(current.flip(0), state, parameters)  # type: ignore[attr-defined]
+    state = neuron.initial(current, 0.5)
+    _, state = neuron.step(current.flip(0), state)
     current_before, state_before = current.clone(), [tensor.clone() for tensor in state]
-    spikes, after = neuron.step(current, state, parameters)  # type: ignore[attr-defined]
-    again, _ = neuron.step(current, state, parameters)  # type: ignore[attr-defined]
+    spikes, after = neuron.step(current, state)
+    again, _ = neuron.step(current, state)
     assert torch.equal(current, current_before)
     assert all(torch.equal(tensor, before) for tensor, before in zip(state, state_before, strict=True))
     assert torch.equal(spikes, again)
     assert spikes.shape == current.shape and spikes.dtype == current.dtype
     assert all(tensor.shape == current.shape for tensor in after)
     spikes.mul_(9)  # the caller's to overwrite
-    assert torch.equal(neuron.step(current, state, parameters)[0], again)  # type: ignore[attr-defined]
-    single, _ = neuron.step(current[2:3], type(state)(*(tensor[2:3] for tensor in state)), parameters)  # type: ignore[attr-defined]
+    assert torch.equal(neuron.step(current, state)[0], again)
+    single, _ = neuron.step(current[2:3], tuple(tensor[2:3] for tensor in state))
     assert torch.equal(single, again[2:3])
 
 
-@pytest.mark.parametrize("neuron", [integrate_and_fire, signed])
-def test_reused_memory_changes_no_number(neuron: object) -> None:
+@MODELS
+def test_reused_memory_changes_no_number(neuron: NeuronModel) -> None:
     """With ``reuse`` the current and the old state may be used up; the outcome is the same."""
-    parameters = signed.Parameters(1.0, 3) if neuron is signed else integrate_and_fire.Parameters(1.0)
     generator = torch.Generator().manual_seed(5)
-    states = [neuron.initial(torch.zeros(4, 6), 0.5) for _ in range(2)]  # type: ignore[attr-defined]
+    states = [neuron.initial(torch.zeros(4, 6), 0.5) for _ in range(2)]
     for _ in range(12):
         current = torch.randn(4, 6, generator=generator)
-        kept, states[0] = neuron.step(current.clone(), states[0], parameters)  # type: ignore[attr-defined]
-        reused, states[1] = neuron.step(current.clone(), states[1], parameters, reuse=True)  # type: ignore[attr-defined]
+        kept, states[0] = neuron.step(current.clone(), states[0])
+        reused, states[1] = neuron.step(current.clone(), states[1], reuse=True)
         assert torch.equal(kept, reused)
         assert all(torch.equal(one, other) for one, other in zip(*states, strict=True))
 
 
-def test_initial_potentials_of_channels() -> None:
-    """V(0) one a channel, as calibration finds them, and for both neurons."""
+@MODELS
+def test_initial_potentials_of_channels(neuron: NeuronModel) -> None:
+    """V(0) one a channel, as the correction finds them."""
     start = torch.tensor([0.25, 0.5, 0.75]).view(1, 3, 1, 1)
-    current = torch.zeros(2, 3, 4, 4)
-    for neuron in (integrate_and_fire, signed):
-        state = neuron.initial(current, start)
-        assert torch.equal(state.potential, start.expand(2, 3, 4, 4))
-        state.potential.add_(1)  # memory of its own
-        assert torch.equal(start.flatten(), torch.tensor([0.25, 0.5, 0.75]))
+    state = neuron.initial(torch.zeros(2, 3, 4, 4), start)
+    assert torch.equal(state[0], start.expand(2, 3, 4, 4))
+    state[0].add_(1)  # memory of its own
+    assert torch.equal(start.flatten(), torch.tensor([0.25, 0.5, 0.75]))
+    assert len(state) == neuron.state_tensors
+
+
+@MODELS
+@PROPERTY
+@given(seed=st.integers(0, 10**6), scale=st.sampled_from((0.3, 1.0, 5.0)))
+def test_what_a_model_declares_is_true(neuron: NeuronModel, seed: int, scale: float) -> None:
+    """Spikes are whole and within the bounds of one step and of all, and V within what fixed-point weights are chosen for."""
+    generator, time_steps = torch.Generator().manual_seed(seed), 24
+    state = neuron.initial(torch.zeros(200, dtype=torch.float64), 0.5)
+    total, charge, least, most = (torch.zeros(200, dtype=torch.float64) for _ in range(4))
+    for step in range(1, time_steps + 1):
+        current = scale * (torch.randn(200, generator=generator, dtype=torch.float64) + 0.2)
+        spikes, state = neuron.step(current, state)
+        total, charge = total + spikes, charge + current
+        least, most = torch.minimum(least, charge), torch.maximum(most, charge)
+        low, high = neuron.sends
+        assert torch.equal(spikes, spikes.round()) and low <= int(spikes.min()) <= int(spikes.max()) <= high
+        low, high = neuron.sends_in_all(step)
+        assert low <= int(total.min()) <= int(total.max()) <= high
+        assert bool((state[0].abs() <= 0.5 + 2 + most - least + neuron.excess(step)).all())
+
+
+# Models by name, in files and from elsewhere
+
+
+def test_models_are_found_by_name() -> None:
+    assert NEURONS.names()[:2] == ("integrate-and-fire", "signed")
+    assert NEURONS.get("signed").of(7) == Signed(7) and NEURONS.get("integrate-and-fire").of(4) == IntegrateAndFire()
+    with pytest.raises(InputError, match=r"neuron model 'sigmed' is unknown \(did you mean 'signed'\?\)"):
+        NEURONS.get("sigmed")
+    assert (str(IntegrateAndFire()), str(Signed(7))) == ("integrate-and-fire", "signed with n = 7")
+
+
+@MODELS
+def test_json_holds_a_model(neuron: NeuronModel) -> None:
+    held = json.loads(json.dumps(neuron.to_json()))
+    assert held["model"] == neuron.name and loaded(held) == neuron
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"model": "leaky"}, "model 'leaky', which is none of integrate-and-fire, signed"),
+        ({"model": "os:getcwd"}, "which is none of"),
+        ({}, "which is none of"),
+        ({"model": "signed"}, "are not of the neuron model 'signed'"),
+        ({"model": "signed", "levels": 3, "leak": 0.5}, "are not of the neuron model 'signed'"),
+        ({"model": "signed", "levels": 0}, "levels=0"),
+    ],
+)
+def test_a_file_with_other_values_is_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        loaded(values)
+    with pytest.raises(InputError, match="are not of the neuron model 'integrate-and-fire'"):
+        loaded({"model": "signed", "levels": 3}, IntegrateAndFire)
 
 
 # The spiking max pool

@@ -7,8 +7,8 @@ import itertools
 import pytest
 import torch
 from torch import Tensor, nn
+from training_cases import activation
 
-from dynconf_core.activations.factory import activation
 from dynconf_core.conversion.convert import convert
 from dynconf_core.simulation import network as module
 from dynconf_core.simulation.counts import Counter

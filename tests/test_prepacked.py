@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from training_cases import activation
 
-from dynconf_core.activations.factory import activation
 from dynconf_core.conversion.convert import convert
 from dynconf_core.graph.graph import Node
 from dynconf_core.graph.operations import evaluate
@@ -112,7 +112,7 @@ def test_none_where_the_operation_is_missing_or_wrong(broken: str, monkeypatch: 
 
 
 def test_a_network_is_the_same_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    make = activation("qcfs", levels=4, bits=None, initial_threshold=1.0)
+    make = activation("qcfs", levels=4, initial_threshold=1.0)
     layers = (nn.Conv2d(3, 6, 3, padding=1), make(), nn.AvgPool2d(4), nn.Conv2d(6, 8, 3, padding=1), make())
     torch.manual_seed(0)
     ann = nn.Sequential(*layers, nn.Flatten(), nn.Linear(32, 5)).eval()

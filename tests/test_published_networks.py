@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from dynconf_core.conversion.convert import convert
 from dynconf_core.errors import InputError
+from dynconf_core.libraries import torchvision
 from dynconf_core.networks.pretrained import architecture
 from dynconf_core.simulation.reference import reference_logits
-from dynconf_core.torchvision_import import torchvision
 
 # Graphs
 
@@ -61,7 +61,7 @@ def test_torchvision_networks(name: str, side: int) -> None:
     """An in-place ReLU used again and again; max pools, cut at the border too; concatenations; average pools behind all."""
     images = gaussian_images(12, 0, side)
     network = torchvision_network(name, images)
-    snn = convert(network, images, "max", time_steps=24)
+    snn = convert(network, images, thresholds="max", time_steps=24)
     assert bool(exact_run(snn, images[:1], 24).isfinite().all())
     with torch.no_grad():
         wanted = network(images)
@@ -76,8 +76,8 @@ def test_mobilenet_has_sums_that_no_grid_holds() -> None:
     with pytest.raises(
         InputError, match=r"features\..*: its sums cannot be held exactly in float32 .*fixed_point=False \(--no-fixed-point\)"
     ):
-        convert(network, images, "max", time_steps=16)
-    snn = convert(network, images, "max", time_steps=16, fixed_point=False)
+        convert(network, images, thresholds="max", time_steps=16)
+    snn = convert(network, images, thresholds="max", time_steps=16, fixed_point=False)
     assert not snn.exact and snn.image_limit is None
     with torch.no_grad():
         assert relative(reference_logits(snn, images), network(images)) < 1e-3
@@ -95,7 +95,7 @@ def test_networks_that_concatenate(name: str) -> None:
     network = torchvision().models.get_model(name, num_classes=10, **options)
     images = gaussian_images(4, 0, 32)
     network = with_statistics(network, images)
-    snn = convert(network, images, "max", time_steps=4, fixed_point=False)
+    snn = convert(network, images, thresholds="max", time_steps=4, fixed_point=False)
     with torch.no_grad():
         assert relative(reference_logits(snn, images), network(images)) < 1e-3
     assert bool(snn(images[:1], 4).isfinite().all())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from dynconf_core.activations.lsq import LSQ
 from dynconf_core.conversion.convert import convert
-from dynconf_core.conversion.report import conversion_report, report_lines
+from dynconf_core.conversion.options import ConversionOptions
+from dynconf_core.conversion.report import conversion_report
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Node
 from dynconf_core.simulation.network import SpikingNetwork
@@ -51,7 +53,8 @@ def ann() -> Small:
 
 def converted(ann: nn.Module, neurons: str = "integrate-and-fire", fixed_point: bool = True) -> SpikingNetwork:
     levels = 7 if neurons == "signed" else None
-    return convert(ann, IMAGES, "max", time_steps=TIME_STEPS, neurons=neurons, levels=levels, fixed_point=fixed_point)
+    options = ConversionOptions("max", TIME_STEPS, neurons, levels, fixed_point=fixed_point)
+    return convert(ann, IMAGES, options)
 
 
 @pytest.mark.parametrize("neurons", ["integrate-and-fire", "signed"])
@@ -62,8 +65,8 @@ def test_every_figure_by_a_plain_simulation(ann: Small, neurons: str) -> None:
     labels = predictions.clone()
     labels[::3] = (labels[::3] + 1) % 5
     report = conversion_report(snn, ann, IMAGES, TIME_STEPS, labels)
-    assert (report["time_steps"], report["images"], report["marks"]) == (8, 24, [2, 4, 8])
-    assert report["ann_accuracy"] == pytest.approx(float((predictions == labels).float().mean()))
+    assert (report.time_steps, report.images, report.marks) == (8, 24, [2, 4, 8])
+    assert report.ann_accuracy == pytest.approx(float((predictions == labels).float().mean()))
 
     counts = {name: 0 for name in ("relu1", "relu2", "relu3")}
     emitted = dict.fromkeys(counts, 0.0)
@@ -79,7 +82,7 @@ def test_every_figure_by_a_plain_simulation(ann: Small, neurons: str) -> None:
 
         taken = snn.step(input_current, state, step, look)
         state, total = taken.state, total + taken.logits
-        if step in report["marks"]:
+        if step in report.marks:
             acting = min(step, 7) if neurons == "signed" else step
             for name, activation in ann.activations(IMAGES).items():
                 theta = snn.tensors()[name]["threshold"].double()
@@ -87,24 +90,24 @@ def test_every_figure_by_a_plain_simulation(ann: Small, neurons: str) -> None:
                 means[name] = theta * counts[name] / acting
                 errors[name].append(float((means[name] - activation).norm() / activation.norm()))
 
-    assert [layer["name"] for layer in report["layers"]] == list(counts)
-    for layer in report["layers"]:
-        name = layer["name"]
-        assert layer["neurons"] == {"relu1": 6 * 64, "relu2": 8 * 16, "relu3": 12}[name]
-        assert layer["rate"] == pytest.approx(emitted[name] / TIME_STEPS, rel=1e-5)
-        assert layer["error"] == pytest.approx(errors[name], rel=1e-4)
-        assert layer["error"][-1] < layer["error"][0]
+    assert [layer.name for layer in report.layers] == list(counts)
+    for layer in report.layers:
+        name = layer.name
+        assert layer.neurons == {"relu1": 6 * 64, "relu2": 8 * 16, "relu3": 12}[name]
+        assert layer.rate == pytest.approx(emitted[name] / TIME_STEPS, rel=1e-5)
+        assert layer.error == pytest.approx(errors[name], rel=1e-4)
+        assert layer.error[-1] < layer.error[0]
         replaced = {earlier: means[earlier].float() for earlier in list(counts)[: list(counts).index(name) + 1]}
         last = replaced.get("relu3", ann.activations(IMAGES, replaced)["relu3"])
         kept = ann.head(last).argmax(1)
-        assert layer["agreement"] == pytest.approx(float((kept == predictions).float().mean()))
-        assert layer["accuracy"] == pytest.approx(float((kept == labels).float().mean()))
+        assert layer.agreement == pytest.approx(float((kept == predictions).float().mean()))
+        assert layer.accuracy == pytest.approx(float((kept == labels).float().mean()))
         theta = snn.tensors()[name]["threshold"]
         expected = {"least": float(theta.min()), "mean": float(theta.mean()), "most": float(theta.max())}
-        assert layer["threshold"] == pytest.approx(expected)
-    assert report["agreement"] == pytest.approx(float((total.argmax(1) == predictions).float().mean()))
-    assert report["snn_accuracy"] == pytest.approx(float((total.argmax(1) == labels).float().mean()))
-    assert json.loads(json.dumps(report, allow_nan=False)) == report
+        assert layer.threshold == pytest.approx(expected)
+    assert report.agreement == pytest.approx(float((total.argmax(1) == predictions).float().mean()))
+    assert report.snn_accuracy == pytest.approx(float((total.argmax(1) == labels).float().mean()))
+    assert json.loads(json.dumps(report.to_json(), allow_nan=False)) == report.to_json()
 
 
 def test_a_settled_network_has_no_error() -> None:
@@ -116,11 +119,11 @@ def test_a_settled_network_has_no_error() -> None:
             module.step.fill_(0.3)
     snn = convert(ann, IMAGES, time_steps=16, fixed_point=False)
     report = conversion_report(snn, ann, IMAGES, 16)
-    assert [layer["error"][-1] for layer in report["layers"]] == pytest.approx([0.0, 0.0], abs=1e-5)
-    assert all(layer["rate"] > 0.01 for layer in report["layers"])
-    assert report["agreement"] == 1.0 and report["worst_layer"] is None
-    assert report["ann_accuracy"] is report["snn_accuracy"] is report["layers"][0]["accuracy"] is None
-    assert not any("*" in line for line in report_lines(report))
+    assert [layer.error[-1] for layer in report.layers] == pytest.approx([0.0, 0.0], abs=1e-5)
+    assert all(layer.rate > 0.01 for layer in report.layers)
+    assert report.agreement == 1.0 and report.worst_layer is None
+    assert report.ann_accuracy is report.snn_accuracy is report.layers[0].accuracy is None
+    assert not any("*" in line for line in str(report).splitlines())
 
 
 @pytest.mark.parametrize("spoilt", ["first", "second", "hidden"])
@@ -131,21 +134,22 @@ def test_the_layer_that_was_spoilt_is_named(ann: Small, spoilt: str) -> None:
             snn.tensors()[spoilt][name].neg_()
     report = conversion_report(snn, ann, IMAGES, TIME_STEPS)
     broken = {"first": "relu1", "second": "relu2", "hidden": "relu3"}[spoilt]
-    assert report["worst_layer"] == broken
-    (line,) = (line for line in report_lines(report) if line.endswith("%*"))
+    assert report.worst_layer == broken
+    (line,) = (line for line in str(report).splitlines() if line.endswith("%*"))
     assert line.startswith(broken)
-    assert any("* falls most" in line for line in report_lines(report))
+    assert any("* falls most" in line for line in str(report).splitlines())
 
 
 def test_lines_fit_a_terminal(ann: Small) -> None:
     report = conversion_report(converted(ann), ann, IMAGES, TIME_STEPS, torch.zeros(24, dtype=torch.long))
-    lines = report_lines(report)
+    lines = str(report).splitlines()
     assert max(map(len, lines[:-1])) <= 80
     assert lines[0].split() == ["layer", "neurons", "threshold", "rate", "err@2", "err@4", "err@8", "agrees"]
     assert "24 images" in lines[-1] and "T = 8" in lines[-1] and "(ANN)" in lines[-1]
-    report["layers"][0]["name"] = "backbone." * 8 + "activation"
-    assert max(map(len, report_lines(report)[1:4])) <= 90
-    assert any(line.startswith("...") and "activation" in line for line in report_lines(report))
+    first = replace(report.layers[0], name="backbone." * 8 + "activation")
+    long = str(replace(report, layers=[first, *report.layers[1:]])).splitlines()
+    assert max(map(len, long[1:4])) <= 90
+    assert any(line.startswith("...") and "activation" in line for line in long)
 
 
 def test_what_does_not_fit_is_said(ann: Small) -> None:

@@ -8,11 +8,12 @@ import math
 import numpy as np
 import pytest
 
+from dynconf_core.confidence.temperature import fitting_alphas
 from dynconf_core.errors import InputError
 from dynconf_core.exit.front import exact_front
 from dynconf_core.exit.judgement import OperatingPoint
 from dynconf_core.exit.oracles import first_correct, oracle_curve, oracle_gap
-from dynconf_core.exit.robustness import RobustnessMap, ThresholdRange, fitting_alphas, robustness_map
+from dynconf_core.exit.robustness import RobustnessMap, ThresholdRange, robustness_map
 from dynconf_core.traces.schema import Traces
 
 

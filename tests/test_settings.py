@@ -11,14 +11,17 @@ import pytest
 import torch
 
 from dynconf_core.data.augment import AUGMENTATIONS
-from dynconf_core.data.load import DATASETS
-from dynconf_core.devices import device
+from dynconf_core.data.dataset import DATASETS
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.overrides import FIELDS, applied, check_used, parse, value
+from dynconf_core.experiment.overrides import applied, check_used, known_fields, parse, typed
 from dynconf_core.experiment.plan import Plan
-from dynconf_core.experiment.settings import PROFILES, SETTINGS, UNNAMED, profile, resolve, setting
-from dynconf_core.networks.build import ARCHITECTURES, STEMS
-from dynconf_core.networks.description import described
+from dynconf_core.experiment.profiles import PROFILES, profile, resolve
+from dynconf_core.experiment.recipe import Recipe
+from dynconf_core.experiment.request import Request
+from dynconf_core.experiment.settings import FURTHER, SETTINGS, UNNAMED, Setting, setting
+from dynconf_core.machine import device
+from dynconf_core.networks.architecture import ARCHITECTURES, STEMS
+from dynconf_core.schemes.network import described
 
 EIGHT = [
     "cifar10-vgg16-qcfs",
@@ -59,10 +62,11 @@ def test_published_figures() -> None:
 def test_every_plan_is_whole(name: str, profile_name: str) -> None:
     plan = resolve(name, profile_name, seed=3)
     assert (plan.setting, plan.profile, plan.seed) == (name, profile_name, 3)
-    assert (plan.levels is None, plan.bits is None) == ((False, True) if plan.method == "qcfs" else (True, False))
-    assert plan.data.name in DATASETS and plan.data.stem in STEMS and plan.architecture in ARCHITECTURES
+    assert list(plan.scheme.network()) == (["levels"] if plan.method == "qcfs" else ["bits"])
+    assert plan.data.name in DATASETS.names() and plan.data.stem in STEMS and plan.architecture in ARCHITECTURES.names()
     assert set(plan.recipe.augmentation) <= set(AUGMENTATIONS)
-    assert plan.time_steps >= (plan.levels or 2**plan.bits - 1)  # type: ignore[operator]
+    (number,) = plan.scheme.network().values()
+    assert plan.time_steps >= (number if plan.method == "qcfs" else 2**number - 1)
     assert json.loads(json.dumps(plan.as_dict()))["data"]["resolution"] == plan.data.resolution
     with pytest.raises(dataclasses.FrozenInstanceError):
         plan.seed = 4  # type: ignore[misc]
@@ -98,7 +102,8 @@ def test_smoke_networks_build(name: str) -> None:
 def test_profiles(profile_name: str, dataset: str, method: str, expected: tuple[Any, ...]) -> None:
     plan = resolve(f"{dataset}-vgg16-{method}", profile_name)
     data = plan.data
-    found = (plan.levels or plan.bits, plan.time_steps, plan.width, data.name, data.resolution, data.calibration, data.classes)
+    (number,) = plan.scheme.network().values()
+    found = (number, plan.time_steps, plan.width, data.name, data.resolution, data.calibration, data.classes)
     assert found == expected
 
 
@@ -128,6 +133,42 @@ def test_recipes() -> None:
     assert {resolve(name, "quick").recipe.epochs for name in EIGHT} == {15}
 
 
+def of(**changes: Any) -> Setting:
+    """A setting that is none of the eight."""
+    return Setting(**{"name": "mine", "dataset": "cifar10", "architecture": "vgg16", "method": "qcfs", **changes})
+
+
+@pytest.mark.parametrize(("profile_name", "epochs", "decay"), [("smoke", 8, 5e-4), ("quick", 15, 5e-4), ("paper", 120, 1e-4)])
+def test_a_ninth_setting_gets_the_recipe_of_its_data(profile_name: str, epochs: int, decay: float) -> None:
+    """A ResNet-34 on ImageNet is trained as ImageNet networks are, in every profile."""
+    plan = resolve(of(name="imagenet-resnet34-qcfs", dataset="imagenet", architecture="resnet34"), profile_name)
+    assert (plan.recipe.epochs, plan.recipe.weight_decay, plan.data.stem) == (epochs, decay, "imagenet")
+    assert not {"autoaugment", "cutout"} & set(plan.recipe.augmentation)
+
+
+def test_a_setting_of_ones_own() -> None:
+    """Its recipe, its scheme's numbers, its T and its width go before the profile's."""
+    recipe = Recipe(epochs=2, batch_size=10, learning_rate=0.1, augmentation=(), initial_threshold=2.0)
+    plan = resolve(of(recipes={"quick": recipe}, scheme={"levels": 6}, time_steps=12, width=0.5), "quick")
+    assert (plan.recipe, plan.scheme.network(), plan.time_steps, plan.width) == (recipe, {"levels": 6}, 12, 0.5)
+    assert resolve(of(recipes={"quick": recipe}), "smoke").recipe.epochs == 8
+    by_name = Request(settings=("dynconf_core.experiment.settings:LATER",))
+    with pytest.raises(InputError, match="has no 'LATER'"):
+        by_name.plans()
+
+
+def test_a_setting_that_the_paper_has_not() -> None:
+    """It is run where it is named, on the data that it was trained on, whatever the profile."""
+    assert not set(FURTHER) & set(SETTINGS) and len(Request().plans()) == 8
+    plan = resolve("cifar10-resnet20-post-training", "smoke")
+    assert (plan.data.name, plan.data.normalisation, plan.width, plan.scheme_fields()) == (
+        "cifar10",
+        "imagenet",
+        1,
+        {"levels": 15},
+    )
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -136,6 +177,21 @@ def test_recipes() -> None:
             r"setting 'cifar10-vgg16-qcf' is unknown \(did you mean 'cifar10-vgg16-qcfs'\?\): choose",
         ),
         (lambda: setting("zzz"), r"setting 'zzz' is unknown: choose one of cifar10-vgg16-qcfs, .*imagenet-resnet50-qffs"),
+        (lambda: setting("nowhere_at_all:SETTING"), "setting 'nowhere_at_all:SETTING': there is no module nowhere_at_all"),
+        (lambda: setting("dynconf_core.errors:NOTHING"), "module dynconf_core.errors has no 'NOTHING'"),
+        (lambda: setting("dynconf_core.errors:InputError"), "is a type: name a .*Setting"),
+        (lambda: resolve(of(dataset="cifar100"), "smoke"), "data set 'cifar100' is unknown .*: choose one of digits, cifar10"),
+        (lambda: resolve(of(architecture="resnet35"), "smoke"), "architecture 'resnet35' is unknown .*: choose one of vgg16"),
+        (lambda: resolve(of(method="qfss"), "smoke"), "conversion scheme 'qfss' is unknown .*: choose one of qcfs, qffs"),
+        (lambda: resolve(of(scheme={"bits": 2}), "smoke"), "setting 'mine': field of qcfs 'bits' is unknown: .*levels"),
+        (
+            lambda: resolve(of(dataset="imagenet", architecture="resnet20"), "paper"),
+            "profile paper has no recipe for resnet20 on",
+        ),
+        (
+            lambda: resolve(of(dataset="digits"), "quick"),
+            "for vgg16 on digits. There are recipes for vgg16 on cifar10",
+        ),
         (lambda: profile("smoky"), r"profile 'smoky' is unknown \(did you mean 'smoke'\?\): choose one of smoke, quick, paper"),
         (lambda: resolve("cifar10-vgg16-qcfs", "quik"), "did you mean 'quick'"),
         (lambda: resolve("cifar10-vgg16-qcfs", "smoke", -1), "seed=-1: give a whole number"),
@@ -150,6 +206,16 @@ def test_unknown_names(call: Callable[[], object], words: str) -> None:
 # Overrides
 
 
+def number(plan: Plan, name: str) -> Any:
+    """A number of the plan's scheme; None where it has no such field."""
+    return plan.scheme_fields().get(name)
+
+
+def read(texts: list[str]) -> dict[str, Any]:
+    """The values that the command line's assignments set."""
+    return {name: typed(name, given) for name, given in parse(texts).items()}
+
+
 def qcfs() -> Plan:
     return resolve("cifar10-resnet18-qcfs", "smoke")
 
@@ -162,9 +228,9 @@ def qffs() -> Plan:
     ("text", "expected", "get"),
     [
         ("time_steps=16", 16, lambda p: p.time_steps),
-        ("levels=8", 8, lambda p: p.levels),
-        ("bits=3", 3, lambda p: p.bits),
-        ("initial_potential=0.25", 0.25, lambda p: p.initial_potential),
+        ("levels=8", 8, lambda p: number(p, "levels")),
+        ("bits=3", 3, lambda p: number(p, "bits")),
+        ("initial_potential=0.25", 0.25, lambda p: number(p, "initial_potential")),
         ("epochs=2", 2, lambda p: p.recipe.epochs),
         ("width=0.25", 0.25, lambda p: p.width),
         ("batch_size=64", 64, lambda p: p.recipe.batch_size),
@@ -181,7 +247,7 @@ def qffs() -> Plan:
 )
 def test_every_field(text: str, expected: object, get: Callable[[Plan], object]) -> None:
     """Read with its type, and put where it belongs and nowhere else."""
-    values = parse([text])
+    values = read([text])
     (name,) = values
     assert values[name] == expected and type(values[name]) is type(expected)
     plan = qffs() if name == "bits" else qcfs()
@@ -195,11 +261,11 @@ def test_every_field(text: str, expected: object, get: Callable[[Plan], object])
 
     before, after = flat(plan.as_dict()), flat(changed.as_dict())
     assert {key for key in before if before[key] != after[key]} <= {name}
-    assert value(name, expected) == expected
+    assert typed(name, expected) == expected
 
 
 def test_every_field_is_tested() -> None:
-    assert set(FIELDS) == {
+    assert set(known_fields()) == {
         *("time_steps", "levels", "bits", "fixed_point", "initial_potential", "epochs", "width", "batch_size"),
         *("learning_rate", "warm_up", "initial_threshold", "rule", "smoothing", "alpha", "max_drop"),
     }
@@ -231,14 +297,18 @@ def test_values_that_cannot_work(text: str) -> None:
     """The message names the field, the value and what is needed."""
     name, _, given = text.partition("=")
     with pytest.raises(InputError) as caught:
-        parse([text])
-    assert str(caught.value) == f"{name}={given}: needs {FIELDS[name].wants}."
+        read([text])
+    assert str(caught.value).startswith(f"{name}={given}: needs {known_fields()[name].wants}")
 
 
 @pytest.mark.parametrize(
     ("texts", "words"),
     [
-        (["time_step=3"], "field 'time_step' is unknown .did you mean 'time_steps'.*: choose one of time_steps, levels"),
+        (["time_step=3"], "field 'time_step' is unknown .did you mean 'time_steps'.*: choose one of time_steps, width"),
+        (["T=16"], "field 'T' is called time_steps: write time_steps=16"),
+        (["t=16"], "field 't' is called time_steps"),
+        (["L=8"], "field 'L' is called levels: write levels=8"),
+        (["l=8"], "field 'l' is called levels"),
         (["time_steps"], "--set time_steps: write field=value, such as"),
         (["=3"], "field '' is unknown"),
         (["epochs=3", "epochs=4"], "--set epochs is given twice"),
@@ -246,15 +316,15 @@ def test_values_that_cannot_work(text: str) -> None:
 )
 def test_assignments_that_cannot_work(texts: list[str], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        parse(texts)
+        read(texts)
 
 
 def test_fields_that_a_setting_lacks() -> None:
     """levels go to the QCFS settings of a choice, bits to the QFFS ones; alone with the others they are a mistake."""
-    values = parse(["levels=8", "bits=3", "time_steps=5"])
+    values = read(["levels=8", "bits=3", "time_steps=5"])
     one, other = applied(qcfs(), values), applied(qffs(), values)
-    assert (one.levels, one.bits, one.time_steps) == (8, None, 5)
-    assert (other.levels, other.bits, other.time_steps) == (None, 3, 5)
+    assert (number(one, "levels"), number(one, "bits"), one.time_steps) == (8, None, 5)
+    assert (number(other, "levels"), number(other, "bits"), other.time_steps) == (None, 3, 5)
     check_used([qcfs(), qffs()], values)
     with pytest.raises(InputError, match=r"field 'bits' fits none of the chosen settings \(cifar10-resnet18-qcfs\)"):
         check_used([qcfs()], values)

@@ -10,11 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, conv2d, linear
+from training_cases import activation
 
-from dynconf_core.activations.factory import activation
 from dynconf_core.conversion.convert import convert
 from dynconf_core.errors import InputError
-from dynconf_core.neurons import signed
 from dynconf_core.simulation import integer, products
 from dynconf_core.simulation.counts import Counter
 from dynconf_core.simulation.network import InputCurrent, SpikingNetwork, State
@@ -188,7 +187,7 @@ def test_without_a_grid_equals_a_plain_implementation_in_its_own_units(method: s
 def test_spikes_by_hand() -> None:
     """One unit a layer, identity weights: a current of 0.625 at theta 1 fires at steps 1, 3, 4, 6, 8."""
     first, second = (nn.Conv2d(1, 1, 1, bias=False) for _ in range(2))
-    make = activation("qcfs", levels=4, bits=None, initial_threshold=1.0)
+    make = activation("qcfs", levels=4, initial_threshold=1.0)
     network = nn.Sequential(first, make(), second, make(), nn.Flatten(), nn.Linear(1, 1)).eval()
     with torch.no_grad():
         first.weight.fill_(1.0)
@@ -265,7 +264,7 @@ def test_samples_of_a_batch_may_be_at_different_steps(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_step_is_a_function_of_its_arguments(method: str) -> None:
-    """The same input_current, state and time step give the same outcome, whatever was run between; the input_current stays as it is."""
+    """The same input current, state and time step give the same outcome, whatever was run between; the current stays."""
     snn = small(method)
 
     def twice() -> Tensor:
@@ -333,4 +332,4 @@ def test_no_integer_products_without_a_grid() -> None:
 
 def test_signed_neurons_hold_two_numbers() -> None:
     first, second = (run(small(method), images(2), 1)[3]["third_activation"] for method in METHODS)
-    assert isinstance(second, signed.State) and len(first) == 1 and len(second) == 2
+    assert (len(first), len(second)) == (1, 2) == tuple(small(method).neurons.state_tensors for method in METHODS)

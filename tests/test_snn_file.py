@@ -14,13 +14,13 @@ from torch import nn
 from dynconf_core.conversion.convert import convert
 from dynconf_core.conversion.file import SCHEMA, load_snn, save_snn
 from dynconf_core.errors import InputError
+from dynconf_core.networks.checkpoint import save_checkpoint, write_atomically
 from dynconf_core.simulation.network import SpikingNetwork
 from dynconf_core.simulation.reference import reference_logits
-from dynconf_core.training.checkpoint import save_checkpoint, write_atomically
 
 
 @pytest.mark.parametrize(
-    ("kind", "options"), [("qcfs", {}), ("qffs", {"fixed_point": False}), ("relu", {"method": "max", "correct": True})]
+    ("kind", "options"), [("qcfs", {}), ("qffs", {"fixed_point": False}), ("relu", {"thresholds": "max", "correct": True})]
 )
 def test_file_round_trip(kind: str, options: dict[str, Any], tmp_path: Path) -> None:
     """Everything comes back to the bit, and nothing but the file is needed."""

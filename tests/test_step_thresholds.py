@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 
 import numpy as np
 import pytest
 
+from benchmarks.schedules import Schedule, exit_steps_by_step, free_thresholds, schedules
 from dynconf_core.choosing.cross_fitting import cross_fitted_choice
 from dynconf_core.choosing.selection import operating_point
 from dynconf_core.errors import InputError
 from dynconf_core.exit.front import exact_front
-from dynconf_core.exit.step_thresholds import Schedule, exit_steps_by_step, free_thresholds, schedules
 
 INF = math.inf
 
@@ -47,12 +46,7 @@ def test_a_threshold_on_shifted_scores_is_a_threshold_a_step(schedule: Schedule)
     )
 
 
-def test_schedules_as_json() -> None:
-    for schedule in (Schedule(), Schedule(-0.25, 2.0, 4)):
-        assert Schedule.from_json(json.loads(json.dumps(schedule.to_json()))) == schedule
-    for bad in ({}, {"slope": 1.0, "power": 1.0}, [], {"slope": 1.0, "power": 1.0, "earliest": 1, "more": 0}):
-        with pytest.raises(InputError, match="slope, power and earliest"):
-            Schedule.from_json(bad)  # type: ignore[arg-type]
+def test_numbers_out_of_range_are_named() -> None:
     for name, value in (("slope", INF), ("slope", "1"), ("power", 0.0), ("power", True), ("earliest", 0), ("earliest", 1.5)):
         with pytest.raises(InputError, match=name):
             Schedule(**{name: value})

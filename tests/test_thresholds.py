@@ -16,7 +16,7 @@ from dynconf_core.conversion.thresholds import find_thresholds
 from dynconf_core.errors import InputError
 from dynconf_core.graph.fold import activations_first, folded
 from dynconf_core.graph.graph import Graph
-from dynconf_core.graph.run import run
+from dynconf_core.graph.operations import run
 from dynconf_core.graph.trace import traced
 
 METHODS_OF_DATA = ("max", "percentile", "error")
@@ -122,7 +122,7 @@ def test_silent_and_rare_channels() -> None:
         theta = found(network, method, batch)["1"]
         usual = float(torch.tensor(theta[1:]).median())
         assert theta[0] == usual and theta[1] == pytest.approx(thresholds.LEAST * usual, rel=1e-9)
-        assert convert(network, batch, method, time_steps=8)(batch, 8).isfinite().all()
+        assert convert(network, batch, thresholds=method, time_steps=8)(batch, 8).isfinite().all()
     with torch.no_grad():
         network[0].weight.zero_()  # type: ignore[operator, union-attr]
         network[0].bias.fill_(-1.0)  # type: ignore[operator, union-attr]
@@ -151,7 +151,7 @@ def test_learned_thresholds() -> None:
         assert theta["1"].shape == () and theta["1"] == expected
         snn = convert(network, torch.randn(3, 4))
         assert snn.tensors()["1"]["threshold"].item() == expected
-    with pytest.raises(InputError, match=r"1 is a ReLU, whose threshold nobody has learned: .*method='error'"):
+    with pytest.raises(InputError, match=r"1 is a ReLU, whose threshold nobody has learned: .*thresholds='error'"):
         found(two_layers(), "learned", images())
 
 
@@ -183,10 +183,10 @@ def test_refuses() -> None:
     network, batch = two_layers(), images(4)
     graph = graph_of(network, batch)
     for method, data, options, words in (
-        ("mean", batch, {}, r"method='mean' is unknown: choose one of learned, max, percentile, error"),
+        ("mean", batch, {}, r"thresholds='mean' is unknown: choose one of learned, max, percentile, error"),
         ("percentile", batch, {"percentile": 0.999}, r"percentile=0\.999: give per cent"),
         ("percentile", batch, {"percentile": 100.5}, r"percentile=100\.5"),
-        ("max", None, {}, r"method='max' finds thresholds from data: give calibration images"),
+        ("max", None, {}, r"thresholds='max' are found from data: give calibration images"),
         ("max", batch[:0], {}, r"give calibration images"),
     ):
         with pytest.raises(InputError, match=words):
@@ -200,7 +200,7 @@ def test_refuses() -> None:
 def accuracies(network: DigitsNetwork, method: str, time_steps: int, **options: object) -> tuple[float, float]:
     """Of the ANN and, after T steps, of the SNN, on digits that neither saw."""
     pictures, labels = digits()
-    snn = convert(network, pictures[:256], method, time_steps=time_steps, **options)  # type: ignore[arg-type]
+    snn = convert(network, pictures[:256], thresholds=method, time_steps=time_steps, **options)
     logits = snn(pictures[1200:], time_steps).double().sum(1)
     truth = labels[1200:]
     return float((network(pictures[1200:]).argmax(1) == truth).float().mean()), float(

@@ -14,8 +14,8 @@ from training_cases import CPU, RECIPE, equal, network, pictures
 from dynconf_core.data import digits
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.recipe import Recipe, learning_rate
+from dynconf_core.networks.checkpoint import read
 from dynconf_core.training import loop
-from dynconf_core.training.checkpoint import read
 from dynconf_core.training.keeper import Keeper
 from dynconf_core.training.loop import train
 from dynconf_core.training.speed import SpeedUps

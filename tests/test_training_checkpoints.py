@@ -11,7 +11,7 @@ import torch
 from training_cases import equal, network
 
 from dynconf_core.errors import InputError
-from dynconf_core.training.checkpoint import load_checkpoint, read, save_checkpoint, write_atomically
+from dynconf_core.networks.checkpoint import load_checkpoint, read, save_checkpoint, write_atomically
 
 # Checkpoints
 

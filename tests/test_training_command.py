@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 from training_cases import CPU, description, equal
 
+from dynconf_core.experiment.plan import Data
 from dynconf_core.experiment.recipe import Recipe
-from dynconf_core.networks.description import described
-from dynconf_core.training.checkpoint import load_checkpoint, read
+from dynconf_core.networks.checkpoint import load_checkpoint, read
+from dynconf_core.schemes.network import described
 from dynconf_core.training.run import train_to_file
 
 # From a description to a file
@@ -28,8 +29,7 @@ def test_train_to_file(tmp_path: Path) -> None:
     provenance = train_to_file(
         description("qffs"),
         recipe,
-        dataset="digits",
-        calibration=900,
+        data=Data("digits", None, 16, 400, 900, 10, "cifar"),
         data_root=tmp_path,
         seed=3,
         device=CPU,

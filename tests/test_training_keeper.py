@@ -10,8 +10,8 @@ import pytest
 import torch
 from training_cases import CPU, RECIPE, network, pictures
 
+from dynconf_core.networks.checkpoint import read, write_atomically
 from dynconf_core.training import keeper as module
-from dynconf_core.training.checkpoint import read, write_atomically
 from dynconf_core.training.keeper import Keeper
 from dynconf_core.training.loop import train
 

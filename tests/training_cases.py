@@ -9,10 +9,19 @@ from torch import nn
 
 from dynconf_core.data.images import Normalisation, TensorImages
 from dynconf_core.experiment.recipe import Recipe
-from dynconf_core.networks.description import described
+from dynconf_core.networks.architecture import Activation
+from dynconf_core.schemes.network import described
+from dynconf_core.schemes.scheme import SCHEMES
 
 CPU = torch.device("cpu")
 RECIPE = Recipe(epochs=3, batch_size=8, learning_rate=0.05, augmentation=("crop", "flip", "cutout"), initial_threshold=4.0)
+
+
+def activation(method: str, initial_threshold: float = 8.0, **numbers: int) -> Activation:
+    """The activation that a conversion scheme trains with, of those of ``numbers`` (levels, bits) that the scheme has."""
+    scheme = SCHEMES.get(method)
+    own = {name: value for name, value in numbers.items() if name in scheme.fields}
+    return scheme(**own).activation(initial_threshold)
 
 
 def description(method: str = "qcfs", **changes: Any) -> dict[str, Any]:
@@ -23,8 +32,7 @@ def description(method: str = "qcfs", **changes: Any) -> dict[str, Any]:
         "resolution": 16,
         "width": 1 / 16,
         "method": method,
-        "levels": 4 if method == "qcfs" else None,
-        "bits": 2 if method == "qffs" else None,
+        **({"levels": 4} if method == "qcfs" else {"bits": 2}),
     }
     return {**plain, **changes}
 

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from dynconf_core.activations.quantisation import Quantisation
+
 
 class _LearnedStepQuantise(torch.autograd.Function):
     @staticmethod
@@ -68,6 +70,10 @@ class LSQ(nn.Module):
         """Quantise ``x`` of shape ``(N, ...)``; the result has values in {0, s, ..., n s}."""
         result: Tensor = _LearnedStepQuantise.apply(x, self.step, self.top)
         return result
+
+    def quantisation(self) -> Quantisation:
+        """n levels up to n s; signed neurons with theta = n s."""
+        return Quantisation(self.top, (self.top * self.step).detach(), "signed")
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}"

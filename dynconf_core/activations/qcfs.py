@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from dynconf_core.activations.quantisation import Quantisation
+
 
 class _QuantiseClipFloorShift(torch.autograd.Function):
     """One node of the autograd graph instead of seven: it keeps the input alone for the way back."""
@@ -54,6 +56,10 @@ class QCFS(nn.Module):
         """Quantise ``x`` of any shape; the result has the same shape and values in {0, lambda / L, ..., lambda}."""
         result: Tensor = _QuantiseClipFloorShift.apply(x, self.threshold, self.levels)
         return result
+
+    def quantisation(self) -> Quantisation:
+        """L levels up to lambda; integrate-and-fire neurons with theta = lambda."""
+        return Quantisation(self.levels, self.threshold.detach(), "integrate-and-fire")
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}"

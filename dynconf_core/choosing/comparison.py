@@ -7,7 +7,7 @@ from dynconf_core.choosing.candidates import Candidate, calibration_scores, cand
 from dynconf_core.choosing.contest import Contest
 from dynconf_core.choosing.cross_fitting import FOLDS, CrossFitted, cross_fitted_choice
 from dynconf_core.choosing.entries import ComparisonRow, recorded
-from dynconf_core.confidence.scores import MEASURES
+from dynconf_core.confidence.measure import MeasureLike
 from dynconf_core.exit.judgement import Judgement, judged_exit
 from dynconf_core.exit.rule import Rule
 from dynconf_core.traces.schema import Traces
@@ -44,7 +44,7 @@ def compare(
     calibration: Traces,
     test: Traces,
     *,
-    measures: Sequence[str] = MEASURES,
+    measures: Sequence[MeasureLike] | None = None,
     drops: Sequence[float] = DROPS,
     seed: int = 0,
 ) -> Comparison:
@@ -53,7 +53,7 @@ def compare(
     Args:
         calibration: chooses smoothing and threshold, cross-fitted.
         test: judges.
-        measures: that take part.
+        measures: that take part; None: all that are known.
         drops: allowed, as fractions.
         seed: of folds and bootstrap.
 

@@ -51,7 +51,7 @@ class Contest:
     @property
     def measures(self) -> list[str]:
         """The names of the scores, each once, in the order of the candidates."""
-        return list(dict.fromkeys(candidate.measure for candidate in self.found))
+        return list(dict.fromkeys(candidate.measure.name for candidate in self.found))
 
     @cached_property
     def scores(self) -> list[NDArray[np.float64]]:
@@ -73,7 +73,7 @@ class Contest:
         key = (max_drop, measure)
         if key not in self._chosen:
             taking_part = [
-                index for index, candidate in enumerate(self.found) if measure is None or candidate.measure == measure
+                index for index, candidate in enumerate(self.found) if measure is None or candidate.measure.name == measure
             ]
             scores = (self.scores[index] for index in taking_part)
             choice = cross_fitted_choice(scores, self.right, max_drop, min(FOLDS, self.calibration.samples), self.seed)

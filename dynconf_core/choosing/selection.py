@@ -21,10 +21,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.exit.front import Front, PairedFront
-
-# Accuracies are whole numbers over N: rounding of their difference must not cost a point its place.
-ROUNDING = 1e-9
+from dynconf_core.exit.front import ROUNDING, Front, PairedFront
 
 
 def operating_point(front: Front, accuracy_at_full: float, max_drop: float = 0.0) -> int:

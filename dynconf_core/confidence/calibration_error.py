@@ -1,20 +1,106 @@
-"""Calibration over time: whether the softmax of step t means what it says, at every step and where the samples leave.
+"""Reliability of the softmax over time: whether a confidence of 0.9 is right nine times in ten, at every step and at the exit.
 
-A smoothing may be well calibrated at T and far off at the steps where an exit reads it.
+Expected calibration error as in Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017, eq. 3): 15 bins of equal
+width, each right-closed; the bins themselves are the reliability diagram. The negative log likelihood is a proper score
+beside it, since the former can be small for a useless confidence. A smoothing may be well calibrated at T and far off at the
+steps where an exit reads it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.confidence.reliability import BINS, label_costs, max_probability, reliability_diagram
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.traces.schema import Traces
+
+BINS = 15
+
+
+def max_probability(smoothed: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest softmax (...) of z' (..., C), in [1/C, 1]."""
+    behind = smoothed - smoothed.max(axis=-1, keepdims=True)
+    return np.asarray(1.0 / np.exp(behind).sum(axis=-1), dtype=np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class ReliabilityDiagram:
+    """K bins of equal width over [0, 1]: the bin k holds (k / K, (k + 1) / K], the first also 0.
+
+    Attributes:
+        counts: (K,) int64, samples in each bin.
+        confidence: (K,) their mean confidence; nan in an empty bin.
+        accuracy: (K,) the fraction that is right; nan in an empty bin.
+    """
+
+    counts: NDArray[np.int64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+
+    def expected_calibration_error(self) -> float:
+        """Mean over the samples of |accuracy - confidence| of their bin, a fraction in [0, 1]."""
+        filled = self.counts > 0
+        off = np.abs(self.accuracy[filled] - self.confidence[filled])
+        return float((off * self.counts[filled]).sum() / self.counts.sum())
+
+    def to_dict(self) -> dict[str, list[float | None]]:
+        """Lists that JSON holds, an empty bin's figures as null."""
+        columns = asdict(self).items()
+        return {name: [None if np.isnan(value) else value for value in column.tolist()] for name, column in columns}
+
+
+def reliability_diagram(
+    confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_], bins: int = BINS
+) -> ReliabilityDiagram:
+    """The bins of a reliability diagram.
+
+    Args:
+        confidence: (N,) probabilities in [0, 1].
+        correct: (N,) whether the prediction was right (or final, for the learned score).
+        bins: K, how many.
+
+    Raises:
+        ValueError: for shapes that differ, no sample, or a confidence outside [0, 1].
+    """
+    if confidence.ndim != 1 or confidence.shape != correct.shape or not confidence.size:
+        raise ValueError(f"confidence {confidence.shape} and correct {correct.shape} must both be (N,), N > 0")
+    if not ((confidence >= 0) & (confidence <= 1)).all():
+        raise ValueError("a confidence must lie in [0, 1]")
+    edges = np.linspace(0.0, 1.0, bins + 1)
+    # The number of inner edges strictly below the confidence: right-closed bins.
+    bin_of = np.searchsorted(edges[1:-1], confidence, side="left")
+    counts = np.bincount(bin_of, minlength=bins)
+    with np.errstate(invalid="ignore"):
+        means = [np.bincount(bin_of, weights=values, minlength=bins) / counts for values in (confidence, correct)]
+    return ReliabilityDiagram(counts, *means)
+
+
+def expected_calibration_error(confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_], bins: int = BINS) -> float:
+    """That of `reliability_diagram`, which says what it takes and raises."""
+    return reliability_diagram(confidence, correct, bins).expected_calibration_error()
+
+
+def negative_log_likelihood(smoothed: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Mean over the samples of -log softmax(z')[label], in nats, from the log-softmax (never infinite).
+
+    Args:
+        smoothed: z' (N, C).
+        labels: (N,) in [0, C).
+    """
+    return float(np.mean(label_costs(smoothed, labels)))
+
+
+def label_costs(smoothed: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """-log softmax(z')[label] (...) in nats of z' (..., C); labels broadcast to (...)."""
+    behind = smoothed - smoothed.max(axis=-1, keepdims=True)
+    wanted = np.broadcast_to(labels, behind.shape[:-1])[..., None]
+    costs: NDArray[np.float64] = np.log(np.exp(behind).sum(axis=-1)) - np.take_along_axis(behind, wanted, axis=-1)[..., 0]
+    return costs
 
 
 def calibration_over_time(
@@ -30,7 +116,7 @@ def calibration_over_time(
         traces: of N samples and T time steps.
         smoothing: from z to z'.
         steps: those whose reliability diagrams are wanted, from 1.
-        exit_steps: (N,) where each sample leaves, from 1; or None.
+        exit_steps: (N,) where each sample exits, from 1; or None.
         bins: of the diagrams and of the error.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Exponential, logarithm and sum, the same bits everywhere: from additions, multiplications, divisions and shifts alone.
+"""Exponential, logarithm, sum and gap, the same bits everywhere: from additions, multiplications, divisions and shifts alone.
 
 A threshold is written as a score that was seen in calibration, and "greater than" then decides by the last bit. Libraries
 differ there: numpy's exp from torch's, a GPU's from a CPU's, and a sum over classes by the memory layout. IEEE 754 fixes the
@@ -60,6 +60,17 @@ def total(terms: Tensor) -> Tensor:
         terms[..., : count - half].add_(terms[..., half:count])
         count = half
     return terms[..., 0]
+
+
+def others_behind(logits: Tensor) -> Tensor:
+    """Each logit minus the largest (..., C), with the first largest class itself at -inf."""
+    behind = logits - logits.amax(dim=-1, keepdim=True)
+    return behind.scatter(-1, logits.argmax(dim=-1, keepdim=True), -math.inf)
+
+
+def gap(logits: Tensor) -> Tensor:
+    """The largest logit minus the second largest: (...) float64 >= 0 of (..., C), C >= 2."""
+    return -others_behind(logits).amax(dim=-1)
 
 
 def _few(x: Tensor) -> bool:

@@ -1,8 +1,7 @@
-"""A learned score: the log-odds that the present prediction is the one the network will give at T.
+"""`learned`: the log-odds that the present prediction is the one the network will give at T, fitted on the calibration split.
 
 An exit loses nothing where waiting would not have changed the prediction, right or wrong. Max softmax estimates that the
-prediction is right; this score estimates that it is final, by a logistic regression on six features of the logits, fitted
-on the calibration split by `dynconf_core.confidence.fit_learned`.
+prediction is right; this measure estimates that it is final, by a logistic regression on six features of the logits.
 
 In the terms of optimal stopping (Ferguson, "Optimal Stopping and Applications", ch. 2: a finite horizon) every step costs the
 same, and to stop costs the chance that the answer at T is another. To stop where that chance is below a constant is an
@@ -11,25 +10,116 @@ approximation: the best rule would also weigh how fast the chance is about to fa
 What max softmax cannot see is the way the outputs are going: r_t, the average of the logits in which each step before
 counts half as much as the next, r_t = (r_{t-1} + logits_t) / 2. Where a rival of the present prediction leads in r_t, the
 prediction is being overtaken. The square roots come from random walks: a sum of t outputs strays by sqrt(t).
+
+The threshold is searched on the same samples that fit the weights. A score that has seen a sample's future knows it too
+well, and a threshold chosen on such scores would exit too early on new ones. So the samples are parted into folds; each is
+scored by weights fitted on the others, and these out-of-fold scores are what the threshold search is given. The weights that
+are shipped are fitted on all samples. A row of the regression is a sample at a step, and counts 1 / sqrt(t): late steps are
+many and tell nearly the same.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from dynconf_core.confidence.elementary import logarithm
-from dynconf_core.confidence.measures import gap
+from dynconf_core.confidence.elementary import gap, logarithm
+from dynconf_core.confidence.max_softmax import sigmoid
+from dynconf_core.confidence.measure import ConfidenceMeasure, State, StepOutputs, chunks, logits_of
+from dynconf_core.confidence.smoothing import PLAIN, Smoothing
 from dynconf_core.errors import InputError
+from dynconf_core.traces.schema import Traces
 
 FEATURES = ("gap", "gap_per_root_step", "gap_per_step", "recent_margin_root_step", "inverse_root_step", "log_step")
 # Logits beyond it count alike, and no weight is above it, so that no sum overflows.
 LARGEST = 1e100
+FOLDS = 5
+# Rows (a sample at a step) that one fit reads at most: neighbouring steps tell nearly the same.
+ROWS = 2**20
+# The features are alike (gaps over powers of t), so that a strong pull towards 0 would spoil their differences; a weak one
+# keeps the weights finite where a few samples are told apart without error.
+PULL = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Learned(ConfidenceMeasure):
+    """A logistic regression: intercept + sum of weight times feature, as log-odds; a person reads the probability.
+
+    Attributes:
+        weights: by the names of `FEATURES`, for the features as they are (no standardisation is left); None: not fitted yet.
+        intercept: the log-odds where all features are 0.
+
+    Raises:
+        InputError: for a feature that is unknown or missing, or a number that is not finite or beyond 1e100.
+    """
+
+    name = "learned"
+    label = "probability that the prediction is final"
+    least_samples = FOLDS
+    least_steps = 2
+
+    weights: Mapping[str, float] | None = None
+    intercept: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.weights is None:
+            return
+        if not isinstance(self.weights, Mapping) or set(self.weights) != set(FEATURES):
+            raise InputError(f"learned weights = {self.weights!r}; give one number for each of {', '.join(FEATURES)}.")
+        for name, value in (*self.weights.items(), ("intercept", self.intercept)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= LARGEST:
+                raise InputError(f"learned {name} = {value!r} is not a finite number; give one within +-1e100.")
+        object.__setattr__(self, "weights", {name: float(self.weights[name]) for name in FEATURES})
+        object.__setattr__(self, "intercept", float(self.intercept))
+
+    @property
+    def fitted(self) -> bool:
+        return self.weights is not None
+
+    def fit(self, calibration: Traces, smoothing: Smoothing, seed: int) -> tuple[Self, NDArray[np.float64] | None]:
+        """See `fit_learned`; labels and smoothing are not looked at."""
+        fitted, out_of_fold = fit_learned(calibration, seed)
+        return type(self)(fitted.weights, fitted.intercept), out_of_fold
+
+    def initial(self, samples: int, classes: int, device: torch.device | str = "cpu") -> State:
+        """r_0 (n, C) float64: 0."""
+        return (torch.zeros(samples, classes, dtype=torch.float64, device=device),)
+
+    def step(self, outputs: StepOutputs, state: State) -> tuple[Tensor, State]:
+        recent = next_recent(state[0], outputs.logits)
+        return self.of_features(features(outputs.accumulated, recent, outputs.step)), (recent,)
+
+    def scores(self, traces: Traces, smoothing: Smoothing = PLAIN) -> NDArray[np.float64]:
+        scores = np.empty((traces.samples, traces.time_steps), dtype=np.float64)
+        for rows, found in _features_of(traces):
+            scores[rows] = self.of_features(found).numpy()
+        return scores
+
+    def of_features(self, found: list[Tensor]) -> Tensor:
+        """The log-odds (...) float64 of what `features` gives, summed in a fixed order."""
+        if self.weights is None:
+            raise InputError("measure 'learned' needs its fitted parameters: call fit on calibration traces first.")
+        odds = torch.full_like(found[0], self.intercept)
+        for weight, feature in zip(self.weights.values(), found, strict=True):
+            odds += feature * weight
+        return odds
+
+    def shown(self, score: float) -> float:
+        return sigmoid(score)
+
+    @classmethod
+    def from_json(cls, parameters: Mapping[str, Any]) -> Self:
+        """The reverse of `to_json`; an InputError names what is missing or wrong."""
+        if not {"weights", "intercept"} <= set(parameters) or parameters["weights"] is None:
+            raise InputError(f"measure 'learned' needs its fitted parameters, not {parameters!r}: give weights and intercept.")
+        return cls(weights=parameters["weights"], intercept=parameters["intercept"])
 
 
 def features(accumulated: Tensor, recent: Tensor, step: Tensor) -> list[Tensor]:
@@ -71,48 +161,90 @@ def recent_average(logits: Tensor) -> Tensor:
     return averages
 
 
-@dataclass(frozen=True)
-class LearnedScore:
-    """A logistic regression: intercept + sum of weight times feature, as log-odds.
+def fit_learned(traces: Traces, seed: int, folds: int = FOLDS) -> tuple[Learned, NDArray[np.float64]]:
+    """Fit the probability that the prediction at step t < T is that at T.
 
-    Attributes:
-        weights: by the names of `FEATURES`, for the features as they are (no standardisation is left).
-        intercept: the log-odds where all features are 0.
+    Args:
+        traces: the calibration split, of at least `folds` samples and two time steps; labels are not looked at.
+        seed: parts the samples into folds.
+        folds: K of the cross-fitting.
+
+    Returns:
+        The measure fitted on all samples, and the out-of-fold scores (N, T) float64 for the search of the threshold.
 
     Raises:
-        InputError: for a feature that is unknown or missing, or a number that is not finite or beyond 1e100.
+        InputError: for traces too small.
     """
+    if traces.time_steps < 2:
+        raise InputError(f"time_steps = {traces.time_steps}: the rule learned needs traces of at least 2 time steps.")
+    if not 2 <= folds <= traces.samples:
+        raise InputError(
+            f"folds = {folds} of {traces.samples} calibration samples: the rule learned needs from 2 folds to one a sample."
+        )
+    fold = np.random.Generator(np.random.PCG64(seed)).permutation(traces.samples) % folds
+    rows = _regression_rows(traces, fold)
+    held_out = [_fitted(rows.where(rows.fold != k)) for k in range(folds)]
+    out_of_fold = np.empty((traces.samples, traces.time_steps), dtype=np.float64)
+    for samples, found in _features_of(traces):
+        chosen = out_of_fold[samples]
+        for k, learned in enumerate(held_out):
+            mine = fold[samples] == k
+            chosen[mine] = learned.of_features(found).numpy()[mine]
+    return _fitted(rows), out_of_fold
 
-    weights: Mapping[str, float]
-    intercept: float
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.weights, Mapping) or set(self.weights) != set(FEATURES):
-            raise InputError(f"learned weights = {self.weights!r}; give one number for each of {', '.join(FEATURES)}.")
-        for name, value in (*self.weights.items(), ("intercept", self.intercept)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= LARGEST:
-                raise InputError(f"learned {name} = {value!r} is not a finite number; give one within +-1e100.")
-        object.__setattr__(self, "weights", {name: float(self.weights[name]) for name in FEATURES})
-        object.__setattr__(self, "intercept", float(self.intercept))
+def final_predictions(traces: Traces) -> NDArray[np.bool_]:
+    """(N, T): whether the prediction at each step is that at T, which the learned score estimates."""
+    predictions = traces.predictions()
+    return np.equal(predictions, predictions[:, -1:])
 
-    def score(self, accumulated: Tensor, recent: Tensor, step: Tensor) -> Tensor:
-        """The log-odds (...) float64, for the arguments of `features`."""
-        return self.of_features(features(accumulated, recent, step))
 
-    def of_features(self, found: list[Tensor]) -> Tensor:
-        """The log-odds (...) float64 of what `features` gives, summed in a fixed order."""
-        odds = torch.full_like(found[0], self.intercept)
-        for weight, feature in zip(self.weights.values(), found, strict=True):
-            odds += feature * weight
-        return odds
+@dataclass(frozen=True, eq=False)
+class _Rows:
+    """R rows: the features (R, F), whether the prediction is final, the step t and the fold, each (R,)."""
 
-    def to_dict(self) -> dict[str, Any]:
-        """{"weights": {...}, "intercept": ...}, as files hold it."""
-        return {"weights": dict(self.weights), "intercept": self.intercept}
+    features: NDArray[np.float64]
+    final: NDArray[np.bool_]
+    step: NDArray[np.int64]
+    fold: NDArray[np.int64]
 
-    @classmethod
-    def from_dict(cls, entry: Mapping[str, Any]) -> LearnedScore:
-        """The reverse of `to_dict`; an InputError names what is missing or wrong."""
-        if not isinstance(entry, Mapping) or not {"weights", "intercept"} <= set(entry):
-            raise InputError(f"learned = {entry!r} lacks weights or intercept; give both, as a JSON object.")
-        return cls(weights=entry["weights"], intercept=entry["intercept"])
+    def where(self, kept: NDArray[np.bool_]) -> _Rows:
+        return _Rows(self.features[kept], self.final[kept], self.step[kept], self.fold[kept])
+
+
+def _regression_rows(traces: Traces, fold: NDArray[np.int64]) -> _Rows:
+    """Up to `ROWS` rows, evenly spread over samples and steps; the step T is left out: there everything is final."""
+    early = traces.time_steps - 1
+    stride = math.ceil(traces.samples * early / ROWS)
+    # Every stride-th step, begun at another one from sample to sample.
+    sample, step = np.nonzero((np.arange(traces.samples)[:, None] + np.arange(early)) % stride == 0)
+    rows = np.empty((len(sample), len(FEATURES)), dtype=np.float64)
+    for samples, found in _features_of(traces):
+        columns = torch.stack(found, dim=-1).numpy()
+        first, last = np.searchsorted(sample, (samples.start, samples.stop))
+        rows[first:last] = columns[sample[first:last] - samples.start, step[first:last]]
+    return _Rows(rows, final_predictions(traces)[sample, step], step + 1, fold[sample])
+
+
+def _fitted(rows: _Rows) -> Learned:
+    """Logistic regression on standardised features, the standardisation folded into the weights."""
+    from sklearn.linear_model import LogisticRegression
+
+    if rows.final.all() or not rows.final.any():  # nothing to tell apart: everybody is as sure
+        final, other = int(rows.final.sum()), int((~rows.final).sum())
+        return Learned(dict.fromkeys(FEATURES, 0.0), math.log((final + 0.5) / (other + 0.5)))
+    mean = rows.features.mean(axis=0)
+    deviation = rows.features.std(axis=0)
+    deviation[~(deviation > 0)] = 1.0
+    regression = LogisticRegression(C=1 / PULL, solver="newton-cholesky", max_iter=200)
+    regression.fit((rows.features - mean) / deviation, rows.final, sample_weight=1 / np.sqrt(rows.step))
+    weights = regression.coef_[0] / deviation
+    intercept = float(regression.intercept_[0] - weights @ mean)
+    return Learned(dict(zip(FEATURES, weights.tolist(), strict=True)), intercept)
+
+
+def _features_of(traces: Traces) -> Iterator[tuple[slice, list[Tensor]]]:
+    """(samples, `features` (n, T) of them), piece by piece."""
+    steps = torch.arange(1, traces.time_steps + 1)
+    for samples, accumulated in chunks(traces):
+        yield samples, features(accumulated, recent_average(logits_of(traces, samples)), steps)

@@ -105,3 +105,7 @@ def _number(name: str, value: Any, wanted: str) -> float:
     if not math.isfinite(value):
         raise InputError(f"smoothing {name} = {value} is not finite; give {wanted}.")
     return float(value)
+
+
+PLAIN = Smoothing("sum", 1.0)
+"""z' is z."""

@@ -1,9 +1,9 @@
-"""A temperature that depends on the step, alpha_t = alpha t^exponent, fitted by likelihood on the calibration split.
+"""Temperatures that suit given traces: a row of alphas to try, and one that depends on the step, fitted by likelihood.
 
-Temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, sec. 4.2) for all steps at once, with
-two parameters: the mean negative log likelihood of the labels under softmax(z_t / alpha_t) is least. It makes the softmax of
-every step mean what it says; it does not thereby exit at the best moment, for what an exit loses is another matter
-(`dynconf_core.confidence.learned`).
+The fit of alpha_t = alpha t^exponent is temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML
+2017, sec. 4.2) for all steps at once, with two parameters: the mean negative log likelihood of the labels under
+softmax(z_t / alpha_t) is least. It makes the softmax of every step mean what it says; it does not thereby exit at the best
+moment, for what an exit loses is another matter (`dynconf_core.confidence.learned`).
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import math
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from dynconf_core.confidence.smoothing import LARGEST_EXPONENT, Smoothing
+from dynconf_core.confidence.elementary import gap
+from dynconf_core.confidence.smoothing import LARGEST_EXPONENT, Form, Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.traces.schema import Traces
 
@@ -23,6 +25,20 @@ STEPS = 16
 ELEMENTS = 2**24
 # alpha is looked for within this factor of the spread of the logits, either way.
 WIDEST = 1e4
+# In units of the median gap at T: beyond these the softmax is nearly 0 and 1, or even.
+ALPHAS = tuple(float(alpha) for alpha in np.geomspace(0.03, 3.0, 21))
+
+
+def fitting_alphas(traces: Traces, form: Form = "sum") -> list[float]:
+    """21 alphas for the form `sum` or `mean`, rising: two decades about the median gap at T (about 1 where that is 0).
+
+    The gap is that of the two largest logits, of z_T for `sum` and of z_T / T for `mean`.
+    """
+    last = torch.tensor([traces.time_steps])
+    smoothing = Smoothing(form, 1.0)
+    gaps = [gap(smoothing.smoothed(torch.from_numpy(z[:, -1]), last)).numpy() for _, z in traces.accumulated()]
+    median = float(np.median(np.concatenate(gaps)))
+    return [alpha * (median if median > 0 else 1.0) for alpha in ALPHAS]
 
 
 def fit_power(traces: Traces, exponent: float | None = None) -> Smoothing:

@@ -1,4 +1,4 @@
-"""Post-conversion calibration: thresholds, initial potentials and biases, layer by layer, so that the SNN's outputs over T
+"""Post-conversion correction: thresholds, initial potentials and biases, layer by layer, so that the SNN's outputs over T
 steps meet the ANN's activations. For networks that were never trained for conversion.
 
 In the order of the data every layer of neurons gets the spike trains that the corrected layers before it really send, and
@@ -13,19 +13,17 @@ are refitted here on real spike trains instead of on activations alone.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from dynconf_core.graph.graph import Graph, Node
-from dynconf_core.graph.operations import evaluate, per_channel
-from dynconf_core.graph.run import prepared, run
-from dynconf_core.neurons import integrate_and_fire, signed
+from dynconf_core.graph.operations import evaluate, per_channel, prepared, run
+from dynconf_core.neurons.model import NeuronModel, State
 
 SCALES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3)
 INITIAL = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8)
-"""V(0), in thresholds; the first is what it is without calibration."""
+"""V(0), in thresholds; the first is what it is without correction."""
 EARLIEST = 3
 """The first step at which a mean output is compared: one or two steps know only 0, a half and 1 of a threshold, and to fit
 those costs more at T than it gains."""
@@ -37,7 +35,7 @@ ELEMENTS = 2**26
 
 @dataclass(frozen=True)
 class Corrected:
-    """What calibration found.
+    """What the correction found.
 
     Attributes:
         graph: of the ANN, its biases moved.
@@ -54,16 +52,16 @@ class Corrected:
 def corrected(
     graph: Graph,
     thresholds: Mapping[str, Tensor],
-    neurons: Mapping[str, Mapping[str, Any]],
+    neurons: NeuronModel,
     images: Tensor,
     time_steps: int,
 ) -> Corrected:
-    """Calibrate on normalised training ``images (N, ...)`` for T = ``time_steps``.
+    """Correct on normalised training ``images (N, ...)`` for T = ``time_steps``.
 
     Args:
         graph: of the ANN, folded.
         thresholds: theta of every activation.
-        neurons: settings of every activation's neurons.
+        neurons: the model of its neurons.
         images: as many as memory allows are used (at least 8, if there are).
         time_steps: T.
     """
@@ -72,8 +70,7 @@ def corrected(
     images = images[: max(8, ELEMENTS // (time_steps * largest))]
     targets = _activations(graph, images)
     plain = {node.name: node for node in prepared(graph, torch.float32, images.device).nodes}
-    top = {int(kind["levels"]) for kind in neurons.values() if kind["signed"]}
-    acting = next(iter(top), time_steps)
+    acting = neurons.active_steps or time_steps
     trains: dict[str, Tensor] = {}
     found = Corrected(graph, dict(thresholds), {})
     biases: dict[str, Tensor] = {}
@@ -84,7 +81,7 @@ def corrected(
             gate = (torch.arange(time_steps, device=images.device) < acting).float()
             trains[node.name] = gate.view(-1, 1, *[1] * (images.ndim - 1)) * images.float()
         elif node.kind == "activation":
-            layer = Layer(node, neurons[node.name], inputs[0], targets[node.name], acting)
+            layer = Layer(node, neurons, inputs[0], targets[node.name], acting)
             theta = thresholds[node.name].to(images.device, torch.float32)
             theta, initial, shift = layer.fitted(theta)
             found.thresholds[node.name], found.initial[node.name] = theta.double().cpu(), initial.double().cpu()
@@ -102,8 +99,7 @@ def corrected(
                 trains.pop(name, None)
     output = graph.output
     if output.kind in ("convolution", "linear", "scale"):
-        steps = time_steps if not top else acting
-        wrong = targets[output.name] - trains[output.name].sum(0) / steps
+        wrong = targets[output.name] - trains[output.name].sum(0) / acting
         biases[output.name] = biases.get(output.name, torch.zeros((), dtype=torch.float64)) + wrong.mean(0).double().cpu()
     moved = {name: _moved(graph.by_name[name], shift) for name, shift in biases.items()}
     return replace(found, graph=graph.map(moved))
@@ -134,12 +130,13 @@ def _activations(graph: Graph, images: Tensor) -> dict[str, Tensor]:
 class Layer:
     """One layer of neurons on its real input over time."""
 
-    def __init__(self, node: Node, settings: Mapping[str, Any], current: Tensor, target: Tensor, acting: int) -> None:
-        self.settings, self.current, self.target = settings, current, target
+    def __init__(self, node: Node, neurons: NeuronModel, current: Tensor, target: Tensor, acting: int) -> None:
+        self.neurons, self.current, self.target = neurons, current, target
         self.refit = node.settings["function"] != "quantised"
         self.acting = acting
         steps = len(current)
-        early = [] if settings["signed"] else [mark for mark in (steps // 4, steps // 2) if mark >= EARLIEST]
+        settled = neurons.active_steps is not None  # a net count says nothing before it has settled
+        early = [] if settled else [mark for mark in (steps // 4, steps // 2) if mark >= EARLIEST]
         self.marks = [*early, steps]
 
     def fitted(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -150,7 +147,7 @@ class Layer:
         shift = torch.zeros(channels, device=self.current.device)
         if self.refit:
             theta = self._best([(theta * scale, initial) for scale in SCALES], shift)[0]
-        if not self.settings["signed"]:
+        if self.neurons.free_potential:
             initial = self._best([(theta, torch.full_like(initial, start)) for start in INITIAL], shift)[1]
         for _ in range(ROUNDS):
             mean = self._means(theta, initial, shift)[-1]
@@ -186,23 +183,18 @@ class Layer:
         for step, spikes in enumerate(self._spikes(theta, initial, shift), start=1):
             total += spikes
             if step in self.marks:
-                found.append(total * height / (self.acting if self.settings["signed"] else step))
+                found.append(total * height / (self.neurons.active_steps or step))
         return found
 
     def _spikes(self, theta: Tensor, initial: Tensor, shift: Tensor) -> Iterator[Tensor]:
         """The spikes of every step, one after the other, in units of the threshold."""
         height = per_channel(theta, self.target)
         start, moved = per_channel(initial, self.target), per_channel(shift, self.target)
-        levels = int(self.settings["levels"]) if self.settings["signed"] else 0
-        state: signed.State | integrate_and_fire.State | None = None
+        state: State | None = None
         for step, raw in enumerate(self.current):
             current = (raw + moved if step < self.acting else raw) / height
-            if levels:
-                before = state if isinstance(state, signed.State) else signed.initial(current, start)
-                spikes, state = signed.step(current, before, signed.Parameters(1.0, levels))
-            else:
-                charged = state if isinstance(state, integrate_and_fire.State) else integrate_and_fire.initial(current, start)
-                spikes, state = integrate_and_fire.step(current, charged, integrate_and_fire.Parameters(1.0), reuse=True)
+            before = self.neurons.initial(current, start) if state is None else state
+            spikes, state = self.neurons.step(current, before, reuse=True)
             yield spikes
 
 

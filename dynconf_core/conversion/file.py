@@ -6,15 +6,15 @@ from typing import Any
 
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node
+from dynconf_core.networks.checkpoint import read, write_atomically
+from dynconf_core.neurons.model import NeuronModel, loaded
 from dynconf_core.simulation.network import SpikingNetwork
-from dynconf_core.training.checkpoint import read, write_atomically
 
 SCHEMA = 2
-"""1 named the ANN that it was converted from; 2 holds the graph itself."""
 
 
 def save_snn(snn: SpikingNetwork, path: Path) -> None:
-    """Write ``{"schema", "graph", "limits", "facts"}``; ``load_snn`` reads it."""
+    """Write ``{"schema", "graph", "neurons", "limits", "facts"}``; ``load_snn`` reads it."""
     tensors = snn.tensors()
     graph = [
         {
@@ -28,23 +28,31 @@ def save_snn(snn: SpikingNetwork, path: Path) -> None:
         for node in snn.graph.nodes
     ]
     limits = {"image": snn.image_limit, "time_steps": snn.time_steps_limit}
-    write_atomically({"schema": SCHEMA, "graph": graph, "limits": limits, "facts": snn.facts}, path)
+    content = {"schema": SCHEMA, "graph": graph, "neurons": snn.neurons.to_json(), "limits": limits, "facts": snn.facts}
+    write_atomically(content, path)
 
 
-def load_snn(path: Path) -> SpikingNetwork:
+def load_snn(path: Path, neurons: type[NeuronModel] | None = None) -> SpikingNetwork:
     """The network in a file that ``save_snn`` wrote.
 
+    Args:
+        path: the file.
+        neurons: the class of its neuron model, where the registry does not know it; a file alone never imports code.
+
     Raises:
-        InputError: where the file is missing, damaged or holds something else.
+        InputError: where the file is missing, damaged or holds something else, or its neurons are of another model.
     """
     content = read(path)
     _check_sums(path)
-    if content.get("schema") != SCHEMA or "graph" not in content:
+    if content.get("schema") != SCHEMA or "graph" not in content or not isinstance(content.get("neurons"), dict):
         raise InputError(f"{path} holds no converted network of this version: name the file that a conversion wrote.")
+    model = loaded(content["neurons"], neurons)
     try:
         graph = Graph(tuple(_node(entry) for entry in content["graph"]))
         limits = content["limits"]
-        return SpikingNetwork(graph, image_limit=limits["image"], time_steps_limit=limits["time_steps"], facts=content["facts"])
+        return SpikingNetwork(
+            graph, model, image_limit=limits["image"], time_steps_limit=limits["time_steps"], facts=content["facts"]
+        )
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is no whole converted network ({error!r}): convert again.") from error
 

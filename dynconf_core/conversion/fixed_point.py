@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from dynconf_core.errors import InputError
-from dynconf_core.graph.bounds import in_one_step, row_blocks, summed_over_time
+from dynconf_core.graph.bounds import in_one_step, of_reference, row_blocks, summed_over_time
 from dynconf_core.graph.graph import WEIGHTED, Graph, Node
+from dynconf_core.neurons.model import NeuronModel
 
 MANTISSA = 24
 """Bits of float32: whole numbers up to 2^24 are exact."""
@@ -32,23 +33,26 @@ with 8 the logits of ResNet-20 (CIFAR-10) move by 0.3 %, those of a ResNet-18 wi
 6 %."""
 
 
-def with_fixed_point_weights(graph: Graph, image: float, time_steps: int, weight_bits: int = WEIGHT_BITS) -> Graph:
+def with_fixed_point_weights(
+    graph: Graph, neurons: NeuronModel, image: float, time_steps: int, weight_bits: int = WEIGHT_BITS
+) -> Graph:
     """The graph with rounded weights (the largest, ``weight``, in float32, which holds them); bit-exact in float32 for images
     within [-``image``, ``image``].
 
     Args:
         graph: of the SNN, in threshold units. Its weights are let go one by one, where the caller holds it no longer.
+        neurons: the model of all its neurons.
         image: the largest absolute value of a normalised image.
         time_steps: the most steps for which exactness is proven.
         weight_bits: of every weight, sign included.
 
     Raises:
-        InputError: where the sums of a layer cannot be held exactly.
+        InputError: where the sums of a layer cannot be held exactly, or the neurons are not exact whatever the weights.
     """
+    if not neurons.exact:
+        raise InputError(f"{neurons} neurons are not exact in fixed point: convert with fixed_point=False (--no-fixed-point).")
     graph = _with_rounding(graph, _once(graph))
-    # The image and the biases of signed neurons act in the first n steps.
-    active = next((int(node.settings["levels"]) for node in graph.of_kind("neurons") if node.settings["signed"]), None)
-    limits = _Limits(image, time_steps, active)
+    limits = Limits(neurons, image, time_steps)
     for mantissa in range(MANTISSA, MANTISSA - 4, -1):  # rounding up may cost a bit
         places = _places(graph, limits, mantissa)
         tried = {node.name: replace(node, tensors=_Snapped(node, places, weight_bits)) for node in graph.nodes}
@@ -66,28 +70,29 @@ def with_fixed_point_weights(graph: Graph, image: float, time_steps: int, weight
 
 
 @dataclass(frozen=True)
-class _Limits:
+class Limits:
     """For what the bounds must hold; see ``with_fixed_point_weights``."""
 
+    neurons: NeuronModel
     image: float
     time_steps: int
-    active_steps: int | None
 
 
-def places_left(graph: Graph, limits: _Limits, mantissa: int) -> dict[str, int]:
+def places_left(graph: Graph, limits: Limits, mantissa: int) -> dict[str, int]:
     """Binary places that each value may have: from its bound in one step and, where neurons sum it up, over time; and from its
     bound in the reference network, which counts to n in one go."""
     levels = {int(node.settings["levels"]) for node in graph.of_kind("neurons") if node.settings["levels"]}
     most = max(levels, default=1)
-    step = in_one_step(graph, limits.image)
-    total = summed_over_time(graph, limits.image, max(limits.time_steps, most), limits.active_steps)
-    counted = summed_over_time(graph, limits.image, most, limits.active_steps)
+    steps = max(limits.time_steps, most)
+    step = in_one_step(graph, limits.image, limits.neurons)
+    total = summed_over_time(graph, limits.image, limits.neurons, steps)
+    counted = of_reference(graph, limits.image, most)
     once = _once(graph)
-    largest = {name: (step if name in once else counted)[name].largest() for name in step}
+    largest = {name: max(bounds[name].largest() for bounds in ((step,) if name in once else (step, counted))) for name in step}
     left = {name: _bits_for(value, name, mantissa) for name, value in largest.items()}
     for node in graph.of_kind("neurons"):
         potential = float(node.tensors["initial"].abs().max()) + 2 + total[node.inputs[0]].largest()
-        potential += float(node.settings["levels"]) if node.settings["signed"] else 0.0
+        potential += limits.neurons.excess(steps)
         left[node.inputs[0]] = min(left[node.inputs[0]], _bits_for(potential, node.name, mantissa))
     return left
 
@@ -135,7 +140,7 @@ def _groups(graph: Graph) -> dict[str, int]:
     return {name: root(number) for name, number in group.items()}
 
 
-def _places(graph: Graph, limits: _Limits, mantissa: int) -> dict[str, int]:
+def _places(graph: Graph, limits: Limits, mantissa: int) -> dict[str, int]:
     """Binary places of every value: 0 for counts of spikes, for the others what their group allows.
 
     A group whose values meet further weights leaves those half of the places.

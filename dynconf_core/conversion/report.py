@@ -1,12 +1,13 @@
 """The conversion report: layer by layer, how far the SNN is from the ANN, and where accuracy is lost.
 
 For every layer of neurons, on some images: its thresholds, its firing rate, and after t steps the relative error of its mean
-output against the ANN's activation, |theta c_t / t - a| / |a| (c_t the net spike count; a signed neuron's count is divided by
-min(t, n)). Then the ANN is run with the outputs of the layers up to and including this one replaced by the SNN's: the first
-layer after which its predictions change is where the conversion collapses.
+output against the ANN's activation, |theta c_t / t - a| / |a| (c_t the net spike count; where the image acts in the first n
+steps only, it is divided by min(t, n)). Then the ANN is run with the outputs of the layers up to and including this one
+replaced by the SNN's: the first layer after which its predictions change is where the conversion collapses.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from math import prod
 from typing import Any
@@ -17,8 +18,7 @@ from torch import Tensor, nn
 from dynconf_core.errors import InputError
 from dynconf_core.graph.fold import activations_first, folded
 from dynconf_core.graph.graph import Node
-from dynconf_core.graph.operations import per_channel
-from dynconf_core.graph.run import prepared, run
+from dynconf_core.graph.operations import per_channel, prepared, run
 from dynconf_core.graph.trace import traced
 from dynconf_core.simulation.network import SpikingNetwork, State
 
@@ -28,10 +28,83 @@ MARKS = (1 / 4, 1 / 2, 1)
 """Shares of T at which errors are reported."""
 
 
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer of neurons.
+
+    Attributes:
+        name: of its node.
+        neurons: in the layer.
+        threshold: the "least", "mean" and "most" of its channels, in units of the trained network.
+        rate: spikes a neuron and step.
+        error: relative error of the mean output, one a mark.
+        agreement: share of the ANN's predictions that stay when its layers up to this one send what the SNN's do.
+        accuracy: of the ANN with those layers; None without labels.
+    """
+
+    name: str
+    neurons: int
+    threshold: dict[str, float]
+    rate: float
+    error: list[float]
+    agreement: float
+    accuracy: float | None
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """How far an SNN is from the ANN that it was converted from; ``str(report)`` is a table for a terminal.
+
+    Attributes:
+        time_steps: T.
+        images: how many it was made of.
+        marks: the steps at which errors are reported.
+        ann_accuracy: of the ANN; None without labels.
+        snn_accuracy: of the SNN after T steps; None without labels.
+        agreement: share of images on which both predict the same after T steps.
+        layers: in the order of the data.
+        worst_layer: name of the layer at which the agreement falls most; None where it never falls.
+    """
+
+    time_steps: int
+    images: int
+    marks: list[int]
+    ann_accuracy: float | None
+    snn_accuracy: float | None
+    agreement: float
+    layers: list[LayerReport]
+    worst_layer: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The attributes by name, the layers' too."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        """A line a layer and what the columns mean, 80 columns wide where names have up to 20 letters."""
+        names = [_shortened(layer.name) for layer in self.layers]
+        width = max(map(len, (*names, "layer")))
+        heading = f"{'layer':<{width}}{'neurons':>8}{'threshold':>14}{'rate':>6}"
+        lines = [heading + "".join(f"{f'err@{t}':>8}" for t in self.marks) + f"{'agrees':>8}"]
+        for name, layer in zip(names, self.layers, strict=True):
+            theta = layer.threshold
+            span = f"{theta['mean']:.3g}" if theta["least"] == theta["most"] else f"{theta['least']:.2g} to {theta['most']:.2g}"
+            errors = "".join(f"{error:>8.1%}" for error in layer.error)
+            mark = "*" if layer.name == self.worst_layer else ""
+            row = f"{name:<{width}}{layer.neurons:>8}{span:>14}{layer.rate:>6.2f}"
+            lines.append(f"{row}{errors}{layer.agreement:>8.1%}{mark}")
+        lines.append("err@t: relative error of the mean output up to step t, against the activation.")
+        lines.append("agrees: predictions that stay when the ANN's layers up to this one send what the")
+        lines.append("SNN's do" + ("; * falls most there." if self.worst_layer else "."))
+        parts = [f"after T = {self.time_steps} steps the SNN agrees with the ANN on {100 * self.agreement:.1f} %"]
+        if self.ann_accuracy is not None and self.snn_accuracy is not None:
+            parts.append(f"accuracy {100 * self.ann_accuracy:.2f} % (ANN), {100 * self.snn_accuracy:.2f} % (SNN)")
+        return "\n".join([*lines, f"On {self.images} images: {'; '.join(parts)}."])
+
+
 @torch.no_grad()
 def conversion_report(
     snn: SpikingNetwork, ann: nn.Module, images: Tensor, time_steps: int, labels: Tensor | None = None
-) -> dict[str, Any]:
+) -> ConversionReport:
     """Compare on normalised ``images (N, ...)``, best some hundred of the training data.
 
     Args:
@@ -40,12 +113,6 @@ def conversion_report(
         images: normalised, on the SNN's device.
         time_steps: T.
         labels: ``(N,)``, for accuracies; without them only agreement with the ANN is reported.
-
-    Returns:
-        ``{"time_steps", "images", "marks", "ann_accuracy", "snn_accuracy", "agreement", "layers", "worst_layer"}``. Each layer:
-        ``name``, ``neurons``, ``threshold`` {"least", "mean", "most"}, ``rate`` (spikes a neuron and step), ``error`` (one a
-        mark), ``agreement`` and ``accuracy`` of the ANN with the SNN's layers up to this one. ``worst_layer`` is the
-        name of the one at which the agreement falls most, None where it never falls.
 
     Raises:
         InputError: where images and labels do not fit, or the SNN was made of another network.
@@ -69,67 +136,28 @@ def conversion_report(
     spiking_logits = watch.through(images, time_steps, marks)
     predictions = logits.argmax(1)
 
-    def kept(found: Tensor) -> dict[str, float | None]:
+    def kept(found: Tensor) -> tuple[float, float | None]:
+        """Agreement and accuracy of some logits."""
         correct = None if labels is None else float((found.argmax(1) == labels.to(found.device)).float().mean())
-        return {"agreement": float((found.argmax(1) == predictions).float().mean()), "accuracy": correct}
+        return float((found.argmax(1) == predictions).float().mean()), correct
 
-    layers, shares, replaced = [], list[float](), dict[str, Tensor]()
+    layers, replaced = list[LayerReport](), dict[str, Tensor]()
     for name, node in snn.layers().items():
         replaced[name] = watch.outputs[name]
         theta = snn.tensors()[name]["threshold"]
+        span = {"least": float(theta.min()), "mean": float(theta.mean()), "most": float(theta.max())}
         share = kept(run(graph, images, lambda node, value: replaced.get(node.name)))
-        shares.append(share["agreement"] or 0.0)
-        layers.append(
-            {
-                "name": name,
-                "neurons": prod(node.shape),
-                "threshold": {"least": float(theta.min()), "mean": float(theta.mean()), "most": float(theta.max())},
-                "rate": watch.rates[name] / time_steps,
-                "error": watch.errors[name],
-                **share,
-            }
-        )
-    falls = [before - after for before, after in pairwise([1.0, *shares])]
-    whole = kept(spiking_logits)
-    return {
-        "time_steps": time_steps,
-        "images": len(images),
-        "marks": marks,
-        "ann_accuracy": kept(logits)["accuracy"],
-        "snn_accuracy": whole["accuracy"],
-        "agreement": whole["agreement"],
-        "layers": layers,
-        "worst_layer": layers[falls.index(max(falls))]["name"] if max(falls) > 0 else None,
-    }
+        layers.append(LayerReport(name, prod(node.shape), span, watch.rates[name] / time_steps, watch.errors[name], *share))
+    falls = [before - after for before, after in pairwise([1.0, *(layer.agreement for layer in layers)])]
+    agreement, accuracy = kept(spiking_logits)
+    worst = layers[falls.index(max(falls))].name if max(falls) > 0 else None
+    return ConversionReport(time_steps, len(images), marks, kept(logits)[1], accuracy, agreement, layers, worst)
 
 
 def images_for_report(snn: SpikingNetwork, wanted: int) -> int:
     """How many of the ``wanted`` images a report can be made of in a few GiB; at least 8."""
     neurons = sum(prod(node.shape) for node in snn.layers().values())
     return min(wanted, max(8, NEURONS // neurons))
-
-
-def report_lines(report: Mapping[str, Any]) -> list[str]:
-    """The report as lines of text for a terminal, 80 columns wide where names have up to 20 letters."""
-    marks, names = report["marks"], [_shortened(layer["name"]) for layer in report["layers"]]
-    width = max(map(len, (*names, "layer")))
-    heading = f"{'layer':<{width}}{'neurons':>8}{'threshold':>14}{'rate':>6}" + "".join(f"{f'err@{t}':>8}" for t in marks)
-    lines = [heading + f"{'agrees':>8}"]
-    for name, layer in zip(names, report["layers"], strict=True):
-        theta = layer["threshold"]
-        span = f"{theta['mean']:.3g}" if theta["least"] == theta["most"] else f"{theta['least']:.2g} to {theta['most']:.2g}"
-        errors = "".join(f"{error:>8.1%}" for error in layer["error"])
-        mark = "*" if layer["name"] == report["worst_layer"] else ""
-        lines.append(
-            f"{name:<{width}}{layer['neurons']:>8}{span:>14}{layer['rate']:>6.2f}{errors}{layer['agreement']:>8.1%}{mark}"
-        )
-    lines.append("err@t: relative error of the mean output up to step t, against the activation.")
-    lines.append("agrees: predictions that stay when the ANN's layers up to this one send what the")
-    lines.append("SNN's do" + ("; * falls most there." if report["worst_layer"] else "."))
-    parts = [f"after T = {report['time_steps']} steps the SNN agrees with the ANN on {100 * report['agreement']:.1f} %"]
-    if report["snn_accuracy"] is not None:
-        parts.append(f"accuracy {100 * report['ann_accuracy']:.2f} % (ANN), {100 * report['snn_accuracy']:.2f} % (SNN)")
-    return [*lines, f"On {report['images']} images: {'; '.join(parts)}."]
 
 
 def _shortened(name: str, most: int = 28) -> str:

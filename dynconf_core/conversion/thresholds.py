@@ -9,6 +9,7 @@
 One threshold a layer or one a channel. All of it is read off histograms of each channel's activations.
 """
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,9 +17,8 @@ from torch import Tensor
 
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node
-from dynconf_core.graph.run import batches, prepared, run
+from dynconf_core.graph.operations import prepared, run
 
-METHODS = ("learned", "max", "percentile", "error")
 BINS = 2048
 BATCH = 64
 LEAST = 0.05
@@ -50,9 +50,17 @@ class Histogram:
         return Histogram(counts[None], top[None], self.zeros.sum()[None])
 
 
+@dataclass(frozen=True)
+class Search:
+    """What thresholds are sought for: T of ``error``, and the share (of 1) of ``percentile``."""
+
+    time_steps: int
+    share: float
+
+
 def find_thresholds(
     graph: Graph,
-    method: str,
+    source: str,
     images: Tensor | None,
     *,
     time_steps: int,
@@ -63,45 +71,36 @@ def find_thresholds(
 
     Args:
         graph: of the ANN.
-        method: one of ``METHODS``. Learned and known thresholds are kept in all of them, but for ReLU6 and other clips, which
-            the three methods that look at data may lower.
-        images: normalised calibration images ``(N, ...)``, for all but ``learned``.
-        time_steps: T of ``error``.
-        percentile: of ``percentile``, in per cent.
+        source: "learned", or one of ``FROM_DATA``. All keep learned and known thresholds, but for those of ReLU6 and other
+            clips, which the ones that look at data may lower.
+        images: normalised calibration images ``(N, ...)``, for all but "learned".
+        time_steps: T of "error".
+        percentile: of "percentile", in per cent.
         per_channel: one threshold a channel, where the data choose it.
 
     Raises:
-        InputError: for a method that the network or the arguments do not allow.
+        InputError: for a source that the network or the arguments do not allow.
     """
-    if method not in METHODS:
-        raise InputError(f"method={method!r} is unknown: choose one of {', '.join(METHODS)}.")
-    if not 50 <= percentile <= 100:
-        raise InputError(f"percentile={percentile}: give per cent, from 50 to 100, such as 99.9.")
+    check_source(source, percentile)
     found = {node.name: node.tensors["threshold"] for node in graph.of_kind("activation") if "threshold" in node.tensors}
     seek = [
         node
         for node in graph.of_kind("activation")
-        if node.settings["function"] == "relu" or (node.settings["function"] == "clip" and method != "learned")
+        if node.settings["function"] == "relu" or (node.settings["function"] == "clip" and source != LEARNED)
     ]
-    if method == "learned":
-        if seek:
-            raise InputError(
-                f"{seek[0].name} is a ReLU, whose threshold nobody has learned: give calibration images and method='error' "
-                "(or 'percentile' or 'max'), or train with QCFS or LSQ activations."
-            )
-        return found
+    if source == LEARNED and seek:
+        raise InputError(
+            f"{seek[0].name} is a ReLU, whose threshold nobody has learned: give calibration images and thresholds='error' "
+            "(or 'percentile' or 'max'), or train with QCFS or LSQ activations."
+        )
     if not seek:
         return found
     if images is None or len(images) == 0:
-        raise InputError(f"method={method!r} finds thresholds from data: give calibration images.")
+        raise InputError(f"thresholds={source!r} are found from data: give calibration images.")
+    wanted = Search(time_steps, percentile / 100)
     for name, histogram in _histograms(graph, images, seek).items():
         histogram = histogram if per_channel else histogram.merged()
-        if method == "max":
-            theta = histogram.top
-        elif method == "percentile":
-            theta = _percentile(histogram, percentile / 100)
-        else:
-            theta = _least_error(histogram, time_steps)
+        theta = FROM_DATA[source](histogram, wanted)
         theta = theta if per_channel else theta[0]
         # A channel that hardly fires may have nearly any threshold, but a tiny one makes huge weights, and the rounding coarse.
         alive = theta[theta > 0]
@@ -109,6 +108,14 @@ def find_thresholds(
         theta = torch.where(theta > 0, theta.clamp_min(LEAST * usual), torch.full_like(theta, usual))
         found[name] = torch.minimum(theta, found[name]) if name in found else theta
     return found
+
+
+def check_source(source: str, percentile: float) -> None:
+    """Raise ``InputError`` for a source of thresholds that is not known, or a percentile that cannot be meant."""
+    if source not in (LEARNED, *FROM_DATA):
+        raise InputError(f"thresholds={source!r} is unknown: choose one of {', '.join((LEARNED, *FROM_DATA))}.")
+    if not 50 <= percentile <= 100:
+        raise InputError(f"percentile={percentile}: give per cent, from 50 to 100, such as 99.9.")
 
 
 def _histograms(graph: Graph, images: Tensor, seek: list[Node]) -> dict[str, Histogram]:
@@ -136,27 +143,40 @@ def _histograms(graph: Graph, images: Tensor, seek: list[Node]) -> dict[str, His
         zeros[node.name] = zeros.get(node.name, 0) + (channels <= 0).sum(1).double().cpu()
 
     for look in (largest, count):
-        for batch in batches(images, BATCH):
+        for batch in images.split(BATCH):
             run(plain, batch, look)
     return {name: Histogram(counts[name], top[name], zeros[name]) for name in top}
 
 
-def _percentile(histogram: Histogram, share: float) -> Tensor:
+def _largest(histogram: Histogram, wanted: Search) -> Tensor:
+    return histogram.top
+
+
+def _percentile(histogram: Histogram, wanted: Search) -> Tensor:
     """Of all activations, zeros counted; linear within a bin."""
-    wanted = share * (histogram.counts.sum(1) + histogram.zeros)
+    rank = wanted.share * (histogram.counts.sum(1) + histogram.zeros)
     reached = histogram.counts.cumsum(1) + histogram.zeros[:, None]
-    first = (reached >= wanted[:, None]).to(torch.int8).argmax(1)[:, None]
+    first = (reached >= rank[:, None]).to(torch.int8).argmax(1)[:, None]
     inside = histogram.counts.gather(1, first)
-    part = 1 - (reached.gather(1, first) - wanted[:, None]) / inside.clamp_min(1)
+    part = 1 - (reached.gather(1, first) - rank[:, None]) / inside.clamp_min(1)
     theta: Tensor = histogram.top * (first + part.clamp(0, 1))[:, 0] / BINS
     return theta
 
 
-def _least_error(histogram: Histogram, time_steps: int) -> Tensor:
-    """The candidate whose quantisation to ``time_steps`` levels has the least squared error."""
+def _least_error(histogram: Histogram, wanted: Search) -> Tensor:
+    """The candidate whose quantisation to T levels has the least squared error."""
     # In units of the largest activation the bins of all channels are the same, so their errors are too.
     x = (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS
-    step = FRACTIONS[:, None] / time_steps
-    errors = (x - step * torch.floor(x / step + 0.5).clamp(0, time_steps)).square_()
+    step = FRACTIONS[:, None] / wanted.time_steps
+    errors = (x - step * torch.floor(x / step + 0.5).clamp(0, wanted.time_steps)).square_()
     best = (histogram.counts @ errors.T).argmin(1)
     return histogram.top.clamp_min(0) * FRACTIONS[best]
+
+
+LEARNED = "learned"
+FROM_DATA: Mapping[str, Callable[[Histogram, Search], Tensor]] = {
+    "max": _largest,
+    "percentile": _percentile,
+    "error": _least_error,
+}
+"""The sources that look at calibration images: a threshold for each channel (row) of a histogram, ``(C,)`` float64."""

@@ -9,12 +9,11 @@ identity shortcut), a ``scale`` node holds the ratio theta_in / theta_out. The l
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from dynconf_core.graph.graph import WEIGHTED, Graph, Node
+from dynconf_core.graph.graph import WEIGHTED, Graph, Node, Settings
 from dynconf_core.graph.operations import area
 
 ONE = torch.ones((), dtype=torch.float64)
@@ -23,7 +22,7 @@ ONE = torch.ones((), dtype=torch.float64)
 def in_threshold_units(
     graph: Graph,
     thresholds: Mapping[str, Tensor],
-    neurons: Mapping[str, Mapping[str, Any]],
+    layers: Mapping[str, Settings],
     initial: Mapping[str, Tensor],
 ) -> Graph:
     """The graph of the SNN, weights in float64, not rounded.
@@ -31,12 +30,12 @@ def in_threshold_units(
     Args:
         graph: of the ANN, folded, in float64; used up: its weights are scaled in place.
         thresholds: theta of every activation, ``()`` or ``(C,)``.
-        neurons: the settings of every activation's neurons.
+        layers: the settings of the neurons that take each activation's place.
         initial: V(0) in thresholds, of every layer.
     """
     counts = graph.spikes()
     units = _units(graph, thresholds, counts)
-    return _rewritten(graph, thresholds, neurons, initial, units, counts)
+    return _rewritten(graph, thresholds, layers, initial, units, counts)
 
 
 def _units(graph: Graph, thresholds: Mapping[str, Tensor], counts: frozenset[str]) -> dict[str, Tensor]:
@@ -138,7 +137,7 @@ def _wanted_by(
 def _rewritten(
     graph: Graph,
     thresholds: Mapping[str, Tensor],
-    neurons: Mapping[str, Mapping[str, Any]],
+    layers: Mapping[str, Settings],
     initial: Mapping[str, Tensor],
     units: Mapping[str, Tensor],
     counts: frozenset[str],
@@ -173,7 +172,7 @@ def _rewritten(
             theta = thresholds[node.name]
             source = converted(node.inputs[0], node, theta)
             tensors = {"threshold": theta, "initial": initial[node.name]}
-            nodes.append(Node(node.name, "neurons", (source,), node.shape, dict(neurons[node.name]), tensors))
+            nodes.append(Node(node.name, "neurons", (source,), node.shape, dict(layers[node.name]), tensors))
         elif node.kind == "average_pool":
             whole = node.inputs[0] if node.name in counts else converted(node.inputs[0], node, unit * area(node))
             nodes.append(replace(node, kind="sum_pool", inputs=(whole,)))

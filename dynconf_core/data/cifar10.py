@@ -10,9 +10,9 @@ import pickle
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from dynconf_core.data.cifar10_files import BINARY_SHA1, verify_cifar10
+from dynconf_core.data.dataset import DataSet
 from dynconf_core.data.images import Normalisation, Split, TensorImages
 from dynconf_core.data.splits import held_out
 from dynconf_core.errors import InputError
@@ -53,6 +53,8 @@ def load(root: Path, split: Split, *, resolution: int, calibration: int) -> Tens
     Raises:
         InputError: for another ``resolution`` than 32, or where the data set is missing or not exact.
     """
+    import torch
+
     if resolution != 32:
         raise InputError(f"resolution={resolution}: CIFAR-10 is read at its own 32 pixels.")
     check(root)
@@ -76,3 +78,19 @@ def _read_binary(root: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
 def _read_python(root: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
     content = pickle.loads((root / PYTHON / name).read_bytes(), encoding="bytes")
     return content[b"data"], np.asarray(content[b"labels"])
+
+
+CIFAR10 = DataSet(
+    title="CIFAR-10",
+    family="cifar10",
+    classes=10,
+    resolution=32,
+    train=50000,
+    test=10000,
+    calibration=5000,
+    stem="cifar",
+    normalisation=NORMALISATION,
+    check=check,
+    digest=digest,
+    load=load,
+)

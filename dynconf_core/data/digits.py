@@ -6,12 +6,10 @@ Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Le
 import hashlib
 from pathlib import Path
 
-import torch
-from torch.nn.functional import interpolate
-
+from dynconf_core.data.dataset import DataSet
 from dynconf_core.data.images import Normalisation, Split, TensorImages
-from dynconf_core.data.libraries import scikit_learn_data
 from dynconf_core.data.splits import SPLIT_SEED, held_out
+from dynconf_core.libraries import scikit_learn_data
 
 IMAGES = 1797
 TEST = 497
@@ -33,6 +31,9 @@ def load(root: Path, split: Split, *, resolution: int, calibration: int) -> Tens
 
     The 497 test images are drawn first, by the split's fixed seed; ``calibration`` of the other 1300 are held out.
     """
+    import torch
+    from torch.nn.functional import interpolate
+
     raw = scikit_learn_data().load_digits()
     grey = torch.from_numpy(raw.images).float().unsqueeze(1) * (255 / 16)
     large = interpolate(grey, size=(resolution, resolution), mode="bilinear", align_corners=False)
@@ -43,3 +44,20 @@ def load(root: Path, split: Split, *, resolution: int, calibration: int) -> Tens
         return everything.subset(test)
     kept, held = held_out(len(training), calibration)
     return everything.subset(training[kept if split == "train" else held])
+
+
+DIGITS = DataSet(
+    title="handwritten digits",
+    family="digits",
+    classes=10,
+    resolution=32,
+    train=IMAGES - TEST,
+    test=TEST,
+    calibration=300,
+    stem="cifar",
+    normalisation=NORMALISATION,
+    check=check,
+    digest=digest,
+    load=load,
+    downloaded=False,
+)

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from dynconf_core.data.imagenette import LAYOUTS, check
 from dynconf_core.errors import InputError
-from dynconf_core.torchvision_import import torchvision
+from dynconf_core.libraries import torchvision
 
 ADDRESS = "https://s3.amazonaws.com/fast-ai-imageclas/imagenette2-160.tgz"
 
 
-def fetch_imagenette(root: Path, say: Callable[[str], None]) -> None:
+def fetch_imagenette(root: Path, *, say: Callable[[str], None]) -> None:
     """Make ``root/imagenette2-160``, or say that Imagenette is there already.
 
     Raises:

@@ -1,5 +1,7 @@
 """Images in ImageNet's layout: a folder a class (``<split>/<wnid>/<image>``), decoded when they are asked for."""
 
+from __future__ import annotations
+
 import hashlib
 import math
 import os
@@ -8,15 +10,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from dynconf_core.data.images import Images, Normalisation
-from dynconf_core.data.libraries import pillow
 from dynconf_core.errors import InputError
+from dynconf_core.libraries import pillow
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 NORMALISATION = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SUFFIXES = {".jpeg", ".jpg", ".png"}
@@ -33,7 +37,7 @@ class Listing:
     labels: Tensor
     classes: int
 
-    def subset(self, indices: Tensor) -> "Listing":
+    def subset(self, indices: Tensor) -> Listing:
         """The files at ``indices``, in that order."""
         return Listing(tuple(self.files[i] for i in indices.tolist()), self.labels[indices], self.classes)
 
@@ -44,6 +48,8 @@ def list_images(folder: Path) -> Listing:
     Raises:
         InputError: where the folder is missing, or holds no class folder, or a class folder is empty.
     """
+    import torch
+
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
     if len(names) < 2:
         loose = (
@@ -145,6 +151,8 @@ class FolderImages:
         Raises:
             InputError: for a file that cannot be decoded.
         """
+        import torch
+
         draws = torch.rand(len(indices), 10, 4, generator=crops) if crops is not None else None
         share = 7 / 8 if self.shorter_side is None else self.resolution / self.shorter_side
         batch = torch.empty(len(indices), self.resolution, self.resolution, 3, dtype=torch.uint8, pin_memory=self.pinned)

@@ -6,7 +6,15 @@ allow us to fetch it for you. The validation images are the test split, as every
 
 from pathlib import Path
 
-from dynconf_core.data.folder import FolderImages, check_headers, check_same_classes, list_images, listing_digest
+from dynconf_core.data.dataset import DataSet
+from dynconf_core.data.folder import (
+    NORMALISATION,
+    FolderImages,
+    check_headers,
+    check_same_classes,
+    list_images,
+    listing_digest,
+)
 from dynconf_core.data.images import Split
 from dynconf_core.data.splits import held_out
 from dynconf_core.errors import InputError
@@ -41,3 +49,19 @@ def load(root: Path, split: Split, *, resolution: int, calibration: int) -> Fold
     listing = list_images(root / FOLDER / "train")
     kept, held = held_out(len(listing.files), calibration)
     return FolderImages(listing.subset(kept if split == "train" else held), resolution)
+
+
+IMAGENET = DataSet(
+    title="ImageNet",
+    family="imagenet",
+    classes=CLASSES,
+    resolution=224,
+    train=1281167,
+    test=50000,
+    calibration=10000,
+    stem="imagenet",
+    normalisation=NORMALISATION,
+    check=check,
+    digest=digest,
+    load=load,
+)

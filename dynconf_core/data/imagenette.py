@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from dynconf_core.data.dataset import DataSet
 from dynconf_core.data.folder import (
     DECODERS,
     NORMALISATION,
@@ -20,9 +20,9 @@ from dynconf_core.data.folder import (
     listing_digest,
 )
 from dynconf_core.data.images import Split, TensorImages
-from dynconf_core.data.libraries import pillow
 from dynconf_core.data.splits import held_out
 from dynconf_core.errors import InputError
+from dynconf_core.libraries import pillow
 
 LAYOUTS = ("imagenette2-64", "imagenette2-160", "imagenette2")
 
@@ -42,6 +42,8 @@ def digest(root: Path) -> str:
 
 def load(root: Path, split: Split, *, resolution: int, calibration: int) -> TensorImages:
     """A split, decoded and squashed to ``resolution`` pixels: training but ``calibration``, those held out, or test."""
+    import torch
+
     listing = list_images(_folder(root) / ("val" if split == "test" else "train"))
     if split != "test":
         kept, held = held_out(len(listing.files), calibration)
@@ -65,3 +67,19 @@ def _folder(root: Path) -> Path:
         if (root / layout).is_dir():
             return root / layout
     raise InputError(f"{root} holds none of {', '.join(LAYOUTS)}: run `dynconf data fetch imagenette`, or name another --data.")
+
+
+IMAGENETTE = DataSet(
+    title="Imagenette",
+    family="imagenette",
+    classes=10,
+    resolution=64,
+    train=9469,
+    test=3925,
+    calibration=1000,
+    stem="imagenet",
+    normalisation=NORMALISATION,
+    check=check,
+    digest=digest,
+    load=load,
+)

@@ -1,11 +1,14 @@
 """One split of a data set, as the trainer and the simulator see it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Split = str
 SPLITS: tuple[Split, ...] = ("train", "calibration", "test")
@@ -25,6 +28,8 @@ class Normalisation:
 
     def limit(self) -> float:
         """The largest absolute value that a normalised image can have; a hair more, as devices divide differently."""
+        import torch
+
         ends = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1)
         return float(self(ends).abs().max()) * (1 + 2**-20)
 
@@ -32,6 +37,8 @@ class Normalisation:
 @cache
 def _channels(values: tuple[float, float, float], device: torch.device) -> Tensor:
     """``(1, 3, 1, 1)``, kept: to make it anew on a GPU would be a transfer that the CPU waits for."""
+    import torch
+
     with torch.inference_mode(False):
         return torch.tensor(values, device=device).view(1, 3, 1, 1)
 
@@ -57,7 +64,7 @@ class Images(Protocol):
         """uint8 pixels ``(n, 3, H, W)`` of ``indices (n,)``; ``crops`` draws random resized crops where pixels are read
         from larger images, and is ignored where they lie in memory at their final size."""
 
-    def to(self, device: torch.device) -> "Images":
+    def to(self, device: torch.device) -> Images:
         """The same images, their pixels on ``device`` where they lie in memory."""
 
 
@@ -82,10 +89,10 @@ class TensorImages:
         """See ``Images.batch``."""
         return self.pixels.index_select(0, indices.to(self.pixels.device))  # ten times faster than by brackets
 
-    def to(self, device: torch.device) -> "TensorImages":
+    def to(self, device: torch.device) -> TensorImages:
         """See ``Images.to``."""
         return replace(self, pixels=self.pixels.to(device))
 
-    def subset(self, indices: Tensor) -> "TensorImages":
+    def subset(self, indices: Tensor) -> TensorImages:
         """The images at ``indices``, in that order."""
         return replace(self, pixels=self.pixels[indices], labels=self.labels[indices])

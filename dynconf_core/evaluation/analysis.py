@@ -12,14 +12,14 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.choosing.candidates import Candidate, candidates
+from dynconf_core.choosing.candidates import candidates
 from dynconf_core.choosing.comparison import DROPS, compared
 from dynconf_core.choosing.contest import Chosen, Contest
 from dynconf_core.choosing.cross_fitting import Choice
 from dynconf_core.choosing.entries import RuleEntry, recorded
 from dynconf_core.choosing.guarantee import Guarantee, candidate_thresholds, certify
 from dynconf_core.confidence.calibration_error import calibration_over_time
-from dynconf_core.confidence.scores import MEASURES
+from dynconf_core.confidence.measure import MEASURES, ConfidenceMeasure, MeasureLike, measure_of
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.confidence.temperature import fit_power
 from dynconf_core.errors import InputError
@@ -79,8 +79,9 @@ def analyse(
     epsilon: float | None = None,
     delta: float | None = None,
     max_drop: float = 0.0,
-    measures: Sequence[str] = MEASURES,
-    fixed: Rule | None = None,
+    measures: Sequence[MeasureLike] | None = None,
+    measure: MeasureLike | None = None,
+    smoothing: Smoothing | None = None,
     seed: int = 0,
     drops: Sequence[float] = DROPS,
     split: Split | None = None,
@@ -92,8 +93,9 @@ def analyse(
         test: judges.
         epsilon, delta: of the guarantee; both or neither.
         max_drop: accuracy that may be lost in expectation by the chosen rule, a fraction.
-        measures: that take part.
-        fixed: a rule whose measure and smoothing are taken as they are; its threshold is still chosen.
+        measures: that take part in the comparison; None: all that are known.
+        measure: of the chosen rule, which takes part too; None: the one with the fewest mean steps.
+        smoothing: of that measure; None: it is chosen. The threshold always is.
         seed: of folds, halves and bootstraps.
         drops: of the comparison at equal accuracy.
         split: which samples are which, where one set of traces was split; for the record.
@@ -110,16 +112,19 @@ def analyse(
     choosing, certifying = calibration, None
     if parts is not None:
         choosing, certifying = (taken(calibration, part) for part in parts)
-    if fixed is not None:
-        found = [Candidate(fixed.measure, fixed.smoothing, fixed.learned)]
-    else:
-        found = candidates(choosing, seed, measures)
-    contest = Contest(found, choosing, test, seed)
-    chosen = contest.choose(max_drop)
-    best_of = {measure: contest.choose(max_drop, measure) for measure in contest.measures}
-    best_of[chosen.rule.measure] = chosen
+    taking_part: list[MeasureLike] = list(MEASURES.names() if measures is None else measures)
+    wanted = None if measure is None else measure_of(measure)
+    fixed = fixed_smoothing(wanted, smoothing)
+    if wanted is not None:
+        taking_part.append(wanted)
+    contest = Contest(candidates(choosing, seed, taking_part, fixed), choosing, test, seed)
+    if wanted is not None and wanted.name not in contest.measures:
+        candidates(choosing, seed, (wanted,))  # raises: it says what the measure needs
+    chosen = contest.choose(max_drop, None if wanted is None else wanted.name)
+    best_of = {name: contest.choose(max_drop, name) for name in contest.measures}
+    best_of[chosen.rule.measure.name] = chosen
     right = calibration.correct()
-    fronts = {measure: _front(contest, own.index, parts, certifying, right) for measure, own in best_of.items()}
+    fronts = {name: _front(contest, own.index, parts, certifying, right) for name, own in best_of.items()}
     guarantee = None
     if epsilon is not None and delta is not None:
         guarantee = _certified(contest, chosen.index, certifying, epsilon, delta)
@@ -136,8 +141,8 @@ def analyse(
         max_drop=max_drop,
         accuracy_at_t=AccuracyAtT(tuple(right.mean(axis=0).tolist()), figures.accuracy_at_t),
         oracles=OraclesOfSplits(oracles(right), figures.oracles),
-        rules=tuple(_entry(contest, own, fronts[measure], right) for measure, own in best_of.items()),
-        chosen=list(best_of).index(chosen.rule.measure),
+        rules=tuple(_entry(contest, own, fronts[name], right) for name, own in best_of.items()),
+        chosen=list(best_of).index(chosen.rule.measure.name),
         guarantee=None if guarantee is None else _guarantee_entry(guarantee, contest, chosen.index, parts),
         exit=ExitFigures(**{field.name: getattr(figures.exit, field.name) for field in fields(ExitFigures)}),
         baselines=figures.baselines,
@@ -152,19 +157,33 @@ def analyse(
         reliability=_reliability(choosing, test, chosen.rule, exiting),
         robustness=robustness.widths(),
         least_latency=LeastLatency(int(exiting.min()), float((exiting == exiting.min()).mean())),
-        comparison=compared(contest, drops).rows if fixed is None else (),
+        comparison=compared(contest, drops).rows,
         warnings=tuple(warnings),
     )
     return Analysis(
         record,
         chosen.rule,
         chosen.choice,
-        fronts[chosen.rule.measure],
-        {measure: contest.test_front(own.index) for measure, own in best_of.items()},
+        fronts[chosen.rule.measure.name],
+        {name: contest.test_front(own.index) for name, own in best_of.items()},
         exiting,
         guarantee,
         robustness,
     )
+
+
+def fixed_smoothing(measure: ConfidenceMeasure | None, smoothing: Smoothing | None) -> dict[str, Smoothing]:
+    """``smoothing`` by the name of the measure that it is fixed for; empty where there is none.
+
+    Raises:
+        InputError: where there is no measure, or one that reads no smoothing.
+    """
+    if smoothing is None:
+        return {}
+    if measure is None or not measure.reads_smoothing:
+        whose = "of a rule whose measure is given" if measure is None else f"not read by the measure {measure.name!r}"
+        raise InputError(f"smoothing = {smoothing.form} with alpha = {smoothing.alpha} is {whose}: leave it out.")
+    return {measure.name: smoothing}
 
 
 def _front(contest: Contest, index: int, parts: Parts | None, certifying: Traces | None, right: NDArray[np.bool_]) -> Front:
@@ -209,7 +228,7 @@ def _guarantee_entry(guarantee: Guarantee, contest: Contest, index: int, parts: 
 
 def _reliability(choosing: Traces, test: Traces, rule: Rule, exiting: NDArray[np.int64]) -> Reliability:
     """Of the softmax that the rule looks at; where it looks at none, of the likeliest one on the calibration traces."""
-    if rule.measure in ("max_softmax", "entropy"):
+    if rule.measure.of_softmax:
         smoothing = rule.smoothing
     else:
         try:

@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from dynconf_core.choosing.cross_fitting import Choice
 from dynconf_core.choosing.entries import RuleEntry, recorded
-from dynconf_core.choosing.selection import ROUNDING
-from dynconf_core.confidence.reliability import (
+from dynconf_core.confidence.calibration_error import (
     expected_calibration_error,
     max_probability,
     negative_log_likelihood,
@@ -25,6 +24,7 @@ from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.confidence.temperature import fit_power
 from dynconf_core.errors import InputError
 from dynconf_core.evaluation.energy import Energy, FullAndExit, MultiplyAccumulates, energy_estimate
+from dynconf_core.exit.front import ROUNDING
 from dynconf_core.exit.judgement import ExitFigures, Judgement, exit_figures, loss_at_exit
 from dynconf_core.exit.oracles import OracleGap, Oracles, oracle_gap, oracles
 from dynconf_core.exit.rule import Rule
@@ -219,7 +219,7 @@ def _counts(test: Traces, steps: NDArray[np.int64]) -> dict[str, Any]:
 
 def _read_smoothing(rule: Rule, calibration: Traces) -> Smoothing:
     """What the softmax is read under: the rule's own smoothing, or one fitted on calibration where its score is no softmax."""
-    if rule.measure not in ("max_softmax", "entropy"):
+    if not rule.measure.of_softmax:
         with suppress(InputError):  # constant logits: nothing to fit
             return fit_power(calibration)
     return rule.smoothing

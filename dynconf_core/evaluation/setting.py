@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dynconf_core.choosing.comparison import compare
 from dynconf_core.choosing.cross_fitting import Choice
 from dynconf_core.choosing.entries import ComparisonRow
+from dynconf_core.confidence.measure import MeasureLike
 from dynconf_core.evaluation.metrics import Evaluation, evaluate
 from dynconf_core.exit.robustness import Robustness
 from dynconf_core.exit.rule import Rule
@@ -63,6 +65,7 @@ def evaluate_setting(
     robustness: Robustness,
     paper_time_steps: int | None,
     seed: int,
+    measures: Sequence[MeasureLike] | None = None,
 ) -> SettingEvaluation:
     """Judge a setting on its test traces.
 
@@ -74,21 +77,24 @@ def evaluate_setting(
         robustness: of max softmax on the test traces.
         paper_time_steps: the T at which the paper runs this setting, where known.
         seed: of folds and bootstraps of the comparison.
+        measures: that take part in the comparison; None: all that are known.
     """
     figures = evaluate(test, calibration, rule, paper_time_steps, choice)
     return SettingEvaluation(
         **vars(figures),
-        comparison=compare(calibration, test, seed=seed).rows,
-        at_paper_time_steps=_cut(calibration, test, paper_time_steps, seed),
+        comparison=compare(calibration, test, measures=measures, seed=seed).rows,
+        at_paper_time_steps=_cut(calibration, test, paper_time_steps, seed, measures),
         robustness=robustness,
         samples=Samples(calibration.samples, test.samples),
     )
 
 
-def _cut(calibration: Traces, test: Traces, time_steps: int | None, seed: int) -> AtPaperTimeSteps | None:
+def _cut(
+    calibration: Traces, test: Traces, time_steps: int | None, seed: int, measures: Sequence[MeasureLike] | None
+) -> AtPaperTimeSteps | None:
     """With a generous T as the baseline savings are overstated; hence also with the paper's own, where that is shorter."""
     if time_steps is None or time_steps >= test.time_steps:
         return None
     calibration, test = calibration.cut(time_steps), test.cut(time_steps)
     accuracy = float(test.correct()[:, -1].mean())
-    return AtPaperTimeSteps(time_steps, accuracy, compare(calibration, test, seed=seed).rows)
+    return AtPaperTimeSteps(time_steps, accuracy, compare(calibration, test, measures=measures, seed=seed).rows)

@@ -1,9 +1,9 @@
 """The exit agent: a rule at run time, behind any SNN, batched, one time step at a time.
 
 The decision-making agent of Li, Jones and Furber (ICCV 2023): it accumulates the logits of each step, scores them and says
-who leaves. State goes in and comes out, nothing is kept inside: each tensor of the state has the batch first, so that
-dropping finished samples, or putting new ones into their places, is one index a tensor, and samples of one batch may be at
-different steps. It leaves exactly where `Rule.exit_steps` does on traces of the same logits: both run the same functions.
+which samples exit. State goes in and comes out, nothing is kept inside; samples of one batch may be at different steps, so that
+finished samples can be dropped (`state.take`) or new ones put into their places (`state.put`). It exits exactly where
+`Rule.exit_steps` does on traces of the same logits: both run the same functions.
 
     agent = ExitAgent.from_json("rule.json")
     state = agent.initial(samples=len(images), classes=10, device=images.device)
@@ -21,29 +21,33 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import _register_namedtuple
 
-from dynconf_core.confidence.learned import next_recent
-from dynconf_core.confidence.scores import SCORES
+from dynconf_core.confidence.measure import MeasureLike, step_outputs
 from dynconf_core.errors import InputError
 from dynconf_core.exit.rule import Rule
 
 
 class AgentState(NamedTuple):
-    """What the agent remembers of n samples; `AgentState(*(tensor[keep] for tensor in state))` keeps some of them.
+    """What the agent remembers of n samples, the batch first in every tensor.
 
     Attributes:
         accumulated: z (n, C) float64, the sum of the logits so far.
         step: (n,) int64, how many steps each sample has had; 0 at first.
-        prediction: (n,) int64, argmax z; -1 at first.
-        standing: (n,) int64, for how many steps the prediction has stood unchanged; 0 at first.
-        recent: r (n, C) float64, the average of the logits that halves with every step (`next_recent`); 0 at first; (n, 0)
-            where the rule does not look at it.
+        memory: what the measure remembers, as its `initial` describes.
     """
 
     accumulated: Tensor
     step: Tensor
-    prediction: Tensor
-    standing: Tensor
-    recent: Tensor
+    memory: tuple[Tensor, ...]
+
+    def take(self, rows: Tensor) -> AgentState:
+        """The state of these samples alone: `rows` holds their numbers, or says (n,) bool of each whether it is kept."""
+        return AgentState(self.accumulated[rows], self.step[rows], tuple(tensor[rows] for tensor in self.memory))
+
+    def put(self, rows: Tensor, fresh: AgentState) -> AgentState:
+        """The state with the samples numbered `rows` (k,) int64 replaced by the k of `fresh`; nothing is overwritten."""
+        kept, new = (self.accumulated, self.step, *self.memory), (fresh.accumulated, fresh.step, *fresh.memory)
+        accumulated, step, *memory = (old.index_copy(0, rows, of_new) for old, of_new in zip(kept, new, strict=True))
+        return AgentState(accumulated, step, tuple(memory))
 
 
 # So that `torch.export.save` and `load` take an agent's program, and without unpickling more than tensors and this.
@@ -52,7 +56,7 @@ torch.serialization.add_safe_globals([AgentState])
 
 
 class ExitAgent(nn.Module):
-    """Scores one time step after another and says which samples leave.
+    """Scores one time step after another and says which samples exit.
 
     It holds no parameters and no buffers, so that no `.half()` of the network it stands behind can touch its threshold.
 
@@ -65,22 +69,20 @@ class ExitAgent(nn.Module):
         self.rule = rule
 
     @classmethod
-    def from_json(cls, source: str | os.PathLike[str] | Mapping[str, Any]) -> ExitAgent:
-        """Of a `rule.json`, or of what it holds.
+    def from_json(cls, source: str | os.PathLike[str] | Mapping[str, Any], measure: MeasureLike | None = None) -> ExitAgent:
+        """Of a `rule.json`, or of what it holds; `measure` as `Rule.load` takes it.
 
         Raises:
             InputError: naming the file or the field that is missing or wrong.
         """
-        return cls(Rule.from_json(source) if isinstance(source, Mapping) else Rule.load(source))
+        return cls(Rule.from_json(source, measure) if isinstance(source, Mapping) else Rule.load(source, measure))
 
     def initial(self, samples: int, classes: int, device: torch.device | str = "cpu") -> AgentState:
         """The state of `samples` fresh samples before their first step, C = `classes`."""
         return AgentState(
-            accumulated=torch.zeros(samples, classes, dtype=torch.float64, device=device),
-            step=torch.zeros(samples, dtype=torch.int64, device=device),
-            prediction=torch.full((samples,), -1, dtype=torch.int64, device=device),
-            standing=torch.zeros(samples, dtype=torch.int64, device=device),
-            recent=torch.zeros(samples, classes if self.rule.learned else 0, dtype=torch.float64, device=device),
+            torch.zeros(samples, classes, dtype=torch.float64, device=device),
+            torch.zeros(samples, dtype=torch.int64, device=device),
+            self.rule.measure.initial(samples, classes, device),
         )
 
     def forward(self, logits: Tensor, state: AgentState) -> tuple[Tensor, Tensor, Tensor, AgentState]:
@@ -102,17 +104,10 @@ class ExitAgent(nn.Module):
                 f"logits has the shape {tuple(logits.shape)}, the agent's state {tuple(state.accumulated.shape)}; "
                 "give the logits (n, C) of one time step of the samples in the state."
             )
-        outputs = logits.detach().to(torch.float64)
-        accumulated = state.accumulated + outputs
+        of_step = logits.detach().to(torch.float64)
+        accumulated = state.accumulated + of_step
         step = state.step + 1
-        prediction = accumulated.argmax(dim=-1)
-        standing = state.standing * (prediction == state.prediction) + 1
-        recent = state.recent
-        if self.rule.learned is not None:
-            recent = next_recent(recent, outputs)
-            score = self.rule.learned.score(accumulated, recent, step)
-        elif self.rule.measure == "patience":
-            score = standing.to(torch.float64)
-        else:
-            score = SCORES[self.rule.measure](self.rule.smoothing.smoothed(accumulated, step))
-        return prediction, score, score > self.rule.threshold, AgentState(accumulated, step, prediction, standing, recent)
+        outputs = step_outputs(self.rule.measure, self.rule.smoothing, of_step, accumulated, step)
+        score, memory = self.rule.measure.step(outputs, state.memory)
+        score = score.to(torch.float64)
+        return outputs.prediction, score, score > self.rule.threshold, AgentState(accumulated, step, memory)

@@ -8,19 +8,24 @@ threshold by trial can come near this and never beat it.
 
 from __future__ import annotations
 
+import csv
+import math
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.confidence.scores import score
+from dynconf_core.confidence.measure import MeasureLike, measure_of, scores_of
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.traces.schema import Traces
 
 # Rows of one piece: what is needed on the way stays in the cache.
 PIECE_SAMPLES = 4096
+# Accuracies are whole numbers over N: rounding of their difference must not cost a point its place.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,9 +202,22 @@ def points_at(front: Front | PairedFront, thresholds: Any) -> NDArray[np.int64]:
     return np.where(asked >= front.never_from, len(front) - 1, found)
 
 
-def front_of(traces: Traces, measure: str, smoothing: Smoothing) -> Front:
-    """The exact front of `traces` under one score: `exact_front` of its scores and its right predictions."""
-    return exact_front(score(traces, measure, smoothing), traces.correct())
+def front_of(traces: Traces, measure: MeasureLike, smoothing: Smoothing) -> Front:
+    """The exact front of `traces` under one measure: `exact_front` of its scores and its right predictions."""
+    return exact_front(scores_of(measure_of(measure), traces, smoothing), traces.correct())
+
+
+def write_front(front: Front, path: Path) -> None:
+    """`front.csv`: threshold, accuracy and mean steps of every operating point; `inf` for never and `-inf` for at once."""
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(("threshold", "accuracy", "mean_steps"))
+        for values in zip(front.thresholds, front.accuracy, front.mean_steps, strict=True):
+            rows.writerow([_text(float(value)) for value in values])
+
+
+def _text(value: float) -> str:
+    return repr(value) if math.isfinite(value) else ("inf" if value > 0 else "-inf")
 
 
 def _mark_records(scores: NDArray[np.float64], stands: NDArray[np.bool_]) -> None:

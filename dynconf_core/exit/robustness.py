@@ -14,17 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.choosing.selection import ROUNDING
-from dynconf_core.confidence.scores import score
+from dynconf_core.confidence.max_softmax import MaxSoftmax
 from dynconf_core.confidence.smoothing import Form, Smoothing
+from dynconf_core.confidence.temperature import fitting_alphas
 from dynconf_core.errors import InputError
-from dynconf_core.exit.front import exact_front, points_at
+from dynconf_core.exit.front import ROUNDING, exact_front, points_at
 from dynconf_core.traces.schema import Traces
 
 TOLERANCE = 0.001
 SHARE_OF_SAVING = 0.5
-# In units of the median lead of the first class over the second at T: beyond these the softmax is nearly 0 and 1, or even.
-ALPHAS = tuple(float(alpha) for alpha in np.geomspace(0.03, 3.0, 21))
+MEASURE = MaxSoftmax()
 THRESHOLDS = tuple(float(threshold) for threshold in np.linspace(0.01, 0.99, 99))
 
 
@@ -175,17 +174,11 @@ def robustness_map(
     correct = traces.correct()
     accuracy, mean_steps = (np.empty((len(temperatures), len(on_softmax))) for _ in range(2))
     for row, alpha in enumerate(temperatures):
-        front = exact_front(score(traces, "max_softmax", Smoothing(form, float(alpha))), correct)
+        front = exact_front(MEASURE.scores(traces, Smoothing(form, float(alpha))), correct)
         points = points_at(front, log_odds)
         accuracy[row], mean_steps[row] = front.accuracy[points], front.mean_steps[points]
     full = float(correct[:, -1].mean())
     return RobustnessMap(form, temperatures, on_softmax, accuracy, mean_steps, full, traces.time_steps, tolerance)
-
-
-def fitting_alphas(traces: Traces, form: Form = "sum") -> list[float]:
-    """`ALPHAS` in units of the median lead, at T, of the first class over the second (1 where there is none)."""
-    lead = float(np.median(score(traces, "gap", Smoothing(form, 1.0))[:, -1]))
-    return [alpha * (lead if lead > 0 else 1.0) for alpha in ALPHAS]
 
 
 def _longest(region: NDArray[np.bool_], places: NDArray[np.float64]) -> tuple[int, int, int]:

@@ -1,4 +1,4 @@
-"""An exit rule: a score, its smoothing and a threshold; the first score above the threshold exits, else T.
+"""An exit rule: a measure, its smoothing and a threshold; the first score above the threshold exits, else T.
 
 This is the decision-making agent of Li, Jones and Furber (ICCV 2023) as data: `to_json` is what `rule.json`, the results and
 a user's own code hold, and what `dynconf_core.exit.agent` runs behind a network.
@@ -17,46 +17,48 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.confidence.learned import LearnedScore
-from dynconf_core.confidence.scores import check_parameters, score, shown
+from dynconf_core.confidence.measure import MEASURES, ConfidenceMeasure, MeasureLike, measure_of, scores_of, source_of
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
+from dynconf_core.registry import unknown
 from dynconf_core.traces.schema import Traces
 
 SCHEMA = 2
 INFINITIES = {"inf": math.inf, "-inf": -math.inf}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Rule:
-    """Exit at the first step whose score `measure` of the smoothed logits is greater than `threshold`.
+    """Exit at the first step whose score is greater than `threshold`.
 
     Attributes:
-        measure: a name in `dynconf_core.confidence.scores.MEASURES`.
-        smoothing: what is done to the accumulated logits first (`patience` and `learned` do not look at it).
+        measure: what is scored; given as an object, a class, a name or `package.module:Class`.
+        smoothing: what is done to the accumulated logits first (a measure may not read it).
         threshold: in units of the score (log-odds for `max_softmax`); inf never exits, -inf at once.
-        learned: the fitted parameters; with the measure `learned` and no other.
 
     Raises:
-        InputError: for an unknown measure, a threshold that is not a number, parameters that are missing or too many.
+        InputError: for an unknown measure or one that is not fitted, a threshold that is not a number.
     """
 
-    measure: str
+    measure: ConfidenceMeasure
     smoothing: Smoothing
     threshold: float
-    learned: LearnedScore | None = None
 
-    def __post_init__(self) -> None:
-        check_parameters(self.measure, self.learned)
-        if isinstance(self.threshold, bool) or not isinstance(self.threshold, (int, float)):
-            raise InputError(f'threshold = {self.threshold!r} is not a number; give one, or "inf" or "-inf".')
-        if math.isnan(self.threshold):
+    def __init__(self, measure: MeasureLike, smoothing: Smoothing, threshold: float) -> None:
+        known = measure_of(measure)
+        if not known.fitted:
+            raise InputError(f"measure {known.name!r} needs its fitted parameters: give what its method fit returns.")
+        if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
+            raise InputError(f'threshold = {threshold!r} is not a number; give one, or "inf" or "-inf".')
+        if math.isnan(threshold):
             raise InputError('threshold = nan compares with nothing; give a number, or "inf" or "-inf".')
-        object.__setattr__(self, "threshold", float(self.threshold))
+        object.__setattr__(self, "measure", known)
+        object.__setattr__(self, "smoothing", smoothing)
+        object.__setattr__(self, "threshold", float(threshold))
 
     def scores(self, traces: Traces) -> NDArray[np.float64]:
         """(N, T) the scores that the threshold is compared with."""
-        return score(traces, self.measure, self.smoothing, self.learned)
+        return scores_of(self.measure, traces, self.smoothing)
 
     def exit_steps(self, traces: Traces) -> NDArray[np.int64]:
         """(N,) the step, from 1, at which each sample of `traces` exits."""
@@ -64,21 +66,32 @@ class Rule:
 
     def to_json(self) -> dict[str, Any]:
         """The entry that files hold; JSON has no infinity, so the threshold may be "inf" or "-inf"."""
+        measure = self.measure
         entry: dict[str, Any] = {
-            "measure": self.measure,
+            "measure": measure.name,
             "readout": None,
             "smoothing": self.smoothing.to_dict(),
             "threshold": _finite_or_text(self.threshold),
-            "threshold_shown": _finite_or_text(shown(self.measure, self.threshold)),
+            "threshold_shown": _finite_or_text(measure.shown(self.threshold)),
         }
-        return entry if self.learned is None else {**entry, "parameters": self.learned.to_dict()}
+        if parameters := measure.to_json():
+            entry["parameters"] = parameters
+        if (source := source_of(measure)) is not None:
+            entry["source"] = source
+        return entry
 
     @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> Rule:
+    def from_json(cls, entry: Mapping[str, Any], measure: MeasureLike | None = None) -> Rule:
         """The reverse of `to_json`; further fields are left alone.
 
+        Code that the entry names is never imported: a measure from outside has to be handed over.
+
+        Args:
+            entry: the rule as JSON.
+            measure: that of the rule, where it is from outside: a class, an object or `package.module:Class`.
+
         Raises:
-            InputError: naming the field that is missing or wrong.
+            InputError: naming the field that is missing or wrong, or the measure that has to be given.
         """
         if not isinstance(entry, Mapping):
             raise InputError(f"a rule is a JSON object, not a {type(entry).__name__}.")
@@ -87,18 +100,14 @@ class Rule:
         for name in ("measure", "smoothing", "threshold"):
             if name not in entry:
                 raise InputError(f"the rule lacks the field {name}; it needs measure, smoothing and threshold.")
+        if entry.get("readout") is not None:
+            raise InputError(f"readout = {entry['readout']!r} is not known; this version reads rules whose readout is null.")
         threshold = entry["threshold"]
         if isinstance(threshold, str):
             if threshold not in INFINITIES:
                 raise InputError(f'threshold = {threshold!r} is not a number; give one, or "inf" or "-inf".')
             threshold = INFINITIES[threshold]
-        learned = entry.get("parameters")
-        return cls(
-            entry["measure"],
-            Smoothing.from_dict(entry["smoothing"]),
-            threshold,
-            None if learned is None else LearnedScore.from_dict(learned),
-        )
+        return cls(_measure_in(entry, measure), Smoothing.from_dict(entry["smoothing"]), threshold)
 
     def save(self, path: str | os.PathLike[str], record: Mapping[str, Any] | None = None) -> Path:
         """Write the rule as a file of its own, with `record`: further fields, such as how it was calibrated.
@@ -123,11 +132,11 @@ class Rule:
         return target
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Rule:
-        """Read a `rule.json`.
+    def load(cls, path: str | os.PathLike[str], measure: MeasureLike | None = None) -> Rule:
+        """Read a `rule.json`; `measure` as `from_json` takes it.
 
         Raises:
-            InputError: naming the file, and the field that is missing or wrong.
+            InputError: naming the file, and the field that is missing or wrong, or the measure that has to be given.
         """
         source = Path(path)
         try:
@@ -137,9 +146,31 @@ class Rule:
         except ValueError as error:
             raise InputError(f"{source} is no JSON ({error}); name a rule.json.") from error
         try:
-            return cls.from_json(entry)
+            return cls.from_json(entry, measure)
         except InputError as error:
             raise InputError(f"{source}: {error}") from error
+
+
+def _measure_in(entry: Mapping[str, Any], given: MeasureLike | None) -> ConfidenceMeasure:
+    """The measure of an entry with its parameters, from what there is or from `given`; from nowhere else."""
+    name, source = entry["measure"], entry.get("source")
+    if given is not None:
+        known = measure_of(given)
+        if known.name != name:
+            raise InputError(f"the rule's measure is {name!r}, not {known.name!r}: give the measure that it was made with.")
+    elif isinstance(name, str) and name in MEASURES.names():
+        known = measure_of(name)
+    elif source is None:
+        raise InputError(unknown("measure", str(name), MEASURES.names()))
+    else:
+        raise InputError(
+            f"the rule's measure {name!r} comes from {source}, which is not imported on its own: give that class, "
+            "as measure= in Python or with --rule package.module:Class."
+        )
+    parameters = entry.get("parameters") or {}
+    if not isinstance(parameters, Mapping):
+        raise InputError(f"parameters = {parameters!r} of the measure {name!r} must be a JSON object.")
+    return known if known.to_json() == parameters else type(known).from_json(parameters)
 
 
 def _finite_or_text(number: float) -> float | str:
@@ -150,7 +181,7 @@ def _finite_or_text(number: float) -> float | str:
 
 def exit_steps(scores: NDArray[np.float64], threshold: float) -> NDArray[np.int64]:
     """(N,) the first step, from 1, whose score (N, T) is greater than the threshold; T where none is."""
-    leaves = scores > threshold
-    leaves[:, -1] = True
-    steps: NDArray[np.int64] = leaves.argmax(axis=1) + 1
+    exits = scores > threshold
+    exits[:, -1] = True
+    steps: NDArray[np.int64] = exits.argmax(axis=1) + 1
     return steps

@@ -2,12 +2,13 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.overrides import FIELDS, value
-from dynconf_core.experiment.request import Request
+from dynconf_core.experiment.overrides import known_fields, typed
+from dynconf_core.experiment.plan import Plan
+from dynconf_core.experiment.request import CheckedRequest, Request, checked
 
 SEED = "seed"
 
@@ -22,14 +23,36 @@ class Range:
     choices: tuple[Any, ...] = ()
 
 
-def checked_points(
-    settings: Sequence[str],
-    profile: str,
-    grid: Mapping[str, str],
-    study: Mapping[str, str],
-    overrides: Mapping[str, Any],
-    seed: int,
-) -> tuple[list[dict[str, Any]], list[Range]]:
+@dataclass(frozen=True)
+class CheckedSweep:
+    """A sweep that can work.
+
+    Attributes:
+        asked: the request that every point changes, checked.
+        points: of a grid, as field to value; none for a study.
+        ranges: of a study; none for a grid.
+        fields: what is swept, as it was written.
+        trials: of a study.
+    """
+
+    asked: CheckedRequest
+    points: Sequence[Mapping[str, Any]]
+    ranges: Sequence[Range]
+    fields: Mapping[str, str]
+    trials: int
+
+
+def checked_sweep(request: Request, grid: Mapping[str, str], study: Mapping[str, str], trials: int) -> CheckedSweep:
+    """The sweep of ``request`` over a grid or a study, once all its points are seen to work.
+
+    Raises:
+        InputError: see ``points_of`` and ``checked``.
+    """
+    points, ranges = points_of(request, grid, study)
+    return CheckedSweep(checked(request), points, ranges, grid or study, trials)
+
+
+def points_of(request: Request, grid: Mapping[str, str], study: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[Range]]:
     """The grid's points, as field to value, and the study's ranges; one of the two is empty.
 
     Raises:
@@ -37,53 +60,48 @@ def checked_points(
     """
     if bool(grid) == bool(study):
         raise InputError("give a grid (--grid FIELD=A,B,C) or a study (--study FIELD=LOW..HIGH), one of the two.")
-    ranges = [_range(field, text) for field, text in study.items()]
-    values = {field: [_value(field, text) for text in texts.split(",")] for field, texts in grid.items()}
+    plans = request.plans()
+    ranges = [_range(field, text, plans) for field, text in study.items()]
+    values = {field: [_value(field, text, plans) for text in texts.split(",")] for field, texts in grid.items()}
     corners = {one.field: list(one.choices or (one.low, one.high)) for one in ranges}
     for field in values or corners:
-        if field in overrides:
-            raise InputError(f"{field} is swept, and set to {overrides[field]} as well: give one of the two.")
+        if field in request.overrides:
+            raise InputError(f"{field} is swept, and set to {request.overrides[field]} as well: give one of the two.")
     points = _combinations(values or corners)
     for point in points:
-        request_of(settings, profile, overrides, seed, point).plans()
+        at_point(request, point).plans()
     return points if grid else [], ranges
 
 
-def request_of(
-    settings: Sequence[str],
-    profile: str,
-    overrides: Mapping[str, Any],
-    seed: int,
-    point: Mapping[str, Any],
-    **places: Any,
-) -> Request:
-    """The request of one point; ``seed`` may be one of its fields. ``places`` are home, data, device and memory."""
-    fields = {**overrides, **{name: found for name, found in point.items() if name != SEED}}
-    return Request(profile, tuple(settings), fields, int(point.get(SEED, seed)), **places)
+def at_point(request: Request, point: Mapping[str, Any]) -> Request:
+    """The request of one point; ``seed`` may be one of its fields."""
+    fields = {**request.overrides, **{name: found for name, found in point.items() if name != SEED}}
+    return replace(request, overrides=fields, seed=int(point.get(SEED, request.seed)))
 
 
 def _combinations(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(values, found, strict=True)) for found in itertools.product(*values.values())]
 
 
-def _value(field: str, text: str) -> Any:
+def _value(field: str, text: str, plans: Sequence[Plan]) -> Any:
     if field == SEED:
         try:
             return int(text)
         except ValueError:
             raise InputError(f"seed={text}: needs a whole number.") from None
-    return value(field, text.strip())
+    return typed(field, text.strip(), plans)
 
 
-def _range(field: str, text: str) -> Range:
+def _range(field: str, text: str, plans: Sequence[Plan]) -> Range:
     low, dots, high = text.partition("..")
     if not dots and "," not in text:
         raise InputError(f"--study {field}={text}: write a range, {field}=LOW..HIGH, or several values, {field}=A,B,C.")
     if not dots:
-        return Range(field, choices=tuple(_value(field, part) for part in text.split(",")))
-    if field != SEED and field in FIELDS and FIELDS[field].kind in (str, bool):
+        return Range(field, choices=tuple(_value(field, part, plans) for part in text.split(",")))
+    known = known_fields(plans)
+    if field in known and known[field].kind in (str, bool):
         raise InputError(f"--study {field}={text}: {field} is no number; list its values, such as {field}=sum,mean.")
-    ends = _value(field, low), _value(field, high)
+    ends = _value(field, low, plans), _value(field, high, plans)
     if ends[0] >= ends[1]:
         raise InputError(f"--study {field}={text}: the first number must be below the second.")
     return Range(field, *ends)

@@ -1,7 +1,7 @@
 """What a user asked for, checked whole before anything is started.
 
 One request is what a command line, a form of a deployment and a test give alike. ``checked`` raises ``InputError``, naming
-field, value and remedy, for everything that can be known in seconds.
+field, value and remedy, for everything that can be known in seconds; what it returns is run without being checked again.
 """
 
 import os
@@ -12,10 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dynconf_core.data.dataset import DATASETS
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.overrides import applied, check_used, value
+from dynconf_core.experiment.context import RunContext
+from dynconf_core.experiment.overrides import applied, check_used, typed
 from dynconf_core.experiment.plan import Plan
-from dynconf_core.experiment.settings import SETTINGS, profile, resolve
+from dynconf_core.experiment.profiles import profile, resolve
+from dynconf_core.experiment.settings import SETTINGS
 
 HOME, DATA = "DYNCONF_HOME", "DYNCONF_DATA"
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -39,11 +42,11 @@ class Request:
 
     Attributes:
         profile: "smoke", "quick" or "paper".
-        settings: names; empty for all eight.
+        settings: names, or ``package.module:OBJECT``; empty for the paper's eight.
         overrides: field to value, as text or number.
         seed: of weights, shuffling, augmentation and search.
         device, home, data: as the command takes them; None for the default.
-        checkpoints: setting to a file whose weights it takes instead of training.
+        checkpoints: a setting's name to a file whose weights it takes instead of training.
         memory: what simulation may take, such as "8GiB"; None for no bound.
     """
 
@@ -64,21 +67,25 @@ class Request:
             InputError: for an unknown profile, setting or field, a value that cannot work, or a field that none of the
                 settings has.
         """
-        named = list(dict.fromkeys(self.settings)) or list(SETTINGS)
-        plans = [resolve(name, self.profile, self.seed) for name in named]
-        values = {name: value(name, given) for name, given in self.overrides.items()}
+        plans = [resolve(name, self.profile, self.seed) for name in dict.fromkeys(self.settings) or SETTINGS]
+        values = self.values(plans)
         check_used(plans, values)
+        named = [plan.setting for plan in plans]
         for name in self.checkpoints:
             if name not in named:
                 raise InputError(f"--checkpoint {name}=...: it is none of the chosen settings ({', '.join(named)}).")
         plans = [applied(plan, values) for plan in plans]
         for plan in plans:
-            if plan.recipe.batch_size > plan.data.train:
+            if plan.recipe.batch_size > plan.data.train and plan.setting not in self.checkpoints:
                 raise InputError(
                     f"batch_size={plan.recipe.batch_size} exceeds the {plan.data.train} training images of "
                     f"{plan.setting} in profile {plan.profile}: choose fewer."
                 )
         return plans
+
+    def values(self, plans: Sequence[Plan]) -> dict[str, Any]:
+        """The overrides, each of its field's type; ``plans`` may bring fields of their own schemes."""
+        return {name: typed(name, given, plans) for name, given in self.overrides.items()}
 
     def memory_share(self) -> int | None:
         """Bytes for each of the settings that the profile runs side by side; None for no bound.
@@ -90,24 +97,62 @@ class Request:
             return None
         return size_in_bytes(self.memory, "--memory") // profile(self.profile).jobs
 
+    def context(self) -> RunContext:
+        """Where and with what the request's stages work."""
+        home = home_folder(self.home)
+        threads = profile(self.profile).threads
+        return RunContext(home, data_folder(self.data, home), self.device, self.memory_share(), threads)
 
-def checked(request: Request) -> list[Plan]:
-    """The request's plans, once home, data sets, device and checkpoints are seen to be as they must.
+
+@dataclass(frozen=True)
+class CheckedRequest:
+    """A request that can work, resolved: what flows and commands hand on.
+
+    Attributes:
+        request: as the user gave it.
+        plans: one a setting.
+        overrides: field to value, each of its type.
+        context: where and with what it is run.
+    """
+
+    request: Request
+    plans: tuple[Plan, ...]
+    overrides: Mapping[str, Any]
+    context: RunContext
+
+    def checkpoint(self, plan: Plan) -> Path | None:
+        """The file whose weights the plan's setting takes, where one was given."""
+        given = self.request.checkpoints.get(plan.setting)
+        return Path(given) if given else None
+
+    def identity(self) -> dict[str, Any]:
+        """What tells one reproduction from another in MLflow, beside profile and seed."""
+        named = {f"checkpoint {name}": Path(path).name for name, path in self.request.checkpoints.items()}
+        return {**self.overrides, **named}
+
+
+def checked(request: Request, *, writes: bool = True) -> CheckedRequest:
+    """The request resolved, once home, data sets, device and checkpoints are seen to be as they must.
+
+    Args:
+        request: what the user asked for.
+        writes: whether anything will be written to the home, which is then made.
 
     Raises:
         InputError: naming what is missing or wrong, and the remedy.
     """
     plans = request.plans()
-    home = home_folder(request.home)
-    check_writable(home)
+    context = request.context()
+    if writes:
+        check_writable(context.home)
     check_memory(request)
-    check_data(plans, data_folder(request.data, home))
+    check_data(plans, context.data)
     if request.device not in ("auto", "cpu"):  # those two are everywhere, and to look would import torch
-        from dynconf_core.devices import device
+        from dynconf_core.machine import device
 
         device(request.device)
     check_checkpoints(plans, request.checkpoints)
-    return plans
+    return CheckedRequest(request, tuple(plans), request.values(plans), context)
 
 
 def check_writable(home: Path) -> None:
@@ -139,13 +184,11 @@ def check_memory(request: Request) -> None:
 
 def check_data(plans: Sequence[Plan], root: Path) -> None:
     """Raise ``InputError`` unless the data sets that the plans read lie whole under ``root``."""
-    names = dict.fromkeys(plan.data.name for plan in plans if plan.data.name != "digits")  # those come with scikit-learn
-    if names:
-        from dynconf_core.data.load import data_set
-
-        for name in names:
+    for name in dict.fromkeys(plan.data.name for plan in plans):
+        found = DATASETS.get(name)
+        if found.downloaded:
             try:
-                data_set(name).check(root)
+                found.check(root)
             except InputError as error:
                 raise InputError(f"{error} (The data folder is {root}; --data or {DATA} names another.)") from None
 
@@ -154,18 +197,12 @@ def check_checkpoints(plans: Sequence[Plan], checkpoints: Mapping[str, str]) -> 
     """Raise ``InputError`` unless each checkpoint's weights fit their setting's network."""
     if not checkpoints:
         return
-    from dynconf_core.networks.description import described
-    from dynconf_core.training.checkpoint import load_checkpoint
+    from dynconf_core.networks.checkpoint import load_checkpoint
+    from dynconf_core.schemes.network import described
 
     for plan in plans:
         if plan.setting in checkpoints:
             load_checkpoint(described(plan.network(), plan.seed), Path(checkpoints[plan.setting]))
-
-
-def identity(request: Request) -> dict[str, Any]:
-    """What tells one reproduction from another in MLflow, beside profile and seed."""
-    named = {f"checkpoint {name}": Path(path).name for name, path in request.checkpoints.items()}
-    return {**request.overrides, **named}
 
 
 def size_in_bytes(text: str, option: str) -> int:

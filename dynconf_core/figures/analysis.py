@@ -1,12 +1,12 @@
 """The pictures of an analysis."""
 
-import math
 from typing import TYPE_CHECKING
 
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.evaluation.analysis import Analysis
 from dynconf_core.evaluation.record import Bins, Reliability
 from dynconf_core.exit.oracles import oracle_curve
+from dynconf_core.exit.robustness import MEASURE
 from dynconf_core.figures.accuracy import accuracy_against_latency, exit_histogram
 from dynconf_core.figures.guarantee import guarantee_figure
 from dynconf_core.figures.reliability import reliability_figure
@@ -63,9 +63,9 @@ def analysis_figures(analysis: Analysis, test: Traces, title: str, source: str) 
 def _place_on_the_map(analysis: Analysis) -> tuple[float, float] | None:
     """Threshold and alpha of the chosen rule, if it is of the map's kind and within it."""
     rule, seen = analysis.record.rule, analysis.robustness
-    if rule.measure != "max_softmax" or rule.smoothing.form != seen.form:
+    if rule.measure != MEASURE.name or rule.smoothing.form != seen.form:
         return None
-    threshold = 1.0 / (1.0 + math.exp(-rule.threshold)) if abs(rule.threshold) < 700 else float(rule.threshold > 0)
+    threshold = rule.threshold_shown
     inside = (
         seen.thresholds[0] <= threshold <= seen.thresholds[-1] and seen.alphas[0] <= rule.smoothing.alpha <= seen.alphas[-1]
     )

@@ -4,7 +4,6 @@ For a sum of w x with x in [low, high], low <= 0 <= high, every partial sum, in 
 extremes and the sum of the positive ones.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import area
+from dynconf_core.neurons.model import NeuronModel
 
 _AT_A_TIME = 2**18  # weights
 
@@ -28,35 +28,32 @@ class Range:
         return float(torch.maximum(self.high, -self.low).max())
 
 
-def in_one_step(graph: Graph, image: float) -> dict[str, Range]:
+def in_one_step(graph: Graph, image: float, neurons: NeuronModel) -> dict[str, Range]:
     """The values of one time step, for images within [-``image``, ``image``]."""
-    return _bounded(graph, image, {node.name: (-1.0 if node.settings["signed"] else 0.0, 1.0) for node in _neurons(graph)}, 1.0)
+    return _bounded(graph, image, neurons.sends, 1.0)
 
 
-def summed_over_time(graph: Graph, image: float, time_steps: int, active_steps: int | None) -> dict[str, Range]:
-    """The sums of values over any number of steps up to ``time_steps``: a neuron sends at most one spike a step, a signed one
-    is never ahead of n or behind 0; the image and the biases act in all steps or in the first ``active_steps``."""
-    top = {
-        node.name: (0.0, float(node.settings["levels"]) if node.settings["signed"] else float(time_steps))
-        for node in _neurons(graph)
-    }
-    return _bounded(graph, image, top, float(min(active_steps or time_steps, time_steps)))
+def summed_over_time(graph: Graph, image: float, neurons: NeuronModel, time_steps: int) -> dict[str, Range]:
+    """The sums of values over any number of steps up to ``time_steps``; the image and the biases act in as many of them as the
+    model says."""
+    acting = min(neurons.active_steps or time_steps, time_steps)
+    return _bounded(graph, image, neurons.sends_in_all(time_steps), float(acting))
 
 
-def _neurons(graph: Graph) -> tuple[Node, ...]:
-    return graph.of_kind("neurons")
+def of_reference(graph: Graph, image: float, levels: int) -> dict[str, Range]:
+    """The values of the reference network, which counts to ``levels`` in one go."""
+    return _bounded(graph, image, (0, levels), float(levels))
 
 
-def _bounded(graph: Graph, image: float, spikes: Mapping[str, tuple[float, float]], acting: float) -> dict[str, Range]:
+def _bounded(graph: Graph, image: float, spikes: tuple[int, int], acting: float) -> dict[str, Range]:
     found: dict[str, Range] = {}
     for node in graph.nodes:
         if node.kind == "input":
             limit = torch.full((node.channels,), image * acting, dtype=torch.float64)
             found[node.name] = Range(-limit, limit)
         elif node.kind == "neurons":
-            low, high = spikes[node.name]
             ones = torch.ones(node.channels, dtype=torch.float64)
-            found[node.name] = Range(low * ones, high * ones)
+            found[node.name] = Range(spikes[0] * ones, spikes[1] * ones)
         else:
             found[node.name] = _passed_on(node, [found[name] for name in node.inputs], acting)
     return found

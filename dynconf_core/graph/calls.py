@@ -5,11 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
-from dynconf_core.activations.lsq import LSQ
-from dynconf_core.activations.qcfs import QCFS
+from dynconf_core.activations.quantisation import Quantised
 from dynconf_core.graph import arrangement, layers
 from dynconf_core.graph.writing import Refused, Traced, Writer
 
@@ -32,18 +31,12 @@ def _clip(write: Writer, name: str, x: Traced, low: Any = None, high: Any = None
     return write.add(name, "activation", (x,), {"function": "clip"}, {"threshold": top})
 
 
-def _qcfs(write: Writer, name: str, module: QCFS, x: Traced) -> Traced:
-    return _quantised(write, name, x, module.levels, module.threshold, signed=False)
-
-
-def _lsq(write: Writer, name: str, module: LSQ, x: Traced) -> Traced:
-    return _quantised(write, name, x, module.top, module.top * module.step, signed=True)
-
-
-def _quantised(write: Writer, name: str, x: Traced, levels: int, threshold: Tensor, signed: bool) -> Traced:
+def quantised(write: Writer, name: str, module: Quantised, x: Traced) -> Traced:
+    """The call of an activation that tells its quantisation."""
+    levels, threshold, neurons = module.quantisation()
     if not float(threshold.detach().min()) > 0:
         raise Refused(f"its threshold is {float(threshold.detach().min())}, which must be above 0: the training went astray")
-    settings = {"function": "quantised", "levels": levels, "signed": signed}
+    settings = {"function": "quantised", "levels": levels, "neurons": neurons}
     return write.add(name, "activation", (x,), settings, {"threshold": threshold.detach()})
 
 
@@ -110,13 +103,12 @@ MODULES: Mapping[type[nn.Module], Callable[..., Any]] = {
     nn.ReLU6: _of_relu6,
     nn.ReLU: _of_module(_relu),
     nn.Hardtanh: _of_threshold,
-    QCFS: _qcfs,
-    LSQ: _lsq,
     nn.Dropout: _same,
     nn.Dropout2d: _same,
     nn.Identity: _same,
 }
-"""Looked through in order: a subclass stands before its base (ReLU6 is a Hardtanh)."""
+"""Looked through in order: a subclass stands before its base (ReLU6 is a Hardtanh). Activations that tell their quantisation
+need no entry."""
 
 CALLS: Mapping[Any, Callable[..., Any]] = {
     **dict.fromkeys((operator.add, operator.iadd, torch.add), arrangement.add),

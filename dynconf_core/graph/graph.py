@@ -18,8 +18,10 @@ Kinds of node, and their settings and tensors:
     pad           pads: (before, after) a dimension           with zeros, of one sample's dimensions
     flatten                                                   (C, H, W) to (C H W,)
     round         bits                                        to multiples of 2^-bits, half to even
-    activation    function levels top                         "relu", "clip", "quantised"; threshold
-    neurons       signed levels                               threshold (for show), initial () or (C,)
+    activation    function                                    "relu"; "clip": threshold; "quantised": threshold, and in the
+                  levels neurons                              settings n and the name of its neuron model
+    neurons       levels clipped                              threshold (for show), initial () or (C,); n or None, and whether
+                                                              the activation that they stand for has a top
 """
 
 from collections.abc import Iterable, Mapping
@@ -29,6 +31,8 @@ from typing import Any
 
 from torch import Tensor
 
+Settings = Mapping[str, Any]
+"""Values as JSON holds them, by name; which ones a kind of node has stands above."""
 WEIGHTED = ("convolution", "linear", "scale")
 """Kinds that multiply by weights."""
 POOLS = ("average_pool", "sum_pool", "max_pool")
@@ -53,7 +57,7 @@ class Node:
     kind: str
     inputs: tuple[str, ...]
     shape: tuple[int, ...]
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Settings = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from dynconf_core.graph.graph import Settings
+
 
 class Refused(Exception):
     """The call cannot be converted; the message says why and what would do."""
@@ -25,7 +27,7 @@ class Writer(Protocol):
         name: str,
         kind: str,
         inputs: tuple[Traced, ...],
-        settings: dict[str, Any] | None = None,
+        settings: Settings | None = None,
         tensors: dict[str, Tensor] | None = None,
     ) -> Traced:
         """The value of a new node."""
@@ -53,3 +55,8 @@ def constant(value: Any, x: Traced) -> Tensor:
             return value.detach().double().flatten()
     given = f"the shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"the type {type(value).__name__}"
     raise Refused(f"its constant has {given}; one number, or one for each of the {channels} channels, works")
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

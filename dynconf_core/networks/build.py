@@ -1,15 +1,10 @@
-"""From a network's name to an initialised network."""
+"""From an architecture's name to an initialised network."""
 
 import torch
 from torch import nn
 
-from dynconf_core.activations.factory import Activation
 from dynconf_core.errors import InputError
-from dynconf_core.networks.resnet import DEPTHS, Block, ResNet
-from dynconf_core.networks.vgg import VGG
-
-ARCHITECTURES = ("vgg16", *DEPTHS)
-STEMS = ("cifar", "imagenet")
+from dynconf_core.networks.architecture import ARCHITECTURES, STEMS, Activation
 
 
 def build(
@@ -25,32 +20,30 @@ def build(
     """An initialised network; the same for the same arguments, whatever else the process draws.
 
     Args:
-        architecture: one of ``ARCHITECTURES``.
-        stem: one of ``STEMS``; VGG has but one.
-        classes: number of classes C.
-        resolution: side of the input in pixels.
-        width: factor on every layer's channels (1 is the published network).
-        activation: makes one layer's activation.
+        architecture: a name in ``ARCHITECTURES``.
+        stem, classes, resolution, width, activation: see ``Make``.
         seed: of the initial weights.
 
     Raises:
-        InputError: for an unknown architecture or a resolution that VGG's five pools do not leave a pixel of.
+        InputError: for an unknown architecture or stem, or a resolution that is too small for the architecture.
     """
-    if architecture not in ARCHITECTURES:
-        raise InputError(f"architecture={architecture!r} is unknown: choose one of {', '.join(ARCHITECTURES)}.")
-    network: nn.Module
-    if architecture == "vgg16":
-        if resolution < 32:
-            raise InputError(f"resolution={resolution}: vgg16 pools five times and needs at least 32 pixels.")
-        network = VGG(classes, activation, width, resolution)
-    else:
-        network = ResNet(architecture, stem, classes, activation, width)
+    found = ARCHITECTURES.get(architecture)
+    if stem not in STEMS:
+        raise InputError(f"stem={stem!r} is unknown: choose one of {', '.join(STEMS)}.")
+    if resolution < found.smallest:
+        raise InputError(f"resolution={resolution}: {architecture} needs at least {found.smallest} pixels.")
+    network = found.make(stem=stem, classes=classes, resolution=resolution, width=width, activation=activation)
     _initialise(network, torch.Generator().manual_seed(seed))
     return network
 
 
+def parameters(network: nn.Module) -> int:
+    """How many numbers training may change."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
 def _initialise(network: nn.Module, generator: torch.Generator) -> None:
-    """Kaiming fan-out for convolutions; residual branches of bottlenecks start at 0, or a ResNet-50 trains badly.
+    """Kaiming fan-out for convolutions, fan-in for linear layers.
 
     The generator is the network's own: torch's global one is shared between threads.
     """
@@ -59,9 +52,5 @@ def _initialise(network: nn.Module, generator: torch.Generator) -> None:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
         elif isinstance(module, nn.Linear):
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu", generator=generator)
-            nn.init.zeros_(module.bias)
-    for module in network.modules():
-        if isinstance(module, Block) and len(module.body) > 6:
-            last = module.body[-1]
-            assert isinstance(last, nn.BatchNorm2d)
-            nn.init.zeros_(last.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from dynconf_core.activations.factory import Activation
-from dynconf_core.networks.scaling import scaled
+from dynconf_core.networks.architecture import Activation, Architecture, scaled
 
 PLANES = (64, 128, 256, 512)
 
@@ -60,6 +59,10 @@ class Block(nn.Module):
         same = stride == 1 and inputs == self.outputs
         self.shortcut = nn.Identity() if same else nn.Sequential(*_convolution(inputs, self.outputs, 1, stride))
         self.activation = activation()
+        if bottleneck:  # the branch starts closed, or a ResNet-50 trains badly
+            last = self.body[-1]
+            assert isinstance(last, nn.BatchNorm2d)
+            nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, inputs, H, W)`` to ``(N, outputs, H / stride, W / stride)``."""
@@ -100,3 +103,13 @@ class ResNet(nn.Module):
         """Logits ``(N, C)`` of images ``(N, 3, H, W)``."""
         logits: Tensor = self.head(self.blocks(self.stem(images)))
         return logits
+
+
+def _resnet(depth: str) -> Architecture:
+    def make(*, stem: str, classes: int, resolution: int, width: float, activation: Activation) -> ResNet:
+        return ResNet(depth, stem, classes, activation, width)
+
+    return Architecture(make)
+
+
+RESNET18, RESNET34, RESNET50 = (_resnet(depth) for depth in DEPTHS)

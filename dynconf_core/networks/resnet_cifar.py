@@ -11,9 +11,9 @@ Layers are named as in the checkpoints that are in wide use (``conv1``, ``bn1``,
 from torch import Tensor, flatten, nn
 from torch.nn.functional import pad
 
-from dynconf_core.activations.factory import Activation
+from dynconf_core.data.folder import NORMALISATION as IMAGENET
 from dynconf_core.errors import InputError
-from dynconf_core.networks.scaling import scaled
+from dynconf_core.networks.architecture import Activation, Architecture, Published, scaled
 
 CIFAR_DEPTHS = (20, 32, 44, 56, 110)
 PLANES = (16, 32, 64)
@@ -97,3 +97,15 @@ class CifarResNet(nn.Module):
 def _stage(inputs: int, planes: int, blocks: int, stride: int, activation: Activation) -> nn.Sequential:
     first = BasicBlock(inputs, planes, stride, activation)
     return nn.Sequential(first, *(BasicBlock(planes, planes, 1, activation) for _ in range(blocks - 1)))
+
+
+def _cifar_resnet(depth: int) -> Architecture:
+    """The checkpoints in wide use were trained with ImageNet's mean and standard deviation."""
+
+    def make(*, stem: str, classes: int, resolution: int, width: float, activation: Activation) -> CifarResNet:
+        return CifarResNet(depth, classes, activation, width)
+
+    return Architecture(make, published=Published(10, 32, 32, IMAGENET))
+
+
+RESNET20, RESNET32, RESNET44, RESNET56, RESNET110 = (_cifar_resnet(depth) for depth in CIFAR_DEPTHS)

@@ -7,8 +7,7 @@ is not the spikes of the maximum).
 
 from torch import Tensor, nn
 
-from dynconf_core.activations.factory import Activation
-from dynconf_core.networks.scaling import scaled
+from dynconf_core.networks.architecture import Activation, Architecture, scaled
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 HEAD = 4096
@@ -54,3 +53,11 @@ class VGG(nn.Module):
         """Logits ``(N, C)`` of images ``(N, 3, resolution, resolution)``."""
         logits: Tensor = self.head(self.features(images))
         return logits
+
+
+def _vgg16(*, stem: str, classes: int, resolution: int, width: float, activation: Activation) -> VGG:
+    """See ``Make``; there is but one stem."""
+    return VGG(classes, activation, width, resolution)
+
+
+VGG16 = Architecture(_vgg16, smallest=2 ** len(STAGES))

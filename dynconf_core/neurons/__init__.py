@@ -1,1 +1,1 @@
-"""Spiking neurons as functions: ``step(current, state, params) -> (spikes, state)``."""
+"""Models of spiking neurons: a state in, spikes and a state out."""

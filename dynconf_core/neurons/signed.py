@@ -1,58 +1,79 @@
 """The neuron of QFFS: it may take a spike back, so that the net count settles at the quantised activation.
 
-    V(t) = V(t-1) + I(t);   up = [V >= theta and c < n];   down = [V < 0 and c > 0];   d = up - down
-    V(t) -= theta d;   c += d;   V(0) = theta / 2;   theta = n s
+    V(t) = V(t-1) + I(t);   up = [V >= 1 and c < n];   down = [V < 0 and c > 0];   d = up - down
+    V(t) -= d;   c += d;   V(0) = 1/2
 
-Li, Ma, Furber, Front. Neurosci. 2022, 10.3389/fnins.2022.918793 (negative spikes against occasional noise). Each spike has
-the height theta and the sign of d. With the input and the biases switched on in the first n steps only, the layers settle
-one after the other, and c s then equals s clip(floor(x / s + 1/2), 0, n), the LSQ activation.
+in units of the threshold theta = n s. Li, Ma, Furber, Front. Neurosci. 2022, 10.3389/fnins.2022.918793 (negative spikes
+against occasional noise). Each spike has the height theta and the sign of d. With the image and the biases switched on in the
+first n steps only, the layers settle one after the other, and c s then equals s clip(floor(x / s + 1/2), 0, n), the LSQ
+activation.
 """
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
-
-class Parameters(NamedTuple):
-    """theta, the firing threshold, in the units of the input current, and n, the highest net spike count."""
-
-    threshold: float
-    top: int
+from dynconf_core.errors import InputError
+from dynconf_core.neurons.model import NeuronModel, State
 
 
-class State(NamedTuple):
-    """The membrane potential and the net spike count c (``net``), both ``(N, ...)``, after the step."""
+class PotentialAndCount(NamedTuple):
+    """The membrane potential in thresholds and the net spike count c (``net``), both ``(N, ...)``, after the step."""
 
     potential: Tensor
     net: Tensor
 
 
-def initial(current: Tensor, potential: Tensor | float) -> State:
-    """V(0) = ``potential`` (theta / 2, unless it was calibrated) and c(0) = 0 for every unit of ``current (N, ...)``."""
-    return State(torch.empty_like(current).copy_(torch.as_tensor(potential)), torch.zeros_like(current))
+@dataclass(frozen=True)
+class Signed(NeuronModel):
+    """Sends at most one spike of either sign a step; its net count stays within 0 and n = ``levels``."""
 
+    levels: int = 15
+    name: ClassVar[str] = "signed"
+    free_potential: ClassVar[bool] = False
 
-def step(current: Tensor, state: State, parameters: Parameters, reuse: bool = False) -> tuple[Tensor, State]:
-    """One time step.
+    def __post_init__(self) -> None:
+        if self.levels < 1:
+            raise InputError(f"levels={self.levels}: signed neurons need at least 1 level.")
 
-    Args:
-        current: I(t), ``(N, ...)``.
-        state: after the step before.
-        parameters: of the layer.
-        reuse: whether the memory of ``current`` may hold the spikes, and that of ``state`` the new potential.
+    def initial(self, like: Tensor, potential: Tensor | float) -> PotentialAndCount:
+        """V(0) = ``potential`` and c(0) = 0."""
+        return PotentialAndCount(super().initial(like, potential)[0], torch.zeros_like(like))
 
-    Returns:
-        spikes in {-1, 0, 1}, of the shape and type of ``current``, and the new state.
-    """
-    potential = state.potential.add_(current) if reuse else state.potential + current
-    return fire(potential, state.net, parameters, current if reuse else torch.empty_like(potential))
+    def fire(self, state: State, out: Tensor) -> tuple[Tensor, PotentialAndCount]:
+        """d = up - down, V -= d, c += d."""
+        potential, net = state
+        # floor(V), cut to [-1, 1], is 1 from 1 on, -1 below 0; the limits of c then hold some of the spikes back.
+        after = out.copy_(potential).floor_().clamp_(-1, 1).add(net).clamp_(0, self.levels)
+        spikes = torch.sub(after, net, out=out)
+        return spikes, PotentialAndCount(potential.sub_(spikes), after)
 
+    @property
+    def sends(self) -> tuple[int, int]:
+        """-1, 0 or 1."""
+        return -1, 1
 
-def fire(potential: Tensor, net: Tensor, parameters: Parameters, out: Tensor) -> tuple[Tensor, State]:
-    """Spikes, written into ``out``, and the state of a charged ``potential``, which is reset in place; ``net`` is c before."""
-    # floor(V / theta), cut to [-1, 1], is 1 from theta on, -1 below 0; the limits of c then hold some of the spikes back.
-    wanted = torch.div(potential, parameters.threshold, out=out) if parameters.threshold != 1 else out.copy_(potential)
-    after = wanted.floor_().clamp_(-1, 1).add(net).clamp_(0, parameters.top)
-    spikes = torch.sub(after, net, out=out)
-    return spikes, State(potential.sub_(spikes, alpha=parameters.threshold), after)
+    def sends_in_all(self, time_steps: int) -> tuple[int, int]:
+        """The net count."""
+        return 0, self.levels
+
+    @property
+    def active_steps(self) -> int:
+        """n."""
+        return self.levels
+
+    def __str__(self) -> str:
+        return f"signed with n = {self.levels}"
+
+    @classmethod
+    def of(cls, levels: int | None) -> Self:
+        """With as many levels.
+
+        Raises:
+            InputError: without levels.
+        """
+        if levels is None:
+            raise InputError("neurons='signed' with levels=None: signed neurons need levels (n, such as 15).")
+        return cls(levels)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dynconf_core.evaluation.analysis import Analysis
-from dynconf_core.exit.front_file import write_front
+from dynconf_core.exit.front import write_front
 from dynconf_core.results.records import json_text, plain, to_json
 
 RECORD, RULE, UNCERTIFIED, FRONT = "analysis.json", "rule.json", "rule-uncertified.json", "front.csv"

@@ -12,6 +12,7 @@ from typing import Any
 from dynconf_core.errors import InputError
 from dynconf_core.exit.rule import Rule
 from dynconf_core.experiment.request import home_folder
+from dynconf_core.experiment.stages import STAGES
 from dynconf_core.results.files import CSV, RESULTS
 from dynconf_core.results.page import run_page
 from dynconf_core.results.records import read
@@ -21,7 +22,7 @@ from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_core.traces.compact import compact
 from dynconf_core.traces.schema import Traces
 
-NEEDED = ("train", "convert", "collect_calibration", "collect_test", "evaluate")
+NEEDED = tuple(stage.name for stage in STAGES if stage.published)
 
 
 def export(run: Path | None, out: Path, home: str | None = None, traces: bool = True) -> list[Path]:
@@ -81,8 +82,8 @@ def _written(out: Path, name: str, parts: Mapping[str, Artefact]) -> dict[str, A
     figures.mkdir(exist_ok=True)
     for picture in sorted(evaluation.glob("*.png")):
         shutil.copyfile(picture, figures / f"{name}-{picture.name}")
-    from dynconf_core.training.checkpoint import own_provenance
-    from dynconf_core.training.checkpoint import read as checkpoint
+    from dynconf_core.networks.checkpoint import own_provenance
+    from dynconf_core.networks.checkpoint import read as checkpoint
 
     training = own_provenance(checkpoint(parts["train"].file("checkpoint.pt")).get("provenance", {}))
     (out / f"{name}-training.json").write_text(json.dumps(training, indent=1))

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
-from dynconf_core.experiment.settings import Published
+from dynconf_core.experiment.plan import Published
 from dynconf_core.results.types import AnySetting, RunResult, SettingResult, SweepPoint, SweepResult
 
 HEADINGS = ("setting", "ANN", "SNN @ T", "exit @ steps", "saving", "speedup", "oracle @ steps")

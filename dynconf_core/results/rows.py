@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 from dynconf_core.evaluation.setting import EVALUATION, SettingEvaluation, SettingFigures
 from dynconf_core.experiment.plan import Plan
-from dynconf_core.experiment.settings import Setting
+from dynconf_core.experiment.stages import STAGES
 from dynconf_core.results.records import read
 from dynconf_core.results.types import ConversionFacts, DataFacts, FailedSetting, NetworkFacts, PaperRows, SettingResult
 
-STAGES = ("train", "convert", "collect_calibration", "collect_test", "search", "evaluate")
+NAMES = tuple(stage.name for stage in STAGES)
 
 
 class Finished(Protocol):
@@ -28,10 +28,11 @@ class Finished(Protocol):
     def folder(self) -> Path: ...
 
 
-def completed(plan: Plan, setting: Setting, done: Mapping[str, Finished]) -> SettingResult:
+def completed(plan: Plan, done: Mapping[str, Finished]) -> SettingResult:
     """The entry of a setting whose stages are all done: what the plan says, and what the evaluation measured."""
     evaluation = read(SettingEvaluation, done["evaluate"].folder / EVALUATION)
     figures = {field.name: getattr(evaluation, field.name) for field in fields(SettingFigures)}
+    numbers = plan.scheme_fields()
     samples, conversion = evaluation.samples, _facts(done["convert"])
     return SettingResult(
         **figures,
@@ -40,21 +41,21 @@ def completed(plan: Plan, setting: Setting, done: Mapping[str, Finished]) -> Set
         data=DataFacts(plan.data.name, plan.data.stands_in_for, plan.data.train, samples.calibration, samples.test),
         network=NetworkFacts(plan.architecture, plan.width, _facts(done["train"]).get("parameters")),
         method=plan.method,
-        levels=plan.levels,
-        bits=plan.bits,
+        levels=numbers.get("levels"),
+        bits=numbers.get("bits"),
         time_steps=plan.time_steps,
         fixed_point=plan.fixed_point,
         conversion=ConversionFacts(conversion.get("agreement"), conversion.get("worst_layer")),
-        paper=PaperRows((setting.published,)) if setting.published else None,
-        stages={name: done[name].outcome for name in STAGES},
-        artefacts={name: done[name].key for name in STAGES},
+        paper=PaperRows((plan.published,)) if plan.published else None,
+        stages={name: done[name].outcome for name in NAMES},
+        artefacts={name: done[name].key for name in NAMES},
     )
 
 
 def failed(plan: Plan, done: Mapping[str, Finished], error: BaseException) -> FailedSetting:
     """The entry of a setting of which a stage raised ``error``."""
-    outcomes = {name: done[name].outcome if name in done else "not_run" for name in STAGES}
-    broken = next((name for name in STAGES if name not in done), "evaluate")
+    outcomes = {name: done[name].outcome if name in done else "not_run" for name in NAMES}
+    broken = next((name for name in NAMES if name not in done), "evaluate")
     outcomes[broken] = "failed"
     reason = " ".join(str(error).split()) or type(error).__name__
     return FailedSetting(name=plan.setting, error=f"{broken}: {reason}", stages=outcomes)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator
 
 from dynconf_core.evaluation.setting import SettingFigures
-from dynconf_core.experiment.settings import Published
+from dynconf_core.experiment.plan import Published
 from dynconf_core.results.environment import Environment
 
 Value = str | int | float | bool | None

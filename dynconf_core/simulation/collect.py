@@ -1,4 +1,4 @@
-"""Every sample through all T time steps: the SNN's traces, written as they come."""
+"""Every sample through all T time steps: the SNN's traces."""
 
 import json
 from collections.abc import Mapping
@@ -18,6 +18,7 @@ from dynconf_core.simulation.exactness import check_exactness, plain_arithmetic
 from dynconf_core.simulation.footprint import batch_size
 from dynconf_core.simulation.network import SpikingNetwork
 from dynconf_core.simulation.reference import reference_logits
+from dynconf_core.traces.schema import Traces
 
 DTYPES = {"float16": np.float16, "float32": np.float32}
 
@@ -28,7 +29,7 @@ def collect(
     ann: nn.Module | None,
     images: Images,
     time_steps: int,
-    out: Path,
+    out: Path | None = None,
     *,
     device: torch.device | str = "cpu",
     memory: int | None = None,
@@ -36,21 +37,24 @@ def collect(
     dtype: str = "float32",
     facts: Mapping[str, Any] | None = None,
     progress: Progress = silent,
-) -> None:
-    """Write the traces of ``images`` into the folder ``out``, in the format that ``Traces.load`` reads.
+) -> Traces:
+    """The traces of ``images``, in memory or, written as they come, in the folder ``out``.
 
     Args:
         snn: the converted network.
         ann: the trained network, for ``ann_logits``; None leaves them out.
         images: a split.
         time_steps: T.
-        out: an empty folder; its arrays are written piece by piece, so memory holds one batch.
+        out: an empty folder; its arrays are written piece by piece, so memory holds one batch. None: they stay in memory.
         device: where to simulate.
         memory: bytes that the process may take on a CPU, as far as the batch decides it; None: no bound.
         batch: images at a time; None: what suits device and memory. The traces of fixed-point weights do not depend on it.
-        dtype: of the logits on disk, float32 or float16.
+        dtype: of the logits that are kept, float32 or float16.
         facts: go into ``meta``, beside the layers, their mean spikes in every step, and the multiply-accumulates.
         progress: told of every batch.
+
+    Returns:
+        the traces; those in a folder are mapped, not read into memory.
 
     Raises:
         InputError: where network, images and options do not fit together.
@@ -72,7 +76,6 @@ def collect(
         snn.accelerate(rows_at_once)
         counter = Counter(snn)
         rows = _Rows(out, count, time_steps, classes, DTYPES[dtype], ann is not None)
-        np.save(out / "labels.npy", images.labels.numpy())
         by_layer = {name: np.zeros((time_steps, 2)) for name in counter.weights}
         for start in range(0, count, size):
             indices = torch.arange(start, min(start + size, count))
@@ -84,9 +87,8 @@ def collect(
                 rows.ann[here] = ann(pixels).float().cpu().numpy()
             _simulated(snn, pixels, time_steps, rows, here, counter, by_layer)
             progress(start // size + 1, -(-count // size), f"{here.stop} of {count} images")
-    rows.flush()
     layers = {name: int(np.prod(node.shape)) for name, node in snn.layers().items()}
-    meta = {
+    meta: dict[str, Any] = {
         **(facts or {}),
         "layers": layers,
         "neurons": sum(layers.values()),
@@ -98,26 +100,37 @@ def collect(
         "exact": snn.exact,
         "units": "logits of the trained network",
     }
-    np.save(out / "meta.npy", np.array(json.dumps(meta, sort_keys=True)))
+    return rows.traces(images.labels.numpy(), meta)
 
 
 class _Rows:
-    """The arrays on disk."""
+    """The arrays, in memory or mapped from files in a folder."""
 
-    def __init__(self, out: Path, count: int, time_steps: int, classes: int, dtype: Any, with_ann: bool) -> None:
+    def __init__(self, out: Path | None, count: int, time_steps: int, classes: int, dtype: Any, with_ann: bool) -> None:
         def made(name: str, kind: Any, *shape: int) -> Any:
-            return open_memmap(out / f"{name}.npy", "w+", kind, (count, *shape))
+            return (
+                np.empty((count, *shape), kind)
+                if out is None
+                else open_memmap(out / f"{name}.npy", "w+", kind, (count, *shape))
+            )
 
+        self.out = out
         self.logits = made("logits", dtype, time_steps, classes)
         self.spikes = made("spikes", np.int64, time_steps)
         self.operations = made("synaptic_operations", np.int64, time_steps)
         self.reference = made("reference_logits", np.float32, classes)
         self.ann = made("ann_logits", np.float32, classes) if with_ann else None
 
-    def flush(self) -> None:
+    def traces(self, labels: Any, meta: dict[str, Any]) -> Traces:
+        """What has been collected, whole and checked."""
+        if self.out is None:
+            return Traces(self.logits, labels, self.ann, self.spikes, self.operations, meta, self.reference)
         for array in (self.logits, self.spikes, self.operations, self.reference, self.ann):
             if array is not None:
                 array.flush()
+        np.save(self.out / "labels.npy", labels)
+        np.save(self.out / "meta.npy", np.array(json.dumps(meta, sort_keys=True)))
+        return Traces.load(self.out)
 
 
 def _simulated(

@@ -23,7 +23,7 @@ SENDERS = ("neurons", "max_pool")
 PASSING = ("sum_pool", "slice", "pad", "concatenate", "flatten")
 """Kinds that pass spikes on singly."""
 _PIECE = 2.0**23
-"""Sums of fan-outs may reach it, and then one fan-out more."""
+"""Sums of fan-outs times spikes may reach it, and then those of one unit more."""
 
 
 @torch.inference_mode(False)
@@ -70,7 +70,9 @@ class Counter:
     def __init__(self, network: SpikingNetwork) -> None:
         self.network = network
         device = network.device
-        self.weights = {name: _Weights.of(met, device) for name, met in fan_out(network.graph).items()}
+        low, high = network.neurons.sends
+        self.taken_back, most = low < 0, float(max(-low, high))
+        self.weights = {name: _Weights.of(met, most, device) for name, met in fan_out(network.graph).items()}
         self.units = {name: torch.tensor([1.0, weights.unit], device=device).double() for name, weights in self.weights.items()}
         shares = [[float(self._is_neurons(name)), 0.0, 0.0, weights.unit] for name, weights in self.weights.items()]
         self.shares = torch.tensor(shares, dtype=torch.float64, device=device).view(-1, 2)
@@ -81,7 +83,7 @@ class Counter:
 
     def __call__(self, node: Node, spikes: Tensor) -> None:
         """See what a layer sends in a step, ``(N, ...)``."""
-        ones = spikes.abs() if node.kind == "max_pool" or node.settings["signed"] else spikes
+        ones = spikes.abs() if node.kind == "max_pool" or self.taken_back else spikes
         self.seen[node.name] = self.weights[node.name].counts(ones)
 
     def taken(self) -> dict[str, Tensor]:
@@ -116,12 +118,12 @@ class _Weights:
     unit: float
 
     @classmethod
-    def of(cls, met: Tensor, device: torch.device) -> "_Weights":
-        """For the fan-outs of a layer's units."""
+    def of(cls, met: Tensor, most: float, device: torch.device) -> "_Weights":
+        """For the fan-outs of a layer's units, each of which sends at most so many spikes a step."""
         flat = _channels_last(met[None])
         unit = max(1, int(np.gcd.reduce(flat.long().flatten().numpy())))
         columns = torch.cat([torch.ones_like(flat), flat / unit])
-        piece = columns.amax(0).cumsum(0).div(_PIECE, rounding_mode="floor")
+        piece = columns.amax(0).cumsum(0).div(_PIECE / most, rounding_mode="floor")
         sizes = piece.unique_consecutive(return_counts=True)[1].tolist()
         return cls(tuple(part.contiguous().to(device) for part in columns.float().split(sizes, dim=1)), float(unit))
 

@@ -1,4 +1,4 @@
-"""Only arithmetic that multiplies and adds: what fixed-point weights need to be exact, set for a block and checked at its start.
+"""Only arithmetic that multiplies and adds: what fixed-point weights need to be exact, set for a block and checked first.
 
 Reordering a sum changes no bit of an exact one; TF32 drops bits of the factors, and Winograd and FFT convolutions compute
 other sums. So TF32 is switched off, and every weighted layer is tried, in its real shape, against float64. On a GPU
@@ -51,9 +51,10 @@ def _set(values: tuple[bool, ...]) -> None:
 
 @torch.no_grad()
 def check_exactness(network: SpikingNetwork, samples: int) -> None:
-    """Try every weighted layer on the network's device, for batches of ``samples``, against float64; nothing without fixed-point weights.
+    """Try every weighted layer on the network's device, for batches of ``samples``, against float64, where weights are in fixed
+    point.
 
-    To be called in a block of ``plain_arithmetic``: for the rest of it, fixed-point weights on a GPU are computed without cuDNN.
+    To be called in a block of ``plain_arithmetic``: for the rest of it, such weights on a GPU are computed without cuDNN.
 
     Raises:
         InputError: naming the layer whose arithmetic is not exact here, with the plain form as the remedy.

@@ -23,7 +23,7 @@ def bytes_a_sample(network: SpikingNetwork) -> int:
     """An upper estimate for one sample: all states, what the image determines, and the largest values of a step at once."""
     graph = network.graph
     size = {node.name: math.prod(node.shape) for node in graph.nodes}
-    states = sum(size[node.name] * (2 if node.settings["signed"] else 1) for node in graph.of_kind("neurons"))
+    states = network.neurons.state_tensors * sum(size[node.name] for node in graph.of_kind("neurons"))
     pools = sum(size[node.inputs[0]] + size[node.name] for node in graph.of_kind("max_pool"))
     after = graph.after(("neurons",))
     input_current = sum(size[node.name] for node in graph.nodes if node.name not in after)

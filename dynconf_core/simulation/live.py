@@ -2,8 +2,8 @@
 
 Finished samples leave the batch, so that nobody computes for them. While the stream lasts, new samples are written over the
 rows of those that have left; after it, the batch is compacted: the rows that stay are taken from every state tensor.
-Predictions, exit steps and counts are those of exiting on collected traces, for any batch size; with fixed-point weights the logits
-are too, bit for bit.
+Predictions, exit steps and counts are those of exiting on collected traces, for any batch size; with fixed-point weights the
+logits are too, bit for bit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dynconf_core.data.images import Images
 from dynconf_core.errors import InputError
-from dynconf_core.exit.agent import AgentState, ExitAgent
+from dynconf_core.exit.agent import ExitAgent
 from dynconf_core.simulation.counts import Counter
 from dynconf_core.simulation.exactness import check_exactness, plain_arithmetic
 from dynconf_core.simulation.footprint import batch_size
@@ -215,8 +215,7 @@ class _Run:
                 else:
                     kept[on_device] = fresh
         fresh_agent = self.agent.initial(len(rows), self.classes, self.snn.device)
-        for kept, beginning in zip(self.agent_state, fresh_agent, strict=True):
-            kept.index_copy_(0, on_device, beginning)
+        self.agent_state = self.agent_state.put(on_device, fresh_agent)
         self.counts.index_fill_(0, on_device, 0.0)
         self.clock[rows] = 0
         self.sample[rows] = np.arange(self.begun, self.begun + len(rows))
@@ -241,7 +240,7 @@ class _Run:
         self.input_current = InputCurrent({name: value[on_device] for name, value in self.input_current.values.items()}, keep)
         assert self.state is not None
         self.state = {name: _selected(layer, on_device) for name, layer in self.state.items()}
-        self.agent_state = AgentState(*(tensor[on_device] for tensor in self.agent_state))
+        self.agent_state = self.agent_state.take(on_device)
         self.counts = self.counts[on_device]
         self.clock, self.sample, self.active = self.clock[rows], self.sample[rows], self.active[rows]
 
@@ -275,5 +274,5 @@ def _one_number(values: Tensor) -> float | Tensor:
     return float(first) if bool((values == first).all()) else values
 
 
-def _selected(layer: Any, rows: Tensor) -> Any:
-    return type(layer)(*(tensor[rows] for tensor in layer))
+def _selected(layer: tuple[Tensor, ...], rows: Tensor) -> tuple[Tensor, ...]:
+    return tuple(tensor[rows] for tensor in layer)

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import evaluate, per_channel
-from dynconf_core.neurons import spiking_max_pool
+from dynconf_core.neurons.model import NeuronModel
+from dynconf_core.neurons.model import State as LayerState
 from dynconf_core.simulation.pace import Pace, chunks, pace
 from dynconf_core.simulation.products import Products
 from dynconf_core.simulation.step_plan import StepPlan
-from dynconf_core.simulation.step_values import NeuronState, StepValues
+from dynconf_core.simulation.step_values import StepValues
 
-LayerState = NeuronState | spiking_max_pool.State
 State = dict[str, LayerState]
 """Of each layer of neurons and each max pool, by the name of its node."""
 Look = Callable[[Node, Tensor], None]
@@ -50,25 +50,28 @@ class SpikingNetwork(nn.Module):
     Attributes:
         graph: the operations, in threshold units; the weights that count are this module's buffers (see ``tensors``), which it
             shares until the network is moved.
+        neurons: the model of all its neurons.
         active_steps: the number of steps in which the image and all biases act; None for always.
-        image_limit: the largest absolute value of a normalised image for which exactness is proven; None without fixed-point weights.
+        image_limit: the largest absolute value of a normalised image for which exactness is proven; None
+            without fixed-point weights.
         time_steps_limit: the most steps for which exactness is proven; None without fixed-point weights.
-        facts: of the conversion, as JSON holds them (method, time steps, binary places, report).
+        facts: of the conversion, as JSON holds them (source of the thresholds, time steps, binary places, report).
     """
 
     def __init__(
         self,
         graph: Graph,
+        neurons: NeuronModel,
         *,
         image_limit: float | None = None,
         time_steps_limit: int | None = None,
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        tops = {node.settings["levels"] if node.settings["signed"] else None for node in graph.of_kind("neurons")}
-        if len(tops) != 1:
-            raise InputError("a network's neurons are all integrate-and-fire, or all signed with one number of levels.")
-        self.active_steps: int | None = tops.pop()
+        if not graph.of_kind("neurons"):
+            raise InputError("the graph has no layer of neurons: nothing in it would spike.")
+        self.neurons = neurons
+        self.active_steps = neurons.active_steps
         self.image_limit, self.time_steps_limit = image_limit, time_steps_limit
         self.facts = dict(facts or {})
         for node in graph.nodes:
@@ -113,8 +116,8 @@ class SpikingNetwork(nn.Module):
     def accelerate(self, samples: int) -> list[str]:
         """Let integer products compute the layers where they are exact and, for batches of ``samples``, faster than float32.
 
-        Only where the weights are in fixed point and the network is on the CPU; tried against float arithmetic, some milliseconds a
-        layer.
+        Only where the weights are in fixed point and the network is on the CPU; each is tried against float arithmetic, which takes
+        some milliseconds.
 
         Returns:
             the names of these layers.
@@ -122,7 +125,7 @@ class SpikingNetwork(nn.Module):
         if not self.exact or self.device.type != "cpu":
             return []
         if self._products is None or self._accelerated_for != samples:
-            self._products = Products.of(self.graph, self.tensors(), samples, exact=True, integers=True)
+            self._products = Products.of(self.graph, self.neurons, self.tensors(), samples, exact=True, integers=True)
             self._accelerated_for = samples
         return list(self._products.whole)
 
@@ -131,7 +134,9 @@ class SpikingNetwork(nn.Module):
         if self._products is None:
             cpu = self.device.type == "cpu"
             self._products = (
-                Products.of(self.graph, self.tensors(), samples, exact=self.exact, integers=False) if cpu else Products()
+                Products.of(self.graph, self.neurons, self.tensors(), samples, exact=self.exact, integers=False)
+                if cpu
+                else Products()
             )
             self._accelerated_for = 0
         return self._products
@@ -179,16 +184,16 @@ class SpikingNetwork(nn.Module):
             )
         if self.time_steps_limit is not None and time_steps > self.time_steps_limit:
             raise InputError(
-                f"time_steps={time_steps}: the fixed-point weights are proven exact for up to {self.time_steps_limit}; convert with "
-                f"time_steps={time_steps}, or with fixed_point=False (--no-fixed-point)."
+                f"time_steps={time_steps}: the fixed-point weights are proven exact for up to {self.time_steps_limit}; convert "
+                f"with time_steps={time_steps}, or with fixed_point=False (--no-fixed-point)."
             )
         largest = float(images.abs().max()) if images.numel() else 0.0
         if not largest < float("inf"):
             raise InputError("the images hold NaN or infinite values: normalise them as in training.")
         if self.image_limit is not None and largest > self.image_limit:
             raise InputError(
-                f"the images reach {largest:.4g}, the fixed-point weights are proven exact up to {self.image_limit:.4g}: normalise them as in "
-                "training, or convert with image_limit=... or fixed_point=False (--no-fixed-point)."
+                f"the images reach {largest:.4g}, the fixed-point weights are proven exact up to {self.image_limit:.4g}: "
+                "normalise them as in training, or convert with image_limit=... or fixed_point=False (--no-fixed-point)."
             )
 
     def input_current(self, images: Tensor) -> InputCurrent:
@@ -236,15 +241,13 @@ class SpikingNetwork(nn.Module):
         self, input_current: InputCurrent, state: State | None, acting: bool | Tensor, steps: int, look: Look | None
     ) -> Step:
         products = self.products(max(1, steps * input_current.samples))
-        now = StepValues(self.graph, self._plan, self.tensors(), products, input_current.values, acting, steps)
+        now = StepValues(self.graph, self.neurons, self._plan, self.tensors(), products, input_current.values, acting, steps)
         after: State = {}
         for node in self._plan.order:
             before = state[node.name] if state is not None and node.kind in ("neurons", "max_pool") else None
             if node.kind == "neurons":
-                assert not isinstance(before, spiking_max_pool.State)
                 now.values[node.name], after[node.name] = now.fired(node, before)
             elif node.kind == "max_pool":
-                assert before is None or isinstance(before, spiking_max_pool.State)
                 now.values[node.name], after[node.name] = now.pooled(node, before)
             else:
                 now.values[node.name] = now.value(node)
@@ -254,15 +257,15 @@ class SpikingNetwork(nn.Module):
                 now.let_go(name)
         return Step(now.values[self.graph.output.name], after)
 
-    def initial_state(self, like: State) -> dict[str, tuple[Tensor, ...]]:
+    def initial_state(self, like: State) -> dict[str, LayerState]:
         """What every tensor of a state holds before the first step: one number, or one a channel, to be broadcast."""
-        found: dict[str, tuple[Tensor, ...]] = {}
+        found: dict[str, LayerState] = {}
         for name, layer in like.items():
-            if isinstance(layer, spiking_max_pool.State):
+            if self.graph.by_name[name].kind == "max_pool":
                 found[name] = tuple(tensor.new_zeros(()) for tensor in layer)
             else:
-                start = per_channel(self.tensors()[name]["initial"], layer.potential)
-                found[name] = (start, *(tensor.new_zeros(()) for tensor in layer[1:]))
+                start = per_channel(self.tensors()[name]["initial"], layer[0])
+                found[name] = self.neurons.initial(start, start)
         return found
 
     def _acting(self, time_step: int | Tensor) -> bool | Tensor:

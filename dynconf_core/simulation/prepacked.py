@@ -39,7 +39,8 @@ def prepacked(node: Node, tensors: Mapping[str, Tensor], shape: Sequence[int], e
         node: the layer.
         tensors: its weight and bias, float32 on the CPU.
         shape: of the input, ``(N, C, H, W)`` or ``(N, C)``; other N may follow.
-        exact: whether it must equal PyTorch's public operations bit for bit, as fixed-point weights do; else to float32's precision.
+        exact: whether it must equal PyTorch's public operations bit for bit, as with fixed-point weights; else to float32's
+            precision.
     """
     weight, bias = tensors["weight"], tensors.get("bias")
     if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():

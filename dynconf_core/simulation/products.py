@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dynconf_core.graph.bounds import in_one_step
 from dynconf_core.graph.graph import Graph
+from dynconf_core.neurons.model import NeuronModel
 from dynconf_core.simulation.integer import SpikeProduct, prepare
 from dynconf_core.simulation.prepacked import Product, prepacked
 
@@ -28,11 +29,14 @@ class Products:
     whole: Mapping[str, SpikeProduct] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, graph: Graph, tensors: Tensors, samples: int, *, exact: bool, integers: bool) -> "Products":
+    def of(
+        cls, graph: Graph, neurons: NeuronModel, tensors: Tensors, samples: int, *, exact: bool, integers: bool
+    ) -> "Products":
         """Those that exist for batches of ``samples`` after the first neurons.
 
         Args:
             graph: the network.
+            neurons: the model of its neurons.
             tensors: every node's weights, on the CPU.
             samples: N.
             exact: whether the weights are in fixed point.
@@ -40,7 +44,7 @@ class Products:
         """
         after = graph.after(("neurons",))
         spikes = graph.spikes() if integers else frozenset[str]()
-        bounds = in_one_step(graph, 0.0) if integers else {}
+        bounds = in_one_step(graph, 0.0, neurons) if integers else {}
         plain: dict[str, Product] = {}
         whole: dict[str, SpikeProduct] = {}
         for node in graph.of_kind("convolution", "linear"):

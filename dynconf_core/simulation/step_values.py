@@ -7,12 +7,11 @@ from torch import Tensor
 
 from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import evaluate, per_channel
-from dynconf_core.neurons import integrate_and_fire, signed, spiking_max_pool
+from dynconf_core.neurons.model import NeuronModel, State
+from dynconf_core.simulation import spiking_max_pool
 from dynconf_core.simulation.integer import Layout, packed
 from dynconf_core.simulation.products import Products
 from dynconf_core.simulation.step_plan import StepPlan
-
-NeuronState = integrate_and_fire.State | signed.State
 
 
 class StepValues:
@@ -21,6 +20,7 @@ class StepValues:
     def __init__(
         self,
         graph: Graph,
+        neurons: NeuronModel,
         plan: StepPlan,
         tensors: Mapping[str, Mapping[str, Tensor]],
         products: Products,
@@ -28,7 +28,7 @@ class StepValues:
         acting: bool | Tensor,
         steps: int,
     ) -> None:
-        self.graph, self.plan, self.tensors, self.products = graph, plan, tensors, products
+        self.graph, self.neurons, self.plan, self.tensors, self.products = graph, neurons, plan, tensors, products
         self.acting, self.steps = acting, steps
         self.constant = {name: gated(value, acting) for name, value in given.items()}
         self.values: dict[str, Tensor] = {}
@@ -73,7 +73,7 @@ class StepValues:
             self.packed[source, layout] = packed(self.rows(source), layout)
         return self.packed[source, layout]
 
-    def fired(self, node: Node, before: NeuronState | None) -> tuple[Tensor, NeuronState]:
+    def fired(self, node: Node, before: State | None) -> tuple[Tensor, State]:
         """A layer's spikes and its state after the last step: every current is added to the membrane potential as it comes."""
         spare: Tensor | None = None
         currents: list[Sequence[Tensor]] = []
@@ -85,24 +85,20 @@ class StepValues:
                 currents.append(self.each(name))
         first = currents[0][0]
         spikes = _like(first, self.steps) if spare is None else spare
-        state = before if before is not None else self._start(node, first)
+        initial = per_channel(self.tensors[node.name]["initial"], first)
+        state = before if before is not None else self.neurons.initial(first, initial)
         for out, *arriving in zip(spikes.chunk(self.steps), *currents, strict=True):
             for current in arriving:
-                state.potential.add_(current)
-            if isinstance(state, signed.State):
-                _, state = signed.fire(*state, signed.Parameters(1.0, int(node.settings["levels"])), out)
-            else:
-                _, state = integrate_and_fire.fire(state.potential, integrate_and_fire.Parameters(1.0), out)
+                state[0].add_(current)
+            sent, state = self.neurons.fire(state, out)
+            if sent is not out:
+                out.copy_(sent)
         return spikes, state
 
-    def _start(self, node: Node, like: Tensor) -> NeuronState:
-        """A layer's state before the first step."""
-        initial = per_channel(self.tensors[node.name]["initial"], like)
-        return signed.initial(like, initial) if node.settings["signed"] else integrate_and_fire.initial(like, initial)
-
-    def pooled(self, node: Node, before: spiking_max_pool.State | None) -> tuple[Tensor, spiking_max_pool.State]:
+    def pooled(self, node: Node, before: State | None) -> tuple[Tensor, State]:
         """What a max pool sends, and its state after the last step."""
-        sent, state = [], before
+        sent: list[Tensor] = []
+        state = before
         for spikes in self.each(node.inputs[0]):
             change, state = spiking_max_pool.step(node, spikes, state)
             sent.append(change)

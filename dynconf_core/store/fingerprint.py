@@ -1,7 +1,8 @@
 """Which code can change a stage's result, and a fingerprint of it.
 
 From a stage's entry files the imports are followed through the project's own packages, by reading the
-source (nothing is run): at any depth of a file, so imports inside functions count, relative ones too. The
+source (nothing is run): at any depth of a file, so imports inside functions count, relative ones too; those
+below `if TYPE_CHECKING:` are for type checkers alone and do not. The
 fingerprint is taken of the parsed source, so comments, blank lines, formatting and docstrings do not count
 and everything else does.
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import ast
 import functools
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from dynconf_core.errors import InputError
@@ -21,16 +22,23 @@ from dynconf_core.errors import InputError
 PACKAGES = ("dynconf_core",)
 
 
-def fingerprint(entry_files: Sequence[Path], root: Path, packages: Sequence[str] = PACKAGES) -> str:
+def fingerprint(
+    entry_files: Sequence[Path],
+    root: Path,
+    packages: Sequence[str] = PACKAGES,
+    names: Mapping[Path, str] | None = None,
+) -> str:
     """The sha256 (hexadecimal) of all source that the entry files reach, by name relative to `root`.
 
-    The same in every process and on every machine; see `reached` for the arguments and errors.
+    The same in every process and on every machine; see `reached` for the arguments and errors. `names` says what entry files
+    are called instead, so that it does not matter where they lie.
     """
     root = Path(root).resolve()
+    called = {Path(path).resolve(): name for path, name in (names or {}).items()}
     whole = hashlib.sha256()
-    for path in reached(entry_files, root, packages):
+    for name, path in sorted((called.get(path) or _name(path, root), path) for path in reached(entry_files, root, packages)):
         digest, _ = _parsed(path)
-        whole.update(f"{_name(path, root)}\0{digest}\n".encode())
+        whole.update(f"{name}\0{digest}\n".encode())
     return whole.hexdigest()
 
 
@@ -130,8 +138,20 @@ def _parse(source: bytes) -> tuple[str, tuple[_Import, ...]]:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(), tuple(_imports(tree))
 
 
+def _run(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node that may run: not those below ``if TYPE_CHECKING``, which are there for type checkers alone."""
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if isinstance(node, ast.If) and getattr(node.test, "id", getattr(node.test, "attr", "")) == "TYPE_CHECKING":
+            waiting += node.orelse
+        else:
+            waiting += ast.iter_child_nodes(node)
+
+
 def _imports(tree: ast.Module) -> Iterator[_Import]:
-    for node in ast.walk(tree):
+    for node in _run(tree):
         if isinstance(node, ast.Import):
             yield from ((0, alias.name, ()) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

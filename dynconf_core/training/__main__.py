@@ -9,11 +9,12 @@ from pathlib import Path
 
 import torch
 
-from dynconf_core.devices import device
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.overrides import applied, check_used, parse
-from dynconf_core.experiment.settings import PROFILES, SETTINGS, resolve
-from dynconf_core.memory import keep_freed_memory
+from dynconf_core.experiment.overrides import parse
+from dynconf_core.experiment.profiles import PROFILES
+from dynconf_core.experiment.request import Request
+from dynconf_core.experiment.settings import SETTINGS
+from dynconf_core.machine import device, keep_freed_memory
 from dynconf_core.training.run import train_to_file
 from dynconf_core.training.speed import SpeedUps, allow_fast_arithmetic
 
@@ -37,7 +38,7 @@ class _Lines:
 def main() -> int:
     """Parse, train, write; 2 for what cannot work, 130 where it was interrupted."""
     parser = argparse.ArgumentParser(prog="python -m dynconf_core.training", description=__doc__)
-    parser.add_argument("--setting", required=True, help=", ".join(SETTINGS))
+    parser.add_argument("--setting", required=True, help=f"{', '.join(SETTINGS)}, or package.module:SETTING")
     parser.add_argument("--profile", default="smoke", help=", ".join(PROFILES))
     parser.add_argument("--out", required=True, type=Path, help="the checkpoint to write; OUT.resume lies beside it meanwhile")
     folder = Path(os.environ.get("DYNCONF_DATA", ".dynconf/data"))
@@ -58,18 +59,14 @@ def main() -> int:
         torch.set_num_threads(given.threads)
     resume = given.out.with_name(given.out.name + ".resume")
     try:
-        values = parse(given.overrides)
-        plan = resolve(given.setting, given.profile, given.seed)
-        check_used([plan], values)
-        plan = applied(plan, values)
+        (plan,) = Request(given.profile, (given.setting,), parse(given.overrides), given.seed).plans()
         where = device(given.device)
         if where.type == "cuda":
             allow_fast_arithmetic()
         provenance = train_to_file(
             plan.network(),
             plan.recipe,
-            dataset=plan.data.name,
-            calibration=plan.data.calibration,
+            data=plan.data,
             data_root=given.data,
             seed=plan.seed,
             device=where,

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dynconf_core.training.checkpoint import write_atomically
+from dynconf_core.networks.checkpoint import write_atomically
 
 
 class Keeper:

@@ -12,20 +12,19 @@ import time
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from dynconf_core.activations.lsq import LSQ
 from dynconf_core.data.augment import augmented
 from dynconf_core.data.batches import batches
 from dynconf_core.data.images import Images
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.recipe import Recipe, learning_rate
+from dynconf_core.networks.checkpoint import read
 from dynconf_core.progress import Progress, silent
-from dynconf_core.training.checkpoint import read
 from dynconf_core.training.keeper import Keeper
 from dynconf_core.training.speed import SpeedUps, probe
 
@@ -157,17 +156,31 @@ def _first_batch(images: Images, recipe: Recipe, seed: int, device: torch.device
     return batch, images.labels[indices].to(device)
 
 
+@runtime_checkable
+class StartsFromABatch(Protocol):
+    """A layer, such as ``LSQ``, that sets itself from the first batch it sees.
+
+    Attributes:
+        initialised: whether it has; a buffer, so that a resumed or loaded network does not start over.
+    """
+
+    initialised: Tensor
+
+    def initialise(self, x: Tensor) -> None:
+        """Set it from a batch ``x (N, ...)``."""
+
+
 @torch.no_grad()
 def initialise_steps(network: nn.Module, batch: Tensor) -> None:
-    """Let one ``batch (N, ...)`` set the step of every LSQ layer that has none yet, each from the input it sees once those
-    before it are set. Running statistics of batch normalisation are reset; the network is left in training mode if any
-    step was set."""
+    """Let one ``batch (N, ...)`` set every layer that starts from one and is not set yet, each from the input it sees once
+    those before it are set. Running statistics of batch normalisation are reset; the network is left in training mode if any
+    layer was set."""
 
     def initialise(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(module, LSQ)
+        assert isinstance(module, StartsFromABatch)
         module.initialise(inputs[0])
 
-    fresh = [module for module in network.modules() if isinstance(module, LSQ) and not bool(module.initialised)]
+    fresh = [one for one in network.modules() if isinstance(one, StartsFromABatch) and not bool(one.initialised)]
     if not fresh:
         return
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]

@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 
-from dynconf_core.data.load import data_set
 from dynconf_core.data.splits import SPLIT_SEED, held_out
 from dynconf_core.errors import InputError
+from dynconf_core.experiment.images import images_of
+from dynconf_core.experiment.plan import Data
 from dynconf_core.experiment.recipe import Recipe
-from dynconf_core.networks.description import described, parameters
+from dynconf_core.networks.build import parameters
+from dynconf_core.networks.checkpoint import save_checkpoint
 from dynconf_core.progress import Progress, silent
-from dynconf_core.training.checkpoint import save_checkpoint
+from dynconf_core.schemes.network import described
 from dynconf_core.training.loop import train
 from dynconf_core.training.speed import SpeedUps
 
@@ -23,8 +25,7 @@ def train_to_file(
     description: Mapping[str, Any],
     recipe: Recipe,
     *,
-    dataset: str,
-    calibration: int,
+    data: Data,
     data_root: Path,
     seed: int,
     device: torch.device,
@@ -39,7 +40,8 @@ def train_to_file(
     Args:
         description: of the network, see ``described``.
         recipe: how it is trained.
-        dataset, calibration, data_root: which images; ``calibration`` of them are held out and never seen here.
+        data: which images; those that it holds out are never seen here.
+        data_root: the folder of the data sets.
         seed: of weights, shuffling and augmentation.
         device: where to train.
         out: the checkpoint file.
@@ -51,9 +53,11 @@ def train_to_file(
     Raises:
         InputError: where the data set is missing or damaged, or has another number of classes than the network.
     """
-    images = data_set(dataset).load(data_root, "train", resolution=description["resolution"], calibration=calibration)
+    images = images_of(data, "train", data_root)
     if images.classes != description["classes"]:
-        raise InputError(f"{dataset} under {data_root} has {images.classes} classes, not {description['classes']}: restore it.")
+        raise InputError(
+            f"{data.name} under {data_root} has {images.classes} classes, not {description['classes']}: restore it."
+        )
     network = described({**description, "initial_threshold": recipe.initial_threshold}, seed)
     record = train(network, images, recipe, seed=seed, device=device, resume=resume, progress=progress, speed_ups=speed_ups)
     provenance = {
@@ -61,7 +65,7 @@ def train_to_file(
         "parameters": parameters(network),
         "recipe": {**recipe.__dict__, "augmentation": list(recipe.augmentation)},
         "seed": seed,
-        "data": {"name": dataset, "train": len(images), "split": _split_facts(len(images), calibration)},
+        "data": {"name": data.name, "train": len(images), "split": _split_facts(len(images), data.calibration)},
         "record": record,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),

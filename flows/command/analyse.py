@@ -28,6 +28,15 @@ TimeSteps = Annotated[
     int | None, typer.Option(help="Cut the traces to their first steps, such as the paper's 27 [default: all].", min=1)
 ]
 Seed = Annotated[int, typer.Option(help="Of splits, folds and bootstraps.", min=0)]
+Rule = Annotated[
+    str | None,
+    typer.Option(
+        help="The rule's measure: max_softmax, entropy, gap, patience, learned, or one's own as package.module:Class."
+    ),
+]
+OwnMeasures = Annotated[
+    list[str] | None, typer.Option("--rule", help="A measure of one's own that takes part, package.module:Class; repeatable.")
+]
 FAILED = 1
 
 
@@ -38,9 +47,11 @@ def analyse(
     epsilon: Annotated[float | None, typer.Option(help="Guarantee: accuracy that may be lost, such as 0.005.")] = None,
     delta: Annotated[float | None, typer.Option(help="Guarantee: how often it may be broken, such as 0.05.")] = None,
     max_drop: Annotated[float, typer.Option(help="Accuracy that the rule may lose in expectation, a fraction.")] = 0.0,
-    rule: Annotated[str | None, typer.Option(help="Fix the rule: max_softmax, entropy, gap or patience.")] = None,
-    smoothing: Annotated[str | None, typer.Option(help="Of a fixed rule: sum or mean [default: sum].")] = None,
-    alpha: Annotated[float | None, typer.Option(help="Of a fixed rule [default: 30].")] = None,
+    rule: Rule = None,
+    smoothing: Annotated[
+        str | None, typer.Option(help="Fix the smoothing of --rule: sum or mean [default: chosen; with --alpha: sum].")
+    ] = None,
+    alpha: Annotated[float | None, typer.Option(help="Fix its alpha [default: chosen; with --smoothing: 30].")] = None,
     time_steps: TimeSteps = None,
     seed: Seed = 0,
     track: Annotated[bool, typer.Option(help="Log the analysis to MLflow.")] = True,
@@ -53,12 +64,12 @@ def analyse(
     from dynconf_core.evaluation.precautions import check_options
     from dynconf_core.results.records import to_json
     from dynconf_core.results.trace_pairs import analysis_folder, pairs
-    from dynconf_tasks.analyse import analyse_pair, fixed_rule, loaded
+    from dynconf_tasks.analyse import analyse_pair, loaded, wanted_rule
 
     check_options(epsilon, delta, max_drop)
-    fixed = _fixed(rule, smoothing, alpha)
-    if fixed is not None:
-        fixed_rule(fixed)
+    wanted = _wanted(rule, smoothing, alpha)
+    if wanted is not None:
+        wanted_rule(wanted)
     found = pairs(traces, test, home)
     check_folder(analysis_folder(traces, out, found[0]), "--out")
     if track:
@@ -71,7 +82,7 @@ def analyse(
     records: dict[str, AnalysisRecord] = {}
     for pair in found:
         try:
-            done = analyse_pair(pair, analysis_folder(traces, out, pair), fixed=fixed, **options)
+            done = analyse_pair(pair, analysis_folder(traces, out, pair), rule=wanted, **options)
         except Exception as error:
             if len(found) == 1:
                 raise
@@ -82,7 +93,7 @@ def analyse(
             _show(console, done)
         _warn(console, done.analysis.record.warnings)
         if track:
-            _track(done, pair, {**options, **({} if fixed is None else fixed)}, home, console)
+            _track(done, pair, {**options, **(wanted or {})}, home, console)
         console.print(f"Analysis: {done.out}", highlight=False, markup=False, soft_wrap=True)
     if as_json and records:
         found_records = {name: to_json(record) for name, record in records.items()}
@@ -94,6 +105,7 @@ def analyse(
 def compare(
     traces: Traces,
     test: Test = None,
+    rule: OwnMeasures = None,
     time_steps: TimeSteps = None,
     seed: Seed = 0,
     home: Home = None,
@@ -104,16 +116,18 @@ def compare(
     configure(home_folder(home))
     from dynconf_core.choosing.comparison import compare as compared
     from dynconf_core.choosing.comparison import interval_lines
+    from dynconf_core.confidence.measure import MEASURES, measures_of
     from dynconf_core.evaluation.precautions import warnings_about
     from dynconf_core.results.records import to_json
     from dynconf_core.results.trace_pairs import pairs
     from dynconf_tasks.analyse import described, loaded
 
+    measures = measures_of((*MEASURES.names(), *(rule or ())))
     found = pairs(traces, test, home)
     console, tables = Console(stderr=as_json), {}
     for pair in found:
         calibration, judge, _ = loaded(pair, seed, time_steps)
-        comparison = compared(calibration, judge, seed=seed)
+        comparison = compared(calibration, judge, measures=measures, seed=seed)
         tables[pair.name] = comparison.rows
         if not as_json:
             _head(console, pair.name, described(judge), calibration.samples, judge.samples)
@@ -124,13 +138,13 @@ def compare(
         print_json(to_json({"comparisons": tables}))
 
 
-def _fixed(rule: str | None, smoothing: str | None, alpha: float | None) -> dict[str, Any] | None:
+def _wanted(rule: str | None, smoothing: str | None, alpha: float | None) -> dict[str, Any] | None:
     if rule is None:
         for option, value in (("--smoothing", smoothing), ("--alpha", alpha)):
             if value is not None:
-                raise InputError(f"{option} {value} belongs to a fixed rule: give --rule too, such as --rule max_softmax.")
+                raise InputError(f"{option} {value} belongs to a rule: give --rule too, such as --rule max_softmax.")
         return None
-    return {"rule": rule, "smoothing": "sum" if smoothing is None else smoothing, "alpha": 30.0 if alpha is None else alpha}
+    return {"rule": rule, "smoothing": smoothing, "alpha": alpha}
 
 
 def _head(console: Console, name: str, source: str, calibration: int, test: int) -> None:
@@ -147,7 +161,8 @@ def _show(console: Console, done: FinishedAnalysis) -> None:
     record, guarantee = done.analysis.record, done.analysis.guarantee
     _head(console, done.name, done.source, record.calibration, record.test)
     console.print(_table(record))
-    lines = _caption(record)
+    measure = done.analysis.rule.measure
+    lines = [f"* exits where the {measure.label} passes {record.rule.threshold_shown:.4g}.", *_caption(record)]
     if guarantee is not None:
         lines.append(f"Guarantee: {guarantee.statement()}.")
     if record.comparison:
@@ -164,18 +179,18 @@ def _say(console: Console, text: str) -> None:
 def _table(record: AnalysisRecord) -> Table:
     """Every rule with its figures on the test traces, the chosen one marked; 75 columns wide."""
     from dynconf_core.choosing.comparison import points
+    from dynconf_core.confidence.smoothing import PLAIN
 
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("", "rule", "smoothing", "threshold", "accuracy", "95 %", "steps", "saving", "lost"):
-        table.add_column(heading, justify="left" if heading in ("", "rule", "smoothing") else "right", no_wrap=True)
+    for heading in ("", "measure", "smoothing", "threshold", "accuracy", "95 %", "steps", "saving", "lost"):
+        table.add_column(heading, justify="left" if heading in ("", "measure", "smoothing") else "right", no_wrap=True)
     for place, entry in enumerate(record.rules):
         judged, smoothing = entry.test, entry.smoothing
         low, high = judged.accuracy_interval
-        looked_at = entry.measure not in ("patience", "learned")
         table.add_row(
             "*" if place == record.chosen else "",
             entry.measure,
-            f"{smoothing.form} {smoothing.alpha:.3g}" if looked_at else "",
+            "" if smoothing == PLAIN else f"{smoothing.form} {smoothing.alpha:.3g}",
             f"{entry.threshold_shown:.4g}",
             f"{100 * judged.accuracy:.2f}",
             f"{100 * low:.1f}-{100 * high:.1f}",
@@ -192,7 +207,7 @@ def _caption(record: AnalysisRecord) -> list[str]:
     halves = record.guarantee.halves if record.guarantee is not None else None
     chose = f"{len(halves.choosing)} of the calibration samples" if halves else "the calibration samples"
     return [
-        f"* chosen on {chose}. On the test samples; lost: in points.",
+        f"Chosen on {chose}. On the test samples; lost: in points.",
         f"All {record.time_steps} steps: {100 * record.accuracy_at_t.test[-1]:.2f} %. Oracle, first correct: "
         f"{100 * oracle.accuracy:.2f} % @ {oracle.mean_steps:.2f}.",
         f"Iso-accuracy baseline, as accurate on calibration as all: step {equal.time_steps} ({100 * equal.accuracy:.2f} % on "

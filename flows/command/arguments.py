@@ -47,6 +47,6 @@ def with_fixed_point(overrides: dict[str, Any], no_fixed_point: bool) -> dict[st
         return overrides
     if "fixed_point" in overrides:
         raise InputError(
-            f"--no-fixed-point and --set fixed_point={str(overrides['grid']).lower()} are given: give one of them."
+            f"--no-fixed-point and --set fixed_point={str(overrides['fixed_point']).lower()} are given: give one of them."
         )
     return {**overrides, "fixed_point": False}

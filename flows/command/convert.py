@@ -15,31 +15,29 @@ from dynconf_core.experiment.request import data_folder, home_folder, size_in_by
 from dynconf_flows.command.options import Data, Debug, Device, print_json
 from dynconf_flows.command.places import check_file, check_folder
 
-NORMALISATIONS = ("cifar10", "imagenet")
-HELD_OUT = {"digits": 300, "cifar10": 5000, "imagenette": 1000, "imagenet": 10000}
-"""Training images that are held out as calibration split, as in all profiles on these data."""
 REPORTED = 256
 """Images of the report, at most."""
 
 
 def convert(
-    architecture: Annotated[str, typer.Option(help="resnet20 to resnet110 (CIFAR), or torchvision/NAME.")],
+    architecture: Annotated[str, typer.Option(help="resnet20 to resnet110 (CIFAR), torchvision/NAME, package.module:OBJECT.")],
     checkpoint: Annotated[str, typer.Option(help="Its state dict; `default` for torchvision's own weights.")],
     out: Annotated[Path, typer.Option(help="The file to write, SNN.pt.")],
-    method: Annotated[str, typer.Option(help="Thresholds: learned, max, percentile or error.")] = "error",
-    neurons: Annotated[str, typer.Option(help="auto, integrate-and-fire or signed.")] = "signed",
+    thresholds: Annotated[str, typer.Option(help="Where they come from: learned, max, percentile or error.")] = "error",
+    neurons: Annotated[str, typer.Option(help="auto, integrate-and-fire, signed, or package.module:Class.")] = "signed",
     levels: Annotated[int | None, typer.Option(help="n of signed neurons [default: 15, at most T].", min=1)] = None,
     time_steps: Annotated[int, typer.Option(help="T.", min=1)] = 32,
     correct: Annotated[bool, typer.Option(help="Correct biases, thresholds and initial potentials on the images.")] = True,
     images: Annotated[int, typer.Option(help="Training images that the conversion looks at, at most.", min=1)] = 1024,
     dataset: Annotated[
-        str | None, typer.Option(help="cifar10, imagenette, imagenet or digits [default: the network's].")
+        str | None,
+        typer.Option(help="cifar10, imagenette, imagenet, digits, package.module:OBJECT [default: the network's]."),
     ] = None,
     normalisation: Annotated[
         str | None,
-        typer.Option(metavar="NAME|M,M,M/S,S,S", help="cifar10, imagenet, or means/deviations [default: the network's]."),
+        typer.Option(metavar="NAME|M,M,M/S,S,S", help="That of a data set, or means/deviations [default: the network's]."),
     ] = None,
-    percentile: Annotated[float, typer.Option(help="Of method percentile, in per cent.")] = 99.9,
+    percentile: Annotated[float, typer.Option(help="Of --thresholds percentile, in per cent.")] = 99.9,
     no_fixed_point: Annotated[
         bool, typer.Option("--no-fixed-point", help="Keep the weights as they are; float32 is then not exact.")
     ] = False,
@@ -61,23 +59,23 @@ def convert(
         check_folder(traces, "--traces")
     from dynconf_core.conversion.convert import convert as converted
     from dynconf_core.conversion.file import save_snn
-    from dynconf_core.conversion.report import conversion_report, images_for_report, report_lines
+    from dynconf_core.conversion.report import conversion_report, images_for_report
+    from dynconf_core.data.dataset import DATASETS
     from dynconf_core.data.folder import FolderImages
-    from dynconf_core.data.load import data_set
-    from dynconf_core.devices import device as device_called
-    from dynconf_core.memory import keep_freed_memory
+    from dynconf_core.machine import device as device_called
+    from dynconf_core.machine import keep_freed_memory
     from dynconf_core.networks.pretrained import pretrained
     from dynconf_core.simulation.footprint import batch_size
 
     keep_freed_memory()
     facts = pretrained(architecture)
     name = dataset or ("cifar10" if facts.resolution == 32 else "imagenet")
-    chosen, root, where = data_set(name), data_folder(data, home_folder(home)), device_called(device)
+    chosen, root, where = DATASETS.get(name), data_folder(data, home_folder(home)), device_called(device)
     network = _network(architecture, checkpoint)
     chosen.check(root)
 
     def load(split: str) -> Any:
-        loaded: Any = chosen.load(root, split, resolution=facts.resolution, calibration=HELD_OUT[name])
+        loaded: Any = chosen.load(root, split, resolution=facts.resolution, calibration=chosen.calibration)
         return replace(loaded, shorter_side=facts.shorter_side) if isinstance(loaded, FolderImages) else loaded
 
     held = load("calibration")
@@ -92,7 +90,7 @@ def convert(
         snn = converted(
             network,
             pixels,
-            method,
+            thresholds=thresholds,
             time_steps=time_steps,
             neurons=neurons,
             levels=min(15, time_steps) if neurons == "signed" and levels is None else levels,
@@ -109,11 +107,10 @@ def convert(
     with _waiting(wait, "comparing with the ANN"):
         report = conversion_report(snn, network, pixels[:few].to(where), time_steps, labels[:few])
     origin = {"architecture": architecture, "checkpoint": Path(checkpoint).name, "data": name}
-    snn.facts |= {**origin, "images": len(pixels), "normalisation": vars(expected), "report": report}
+    snn.facts |= {**origin, "images": len(pixels), "normalisation": vars(expected), "report": report.to_json()}
     save_snn(snn, out)
     if not as_json:
-        for line in report_lines(report):
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(str(report), highlight=False, markup=False, soft_wrap=True)
         _say(
             console,
             f"They are training images of {name}: whoever trained {origin['checkpoint']} may have used them, which flatters "
@@ -140,13 +137,13 @@ def convert(
             for split, figures in written.items():
                 _say(console, _summary(split, figures, time_steps))
     if as_json:
-        print_json({"schema": 1, "snn": str(out), **snn.facts, "traces": written})
+        print_json({"schema": 2, "snn": str(out), **snn.facts, "traces": written})
 
 
 def _network(architecture: str, checkpoint: str) -> Any:
     """The pretrained network, in evaluation mode."""
+    from dynconf_core.networks.checkpoint import load_checkpoint
     from dynconf_core.networks.pretrained import architecture as network_called
-    from dynconf_core.training.checkpoint import load_checkpoint
 
     if checkpoint == "default":
         return network_called(architecture, weights="default")
@@ -193,11 +190,11 @@ def normalisation_called(given: str | None) -> Any:
     """
     if given is None:
         return None
-    from dynconf_core.data import cifar10, folder
+    from dynconf_core.data.dataset import DATASETS
     from dynconf_core.data.images import Normalisation
 
-    if given in NORMALISATIONS:
-        return cifar10.NORMALISATION if given == "cifar10" else folder.NORMALISATION
+    if given in DATASETS.names() or ":" in given:
+        return DATASETS.get(given).normalisation
     try:
         mean, std = (tuple(float(part) for part in half.split(",")) for half in given.split("/"))
         if len(mean) == len(std) == 3 and all(abs(part) < 1e4 for part in mean) and all(1e-4 < part < 1e4 for part in std):
@@ -205,5 +202,6 @@ def normalisation_called(given: str | None) -> Any:
     except ValueError:
         pass
     raise InputError(
-        f"--normalisation {given}: give cifar10, imagenet, or three means and deviations, 0.5,0.5,0.5/0.2,0.2,0.2."
+        f"--normalisation {given}: give a data set ({', '.join(DATASETS.names())}), or three means and deviations, "
+        "0.5,0.5,0.5/0.2,0.2,0.2."
     )

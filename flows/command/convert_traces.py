@@ -53,7 +53,7 @@ def write_traces(
         images = replace(load(split), normalisation=normalisation)
         with tempfile.TemporaryDirectory(dir=out, prefix=".traces-") as folder:
             meta = {**facts, "split": split}
-            collect(
+            traces = collect(
                 snn,
                 network,
                 images,
@@ -64,7 +64,6 @@ def write_traces(
                 facts=meta,
                 progress=progress(split),
             )
-            traces = Traces.load(folder)
             target = traces.save(out / f"{split}.npz")
             written[split] = {"file": str(target), "samples": traces.samples, **accuracies(traces)}
     return written

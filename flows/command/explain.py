@@ -1,20 +1,93 @@
-"""Which of a setting's stages are in the store, and for one that is not, which part of its key has no match.
+"""``dynconf explain`` and ``dynconf traces``: what the home holds of a setting.
 
 A stage's key names the content of its inputs, so stages are asked in the order of the data, as far as they are there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from dynconf_core.data.load import data_set
-from dynconf_core.experiment.request import Request, check_checkpoints, check_data, data_folder, home_folder
-from dynconf_core.experiment.settings import paper_time_steps
-from dynconf_core.results.rows import STAGES
+import typer
+from rich.console import Console
+
+from dynconf_core.errors import InputError
+from dynconf_core.experiment.job import Handle
+from dynconf_core.experiment.overrides import parse
+from dynconf_core.experiment.request import Request, checked, data_folder, home_folder
+from dynconf_core.experiment.stages import STAGES, job
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.keys import StageKey
-from dynconf_tasks import collect, convert, evaluate, search, train
-from dynconf_tasks.stage import Handle, Stage, Workplace
+from dynconf_flows.command.arguments import checkpoint_files, with_fixed_point
+from dynconf_flows.command.options import (
+    AsJson,
+    Checkpoint,
+    Data,
+    Device,
+    Home,
+    Memory,
+    NoFixedPoint,
+    ProfileOption,
+    Set,
+    print_json,
+)
+from dynconf_flows.command.server import configure
+
+
+def explain(
+    setting: Annotated[str, typer.Argument(help="One of the eight.")],
+    profile: ProfileOption = "smoke",
+    overrides: Set = None,
+    seed: int = 0,
+    device: Device = "auto",
+    home: Home = None,
+    data: Data = None,
+    checkpoint: Checkpoint = None,
+    memory: Memory = None,
+    no_fixed_point: NoFixedPoint = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say for every stage of a setting whether its artefact is there, and if not, which part of its key differs."""
+    values = with_fixed_point(parse(overrides or []), no_fixed_point)
+    request = _request(setting, profile, values, seed, device, home, data, checkpoint, memory)
+    lines = explained(request)
+    if as_json:
+        print_json({"schema": 2, "setting": setting, "stages": lines})
+        return
+    for line in lines:
+        Console().print(f"{line['stage']:<20} {line['outcome']:<5} {line['reason']}", highlight=False)
+
+
+def traces(
+    setting: Annotated[str, typer.Argument(help="One of the eight.")],
+    split: Annotated[str, typer.Option(help="calibration or test.")],
+    out: Annotated[Path, typer.Option(help="The file to write, FILE.npz.")],
+    profile: ProfileOption = "smoke",
+    overrides: Set = None,
+    seed: int = 0,
+    device: Device = "auto",
+    home: Home = None,
+    data: Data = None,
+    checkpoint: Checkpoint = None,
+    memory: Memory = None,
+    no_fixed_point: NoFixedPoint = False,
+) -> None:
+    """Write a setting's traces from the home in the public format."""
+
+    if out.suffix != ".npz":
+        raise InputError(f"--out {out}: name a file that ends in .npz.")
+    if split not in ("calibration", "test"):
+        raise InputError(f"split={split!r} is unknown: choose calibration or test.")
+    values = with_fixed_point(parse(overrides or []), no_fixed_point)
+    request = _request(setting, profile, values, seed, device, home, data, checkpoint, memory)
+    found = finished(request).get(f"collect_{split}")
+    if found is None:
+        raise InputError(
+            f"{request.home} holds no {split} traces of {setting} as asked for: run `dynconf reproduce` with the same options."
+        )
+    from dynconf_core.traces.schema import Traces
+
+    written = Traces.load(found.folder).save(out)
+    Console().print(f"{written}: {split} traces of {setting}, profile {profile}", highlight=False)
 
 
 def finished(request: Request) -> dict[str, Handle]:
@@ -28,7 +101,7 @@ def explained(request: Request) -> list[dict[str, str]]:
     done, keys = _followed(request)
     store = Store(home_folder(request.home) / "artefacts")
     lines = []
-    for name in STAGES:
+    for name in (stage.name for stage in STAGES):
         if name in done:
             lines.append({"stage": name, "outcome": "hit", "reason": f"artefact {done[name].key[:12]}"})
         elif name not in keys:
@@ -40,32 +113,19 @@ def explained(request: Request) -> list[dict[str, str]]:
 
 def _followed(request: Request) -> tuple[dict[str, Handle], dict[str, StageKey]]:
     """Finished stages, and the keys of all stages whose inputs are finished."""
-    (plan,) = request.plans()
-    check_checkpoints([plan], request.checkpoints)
-    home = home_folder(request.home)
-    work = Workplace(home, data_folder(request.data, home), request.device, request.memory_share())
-    check_data([plan], work.data)
-    digest = data_set(plan.data.name).digest(work.data)
-    paper = paper_time_steps(plan.setting)
-    given = request.checkpoints.get(plan.setting)
+    asked = checked(request, writes=False)
+    (plan,) = asked.plans
+    given = job(plan, asked.context, asked.checkpoint(plan))
+    store = Store(asked.context.artefacts)
     done: dict[str, Handle] = {}
-    stages: Mapping[str, Callable[[], Stage]] = {
-        "train": lambda: train.stage(plan, digest, Path(given) if given else None),
-        "convert": lambda: convert.stage(plan, done["train"]),
-        "collect_calibration": lambda: collect.stage(plan, work, digest, "calibration", done["train"], done["convert"]),
-        "collect_test": lambda: collect.stage(plan, work, digest, "test", done["train"], done["convert"]),
-        "search": lambda: search.stage(plan, done["collect_calibration"]),
-        "evaluate": lambda: evaluate.stage(plan, paper, done["search"], done["collect_calibration"], done["collect_test"]),
-    }
     keys: dict[str, StageKey] = {}
-    for name in STAGES:
-        try:
-            key = keys[name] = stages[name]().key()
-        except KeyError:  # an input is not finished
+    for stage in STAGES:
+        if any(name not in done for name in stage.inputs.values()):
             continue
-        found = work.store.get(key)
+        keys[stage.name] = stage.key(given, {role: done[name] for role, name in stage.inputs.items()})
+        found = store.get(keys[stage.name])
         if found is not None:
-            done[name] = Handle(found.stage, found.key, found.digest, found.folder, "cached")
+            done[stage.name] = Handle(found.stage, found.key, found.digest, found.folder, "cached")
     return done, keys
 
 
@@ -100,3 +160,21 @@ def _flat(parts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _short(value: Any) -> str:
     text = str(value)
     return f"{text[:12]}…" if len(text) > 40 else text
+
+
+def _request(
+    setting: str,
+    profile: str,
+    values: dict[str, Any],
+    seed: int,
+    device: str,
+    home: str | None,
+    data: str | None,
+    checkpoint: list[str] | None,
+    memory: str | None,
+) -> Request:
+    """What a run of one setting was asked for, its home set up."""
+    folder = home_folder(home)
+    files = checkpoint_files(checkpoint, seed)
+    configure(folder)
+    return Request(profile, (setting,), values, seed, device, str(folder), str(data_folder(data, folder)), files, memory)

@@ -1,27 +1,21 @@
-"""Commands that look: at the settings, at what the home holds, at the runs; and the one that fetches data."""
+"""Commands around the runs: the settings that there are, the data sets, a run to publish, the runs in MLflow."""
 
 import os
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from dynconf_core.data.dataset import DATASETS, FETCHERS
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.request import Request, check_writable, data_folder, home_folder
-from dynconf_flows.command.arguments import checkpoint_files, with_fixed_point
+from dynconf_core.experiment.request import check_writable, data_folder, home_folder
 from dynconf_flows.command.options import (
     AsJson,
-    Checkpoint,
     Data,
-    Device,
     Home,
-    Memory,
-    NoFixedPoint,
-    ProfileOption,
-    Set,
     print_json,
 )
 from dynconf_flows.command.server import configure
@@ -32,7 +26,8 @@ RUNS = "#/experiments?workflowType=machine_learning"
 
 def settings(as_json: AsJson = False) -> None:
     """List the eight settings, the profiles' values and the paper's figures."""
-    from dynconf_core.experiment.settings import PROFILES, SETTINGS, resolve
+    from dynconf_core.experiment.profiles import PROFILES, resolve
+    from dynconf_core.experiment.settings import SETTINGS
 
     if as_json:
         content = {
@@ -57,56 +52,16 @@ def fetch(
     home: Home = None,
 ) -> None:
     """Download a data set, verify it, and say what was done."""
-    if name not in ("cifar10", "imagenette"):
+    if name in DATASETS.names() and name not in FETCHERS.names():
         raise InputError(
-            f"data set {name!r} cannot be fetched: cifar10 and imagenette can; ImageNet's licence asks for your login."
+            f"data set {name!r} cannot be fetched: {', '.join(FETCHERS.names())} can. Of the others, digits come with "
+            "scikit-learn, and ImageNet's licence asks for your login."
         )
+    fetch_it = FETCHERS.get(name)
     console = Console()
     root = data_folder(data, home_folder(home))
     check_writable(root)
-    if name == "cifar10":
-        from dynconf_core.data.fetch import fetch_cifar10
-
-        fetch_cifar10(root, say=lambda text: console.print(text, highlight=False))
-    else:
-        from dynconf_core.data.fetch_imagenette import fetch_imagenette
-
-        fetch_imagenette(root, lambda text: console.print(text, highlight=False))
-
-
-def traces(
-    setting: Annotated[str, typer.Argument(help="One of the eight.")],
-    split: Annotated[str, typer.Option(help="calibration or test.")],
-    out: Annotated[Path, typer.Option(help="The file to write, FILE.npz.")],
-    profile: ProfileOption = "smoke",
-    overrides: Set = None,
-    seed: int = 0,
-    device: Device = "auto",
-    home: Home = None,
-    data: Data = None,
-    checkpoint: Checkpoint = None,
-    memory: Memory = None,
-    no_fixed_point: NoFixedPoint = False,
-) -> None:
-    """Write a setting's traces from the home in the public format."""
-    from dynconf_core.experiment.overrides import parse
-    from dynconf_core.traces.schema import Traces
-
-    if out.suffix != ".npz":
-        raise InputError(f"--out {out}: name a file that ends in .npz.")
-    if split not in ("calibration", "test"):
-        raise InputError(f"split={split!r} is unknown: choose calibration or test.")
-    values = with_fixed_point(parse(overrides or []), no_fixed_point)
-    request = _request(setting, profile, values, seed, device, home, data, checkpoint, memory)
-    from dynconf_flows.command.explain import finished
-
-    found = finished(request).get(f"collect_{split}")
-    if found is None:
-        raise InputError(
-            f"{request.home} holds no {split} traces of {setting} as asked for: run `dynconf reproduce` with the same options."
-        )
-    written = Traces.load(found.folder).save(out)
-    Console().print(f"{written}: {split} traces of {setting}, profile {profile}", highlight=False)
+    fetch_it(root, say=lambda text: console.print(text, highlight=False))
 
 
 def export(
@@ -122,52 +77,6 @@ def export(
     files = exported(run, out, home, traces)
     size = sum(path.stat().st_size for path in files) / 1e6
     Console().print(f"{out}: {len(files)} files, {size:.1f} MB", highlight=False, soft_wrap=True)
-
-
-def explain(
-    setting: Annotated[str, typer.Argument(help="One of the eight.")],
-    profile: ProfileOption = "smoke",
-    overrides: Set = None,
-    seed: int = 0,
-    device: Device = "auto",
-    home: Home = None,
-    data: Data = None,
-    checkpoint: Checkpoint = None,
-    memory: Memory = None,
-    no_fixed_point: NoFixedPoint = False,
-    as_json: AsJson = False,
-) -> None:
-    """Say for every stage of a setting whether its artefact is there, and if not, which part of its key differs."""
-    from dynconf_core.experiment.overrides import parse
-
-    values = with_fixed_point(parse(overrides or []), no_fixed_point)
-    request = _request(setting, profile, values, seed, device, home, data, checkpoint, memory)
-    from dynconf_flows.command.explain import explained
-
-    lines = explained(request)
-    if as_json:
-        print_json({"schema": 2, "setting": setting, "stages": lines})
-        return
-    for line in lines:
-        Console().print(f"{line['stage']:<20} {line['outcome']:<5} {line['reason']}", highlight=False)
-
-
-def _request(
-    setting: str,
-    profile: str,
-    values: dict[str, Any],
-    seed: int,
-    device: str,
-    home: str | None,
-    data: str | None,
-    checkpoint: list[str] | None,
-    memory: str | None,
-) -> Request:
-    """What a run of one setting was asked for, its home set up."""
-    folder = home_folder(home)
-    files = checkpoint_files(checkpoint, seed)
-    configure(folder)
-    return Request(profile, (setting,), values, seed, device, str(folder), str(data_folder(data, folder)), files, memory)
 
 
 def ui(

@@ -13,10 +13,12 @@ from rich.markup import escape
 from dynconf_core.errors import InputError
 from dynconf_flows.command import analyse as analyse_command
 from dynconf_flows.command import convert as convert_command
+from dynconf_flows.command import explain as explain_commands
 from dynconf_flows.command import look as look_commands
-from dynconf_flows.command import run as run_commands
-from dynconf_flows.command.run import FAILED
-from dynconf_flows.command.session import INTERRUPTED
+from dynconf_flows.command import reproduce as reproduce_command
+from dynconf_flows.command import sweep as sweep_command
+from dynconf_flows.command.entry import missing_extra
+from dynconf_flows.command.session import FAILED, INTERRUPTED
 
 UNUSABLE = 2
 
@@ -29,12 +31,12 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="The data sets.", no_args_is_help=True)
 for command in (
-    run_commands.reproduce,
+    reproduce_command.reproduce,
     look_commands.settings,
-    look_commands.traces,
+    explain_commands.traces,
     look_commands.export,
-    look_commands.explain,
-    run_commands.sweep,
+    explain_commands.explain,
+    sweep_command.sweep,
     convert_command.convert,
     analyse_command.analyse,
     analyse_command.compare,
@@ -67,7 +69,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except Exception as error:
-        if "--debug" in sys.argv:
+        if "--debug" in sys.argv or (isinstance(error, ModuleNotFoundError) and missing_extra(error)):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         Console(stderr=True).print(

@@ -15,6 +15,8 @@ from dynconf_flows.command.server import TemporaryServer
 from dynconf_tasks import interruption
 
 T = TypeVar("T")
+FAILED = 1
+"""The exit code where something failed on the way; partial results are kept."""
 INTERRUPTED = 130
 """The exit code of an interrupted command."""
 GRACE = 4.5

@@ -6,7 +6,8 @@ from dataclasses import fields
 from rich.markup import escape
 from rich.table import Table
 
-from dynconf_core.experiment.settings import PROFILES, SETTINGS, resolve
+from dynconf_core.experiment.profiles import PROFILES, resolve
+from dynconf_core.experiment.settings import SETTINGS
 from dynconf_core.results.files import over_seeds
 from dynconf_core.results.markdown import HEADINGS, PAPER, cells, notes, paper_cell, percent, published_cell, short, title
 from dynconf_core.results.types import FiguresOverSeeds, RunResult, SweepPoint, SweepResult
@@ -59,19 +60,19 @@ def settings_table() -> Table:
 def profiles_table() -> Table:
     """What each profile makes of the settings."""
     table = _table("The profiles")
-    for heading in ("profile", "setting", "data, px", "width", "L, bits", "T", "epochs", "batch", "rate"):
+    for heading in ("profile", "setting", "data, px", "width", "scheme", "T", "epochs", "batch", "rate"):
         table.add_column(heading, no_wrap=True)
     for profile in PROFILES:
         for name in SETTINGS:
             plan = resolve(name, profile)
-            method = f"L = {plan.levels}" if plan.levels else f"{plan.bits} bits"
+            scheme = ", ".join(f"{name} {value:g}" for name, value in plan.scheme.network().items())
             recipe = plan.recipe
             table.add_row(
                 profile if name == next(iter(SETTINGS)) else "",
                 name,
                 f"{plan.data.name} {plan.data.resolution}",
                 f"{plan.width:g}",
-                method,
+                scheme,
                 str(plan.time_steps),
                 str(recipe.epochs),
                 str(recipe.batch_size),

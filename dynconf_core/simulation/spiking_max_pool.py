@@ -15,14 +15,14 @@ from dynconf_core.graph.graph import Node
 from dynconf_core.graph.operations import max_pool
 
 
-class State(NamedTuple):
+class PoolState(NamedTuple):
     """Running counts of the inputs ``(N, C, H, W)`` and their maximum in each window ``(N, C, H', W')``."""
 
     counts: Tensor
     largest: Tensor
 
 
-def step(node: Node, spikes: Tensor, state: State | None) -> tuple[Tensor, State]:
+def step(node: Node, spikes: Tensor, state: tuple[Tensor, ...] | None) -> tuple[Tensor, PoolState]:
     """One time step.
 
     Args:
@@ -33,7 +33,7 @@ def step(node: Node, spikes: Tensor, state: State | None) -> tuple[Tensor, State
     Returns:
         the change of each window's maximum ``(N, C, H', W')``, of the type of ``spikes``, and the new state.
     """
-    counts = spikes.float() if state is None else state.counts + spikes
+    counts = spikes.float() if state is None else state[0] + spikes
     largest = max_pool(node, counts)
-    change = largest if state is None else largest - state.largest
-    return change.to(spikes.dtype), State(counts, largest)
+    change = largest if state is None else largest - state[1]
+    return change.to(spikes.dtype), PoolState(counts, largest)

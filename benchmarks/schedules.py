@@ -2,23 +2,21 @@
 
 A schedule adds slope * ((t - 1) / (T - 1))^power to a threshold a, and lets nobody exit before a first step. To compare a score
 with it is to compare the score less the schedule with a alone: so a is solved exactly by the front of the shifted scores, and
-schedules are chosen as any scores are (`dynconf_core.choosing.cross_fitting`). SNNCutoff sets one threshold beta_t a step instead;
-`free_thresholds` does, to the fewest mean steps on the given samples. T - 1 free numbers fit these samples rather than their
-source: what they lose on others is measured in `benchmarks/step_thresholds.py`.
+schedules are chosen as any scores are (`dynconf_core.choosing.cross_fitting`). SNNCutoff sets one threshold beta_t a step
+instead; `free_thresholds` does, to the fewest mean steps on the given samples. T - 1 free numbers fit these samples rather than
+their source: what they lose on others is measured in `benchmarks/step_thresholds.py`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.choosing.selection import ROUNDING
 from dynconf_core.errors import InputError
+from dynconf_core.exit.front import ROUNDING
 
 SLOPES = (-1.0, -0.5, -0.25, -0.1, 0.1, 0.25, 0.5, 1.0)
 POWERS = (0.5, 1.0, 2.0)
@@ -65,21 +63,6 @@ class Schedule:
         shifted = scores - Schedule(self.slope, self.power).added(scores.shape[1])
         shifted[:, :first] = -np.inf
         return shifted
-
-    def to_json(self) -> dict[str, Any]:
-        """{"slope", "power", "earliest"}, as files hold it."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, entry: Mapping[str, Any]) -> Schedule:
-        """The reverse of `to_json`.
-
-        Raises:
-            InputError: naming what is missing or wrong.
-        """
-        if not isinstance(entry, Mapping) or set(entry) != {"slope", "power", "earliest"}:
-            raise InputError(f"schedule = {entry!r} must hold slope, power and earliest, as a JSON object.")
-        return cls(**entry)
 
 
 def schedules(scores: NDArray[np.float64]) -> list[Schedule]:

@@ -1,0 +1,285 @@
+"""The protocol of a confidence measure: how sure an SNN is of its prediction at every step; larger is surer.
+
+A measure is one class. It scores one time step of a running network with `step`; its scores on whole traces come from the same
+method unless it has a faster way to the same bits, so that a live run exits exactly where the traces say. Thresholds are
+scores, and "greater than" decides by the last bit: of exponentials, logarithms and sums over classes use those of
+`dynconf_core.confidence.elementary`, whose bits depend on neither batch nor device.
+
+The project's own measures, those of installed packages (entry-point group `dynconf.measures`) and one's own, as
+`package.module:Class` or as an object, are found by `measure_of`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from typing import Any, ClassVar, NamedTuple, Self, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dynconf_core.confidence.smoothing import PLAIN, Smoothing
+from dynconf_core.errors import InputError
+from dynconf_core.registry import Registry
+from dynconf_core.traces.schema import Traces
+
+# Elements worked on at once: 256 KiB of float64 stay in the cache.
+CHUNK_ELEMENTS = 2**15
+State: TypeAlias = tuple[Tensor, ...]
+"""What a measure remembers of n samples between two steps: tensors with the batch first."""
+
+
+class StepOutputs(NamedTuple):
+    """What a measure may read of one time step of n samples, which may be at different steps.
+
+    Attributes:
+        logits: (n, C) float64, the output of this step alone.
+        accumulated: z_t (n, C) float64, the sum of the logits so far.
+        smoothed: z'_t (n, C) float64 under the rule's smoothing; z_t itself for a measure that does not read the smoothing.
+        prediction: (n,) int64, argmax z_t.
+        step: t (n,) int64, from 1.
+    """
+
+    logits: Tensor
+    accumulated: Tensor
+    smoothed: Tensor
+    prediction: Tensor
+    step: Tensor
+
+
+class ConfidenceMeasure(ABC):
+    """How sure an SNN is of its prediction. Subclasses give `name` and `step`; everything else has a default.
+
+    Parameters belong into the fields of a dataclass: they are then compared, written and read as JSON.
+
+    Attributes:
+        name: a Python identifier, as files, tables and commands show it.
+        label: what `shown` gives, in words for a person.
+        reads_smoothing: whether `step` reads `outputs.smoothed`.
+        searches_smoothing: whether the stage `search` looks for the smoothing with Optuna, rather than trying `smoothings`.
+        of_softmax: whether the score is a function of softmax(z'), whose reliability is then shown under the rule's smoothing.
+        least_samples, least_steps: smaller calibration traces leave the measure out.
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str] = "score"
+    reads_smoothing: ClassVar[bool] = False
+    searches_smoothing: ClassVar[bool] = False
+    of_softmax: ClassVar[bool] = False
+    least_samples: ClassVar[int] = 1
+    least_steps: ClassVar[int] = 1
+
+    @abstractmethod
+    def step(self, outputs: StepOutputs, state: State) -> tuple[Tensor, State]:
+        """One time step: the scores (n,) float64, never nan, and the state after it; `outputs` and `state` stay as they are."""
+
+    def initial(self, samples: int, classes: int, device: torch.device | str = "cpu") -> State:
+        """The state of fresh samples before their first step: tensors of `samples` rows. Default: none."""
+        return ()
+
+    def scores(self, traces: Traces, smoothing: Smoothing = PLAIN) -> NDArray[np.float64]:
+        """Scores (N, T) of all samples at all steps; by default `step`, run over the steps of a few samples at a time."""
+        scores = np.empty((traces.samples, traces.time_steps), dtype=np.float64)
+        for rows, accumulated in chunks(traces, traces.classes):
+            logits = logits_of(traces, rows)
+            count = len(accumulated)
+            state = self.initial(count, traces.classes)
+            for t in range(traces.time_steps):
+                step = torch.full((count,), t + 1)
+                outputs = step_outputs(self, smoothing, logits[:, t], accumulated[:, t], step)
+                found, state = self.step(outputs, state)
+                if found.shape != (count,):
+                    raise InputError(
+                        f"measure {self.name!r} gives scores of the shape {tuple(found.shape)} for {count} samples; "
+                        "its method step must give one score a sample."
+                    )
+                scores[rows, t] = found.numpy()
+        return scores
+
+    @property
+    def fitted(self) -> bool:
+        """Whether it can score; False for one that needs `fit` first."""
+        return True
+
+    def fit(self, calibration: Traces, smoothing: Smoothing, seed: int) -> tuple[Self, NDArray[np.float64] | None]:
+        """The measure fitted on calibration traces. Default: itself, there is nothing to fit.
+
+        Args:
+            calibration: N >= `least_samples`, T >= `least_steps`.
+            smoothing: under which it will be read.
+            seed: of folds.
+
+        Returns:
+            The fitted measure; and, where fitted scores would know their own samples too well, out-of-fold scores (N, T) for
+            the search of the threshold, each by parameters that did not see the sample.
+        """
+        return self, None
+
+    def smoothings(self, traces: Traces) -> Sequence[Smoothing]:
+        """The smoothings with which it is tried on these calibration traces. Default: the plain sum."""
+        return (PLAIN,)
+
+    def shown(self, score: float) -> float:
+        """What a person reads for a score or threshold; `label` says what that is. Default: the score."""
+        return float(score)
+
+    def to_json(self) -> dict[str, Any]:
+        """The parameters as `rule.json` holds them. Default: the fields of a dataclass."""
+        return asdict(self) if is_dataclass(self) else {}
+
+    @classmethod
+    def from_json(cls, parameters: Mapping[str, Any]) -> Self:
+        """The reverse of `to_json`. Default: the parameters as the class's arguments.
+
+        Raises:
+            InputError: for parameters that it does not take.
+        """
+        try:
+            return cls(**parameters)
+        except TypeError as error:
+            raise InputError(f"measure {cls.name!r} does not take the parameters {dict(parameters)!r}: {error}.") from None
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and isinstance(other, ConfidenceMeasure) and self.to_json() == other.to_json()
+
+    def __hash__(self) -> int:
+        return hash((type(self), repr(self.to_json())))
+
+
+class SmoothedMeasure(ConfidenceMeasure):
+    """A measure that is a function of z'_t alone: `of_smoothed` serves one step and whole traces."""
+
+    reads_smoothing = True
+
+    @abstractmethod
+    def of_smoothed(self, smoothed: Tensor) -> Tensor:
+        """Scores (...) float64 of z' (..., C) float64."""
+
+    def step(self, outputs: StepOutputs, state: State) -> tuple[Tensor, State]:
+        return self.of_smoothed(outputs.smoothed), state
+
+    def scores(self, traces: Traces, smoothing: Smoothing = PLAIN) -> NDArray[np.float64]:
+        scores = np.empty((traces.samples, traces.time_steps), dtype=np.float64)
+        steps = torch.arange(1, traces.time_steps + 1)
+        for rows, accumulated in chunks(traces):
+            scores[rows] = self.of_smoothed(smoothing.smoothed(accumulated, steps)).numpy()
+        return scores
+
+
+MeasureLike: TypeAlias = str | type[ConfidenceMeasure] | ConfidenceMeasure
+"""A measure by its name or as `package.module:Class`, as a class, or as an object."""
+
+MEASURES: Registry[type[ConfidenceMeasure]] = Registry(
+    "measure",
+    "dynconf.measures",
+    {
+        "max_softmax": "dynconf_core.confidence.max_softmax:MaxSoftmax",
+        "entropy": "dynconf_core.confidence.entropy:Entropy",
+        "gap": "dynconf_core.confidence.gap:Gap",
+        "patience": "dynconf_core.confidence.patience:Patience",
+        "learned": "dynconf_core.confidence.learned:Learned",
+    },
+)
+
+
+def measure_of(given: MeasureLike) -> ConfidenceMeasure:
+    """The measure that `given` names or is.
+
+    Raises:
+        InputError: for an unknown name, with what there is; for what is no measure, cannot be made without arguments, or bears
+            a name that is no identifier or belongs to another measure.
+    """
+    found: object = MEASURES.get(given) if isinstance(given, str) else given
+    if isinstance(found, type) and issubclass(found, ConfidenceMeasure):
+        try:
+            found = found()
+        except TypeError as error:
+            raise InputError(f"measure {given!r} cannot be made without arguments ({error}); hand over an object.") from None
+    if not isinstance(found, ConfidenceMeasure):
+        known = ", ".join(MEASURES.names())
+        raise InputError(f"measure {given!r} is none: give one of {known}, or a subclass of ConfidenceMeasure.")
+    name = getattr(found, "name", None)
+    if not isinstance(name, str) or not name.isidentifier():
+        raise InputError(f"measure {given!r}: its name = {name!r} is no identifier; set the class attribute name.")
+    if MEASURES.lasting(name) and MEASURES.get(name) is not type(found):
+        raise InputError(f"measure {given!r}: the name {name!r} belongs to another measure; set the class attribute name anew.")
+    return found
+
+
+def measures_of(given: Sequence[MeasureLike] | None = None) -> list[ConfidenceMeasure]:
+    """The measures that `given` names, each once; None: every known one.
+
+    Raises:
+        InputError: as `measure_of`, and for two different measures of one name.
+    """
+    found: dict[str, ConfidenceMeasure] = {}
+    for one in MEASURES.names() if given is None else given:
+        measure = measure_of(one)
+        if found.setdefault(measure.name, measure) != measure:
+            raise InputError(f"two measures are called {measure.name!r}; give one of them another name.")
+    return list(found.values())
+
+
+def source_of(measure: ConfidenceMeasure) -> str | None:
+    """`package.module:Class` of a measure from outside; None for one that every process finds by its name."""
+    kind = type(measure)
+    return None if MEASURES.lasting(measure.name) else f"{kind.__module__}:{kind.__qualname__}"
+
+
+def scores_of(measure: ConfidenceMeasure, traces: Traces, smoothing: Smoothing) -> NDArray[np.float64]:
+    """The measure's scores (N, T) float64, checked.
+
+    Raises:
+        InputError: for a measure that is not fitted, or scores of another shape or type or that are not numbers.
+    """
+    if not measure.fitted:
+        raise InputError(f"measure {measure.name!r} needs its fitted parameters: call fit on calibration traces first.")
+    scores = measure.scores(traces, smoothing)
+    return checked_scores(measure, scores, traces)
+
+
+def checked_scores(measure: ConfidenceMeasure, scores: NDArray[np.float64], traces: Traces) -> NDArray[np.float64]:
+    """`scores` themselves where they are (N, T) float64 numbers for these traces.
+
+    Raises:
+        InputError: where they are not.
+    """
+    shape = (traces.samples, traces.time_steps)
+    if not isinstance(scores, np.ndarray) or scores.shape != shape or scores.dtype != np.float64:
+        described = f"{getattr(scores, 'dtype', type(scores).__name__)} of the shape {getattr(scores, 'shape', ())}"
+        raise InputError(f"measure {measure.name!r} gives {described}; its scores must be float64 of the shape {shape}.")
+    if np.isnan(scores.max()):
+        sample, step = np.argwhere(np.isnan(scores))[0]
+        raise InputError(f"measure {measure.name!r} gives nan for sample {sample} at step {step + 1}; give a number.")
+    return scores
+
+
+def step_outputs(
+    measure: ConfidenceMeasure, smoothing: Smoothing, logits: Tensor, accumulated: Tensor, step: Tensor
+) -> StepOutputs:
+    """What `measure` reads of a step: z'_t is computed only where it is read."""
+    smoothed = smoothing.smoothed(accumulated, step) if measure.reads_smoothing else accumulated
+    return StepOutputs(logits, accumulated, smoothed, accumulated.argmax(dim=-1), step)
+
+
+def chunks(traces: Traces, elements: int | None = None) -> Iterator[tuple[slice, Tensor]]:
+    """z_t of all samples in pieces that fit into the cache: (samples, z (n, T, C) float64).
+
+    Args:
+        traces: of N samples.
+        elements: of a sample that are worked on at once; None: all T C.
+    """
+    size = max(1, CHUNK_ELEMENTS // (elements or traces.time_steps * traces.classes))
+    for piece, accumulated in traces.accumulated():
+        start = piece.start
+        for chunk in torch.from_numpy(accumulated).split(size):
+            yield slice(start, start + len(chunk)), chunk
+            start += len(chunk)
+
+
+def logits_of(traces: Traces, rows: slice) -> Tensor:
+    """The logits (n, T, C) of each step of some samples, float64."""
+    return torch.from_numpy(traces.logits[rows].astype(np.float64))

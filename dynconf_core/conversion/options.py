@@ -1,0 +1,113 @@
+"""What a conversion is asked for, checked when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from dynconf_core.conversion.fixed_point import WEIGHT_BITS
+from dynconf_core.conversion.thresholds import check_source
+from dynconf_core.errors import InputError
+from dynconf_core.neurons.model import NEURONS, NeuronModel
+
+AUTO = "auto"
+HALF_CHARGED = 0.5
+"""V(0) in thresholds: with it the mean error of a rate is 0 (Bu et al., ICLR 2022)."""
+
+
+@dataclass(frozen=True)
+class ConversionOptions:
+    """How a network is converted.
+
+    Attributes:
+        thresholds: where they come from: "learned", "max", "percentile", "error"; see ``conversion.thresholds``.
+        time_steps: T, for which thresholds are found, corrections are made and the fixed-point weights are proven exact.
+        neurons: a model, its registered name or ``package.module:Class``, for every layer; "auto": what each activation
+            names (QCFS integrate-and-fire, LSQ signed), integrate-and-fire where it names none.
+        levels: n of neurons that have levels and are given by name, such as signed ones.
+        correct: whether thresholds, initial potentials and biases are corrected layer by layer; see ``conversion.correction``.
+        initial_potential: V(0) in thresholds, of neurons that may choose it, where it is not corrected.
+        percentile: for thresholds="percentile", in per cent.
+        per_channel: one threshold a channel where data choose it, else one a layer.
+        fixed_point: whether the weights are rounded so that float32 is exact; see ``conversion.fixed_point``.
+        weight_bits: of the fixed-point weights, sign included.
+        image_limit: the largest absolute value of a normalised image; None: half as much again as in the images.
+
+    Raises:
+        InputError: naming the field, its value and what would do.
+    """
+
+    thresholds: str = "learned"
+    time_steps: int = 32
+    neurons: NeuronModel | str = AUTO
+    levels: int | None = None
+    correct: bool = False
+    initial_potential: float = HALF_CHARGED
+    percentile: float = 99.9
+    per_channel: bool = True
+    fixed_point: bool = True
+    weight_bits: int = WEIGHT_BITS
+    image_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.time_steps < 1:
+            raise InputError(f"time_steps={self.time_steps}: an SNN needs at least one.")
+        check_source(self.thresholds, self.percentile)
+        if not 3 <= self.weight_bits <= 20:
+            raise InputError(f"weight_bits={self.weight_bits}: give 3 to 20, such as 8 or 13.")
+        if self.image_limit is not None and not 0 < self.image_limit < 2.0**16:
+            raise InputError(
+                f"image_limit={self.image_limit}: give the largest absolute value of a normalised image, such as 3."
+            )
+        self._check_neurons()
+
+    def _check_neurons(self) -> None:
+        if self.neurons == AUTO and self.levels is not None:
+            raise InputError(
+                f"neurons='auto' with levels={self.levels}: activations say their levels; name neurons that have some "
+                "(neurons='signed'), or leave levels out."
+            )
+        model = self.model()
+        if model is not None and self.levels not in (None, model.levels):
+            has = "have none" if model.levels is None else f"have {model.levels}"
+            raise InputError(f"neurons={str(model)!r} with levels={self.levels}: these neurons {has}; leave levels out.")
+        if model is not None and model.levels is not None and model.levels > model.sends[1] * self.time_steps:
+            raise InputError(
+                f"levels={model.levels}: {model.name} neurons send at most {model.sends[1]} spike(s) a step, so 1 to "
+                f"{model.sends[1] * self.time_steps} levels work with time_steps={self.time_steps}."
+            )
+        if not 0 <= self.initial_potential < 1:
+            raise InputError(f"initial_potential={self.initial_potential}: give 0 to below 1, in thresholds, such as 0.5.")
+        if self.initial_potential != HALF_CHARGED and self.correct:
+            raise InputError(
+                f"initial_potential={self.initial_potential} and correct=True: the correction chooses it itself; leave one out."
+            )
+
+    def model(self) -> NeuronModel | None:
+        """The neurons of every layer; None where each activation names its own.
+
+        Raises:
+            InputError: for a name that is not known, or levels that do not suit it.
+        """
+        if isinstance(self.neurons, NeuronModel):
+            return self.neurons
+        return None if self.neurons == AUTO else _called(self.neurons).of(self.levels)
+
+    def changed(self, changes: dict[str, Any]) -> ConversionOptions:
+        """These options with some fields replaced.
+
+        Raises:
+            InputError: for a field that is not known, or a value that cannot work.
+        """
+        known = [field.name for field in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise InputError(f"conversion has no option {name!r}: choose among {', '.join(known)}.")
+        return replace(self, **changes)
+
+
+def _called(name: str) -> type[NeuronModel]:
+    if name not in NEURONS.names() and ":" not in name:
+        names = ", ".join((AUTO, *NEURONS.names()))
+        raise InputError(f"neurons={name!r} is unknown: choose one of {names}, or name your own, package.module:Class.")
+    return NEURONS.get(name)

@@ -1,0 +1,218 @@
+"""The stages of a setting, declared once: running, ``dynconf explain``, ``dynconf export`` and results iterate over ``STAGES``.
+
+A stage's artefact is named by its key: its config (the values that can change its outcome), the content of its inputs, and
+the code that it reaches. The code begins at the stage's task and at the implementations that the plan names in a registry;
+modules are named and not files, so that an installed package and a checkout give the same key.
+"""
+
+import hashlib
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from dynconf_core.data.dataset import DATASETS
+from dynconf_core.data.splits import SPLIT_SEED
+from dynconf_core.errors import InputError
+from dynconf_core.experiment.context import RunContext
+from dynconf_core.experiment.job import Inputs, Job
+from dynconf_core.experiment.plan import Plan
+from dynconf_core.networks.architecture import ARCHITECTURES
+from dynconf_core.registry import Registry
+from dynconf_core.schemes.scheme import SCHEMES
+from dynconf_core.store.fingerprint import fingerprint
+from dynconf_core.store.keys import StageKey, stage_key
+
+ROOT = Path(__file__).resolve().parents[2]
+"""The folder that holds the package ``dynconf_core``."""
+_fingerprinting = threading.Lock()
+"""Python 3.11 counts the depth of a syntax tree for all threads at once, and finds fault where two of them parse."""
+
+
+Used = list[tuple[Registry[Any], str]]
+"""Implementations: registries, and names in them."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage, whatever the setting.
+
+    Attributes:
+        name: as in the results.
+        inputs: the stages whose artefacts it reads, by role.
+        config: the values that can change its outcome.
+        task: the Prefect task that runs it, as ``module:function``; its module is where the stage's code begins.
+        reads: which implementations its code reaches that the plan names, in ``_IMPLEMENTATIONS``.
+        published: whether the folder of a published run is made of its artefact.
+    """
+
+    name: str
+    inputs: Mapping[str, str]
+    config: Callable[[Job], dict[str, Any]]
+    task: str
+    reads: tuple[str, ...] = ()
+    published: bool = True
+
+    def modules(self, plan: Plan) -> dict[str, Path]:
+        """Where the stage's code begins, by what it is called in the key."""
+        task = self.task.partition(":")[0]
+        found = {task: module_file(task)}
+        for what in self.reads:
+            for registry, name in _IMPLEMENTATIONS[what](plan):
+                found[registry.origin(name).partition(":")[0]] = registry.source(name)
+        return found
+
+    def key(self, job: Job, inputs: Inputs) -> StageKey:
+        """The artefact's name."""
+        digests = {role: inputs[role].digest for role in self.inputs}
+        return stage_key(self.name, self.config(job), digests, code_fingerprint(self.modules(job.plan)))
+
+
+def _neurons(plan: Plan) -> Used:
+    from dynconf_core.neurons.model import NEURONS  # it imports torch, which `dynconf --help` does without
+
+    return [(NEURONS, plan.scheme.neurons)]
+
+
+def _tried(plan: Plan) -> Used:
+    from dynconf_core.choosing.candidates import measures_tried
+    from dynconf_core.confidence.measure import MEASURES
+
+    return [(MEASURES, name) for name in measures_tried(plan.search.rule)]
+
+
+def _compared(plan: Plan) -> Used:
+    from dynconf_core.choosing.candidates import measures_compared
+    from dynconf_core.confidence.measure import MEASURES
+
+    return [(MEASURES, name) for name in measures_compared(plan.search.rule)]
+
+
+_IMPLEMENTATIONS: dict[str, Callable[[Plan], Used]] = {
+    "data": lambda plan: [(DATASETS, plan.data.name)],
+    "architecture": lambda plan: [(ARCHITECTURES, plan.architecture)],
+    "scheme": lambda plan: [(SCHEMES, plan.method)],
+    "neurons": _neurons,
+    "measures tried": _tried,
+    "measures compared": _compared,
+}
+
+
+def _data(job: Job) -> dict[str, Any]:
+    """The images: their content, size, split and normalisation."""
+    data = job.plan.data
+    return {
+        "name": data.name,
+        "digest": job.data_digest,
+        "resolution": data.resolution,
+        "calibration": data.calibration,
+        "split_seed": SPLIT_SEED,
+        "normalisation": data.normalisation,
+    }
+
+
+def _train(job: Job) -> dict[str, Any]:
+    """A given checkpoint is named by its content."""
+    plan = job.plan
+    if job.checkpoint is not None:
+        return {"network": plan.network(), "given": hashlib.sha256(job.checkpoint.read_bytes()).hexdigest()}
+    return {"network": plan.network(), "recipe": asdict(plan.recipe), "seed": plan.seed, "data": _data(job)}
+
+
+def _convert(job: Job) -> dict[str, Any]:
+    """Where the thresholds are learned, of the data only the images' shape and the range that their normalisation allows
+    matter, and both are known by the data set's name."""
+    plan = job.plan
+    return {
+        "network": plan.network(),
+        "data": plan.data.name if plan.scheme.images == 1 else _data(job),
+        "normalisation": plan.data.normalisation,
+        "time_steps": plan.time_steps,
+        "fixed_point": plan.fixed_point,
+        "conversion": plan.scheme.conversion(plan.time_steps),
+    }
+
+
+def _collect(split: str) -> Callable[[Job], dict[str, Any]]:
+    """With fixed-point weights a split's traces are the same bits on every device and for every batch. Without, the order of a
+    sum shows in the last digits, which a spiking network amplifies: then device, batch and what bounds the batch are in the
+    key."""
+
+    def config(job: Job) -> dict[str, Any]:
+        plan = job.plan
+        values = {"split": split, "network": plan.network(), "time_steps": plan.time_steps, "data": _data(job)}
+        if plan.fixed_point:
+            return values
+        from dynconf_core.machine import device
+        from dynconf_core.simulation.footprint import BATCH
+
+        kind = device(job.context.device).type
+        return {**values, "device": kind, "batch_size": BATCH[kind], "memory": job.context.memory}
+
+    return config
+
+
+def _search(job: Job) -> dict[str, Any]:
+    return {**asdict(job.plan.search), "seed": job.plan.seed}
+
+
+def _evaluate(job: Job) -> dict[str, Any]:
+    """Names are in the key because the pictures show them."""
+    plan = job.plan
+    return {
+        "setting": plan.setting,
+        "profile": plan.profile,
+        "data": plan.data.name,
+        "stands_in_for": plan.data.stands_in_for,
+        "width": plan.width,
+        "seed": plan.seed,
+        "paper_time_steps": plan.paper_time_steps,
+    }
+
+
+_NETWORK = ("data", "architecture", "scheme")
+_SPIKING = (*_NETWORK, "neurons")
+_SNN = {"train": "train", "convert": "convert"}
+_JUDGED = {"search": "search", "calibration": "collect_calibration", "test": "collect_test"}
+STAGES: tuple[Stage, ...] = (
+    Stage("train", {}, _train, "dynconf_tasks.train:train", _NETWORK),
+    Stage("convert", {"train": "train"}, _convert, "dynconf_tasks.convert:convert", _SPIKING),
+    Stage("collect_calibration", _SNN, _collect("calibration"), "dynconf_tasks.collect:collect_calibration", _SPIKING),
+    Stage("collect_test", _SNN, _collect("test"), "dynconf_tasks.collect:collect_test", _SPIKING),
+    Stage("search", {"calibration": "collect_calibration"}, _search, "dynconf_tasks.search:search", ("measures tried",), False),
+    Stage("evaluate", _JUDGED, _evaluate, "dynconf_tasks.evaluate:evaluate", ("measures compared",)),
+)
+"""In the order of the data."""
+
+
+def job(plan: Plan, context: RunContext, checkpoint: Path | None = None) -> Job:
+    """The job of a plan; its data set is read as far as its digest needs."""
+    return Job(plan, context, DATASETS.get(plan.data.name).digest(context.data), checkpoint)
+
+
+def stage(name: str) -> Stage:
+    """The stage called ``name``."""
+    return next(one for one in STAGES if one.name == name)
+
+
+def module_file(module: str) -> Path:
+    """The file of a module, which is not run."""
+    found = find_spec(module)
+    if found is None or found.origin is None:
+        raise InputError(f"module {module}, which a stage's key names, has no file; is the installation whole?")
+    return Path(found.origin).resolve()
+
+
+def code_fingerprint(modules: Mapping[str, Path]) -> str:
+    """Of the code that these files reach, as it was when this process first asked: an edit during a run does not pass what the
+    old code made for the new code's."""
+    with _fingerprinting:
+        return _fingerprint(tuple(modules.items()))
+
+
+@cache
+def _fingerprint(modules: tuple[tuple[str, Path], ...]) -> str:
+    return fingerprint([file for _, file in modules], ROOT, names={file: name for name, file in modules})

@@ -1,0 +1,43 @@
+"""QFFS: trained with LSQ's learned step; becomes signed neurons that start half charged.
+
+Li, Ma, Furber, "Quantization Framework for Fast Spiking Neural Networks", Front. Neurosci. 2022, 10.3389/fnins.2022.918793.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from dynconf_core.networks.architecture import Activation
+from dynconf_core.schemes.field import Field, whole
+
+
+@dataclass(frozen=True)
+class QFFSScheme:
+    """QFFS with activations of ``bits`` bits."""
+
+    bits: int
+
+    title: ClassVar[str] = "QFFS"
+    neurons: ClassVar[str] = "signed"
+    starts_from_a_threshold: ClassVar[bool] = False
+    images: ClassVar[int] = 1
+    fields: ClassVar[Mapping[str, Field]] = {"bits": whole(1, 8)}
+
+    @classmethod
+    def preset(cls, profile: str, family: str) -> tuple[Self, int]:
+        """2 bits and T = 8, everywhere."""
+        return cls(bits=2), 8
+
+    def activation(self, initial_threshold: float) -> Activation:
+        """See ``ConversionScheme``; the learned step starts from the first batch, so that the threshold is not used."""
+        from dynconf_core.activations.lsq import LSQ
+
+        return lambda: LSQ(self.bits)
+
+    def network(self) -> dict[str, Any]:
+        """See ``ConversionScheme``."""
+        return {"bits": self.bits}
+
+    def conversion(self, time_steps: int) -> dict[str, Any]:
+        """See ``ConversionScheme``."""
+        return {"thresholds": "learned"}

@@ -1,0 +1,35 @@
+"""A confidence measure of one's own: an exponential average of the gap between the two largest accumulated logits.
+
+cd examples
+dynconf analyse TRACES.npz --rule own_measure:EmaGap     # its rule is chosen, and compared with all other measures
+dynconf reproduce --set rule=own_measure:EmaGap          # a whole setting with it
+
+from own_measure import EmaGap
+agent = ExitAgent.from_json("analysis/rule.json", measure=EmaGap)   # behind a running network
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dynconf_core import ConfidenceMeasure, StepOutputs
+
+
+@dataclass(frozen=True)
+class EmaGap(ConfidenceMeasure):
+    """e_t = keep e_{t-1} + (1 - keep) g_t, where g_t is the largest accumulated logit minus the second largest; e_0 = 0."""
+
+    name = "ema_gap"
+    label = "average gap"
+    keep: float = 0.5
+
+    def initial(self, samples: int, classes: int, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
+        return (torch.zeros(samples, dtype=torch.float64, device=device),)
+
+    def step(self, outputs: StepOutputs, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        first, second = outputs.accumulated.topk(2).values.unbind(-1)
+        average = self.keep * state[0] + (1 - self.keep) * (first - second)
+        return average, (average,)

@@ -1,0 +1,35 @@
+"""Where the command ``dynconf`` starts: says which extra is missing before anything else is imported."""
+
+import sys
+
+EXTRAS = {
+    **dict.fromkeys(("matplotlib", "PIL", "pydantic", "scipy", "sklearn"), "analysis"),
+    **dict.fromkeys(("fastapi", "mlflow", "optuna", "prefect", "rich", "sqlalchemy", "torchvision", "typer"), "pipeline"),
+}
+"""The optional dependency of pyproject.toml that brings each package."""
+UNUSABLE = 2
+"""The exit code for what cannot work; nothing was started."""
+
+
+def main() -> None:
+    """The command ``dynconf``."""
+    try:
+        from dynconf_flows.command.main import main as run
+
+        run()
+    except ModuleNotFoundError as error:
+        message = missing_extra(error)
+        if message is None or "--debug" in sys.argv:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        sys.exit(UNUSABLE)
+
+
+def missing_extra(error: ModuleNotFoundError) -> str | None:
+    """What to install where a package of one of the extras is missing; None for any other module."""
+    package = (error.name or "").partition(".")[0]
+    if package not in EXTRAS:
+        return None
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    asked = f"dynconf {command}".strip()
+    return f"`{asked}` needs {package}, which is not installed: pip install 'dynconf[{EXTRAS[package]}]'."

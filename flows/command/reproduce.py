@@ -1,0 +1,129 @@
+"""``dynconf reproduce``: the settings, from training to the table."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from dynconf_core.experiment.request import CheckedRequest, Request, checked, data_folder, home_folder
+from dynconf_flows.command.arguments import checkpoint_files, seed_numbers, with_fixed_point
+from dynconf_flows.command.options import (
+    AsJson,
+    Data,
+    Debug,
+    Device,
+    Home,
+    Memory,
+    NoFixedPoint,
+    ProfileOption,
+    Set,
+    print_json,
+)
+from dynconf_flows.command.session import FAILED, INTERRUPTED, Session
+from dynconf_tasks import interruption
+
+if TYPE_CHECKING:
+    from dynconf_core.results.types import RunResult
+
+
+def reproduce(
+    profile: ProfileOption = "smoke",
+    setting: Annotated[list[str] | None, typer.Option(help="One of the eight; may be repeated [default: all].")] = None,
+    overrides: Set = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, shuffling, augmentation and search.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Several seeds, such as 0,1,2; adds mean and deviation.")] = None,
+    device: Device = "auto",
+    home: Home = None,
+    data: Data = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SETTING=PATH", help="Take these weights instead of training; {seed} in PATH is the seed."),
+    ] = None,
+    memory: Memory = None,
+    no_fixed_point: NoFixedPoint = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Run the paper's eight settings, or those named: train, convert, simulate, choose the exit rule, judge it."""
+    from dynconf_core.experiment.overrides import parse
+
+    numbers = seed_numbers(seed, seeds)
+    values = with_fixed_point(parse(overrides or []), no_fixed_point)
+    folder = home_folder(home)
+    requests = [
+        Request(
+            profile,
+            tuple(setting or ()),
+            values,
+            number,
+            device,
+            str(folder),
+            str(data_folder(data, folder)),
+            checkpoint_files(checkpoint, number, several=len(numbers) > 1),
+            memory,
+        )
+        for number in numbers
+    ]
+    asked = [checked(request) for request in requests]
+    with Session(folder, debug) as session:
+        results = [result for one in asked if (result := _reproduced(session, one, as_json)) is not None]
+    _report(results, as_json, folder)
+
+
+def _reproduced(session: Session, asked: CheckedRequest, quiet: bool) -> RunResult | None:
+    if interruption.interrupted():
+        return None
+    console = Console(stderr=True, quiet=quiet)
+    count, request = len(asked.plans), asked.request
+    console.print(
+        f"{count} setting{'s'[: count > 1]}, profile {request.profile}, seed {request.seed}, home {request.home}",
+        highlight=False,
+    )
+    from dynconf_flows.reproduce import SomeFailed, checked_reproduction  # torch, Prefect: while the server comes up
+
+    def run() -> RunResult:
+        try:
+            return checked_reproduction(asked, shlex.join(["dynconf", *sys.argv[1:]]))
+        except SomeFailed as failure:
+            return failure.result
+
+    session.ready()
+    return session.run(run, quiet)
+
+
+def _report(results: list[RunResult], as_json: bool, home: Path) -> None:
+    """Tables and places, then the exit code."""
+    from dynconf_core.results.files import over_seeds, write_over_seeds
+    from dynconf_core.results.records import to_json
+    from dynconf_flows.command.tables import results_table, seeds_table
+
+    notes = Console(stderr=True)
+    console = Console(width=max(80, Console().width))  # narrower, figures would be cut
+    if len(results) > 1:
+        write_over_seeds(home, results)
+    if as_json:
+        print_json(
+            to_json(results[0])
+            if len(results) == 1
+            else to_json({"seeds": [to_json(result) for result in results], "over_seeds": over_seeds(results).settings})
+        )
+    else:
+        for result in results:
+            console.print(results_table(result, console.width))
+        if len(results) > 1:
+            console.print(seeds_table(results))
+    for result in results:
+        if result.tracking_error:
+            notes.print(f"Not logged to MLflow: {result.tracking_error}", highlight=False)
+    if results and not as_json:
+        console.print(f"Results: {home / 'results' / results[-1].run}", highlight=False, soft_wrap=True)
+        console.print(f"MLflow:  dynconf ui --home {home}", highlight=False, soft_wrap=True)
+    if interruption.interrupted():
+        raise typer.Exit(INTERRUPTED)
+    if any(result.failed for result in results):
+        raise typer.Exit(FAILED)

@@ -1,0 +1,83 @@
+"""``dynconf sweep``: a grid, or an Optuna study, over settings' fields."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from dynconf_core.errors import InputError
+from dynconf_core.experiment.request import Request, data_folder, home_folder
+from dynconf_flows.command.arguments import named_texts, with_fixed_point
+from dynconf_flows.command.options import (
+    AsJson,
+    Data,
+    Debug,
+    Device,
+    Home,
+    Memory,
+    NoFixedPoint,
+    ProfileOption,
+    Set,
+    print_json,
+)
+from dynconf_flows.command.session import FAILED, INTERRUPTED, Session
+from dynconf_tasks import interruption
+
+
+def sweep(
+    setting: Annotated[list[str], typer.Option(help="One of the eight; may be repeated.")],
+    grid: Annotated[
+        list[str] | None, typer.Option(metavar="FIELD=A,B,C", help="Values of a field (or of seed); every combination is run.")
+    ] = None,
+    study: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FIELD=LOW..HIGH", help="A range, or a list of values, in which Optuna looks."),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Points of a study [default: 20].", min=1)] = None,
+    profile: ProfileOption = "smoke",
+    overrides: Set = None,
+    seed: int = 0,
+    device: Device = "auto",
+    home: Home = None,
+    data: Data = None,
+    memory: Memory = None,
+    no_fixed_point: NoFixedPoint = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Run a grid, or an Optuna study, over settings' fields and show the Pareto front of accuracy against mean steps."""
+    from dynconf_core.experiment.overrides import parse
+    from dynconf_core.experiment.points import checked_sweep
+
+    if trials is not None and not study:
+        raise InputError(f"--trials {trials} is for a study: a grid has as many points as its values make.")
+    folder = home_folder(home)
+    values = with_fixed_point(parse(overrides or []), no_fixed_point)
+    places = (str(folder), str(data_folder(data, folder)))
+    swept = checked_sweep(
+        Request(profile, tuple(setting), values, seed, device, *places, memory=memory),
+        named_texts(grid, "--grid", "FIELD=VALUES, such as --grid time_steps=8,16,32"),
+        named_texts(study, "--study", "FIELD=VALUES, such as --study alpha=0.5..8"),
+        trials or 20,
+    )
+    with Session(folder, debug) as session:
+        from dynconf_flows.sweep import checked_sweeping
+
+        session.ready()
+        result = session.run(lambda: checked_sweeping(swept), as_json)
+    if result is None:
+        raise typer.Exit(INTERRUPTED)
+    if as_json:
+        from dynconf_core.results.records import to_json
+
+        print_json(to_json(result))
+    else:
+        from dynconf_flows.command.tables import sweep_table
+
+        console = Console()
+        console.print(sweep_table(result))
+        console.print(f"Results: {folder / 'sweeps' / result.run}", highlight=False)
+    if interruption.interrupted():
+        raise typer.Exit(INTERRUPTED)
+    if result.failed:
+        raise typer.Exit(FAILED)
