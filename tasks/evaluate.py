@@ -10,6 +10,7 @@ from typing import Any
 
 from prefect import State, task
 
+from dynconf_core.choosing.candidates import measures_compared
 from dynconf_core.choosing.cross_fitting import Choice
 from dynconf_core.evaluation.setting import EVALUATION, evaluate_setting
 from dynconf_core.exit.front import exact_front
@@ -17,7 +18,6 @@ from dynconf_core.exit.oracles import oracle_curve
 from dynconf_core.exit.robustness import robustness_map
 from dynconf_core.exit.rule import Rule
 from dynconf_core.experiment.job import Handle, Inputs, Job
-from dynconf_core.experiment.measures import measures_compared
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.figures.accuracy import accuracy_against_latency, exit_histogram
 from dynconf_core.figures.robustness import robustness_figure
@@ -43,7 +43,14 @@ def evaluate(job: Job, inputs: Inputs) -> State[Handle] | Handle:
         unseen, known = Traces.load(inputs["test"].folder), Traces.load(inputs["calibration"].folder)
         robustness = robustness_map(unseen)
         figures = evaluate_setting(
-            known, unseen, chosen, choice, robustness.widths(), plan.paper_time_steps, plan.seed, measures_compared(plan)
+            known,
+            unseen,
+            chosen,
+            choice,
+            robustness.widths(),
+            plan.paper_time_steps,
+            plan.seed,
+            measures_compared(plan.search.rule),
         )
         (folder / EVALUATION).write_text(json_text(to_json(figures)))
         shutil.copyfile(found, folder / "rule.json")  # so that one folder holds what is published of a setting

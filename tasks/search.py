@@ -14,14 +14,13 @@ from typing import Any
 
 from prefect import State, task
 
-from dynconf_core.choosing.candidates import Candidate, calibration_scores, candidates, large_enough
+from dynconf_core.choosing.candidates import Candidate, calibration_scores, candidates, large_enough, measures_tried
 from dynconf_core.choosing.comparison import choose
 from dynconf_core.choosing.selection import promised_point
 from dynconf_core.confidence.measure import ConfidenceMeasure, measures_of
 from dynconf_core.confidence.smoothing import ALL_FORMS, Smoothing
 from dynconf_core.exit.front import exact_front, paired_front, write_front
 from dynconf_core.experiment.job import Handle, Inputs, Job
-from dynconf_core.experiment.measures import measures_tried
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.traces.schema import Traces
 from dynconf_tasks.listening import Listener
@@ -53,7 +52,7 @@ def search(job: Job, inputs: Inputs) -> State[Handle] | Handle:
 
 def _tried(traces: Traces, plan: Plan, journal: Path, name: str, listener: Listener) -> list[Candidate]:
     """Every score that may be chosen."""
-    measures = measures_of(measures_tried(plan))
+    measures = measures_of(measures_tried(plan.search.rule))
     fixed: dict[str, Smoothing] = {}
     if plan.search.smoothing is not None and plan.search.alpha is not None:
         smoothing = Smoothing.from_dict({"form": plan.search.smoothing, "alpha": plan.search.alpha})

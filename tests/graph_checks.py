@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dynconf_core.graph.fold import activations_first, folded
 from dynconf_core.graph.graph import Graph
-from dynconf_core.graph.run import run
+from dynconf_core.graph.operations import run
 from dynconf_core.graph.trace import traced
 
 

@@ -13,9 +13,9 @@ from dynconf_core.evaluation.metrics import Baseline, RuleExit
 from dynconf_core.exit.judgement import Judgement, Loss, OperatingPoint
 from dynconf_core.exit.oracles import AveragedEarliest, OracleGap, Oracles
 from dynconf_core.exit.robustness import AlphaRange, Region, Robustness, ThresholdRange
-from dynconf_core.experiment.settings import Published
+from dynconf_core.experiment.plan import Published
+from dynconf_core.experiment.stages import STAGES
 from dynconf_core.results.environment import Environment
-from dynconf_core.results.rows import STAGES
 from dynconf_core.results.types import (
     ConversionFacts,
     DataFacts,
@@ -29,6 +29,8 @@ from dynconf_core.results.types import (
 
 PUBLISHED = Published("the authors' released log", "S", 0.9379, 0.9427, 27, 0.9427, 11.51)
 ENVIRONMENT = Environment("3.11.7", "Linux", "A CPU", 2, None, "abc", {"torch": "2.13.0"})
+
+NAMES = [stage.name for stage in STAGES]
 
 
 def judgement(accuracy: float = 0.9537, mean_steps: float = 10.25, loss: float = 0.002) -> Judgement:
@@ -47,6 +49,7 @@ def judgement(accuracy: float = 0.9537, mean_steps: float = 10.25, loss: float =
 def rule_entry(threshold: float = float("inf")) -> RuleEntry:
     return RuleEntry(
         measure="max_softmax",
+        readout=None,
         smoothing=Smoothing("sum", 3.0),
         threshold=threshold,
         threshold_shown=1.0,
@@ -73,6 +76,7 @@ def exiting(accuracy: float = 0.9537, mean_steps: float = 10.25, **changes: Any)
 def compared(measure: str, drop: float, mean_steps: float, loss: float) -> ComparisonRow:
     return ComparisonRow(
         measure=measure,
+        readout=None,
         smoothing=Smoothing("sum", 1.0),
         threshold=2.0,
         threshold_shown=2.0,
@@ -90,6 +94,7 @@ def setting_result(name: str = "cifar10-vgg16-qcfs", paper: Published | None = N
     region = Region(ThresholdRange(0.5, 0.4, 0.9, 30.0), AlphaRange(1.0, 3.0, 30.0, 0.7), AlphaRange(2.0, 3.0, 300.0), 0.3)
     found = SettingResult(
         name=name,
+        error=None,
         data=DataFacts("digits", "CIFAR-10", 1000, 300, 497),
         network=NetworkFacts("vgg16", 0.125, 532177),
         method="qcfs",
@@ -107,20 +112,23 @@ def setting_result(name: str = "cifar10-vgg16-qcfs", paper: Published | None = N
         oracle_gap=OracleGap(0.03, 7.0, 0.8, 0.02, 6.0),
         spikes_per_neuron=FullAndExit(3.0, 1.3),
         spikes_per_inference=FullAndExit(30000.0, 13000.0),
+        synaptic_operations_per_inference=None,
+        multiply_accumulates=None,
+        energy=None,
         ece=FullAndExit(0.05, 0.06),
         nll=FullAndExit(0.2, 0.3),
         comparison=(),
         at_paper_time_steps=None,
         robustness=Robustness(region, region, 0.001),
         paper=None if paper is None else PaperRows((paper,)),
-        stages=dict.fromkeys(STAGES, "ran"),
-        artefacts=dict.fromkeys(STAGES, "0" * 64),
+        stages=dict.fromkeys(NAMES, "ran"),
+        artefacts=dict.fromkeys(NAMES, "0" * 64),
     )
     return replace(found, **changes)
 
 
 def failed_setting(name: str, error: str) -> FailedSetting:
-    return FailedSetting(name=name, error=error, stages=dict.fromkeys(STAGES, "not_run"))
+    return FailedSetting(name=name, error=error, stages=dict.fromkeys(NAMES, "not_run"))
 
 
 def run_result(*rows: SettingResult | FailedSetting, **changes: Any) -> RunResult:
@@ -133,6 +141,7 @@ def run_result(*rows: SettingResult | FailedSetting, **changes: Any) -> RunResul
         overrides={},
         command="dynconf reproduce",
         environment=ENVIRONMENT,
+        tracking_error=None,
         mean_latency_saving=0.6797,
         paper_footnotes=(footnote,),
         settings=rows,

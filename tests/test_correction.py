@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from dynconf_core.conversion import correction
 from dynconf_core.conversion.convert import convert
 from dynconf_core.graph.fold import activations_first, folded
 from dynconf_core.graph.graph import Node
-from dynconf_core.graph.run import run
+from dynconf_core.graph.operations import run
 from dynconf_core.graph.trace import traced
 from dynconf_core.neurons.integrate_and_fire import IntegrateAndFire
 from dynconf_core.simulation.network import SpikingNetwork
@@ -76,13 +77,28 @@ def test_the_correction_lowers_the_error_of_every_layer(kind: str, method: str) 
     assert right[1][-1] > right[0][-1] - 0.01
 
 
-@pytest.mark.parametrize("method", ["max", "error"])
-def test_few_steps_are_not_spoilt(method: str) -> None:
-    """At T = 4 a mean output after one step says next to nothing: to fit it too would cost points at T."""
-    network, (images, labels) = trained_on_digits("relu"), held_out()
-    plain, corrected = both(network, digits()[0][:256], thresholds=method, time_steps=4)
-    right = [float((snn(images, 4).sum(1).argmax(1) == labels).double().mean()) for snn in (plain, corrected)]
-    assert right[1] > right[0] - 0.01
+def test_few_steps_are_not_spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At T = 4 a mean output after one step says next to nothing: to fit it too would cost points at T.
+
+    Of one network the accuracy moves by a point with the CPU that it was trained on, so the claim is of the mean of six.
+    """
+    images, labels = held_out()
+    gains: dict[str, list[float]] = {"max": [], "error": []}
+    losses: dict[str, list[float]] = {"max": [], "error": []}
+    for seed in range(6):
+        network = trained_on_digits("relu", seed)
+        for source in gains:
+            plain, corrected = both(network, digits()[0][:256], thresholds=source, time_steps=4)
+            with monkeypatch.context() as patched:
+                patched.setattr(correction, "EARLIEST", 1)
+                hasty = convert(network, digits()[0][:256], thresholds=source, time_steps=4, correct=True)
+            without, with_it, spoilt = (
+                float((snn(images, 4).sum(1).argmax(1) == labels).double().mean()) for snn in (plain, corrected, hasty)
+            )
+            gains[source].append(with_it - without)
+            losses[source].append(with_it - spoilt)
+    assert fmean(gains["max"]) > 0.01 and fmean(gains["error"]) > -0.01, gains
+    assert fmean(losses["max"]) > 0 and fmean(losses["error"]) > 0.03, losses
 
 
 def test_the_mean_error_of_each_channel_is_taken_out() -> None:

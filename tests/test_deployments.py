@@ -161,6 +161,12 @@ def test_the_form_takes_a_size_and_a_truth(entrypoint: str) -> None:
     assert refusal(entrypoint, given) is None
 
 
+def test_the_form_takes_a_setting_of_ones_own() -> None:
+    assert refusal("flows/setting.py:setting", {"name": "mine:SETTING"}) is None
+    assert refusal("flows/reproduce.py:reproduce", {"settings": ["cifar10-vgg16-qcfs", "my.package:SETTING"]}) is None
+    assert refusal("flows/setting.py:setting", {"name": "mine: SETTING"})
+
+
 def test_every_parameter_has_a_description() -> None:
     for entrypoint in FLOWS:
         for name, entry in parameter_schema(flow_of(entrypoint)).properties.items():

@@ -8,11 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.confidence.measure import ConfidenceMeasure, MeasureLike, checked_scores, measures_of, scores_of
+from dynconf_core.confidence.measure import (
+    MEASURES,
+    ConfidenceMeasure,
+    MeasureLike,
+    checked_scores,
+    measures_of,
+    scores_of,
+)
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.exit.rule import Rule
 from dynconf_core.traces.schema import Traces
+
+BEST = "best"
+"""In the place of a measure: whichever the calibration split finds best."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +85,16 @@ def candidates(
         names = ", ".join(measure.name for measure in wanted)
         raise InputError(f"measures {names} need traces of at least {steps} time steps and {samples} samples.")
     return found
+
+
+def measures_tried(rule: str) -> tuple[str, ...]:
+    """The measures among which a setting's rule is chosen: the one that ``rule`` names, or all that are known."""
+    return MEASURES.names() if rule == BEST else (rule,)
+
+
+def measures_compared(rule: str) -> tuple[str, ...]:
+    """All known measures, and the one that ``rule`` names where it is from outside."""
+    return tuple(dict.fromkeys((*MEASURES.names(), *measures_tried(rule))))
 
 
 def large_enough(traces: Traces, measure: ConfidenceMeasure) -> bool:

@@ -18,8 +18,7 @@ import torch
 from torch import Tensor
 
 from dynconf_core.graph.graph import Graph, Node
-from dynconf_core.graph.operations import evaluate, per_channel
-from dynconf_core.graph.run import prepared, run
+from dynconf_core.graph.operations import evaluate, per_channel, prepared, run
 from dynconf_core.neurons.model import NeuronModel, State
 
 SCALES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3)

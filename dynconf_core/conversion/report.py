@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from dynconf_core.errors import InputError
 from dynconf_core.graph.fold import activations_first, folded
 from dynconf_core.graph.graph import Node
-from dynconf_core.graph.operations import per_channel
-from dynconf_core.graph.run import prepared, run
+from dynconf_core.graph.operations import per_channel, prepared, run
 from dynconf_core.graph.trace import traced
 from dynconf_core.simulation.network import SpikingNetwork, State
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node
-from dynconf_core.graph.run import batches, prepared, run
+from dynconf_core.graph.operations import prepared, run
 
 BINS = 2048
 BATCH = 64
@@ -143,7 +143,7 @@ def _histograms(graph: Graph, images: Tensor, seek: list[Node]) -> dict[str, His
         zeros[node.name] = zeros.get(node.name, 0) + (channels <= 0).sum(1).double().cpu()
 
     for look in (largest, count):
-        for batch in batches(images, BATCH):
+        for batch in images.split(BATCH):
             run(plain, batch, look)
     return {name: Histogram(counts[name], top[name], zeros[name]) for name in top}
 

@@ -78,17 +78,17 @@ def _neurons(plan: Plan) -> Used:
 
 
 def _tried(plan: Plan) -> Used:
+    from dynconf_core.choosing.candidates import measures_tried
     from dynconf_core.confidence.measure import MEASURES
-    from dynconf_core.experiment.measures import measures_tried
 
-    return [(MEASURES, name) for name in measures_tried(plan)]
+    return [(MEASURES, name) for name in measures_tried(plan.search.rule)]
 
 
 def _compared(plan: Plan) -> Used:
+    from dynconf_core.choosing.candidates import measures_compared
     from dynconf_core.confidence.measure import MEASURES
-    from dynconf_core.experiment.measures import measures_compared
 
-    return [(MEASURES, name) for name in measures_compared(plan)]
+    return [(MEASURES, name) for name in measures_compared(plan.search.rule)]
 
 
 _IMPLEMENTATIONS: dict[str, Callable[[Plan], Used]] = {

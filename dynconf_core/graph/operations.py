@@ -1,13 +1,16 @@
-"""What each operation of a graph without a state computes."""
+"""What each operation of a graph without a state computes, and the graph of an ANN, run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dynconf_core.graph.graph import Node
+from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.unfolded import unfolded
+
+Look = Callable[[Node, Tensor], Tensor | None]
+"""Sees a node's value, batch first; what it returns, unless None, takes the value's place."""
 
 
 def evaluate(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor], biased: bool = True) -> Tensor:
@@ -83,3 +86,28 @@ def area(node: Node) -> int:
 def per_channel(values: Tensor, x: Tensor) -> Tensor:
     """``values``, one number or one a channel, shaped to meet ``x (N, C, ...)``."""
     return values if values.ndim == 0 else values.view(1, -1, *([1] * (x.ndim - 2)))
+
+
+def prepared(graph: Graph, dtype: torch.dtype, device: torch.device) -> Graph:
+    """The graph with its tensors in ``dtype`` on ``device``."""
+    moved = {
+        node.name: node.with_tensors(**{key: value.to(device, dtype) for key, value in node.tensors.items()})
+        for node in graph.nodes
+        if node.tensors
+    }
+    return graph.map(moved)
+
+
+@torch.no_grad()
+def run(graph: Graph, images: Tensor, look: Look | None = None) -> Tensor:
+    """The output ``(N, C)`` for normalised ``images (N, ...)``; a value is kept only until its last reader has seen it."""
+    values: dict[str, Tensor] = {}
+    last = {name: node.name for node in graph.nodes for name in node.inputs}
+    for node in graph.nodes:
+        value = images if node.kind == "input" else evaluate(node, [values[name] for name in node.inputs], node.tensors)
+        replaced = look(node, value) if look is not None else None
+        values[node.name] = value if replaced is None else replaced
+        for name in node.inputs:
+            if last[name] == node.name:
+                values.pop(name, None)
+    return values[graph.output.name]

@@ -1,12 +1,7 @@
-"""From an ``nn.Module`` to a graph: traced by torch.fx, then run once on an example, so that shapes and sizes are numbers.
-
-What the network computes from sizes (``x.view(x.size(0), -1)``, a kernel as large as the image) is thereby known. An
-operation that conversion does not know is named with its place.
-"""
+"""From an ``nn.Module`` to a graph: traced by torch.fx, then run once on an example, so that shapes and sizes are numbers."""
 
 import copy
-import itertools
-import operator
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -15,17 +10,14 @@ from torch import Tensor, fx, nn
 
 from dynconf_core.activations.quantisation import Quantised
 from dynconf_core.errors import InputError
-from dynconf_core.graph.calls import CALLS, METHODS, MODULES, quantised
-from dynconf_core.graph.graph import Graph, Node, Settings
-from dynconf_core.graph.operations import evaluate
-from dynconf_core.graph.run import run
-from dynconf_core.graph.tracer import Tracer
-from dynconf_core.graph.writing import Refused, Traced
+from dynconf_core.graph.graph import Graph
+from dynconf_core.graph.operations import run
+from dynconf_core.graph.recording import Recording
+from dynconf_core.graph.writing import first_line
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 MODAL = (*NORMS, nn.modules.dropout._DropoutNd)
 """Modules that do something else in training mode."""
-IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
 CLOSE = 1e-6
 """How far the graph's outputs may be from the network's, both in float64, as a share of the largest."""
 
@@ -47,13 +39,13 @@ def traced(network: nn.Module, example: Tensor) -> Graph:
     copied = _in_float64(network)
     example = example[:1].detach().double().cpu()
     try:
-        program = fx.GraphModule(copied, Tracer().trace(copied))
+        program = fx.GraphModule(copied, _Tracer().trace(copied))
     except Exception as error:  # the network's own Python, run on placeholders, raises nearly anything
         raise InputError(
-            f"{type(network).__name__} cannot be traced ({_reason(error)}): its forward must not branch on the values of a "
+            f"{type(network).__name__} cannot be traced ({first_line(error)}): its forward must not branch on the values of a "
             "tensor, nor make Python numbers of them."
         ) from error
-    graph = _Run(program, example).graph()
+    graph = Recording(program, example).graph()
     _check_same(copied, graph, example)
     for module in (*copied.modules(), *program.modules()):
         # A GraphModule and its graph hold each other until the garbage is collected: they need not hold the weights.
@@ -96,10 +88,6 @@ def _check(network: nn.Module) -> None:
             raise InputError(f"{name} holds NaN or infinite values: the training went astray, or the checkpoint is damaged.")
 
 
-def _reason(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]
-
-
 @torch.no_grad()
 def _check_same(network: nn.Module, graph: Graph, example: Tensor) -> None:
     """The graph's output is the network's, on an image of noise: what happened in place, or in a hook, shows."""
@@ -114,167 +102,30 @@ def _check_same(network: nn.Module, graph: Graph, example: Tensor) -> None:
         )
 
 
-class _Run:
-    """Runs a traced program on the example and writes down every operation on values that depend on it."""
+class _Tracer(fx.Tracer):
+    """One network at a time.
 
-    def __init__(self, program: fx.GraphModule, example: Tensor) -> None:
-        self.program, self.example = program, example
-        self.modules = dict(program.named_modules())
-        self.nodes: list[Node] = []
-        self.names = set[str]()
-        self.values: dict[fx.Node, Any] = {}
+    While it traces, torch.fx replaces the call of every module in the process; a network that trains in another thread would
+    then be taken for a part of this one.
+    """
 
-    def graph(self) -> Graph:
-        for node in self.program.graph.nodes:
-            self.values[node] = self._visited(node)
-            if self._in_place(node):
-                self._overwrite(self.nodes_of(node.args[0]), self.values[node])
-        output = self.nodes_of(self.program.graph.output_node().args[0])
-        if not isinstance(output, Traced):
-            raise InputError("the network returns no tensor (or several): conversion needs one output, the logits.")
-        if output.value.ndim != 2:
-            raise InputError(f"the network's output has the shape {tuple(output.value.shape)}: logits (N, C) are needed.")
-        return _reaching(self.nodes, output.name)
+    _tracing = threading.Lock()
 
-    def nodes_of(self, argument: Any) -> Any:
-        return fx.node.map_arg(argument, self.values.__getitem__)
+    def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
+        with self._tracing:
+            self._thread = threading.get_ident()
+            return super().trace(root, concrete_args)
 
-    def _visited(self, node: fx.Node) -> Any:
-        if node.op == "placeholder":
-            if self.nodes:
-                return node.args[0] if node.args else None  # a further argument keeps its default
-            return self._added(Node("input", "input", (), tuple(self.example.shape[1:])), self.example)
-        if node.op == "output":
-            return None
-        if node.op == "get_attr":
-            return operator.attrgetter(str(node.target))(self.program)
-        arguments, keywords = self.nodes_of(node.args), self.nodes_of(node.kwargs)
-        name = _place(node)
-        make, what = self._known(node)
-        try:
-            if not _holds_traced((arguments, keywords)):
-                return self._constant(node, arguments, keywords)
-            if make is None:
-                raise Refused("conversion does not know it")
-            return make(self, name, *arguments, **keywords)
-        except Refused as refusal:
-            raise InputError(
-                f"{what} at {name!r} cannot be converted: {refusal}. Conversion knows convolutions, linear layers, batch "
-                "normalisation, average and max pools, additions, concatenations, slices, zero padding, flattening, dropout "
-                "and the activations ReLU, ReLU6, clip, QCFS and LSQ."
-            ) from None
-        except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(
-                f"{what} at {name!r} does not take an input of shape {tuple(self.example.shape)} (a batch of one): "
-                f"{_reason(error)}"
-            ) from error
+    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
 
-    def _known(self, node: fx.Node) -> tuple[Callable[..., Any] | None, str]:
-        """What writes a call down, if anything does, and what to call it in a message."""
-        target: Any = node.target
-        if node.op == "call_module":
-            module = self.modules[target]
-            known = (make for kind, make in MODULES.items() if isinstance(module, kind))
-            make = quantised if isinstance(module, Quantised) else next(known, None)
-            bound = None if make is None else lambda write, name, *a, **k: make(write, name, module, *a, **k)
-            return bound, type(module).__name__
-        if node.op == "call_method":
-            return METHODS.get(target), str(target)
-        return CALLS.get(target), getattr(target, "__name__", str(target))
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
-    def _constant(self, node: fx.Node, arguments: Any, keywords: Any) -> Any:
-        """The value of a call that does not depend on the network's input: a size, a weight made of another."""
-        target: Any = node.target
-        with torch.no_grad():
-            if node.op == "call_module":
-                return self.modules[target](*arguments, **keywords)
-            if node.op == "call_method":
-                return getattr(arguments[0], target)(*arguments[1:], **keywords)
-            return target(*arguments, **keywords)
-
-    def _in_place(self, node: fx.Node) -> bool:
-        """Whether a call changes its first argument."""
-        if node.op == "call_module":
-            return bool(getattr(self.modules[str(node.target)], "inplace", False))
-        if node.op == "call_method":
-            return str(node.target).endswith("_")
-        name = getattr(node.target, "__name__", "")
-        return node.op == "call_function" and (
-            bool(node.kwargs.get("inplace")) or name.endswith("_") or node.target in IN_PLACE
-        )
-
-    def _overwrite(self, old: Any, new: Any) -> None:
-        """Whoever holds the old value holds the new one from now on."""
-        if isinstance(old, Traced) and isinstance(new, Traced):
-            for node, value in self.values.items():
-                if isinstance(value, Traced) and value.name == old.name:
-                    self.values[node] = new
-
-    def add(
-        self,
-        name: str,
-        kind: str,
-        inputs: tuple[Traced, ...],
-        settings: Settings | None = None,
-        tensors: dict[str, Tensor] | None = None,
-    ) -> Traced:
-        """Write an operation down and run it."""
-        kept = {key: value.detach() for key, value in (tensors or {}).items()}
-        name = self._unused(name)
-        node = Node(name, kind, tuple(one.name for one in inputs), (), settings or {}, kept)
-        with torch.no_grad():
-            value = evaluate(node, [one.value for one in inputs], kept)
-        return self._added(Node(name, kind, node.inputs, tuple(value.shape[1:]), node.settings, kept), value)
-
-    def _added(self, node: Node, value: Tensor) -> Traced:
-        if value.numel() == 0:
-            raise Refused(f"its result is empty, of shape {tuple(value.shape)}")
-        self.nodes.append(node)
-        self.names.add(node.name)
-        return Traced(node.name, value)
-
-    def _unused(self, name: str) -> str:
-        """The name, numbered where another node has it: a layer may be called "input"."""
-        numbered = (f"{name}#{number}" for number in itertools.count(2))
-        return name if name not in self.names else next(one for one in numbered if one not in self.names)
-
-
-def _place(node: fx.Node) -> str:
-    """Where the operation stands: the module's path, or that of the module around it, and the name of the call."""
-    if node.op == "call_module":
-        earlier = [other for other in node.graph.nodes if other.op == "call_module" and other.target == node.target]
-        number = earlier.index(node)
-        return f"{node.target}" + (f"#{number + 1}" if number else "")
-    around = list((node.meta.get("nn_module_stack") or {}).values())
-    path = around[-1][0] if around else ""
-    return f"{path}.{node.name}" if path else node.name
-
-
-def _holds_traced(value: Any) -> bool:
-    found: list[Traced] = []
-
-    def look(one: Any) -> None:
-        if isinstance(one, Traced):
-            found.append(one)
-        elif isinstance(one, list | tuple):
-            for part in one:
-                look(part)
-        elif isinstance(one, dict):
-            for part in one.values():
-                look(part)
-
-    look(value)
-    return bool(found)
-
-
-def _reaching(nodes: list[Node], output: str) -> Graph:
-    """The nodes that the output depends on, the output last."""
-    needed = {output}
-    for node in reversed(nodes):
-        if node.name in needed:
-            needed.update(node.inputs)
-    if nodes[0].name not in needed:
-        raise InputError("the network's output does not depend on its input.")
-    kept = [node for node in nodes if node.name in needed]
-    kept.sort(key=lambda node: node.name == output)
-    return Graph(tuple(kept))
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Activations that tell their quantisation are one operation each, whatever they do inside."""
+        return isinstance(m, Quantised) or super().is_leaf_module(m, module_qualified_name)

@@ -55,3 +55,8 @@ def constant(value: Any, x: Traced) -> Tensor:
             return value.detach().double().flatten()
     given = f"the shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"the type {type(value).__name__}"
     raise Refused(f"its constant has {given}; one number, or one for each of the {channels} channels, works")
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, in one line."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
