@@ -35,7 +35,7 @@ def network(architecture: str, width: float) -> tuple[nn.Module, Tensor]:
     from dynconf_core.schemes.network import described
 
     description = {"architecture": architecture, "stem": "cifar", "classes": 10, "resolution": 32, "width": width}
-    ann = described({**description, "method": "qcfs", "levels": 4, "bits": None, "initial_threshold": 2.0}, seed=0)
+    ann = described({**description, "method": "qcfs", "levels": 4, "initial_threshold": 2.0}, seed=0)
     images = torch.randn(256, 3, 32, 32, generator=torch.Generator().manual_seed(0)).clamp_(-2.5, 2.5)
     ann.train()
     with torch.no_grad():
