@@ -170,6 +170,7 @@ def _point(row: AnySetting, values: Mapping[str, Any]) -> AnyPoint:
     return SweepPoint(
         setting=row.name,
         values=dict(values),
+        error=None,
         ann_accuracy=row.ann_accuracy,
         snn_accuracy=row.snn_accuracy,
         accuracy=row.exit.accuracy,

@@ -49,6 +49,7 @@ def judgement(accuracy: float = 0.9537, mean_steps: float = 10.25, loss: float =
 def rule_entry(threshold: float = float("inf")) -> RuleEntry:
     return RuleEntry(
         measure="max_softmax",
+        readout=None,
         smoothing=Smoothing("sum", 3.0),
         threshold=threshold,
         threshold_shown=1.0,
@@ -75,6 +76,7 @@ def exiting(accuracy: float = 0.9537, mean_steps: float = 10.25, **changes: Any)
 def compared(measure: str, drop: float, mean_steps: float, loss: float) -> ComparisonRow:
     return ComparisonRow(
         measure=measure,
+        readout=None,
         smoothing=Smoothing("sum", 1.0),
         threshold=2.0,
         threshold_shown=2.0,
@@ -92,6 +94,7 @@ def setting_result(name: str = "cifar10-vgg16-qcfs", paper: Published | None = N
     region = Region(ThresholdRange(0.5, 0.4, 0.9, 30.0), AlphaRange(1.0, 3.0, 30.0, 0.7), AlphaRange(2.0, 3.0, 300.0), 0.3)
     found = SettingResult(
         name=name,
+        error=None,
         data=DataFacts("digits", "CIFAR-10", 1000, 300, 497),
         network=NetworkFacts("vgg16", 0.125, 532177),
         method="qcfs",
@@ -109,6 +112,9 @@ def setting_result(name: str = "cifar10-vgg16-qcfs", paper: Published | None = N
         oracle_gap=OracleGap(0.03, 7.0, 0.8, 0.02, 6.0),
         spikes_per_neuron=FullAndExit(3.0, 1.3),
         spikes_per_inference=FullAndExit(30000.0, 13000.0),
+        synaptic_operations_per_inference=None,
+        multiply_accumulates=None,
+        energy=None,
         ece=FullAndExit(0.05, 0.06),
         nll=FullAndExit(0.2, 0.3),
         comparison=(),
@@ -135,6 +141,7 @@ def run_result(*rows: SettingResult | FailedSetting, **changes: Any) -> RunResul
         overrides={},
         command="dynconf reproduce",
         environment=ENVIRONMENT,
+        tracking_error=None,
         mean_latency_saving=0.6797,
         paper_footnotes=(footnote,),
         settings=rows,

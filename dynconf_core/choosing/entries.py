@@ -26,7 +26,7 @@ class RuleRecord:
     """
 
     measure: str
-    readout: None = None
+    readout: None
     smoothing: Smoothing
     threshold: float
     threshold_shown: float

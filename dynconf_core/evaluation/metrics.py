@@ -75,17 +75,17 @@ class Evaluation:
 
     accuracy_at_t: tuple[float, ...]
     snn_accuracy: float
-    ann_accuracy: float | None = None
-    reference_accuracy: float | None = None
+    ann_accuracy: float | None
+    reference_accuracy: float | None
     exit: RuleExit
     baselines: tuple[Baseline, ...]
     oracles: Oracles
     oracle_gap: OracleGap
-    spikes_per_inference: FullAndExit | None = None
-    spikes_per_neuron: FullAndExit | None = None
-    synaptic_operations_per_inference: FullAndExit | None = None
-    multiply_accumulates: MultiplyAccumulates | None = None
-    energy: Energy | None = None
+    spikes_per_inference: FullAndExit | None
+    spikes_per_neuron: FullAndExit | None
+    synaptic_operations_per_inference: FullAndExit | None
+    multiply_accumulates: MultiplyAccumulates | None
+    energy: Energy | None
     ece: FullAndExit
     nll: FullAndExit
 
@@ -203,15 +203,18 @@ def _counts(test: Traces, steps: NDArray[np.int64]) -> dict[str, Any]:
     per_neuron = None
     if per_inference is not None and isinstance(neurons, (int, float)) and neurons > 0:
         per_neuron = FullAndExit(per_inference.full / neurons, per_inference.exit / neurons)
-    figures: dict[str, Any] = {"spikes_per_inference": per_inference, "spikes_per_neuron": per_neuron}
-    if test.synaptic_operations is not None:
-        operations = figures["synaptic_operations_per_inference"] = _up_to(test.synaptic_operations, steps)
-        multiplied = test.meta.get("multiply_accumulates")
-        if isinstance(multiplied, dict):
-            counts = figures["multiply_accumulates"] = MultiplyAccumulates.of(multiplied)
-            mean_steps = FullAndExit(float(test.time_steps), float(steps.mean()))
-            figures["energy"] = energy_estimate(counts, operations, mean_steps)
-    return figures
+    operations = None if test.synaptic_operations is None else _up_to(test.synaptic_operations, steps)
+    multiplied, counts, energy = test.meta.get("multiply_accumulates"), None, None
+    if operations is not None and isinstance(multiplied, dict):
+        counts = MultiplyAccumulates.of(multiplied)
+        energy = energy_estimate(counts, operations, FullAndExit(float(test.time_steps), float(steps.mean())))
+    return {
+        "spikes_per_inference": per_inference,
+        "spikes_per_neuron": per_neuron,
+        "synaptic_operations_per_inference": operations,
+        "multiply_accumulates": counts,
+        "energy": energy,
+    }
 
 
 def _read_smoothing(rule: Rule, calibration: Traces) -> Smoothing:

@@ -44,7 +44,7 @@ class GuaranteeEntry(GuaranteeRecord):
     """A guarantee with its figures on the test traces; ``halves`` is None where the samples were too few to be parted."""
 
     test: Judgement
-    halves: Halves | None
+    halves: Halves | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 SCHEMA = 2
-WHERE_SAID = {"bits", "levels", "exponent", "parameters", "source", "cross_fitted", "calibrated", "halves"}
-"""Fields that stand in a file only where they say something; all others are null then."""
 ROW = re.compile(r'\[\n\s*([^\[\]{}"]*?)\n\s*\]')
 """A list of plain values over several lines; a line cannot end inside a JSON text."""
 T = TypeVar("T")
@@ -29,9 +27,13 @@ Scalar = str | int | float | bool | None
 
 
 def plain(value: Any) -> Any:
-    """A typed result, or anything made of them, as JSON holds it."""
+    """A typed result, or anything made of them, as JSON holds it.
+
+    A field whose default is None is left out where it is None; any other None is null.
+    """
     if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value, dict_factory=_said)
+        found = ((field, getattr(value, field.name)) for field in fields(value))
+        return {field.name: plain(inner) for field, inner in found if inner is not None or field.default is not None}
     if isinstance(value, Mapping):
         return {name: plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -108,10 +110,6 @@ def _flat(prefix: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _flat(f"{prefix}_{inner.get('name', index)}", rest)
     else:
         yield prefix, value
-
-
-def _said(fields: list[tuple[str, Any]]) -> dict[str, Any]:
-    return {name: value for name, value in fields if value is not None or name not in WHERE_SAID}
 
 
 @cache

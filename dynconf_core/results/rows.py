@@ -37,6 +37,7 @@ def completed(plan: Plan, done: Mapping[str, Finished]) -> SettingResult:
     return SettingResult(
         **figures,
         name=plan.setting,
+        error=None,
         data=DataFacts(plan.data.name, plan.data.stands_in_for, plan.data.train, samples.calibration, samples.test),
         network=NetworkFacts(plan.architecture, plan.width, _facts(done["train"]).get("parameters")),
         method=plan.method,

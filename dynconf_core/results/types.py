@@ -58,24 +58,22 @@ class PaperFootnote(Published):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SettingResult(SettingFigures):
-    """A finished setting.
+class SettingFacts:
+    """What was run.
 
     Attributes:
         name: of the setting.
         status, error: "ok" and None.
-        data, network, conversion, paper: see their types; `paper` is None where no row is known.
+        data, network, conversion: see their types.
         method: of the conversion: qcfs, qffs.
         levels, bits: L of QCFS, the bits of QFFS.
         time_steps: T.
         fixed_point: whether the weights are rounded so that float32 is exact.
-        stages: "ran", "cached" or "given" by stage.
-        artefacts: the store's key by stage.
     """
 
     name: str
     status: Literal["ok"] = "ok"
-    error: None = None
+    error: None
     data: DataFacts
     network: NetworkFacts
     method: str
@@ -84,6 +82,18 @@ class SettingResult(SettingFigures):
     time_steps: int
     fixed_point: bool
     conversion: ConversionFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingResult(SettingFigures, SettingFacts):
+    """A finished setting: what was run (which stands first in files), its figures, and how it came about.
+
+    Attributes:
+        paper: None where no row is known.
+        stages: "ran", "cached" or "given" by stage.
+        artefacts: the store's key by stage.
+    """
+
     paper: PaperRows | None
     stages: dict[str, str]
     artefacts: dict[str, str]
@@ -121,7 +131,7 @@ class RunResult:
     overrides: dict[str, Value]
     command: str
     environment: Environment
-    tracking_error: str | None = None
+    tracking_error: str | None
     mean_latency_saving: float | None
     paper_footnotes: tuple[PaperFootnote, ...]
     settings: tuple[AnySetting, ...]
@@ -151,7 +161,7 @@ class SweepPoint:
     setting: str
     values: dict[str, Value]
     status: Literal["ok"] = "ok"
-    error: None = None
+    error: None
     ann_accuracy: float | None
     snn_accuracy: float
     accuracy: float
