@@ -39,8 +39,10 @@ def test_the_setting_takes_such_weights_and_no_others(tmp_path: Path) -> None:
 
 
 def test_published_weights_keep_their_accuracy() -> None:
-    """He et al.'s ResNet-20 has 91.25 % of CIFAR-10 (table 6); of 200 test images the SNN at T = 32 loses few (256 images choose
-    its thresholds, a quarter of what the setting takes)."""
+    """He et al.'s ResNet-20 has 91.25 % of CIFAR-10 (table 6); of 200 test images the SNN at T = 32 loses few.
+
+    256 images choose its thresholds, a quarter of what the setting takes.
+    """
     weights, data = places(WEIGHTS), places("cifar-10-batches-bin")
     if not weights or not data:
         pytest.skip(f"{WEIGHTS} or CIFAR-10 is not here: name the data with DYNCONF_DATA")
