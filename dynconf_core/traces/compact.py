@@ -56,7 +56,7 @@ def _fewest_digits(traces: Traces, rule: Rule | None) -> NDArray[Any]:
 
 
 def _read(traces: Traces, rule: Rule | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """What is read from traces: the predictions (n, T) and where the samples leave (n,)."""
+    """What is read from traces: the predictions (n, T) and where the samples exit (n,)."""
     exiting = np.zeros(traces.samples, np.int64) if rule is None else rule.exit_steps(traces)
     return traces.predictions(), exiting
 
