@@ -90,6 +90,7 @@ def test_every_stage_runs_and_every_figure_is_there(first: dict[str, Any], home:
     assert cut["time_steps"] == 4 and cut["snn_accuracy"] == first["settings"][0]["accuracy_at_t"][3] and whole is None
     assert all(1 <= entry["test"]["mean_steps"] <= 4 for entry in cut["comparison"])
     assert first["settings"][0]["bits"] == 2 and first["settings"][1]["levels"] == 4
+    assert "scheme" not in first["settings"][0] and first["settings"][1]["scheme"] == {"initial_potential": 0.5}
 
 
 def test_results_lie_in_the_home(first: dict[str, Any], home: Path) -> None:

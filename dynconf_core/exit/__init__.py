@@ -1,1 +1,1 @@
-"""When to stop: thresholds and their exact front, exit rules, the chosen operating point, upper bounds."""
+"""When to stop: thresholds and their exact front, exit rules, oracles, intervals, robustness."""

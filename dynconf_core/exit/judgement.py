@@ -1,4 +1,4 @@
-"""The figures of an exit: accuracy, mean steps and loss of samples that leave early, with 95 % intervals.
+"""The figures of an exit: accuracy, mean steps and loss of samples that exit early, with 95 % intervals.
 
 All take `correct` (N, T), whether the prediction at each step is right, and `steps` (N,), where each sample exits, from 1.
 Accuracies, losses and savings are fractions.

@@ -43,6 +43,7 @@ def completed(plan: Plan, done: Mapping[str, Finished]) -> SettingResult:
         method=plan.method,
         levels=numbers.get("levels"),
         bits=numbers.get("bits"),
+        scheme={name: value for name, value in numbers.items() if name not in ("levels", "bits")} or None,
         time_steps=plan.time_steps,
         fixed_point=plan.fixed_point,
         conversion=ConversionFacts(conversion.get("agreement"), conversion.get("worst_layer")),

@@ -67,6 +67,7 @@ class SettingFacts:
         data, network, conversion: see their types.
         method: of the conversion: qcfs, qffs.
         levels, bits: L of QCFS, the bits of QFFS.
+        scheme: further fields of the conversion scheme, such as the initial membrane potential.
         time_steps: T.
         fixed_point: whether the weights are rounded so that float32 is exact.
     """
@@ -79,6 +80,7 @@ class SettingFacts:
     method: str
     levels: int | None = None
     bits: int | None = None
+    scheme: dict[str, Value] | None = None
     time_steps: int
     fixed_point: bool
     conversion: ConversionFacts
