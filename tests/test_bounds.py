@@ -1,4 +1,4 @@
-"""The bounds behind the grid are proven: tried with worst-case images and spikes, and with a grid finer than they allow."""
+"""The bounds behind fixed-point weights are proven: tried with worst-case inputs, and with more places than they allow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
-from dynconf_core.conversion import fixed_point as grid
+from dynconf_core.conversion import fixed_point
 from dynconf_core.conversion.convert import convert
 from dynconf_core.errors import InputError
 from dynconf_core.graph.bounds import in_one_step, summed_over_time
@@ -86,7 +86,7 @@ def test_every_layer_is_exact_for_its_worst_inputs(seed: int, method: str, bits:
 @pytest.mark.parametrize("time_steps", [5, 300])
 def test_sums_over_time_reach_their_bounds_exactly(method: str, time_steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Membrane potentials of a network that fires all the time at the largest image: exact up to the last step, and near
-    enough to the bound that a grid of a few more places is not."""
+    enough to the bound that a few more places are not."""
     network = positive_network(method)
     images = torch.full((1, 6), 1.0)
     snn = convert(network, images, time_steps=time_steps, image_limit=1.0)
@@ -101,7 +101,7 @@ def test_sums_over_time_reach_their_bounds_exactly(method: str, time_steps: int,
             assert reached > 2**24 / 8, "the bound is not much larger than need be"
     assert all(bool(torch.isfinite(tensor).all()) for layer in state.values() for tensor in layer)
 
-    monkeypatch.setattr(grid, "MANTISSA", 32)
+    monkeypatch.setattr(fixed_point, "MANTISSA", 32)
     finer = convert(network, images, time_steps=time_steps, image_limit=1.0, weight_bits=20)
     assert not torch.equal(simulated(finer, images, time_steps)[0].double(), in_float64(finer, images, time_steps)[0])
 
@@ -122,7 +122,7 @@ def test_negative_currents_are_bounded_too() -> None:
 
 @pytest.mark.parametrize("levels", [3, 7, 15])
 def test_the_reference_is_exact_where_its_sums_are_n_times_as_large(levels: int) -> None:
-    """Its last layer meets counts up to n at once, the SNN's only single spikes: the grid must hold those sums too."""
+    """Its last layer meets counts up to n at once, the SNN's only single spikes: the places must hold those sums too."""
     generator = torch.Generator().manual_seed(1)
     bits = levels.bit_length()
     network = nn.Sequential(nn.Linear(2, 4096), LSQ(bits), nn.Linear(4096, 3)).eval()

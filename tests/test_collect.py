@@ -147,7 +147,7 @@ def test_a_settled_snns_traces_sum_to_the_reference(tmp_path: Path) -> None:
     assert traces.spikes is not None and traces.reference_logits is not None
     assert int(np.abs(traces.spikes[:, -1]).sum()) == 0, "settled"
     summed = traces.logits.sum(axis=1, dtype=np.float64)
-    assert np.array_equal(summed, summed.astype(np.float32)), "on the grid"
+    assert np.array_equal(summed, summed.astype(np.float32)), "exact in float32"
     np.testing.assert_array_equal(summed.astype(np.float32) / np.float32(3), traces.reference_logits)
 
 
@@ -174,7 +174,7 @@ def test_collection_refuses(options: dict[str, Any], words: str, tmp_path: Path)
         collected(tmp_path, "qcfs", **options)
 
 
-def test_collection_refuses_what_the_grid_does_not_cover(tmp_path: Path) -> None:
+def test_collection_refuses_what_fixed_point_does_not_cover(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="time_steps=7"):
         collect(resnet("qcfs", 6), None, pictures(2), 7, tmp_path)
     brighter = TensorImages(pictures(2).pixels, pictures(2).labels, 10, Normalisation((0.4, 0.5, 0.6), (0.1, 0.3, 0.25)))

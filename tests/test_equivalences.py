@@ -93,7 +93,7 @@ def test_settled_qffs_is_the_quantised_network(seed: int, bits: int) -> None:
 @PROPERTY
 @given(st.integers(0, 10**6), st.integers(1, 3))
 def test_settled_qffs_is_its_reference_to_the_bit(seed: int, bits: int) -> None:
-    """For any weights, once they lie on the grid: the running sum of float32 logits is n times those of the reference."""
+    """For any weights, once they are in fixed point: the running sum of float32 logits is n times those of the reference."""
     network, images = RandomNetwork(seed, "qffs", bits, dyadic=False), gaussian_images(3, seed)
     snn = convert(network, images, time_steps=LONG)
     assert snn.exact and reference_levels(snn) == 2**bits - 1 == snn.active_steps

@@ -57,7 +57,7 @@ def test_plain_arithmetic_is_for_the_block_alone() -> None:
     assert settings() == before
 
 
-def test_cudnn_is_left_out_of_grid_weights_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cudnn_is_left_out_of_fixed_point_weights_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """In every block, also for batches that were tried before; other weights may be computed by it, and so on a CPU."""
     monkeypatch.setattr(torch.backends.cudnn, "enabled", True)
     snn, plain = network(), network(fixed_point=False)

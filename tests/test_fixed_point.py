@@ -1,6 +1,6 @@
 """Fixed-point weights: that they are, that float32 then computes to the bit what float64 does, and that the bounds are proven.
 
-Every claim is also tried on what should break it: worst-case spikes and images, a grid that is finer than the bounds allow.
+Every claim is also tried on what should break it: worst-case spikes and images, more places than the bounds allow.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from spiking_cases import ANALOGUE_BLOCKS, BLOCKS, RandomNetwork, converted, gau
 from torch import Tensor, nn
 
 from dynconf_core.activations.qcfs import QCFS
-from dynconf_core.conversion import fixed_point as grid
+from dynconf_core.conversion import fixed_point
 from dynconf_core.conversion.convert import convert
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import WEIGHTED
@@ -38,12 +38,12 @@ def whole(values: Tensor, places: int) -> bool:
     return torch.equal(scaled, scaled.round())
 
 
-# The grid
+# The places
 
 
 @pytest.mark.parametrize("weight_bits", [8, 13])
 @pytest.mark.parametrize("method", METHODS)
-def test_weights_lie_on_the_grid(method: str, weight_bits: int) -> None:
+def test_weights_are_in_fixed_point(method: str, weight_bits: int) -> None:
     """Multiples of 2^-k, of so many bits; biases and V(0) multiples of what their sums are multiples of."""
     for seed in range(6):
         snn, _ = random_snn(seed, method, 8, weight_bits=weight_bits)
@@ -83,10 +83,10 @@ def test_images_and_first_currents_are_rounded() -> None:
     input_current = snn.input_current(images)
     places = places_of(snn.graph)
     assert all(whole(value, places[name]) for name, value in input_current.values.items())
-    assert places["input.round"] == grid.IMAGE_BITS
+    assert places["input.round"] == fixed_point.IMAGE_BITS
 
 
-def test_without_a_grid_weights_stay() -> None:
+def test_without_fixed_point_weights_stay() -> None:
     images = gaussian_images(2, 0)
     network = RandomNetwork(1, "qcfs", dyadic=False)
     snn = convert(network, images, fixed_point=False)
@@ -146,7 +146,7 @@ def test_the_same_bits_however_it_is_run(seed: int, method: str) -> None:
         torch.set_num_threads(threads)
 
 
-def test_without_a_grid_bits_depend_on_how_it_is_run() -> None:
+def test_without_fixed_point_bits_depend_on_how_it_is_run() -> None:
     """The tests above have teeth: the plain form is not exact."""
     found = 0
     for seed in range(8):

@@ -400,7 +400,10 @@ def test_several_seeds_are_summed_up(home: Path, first: dict[str, Any]) -> None:
     assert written["settings"] == content["over_seeds"]
 
 
-def test_a_setting_with_a_measure_from_outside(home: Path, first: dict[str, Any]) -> None:
+def test_a_setting_with_a_measure_from_outside(home: Path, first: dict[str, Any], tmp_path: Path) -> None:
+    from dynconf_core.errors import InputError
+    from dynconf_core.results.export import export
+
     own = {"rule": "measures_from_outside:ShareOfVotes"}
     (row,) = run(home, own, SETTINGS[1:])["settings"]
     assert {name for name, outcome in row["stages"].items() if outcome != "cached"} == {"search", "evaluate"}
@@ -409,3 +412,7 @@ def test_a_setting_with_a_measure_from_outside(home: Path, first: dict[str, Any]
     compared = [entry["measure"] for entry in row["comparison"] if entry["max_drop"] == 0]
     assert compared == ["max_softmax", "entropy", "gap", "patience", "learned", "share_of_votes"]
     assert set(run(home, own, SETTINGS[1:])["settings"][0]["stages"].values()) == {"cached"}
+    with pytest.raises(InputError, match=r"measures_from_outside:ShareOfVotes.*--rule"):
+        export(None, tmp_path / "published", str(home))
+    assert not (tmp_path / "published").exists()
+    assert len(export(None, tmp_path / "published", str(home), measure=own["rule"])) > 8

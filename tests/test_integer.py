@@ -32,7 +32,7 @@ CONVOLUTIONS: dict[str, tuple[tuple[int, int, int, int], tuple[int, int, int], d
 }
 
 
-def grid_weights(shape: tuple[int, ...], top: int, seed: int = 0) -> Tensor:
+def whole_weights(shape: tuple[int, ...], top: int, seed: int = 0) -> Tensor:
     """Whole numbers up to ``top``, most of them small, each output channel with a power of two of its own."""
     generator = torch.Generator().manual_seed(seed)
     wide = torch.randint(-top, top + 1, shape, generator=generator).float()
@@ -54,7 +54,7 @@ def spikes_of(shape: tuple[int, ...], signed: bool, largest: int, seed: int = 1)
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_convolution_equals_float64(name: str, top: int, signed: bool) -> None:
     shape, (outputs, inputs, kernel), geometry = CONVOLUTIONS[name]
-    weight = grid_weights((outputs, inputs, kernel, kernel), top)
+    weight = whole_weights((outputs, inputs, kernel, kernel), top)
     product = integer.prepare(weight, shape=shape, signed=signed, must_pay=False, **geometry)
     assert product is not None
     spikes = spikes_of(shape, signed, 1)
@@ -74,7 +74,7 @@ def test_convolution_equals_float64(name: str, top: int, signed: bool) -> None:
 @pytest.mark.parametrize(("top", "largest"), [(127, 9), (127, 64), (8127, 4), (8127, 9), (1023, 64)])
 @pytest.mark.parametrize("signed", [False, True])
 def test_pooled_counts(top: int, largest: int, signed: bool) -> None:
-    weight = grid_weights((12, 10, 3, 3), top)
+    weight = whole_weights((12, 10, 3, 3), top)
     product = integer.prepare(weight, shape=(4, 10, 6, 6), signed=signed, largest=largest, padding=(1, 1), must_pay=False)
     assert product is not None
     counts = spikes_of((4, 10, 6, 6), signed, largest)
@@ -85,7 +85,7 @@ def test_pooled_counts(top: int, largest: int, signed: bool) -> None:
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("top", [127, 16255, 32639])
 def test_linear_against_whole_numbers_of_numpy(top: int, signed: bool) -> None:
-    weight = grid_weights((10, 300), top)
+    weight = whole_weights((10, 300), top)
     product = integer.prepare(weight, shape=(5, 300), signed=signed, must_pay=False)
     assert product is not None
     spikes = spikes_of((5, 300), signed, 1)
@@ -98,7 +98,7 @@ def test_linear_against_whole_numbers_of_numpy(top: int, signed: bool) -> None:
 @pytest.mark.parametrize("signed", [False, True])
 @pytest.mark.parametrize("top", [127, 16255, 32639])
 def test_bias_and_potential(top: int, signed: bool) -> None:
-    weight, shape = grid_weights((12, 10, 3, 3), top), (4, 10, 6, 6)
+    weight, shape = whole_weights((12, 10, 3, 3), top), (4, 10, 6, 6)
     bias = (torch.arange(12.0) - 6) / 2**10
     product = integer.prepare(weight, shape=shape, signed=signed, bias=bias, padding=(1, 1), must_pay=False)
     assert product is not None
@@ -115,7 +115,7 @@ def test_consumers_share_packed_bytes_and_any_batch_follows() -> None:
     layout_of = set()
     spikes = spikes_of((7, 16, 8, 8), False, 1)
     for kernel, padding, seed in ((3, 1, 0), (1, 0, 1)):
-        weight = grid_weights((8, 16, kernel, kernel), 8191, seed)
+        weight = whole_weights((8, 16, kernel, kernel), 8191, seed)
         product = integer.prepare(
             weight, shape=(4, 16, 8, 8), signed=False, stride=(2, 2), padding=(padding, padding), must_pay=False
         )
@@ -130,7 +130,7 @@ def test_consumers_share_packed_bytes_and_any_batch_follows() -> None:
 
 @needs_bytes
 def test_another_resolution_is_refused() -> None:
-    weight = grid_weights((8, 16, 1, 1), 127)
+    weight = whole_weights((8, 16, 1, 1), 127)
     product = integer.prepare(weight, shape=(4, 16, 1, 1), signed=True, must_pay=False)
     assert product is not None
     with pytest.raises(ValueError, match="16, 1, 1"):
@@ -140,7 +140,7 @@ def test_another_resolution_is_refused() -> None:
 @needs_bytes
 def test_forms() -> None:
     def form(top: int, **arguments: Any) -> tuple[int, int, int]:
-        weight = grid_weights((16, 16, 3, 3), top)
+        weight = whole_weights((16, 16, 3, 3), top)
         product = integer.prepare(weight, shape=(2, 16, 5, 5), **{"signed": False, "must_pay": False, **arguments})
         assert product is not None
         return product.layout.base, product.layout.offset, len(product.factors)
@@ -169,13 +169,13 @@ def test_bound_of_float32_is_kept(signed: bool) -> None:
 def test_what_is_not_exact_is_not_offered() -> None:
     whole, shape = torch.full((4, 8, 3, 3), 3.0), (2, 8, 5, 5)
     assert integer.prepare(whole, shape=shape, signed=False, must_pay=False) is not None
-    off_grid = whole.clone()
-    off_grid[1, 2, 0, 0] = 0.1
+    not_whole = whole.clone()
+    not_whole[1, 2, 0, 0] = 0.1
     fine = whole.clone()
-    fine[1, 2, 0, 0] = 2.0**-14  # on a grid, but 3 is more than 2^15 times as large
+    fine[1, 2, 0, 0] = 2.0**-14  # whole too, but 3 is more than 2^15 times as large
     infinite = whole.clone()
     infinite[0, 0, 0, 0] = float("inf")
-    for weight in (off_grid, fine, infinite, whole.double()):
+    for weight in (not_whole, fine, infinite, whole.double()):
         assert integer.prepare(weight, shape=shape, signed=False, must_pay=False) is None
     for bias in (torch.full((4,), 0.1), torch.full((4,), 2.0**-20), torch.full((4,), 2.0**24)):
         assert integer.prepare(whole, shape=shape, signed=False, bias=bias, must_pay=False) is None
@@ -186,7 +186,7 @@ def test_what_is_not_exact_is_not_offered() -> None:
 @needs_bytes
 def test_a_wrong_product_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Saturation as on a CPU without VNNI, in one output of the batch."""
-    weight, shape = grid_weights((8, 16, 3, 3), 127), (4, 16, 5, 5)
+    weight, shape = whole_weights((8, 16, 3, 3), 127), (4, 16, 5, 5)
     right = integer.Factor.times
 
     def saturating(self: Any, *arguments: Any) -> Tensor:
@@ -217,7 +217,7 @@ def test_without_the_private_operations(monkeypatch: pytest.MonkeyPatch) -> None
 @needs_bytes
 def test_must_pay() -> None:
     """There is a product where its rival is slower, and none where the rival takes no time."""
-    weight = grid_weights((8, 16, 3, 3), 127)
+    weight = whole_weights((8, 16, 3, 3), 127)
 
     def slow(inputs: Tensor) -> Tensor:
         time.sleep(0.1)

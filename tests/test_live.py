@@ -266,7 +266,7 @@ def test_no_images(empty: Any) -> None:
 
 
 @pytest.mark.parametrize("method", ["qcfs", "qffs"])
-def test_without_a_grid_it_agrees_up_to_rounding(method: str, tmp_path: Path) -> None:
+def test_without_fixed_point_it_agrees_up_to_rounding(method: str, tmp_path: Path) -> None:
     """A sum in another order may move a spike: nearly all exits are the same, the counts nearly so."""
     snn = network(method, "average", fixed_point=False)
     collect(snn, None, pictures(), TIME_STEPS, tmp_path)

@@ -242,9 +242,9 @@ def test_a_setting_with_it_depends_on_its_code() -> None:
     file = Path(sys.modules[ShareOfVotes.__module__].__file__ or "").resolve()
     for name in ("search", "evaluate"):
         assert file in stage(name).modules(own).values() and file not in stage(name).modules(plan).values()
-    for text, words in (("luck", "best"), ("no_such_module:X", "no module"), ("dynconf_core.errors:X", "'X'")):
+    for given, words in (("luck", "best"), ("no_such_module:X", "no module"), ("dynconf_core.errors:X", "'X'")):
         with pytest.raises(InputError, match=words):
-            typed("rule", text)
+            typed("rule", given)
 
 
 # The worked example, in a folder of the user's own.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -180,6 +181,18 @@ def test_a_file_holds_the_neurons_but_no_code(tmp_path: Path) -> None:
     again = load_snn(path, neurons=Burst)
     assert again.neurons == Burst(2) and again.facts["neurons"] == "burst"
     assert torch.equal(again(images, TIME_STEPS), snn(images, TIME_STEPS))
+
+
+class Namesake(Refractory):
+    """Bears the name of another model."""
+
+    name: ClassVar[str] = "signed"
+
+
+def test_a_file_is_not_written_under_the_name_of_another_model(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="neuron model 'signed' exists already: give Namesake another name"):
+        save_snn(converted(0, Namesake()), tmp_path / "snn.pt")
+    assert not list(tmp_path.iterdir())
 
 
 class Boastful(Burst):

@@ -173,7 +173,7 @@ def test_equals_a_plain_implementation_to_the_bit(method: str, seed: int) -> Non
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_without_a_grid_equals_a_plain_implementation_in_its_own_units(method: str) -> None:
+def test_without_fixed_point_equals_a_plain_implementation_in_its_own_units(method: str) -> None:
     """theta, lambda and s as trained, in float64; float32 rounds, but on these images no spike depends on it."""
     network = Small(method)
     logits, spikes, _, _ = run(small(method, fixed_point=False), images())
@@ -326,7 +326,7 @@ def test_integer_products_change_no_bit(method: str, monkeypatch: pytest.MonkeyP
         assert torch.equal(found, wanted)
 
 
-def test_no_integer_products_without_a_grid() -> None:
+def test_no_integer_products_without_fixed_point() -> None:
     assert small("qcfs", fixed_point=False).accelerate(4) == []
 
 

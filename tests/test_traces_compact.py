@@ -18,7 +18,7 @@ def test_predictions_and_exits_stay_and_bytes_go(seed: int) -> None:
     logits, counts = generator.normal(size=(200, 12, 7)), generator.integers(0, 60_000, (200, 12))
     labels, ann = generator.integers(0, 7, 200), generator.normal(size=(200, 7))
     traces = Traces(logits, labels, ann_logits=ann, spikes=counts, synaptic_operations=counts * 9, meta={"a": 1})
-    small = compact(traces, RULE)
+    small = compact(traces, RULE.exit_steps)
     assert np.array_equal(small.predictions(), traces.predictions())
     assert np.array_equal(RULE.exit_steps(small), RULE.exit_steps(traces))
     assert small.logits.dtype in (np.float16, np.float32) and np.abs(small.logits - logits).max() < 0.01
@@ -43,7 +43,7 @@ def test_an_exit_near_the_threshold_stays() -> None:
     traces = Traces(logits, np.array([0]))
     for threshold in (0.30005, 0.3001, 0.30015):
         rule = Rule("gap", Smoothing("sum", 1.0), threshold)
-        assert np.array_equal(rule.exit_steps(compact(traces, rule)), rule.exit_steps(traces))
+        assert np.array_equal(rule.exit_steps(compact(traces, rule.exit_steps)), rule.exit_steps(traces))
 
 
 def test_what_float16_cannot_hold() -> None:

@@ -30,8 +30,8 @@ class NeuronModel(ABC):
         name: what the model is called in files and messages.
         exact: whether every number that it adds, subtracts or keeps beside the potential is whole, so that float32 holds
             its membrane potentials exactly where the weights are in fixed point. A leak, for one, is not exact.
-        free_potential: whether V(0) may be chosen. Where the net count must settle at a quantised activation it may not:
-            half a threshold is what rounds half up.
+        free_potential: whether V(0) may be chosen, by the user or by the correction. Where the net count must settle at a
+            quantised activation it may not: half a threshold is what rounds half up.
     """
 
     name: ClassVar[str]
@@ -109,7 +109,7 @@ class NeuronModel(ABC):
     @property
     def active_steps(self) -> int | None:
         """In how many of the first steps the image and all biases act; None: in all. A neuron's mean output is its net count
-        over these steps."""
+        over these steps, and the correction looks at no earlier ones than T."""
         return None
 
     @classmethod
@@ -124,7 +124,13 @@ class NeuronModel(ABC):
     # In files and messages
 
     def to_json(self) -> dict[str, Any]:
-        """``{"model": name, ...its fields}``, as a converted network's file holds it."""
+        """``{"model": name, ...its fields}``, as a converted network's file holds it.
+
+        Raises:
+            InputError: where another class has this name in the registry, and would be taken for it.
+        """
+        if self.name in NEURONS.names() and NEURONS.get(self.name) is not type(self):
+            raise InputError(f"neuron model {self.name!r} exists already: give {type(self).__qualname__} another name.")
         return {"model": self.name, **dataclasses.asdict(self)}
 
     @classmethod

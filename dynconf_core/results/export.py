@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dynconf_core.confidence.measure import MeasureLike
 from dynconf_core.errors import InputError
 from dynconf_core.exit.rule import Rule
 from dynconf_core.experiment.request import home_folder
@@ -25,7 +26,9 @@ from dynconf_core.traces.schema import Traces
 NEEDED = tuple(stage.name for stage in STAGES if stage.published)
 
 
-def export(run: Path | None, out: Path, home: str | None = None, traces: bool = True) -> list[Path]:
+def export(
+    run: Path | None, out: Path, home: str | None = None, traces: bool = True, measure: MeasureLike | None = None
+) -> list[Path]:
     """Write the folder ``out`` of the finished settings of a run.
 
     Args:
@@ -33,6 +36,7 @@ def export(run: Path | None, out: Path, home: str | None = None, traces: bool = 
         out: a new or empty folder.
         home: where the run's artefacts are, if not in the home that the run's folder lies in.
         traces: whether they are written; they are nearly all of the folder's size.
+        measure: that of the rules, where it is from outside: it says where the samples exit, which the traces keep.
 
     Returns:
         the files written.
@@ -48,11 +52,11 @@ def export(run: Path | None, out: Path, home: str | None = None, traces: bool = 
     if not result.finished:
         raise InputError(f"{folder} holds no setting that is done: there is nothing to publish.")
     parts = {row.name: _artefacts(row, store) for row in result.finished}
+    rules = {name: Rule.load(found["evaluate"].file("rule.json"), measure) for name, found in parts.items() if traces}
     out.mkdir(parents=True, exist_ok=True)
     training = {name: _written(out, name, found) for name, found in parts.items()}
-    if traces:
-        for name, found in parts.items():
-            _write_traces(out, name, found)
+    for name, rule in rules.items():
+        _write_traces(out, name, parts[name], rule)
     for name in (RESULTS, CSV):
         shutil.copyfile(folder / name, out / name)
     (out / "README.md").write_text(run_page(result, training, traces), encoding="utf-8")
@@ -90,8 +94,7 @@ def _written(out: Path, name: str, parts: Mapping[str, Artefact]) -> dict[str, A
     return training
 
 
-def _write_traces(out: Path, name: str, parts: Mapping[str, Artefact]) -> None:
+def _write_traces(out: Path, name: str, parts: Mapping[str, Artefact], rule: Rule) -> None:
     """The calibration split keeps its predictions, the test split the exits of the chosen rule too."""
-    rule = Rule.load(parts["evaluate"].file("rule.json"))
     compact(Traces.load(parts["collect_calibration"].folder)).save(out / f"{name}-calibration.npz", compressed=True)
-    compact(Traces.load(parts["collect_test"].folder), rule).save(out / f"{name}-test.npz", compressed=True)
+    compact(Traces.load(parts["collect_test"].folder), rule.exit_steps).save(out / f"{name}-test.npz", compressed=True)

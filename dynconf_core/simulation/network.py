@@ -116,8 +116,8 @@ class SpikingNetwork(nn.Module):
     def accelerate(self, samples: int) -> list[str]:
         """Let integer products compute the layers where they are exact and, for batches of ``samples``, faster than float32.
 
-        Only where the weights are in fixed point and the network is on the CPU; each is tried against float arithmetic, which takes
-        some milliseconds.
+        Only where the weights are in fixed point and the network is on the CPU; each layer is tried against float arithmetic,
+        which takes some milliseconds.
 
         Returns:
             the names of these layers.

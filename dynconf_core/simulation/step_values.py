@@ -85,8 +85,9 @@ class StepValues:
                 currents.append(self.each(name))
         first = currents[0][0]
         spikes = _like(first, self.steps) if spare is None else spare
-        initial = per_channel(self.tensors[node.name]["initial"], first)
-        state = before if before is not None else self.neurons.initial(first, initial)
+        if before is None:
+            before = self.neurons.initial(first, per_channel(self.tensors[node.name]["initial"], first))
+        state = before
         for out, *arriving in zip(spikes.chunk(self.steps), *currents, strict=True):
             for current in arriving:
                 state[0].add_(current)

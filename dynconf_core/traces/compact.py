@@ -1,32 +1,36 @@
 """Traces with no more digits than matter for what is read from them: to be published beside a table."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.exit.rule import Rule
 from dynconf_core.traces.schema import Traces
 
 DIGITS = (11, 13, 15, 17, 19, 21, 24)
 """Binary digits of a logit that are tried, the fewest first; 11 are float16's, 24 float32's."""
 
 
-def compact(traces: Traces, rule: Rule | None = None) -> Traces:
+Exits = Callable[[Traces], NDArray[np.int64]]
+"""The exit steps (N,) of traces, such as ``Rule.exit_steps``."""
+
+
+def compact(traces: Traces, exits: Exits | None = None) -> Traces:
     """The traces with each sample's logits rounded to as few binary digits as change none of its predictions, at any step, nor
-    its exit by ``rule``.
+    its exit.
 
     Rounded logits compress well: float16 where that suffices for all samples, else float32 whose last digits are 0. The
     outputs of the trained networks become float16 where no prediction changes, counts the smallest whole type.
 
     Args:
         traces: of any types.
-        rule: one whose exits are to stay.
+        exits: those that are to stay.
     """
     return replace(
         traces,
-        logits=_fewest_digits(traces, rule),
+        logits=_fewest_digits(traces, exits),
         ann_logits=_outputs(traces.ann_logits),
         reference_logits=_outputs(traces.reference_logits),
         spikes=_counts(traces.spikes),
@@ -34,16 +38,16 @@ def compact(traces: Traces, rule: Rule | None = None) -> Traces:
     )
 
 
-def _fewest_digits(traces: Traces, rule: Rule | None) -> NDArray[Any]:
-    predictions, exits = _read(traces, rule)
+def _fewest_digits(traces: Traces, exits: Exits | None) -> NDArray[Any]:
+    predictions, steps = _read(traces, exits)
     found = np.empty(traces.logits.shape, np.float32)
     left = np.arange(traces.samples)
     for digits in DIGITS:
         logits = _rounded(traces.logits[left], digits)
         if not np.isfinite(logits).all():  # float32 is too narrow
             return traces.logits
-        now, exiting = _read(Traces(logits, traces.labels[left]), rule)
-        same = (now == predictions[left]).all(axis=1) & (exiting == exits[left])
+        now, exiting = _read(Traces(logits, traces.labels[left]), exits)
+        same = (now == predictions[left]).all(axis=1) & (exiting == steps[left])
         found[left[same]] = logits[same]
         left = left[~same]
         if digits == DIGITS[0] and not len(left):
@@ -55,10 +59,10 @@ def _fewest_digits(traces: Traces, rule: Rule | None) -> NDArray[Any]:
     return traces.logits
 
 
-def _read(traces: Traces, rule: Rule | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _read(traces: Traces, exits: Exits | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """What is read from traces: the predictions (n, T) and where the samples exit (n,)."""
-    exiting = np.zeros(traces.samples, np.int64) if rule is None else rule.exit_steps(traces)
-    return traces.predictions(), exiting
+    steps = np.zeros(traces.samples, np.int64) if exits is None else exits(traces)
+    return traces.predictions(), steps
 
 
 def _rounded(logits: NDArray[Any], digits: int) -> NDArray[Any]:

@@ -68,13 +68,14 @@ def export(
     out: Annotated[Path, typer.Option(help="The folder to write, such as results/2026-11-25-epyc.")],
     run: Annotated[Path | None, typer.Argument(help="The run's folder [default: the newest of the home].")] = None,
     traces: Annotated[bool, typer.Option(help="Compressed traces, nearly all of the folder's size.")] = True,
+    rule: Annotated[str | None, typer.Option(help="The rule's measure where it is one's own: package.module:Class.")] = None,
     home: Home = None,
 ) -> None:
     """Make a folder of a run that can be published: table, JSON, pictures, training records and compressed traces."""
     configure(home_folder(home))
     from dynconf_core.results.export import export as exported
 
-    files = exported(run, out, home, traces)
+    files = exported(run, out, home, traces, rule)
     size = sum(path.stat().st_size for path in files) / 1e6
     Console().print(f"{out}: {len(files)} files, {size:.1f} MB", highlight=False, soft_wrap=True)
 
