@@ -1,5 +1,7 @@
 """The public names of the library."""
 
+from dynconf_core.choosing.comparison import Comparison as Comparison
+from dynconf_core.choosing.comparison import compare as compare
 from dynconf_core.confidence.measure import MEASURES as MEASURES
 from dynconf_core.confidence.measure import ConfidenceMeasure as ConfidenceMeasure
 from dynconf_core.confidence.measure import StepOutputs as StepOutputs
@@ -13,6 +15,8 @@ from dynconf_core.data.dataset import DataSet as DataSet
 from dynconf_core.data.images import Normalisation as Normalisation
 from dynconf_core.data.images import TensorImages as TensorImages
 from dynconf_core.errors import InputError as InputError
+from dynconf_core.evaluation.analysis import Analysis as Analysis
+from dynconf_core.evaluation.analysis import analyse as analyse
 from dynconf_core.exit.agent import ExitAgent as ExitAgent
 from dynconf_core.exit.rule import Rule as Rule
 from dynconf_core.experiment.recipe import Recipe as Recipe
