@@ -140,3 +140,12 @@ def test_the_long_lines_have_intervals(comparison: Comparison, rows: list[dict[s
 
 def test_nothing_lost_has_no_sign() -> None:
     assert [points(loss) for loss in (0.0, -0.00001, 0.0012, -0.05)] == ["0.00", "0.00", "+0.12", "-5.00"]
+
+
+def test_the_library_gives_it_by_its_public_names() -> None:
+    import dynconf_core
+
+    found = dynconf_core.compare(CALIBRATION, TEST, measures=["gap"], drops=[0.0])
+    assert isinstance(found, dynconf_core.Comparison) and [row.measure for row in found.rows] == ["gap"]
+    analysis = dynconf_core.analyse(CALIBRATION, TEST, measures=["gap"])
+    assert isinstance(analysis, dynconf_core.Analysis) and analysis.record.rule.test == found.rows[0].test
