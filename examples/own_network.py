@@ -41,8 +41,11 @@ def images(split: str) -> TensorImages:
 
 training, calibration, test = (images(split) for split in ("train", "calibration", "test"))
 inputs = training.normalisation(training.pixels)
-convolutions = (nn.Conv2d(3, 24, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(24, 48, 3, padding=1), nn.ReLU())
-ann = nn.Sequential(*convolutions, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 10))
+ann = nn.Sequential(
+    *(nn.Conv2d(3, 24, 3, padding=1), nn.BatchNorm2d(24), nn.ReLU(), nn.MaxPool2d(2)),
+    *(nn.Conv2d(24, 48, 3, padding=1), nn.BatchNorm2d(48), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+    nn.Linear(48, 10),
+)
 optimiser = torch.optim.Adam(ann.parameters(), lr=5e-3)
 for _ in range(asked.epochs):
     for batch in torch.randperm(len(training)).split(50):

@@ -216,7 +216,6 @@ from dynconf_core.conversion.file import load_snn
 from dynconf_core.data.images import Normalisation, TensorImages
 from dynconf_core.simulation.collect import collect
 from dynconf_core.simulation.footprint import batch_size
-from training_cases import activation
 
 snn, memory = load_snn(Path(sys.argv[1])), int(sys.argv[2])
 assert 1 < batch_size(snn, memory) < 64
