@@ -111,7 +111,7 @@ figure.tight_layout()
 analysis = analyse(known, unseen)
 rule = analysis.rule
 steps = rule.exit_steps(unseen)
-print(f"{rule.measure.name}, {rule.smoothing}, exits above {rule.threshold:.3f}")
+print(rule)
 print(f"{steps.mean():.2f} of {TIME_STEPS} time steps on average")
 
 figure, axes = plt.subplots(figsize=(6, 3.2))
