@@ -89,7 +89,7 @@ def test_example(name: str, tmp_path: Path) -> None:
 
 def test_a_network_of_ones_own(tmp_path: Path) -> None:
     """From plain PyTorch to an SNN that stops; the live run and the traces agree by an assertion of the example's own."""
-    command = [sys.executable, str(EXAMPLES / "own_network.py"), "--epochs", "12", "--out", str(tmp_path)]
+    command = [sys.executable, str(EXAMPLES / "own_network.py"), "--epochs", "4", "--out", str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLES.parent)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
