@@ -2,7 +2,7 @@
 
 cd examples
 dynconf analyse TRACES.npz --rule own_measure:EmaGap     # its rule is chosen, and compared with all other measures
-dynconf reproduce --set rule=own_measure:EmaGap          # a whole setting with it
+dynconf reproduce --rule own_measure:EmaGap              # the eight settings with it
 
 from own_measure import EmaGap
 agent = ExitAgent.from_json("analysis/rule.json", measure=EmaGap)   # behind a running network
@@ -17,19 +17,21 @@ from torch import Tensor
 
 from dynconf_core import ConfidenceMeasure, StepOutputs
 
+State = tuple[Tensor, ...]
+
 
 @dataclass(frozen=True)
 class EmaGap(ConfidenceMeasure):
-    """e_t = keep e_{t-1} + (1 - keep) g_t, where g_t is the largest accumulated logit minus the second largest; e_0 = 0."""
+    """e_t = keep e_{t-1} + (1 - keep) g_t with the gap g_t of accumulated logits; e_0 = 0."""
 
     name = "ema_gap"
     label = "average gap"
     keep: float = 0.5
 
-    def initial(self, samples: int, classes: int, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:
+    def initial(self, samples: int, classes: int, device: torch.device | str = "cpu") -> State:
         return (torch.zeros(samples, dtype=torch.float64, device=device),)
 
-    def step(self, outputs: StepOutputs, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def step(self, outputs: StepOutputs, state: State) -> tuple[Tensor, State]:
         first, second = outputs.accumulated.topk(2).values.unbind(-1)
         average = self.keep * state[0] + (1 - self.keep) * (first - second)
         return average, (average,)

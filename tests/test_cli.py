@@ -110,6 +110,9 @@ BAD = {
         ["--no-fixed-point", "--set", "fixed_point=true"],
         ["--no-fixed-point", "--set fixed_point=true", "one of them"],
     ),
+    "rule twice": (["--rule", "gap", "--set", "rule=best"], ["--rule gap", "--set rule=best", "one of them"]),
+    "unknown rule": (["--rule", "gab"], ["'gab'", "'gap'"]),
+    "rule of a module that is not there": (["--rule", "mine:Measure"], ["mine:Measure", "no module mine"]),
     "neither true nor false": (["--set", "fixed_point=maybe"], ["fixed_point=maybe", "true or false"]),
     "option": (["--colour", "red"], ["--colour"]),
 }

@@ -36,9 +36,11 @@ torch.manual_seed(0)
 torch.set_num_threads(1)
 
 data = load_digits()
-pixels = torch.from_numpy(data.images / 16 * 255).to(torch.uint8)[:, None].expand(-1, 3, -1, -1)
-digits = TensorImages(pixels, torch.from_numpy(data.target).long(), 10, Normalisation((0.3,) * 3, (0.37,) * 3))
-training, calibration, test = (digits.subset(part) for part in torch.randperm(len(digits)).split([700, 600, 497]))
+grey = torch.from_numpy(data.images / 16 * 255).to(torch.uint8)
+pixels, labels = grey[:, None].expand(-1, 3, -1, -1), torch.from_numpy(data.target).long()
+digits = TensorImages(pixels, labels, 10, Normalisation((0.3,) * 3, (0.37,) * 3))
+parts = torch.randperm(len(digits)).split([700, 600, 497])
+training, calibration, test = (digits.subset(part) for part in parts)
 
 ann = nn.Sequential(
     nn.Conv2d(3, 24, 3, padding=1),
@@ -70,7 +72,15 @@ ann.eval()
 # wrong.
 
 TIME_STEPS = 16
-snn = convert(ann, inputs, thresholds="error", time_steps=TIME_STEPS, neurons="signed", levels=7, correct=True)
+snn = convert(
+    ann,
+    inputs,
+    thresholds="error",
+    time_steps=TIME_STEPS,
+    neurons="signed",
+    levels=7,
+    correct=True,
+)
 print(conversion_report(snn, ann, inputs[:200], TIME_STEPS, training.labels[:200]))
 
 # %%
@@ -80,7 +90,8 @@ print(conversion_report(snn, ann, inputs[:200], TIME_STEPS, training.labels[:200
 # *Traces* hold what the SNN puts out at every time step: ``logits`` of the shape (N, T, C). Its answer after t steps
 # is read from their sum up to t. Everything from here on needs the traces alone, whichever simulator they come from.
 
-known = collect(snn, ann, calibration, TIME_STEPS, facts={"trained_on_calibration": False})
+facts = {"trained_on_calibration": False}
+known = collect(snn, ann, calibration, TIME_STEPS, facts=facts)
 unseen = collect(snn, ann, test, TIME_STEPS)
 print(unseen.logits.shape)
 
@@ -118,14 +129,16 @@ figure.tight_layout()
 exits = run_until_confident(snn, ExitAgent(rule), test, TIME_STEPS)
 assert (exits.steps == steps).all()
 full, early = unseen.correct()[:, -1].mean(), (exits.predictions == unseen.labels).mean()
-print(f"test accuracy {full:.2%} after all {TIME_STEPS} time steps, {early:.2%} after {exits.steps.mean():.2f} on average")
+print(f"test accuracy {full:.2%} after all {TIME_STEPS} time steps")
+print(f"test accuracy {early:.2%} after {exits.steps.mean():.2f} time steps on average")
 
 # %%
 # Which images are easy, and which are hard?
 
 order = np.argsort(steps, kind="stable")
 figure, rows = plt.subplots(2, 8, figsize=(8, 2.6))
-for row, chosen, name in zip(rows, (order[:8], order[-8:]), ("easiest", "hardest"), strict=True):
+ends = {"easiest": order[:8], "hardest": order[-8:]}
+for row, (name, chosen) in zip(rows, ends.items(), strict=True):
     for axes, image in zip(row, chosen, strict=True):
         axes.imshow(255 - test.pixels[image].permute(1, 2, 0))
         axes.set(xticks=[], yticks=[], title=f"step {steps[image]}")

@@ -142,6 +142,9 @@ class ConfidenceMeasure(ABC):
         except TypeError as error:
             raise InputError(f"measure {cls.name!r} does not take the parameters {dict(parameters)!r}: {error}.") from None
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.to_json().items())})"
+
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and isinstance(other, ConfidenceMeasure) and self.to_json() == other.to_json()
 

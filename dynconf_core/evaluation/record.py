@@ -92,10 +92,10 @@ class AnalysisRecord:
         calibration, test: numbers of samples.
         seed, max_drop: as given.
         split: where one set of traces was split.
-        rules: of each measure the best smoothing.
-        chosen: the place in ``rules`` of the one with the fewest mean steps.
+        rules: of each measure the best smoothing, of the chosen one the chosen smoothing.
+        chosen: the place in ``rules`` of the rule that was chosen from all measures together.
         robustness: of max softmax on the test traces.
-        comparison: every measure at every allowed drop; empty where the rule was given.
+        comparison: every measure at every allowed drop.
         warnings: sentences for people.
     """
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dynconf_core.errors import InputError
 
-SCHEMA = 1
+SCHEMA = 2
 WRAPPERS = ("state_dict", "model")
 """Keys under which a training script may have put the state dict."""
 PREFIX = "module."

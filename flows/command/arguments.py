@@ -50,3 +50,12 @@ def with_fixed_point(overrides: dict[str, Any], no_fixed_point: bool) -> dict[st
             f"--no-fixed-point and --set fixed_point={str(overrides['fixed_point']).lower()} are given: give one of them."
         )
     return {**overrides, "fixed_point": False}
+
+
+def with_rule(overrides: dict[str, Any], rule: str | None) -> dict[str, Any]:
+    """``--rule`` as the override that it stands for."""
+    if rule is None:
+        return overrides
+    if "rule" in overrides:
+        raise InputError(f"--rule {rule} and --set rule={overrides['rule']} are given: give one of them.")
+    return {**overrides, "rule": rule}

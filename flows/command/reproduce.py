@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from dynconf_core.experiment.request import CheckedRequest, Request, checked, data_folder, home_folder
-from dynconf_flows.command.arguments import checkpoint_files, seed_numbers, with_fixed_point
+from dynconf_flows.command.arguments import checkpoint_files, seed_numbers, with_fixed_point, with_rule
 from dynconf_flows.command.options import (
     AsJson,
     Data,
@@ -35,6 +35,10 @@ def reproduce(
     profile: ProfileOption = "smoke",
     setting: Annotated[list[str] | None, typer.Option(help="One of the eight; may be repeated [default: all].")] = None,
     overrides: Set = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(help="The rule's measure, best or one's own as package.module:Class; the same as --set rule=."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, shuffling, augmentation and search.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Several seeds, such as 0,1,2; adds mean and deviation.")] = None,
     device: Device = "auto",
@@ -53,7 +57,7 @@ def reproduce(
     from dynconf_core.experiment.overrides import parse
 
     numbers = seed_numbers(seed, seeds)
-    values = with_fixed_point(parse(overrides or []), no_fixed_point)
+    values = with_rule(with_fixed_point(parse(overrides or []), no_fixed_point), rule)
     folder = home_folder(home)
     requests = [
         Request(
