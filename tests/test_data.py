@@ -13,8 +13,7 @@ import torch
 
 from dynconf_core.data import cifar10, digits
 from dynconf_core.data.dataset import DATASETS
-from dynconf_core.data.images import Normalisation, TensorImages
-from dynconf_core.data.splits import held_out
+from dynconf_core.data.images import Normalisation, TensorImages, held_out
 from dynconf_core.errors import InputError
 from dynconf_core.networks.architecture import STEMS
 

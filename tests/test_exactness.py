@@ -15,7 +15,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.graph import operations
 from dynconf_core.graph import unfolded as unfolded_module
 from dynconf_core.graph.graph import Node
-from dynconf_core.graph.unfolded import unfolded
+from dynconf_core.graph.operations import unfolded
 from dynconf_core.simulation import exactness
 from dynconf_core.simulation.exactness import check_exactness, plain_arithmetic
 from dynconf_core.simulation.network import SpikingNetwork

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from dynconf_core.data import fetch_cifar10 as fetch
-from dynconf_core.data.cifar10_files import BINARY_SHA1, FOLDER, verify_cifar10
+from dynconf_core.data.cifar10 import BINARY_SHA1, FOLDER, verify_cifar10
 from dynconf_core.data.fetch_cifar10 import Source, SourceError, fetch_cifar10
 from dynconf_core.errors import InputError
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from dynconf_core.confidence.max_softmax import MaxSoftmax
+from dynconf_core.confidence.measure import measure_of, scores_of
 from dynconf_core.confidence.smoothing import Smoothing
-from dynconf_core.exit.front import Crossings, Front, exact_front, front_of, paired_front, points_at
+from dynconf_core.exit.front import Crossings, Front, exact_front, paired_front, points_at
 from dynconf_core.traces.schema import Traces
 
 INF = float("inf")
@@ -148,7 +149,7 @@ def test_front_of_traces() -> None:
     rng = np.random.default_rng(6)
     made = Traces(rng.normal(size=(30, 6, 3)), rng.integers(0, 3, 30))
     smoothing = Smoothing("mean", 2.0)
-    front = front_of(made, "max_softmax", smoothing)
+    front = exact_front(scores_of(measure_of("max_softmax"), made, smoothing), made.correct())
     direct = check(MaxSoftmax().scores(made, smoothing), made.correct())
     assert (front.thresholds == direct.thresholds).all()
     assert front.accuracy[-1] == made.correct()[:, -1].mean()

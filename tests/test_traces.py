@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dynconf_core.confidence.max_softmax import MaxSoftmax
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
-from dynconf_core.exit.front import front_of
+from dynconf_core.exit.front import exact_front
 from dynconf_core.traces import checks as traces_checks
 from dynconf_core.traces import schema as traces_module
 from dynconf_core.traces.schema import Traces, TracesError
@@ -300,7 +301,7 @@ def test_the_sum_of_float16_may_pass_float16() -> None:
 
 
 def front_points(traces: Traces) -> list[tuple[float, float]]:
-    front = front_of(traces, "max_softmax", Smoothing("sum", 1.0))
+    front = exact_front(MaxSoftmax().scores(traces, Smoothing("sum", 1.0)), traces.correct())
     return list(zip(front.accuracy.tolist(), front.mean_steps.tolist(), strict=True))
 
 

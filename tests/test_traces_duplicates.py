@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dynconf_core.traces import checks as traces_checks
-from dynconf_core.traces.duplicates import duplicated
+from dynconf_core.traces.parts import duplicated
 from dynconf_core.traces.schema import Traces, TracesError
 
 

@@ -7,8 +7,7 @@ import hashlib
 from pathlib import Path
 
 from dynconf_core.data.dataset import DataSet
-from dynconf_core.data.images import Normalisation, Split, TensorImages
-from dynconf_core.data.splits import SPLIT_SEED, held_out
+from dynconf_core.data.images import SPLIT_SEED, Normalisation, Split, TensorImages, held_out
 from dynconf_core.libraries import scikit_learn_data
 
 IMAGES = 1797

@@ -23,9 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from dynconf_core.data.cifar10_files import BINARY_SHA1 as BINARY_SHA1
-from dynconf_core.data.cifar10_files import FOLDER, PER_BATCH, RECORD, SIDE, faults_in, file_digest
-from dynconf_core.data.cifar10_files import verify_cifar10 as verify_cifar10
+from dynconf_core.data.cifar10 import BINARY_SHA1, FOLDER, PER_BATCH, RECORD, SIDE, faults_in, file_digest
 from dynconf_core.errors import InputError
 
 Say = Callable[[str], None]

@@ -15,8 +15,7 @@ from dynconf_core.data.folder import (
     list_images,
     listing_digest,
 )
-from dynconf_core.data.images import Split
-from dynconf_core.data.splits import held_out
+from dynconf_core.data.images import Split, held_out
 from dynconf_core.errors import InputError
 
 FOLDER = "imagenet"

@@ -19,8 +19,7 @@ from dynconf_core.data.folder import (
     list_images,
     listing_digest,
 )
-from dynconf_core.data.images import Split, TensorImages
-from dynconf_core.data.splits import held_out
+from dynconf_core.data.images import Split, TensorImages, held_out
 from dynconf_core.errors import InputError
 from dynconf_core.libraries import pillow
 

@@ -1,4 +1,4 @@
-"""One split of a data set, as the trainer and the simulator see it."""
+"""The images of one split of a data set, and how the calibration split is held out of the training images."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 Split = str
 SPLITS: tuple[Split, ...] = ("train", "calibration", "test")
+SPLIT_SEED = 20231002
+"""Fixed, so that a different training seed never moves an image between the training and the calibration split."""
 
 
 @dataclass(frozen=True)
@@ -96,3 +100,18 @@ class TensorImages:
     def subset(self, indices: Tensor) -> TensorImages:
         """The images at ``indices``, in that order."""
         return replace(self, pixels=self.pixels[indices], labels=self.labels[indices])
+
+
+def held_out(images: int, calibration: int, seed: int = SPLIT_SEED) -> tuple[Tensor, Tensor]:
+    """Indices of the training and of the calibration images, int64, each in ascending order.
+
+    Args:
+        images: how many training images the data set has.
+        calibration: how many of them are held out.
+        seed: of the split.
+    """
+    import torch
+
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(images)
+    kept, held = np.sort(order[calibration:]), np.sort(order[:calibration])
+    return torch.from_numpy(kept), torch.from_numpy(held)

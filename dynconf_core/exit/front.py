@@ -18,10 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.confidence.measure import MeasureLike, measure_of, scores_of
-from dynconf_core.confidence.smoothing import Smoothing
-from dynconf_core.traces.schema import Traces
-
 # Rows of one piece: what is needed on the way stays in the cache.
 PIECE_SAMPLES = 4096
 # Accuracies are whole numbers over N: rounding of their difference must not cost a point its place.
@@ -200,11 +196,6 @@ def points_at(front: Front | PairedFront, thresholds: Any) -> NDArray[np.int64]:
     asked = np.asarray(thresholds, dtype=np.float64)
     found = np.maximum(np.searchsorted(front.thresholds, asked, side="right") - 1, 0)
     return np.where(asked >= front.never_from, len(front) - 1, found)
-
-
-def front_of(traces: Traces, measure: MeasureLike, smoothing: Smoothing) -> Front:
-    """The exact front of `traces` under one measure: `exact_front` of its scores and its right predictions."""
-    return exact_front(scores_of(measure_of(measure), traces, smoothing), traces.correct())
 
 
 def write_front(front: Front, path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from dynconf_core.data.splits import SPLIT_SEED, held_out
+from dynconf_core.data.images import SPLIT_SEED, held_out
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.images import images_of
 from dynconf_core.experiment.plan import Data
