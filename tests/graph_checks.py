@@ -6,10 +6,9 @@ import torch
 from spiking_cases import gaussian_images
 from torch import Tensor, nn
 
-from dynconf_core.graph.fold import activations_first, folded
 from dynconf_core.graph.graph import Graph
 from dynconf_core.graph.operations import run
-from dynconf_core.graph.trace import traced
+from dynconf_core.graph.trace import activations_first, folded, traced
 
 
 def with_statistics(network: nn.Module, images: Tensor) -> nn.Module:

@@ -105,25 +105,26 @@ def test_over_time_against_scikit_learn() -> None:
     traces = made_traces()
     smoothing = Smoothing("mean", 0.7)
     exits = np.random.default_rng(1).integers(1, 7, 400)
-    figures = calibration_over_time(traces, smoothing, steps=(1, 6), exit_steps=exits)
+    figures = calibration_over_time(traces, smoothing, exits, steps=(1, 6))
     z = traces.logits.astype(np.float64).cumsum(axis=1) / (0.7 * np.arange(1, 7))[:, None]
     softmax = np.exp(z) / np.exp(z).sum(axis=-1, keepdims=True)
     for step in range(6):
         top, right = softmax[:, step].max(axis=1), softmax[:, step].argmax(axis=1) == traces.labels
-        assert figures["nll_at_t"][step] == pytest.approx(log_loss(traces.labels, softmax[:, step]), rel=1e-12)
-        assert figures["ece_at_t"][step] == pytest.approx(second_error(top, right, 15), rel=1e-12)
+        assert figures.nll_at_t[step] == pytest.approx(log_loss(traces.labels, softmax[:, step]), rel=1e-12)
+        assert figures.ece_at_t[step] == pytest.approx(second_error(top, right, 15), rel=1e-12)
     left = softmax[np.arange(400), exits - 1]
-    assert figures["nll_at_exit"] == pytest.approx(log_loss(traces.labels, left), rel=1e-12)
+    assert figures.nll_at_exit == pytest.approx(log_loss(traces.labels, left), rel=1e-12)
     expected = second_error(left.max(axis=1), left.argmax(axis=1) == traces.labels, 15)
-    assert figures["ece_at_exit"] == pytest.approx(expected, rel=1e-12)
-    assert set(json.loads(json.dumps(figures, allow_nan=False))["diagrams"]) == {"1", "6", "exit"}
-    assert sum(figures["diagrams"]["exit"]["counts"]) == 400
+    assert figures.ece_at_exit == pytest.approx(expected, rel=1e-12)
+    assert set(figures.diagrams) == {1, 6}
+    assert json.loads(json.dumps(figures.diagrams[6].columns(), allow_nan=False)) == [*map(list, figures.diagrams[6].columns())]
+    assert figures.diagram_at_exit.counts.sum() == 400
 
 
 @pytest.mark.parametrize("step", [0, 7, -1])
 def test_a_step_outside_is_named(step: int) -> None:
     with pytest.raises(InputError, match=f"step = {step} .* from 1 to 6"):
-        calibration_over_time(made_traces(), Smoothing("sum", 1), steps=(step,))
+        calibration_over_time(made_traces(), Smoothing("sum", 1), np.ones(400, dtype=np.int64), steps=(step,))
 
 
 def test_the_temperature_that_made_the_labels_is_found() -> None:

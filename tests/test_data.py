@@ -116,7 +116,7 @@ def fake_cifar(folder: Path, per_batch: int = 4) -> dict[str, np.ndarray]:
 
 
 def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = fake_cifar(tmp_path / cifar10.BINARY)
+    written = fake_cifar(tmp_path / cifar10.FOLDER)
     checked: list[Path] = []
     monkeypatch.setattr(cifar10, "verify_cifar10", checked.append)
     test = cifar10.load(tmp_path, "test", resolution=32, calibration=6)
@@ -138,7 +138,7 @@ def test_cifar10_python_batches_hold_the_same(tmp_path: Path, monkeypatch: pytes
     import hashlib
     import pickle
 
-    written = fake_cifar(tmp_path / cifar10.BINARY)
+    written = fake_cifar(tmp_path / cifar10.FOLDER)
     monkeypatch.setattr(cifar10, "verify_cifar10", lambda root: None)
     binary = cifar10.load(tmp_path, "train", resolution=32, calibration=6)
     other = tmp_path / "other"
@@ -158,7 +158,7 @@ def test_cifar10_python_batches_hold_the_same(tmp_path: Path, monkeypatch: pytes
 def test_cifar10_refuses(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"folder .* is missing.*dynconf data fetch cifar10"):
         cifar10.load(tmp_path, "train", resolution=32, calibration=6)
-    fake_cifar(tmp_path / cifar10.BINARY)
+    fake_cifar(tmp_path / cifar10.FOLDER)
     with pytest.raises(InputError, match=r"data_batch_1.bin is truncated"):
         cifar10.check(tmp_path)
     with pytest.raises(InputError, match="resolution=48: CIFAR-10 is read at its own 32 pixels"):

@@ -17,9 +17,8 @@ from training_cases import activation
 from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.errors import InputError
-from dynconf_core.graph.fold import folded
-from dynconf_core.graph.trace import traced
-from dynconf_core.networks.build import build
+from dynconf_core.graph.trace import folded, traced
+from dynconf_core.networks.architecture import build
 
 
 class Applied(nn.Module):

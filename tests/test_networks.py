@@ -16,8 +16,7 @@ from training_cases import activation
 from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.errors import InputError
-from dynconf_core.networks.architecture import ARCHITECTURES, STEMS, scaled
-from dynconf_core.networks.build import build, parameters
+from dynconf_core.networks.architecture import ARCHITECTURES, STEMS, build, parameters, scaled
 from dynconf_core.networks.pretrained import architecture, names, pretrained
 from dynconf_core.networks.published_weights import fetched
 from dynconf_core.networks.resnet import Block

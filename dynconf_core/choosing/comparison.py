@@ -71,7 +71,7 @@ def compared(contest: Contest, drops: Sequence[float] = DROPS) -> Comparison:
             chosen = contest.choose(drop, measure)
             rows.append(
                 ComparisonRow(
-                    **{**recorded(chosen.rule), "parameters": None},
+                    **recorded(chosen.rule, with_parameters=False),
                     name=f"{measure}_drop_{100 * drop:g}",
                     max_drop=drop,
                     calibration=chosen.choice.calibration,

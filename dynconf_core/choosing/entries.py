@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from dynconf_core.choosing.cross_fitting import HowChosen, UnseenLoss
 from dynconf_core.confidence.smoothing import Smoothing
@@ -68,8 +68,20 @@ class ComparisonRow(RuleRecord):
     test: Judgement
 
 
-def recorded(rule: Rule) -> dict[str, Any]:
-    """The fields of a `RuleRecord`, to make one of its subclasses from."""
+class RuleFields(TypedDict):
+    """The fields of a `RuleRecord`, by name: the arguments that its subclasses share."""
+
+    measure: str
+    readout: None
+    smoothing: Smoothing
+    threshold: float
+    threshold_shown: float
+    parameters: dict[str, Any] | None
+    source: str | None
+
+
+def recorded(rule: Rule, with_parameters: bool = True) -> RuleFields:
+    """The fields of a `RuleRecord` for a rule; the parameters of a fitted measure on request."""
     entry = rule.to_json()
     return {
         "measure": entry["measure"],
@@ -77,6 +89,6 @@ def recorded(rule: Rule) -> dict[str, Any]:
         "smoothing": rule.smoothing,
         "threshold": rule.threshold,
         "threshold_shown": float(entry["threshold_shown"]),
-        "parameters": entry.get("parameters"),
+        "parameters": entry.get("parameters") if with_parameters else None,
         "source": entry.get("source"),
     }

@@ -3,6 +3,7 @@
 import copy
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, fx, nn
 
 from dynconf_core.activations.quantisation import Quantised
 from dynconf_core.errors import InputError
-from dynconf_core.graph.graph import Graph
+from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import run
 from dynconf_core.graph.recording import Recording
 from dynconf_core.graph.writing import first_line
@@ -51,6 +52,28 @@ def traced(network: nn.Module, example: Tensor) -> Graph:
         # A GraphModule and its graph hold each other until the garbage is collected: they need not hold the weights.
         module._parameters.clear()
         module._buffers.clear()
+    return graph
+
+
+def folded(graph: Graph) -> Graph:
+    """The graph with every factor and offset taken into the weights before it, where nothing else reads those."""
+    for name in [node.name for node in graph.of_kind("scale")]:
+        scale = graph.by_name[name]
+        before = graph.by_name[scale.inputs[0]]
+        if before.kind in ("convolution", "linear", "scale") and len(graph.readers[before.name]) == 1:
+            graph = graph.map({before.name: _scaled(before, scale)}).without(scale.name)
+    return graph
+
+
+def activations_first(graph: Graph) -> Graph:
+    """An activation that follows a max pool or a flattening is taken before it.
+
+    It never falls, so the maximum is the same, and the pool then has spikes to choose from; and channels are still channels.
+    """
+    for name in [node.name for node in reversed(graph.of_kind("max_pool", "flatten"))]:
+        readers = graph.readers[name]
+        if len(readers) == 1 and readers[0].kind == "activation":
+            graph = _swapped(graph, graph.by_name[name], readers[0])
     return graph
 
 
@@ -100,6 +123,30 @@ def _check_same(network: nn.Module, graph: Graph, example: Tensor) -> None:
             "that is still needed may be changed in place (relu(inplace=True) or += on a part of it), or a hook or something "
             "random changes a value."
         )
+
+
+def _scaled(before: Node, scale: Node) -> Node:
+    factor = scale.tensors["weight"]
+    weight, bias = before.tensors["weight"], before.tensors.get("bias")
+    scaled = weight * (factor.view(-1, *[1] * (weight.ndim - 1)) if factor.ndim and weight.ndim else factor)
+    offset = scale.tensors.get("bias")
+    if bias is not None:
+        offset = bias * factor if offset is None else bias * factor + offset
+    return before.with_tensors(weight=scaled, bias=offset)
+
+
+def _swapped(graph: Graph, before: Node, activation: Node) -> Graph:
+    source = graph.by_name[before.inputs[0]]
+    first = replace(activation, inputs=before.inputs, shape=source.shape)
+    second = replace(before, inputs=(activation.name,))
+    nodes: list[Node] = []
+    for node in graph.nodes:
+        if node.name == before.name:
+            nodes += [first, second]
+        elif node.name != activation.name:
+            renamed = tuple(before.name if name == activation.name else name for name in node.inputs)
+            nodes.append(replace(node, inputs=renamed))
+    return Graph(tuple(nodes))
 
 
 class _Tracer(fx.Tracer):
