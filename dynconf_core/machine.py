@@ -25,10 +25,8 @@ def device(name: str) -> torch.device:
         raise InputError(f"device={name!r} is unknown: use auto, cpu, cuda or cuda:N.") from None
     if chosen.type not in ("cpu", "cuda"):
         raise InputError(f"device={name!r} is not supported: use auto, cpu, cuda or cuda:N.")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise InputError(
-            f"device={name!r} is not available (CUDA devices on this machine: {torch.cuda.device_count()}): use --device cpu."
-        )
+    if chosen.type == "cuda" and (chosen.index or 0) >= (count := torch.cuda.device_count()):
+        raise InputError(f"device={name!r} is not available (CUDA devices on this machine: {count}): use --device cpu.")
     return chosen
 
 

