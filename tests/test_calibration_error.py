@@ -85,12 +85,12 @@ def test_the_diagram_against_scikit_learn_and_the_error_against_a_second_one() -
     assert error == pytest.approx(float((weights * np.abs(accuracy - mean)).sum()), rel=1e-12)
 
 
-def test_a_diagram_as_json() -> None:
+def test_the_columns_of_a_diagram_as_json() -> None:
     diagram = reliability_diagram(np.array([0.2, 0.9, 1.0]), np.array([True, False, True]), bins=2)
-    entry = json.loads(json.dumps(diagram.to_dict(), allow_nan=False))
-    assert entry == {"counts": [1, 2], "confidence": [0.2, 0.95], "accuracy": [1.0, 0.5]}
-    entry = json.loads(json.dumps(reliability_diagram(np.array([1.0]), np.array([True]), bins=2).to_dict(), allow_nan=False))
-    assert entry == {"counts": [0, 1], "confidence": [None, 1.0], "accuracy": [None, 1.0]}
+    columns = json.loads(json.dumps(diagram.columns(), allow_nan=False))
+    assert columns == [[1, 2], [0.2, 0.95], [1.0, 0.5]]
+    columns = json.loads(json.dumps(reliability_diagram(np.array([1.0]), np.array([True]), bins=2).columns(), allow_nan=False))
+    assert columns == [[0, 1], [None, 1.0], [None, 1.0]]
 
 
 def made_traces(samples: int = 400, time_steps: int = 6, classes: int = 4, seed: int = 0) -> Traces:

@@ -102,14 +102,14 @@ def test_one_message_lists_everything(tmp_path: Path) -> None:
     given["linear.weight"] = torch.zeros(100, 16)
     text = refused(given, tmp_path)
     assert "lacks 2 keys ('conv1.weight', 'bn1.weight')" in text
-    assert "holds 7 keys ('more.0', 'more.1', 'more.2', 'more.3', 'more.4', ...), which the network has not" in text
+    assert "holds 7 keys ('more.0', 'more.1', 'more.2', 'more.3', 'more.4', ...), which the network does not have" in text
     assert "'linear.weight' has shape (100, 16), the network needs (10, 16)" in text
 
 
 def test_single_faults(tmp_path: Path) -> None:
     lacking = {name: value for name, value in state().items() if name != "linear.bias"}
     assert "it lacks 'linear.bias'. Was it" in refused(lacking, tmp_path)
-    assert "it holds 'x', which the network has not. Was it" in refused({**state(), "x": torch.zeros(1)}, tmp_path)
+    assert "it holds 'x', which the network does not have. Was it" in refused({**state(), "x": torch.zeros(1)}, tmp_path)
     assert "'linear.bias' has shape (), the" in refused({**state(), "linear.bias": torch.tensor(0.0)}, tmp_path)
 
 

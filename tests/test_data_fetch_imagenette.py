@@ -34,7 +34,7 @@ def test_a_whole_folder_is_left_alone(layout: str, tmp_path: Path, monkeypatch: 
     image_folder(tmp_path / layout)
     said: list[str] = []
     fetch_imagenette(tmp_path, say=said.append)
-    assert said == [f"Imagenette is in {tmp_path / layout} already, and whole; nothing to do."]
+    assert said == [f"Imagenette is already in {tmp_path / layout} and complete; nothing to do."]
 
 
 def test_a_damaged_folder_is_not_hidden_by_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ def test_it_is_downloaded_and_checked(tmp_path: Path, monkeypatch: pytest.Monkey
     downloads(monkeypatch, lambda root: image_folder(root / "imagenette2-160"))
     said: list[str] = []
     fetch_imagenette(tmp_path, say=said.append)
-    assert said[0].startswith("Downloading Imagenette") and said[-1].endswith("imagenette2-160, and whole.")
+    assert said[0].startswith("Downloading Imagenette") and said[-1].endswith("imagenette2-160 and complete.")
 
 
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +57,6 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("Name or service not known")
 
     downloads(monkeypatch, fail)
-    with pytest.raises(InputError, match=r"cannot be fetched \(Name or service not known\): unpack") as told:
+    with pytest.raises(InputError, match=r"cannot be downloaded \(Name or service not known\): unpack") as told:
         fetch_imagenette(tmp_path, say=lambda text: None)
     assert ADDRESS in str(told.value) and str(tmp_path) in str(told.value)

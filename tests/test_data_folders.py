@@ -73,7 +73,7 @@ def test_check_names_a_truncated_file(module: Any, layout: str, split: str, tmp_
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"not an image", whole[:1]):
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"n02/1\.JPEG is truncated or is no JPEG"):
+        with pytest.raises(InputError, match=r"n02/1\.JPEG is truncated or not a JPEG"):
             module.check(tmp_path)
     path.write_bytes(whole)
     module.check(tmp_path)

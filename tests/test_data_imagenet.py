@@ -111,7 +111,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match=r"n03/png\.JPEG cannot be decoded \(.+\): restore the file"):
         images.batch(place(images, paths["png"]))
     paths["grey"].write_bytes(paths["grey"].read_bytes()[:200])
-    with pytest.raises(InputError, match=r"n02/grey\.JPEG is truncated or is no JPEG"):
+    with pytest.raises(InputError, match=r"n02/grey\.JPEG is truncated or not a JPEG"):
         imagenet.check(tmp_path)
     with pytest.raises(InputError, match=r"n02/grey\.JPEG cannot be decoded"):
         images.batch(place(images, paths["grey"]), torch.Generator())

@@ -101,7 +101,7 @@ def test_it_makes_the_official_folder_and_then_does_nothing(tmp_path: Path) -> N
     assert (target / "batches.meta.txt").read_text().split() == list(fetch.CLASSES)
     assert (target / "batches.meta.txt").stat().st_size == 61  # as in the official archive
     assert list(root.iterdir()) == [target]
-    assert "Trying the good source." in said and "checksums right" in said[-1]
+    assert "Trying the good source." in said and "checksums correct" in said[-1]
     verify_cifar10(root, sha1=TINY_SHA1)
 
     said.clear()

@@ -332,7 +332,9 @@ def test_weights_from_the_cache(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "made").rename(cache / f"squeeze-{digits}.pth")
     assert fetched(f"https://nowhere.invalid/models/squeeze-{digits}.pth") == cache / f"squeeze-{digits}.pth"
     (cache / "squeezenet1_1-b8a52dc0.pth").write_bytes(b"a page that says who may log in here")
-    with pytest.raises(InputError, match=r"squeezenet1_1-b8a52dc0\.pth is not the file that its name promises .* delete it"):
+    with pytest.raises(
+        InputError, match=r"squeezenet1_1-b8a52dc0\.pth does not have the sha256 that its name gives: delete it"
+    ):
         architecture("torchvision/squeezenet1_1", weights="default")
 
 

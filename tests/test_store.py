@@ -128,8 +128,8 @@ def edit_manifest(change: Callable[[dict], object]) -> Callable[[Path], None]:
         (harm_stray, "weights2.bin does not belong"),
         (harm_link, "weights.bin is missing"),
         (harm_manifest_gone, "manifest.json is missing"),
-        (harm_manifest_cut, "manifest.json is no JSON"),
-        (harm_manifest_list, "manifest.json is no manifest"),
+        (harm_manifest_cut, "manifest.json is not JSON"),
+        (harm_manifest_list, "manifest.json is not a manifest"),
         (edit_manifest(lambda m: m.update(schema=2)), "manifest.json has the schema 2"),
         (edit_manifest(lambda m: m.pop("schema")), "manifest.json has the schema None"),
         (edit_manifest(lambda m: m.update(key="00" * 32)), "manifest.json belongs to the key '0000"),
@@ -333,5 +333,5 @@ def test_manifests_are_listed_newest_first(store: Store) -> None:
 
 def test_a_text_that_is_no_key_is_refused(store: Store) -> None:
     for text in ("", "../" * 20, "AB" * 32):
-        with pytest.raises(ValueError, match="no artefact's key"):
+        with pytest.raises(ValueError, match="not an artefact's key"):
             store.get(text)

@@ -258,7 +258,7 @@ def test_where_saving_cannot_work(tmp_path: Path) -> None:
         made.save(tmp_path / "made.npy")
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()
-    with pytest.raises(TracesError, match="holds something"):
+    with pytest.raises(TracesError, match="is not empty"):
         made.save(tmp_path / "used")
     with pytest.raises(TracesError, match="cannot be written"):
         made.save(tmp_path / "used" / "file" / "made.npz")

@@ -109,7 +109,7 @@ def test_a_header_without_end(tmp_path: Path, name: str) -> None:
 
 @BOTH
 def test_what_is_no_array(tmp_path: Path, name: str) -> None:
-    refused(write(tmp_path / name, {**sound(), "labels": b"0 1 2 0 1"}), "labels", "no array of numpy's")
+    refused(write(tmp_path / name, {**sound(), "labels": b"0 1 2 0 1"}), "labels", "not a numpy array")
     (tmp_path / "more").mkdir()
     refused(
         write(tmp_path / "more" / name, {**sound(), "logits": b"\x93NUMPY\x09\x00" + bytes(99)}), "logits", "unknown version"

@@ -99,7 +99,7 @@ LAST = "head.2.bias"
     [
         ({name: value for name, value in STATE.items() if name != LAST}, "lacks 'head.2.bias'"),
         ({**STATE, LAST: torch.zeros(3)}, r"'head.2.bias' has shape \(3,\), the network needs \(10,\)"),
-        ({**STATE, "more": torch.zeros(3)}, "holds 'more', which the network has not"),
+        ({**STATE, "more": torch.zeros(3)}, "holds 'more', which the network does not have"),
         (network("qffs").state_dict(), r"lacks 17 keys \('stem.2.threshold', .*it holds 34 keys .*for another method"),
         (network(width=1 / 8).state_dict(), r"'stem.0.weight' has shape \(8, .*another width"),
         ([1, 2], "holds a list: a state dict is needed"),

@@ -1,9 +1,10 @@
-"""Reliability of the softmax over time: whether a confidence of 0.9 is right nine times in ten, at every step and at the exit.
+"""Reliability of the softmax over time: whether a confidence of 0.9 is right nine times out of ten, at every step and at the
+exit.
 
-Expected calibration error as in Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017, eq. 3): 15 bins of equal
-width, each right-closed; the bins themselves are the reliability diagram. The negative log likelihood is a proper score
-beside it, since the former can be small for a useless confidence. A smoothing may be well calibrated at T and far off at the
-steps where an exit reads it.
+Expected calibration error as in Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017, eq. 3), with 15 bins of
+equal width, each closed on the right; the bins themselves are the reliability diagram. The negative log likelihood, a proper
+score, complements it, because the calibration error can be small for a useless confidence. A smoothing can be well calibrated
+at T and badly at the earlier steps at which samples exit.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ BINS = 15
 
 
 def max_probability(smoothed: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The largest softmax (...) of z' (..., C), in [1/C, 1]."""
+    """The largest softmax probability (...) of z' (..., C), in [1/C, 1]."""
     behind = smoothed - smoothed.max(axis=-1, keepdims=True)
     return np.asarray(1.0 / np.exp(behind).sum(axis=-1), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
 class ReliabilityDiagram:
-    """K bins of equal width over [0, 1]: the bin k holds (k / K, (k + 1) / K], the first also 0.
+    """K bins of equal width over [0, 1]: bin k covers (k / K, (k + 1) / K], the first one also 0.
 
     Attributes:
         counts: (K,) int64, samples in each bin.
         confidence: (K,) their mean confidence; nan in an empty bin.
-        accuracy: (K,) the fraction that is right; nan in an empty bin.
+        accuracy: (K,) the fraction of correct predictions; nan in an empty bin.
     """
 
     counts: NDArray[np.int64]
@@ -43,7 +44,7 @@ class ReliabilityDiagram:
     accuracy: NDArray[np.float64]
 
     def expected_calibration_error(self) -> float:
-        """Mean over the samples of |accuracy - confidence| of their bin, a fraction in [0, 1]."""
+        """The mean over the samples of |accuracy - confidence| in their bin, a fraction in [0, 1]."""
         filled = self.counts > 0
         off = np.abs(self.accuracy[filled] - self.confidence[filled])
         return float((off * self.counts[filled]).sum() / self.counts.sum())
@@ -64,11 +65,11 @@ def reliability_diagram(
 
     Args:
         confidence: (N,) probabilities in [0, 1].
-        correct: (N,) whether the prediction was right (or final, for the learned score).
-        bins: K, how many.
+        correct: (N,) whether the prediction was correct (or final, for the learned score).
+        bins: K, the number of bins.
 
     Raises:
-        ValueError: for shapes that differ, no sample, or a confidence outside [0, 1].
+        ValueError: for shapes that differ, no samples, or a confidence outside [0, 1].
     """
     if confidence.ndim != 1 or confidence.shape != correct.shape or not confidence.size:
         raise ValueError(f"confidence {confidence.shape} and correct {correct.shape} must both be (N,), N > 0")
@@ -84,12 +85,12 @@ def reliability_diagram(
 
 
 def expected_calibration_error(confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_], bins: int = BINS) -> float:
-    """That of `reliability_diagram`, which says what it takes and raises."""
+    """The expected calibration error, a fraction in [0, 1]; arguments and errors as for `reliability_diagram`."""
     return reliability_diagram(confidence, correct, bins).expected_calibration_error()
 
 
 def negative_log_likelihood(smoothed: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Mean over the samples of -log softmax(z')[label], in nats, from the log-softmax (never infinite).
+    """The mean over the samples of -log softmax(z')[label], in nats, computed from the log-softmax (never infinite).
 
     Args:
         smoothed: z' (N, C).
