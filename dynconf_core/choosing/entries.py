@@ -1,4 +1,4 @@
-"""A rule as results hold it: plain values, so that reading them needs neither the measure's class nor its code."""
+"""Rules as stored in results: plain values, so that reading them needs neither the class nor the code of the measure."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class RuleRecord:
 
     Attributes:
         measure: the name of the confidence measure.
-        readout: None: the accumulated logits are read as they are.
+        readout: None: the accumulated logits are used as they are.
         smoothing: of the accumulated logits.
-        threshold: a score; the largest calibration score that does not exit.
-        threshold_shown: as a person reads it, such as a softmax.
-        parameters: of a fitted measure, as its rule.json holds them.
+        threshold: a score: the largest calibration score that does not exit.
+        threshold_shown: the threshold as shown to people, such as a softmax probability.
+        parameters: of a fitted measure, as in its rule.json.
         source: "package.module:Class" of a measure from outside.
     """
 
@@ -40,8 +40,8 @@ class RuleEntry(RuleRecord):
 
     Attributes:
         calibration: on all calibration samples.
-        cross_fitted: what the same way of choosing loses on samples that it did not see; None: not chosen by cross-fitting.
-        calibrated: how it was chosen, likewise.
+        cross_fitted: what the same procedure loses on samples that it did not see; None: not chosen by cross-fitting.
+        calibrated: how the rule was chosen; None: not chosen by cross-fitting.
         test: on the test samples.
     """
 
@@ -56,7 +56,7 @@ class ComparisonRow(RuleRecord):
     """A measure at an allowed drop.
 
     Attributes:
-        name: of the row, such as "gap_drop_0.1" (points).
+        name: of the row, such as "gap_drop_0.1" (in percentage points).
         max_drop: the accuracy that may be lost in expectation, a fraction.
         calibration, cross_fitted, test: as in `RuleEntry`.
     """
@@ -81,7 +81,7 @@ class RuleFields(TypedDict):
 
 
 def recorded(rule: Rule, with_parameters: bool = True) -> RuleFields:
-    """The fields of a `RuleRecord` for a rule; the parameters of a fitted measure on request."""
+    """The fields of a `RuleRecord` for a rule; `with_parameters`: including those of a fitted measure."""
     entry = rule.to_json()
     return {
         "measure": entry["measure"],
