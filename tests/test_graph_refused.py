@@ -45,7 +45,11 @@ def of(function: Callable[..., Any], *modules: nn.Module) -> nn.Module:
 
 
 REFUSED: list[tuple[str, Callable[[], nn.Module], str]] = [
-    ("a module", lambda: nn.Sequential(convolution(), nn.GELU()), "GELU at '1' cannot be converted: conversion does not know"),
+    (
+        "a module",
+        lambda: nn.Sequential(convolution(), nn.GELU()),
+        "GELU at '1' cannot be converted: conversion does not support",
+    ),
     ("a deep module", lambda: nn.Sequential(nn.Sequential(convolution(), nn.Tanh())), "Tanh at '0.1' cannot"),
     ("a function", lambda: of(lambda m, x: torch.exp(x)), "exp at 'exp' cannot be converted"),
     ("a method", lambda: of(lambda m, x: x.transpose(1, 2)), "transpose at 'transpose' cannot be converted"),
@@ -76,12 +80,12 @@ REFUSED: list[tuple[str, Callable[[], nn.Module], str]] = [
     ("a mean over channels", lambda: of(lambda m, x: x.mean(1)), "only the mean over the image"),
     ("a linear layer of images", lambda: nn.Sequential(nn.Linear(8, 8)), "flatten them"),
     ("a part flattened", lambda: of(lambda m, x: x.flatten(2)), "only flatten"),
-    ("channels shuffled", lambda: of(lambda m, x: x.view(x.size(0), 2, 2, 8, 8)), "only flattening is known"),
+    ("channels shuffled", lambda: of(lambda m, x: x.view(x.size(0), 2, 2, 8, 8)), "only flattening is supported"),
     ("a clip from -1", lambda: nn.Sequential(nn.Hardtanh()), "clips at -1.0 below"),
     ("a clip at 0", lambda: of(lambda m, x: x.clamp(0, 0)), "clips at 0 above"),
     ("dropout that stays", lambda: of(lambda m, x: functional.dropout(x, 0.5)), "pass training=self.training"),
     ("a branch", lambda: of(lambda m, x: x if x.sum() > 0 else -x), "must not branch on the values of a tensor"),
-    ("a number", lambda: of(lambda m, x: x.view(int(x.size(0)), -1)), "nor make Python numbers of them"),
+    ("a number", lambda: of(lambda m, x: x.view(int(x.size(0)), -1)), "or convert them to Python numbers"),
     ("two outputs", lambda: Applied(lambda m, x: (flat(x), flat(x))), "returns no tensor"),
     ("a dictionary", lambda: Applied(lambda m, x: {"logits": flat(x)}), "returns no tensor"),
     ("an image", lambda: nn.Sequential(convolution()), r"output has the shape \(1, 4, 8, 8\): logits \(N, C\) are needed"),

@@ -317,7 +317,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_weights_behind_a_closed_network(cache: Path) -> None:
     begun = time.monotonic()
-    with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth cannot be downloaded .*put it there as .*--checkpoint"):
+    with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth cannot be downloaded .*save it as .*--checkpoint"):
         architecture("torchvision/resnet18", weights="default")
     assert time.monotonic() - begun < 10
     assert not list(cache.iterdir()), "half a file is left"

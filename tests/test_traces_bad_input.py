@@ -148,7 +148,7 @@ def test_a_bomb_is_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(npy, "read_array", lambda *_, **__: pytest.fail("inflated"))
     path = zeros_archive(tmp_path / "bomb.npz", 32)
     assert path.stat().st_size < 2**16
-    refused(path, "0.0346 GB of arrays", "0.0315 GB of memory", "folder of .npy files")
+    refused(path, "0.0346 GB of arrays", "0.0315 GB of free memory", "folder of .npy files")
 
 
 def test_the_same_archive_is_read_where_there_is_memory(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_member_cannot_declare_more_than_it_could_inflate_to(tmp_path: Path) -
         archive.writestr("logits.npy", declared(shape, bytes(10**6)))
         archive.writestr("labels.npy", declared(shape[:1], descr="<i8"))
         archive.infolist()[0].file_size = 32 * 2**34
-    refused(tmp_path / "bomb.npz", "logits", "declares 549755813888 bytes", "cannot hold")
+    refused(tmp_path / "bomb.npz", "logits", "declares 549755813888 bytes", "too many for its")
 
 
 def test_the_free_memory_is_known_here() -> None:
@@ -187,7 +187,7 @@ def test_meta_is_small_text(tmp_path: Path) -> None:
 def test_an_array_that_stands_twice(tmp_path: Path) -> None:
     with zipfile.ZipFile(write(tmp_path / "made.npz", sound()), "a") as archive:
         archive.writestr("labels.npy", sound()["labels"])
-    refused(tmp_path / "made.npz", "twice")
+    refused(tmp_path / "made.npz", "of the same name")
 
 
 def test_compressions_that_numpy_does_not_write(tmp_path: Path) -> None:
