@@ -228,14 +228,14 @@ def test_no_graph_grows_from_step_to_step(rule: Rule) -> None:
         assert not any(tensor.requires_grad for tensor in (prediction, score, exits, *tensors(state)))
 
 
-def test_half_precision_around_it_leaves_the_threshold_alone() -> None:
+def test_half_precision_does_not_affect_the_threshold() -> None:
     agent = ExitAgent(Rule("max_softmax", Smoothing("sum", 0.1 + 0.2), 0.1))
     whole = torch.nn.Sequential(torch.nn.Linear(3, 3), agent).half()
     assert whole[1].rule.threshold == 0.1 and not list(agent.parameters()) and not list(agent.buffers())
 
 
 @named
-def test_from_a_file_and_from_what_it_holds(rule: Rule, tmp_path: Path) -> None:
+def test_from_a_file_and_from_its_content(rule: Rule, tmp_path: Path) -> None:
     file = rule.save(tmp_path / "rule.json", {"calibrated": {"samples": 3}})
     own = ShareOfVotes if "source" in rule.to_json() else None
     assert ExitAgent.from_json(file, own).rule == rule == ExitAgent.from_json(str(file), own).rule

@@ -129,7 +129,7 @@ def test_batches_augmented_together_are_the_same(names: tuple[str, ...]) -> None
     assert torch.equal(applied(torch.cat([one, other]), draws, PLAIN), torch.cat(apart))
 
 
-def test_draws_travel_as_one_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draws_are_sent_as_one_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is drawn reaches another device in one transfer; "meta" stands in for a GPU, where nothing can be computed."""
     sent: list[Tensor] = []
     move = Tensor.to

@@ -129,7 +129,7 @@ def test_a_factor_of_one_changes_nothing(operation: Any) -> None:
     assert torch.equal(found, torch.cat(singles))
 
 
-def test_every_image_has_a_policy_of_its_own() -> None:
+def test_every_image_gets_its_own_sub_policy() -> None:
     """A batch of equal images gives nearly as many different ones; each is what its own draw makes of it alone."""
     same = pictures()[5:6].expand(64, -1, -1, -1).contiguous()
     drawn = draw(64, generator(2))
@@ -169,7 +169,7 @@ def test_how_often_operations_are_applied() -> None:
     assert sum(applied[14, 1, sign] for sign in (0, 1)) == 0, "a probability of 0 is never"
 
 
-def test_pixels_given_stay_as_they_were() -> None:
+def test_the_given_pixels_are_not_changed() -> None:
     pixels = pictures()
     found = augmented(pixels, ("autoaugment",), PLAIN, generator(3))
     assert torch.equal(pixels, pictures()) and not torch.equal(found, PLAIN(pixels))

@@ -163,14 +163,14 @@ def test_separable_labels_end_at_a_finite_temperature() -> None:
     assert 0 < found.alpha < 1
 
 
-def test_logits_all_alike_are_refused() -> None:
+def test_equal_logits_are_refused() -> None:
     with pytest.raises(InputError, match="all alike"):
         fit_power(Traces(np.ones((5, 3, 4)), np.zeros(5, int)))
     with pytest.raises(InputError, match="exponent = 9"):
         fit_power(made_traces(), 9)
 
 
-def test_samples_evenly_spread_are_taken_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evenly_spaced_samples_are_used_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     traces = made_traces(samples=200)
     third = fit_power(Traces(traces.logits[::3], traces.labels[::3]))
     monkeypatch.setattr("dynconf_core.confidence.temperature.ELEMENTS", 70 * 6 * 4)

@@ -76,7 +76,7 @@ def test_half_precision_halves_the_file_and_keeps_what_is_small(tmp_path: Path) 
         assert torch.equal(value, before.half().float() if value.ndim > 1 else before)
 
 
-def test_ours_comes_back_with_its_provenance(tmp_path: Path) -> None:
+def test_our_checkpoint_is_read_back_with_its_provenance(tmp_path: Path) -> None:
     save_checkpoint(network(seed=1), {"seed": 1}, tmp_path / "c.pt")
     loaded = network()
     assert load_checkpoint(loaded, tmp_path / "c.pt") == {"seed": 1}
@@ -85,7 +85,7 @@ def test_ours_comes_back_with_its_provenance(tmp_path: Path) -> None:
     assert load_checkpoint(loaded, tmp_path / "c.pt") == {}
 
 
-def test_an_old_torch_counted_no_batches(tmp_path: Path) -> None:
+def test_a_checkpoint_without_batch_counters(tmp_path: Path) -> None:
     """Checkpoints of before 2018 have no `num_batches_tracked`; the published ResNet-20 is one of them."""
     torch.save({name: value for name, value in state().items() if "num_batches" not in name}, tmp_path / "c.pt")
     loaded = network()
@@ -189,7 +189,7 @@ def test_a_text_file(text: str, tmp_path: Path) -> None:
         ({3: torch.zeros(3)}, "holds no state dict"),
     ],
 )
-def test_what_is_no_state_dict(content: Any, words: str, tmp_path: Path) -> None:
+def test_content_other_than_a_state_dict(content: Any, words: str, tmp_path: Path) -> None:
     assert words in refused(content, tmp_path)
 
 

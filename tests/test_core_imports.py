@@ -147,7 +147,7 @@ def command(*arguments: str, before: str = "") -> subprocess.CompletedProcess[st
     return run(f"{BLOCKER}\nsys.argv = {words!r}\n{before}\n{start}")
 
 
-def test_the_trainer_tells_its_options_with_torch_and_numpy_alone() -> None:
+def test_the_trainer_prints_its_options_with_torch_and_numpy_alone() -> None:
     done = command("--help")
     assert done.returncode == 0, done.stderr
     assert "--setting" in done.stdout and "cifar10-vgg16-qcfs" in done.stdout

@@ -174,7 +174,7 @@ def test_data_sets_by_name() -> None:
         DATASETS.get("mnist")
 
 
-def test_what_an_entry_says_is_what_is_read(splits: dict[str, TensorImages]) -> None:
+def test_an_entry_describes_what_is_read(splits: dict[str, TensorImages]) -> None:
     entry = DATASETS.get("digits")
     assert len(splits["train"]) + len(splits["calibration"]) == entry.train and len(splits["test"]) == entry.test
     assert len(splits["calibration"]) == entry.calibration

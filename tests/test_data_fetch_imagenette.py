@@ -29,7 +29,7 @@ def never(root: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["imagenette2-64", "imagenette2-160", "imagenette2"])
-def test_a_whole_folder_is_left_alone(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_folder_is_not_changed(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     downloads(monkeypatch, never)
     image_folder(tmp_path / layout)
     said: list[str] = []

@@ -44,7 +44,7 @@ def test_arithmetic_that_is_not_exact_is_found(monkeypatch: pytest.MonkeyPatch) 
     check_exactness(network(fixed_point=False), 3)
 
 
-def test_plain_arithmetic_is_for_the_block_alone() -> None:
+def test_plain_arithmetic_applies_to_the_block_only() -> None:
     def settings() -> list[bool]:
         cudnn = torch.backends.cudnn
         return [torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark, cudnn.enabled]
@@ -57,7 +57,7 @@ def test_plain_arithmetic_is_for_the_block_alone() -> None:
     assert settings() == before
 
 
-def test_cudnn_is_left_out_of_fixed_point_weights_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cudnn_is_not_used_for_fixed_point_weights_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """In every block, also for batches that were tried before; other weights may be computed by it, and so on a CPU."""
     monkeypatch.setattr(torch.backends.cudnn, "enabled", True)
     snn, plain = network(), network(fixed_point=False)

@@ -119,7 +119,7 @@ def test_it_makes_the_official_folder_and_then_does_nothing(tmp_path: Path) -> N
         (lambda path: path.write_bytes(CONTENT["test_batch.bin"]), "corrupt"),
     ],
 )
-def test_a_harmed_file_is_named_and_mended(tmp_path: Path, harm: Callable[[Path], object], named: str) -> None:
+def test_a_damaged_file_is_named_and_repaired(tmp_path: Path, harm: Callable[[Path], object], named: str) -> None:
     target = fetch_cifar10(tmp_path, say=nothing, sources=[deliver()], sha1=TINY_SHA1)
     (target / "notes.txt").write_text("the user's own")
     harm(target / "data_batch_4.bin")
@@ -158,7 +158,7 @@ def test_the_next_source_is_tried_in_a_clean_folder(tmp_path: Path, first: Sourc
     verify_cifar10(tmp_path, sha1=TINY_SHA1)
 
 
-def test_when_no_source_delivers_each_ones_fault_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+def test_if_no_source_delivers_all_faults_are_reported_and_nothing_remains(tmp_path: Path) -> None:
     bad = deliver({**CONTENT, "data_batch_2.bin": b"something else"})
     with pytest.raises(InputError) as caught:
         fetch_cifar10(tmp_path, say=nothing, sources=[fail(TimeoutError("timed out")), bad], sha1=TINY_SHA1)
@@ -180,7 +180,7 @@ def test_an_unwritable_root_is_named(tmp_path: Path) -> None:
         fetch_cifar10(tmp_path / "file", say=nothing, sources=[deliver()], sha1=TINY_SHA1)
 
 
-def test_what_a_killed_fetch_left_is_swept_when_old(tmp_path: Path) -> None:
+def test_old_remains_of_a_killed_download_are_removed(tmp_path: Path) -> None:
     old, young = tmp_path / ".fetch-cifar10-old", tmp_path / ".fetch-cifar10-young"
     old.mkdir()
     young.mkdir()
@@ -189,7 +189,7 @@ def test_what_a_killed_fetch_left_is_swept_when_old(tmp_path: Path) -> None:
     assert not old.exists() and young.exists()
 
 
-def test_a_faster_process_is_no_fault(tmp_path: Path) -> None:
+def test_a_faster_process_is_not_an_error(tmp_path: Path) -> None:
     def fill(folder: Path, say: Callable[[str], None]) -> None:
         fetch_cifar10(tmp_path, say=say, sources=[deliver()], sha1=TINY_SHA1)
         deliver().fill(folder, say)
@@ -222,14 +222,14 @@ def test_a_wrong_mirror_is_refused_before_it_is_read(tmp_path: Path) -> None:
         ({"package/data_batch_5.png": None}, "holds no file package/data_batch_5.png"),
     ],
 )
-def test_an_odd_mirror_is_refused(tmp_path: Path, change: Mapping[str, bytes | None], named: str) -> None:
+def test_a_malformed_mirror_is_refused(tmp_path: Path, change: Mapping[str, bytes | None], named: str) -> None:
     members = {**mirror_members(), **change}
     package = tarball(tmp_path / "package.tgz", {name: content for name, content in members.items() if content is not None})
     with pytest.raises(SourceError, match=named):
         fetch.rebuild_from_mirror(package, tmp_path, nothing, sha256=digest(package), per_batch=PER_BATCH)
 
 
-def test_of_the_official_archive_only_the_batches_are_taken(tmp_path: Path) -> None:
+def test_only_the_batches_of_the_official_archive_are_unpacked(tmp_path: Path) -> None:
     members = {f"{FOLDER}/{name}": content for name, content in CONTENT.items()}
     archive = tarball(tmp_path / "cifar.tar.gz", {**members, "../evil": b"", f"{FOLDER}/readme.html": b""})
     folder = tmp_path / "inside"
@@ -242,7 +242,7 @@ def test_of_the_official_archive_only_the_batches_are_taken(tmp_path: Path) -> N
         fetch.unpack_official(archive, folder, nothing)
 
 
-def test_an_archive_laid_there_by_hand_is_used(tmp_path: Path) -> None:
+def test_an_archive_put_there_by_hand_is_used(tmp_path: Path) -> None:
     tarball(
         tmp_path / "cifar-10-binary.tar.gz",
         {f"{FOLDER}/{name}": content for name, content in CONTENT.items()},
@@ -298,7 +298,7 @@ def test_a_broken_connection_is_a_source_error(tmp_path: Path, served: Served) -
         fetch.official(tmp_path, nothing, url=f"http://127.0.0.1:{served.server_port}/")
 
 
-def test_npm_goes_first_and_plain_https_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
+def test_npm_is_tried_before_plain_https(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
     package = tarball(tmp_path / "package.tgz", mirror_members())
     commands = tmp_path / "bin"
     commands.mkdir()

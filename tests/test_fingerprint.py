@@ -81,7 +81,7 @@ def test_imports_for_type_checkers_alone_are_not_followed(tree: Path, names: Cal
         assert names("core/train.py") == ["core/__init__.py", "core/base.py", "core/train.py"]
 
 
-def test_what_entry_files_are_called_counts_and_not_where_they_lie(tree: Path) -> None:
+def test_the_names_of_entry_files_count_and_not_their_location(tree: Path) -> None:
     (tree / "elsewhere.py").write_text(FILES["tasks/train.py"])
     here, there = tree / "tasks/train.py", tree / "elsewhere.py"
     assert fingerprint([here], tree, ["core"]) != fingerprint([there], tree, ["core"])

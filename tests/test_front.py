@@ -107,7 +107,7 @@ def test_one_sample() -> None:
 
 
 @pytest.mark.parametrize(("constant", "thresholds"), [(0.0, [-INF, INF]), (INF, [-INF, INF]), (-INF, [INF])])
-def test_constant_scores_leave_at_once_or_never(constant: float, thresholds: list[float]) -> None:
+def test_constant_scores_exit_at_once_or_never(constant: float, thresholds: list[float]) -> None:
     front = check(np.full((5, 4), constant), np.ones((5, 4), bool))
     assert front.thresholds.tolist() == thresholds
 

@@ -144,7 +144,7 @@ def test_own_networks(name: str, stem: str) -> None:
     assert not graph.of_kind("scale"), "every batch normalisation is folded"
 
 
-def test_the_network_stays_as_it_is() -> None:
+def test_the_network_is_not_changed() -> None:
     network = disturbed(nn.Sequential(convolution(), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(256, 2)))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     x = gaussian_images(2, 0)
@@ -158,7 +158,7 @@ def test_the_network_stays_as_it_is() -> None:
 # Places and reuse
 
 
-def test_shared_modules_are_one_node_a_call() -> None:
+def test_shared_modules_are_one_node_per_call() -> None:
     """One ReLU and one convolution used again and again, as torchvision does; each place has a name of its own."""
     network = Applied(lambda m, x: flat(m[1](m[0](m[1](m[0](m[1](m[0](x))))))), convolution(3, 3), nn.ReLU(inplace=True))
     graph = same(disturbed(network))
@@ -191,7 +191,7 @@ def test_layers_may_have_any_name() -> None:
     assert len(graph.by_name) == len(graph.nodes) == 9 - 1
 
 
-def test_places_name_the_module_around() -> None:
+def test_places_name_the_enclosing_module() -> None:
     inner = Applied(lambda m, x: torch.sigmoid(m[0](x)), convolution())
     with pytest.raises(InputError, match=r"sigmoid at '1\.sigmoid' cannot be converted: conversion does not support it"):
         traced(nn.Sequential(nn.ReLU(), inner, nn.Flatten()).eval(), images())
@@ -250,7 +250,7 @@ def test_wrapped_networks() -> None:
         assert [node.name for node in traced(wrapped, images()).nodes] == [node.name for node in plain.nodes]
 
 
-def test_other_threads_are_left_alone() -> None:
+def test_other_threads_are_not_affected() -> None:
     """torch.fx replaces the call of every module while it traces: a network in another thread goes on as before."""
     working, stop, wrong = nn.Sequential(*(nn.Linear(4, 4) for _ in range(4))), threading.Event(), list[Any]()
     x = torch.ones(1, 4)
@@ -299,7 +299,7 @@ def test_what_is_read_twice_is_not_folded() -> None:
 
 
 @pytest.mark.parametrize("make", [nn.ReLU, nn.ReLU6, lambda: QCFS(4, 0.7), lambda: LSQ(2)])
-def test_activations_go_before_pools_and_flattening(make: Callable[[], nn.Module]) -> None:
+def test_activations_are_moved_before_pools_and_flattening(make: Callable[[], nn.Module]) -> None:
     network = nn.Sequential(
         convolution(), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2), make(), nn.Conv2d(4, 4, 1), nn.Flatten(), make()
     )

@@ -101,7 +101,7 @@ def test_refuses(name: str, make: Callable[[], nn.Module], words: str) -> None:
         traced(make().eval(), images())
 
 
-def test_refuses_what_is_no_evaluation_mode() -> None:
+def test_refuses_training_mode() -> None:
     network = nn.Sequential(convolution(), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten())
     with pytest.raises(InputError, match=r"Sequential is in training mode: call \.eval\(\)"):
         traced(network.train(), images())
@@ -132,6 +132,6 @@ def test_refuses_thresholds_that_never_or_always_fire(layer: QCFS | LSQ, thresho
         traced(nn.Sequential(convolution(), layer, nn.Flatten()).eval(), images())
 
 
-def test_refuses_what_is_no_module() -> None:
+def test_refuses_anything_but_a_module() -> None:
     with pytest.raises(InputError, match=r"the network is a dict: give a torch\.nn\.Module"):
         traced({}, images())  # type: ignore[arg-type]

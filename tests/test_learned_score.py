@@ -114,7 +114,7 @@ def test_out_of_fold_scores_come_from_weights_that_have_not_seen_the_sample(fold
         np.testing.assert_allclose(out_of_fold[mine], expected, rtol=1e-9, atol=1e-9)
 
 
-def test_labels_are_not_looked_at_and_the_seed_moves_folds_alone() -> None:
+def test_labels_are_not_used_and_the_seed_changes_only_the_folds() -> None:
     traces = drifting(60, 3)
     learned, scores = fit_learned(traces, seed=0)
     again, same = fit_learned(Traces(traces.logits, np.zeros(60, int)), seed=0)
@@ -123,7 +123,7 @@ def test_labels_are_not_looked_at_and_the_seed_moves_folds_alone() -> None:
     assert other == learned and (moved != scores).any()
 
 
-def test_fewer_steps_than_max_softmax_on_samples_not_seen() -> None:
+def test_fewer_steps_than_max_softmax_on_unseen_samples() -> None:
     calibration, test = drifting(1500, 4), drifting(3000, 5)
     learned, out_of_fold = fit_learned(calibration, seed=0)
     correct, seen = test.correct(), calibration.correct()

@@ -164,7 +164,7 @@ def test_described() -> None:
         ({"method": "qqfs"}, "conversion scheme 'qqfs' is unknown .*: choose one of qcfs, qffs"),
     ],
 )
-def test_descriptions_that_cannot_work(changes: dict[str, object], words: str) -> None:
+def test_unusable_descriptions(changes: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         described({**DESCRIPTION, **changes}, seed=0)
 
@@ -315,7 +315,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub" / "checkpoints"
 
 
-def test_weights_behind_a_closed_network(cache: Path) -> None:
+def test_weights_without_a_network_connection(cache: Path) -> None:
     begun = time.monotonic()
     with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth cannot be downloaded .*save it as .*--checkpoint"):
         architecture("torchvision/resnet18", weights="default")

@@ -61,7 +61,7 @@ def test_integrate_and_fire_counts_as_qcfs(current: float, count: int) -> None:
 
 @PROPERTY
 @given(st.lists(st.integers(-64, 96), min_size=1, max_size=40), st.sampled_from((16, 32, 128)))
-def test_integrate_and_fire_keeps_its_charge(currents: list[int], parts: int) -> None:
+def test_integrate_and_fire_conserves_charge(currents: list[int], parts: int) -> None:
     """V(T) = V(0) + sum of I - the count: nothing is lost or made, at any step."""
     neuron = IntegrateAndFire()
     state: State = neuron.initial(column(0.0), 0.5)
@@ -151,7 +151,7 @@ def test_reused_memory_changes_no_number(neuron: NeuronModel) -> None:
 
 
 @MODELS
-def test_initial_potentials_of_channels(neuron: NeuronModel) -> None:
+def test_initial_membrane_potentials_per_channel(neuron: NeuronModel) -> None:
     """V(0) one a channel, as the correction finds them."""
     start = torch.tensor([0.25, 0.5, 0.75]).view(1, 3, 1, 1)
     state = neuron.initial(torch.zeros(2, 3, 4, 4), start)

@@ -141,7 +141,7 @@ class Faulty(ConfidenceMeasure):
         (torch.tensor([0.0, float("nan"), 1.0]), "'faulty' gives nan for sample 1 at step 1"),
     ],
 )
-def test_scores_that_cannot_work_are_named(given: Tensor, words: str) -> None:
+def test_unusable_scores_are_named(given: Tensor, words: str) -> None:
     with pytest.raises(InputError, match=words):
         scores_of(Faulty(given), made(3, 0, 2), PLAIN)
 
@@ -185,7 +185,7 @@ class AlsoShares(ShareOfVotes):
         ("no_such_module:X", "no module no_such_module"),
     ],
 )
-def test_what_is_no_measure_is_named(given: Any, words: str) -> None:
+def test_anything_but_a_measure_is_refused(given: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         measure_of(given)
 

@@ -94,7 +94,7 @@ def test_live_equals_traces(neurons: NeuronModel, product: str, monkeypatch: pyt
         np.testing.assert_array_equal(exits.synaptic_operations, np.cumsum(traces.synaptic_operations, axis=1)[rows, steps - 1])
 
 
-def test_several_spikes_of_a_step_count_as_several() -> None:
+def test_several_spikes_in_a_step_count_as_several() -> None:
     """A neuron that sends 3 at once has sent 3 spikes, each of which meets the two weights behind it."""
     network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU6(), nn.Linear(1, 2, bias=False)).eval()
     with torch.no_grad():
@@ -108,7 +108,7 @@ def test_several_spikes_of_a_step_count_as_several() -> None:
 
 
 @torch.no_grad()
-def test_more_spikes_a_step_come_nearer_to_the_ann() -> None:
+def test_more_spikes_per_step_approximate_the_ann_better() -> None:
     """A burst never lets charge wait: after T steps its rates are at least as near to the ANN's activations."""
     network, batch = RandomNetwork(1, "relu", dyadic=False, blocks=BLOCKS), gaussian_images(32, 1)
     found = {}
@@ -155,12 +155,12 @@ def test_neurons_of_several_kinds_are_refused() -> None:
         ("burst", r"neurons='burst' is unknown: choose one of auto, integrate-and-fire, signed"),
     ],
 )
-def test_names_that_lead_nowhere(neurons: str, words: str) -> None:
+def test_names_that_cannot_be_loaded(neurons: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         convert(nn.Sequential(nn.Linear(2, 2), QCFS(4), nn.Linear(2, 2)).eval(), torch.ones(1, 2), neurons=neurons)
 
 
-def test_neurons_that_no_fixed_point_holds() -> None:
+def test_neurons_unsuited_to_fixed_point_weights() -> None:
     """They say so; without fixed-point weights they run, and are counted and reported like any others."""
     with pytest.raises(InputError, match=r"leaky with leak = 0\.1 neurons are not exact in fixed point: .*fixed_point=False"):
         converted(0, Leaky())
@@ -203,7 +203,7 @@ class Boastful(Burst):
         return 0, 1
 
 
-def test_the_tests_above_have_teeth() -> None:
+def test_the_tests_above_can_fail() -> None:
     """With bounds that are not true, exactness is not either."""
     wrong = 0
     for seed in range(8):

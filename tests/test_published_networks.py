@@ -69,7 +69,7 @@ def test_torchvision_networks(name: str, side: int) -> None:
     assert len(snn.layers()) == {"resnet18": 17, "vgg11_bn": 8, "squeezenet1_1": 26}[name]
 
 
-def test_mobilenet_has_sums_that_no_grid_holds() -> None:
+def test_mobilenet_has_sums_too_large_for_fixed_point_weights() -> None:
     """Linear bottlenecks multiply twice: that is said, with the layer and the plain form as the remedy; which works."""
     images = gaussian_images(4, 0, 32)
     network = torchvision_network("mobilenet_v2", images)

@@ -23,7 +23,7 @@ def made(net: list[int], samples: int = 99) -> PairedFront:
     return PairedFront(np.array([*range(len(net)), INF]), steps, np.maximum(lost, 0), np.maximum(-lost, 0), samples)
 
 
-def test_it_stops_before_the_first_that_loses_too_much() -> None:
+def test_it_stops_before_the_first_threshold_that_loses_too_much() -> None:
     front = made([0, 3, -2, 1, 2, 0, -1, 0])
     assert worst_so_far(front).tolist() == [3, 3, 2, 2, 2, 0, 0, 0, 0]
     # (99 + 1) max_drop - 1 net losses may be met, and none at all where that is below 0.
@@ -113,7 +113,7 @@ def plainly(scores: list[np.ndarray], correct: np.ndarray, max_drop: float, fold
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_against_the_four_points_written_plainly(seed: int) -> None:
+def test_against_the_four_steps_written_out(seed: int) -> None:
     lead, correct = tracks(30, seed, time_steps=5)
     scores = family(lead, 3)
     scores[1] = np.round(scores[1])  # ties
@@ -129,7 +129,7 @@ def test_against_the_four_points_written_plainly(seed: int) -> None:
 
 
 @pytest.mark.parametrize(("samples", "max_drop"), [(200, 0.0), (200, 0.02), (1000, 0.005)])
-def test_the_expected_loss_is_what_it_says_and_the_raw_choice_loses_more(samples: int, max_drop: float) -> None:
+def test_the_expected_loss_is_as_promised_and_the_naive_choice_loses_more(samples: int, max_drop: float) -> None:
     """Calibration sets drawn from a pool taken as the truth: the mean loss of what they choose, on all of it."""
     lead, correct = tracks(20_000, seed=99)
     scores = family(lead)

@@ -162,7 +162,7 @@ def test_a_folder_is_mapped_and_a_file_can_be_replaced(tmp_path: Path) -> None:
     assert Traces.load(tmp_path / "made.npz").time_steps == 1
 
 
-def test_somebody_else_may_write_them(tmp_path: Path) -> None:
+def test_other_programs_can_write_them(tmp_path: Path) -> None:
     np.savez_compressed(
         tmp_path / "theirs.npz",
         logits=np.zeros((2, 3, 4), ">f4"),
@@ -252,7 +252,7 @@ def test_faults_in_a_file_name_the_file(tmp_path: Path) -> None:
     refused(tmp_path / "made.npz", "sample 1 ", "time step 3")
 
 
-def test_where_saving_cannot_work(tmp_path: Path) -> None:
+def test_where_traces_cannot_be_saved(tmp_path: Path) -> None:
     made = Traces(**arrays())
     with pytest.raises(TracesError, match=r"\.npz or a folder"):
         made.save(tmp_path / "made.npy")
@@ -290,7 +290,7 @@ def test_reference_logits(tmp_path: Path) -> None:
 # Right answers at the edges
 
 
-def test_the_sum_of_float16_may_pass_float16() -> None:
+def test_the_sum_of_float16_logits_may_exceed_float16() -> None:
     """65504 is the largest float16: two steps of 60000 are an infinity there, and equal infinities have no larger one."""
     logits = np.full((1, 4, 2), 60000, np.float16)
     logits[0, 3] = [60000, 60032]

@@ -94,7 +94,7 @@ def test_more_bytes_than_declared(tmp_path: Path, name: str) -> None:
 
 @BOTH
 @pytest.mark.parametrize("shape", ["(-1, 4, 2)", "(3, 4, 2.0)", "[3, 4, 2]", "(3, 4, 'x')", "__import__('os').abort()"])
-def test_a_shape_that_is_none(tmp_path: Path, name: str, shape: str) -> None:
+def test_an_impossible_shape(tmp_path: Path, name: str, shape: str) -> None:
     text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     content = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(96)
     refused(write(tmp_path / name, {**sound(), "logits": content}), "damaged")
@@ -108,7 +108,7 @@ def test_a_header_without_end(tmp_path: Path, name: str) -> None:
 
 
 @BOTH
-def test_what_is_no_array(tmp_path: Path, name: str) -> None:
+def test_files_that_are_not_arrays(tmp_path: Path, name: str) -> None:
     refused(write(tmp_path / name, {**sound(), "labels": b"0 1 2 0 1"}), "labels", "not a numpy array")
     (tmp_path / "more").mkdir()
     refused(
@@ -143,7 +143,7 @@ def zeros_archive(path: Path, megabytes: int) -> Path:
     )
 
 
-def test_a_bomb_is_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decompression_bomb_is_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(traces_files, "free_memory", lambda: 30 * 2**20)
     monkeypatch.setattr(npy, "read_array", lambda *_, **__: pytest.fail("inflated"))
     path = zeros_archive(tmp_path / "bomb.npz", 32)
@@ -169,7 +169,7 @@ def test_the_free_memory_is_known_here() -> None:
     assert free is not None and 2**20 < free < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_strangers_in_an_archive_are_not_inflated(tmp_path: Path) -> None:
+def test_unknown_arrays_in_an_archive_are_not_inflated(tmp_path: Path) -> None:
     path = write(tmp_path / "made.npz", {**sound(), "movie": bytes(10**7)}, zipfile.ZIP_DEFLATED)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.infolist()[2].file_size = 2**62
@@ -184,7 +184,7 @@ def test_meta_is_small_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_an_array_that_stands_twice(tmp_path: Path) -> None:
+def test_two_arrays_of_the_same_name(tmp_path: Path) -> None:
     with zipfile.ZipFile(write(tmp_path / "made.npz", sound()), "a") as archive:
         archive.writestr("labels.npy", sound()["labels"])
     refused(tmp_path / "made.npz", "of the same name")

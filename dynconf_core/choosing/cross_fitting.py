@@ -126,21 +126,7 @@ def cross_fitted_choice(
     limit = allowed_net_losses(samples, max_drop, strict)
     budgets = np.linspace(1.0, time_steps, BUDGETS_PER_STEP * (time_steps - 1) + 1)
     fold_of = np.random.default_rng(seed).permutation(samples) % folds
-    seen: list[list[_Points]] = [[] for _ in range(folds)]
-    unseen: list[list[_Points]] = [[] for _ in range(folds)]
-    whole: list[_Points] = []
-    for candidate in scores:
-        if candidate.shape != correct.shape:
-            raise ValueError(f"scores {candidate.shape} and correct {correct.shape} must both be (N, T)")
-        whole.append(_Points.within(paired_front(candidate, correct), budgets))
-        for fold in range(folds):
-            held_out = fold_of == fold
-            seen[fold].append(_Points.within(paired_front(candidate[~held_out], correct[~held_out]), budgets))
-            front = paired_front(candidate[held_out], correct[held_out])
-            unseen[fold].append(_Points.of(front, points_at(front, seen[fold][-1].thresholds)))
-    if not whole:
-        raise ValueError("no score was given")
-
+    whole, seen, unseen = _operating_points(scores, correct, budgets, fold_of, folds)
     paths = [_path(points) for points in seen]
     lost, gained, steps = (
         np.sum(
@@ -200,6 +186,34 @@ class _Points:
         points = cls.of(front, np.maximum(at, 0))
         points.worst[at < 0] = np.inf
         return points
+
+
+_Folds = list[list[_Points]]  # for each fold, the points of each score
+
+
+def _operating_points(
+    scores: Iterable[NDArray[np.float64]],
+    correct: NDArray[np.bool_],
+    budgets: NDArray[np.float64],
+    fold_of: NDArray[np.int64],
+    folds: int,
+) -> tuple[list[_Points], _Folds, _Folds]:
+    """The points of each score on all samples; for each fold, its points on the other folds, and the same thresholds on it."""
+    whole: list[_Points] = []
+    seen: _Folds = [[] for _ in range(folds)]
+    unseen: _Folds = [[] for _ in range(folds)]
+    for candidate in scores:
+        if candidate.shape != correct.shape:
+            raise ValueError(f"scores {candidate.shape} and correct {correct.shape} must both be (N, T)")
+        whole.append(_Points.within(paired_front(candidate, correct), budgets))
+        for fold in range(folds):
+            held_out = fold_of == fold
+            seen[fold].append(_Points.within(paired_front(candidate[~held_out], correct[~held_out]), budgets))
+            front = paired_front(candidate[held_out], correct[held_out])
+            unseen[fold].append(_Points.of(front, points_at(front, seen[fold][-1].thresholds)))
+    if not whole:
+        raise ValueError("no score was given")
+    return whole, seen, unseen
 
 
 def _path(points: Sequence[_Points]) -> NDArray[np.int64]:

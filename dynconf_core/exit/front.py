@@ -101,16 +101,16 @@ class Crossings:
         samples = len(scores)
         # Where a sample may exit: at its records, in the order of the steps, and finally at T, regardless of the
         # score there. A rising threshold moves the exit from each place of a sample to the next one.
-        stands = np.empty(scores.shape, dtype=bool)
+        can_exit = np.empty(scores.shape, dtype=bool)
         for start in range(0, samples, PIECE_SAMPLES):
-            _mark_records(scores[start : start + PIECE_SAMPLES], stands[start : start + PIECE_SAMPLES])
-        self._places = np.flatnonzero(stands)
-        ends = np.cumsum(np.count_nonzero(stands, axis=1)) - 1
+            _mark_records(scores[start : start + PIECE_SAMPLES], can_exit[start : start + PIECE_SAMPLES])
+        self._places = np.flatnonzero(can_exit)
+        ends = np.cumsum(np.count_nonzero(can_exit, axis=1)) - 1
         self._first = np.concatenate(([0], ends[:-1] + 1))
-        leaves = np.ones(len(self._places), dtype=bool)
-        leaves[ends] = False
-        self._leaves = leaves[:-1]
-        values = scores.ravel()[self._places[:-1][self._leaves]]
+        moves = np.ones(len(self._places), dtype=bool)
+        moves[ends] = False
+        self._moves = moves[:-1]
+        values = scores.ravel()[self._places[:-1][self._moves]]
         self._order = np.argsort(values)
         self.thresholds: NDArray[np.float64] = np.empty(len(values) + 1)
         self.thresholds[0] = -np.inf
@@ -148,7 +148,7 @@ class Crossings:
     def _summed(self, there: NDArray[Any]) -> NDArray[Any]:
         """(K,) running sums of a value given at every place; differences must not overflow its type."""
         wide = np.float64 if there.dtype.kind == "f" else np.int64
-        moved = np.diff(there)[self._leaves][self._order]
+        moved = np.diff(there)[self._moves][self._order]
         sums = np.empty(len(moved) + 1, dtype=wide)
         sums[0] = there[self._first].sum(dtype=wide)
         np.cumsum(moved, dtype=wide, out=sums[1:])
@@ -211,11 +211,11 @@ def _text(value: float) -> str:
     return repr(value) if math.isfinite(value) else ("inf" if value > 0 else "-inf")
 
 
-def _mark_records(scores: NDArray[np.float64], stands: NDArray[np.bool_]) -> None:
-    """Mark in `stands` (n, T) where a sample's score exceeds all its earlier ones; T is always marked."""
-    np.greater(scores[:, 0], -np.inf, out=stands[:, 0])
-    np.greater(scores[:, 1:], np.maximum.accumulate(scores[:, :-1], axis=1), out=stands[:, 1:])
-    stands[:, -1] = True
+def _mark_records(scores: NDArray[np.float64], can_exit: NDArray[np.bool_]) -> None:
+    """Mark in `can_exit` (n, T) where a sample's score exceeds all its earlier ones; T is always marked."""
+    np.greater(scores[:, 0], -np.inf, out=can_exit[:, 0])
+    np.greater(scores[:, 1:], np.maximum.accumulate(scores[:, :-1], axis=1), out=can_exit[:, 1:])
+    can_exit[:, -1] = True
 
 
 def _check_shapes(scores: NDArray[np.float64], correct: NDArray[np.bool_]) -> None:
