@@ -164,7 +164,7 @@ def test_separable_labels_end_at_a_finite_temperature() -> None:
 
 
 def test_equal_logits_are_refused() -> None:
-    with pytest.raises(InputError, match="all alike"):
+    with pytest.raises(InputError, match="all equal"):
         fit_power(Traces(np.ones((5, 3, 4)), np.zeros(5, int)))
     with pytest.raises(InputError, match="exponent = 9"):
         fit_power(made_traces(), 9)

@@ -171,7 +171,9 @@ def test_a_truncated_file(part: float, old_format: bool, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("text", ["version https://git-lfs.github.com/spec/v1\noid sha256:1", "<!DOCTYPE html>", "x\n" * 1000])
 def test_a_text_file(text: str, tmp_path: Path) -> None:
-    assert f"it begins with {text.encode()[:20]!r}, no file of torch.save does" in refused(text.encode(), tmp_path)
+    assert f"it begins with {text.encode()[:20]!r}, which no file written by torch.save does" in refused(
+        text.encode(), tmp_path
+    )
 
 
 @pytest.mark.parametrize(

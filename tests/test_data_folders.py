@@ -155,5 +155,5 @@ def test_a_class_that_one_split_lacks_is_named(module: Any, layout: str, tmp_pat
     folder = image_folder(tmp_path / layout)
     first = min(entry.name for entry in (folder / "val").iterdir())
     (folder / "val" / first).rename(folder / "val" / "n99999999")
-    with pytest.raises(InputError, match="lies in one split only"):
+    with pytest.raises(InputError, match="is in one split only"):
         module.check(tmp_path)

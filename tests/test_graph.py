@@ -239,7 +239,7 @@ def test_a_sum_in_place_is_seen() -> None:
 def test_hooks_are_seen() -> None:
     network = nn.Sequential(convolution(), nn.Flatten()).eval()
     network[0].register_forward_hook(lambda module, inputs, output: 2 * output)
-    with pytest.raises(InputError, match="does more than its operations"):
+    with pytest.raises(InputError, match="does more than its traced operations"):
         traced(network, images())
 
 

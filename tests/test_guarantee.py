@@ -160,7 +160,7 @@ def test_the_record() -> None:
     scores, correct = tracks(1000, speed=2.0)
     record = certify(scores, correct, [3.0, 1.0, -INF, INF], 0.05, 0.1, seen_in_training=True).record()
     assert (record.epsilon, record.delta, record.calibration, record.certified) == (0.05, 0.1, 1000, True)
-    assert "not given" in record.assumes and record.seen_in_training is True and "Learn then Test" in record.method
+    assert "not met here" in record.assumes and record.seen_in_training is True and "Learn then Test" in record.method
     assert record.candidates == 3 and 1 <= record.passed <= 3
     never = certify(scores[:5], correct[:5], [1.0], 0.01, 0.05).record()
     assert (never.threshold, never.certified) == (INF, False)

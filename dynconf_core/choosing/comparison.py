@@ -97,7 +97,7 @@ def comparison_lines(found: Comparison) -> list[str]:
             test = next(row.test for row in rows if row.measure == measure and row.max_drop == drop)
             cells.append(f"{test.mean_steps:.2f} ({points(test.loss)})".rjust(16))
         lines.append(measure.ljust(12) + "".join(cells))
-    return [*lines, f"Mean steps of {found.time_steps} on the test traces (points of accuracy lost against all steps)."]
+    return [*lines, f"Mean steps of {found.time_steps} on the test traces (percentage points of accuracy lost relative to T)."]
 
 
 def interval_lines(found: Comparison) -> list[str]:
@@ -114,7 +114,7 @@ def interval_lines(found: Comparison) -> list[str]:
             accuracy = ranged(100 * test.accuracy, [100 * end for end in test.accuracy_interval])
             steps = ranged(test.mean_steps, test.mean_steps_interval)
             lines.append(f"  {row.measure:<14}{accuracy:>26}{steps:>28}{points(test.loss):>8}")
-    return [*lines, "On the test traces; lost: points of accuracy against all steps. Calibration chose every threshold."]
+    return [*lines, "On the test traces; lost: percentage points of accuracy relative to T. Thresholds chosen on calibration."]
 
 
 def ranged(value: float, interval: Sequence[float]) -> str:

@@ -33,7 +33,7 @@ ASSUMES = (
     "the guarantee samples are drawn independently from the same source as the unseen ones, "
     "and chose neither the score nor the candidate thresholds"
 )
-SEEN = "; not given here: the network was trained on these samples"
+SEEN = "; not met here: the network was trained on these samples"
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,12 +140,12 @@ class Guarantee:
         """The guarantee as a sentence."""
         sure, lost = f"{100 * (1 - self.delta):.4g} %", f"at most {self.epsilon * 100:.4g} points of accuracy"
         if self.certified:
-            but = ", had the network not been trained on these" if self.seen_in_training else ""
+            but = "; not assured, because the network was trained on them" if self.seen_in_training else ""
             return (
                 f"with confidence {sure} an exit at {self.mean_steps:.2f} mean steps loses {lost} ({self.samples} samples{but})"
             )
         few = self.samples < self.samples_needed
-        needed = f": at least {self.samples_needed} are needed where exits gain nothing" if few else ""
+        needed = f": at least {self.samples_needed} are needed if exits gain nothing" if few else ""
         return f"{self.samples} samples cannot certify with confidence {sure} that any exit loses {lost}{needed}"
 
 

@@ -63,7 +63,7 @@ def fit_power(traces: Traces, exponent: float | None = None) -> Smoothing:
     behind, of_label = _behind(traces, steps)
     spread = float(np.sqrt(np.mean(np.square(behind))))
     if not spread > 0:
-        raise InputError("the logits are all alike at every step: no temperature can be fitted to them.")
+        raise InputError("the logits are all equal at every step: no temperature can be fitted to them.")
     behind /= spread
     of_label /= spread
     log_steps = np.log(steps)

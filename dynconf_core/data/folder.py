@@ -94,7 +94,7 @@ def check_same_classes(train: Listing, test: Listing) -> None:
     odd = sorted(names[0] ^ names[1])
     if odd:
         raise InputError(
-            f"class folder {odd[0]} lies in one split only, under {train.files[0].parent.parent.parent}: restore it."
+            f"class folder {odd[0]} is in one split only, under {train.files[0].parent.parent.parent}: restore it."
         )
 
 

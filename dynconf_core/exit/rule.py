@@ -119,7 +119,7 @@ class Rule:
         entry = {"schema": SCHEMA, **self.to_json()}
         record = record or {}
         if taken := sorted(entry.keys() & record.keys()):
-            raise InputError(f"the record's fields {', '.join(taken)} are the rule's own; name them otherwise.")
+            raise InputError(f"the record's fields {', '.join(taken)} are the rule's own; rename them.")
         try:
             text = json.dumps({**entry, **record}, indent=2, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -144,7 +144,7 @@ class Rule:
         except OSError as error:
             raise InputError(f"{source} cannot be read: {error.strerror or error}; name a rule.json.") from error
         except ValueError as error:
-            raise InputError(f"{source} is no JSON ({error}); name a rule.json.") from error
+            raise InputError(f"{source} is not JSON ({error}); name a rule.json.") from error
         try:
             return cls.from_json(entry, measure)
         except InputError as error:
@@ -164,7 +164,7 @@ def _measure_in(entry: Mapping[str, Any], given: MeasureLike | None) -> Confiden
         raise InputError(unknown("measure", str(name), MEASURES.names()))
     else:
         raise InputError(
-            f"the rule's measure {name!r} comes from {source}, which is not imported on its own: give that class, "
+            f"the rule's measure {name!r} comes from {source}, which is never imported automatically: give that class, "
             "as measure= in Python or with --rule package.module:Class."
         )
     parameters = entry.get("parameters") or {}

@@ -22,11 +22,11 @@ def _relu(write: Writer, name: str, x: Traced, inplace: bool = False) -> Traced:
 def _clip(write: Writer, name: str, x: Traced, low: Any = None, high: Any = None, **words: Any) -> Traced:
     low, high = words.get("min", words.get("min_val", low)), words.get("max", words.get("max_val", high))
     if low is None or float(low) != 0:
-        raise Refused(f"it clips at {low} below; a neuron's rate is at least 0")
+        raise Refused(f"its lower limit is {low}; it must be 0, because a firing rate is not negative")
     if high is None or float(high) == float("inf"):
         return _relu(write, name, x)
     if not float(high) > 0:
-        raise Refused(f"it clips at {high} above; the threshold must be above 0")
+        raise Refused(f"its upper limit is {high}; it becomes the threshold, which must be above 0")
     top = torch.as_tensor(float(high), dtype=torch.float64)
     return write.add(name, "activation", (x,), {"function": "clip"}, {"threshold": top})
 

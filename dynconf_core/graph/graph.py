@@ -37,7 +37,7 @@ WEIGHTED = ("convolution", "linear", "scale")
 """Kinds that multiply by weights."""
 POOLS = ("average_pool", "sum_pool", "max_pool")
 STRUCTURE = (*POOLS, "slice", "pad", "concatenate", "flatten")
-"""Kinds that move or sum values and multiply by nothing."""
+"""Kinds that move or sum values without multiplying them."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Node:
 
     Attributes:
         name: unique in the graph; the position of the operation in the traced network.
-        kind: see the module.
+        kind: one of the kinds in the module's docstring.
         inputs: names of the nodes whose values it takes.
         settings: plain values, as JSON holds them.
-        tensors: weights and the like.
+        tensors: weights, biases, thresholds and initial membrane potentials.
         shape: of the value for one sample, without the batch.
     """
 

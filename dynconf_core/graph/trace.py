@@ -125,7 +125,7 @@ def _check_same(network: nn.Module, graph: Graph, example: Tensor) -> None:
     largest = float((expected - found).abs().max())
     if not largest <= CLOSE * max(float(expected.abs().max()), CLOSE):
         raise InputError(
-            f"{type(network).__name__} does more than its operations one by one (outputs differ by {largest:.2g}): a value "
+            f"{type(network).__name__} does more than its traced operations (outputs differ by {largest:.2g}): a value "
             "that is still needed may be changed in place (relu(inplace=True) or += on a part of it), or a hook or something "
             "random changes a value."
         )

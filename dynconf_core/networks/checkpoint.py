@@ -57,7 +57,7 @@ def read(path: Path) -> dict[str, Any]:
     except Exception as error:  # a damaged pickle raises almost anything: struct.error, IndexError, AssertionError, ...
         raise InputError(
             f"checkpoint {path} cannot be read ({_reason(path, error)}): it is damaged, or holds more than weights, which are "
-            "all that is loaded; save the network's state_dict() by torch.save."
+            "all that is loaded; save the network's state_dict() with torch.save."
         ) from error
     if not isinstance(content, dict):
         raise InputError(f"checkpoint {path} holds a {type(content).__name__}: a state dict is needed.")
@@ -138,7 +138,7 @@ def _reason(path: Path, error: Exception) -> str:
     if not begin:
         return "the file is empty"
     if not begin.startswith((b"PK", b"\x80")):
-        return f"it begins with {begin[:20]!r}, no file of torch.save does"
+        return f"it begins with {begin[:20]!r}, which no file written by torch.save does"
     if isinstance(error, pickle.UnpicklingError) or not text:
-        return "it is a pickle that torch.save did not write, or the rest of one"
+        return "it is a pickle that torch.save did not write, or a truncated one"
     return text.splitlines()[0][:200]

@@ -90,7 +90,7 @@ def _published() -> tuple[str, ...]:
 def _described(name: str) -> tuple[Architecture, Published]:
     found = ARCHITECTURES.get(name)
     if found.published is None:
-        raise InputError(f"architecture={name!r} does not say what its weights were trained on: give it `published`.")
+        raise InputError(f"architecture={name!r} does not say what its weights were trained on: set its field `published`.")
     return found, found.published
 
 

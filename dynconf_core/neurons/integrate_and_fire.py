@@ -34,7 +34,7 @@ class IntegrateAndFire(NeuronModel):
     def fire(self, state: State, out: Tensor) -> tuple[Tensor, Potential]:
         """s = [V >= 1], V -= s."""
         (potential,) = state
-        spikes = torch.ge(potential, 1.0, out=out)  # no detour over bool
+        spikes = torch.ge(potential, 1.0, out=out)  # written directly as numbers, without a bool tensor
         return spikes, Potential(potential.sub_(spikes))
 
     @property

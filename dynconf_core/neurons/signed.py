@@ -19,7 +19,8 @@ from dynconf_core.neurons.model import NeuronModel, State
 
 
 class PotentialAndCount(NamedTuple):
-    """The membrane potential in thresholds and the net spike count c (``net``), both ``(N, ...)``, after the step."""
+    """The membrane potential, in units of the threshold, and the net spike count c (``net``), both ``(N, ...)``, after the
+    step."""
 
     potential: Tensor
     net: Tensor
