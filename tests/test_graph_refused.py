@@ -60,7 +60,7 @@ REFUSED: list[tuple[str, Callable[[], nn.Module], str]] = [
     ("shapes", lambda: of(lambda m, x: x + x[:, :1]), r"it adds shapes \(4, 8, 8\) and \(1, 8, 8\)"),
     ("alpha", lambda: of(lambda m, x: torch.add(x, x, alpha=2)), "alpha=2"),
     ("rows joined", lambda: of(lambda m, x: torch.cat([x, x], 2)), r"along the channels \(dim=1\)"),
-    ("zeros joined", lambda: of(lambda m, x: torch.cat([x, torch.zeros(1, 1, 8, 8)], 1)), "zeros are added by functional.pad"),
+    ("zeros joined", lambda: of(lambda m, x: torch.cat([x, torch.zeros(1, 1, 8, 8)], 1)), "to add zeros use functional.pad"),
     ("an index", lambda: of(lambda m, x: x[:, 0]), "only slices of channels"),
     ("a part of the batch", lambda: of(lambda m, x: x[:1]), "only slices of channels"),
     ("backwards", lambda: Applied(lambda m, x: x.unsqueeze(1)), "unsqueeze at 'unsqueeze'"),
