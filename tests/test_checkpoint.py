@@ -1,4 +1,4 @@
-"""Checkpoints of other people: what fits is loaded, what does not is told in one message, and nothing is executed."""
+"""Checkpoints from elsewhere: what fits is loaded, what does not is reported in one message, and nothing is executed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dynconf_core.networks.resnet_cifar import CifarResNet
 
 
 def network(depth: int = 20, classes: int = 10, width: float = 1 / 4, seed: int = 0) -> nn.Module:
-    """A small network, every number of whose state is drawn from the seed."""
+    """A small network with every number of its state drawn from the seed."""
     built, generator = CifarResNet(depth, classes, width=width), torch.Generator().manual_seed(seed)
     for value in built.state_dict().values():
         if value.is_floating_point():
@@ -37,7 +37,7 @@ def equal(one: nn.Module, other: nn.Module) -> bool:
 
 
 def refused(content: Any, tmp_path: Path) -> str:
-    """The message, on one line, of a refusal that left the network as it was."""
+    """The message, on one line, of a refusal that did not change the network."""
     path, loaded = tmp_path / "c.pt", network()
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -64,7 +64,7 @@ def test_the_forms_in_use(prefix: str, wrapper: str | None, old_format: bool, tm
 
 
 def test_half_precision_halves_the_file_and_keeps_what_is_small(tmp_path: Path) -> None:
-    """Matrices of weights are rounded; thresholds, norms and biases stay; what is read is float32."""
+    """Weight matrices are rounded; thresholds, norms and biases are kept; float32 is read back."""
     trained, other = network(seed=1), network(seed=2)
     for name, half in (("whole.pt", False), ("half.pt", True)):
         save_checkpoint(trained, {"half": half}, tmp_path / name, half=half)
@@ -86,7 +86,7 @@ def test_our_checkpoint_is_read_back_with_its_provenance(tmp_path: Path) -> None
 
 
 def test_a_checkpoint_without_batch_counters(tmp_path: Path) -> None:
-    """Checkpoints of before 2018 have no `num_batches_tracked`; the published ResNet-20 is one of them."""
+    """Checkpoints from before 2018 have no `num_batches_tracked`; the published ResNet-20 is one of them."""
     torch.save({name: value for name, value in state().items() if "num_batches" not in name}, tmp_path / "c.pt")
     loaded = network()
     load_checkpoint(loaded, tmp_path / "c.pt")

@@ -1,4 +1,4 @@
-"""Rules at equal accuracy: recomputed by a plain loop, chosen on calibration alone, and readable on 80 columns."""
+"""Rules at equal accuracy: recomputed by a plain loop, chosen on calibration alone, and readable in 80 columns."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def comparison() -> Comparison:
 
 @pytest.fixture(scope="module")
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """As files hold them."""
+    """The rows as stored in files."""
     return plain(comparison.rows)  # type: ignore[no-any-return]
 
 

@@ -32,7 +32,7 @@ def test_held_out(images: int, calibration: int) -> None:
 
 
 def test_the_split_never_moves() -> None:
-    """Written down, so that checkpoints of an earlier version keep their calibration images unseen."""
+    """Stored here, so that calibration images stay unseen by checkpoints of an earlier version."""
     assert held_out(10, 3)[1].tolist() == [1, 5, 6]
     assert held_out(50_000, 5_000)[1][:5].tolist() == [22, 24, 25, 45, 80]
 
@@ -53,7 +53,7 @@ def splits() -> dict[str, TensorImages]:
 
 
 def test_digits_splits(splits: dict[str, TensorImages]) -> None:
-    """1000, 300 and 497 images that make up the whole, at the raw resolution the raw pixels."""
+    """1000, 300 and 497 images that make up the whole set; at the original resolution, the original pixels."""
     from sklearn.datasets import load_digits
 
     assert {name: len(part) for name, part in splits.items()} == {"train": 1000, "calibration": 300, "test": 497}

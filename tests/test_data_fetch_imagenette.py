@@ -1,4 +1,4 @@
-"""What ``dynconf data fetch imagenette`` says and does, without a network."""
+"""What ``dynconf data fetch imagenette`` does and reports, without a network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dynconf_core.errors import InputError
 
 
 def downloads(monkeypatch: pytest.MonkeyPatch, download: Any) -> None:
-    """Let ``download(root)`` stand in for torchvision's."""
+    """Replace torchvision's download by ``download(root)``."""
 
     def imagenette(root: Path, *, split: str, size: str, download: bool, _fill: Any = download) -> None:
         assert (split, size, download) == ("train", "160px", True)

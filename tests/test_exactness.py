@@ -1,4 +1,4 @@
-"""Arithmetic that only multiplies and adds: found where it is not, and convolutions that do no other."""
+"""Arithmetic that only multiplies and adds: detecting where it is not used, and convolutions that use nothing else."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def network(fixed_point: bool = True) -> SpikingNetwork:
 
 
 def test_arithmetic_that_is_not_exact_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An algorithm that drops bits of the factors, as TF32 does (10 of the mantissa stay), or one unit in the last place."""
+    """An algorithm that drops bits of the factors, as TF32 does (10 bits of the mantissa are kept), or one unit in the last
+    place."""
 
     def coarse(node: Node, inputs: list[Tensor], tensors: Mapping[str, Tensor], biased: bool = True) -> Tensor:
         if inputs[0].dtype == torch.float32 and node.name == "2":
@@ -58,7 +59,7 @@ def test_plain_arithmetic_applies_to_the_block_only() -> None:
 
 
 def test_cudnn_is_not_used_for_fixed_point_weights_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In every block, also for batches that were tried before; other weights may be computed by it, and so on a CPU."""
+    """In every block, also for batch sizes tested before; for other weights and on a CPU its use is not affected."""
     monkeypatch.setattr(torch.backends.cudnn, "enabled", True)
     snn, plain = network(), network(fixed_point=False)
     with plain_arithmetic():
@@ -92,7 +93,7 @@ def test_unfolded_convolutions_are_convolutions(
     dilation: tuple[int, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In either layout, in pieces or at once, with the bias or without."""
+    """In either memory layout, in parts or at once, with or without bias."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(-3, 4, (5, 8, 13, 11), generator=generator).float()
     weight = torch.randint(-50, 51, (16, 8 // groups, *kernel), generator=generator).float()

@@ -1,4 +1,4 @@
-"""Rules, the chosen operating point and the upper bounds, by values worked out by hand."""
+"""Rules, the chosen operating point and the oracles, by values worked out by hand."""
 
 from __future__ import annotations
 

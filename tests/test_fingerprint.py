@@ -185,7 +185,7 @@ def test_the_same_in_another_process(tree: Path) -> None:
 
 
 def test_it_reads_the_projects_own_files() -> None:
-    """What the store is made of, and its packages."""
+    """The files that make up the store, and their packages."""
     root = Path(dynconf_core.__file__).parent.parent
     expected = [Path(inspect.getfile(part)) for part in (dynconf_core, store, InputError, Store, stage_key, Damaged)]
     found = reached([Path(inspect.getfile(Store))], root)

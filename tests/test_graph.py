@@ -1,4 +1,4 @@
-"""From a module to a graph: every operation against the module itself, what is folded, what is refused and how."""
+"""From a module to a graph: every operation compared with the module itself, and what is folded or refused."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_the_network_is_not_changed() -> None:
 
 
 def test_shared_modules_are_one_node_per_call() -> None:
-    """One ReLU and one convolution used again and again, as torchvision does; each place has a name of its own."""
+    """One ReLU and one convolution used repeatedly, as in torchvision; each call has a name of its own."""
     network = Applied(lambda m, x: flat(m[1](m[0](m[1](m[0](m[1](m[0](x))))))), convolution(3, 3), nn.ReLU(inplace=True))
     graph = same(disturbed(network))
     assert [node.name for node in graph.of_kind("activation")] == ["parts.1", "parts.1#2", "parts.1#3"]
@@ -167,7 +167,7 @@ def test_shared_modules_are_one_node_per_call() -> None:
 
 
 def test_a_shared_convolution_of_two_normalisations() -> None:
-    """The weights of one place, folded, do not serve at the other."""
+    """The weights folded for one call are not used for the other."""
     shared = convolution(3, 3)
     network = nn.Sequential(shared, nn.BatchNorm2d(3), QCFS(4, 1.0), shared, nn.BatchNorm2d(3), QCFS(4, 1.0), nn.Flatten())
     graph = same(disturbed(network))
@@ -176,7 +176,7 @@ def test_a_shared_convolution_of_two_normalisations() -> None:
 
 
 def test_layers_may_have_any_name() -> None:
-    """Even that of the image, or of another operation of the graph."""
+    """Even that of the input, or of another operation of the graph."""
 
     class Named(nn.Module):
         def __init__(self) -> None:
@@ -201,7 +201,7 @@ def test_places_name_the_enclosing_module() -> None:
 
 
 def test_a_value_changed_in_place_is_changed_for_all() -> None:
-    """``relu(y, inplace=True) + y`` adds the ReLU twice: y is no longer what the convolution gave."""
+    """``relu(y, inplace=True) + y`` adds the ReLU twice: y is no longer the output of the convolution."""
     for function in (
         lambda m, x: (lambda y: flat(functional.relu(y, inplace=True) + y))(m[0](x)),
         lambda m, x: (lambda y: flat(m[1](y) + 2 * y))(m[0](x)),
@@ -212,7 +212,7 @@ def test_a_value_changed_in_place_is_changed_for_all() -> None:
 
 
 def test_a_view_changed_in_place_is_refused() -> None:
-    """A part that is changed in place changes the whole, which is read afterwards: said, not computed otherwise."""
+    """Changing a part in place changes the whole, which is read afterwards: this is refused, not computed wrongly."""
 
     def function(m: Any, x: Tensor) -> Tensor:
         whole = m[0](x)
@@ -224,7 +224,7 @@ def test_a_view_changed_in_place_is_refused() -> None:
 
 
 def test_a_sum_in_place_is_seen() -> None:
-    """``y += x`` is traced as ``y + x``; that another name for y sees it too comes out by comparison."""
+    """``y += x`` is traced as ``y + x``; the comparison with the network reveals that another name for y changes too."""
 
     def function(m: Any, x: Tensor) -> Tensor:
         y = m[0](x)
@@ -251,7 +251,7 @@ def test_wrapped_networks() -> None:
 
 
 def test_other_threads_are_not_affected() -> None:
-    """torch.fx replaces the call of every module while it traces: a network in another thread goes on as before."""
+    """torch.fx replaces the call of every module while it traces; a network in another thread keeps working."""
     working, stop, wrong = nn.Sequential(*(nn.Linear(4, 4) for _ in range(4))), threading.Event(), list[Any]()
     x = torch.ones(1, 4)
     expected = working(x)

@@ -1,4 +1,4 @@
-"""What cannot become a graph: said with its place, the reason and what would do."""
+"""What cannot become a graph is refused with its position, the reason and an alternative."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guarantee: its table summed up in full for small n, its rule written plainly, its promise kept in simulation."""
+"""The guarantee: its table summed up in full for small n, its rule written out plainly, its promise tested in simulation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INF = math.inf
 
 
 def tracks(samples: int, time_steps: int = 12, seed: int = 0, speed: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and right predictions of two classes whose difference drifts to the right side and shakes."""
+    """Scores and correct predictions for two classes whose difference drifts to the correct side with noise."""
     rng = np.random.default_rng(seed)
     lead = (speed * rng.gamma(1.0, 1.0, (samples, 1)) + rng.normal(size=(samples, time_steps))).cumsum(axis=1)
     return np.abs(lead), lead > 0
@@ -29,7 +29,7 @@ def tracks(samples: int, time_steps: int = 12, seed: int = 0, speed: float = 0.5
     [(1, 0.5, 0.5), (8, 0.3, 0.1), (20, 0.2, 0.05), (30, 0.1, 0.05), (30, 0.02, 0.2), (45, 0.15, 0.01), (60, 0.05, 0.1)],
 )
 def test_the_table_is_valid_for_all_probabilities(samples: int, epsilon: float, delta: float) -> None:
-    """All outcomes (lost, gained) of n samples, one by one, under many truths with a net loss of epsilon or more."""
+    """All outcomes (lost, gained) of n samples, one by one, under many distributions with a net loss of epsilon or more."""
     table = critical_losses(samples, epsilon, delta)
     inside = [
         (lost, gained)
@@ -111,7 +111,7 @@ def test_against_the_rule_written_out(seed: int) -> None:
 
 
 def pool(kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """A truth in which much goes wrong: (scores, correct, candidates, epsilon)."""
+    """A distribution with frequent errors: (scores, correct, candidates, epsilon)."""
     if kind == "tracks":
         scores, correct = tracks(4000, seed=11)
         front = paired_front(*tracks(1500, seed=12))

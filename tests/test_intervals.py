@@ -1,4 +1,4 @@
-"""Intervals against second implementations, by hand, and by how often they cover."""
+"""Intervals compared with second implementations and values worked out by hand, and their coverage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stage's key is the same in every process and refuses what has no stable text."""
+"""A stage's key is the same in every process, and values without a stable text are refused."""
 
 import enum
 import os

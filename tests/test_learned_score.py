@@ -1,4 +1,4 @@
-"""The learned score: features by hand, the fit against a second one, no sample scored by weights that have seen it."""
+"""The learned score: features by hand, the fit against a second one, and no sample scored by weights fitted on it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SUM = Smoothing("sum", 1.0)
 
 
 def drifting(samples: int, seed: int, time_steps: int = 16, classes: int = 4) -> Traces:
-    """Outputs that begin with a pull towards some class and then settle, as those of a deep spiking network do."""
+    """Outputs that start with a bias towards some class and then settle, as those of a deep spiking network do."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, samples)
     settled = rng.normal(scale=1.0, size=(samples, 1, classes))

@@ -1,4 +1,4 @@
-"""A measure from outside the package takes part everywhere, and no file can make its code run."""
+"""A measure from outside the package can be used everywhere, and no file can make its code run."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_loading_a_rule_imports_nothing(name: str, source: str | None, tmp_path:
 
 
 class Faulty(ConfidenceMeasure):
-    """Gives what the test tells it to."""
+    """Returns what the test specifies."""
 
     name = "faulty"
 
@@ -199,7 +199,7 @@ def test_names_classes_and_objects_are_the_same_measure() -> None:
 
 
 def python(code: str, folder: Path) -> str:
-    """What a fresh process prints that finds modules in `folder` and beside this file."""
+    """The output of a new process that finds modules in `folder` and beside this file."""
     places = os.pathsep.join(map(str, (folder, Path(__file__).parent, *sys.path)))
     environment = {**os.environ, "PYTHONPATH": places}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The map over threshold and alpha, and the potential: cell by cell, by hand, and against all exits there are."""
+"""The map over threshold and alpha, and the oracle curve: point by point, by hand, and against all possible exits."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_bad_alphas_and_thresholds_are_refused() -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_no_choice_of_exits_beats_the_oracle(seed: int) -> None:
-    """Every way there is to let 5 samples exit within 4 steps."""
+    """All possible exits of 5 samples within 4 steps."""
     correct = np.random.default_rng(seed).random((5, 4)) < 0.4
     steps, accuracy = oracle_curve(correct)
     best: dict[float, float] = {}

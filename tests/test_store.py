@@ -1,4 +1,4 @@
-"""An artefact is whole or absent, and a harmed one is a miss with a warning, never an answer."""
+"""An artefact is complete or absent, and a damaged one is a miss with a warning, never a hit."""
 
 import fcntl
 import json
@@ -191,7 +191,7 @@ def test_hidden_stray_files_are_ignored(store: Store) -> None:
 
 
 class StopHere(BaseException):
-    """Stands for Ctrl-C too."""
+    """Stands in for Ctrl-C too."""
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt, StopHere])

@@ -1,4 +1,4 @@
-"""Traces: the checks, the predictions, and both forms on the disk."""
+"""Traces: the checks, the predictions, and both forms on disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dynconf_core.traces.schema import Traces, TracesError
 
 
 def arrays(samples: int = 3, time_steps: int = 4, classes: int = 2, **changes: Any) -> dict[str, Any]:
-    """Sound arrays of the given size, some of them changed."""
+    """Valid arrays of the given size, some of them changed."""
     rng = np.random.default_rng(7)
     sound: dict[str, Any] = {
         "logits": rng.normal(size=(samples, time_steps, classes)).astype(np.float32),
@@ -291,7 +291,7 @@ def test_reference_logits(tmp_path: Path) -> None:
 
 
 def test_the_sum_of_float16_logits_may_exceed_float16() -> None:
-    """65504 is the largest float16: two steps of 60000 are an infinity there, and equal infinities have no larger one."""
+    """65504 is the largest float16: two steps of 60000 would sum to infinity, and no infinity is larger than another."""
     logits = np.full((1, 4, 2), 60000, np.float16)
     logits[0, 3] = [60000, 60032]
     made = Traces(logits, np.array([1]))
@@ -306,7 +306,7 @@ def front_points(traces: Traces) -> list[tuple[float, float]]:
 
 
 def test_a_constant_classifier() -> None:
-    """No score differs from another: everybody exits at once, or nobody ever."""
+    """All scores are equal: all samples exit at once, or none ever does."""
     made = Traces(np.zeros((4, 3, 2)), np.array([0, 1, 1, 1]))
     assert made.predictions().max() == 0 and made.correct().mean() == 0.25
     assert front_points(made) == [(0.25, 1.0), (0.25, 3.0)]

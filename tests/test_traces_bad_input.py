@@ -1,4 +1,4 @@
-"""Traces of other people, and what can be wrong with them: a right answer or a clear error each, at once."""
+"""Traces from elsewhere and their possible faults: each gives a correct result or a clear error, at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AT_ONCE = 0.2  # seconds of this process, for a file that declares what it does 
 
 
 def declared(shape: tuple[int, ...], data: bytes = b"", descr: str = "<f4") -> bytes:
-    """An array's bytes: a header that says what it likes, and whatever follows."""
+    """The bytes of an array: a header with any declarations, followed by any data."""
     stream = io.BytesIO()
     npy.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
     return stream.getvalue() + data
@@ -43,7 +43,7 @@ def sound() -> dict[str, bytes]:
 
 
 def refused(path: Path, *words: str) -> None:
-    """Loading `path` is refused at once, with the words and the path in the message."""
+    """Loading `path` is refused at once, with the given words and the path in the message."""
     begun = time.process_time()
     with pytest.raises(TracesError) as error:
         Traces.load(path)
@@ -53,7 +53,7 @@ def refused(path: Path, *words: str) -> None:
 
 
 def write(path: Path, contents: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
-    """An archive `.npz`, or a folder, of these bytes."""
+    """A `.npz` archive, or a folder, with these bytes."""
     if path.suffix == ".npz":
         with zipfile.ZipFile(path, "w", compression) as archive:
             for name, content in contents.items():
@@ -102,7 +102,7 @@ def test_an_impossible_shape(tmp_path: Path, name: str, shape: str) -> None:
 
 @BOTH
 def test_a_header_without_end(tmp_path: Path, name: str) -> None:
-    """numpy parses headers as literals, which a long one could make slow: it refuses them."""
+    """numpy parses headers as literals, which would be slow for a long one: it refuses them."""
     content = b"\x93NUMPY\x02\x00" + (10**6).to_bytes(4, "little") + b"(" * 10**6
     refused(write(tmp_path / name, {**sound(), "logits": content}), "damaged")
 
@@ -131,7 +131,7 @@ def test_objects_are_refused_by_their_header(tmp_path: Path, name: str, optional
 
 
 def zeros_archive(path: Path, megabytes: int) -> Path:
-    """An honest archive of zeros: a thousandth of the size that it declares."""
+    """A valid archive of zeros, a thousandth of the size that it declares."""
     samples = megabytes * 2**20 // 32
     return write(
         path,
@@ -201,7 +201,7 @@ def test_forms_are_refused_before_anything_is_read(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_any_damage_is_an_error_or_harmless(tmp_path: Path, compression: int) -> None:
-    """Bytes flipped, cut out and doubled anywhere: never another answer, never another exception."""
+    """Bytes flipped, removed and duplicated anywhere never give a different result or another exception."""
     rng = np.random.default_rng(5)
     logits = rng.normal(size=(3, 4, 2))
     contents = {"logits": array_bytes(logits), "labels": array_bytes(np.array([0, 1, 1])), "meta": array_bytes(np.array("{}"))}

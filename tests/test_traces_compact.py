@@ -1,4 +1,4 @@
-"""Traces made small: nothing that is read from them may change."""
+"""Compact traces: no prediction and no exit may change."""
 
 import numpy as np
 import pytest

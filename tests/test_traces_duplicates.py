@@ -1,4 +1,4 @@
-"""Samples that stand in the calibration and in the test traces are counted."""
+"""Samples that are in both the calibration and the test traces are counted."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_duplicated_for_any_type() -> None:
 
 
 def test_duplicated_compares_spikes_if_both_have_them() -> None:
-    """Ten zeros and ones are soon equal; the spikes of all layers are not."""
+    """Ten zeros and ones are easily equal by chance; the spikes of all layers are not."""
     logits, labels = np.zeros((3, 2, 2)), np.zeros(3, int)
     one = Traces(logits, labels, spikes=np.array([[1, 2], [3, 4], [5, 6]]))
     other = Traces(logits, labels, spikes=np.array([[1, 2], [3, 5], [9, 9]]))
