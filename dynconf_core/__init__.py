@@ -1,7 +1,7 @@
-"""dynconf: spiking neural networks that stop each inference as soon as they are confident enough.
+"""dynconf: spiking neural networks that end each inference as soon as they are confident enough.
 
-Dynamic Confidence (Li, Jones and Furber, ICCV 2023) as a library. The public names and where they come from stand in
-``__init__.pyi``, for people, type checkers and this module alike; each is imported when it is first used.
+Dynamic Confidence (Li, Jones and Furber, ICCV 2023) as a library. The public names and the modules they come from are listed in
+``__init__.pyi``, which serves readers, type checkers and this module alike; each name is imported on first use.
 """
 
 
@@ -23,7 +23,8 @@ def __dir__() -> list[str]:
 
 
 def _public() -> dict[str, str]:
-    """Public name to the module that it comes from. Read and not imported, so that a new name makes no finished stage stale."""
+    """Each public name with the module it comes from. The stub is read, not imported: a new public name invalidates no
+    finished stage."""
     import ast
     from pathlib import Path
 

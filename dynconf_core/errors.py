@@ -1,8 +1,8 @@
-"""The one exception for what a user gave and cannot work."""
+"""The exception raised for unusable user input."""
 
 
 class InputError(ValueError):
-    """Something the user gave cannot work: the message names the field, its value and the remedy.
+    """Unusable user input: the message names the field, its value and the remedy.
 
-    Raised before anything long is started. The command line prints the message alone and exits with 2.
+    Raised before any long work starts. The command line prints only the message and exits with status 2.
     """

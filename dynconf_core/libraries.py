@@ -1,8 +1,8 @@
-"""Libraries that only some work needs, asked for where they are used: training on CIFAR-10 needs torch and numpy alone.
+"""Optional libraries, imported only where they are used: training on CIFAR-10 needs nothing but torch and numpy.
 
-torchvision also works beside a CPU build of torch. The registry's wheel is built for CUDA: beside a CPU torch its import fails
-since two operators, whose kernels it cannot load, were never declared. Declaring them first is enough for everything but those
-operators and torchvision's own image decoder (Pillow serves instead).
+Also makes torchvision usable with a CPU build of torch. The wheel on the package registry is built for CUDA; with a CPU build
+of torch its import fails, because two operators whose kernels cannot be loaded were never declared. Declaring them beforehand
+makes everything work except these operators and torchvision's own image decoder (Pillow is used instead).
 """
 
 from functools import cache
@@ -12,23 +12,23 @@ from types import ModuleType
 from dynconf_core.errors import InputError
 
 _SCHEMAS = ("nms", "qnms")
-_declared: list[object] = []  # a library's declarations live only as long as the object
+_declared: list[object] = []  # a library's declarations last only as long as its object
 
 
 def pillow() -> ModuleType:
     """``PIL.Image``, which decodes image files.
 
     Raises:
-        InputError: where it is not installed.
+        InputError: if Pillow is not installed.
     """
     return _library("PIL.Image", "pillow", "Reading image files")
 
 
 def scikit_learn_data() -> ModuleType:
-    """``sklearn.datasets``, which holds the handwritten digits.
+    """``sklearn.datasets``, which contains the handwritten digits.
 
     Raises:
-        InputError: where it is not installed.
+        InputError: if scikit-learn is not installed.
     """
     return _library("sklearn.datasets", "scikit-learn", "Reading the handwritten digits")
 

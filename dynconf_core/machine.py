@@ -1,4 +1,4 @@
-"""The machine that work runs on: its device, and what becomes of memory that is freed."""
+"""The device to compute on, and how the process reuses freed memory."""
 
 import ctypes
 import sys
@@ -12,10 +12,10 @@ _LARGE = 1 << 30
 
 
 def device(name: str) -> torch.device:
-    """The device called ``name``: "auto" (CUDA where there is one, else the CPU), "cpu", "cuda", "cuda:1".
+    """The device called ``name``: "auto" (CUDA if available, otherwise the CPU), "cpu", "cuda" or, for example, "cuda:1".
 
     Raises:
-        InputError: for another name, or a device that this machine has not.
+        InputError: for another name, or a device that this machine does not have.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -25,17 +25,17 @@ def device(name: str) -> torch.device:
         raise InputError(f"device={name!r} is unknown: use auto, cpu, cuda or cuda:N.") from None
     if chosen.type not in ("cpu", "cuda"):
         raise InputError(f"device={name!r} is not supported: use auto, cpu, cuda or cuda:N.")
-    if chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device={name!r} is absent ({torch.cuda.device_count()} CUDA devices here): use --device cpu.")
+    if chosen.type == "cuda" and (chosen.index or 0) >= (count := torch.cuda.device_count()):
+        raise InputError(f"device={name!r} is not available (CUDA devices on this machine: {count}): use --device cpu.")
     return chosen
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to keep what is freed for the next tensor; True where it listens (Linux with glibc), harmless elsewhere.
+    """Make glibc keep freed memory for reuse; True if it did (Linux with glibc). Elsewhere it has no effect.
 
-    By default it maps every large block afresh and unmaps it when it is freed, so that each tensor of a time step costs a page
-    fault every 4 KiB; for simulation on a CPU that is a large part of the time. Every thread keeps its own
-    arena: with one for all, two trainings side by side wait for each other half of the time.
+    By default glibc maps every large block anew and unmaps it once freed, so that every tensor of a time step costs a page
+    fault per 4 KiB: a large share of the time of a simulation on a CPU. Every thread keeps its own arena, because with a shared
+    one two concurrent training runs wait for each other half of the time.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,8 +1,8 @@
-"""Registries: what there is of a kind (measures, neurons, schemes, architectures, data sets), by name, loaded when asked for.
+"""Registries of implementations (measures, neuron models, schemes, architectures, data sets), by name and loaded on demand.
 
-An entry is text, ``module:attribute``, so that a registry imports nothing and code that uses one implementation does not
-depend on the others. Another package adds its own through a Python entry-point group; a user names one of theirs as
-``package.module:attribute``, the current folder included, or hands it over with ``register``.
+An entry is text of the form ``module:attribute``, so that a registry imports nothing and code that uses one implementation does
+not depend on the others. Other packages add entries through a Python entry-point group; users name their own objects as
+``package.module:attribute`` (the current folder is searched too) or add them with ``register``.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Implementations of one protocol by name.
+    """Implementations of one protocol, by name.
 
     Args:
         kind: what an entry is called in messages, such as "data set".
-        group: the entry-point group in which other packages name theirs, such as "dynconf.data_sets".
-        entries: the project's own, name to ``module:attribute``.
+        group: the entry-point group through which other packages add entries, such as "dynconf.data_sets".
+        entries: the built-in entries, each name with its ``module:attribute``.
     """
 
     def __init__(self, kind: str, group: str, entries: Mapping[str, str]) -> None:
@@ -37,18 +37,18 @@ class Registry(Generic[T]):
         self._given: dict[str, T] = {}
 
     def names(self) -> tuple[str, ...]:
-        """Every known name: the project's own, then those of installed packages, then those registered by hand."""
+        """All known names: the built-in ones, those of installed packages, then those added with ``register``."""
         return tuple(dict.fromkeys((*self._own, *self._installed, *self._given)))
 
     def lasting(self, name: str) -> bool:
-        """Whether every process of this installation finds the name: it was not registered by hand."""
+        """Whether every process of this installation knows the name, that is, whether it was not added with ``register``."""
         return name in self._own or name in self._installed
 
     def get(self, name: str) -> T:
-        """The entry called ``name``, or the one that ``package.module:attribute`` names.
+        """The entry called ``name``, or the object that ``package.module:attribute`` refers to.
 
         Raises:
-            InputError: for a name that is not known, with what there is, or a module or attribute that cannot be loaded.
+            InputError: for an unknown name (the message lists the known ones), or a module or attribute that cannot be loaded.
         """
         if name in self._given:
             return self._given[name]
@@ -58,7 +58,7 @@ class Registry(Generic[T]):
         """Where the entry comes from, as ``module:attribute``.
 
         Raises:
-            InputError: for a name that is not known, with what there is.
+            InputError: for an unknown name; the message lists the known ones.
         """
         if name in self._given:
             given = self._given[name]
@@ -73,7 +73,7 @@ class Registry(Generic[T]):
         raise InputError(unknown(self.kind, name, self.names()))
 
     def source(self, name: str) -> Path:
-        """The file that holds the entry: where its code begins, for a stage's key."""
+        """The file that defines the entry; a stage's code fingerprint starts there."""
         module = self.origin(name).partition(":")[0]
         _with_current_folder()
         found = sys.modules[module].__file__ if module in sys.modules else getattr(find_spec(module), "origin", None)
@@ -82,7 +82,7 @@ class Registry(Generic[T]):
         return Path(found).resolve()
 
     def register(self, name: str, entry: T) -> None:
-        """Add an entry for the rest of this process; it may replace one that was registered before, none of the others."""
+        """Add an entry for the rest of this process. It may replace an entry that was registered before, but no other."""
         if name in self._own or name in self._installed:
             raise InputError(f"{self.kind} {name!r} exists already: register yours under another name.")
         self._given[name] = entry
@@ -93,17 +93,17 @@ class Registry(Generic[T]):
 
 
 def unknown(kind: str, name: str, known: tuple[str, ...]) -> str:
-    """The message for a name that is none of ``known``, with the nearest one."""
+    """The message for a name that is not among ``known``, with the closest match."""
     near = get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     return f"{kind} {name!r} is unknown{hint}: choose one of {', '.join(known)}."
 
 
 def loaded(kind: str, origin: str) -> object:
-    """What ``origin``, written ``package.module:attribute``, names.
+    """The object that ``origin``, written ``package.module:attribute``, refers to.
 
     Raises:
-        InputError: where there is no such module or attribute; ``kind`` says what was asked for.
+        InputError: if there is no such module or attribute; ``kind`` says in the message what was asked for.
     """
     module, _, attribute = origin.partition(":")
     _with_current_folder()
@@ -121,7 +121,7 @@ def loaded(kind: str, origin: str) -> object:
 
 
 def _with_current_folder() -> None:
-    """Let modules in the current folder be found, after all that is installed, so that they shadow nothing."""
+    """Make modules in the current folder importable, after everything installed, so that they shadow nothing."""
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)

@@ -10,7 +10,7 @@ from typing import Any
 from prefect import State, task
 
 from dynconf_core.conversion.file import load_snn
-from dynconf_core.data.splits import SPLIT_SEED
+from dynconf_core.data.images import SPLIT_SEED
 from dynconf_core.experiment.images import images_of
 from dynconf_core.experiment.job import Handle, Inputs, Job
 from dynconf_core.experiment.plan import Data

@@ -11,7 +11,7 @@ from prefect import State, task
 
 from dynconf_core.experiment.job import Handle, Inputs, Job
 from dynconf_core.machine import device
-from dynconf_core.networks.build import parameters
+from dynconf_core.networks.architecture import parameters
 from dynconf_core.networks.checkpoint import load_checkpoint, save_checkpoint
 from dynconf_core.schemes.network import described
 from dynconf_core.training.run import train_to_file

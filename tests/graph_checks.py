@@ -1,4 +1,4 @@
-"""Batch normalisation that is not trivial, and whether a network's graph computes what the network computes."""
+"""Batch normalisation with non-trivial statistics, and a check that a graph computes what its network computes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import torch
 from spiking_cases import gaussian_images
 from torch import Tensor, nn
 
-from dynconf_core.graph.fold import activations_first, folded
 from dynconf_core.graph.graph import Graph
 from dynconf_core.graph.operations import run
-from dynconf_core.graph.trace import traced
+from dynconf_core.graph.trace import activations_first, folded, traced
 
 
 def with_statistics(network: nn.Module, images: Tensor) -> nn.Module:
-    """Batch normalisation with the statistics of ``images``, so that signals neither die nor explode; in evaluation mode."""
+    """Batch normalisation with the statistics of ``images``, so that signals neither vanish nor explode; in evaluation mode."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None
@@ -25,7 +24,7 @@ def with_statistics(network: nn.Module, images: Tensor) -> nn.Module:
 
 
 def disturbed(network: nn.Module, seed: int = 0) -> nn.Module:
-    """Batch statistics and affine parameters as after some training, none of them trivial."""
+    """Non-trivial batch statistics and affine parameters, as after some training."""
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and module.running_mean is not None:
@@ -41,7 +40,7 @@ def disturbed(network: nn.Module, seed: int = 0) -> nn.Module:
 
 @torch.no_grad()
 def same(network: nn.Module, example: Tensor | None = None, tolerance: float = 1e-12) -> Graph:
-    """The folded graph, after it has been seen to compute what the network computes, folded or not."""
+    """The folded graph, after checking that the graph computes what the network computes, folded or not."""
     x = gaussian_images(3, 7).double() if example is None else example
     plain = traced(network, x)
     graph = activations_first(folded(plain))

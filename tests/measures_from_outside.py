@@ -14,7 +14,7 @@ from dynconf_core.traces.schema import Traces
 
 @dataclass(frozen=True)
 class ShareOfVotes(ConfidenceMeasure):
-    """Which share of the steps voted for the present prediction; each class begins with a few votes."""
+    """The share of steps that voted for the current prediction; each class starts with a few votes."""
 
     name = "share_of_votes"
     label = "share of votes"

@@ -1,4 +1,4 @@
-"""Neurons and an activation from outside the package: one class each, and nothing else of it is edited."""
+"""Neurons and an activation from outside the package: one class each, with no change to the package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dynconf_core.neurons.model import NeuronModel, State
 
 
 class Resting(NamedTuple):
-    """The membrane potential, and 1 where the neuron has fired in the step before."""
+    """The membrane potential, and 1 if the neuron fired in the previous step."""
 
     potential: Tensor
     rests: Tensor
@@ -21,7 +21,7 @@ class Resting(NamedTuple):
 
 @dataclass(frozen=True)
 class Refractory(NeuronModel):
-    """Integrate-and-fire, but for one step of rest after each spike."""
+    """Integrate-and-fire with one step of rest after each spike."""
 
     name: ClassVar[str] = "refractory"
 
@@ -43,7 +43,7 @@ class Refractory(NeuronModel):
 
 @dataclass(frozen=True)
 class Burst(NeuronModel):
-    """Sends all that it can in one step, at most ``most`` spikes; a plain tuple is its state, and its spikes are new memory."""
+    """Sends up to ``most`` spikes in one step; its state is a plain tuple, and its spikes are in new memory."""
 
     most: int = 3
     name: ClassVar[str] = "burst"
@@ -63,7 +63,7 @@ class Burst(NeuronModel):
 
 @dataclass(frozen=True)
 class Leaky(NeuronModel):
-    """Loses a share of its membrane potential in every step: no fixed-point arithmetic holds that."""
+    """Loses a share of its membrane potential in every step, which fixed-point arithmetic cannot represent."""
 
     leak: float = 0.1
     name: ClassVar[str] = "leaky"
@@ -80,7 +80,7 @@ class Leaky(NeuronModel):
 
 
 class Thirds(nn.Module):
-    """0, a third, two thirds or the whole of ``top``; names its neurons where it is made."""
+    """0, a third, two thirds or the whole of ``top``; its neurons are named on construction."""
 
     def __init__(self, neurons: str, top: float = 1.5) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""QCFS and LSQ: levels and gradients against hand-computed values and against autograd's own composite."""
+"""QCFS and LSQ: levels and gradients against hand-computed values and against the same function composed in autograd."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def lsq(bits: int, step: float) -> LSQ:
 
 
 def straight_floor(x: Tensor) -> Tensor:
-    """floor(x) whose gradient is 1."""
+    """floor(x) with gradient 1."""
     return x + (torch.floor(x) - x).detach()
 
 
@@ -62,12 +62,12 @@ def numbers(seed: int, *shape: int) -> Tensor:
     ],
 )
 def test_qcfs_levels(x: float, expected: float) -> None:
-    """lambda 2, L 4: steps of a half, moved left by a quarter."""
+    """lambda = 2, L = 4: steps of a half, shifted left by a quarter."""
     assert qcfs(4, 2.0)(torch.tensor([x], dtype=torch.float64)).item() == expected
 
 
 def test_qcfs_gradients_by_hand() -> None:
-    """lambda 2, L 4: dx is 1 within [0, lambda]; d lambda is h/lambda - [inside] x/lambda."""
+    """lambda = 2, L = 4: dx is 1 within [0, lambda]; d lambda is h/lambda - [inside] x/lambda."""
     layer = qcfs(4, 2.0)
     x = torch.tensor([-0.5, 0.3, 0.9, 1.9, 5.0], dtype=torch.float64, requires_grad=True)
     weights = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0], dtype=torch.float64)
@@ -81,7 +81,7 @@ def test_qcfs_gradients_by_hand() -> None:
 
 @pytest.mark.parametrize(("levels", "threshold"), [(1, 0.7), (4, 2.0), (8, 8.0), (32, 1.3)])
 def test_qcfs_gradients_equal_the_composite(levels: int, threshold: float) -> None:
-    """The composite of the source's authors: scale, clip, quantise straight through, scale back."""
+    """As the authors compose it: scale, clip, quantise straight through, scale back."""
     x = numbers(levels, 4, 3, 5, 5)
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
     layer = qcfs(levels, threshold)
@@ -98,7 +98,7 @@ def test_qcfs_gradients_equal_the_composite(levels: int, threshold: float) -> No
 
 
 def test_qcfs_threshold_is_one_number() -> None:
-    """lambda is one number a layer, whatever the shape of the input; float32 inputs keep it float32."""
+    """lambda is one number per layer for inputs of any shape, and stays float32 for float32 inputs."""
     layer = QCFS(4, 4.0)
     layer(torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))).sum().backward()
     assert layer.threshold.grad is not None
@@ -124,12 +124,12 @@ def test_qcfs_threshold_is_one_number() -> None:
     ],
 )
 def test_lsq_levels(x: float, expected: float) -> None:
-    """s 1/2, 2 bits: 0, 0.5, 1, 1.5, ties up."""
+    """s = 1/2, 2 bits: 0, 0.5, 1, 1.5; ties are rounded up."""
     assert lsq(2, 0.5)(torch.tensor([[x]], dtype=torch.float64)).item() == expected
 
 
 def test_lsq_gradients_by_hand() -> None:
-    """s 1/2, n 3, two samples of three units: scale 1 / sqrt(3 * 3)."""
+    """s = 1/2, n = 3, two samples of three units: gradient scale 1 / sqrt(3 * 3)."""
     layer = lsq(2, 0.5)
     x = torch.tensor([[-0.4, 0.1, 0.4], [0.7, 1.4, 2.0]], dtype=torch.float64, requires_grad=True)
     weights = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]], dtype=torch.float64)
@@ -143,7 +143,7 @@ def test_lsq_gradients_by_hand() -> None:
 
 @pytest.mark.parametrize(("bits", "step"), [(1, 0.9), (2, 0.5), (3, 0.21), (8, 0.01)])
 def test_lsq_gradients_equal_the_composite(bits: int, step: float) -> None:
-    """The composite of the source: clip(u), rounded straight through, times s, whose gradient alone is scaled."""
+    """As the authors compose it: clip(u), rounded straight through, times s, with only the gradient of s scaled."""
     top = 2**bits - 1
     x = numbers(bits, 4, 3, 5, 5)
     ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
@@ -174,7 +174,7 @@ def slope(function: Callable[[float], float], at: float) -> float:
 
 
 def away_from_the_corners(u: Tensor, top: float) -> Tensor:
-    """The surrogate has no derivative at 0 and at the top: numbers there are moved inwards."""
+    """The surrogate is not differentiable at 0 and at the top: numbers near them are moved inwards."""
     near = (u.abs() < 1e-3) | ((u - top).abs() < 1e-3)
     return torch.where(near, torch.full_like(u, 0.4 * top), u)
 
@@ -238,7 +238,7 @@ def test_lsq_first_batch_initialisation() -> None:
 
 
 def test_lsq_flag_is_state() -> None:
-    """A loaded network does not take its first batch for the very first."""
+    """A loaded network does not initialise its step again from its first batch."""
     layer = LSQ(2)
     assert not bool(layer.initialised)
     layer.initialise(torch.ones(2, 2))
@@ -253,7 +253,8 @@ def test_lsq_flag_is_state() -> None:
 
 
 def test_steps_are_initialised_one_after_the_other() -> None:
-    """Each layer's step comes from what it sees once the layers before it quantise, and batch statistics are unspoilt."""
+    """The step of each layer is initialised from inputs quantised by the layers before it, and batch statistics are not
+    affected."""
     first, second = LSQ(2), LSQ(2)
     norm = nn.BatchNorm1d(1)
     network = nn.Sequential(first, nn.Identity(), second)

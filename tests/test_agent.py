@@ -1,4 +1,4 @@
-"""The agent at run time: the same bits, hence the same exits, as the rule on traces, whatever the batch."""
+"""The agent at run time gives the same bits, hence the same exits, as the rule on traces, in any batch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ named = pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.measure.
 
 
 def traces_of(kind: str, samples: int = 37, time_steps: int = 9, classes: int = 5) -> Traces:
-    """Random logits and the kinds that hurt."""
+    """Random logits and difficult kinds of logits."""
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(samples, time_steps, classes))
     logits[:, 0] -= 0.3
@@ -89,8 +89,8 @@ def test_any_number_of_classes(rule: Rule, classes: int) -> None:
     np.testing.assert_array_equal(stepped(ExitAgent(rule), traces)[0], rule.scores(traces))
 
 
-def left_in_a_stream(agent: ExitAgent, traces: Traces, slots: int, rng: np.random.Generator) -> np.ndarray:
-    """Exit steps (N,) of a batch that is compacted, refilled and shuffled all the time: samples stand at different steps."""
+def exits_in_a_stream(agent: ExitAgent, traces: Traces, slots: int, rng: np.random.Generator) -> np.ndarray:
+    """Exit steps (N,) of a batch that is constantly compacted, refilled and shuffled, with samples at different steps."""
     waiting = list(rng.permutation(traces.samples))
     inside = np.empty(0, int)
     state = agent.initial(0, traces.classes)
@@ -122,7 +122,7 @@ def test_exit_steps_of_any_batch_composition(rule: Rule, kind: str) -> None:
     for threshold in (*scores[:: max(1, len(scores) // 3)], scores[-1], -np.inf, np.inf):
         exact = Rule(rule.measure, rule.smoothing, float(threshold))
         rng = np.random.default_rng(1)
-        np.testing.assert_array_equal(left_in_a_stream(ExitAgent(exact), traces, 7, rng), exact.exit_steps(traces))
+        np.testing.assert_array_equal(exits_in_a_stream(ExitAgent(exact), traces, 7, rng), exact.exit_steps(traces))
 
 
 @named
@@ -139,7 +139,7 @@ def test_layout_and_batch_size_change_no_bit(rule: Rule) -> None:
 
 @pytest.mark.parametrize("function", [exponential, logarithm])
 def test_few_numbers_and_many_give_the_same_bits(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
-    """numpy computes the few of an agent's step, torch the many of whole traces."""
+    """numpy computes the few numbers of an agent's step, torch the many of whole traces."""
     numbers = torch.randn(3 * elementary.FEW, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 300
     edges = torch.tensor([0.0, -0.0, -708, -708.0001, 709, 710, 1e300, -1e300, -np.inf, 0.5, 1, 2**0.5], dtype=torch.float64)
     x = torch.cat([numbers, edges])
@@ -228,14 +228,14 @@ def test_no_graph_grows_from_step_to_step(rule: Rule) -> None:
         assert not any(tensor.requires_grad for tensor in (prediction, score, exits, *tensors(state)))
 
 
-def test_half_precision_around_it_leaves_the_threshold_alone() -> None:
+def test_half_precision_does_not_affect_the_threshold() -> None:
     agent = ExitAgent(Rule("max_softmax", Smoothing("sum", 0.1 + 0.2), 0.1))
     whole = torch.nn.Sequential(torch.nn.Linear(3, 3), agent).half()
     assert whole[1].rule.threshold == 0.1 and not list(agent.parameters()) and not list(agent.buffers())
 
 
 @named
-def test_from_a_file_and_from_what_it_holds(rule: Rule, tmp_path: Path) -> None:
+def test_from_a_file_and_from_its_content(rule: Rule, tmp_path: Path) -> None:
     file = rule.save(tmp_path / "rule.json", {"calibrated": {"samples": 3}})
     own = ShareOfVotes if "source" in rule.to_json() else None
     assert ExitAgent.from_json(file, own).rule == rule == ExitAgent.from_json(str(file), own).rule

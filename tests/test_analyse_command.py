@@ -152,7 +152,7 @@ def broken(tmp_path: Path, **arrays: Any) -> Path:
 GOOD = {"logits": made(20, 1).logits, "labels": made(20, 1).labels}
 BAD: dict[str, tuple[Callable[[Path], Path], list[str], list[str]]] = {
     "missing": (lambda path: path / "none.npz", [], ["none.npz", "does not exist"]),
-    "no archive": (lambda path: _text(path), [], ["text.npz", "no .npz archive"]),
+    "no archive": (lambda path: _text(path), [], ["text.npz", "not a .npz archive"]),
     "no labels": (lambda path: broken(path, logits=GOOD["logits"]), [], ["no array labels"]),
     "wrong labels": (lambda path: broken(path, **GOOD | {"labels": GOOD["labels"] + 9}), [], ["labels of sample", "0 to 3"]),
     "not finite": (lambda path: broken(path, **GOOD | {"logits": GOOD["logits"] * np.nan}), [], ["logits of sample 0"]),

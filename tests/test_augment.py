@@ -1,4 +1,4 @@
-"""Augmentation: each image for itself, from one generator."""
+"""Augmentation: image by image, from one generator."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_no_augmentation_is_normalisation_alone() -> None:
 
 
 def test_crop_by_hand() -> None:
-    """Every image is its own, padded by two black pixels, cut at one of 25 places; all of them occur."""
+    """Every image is padded by two black pixels and cut at one of 25 positions of its own; all positions occur."""
     pixels = noise(400)
     found = bytes_of(augmented(pixels, ("crop",), PLAIN, generator()))
     padded = torch.nn.functional.pad(pixels, (2, 2, 2, 2))
@@ -60,7 +60,7 @@ def test_flip_by_hand() -> None:
 
 
 def test_cutout_by_hand() -> None:
-    """One rectangle of the mean colour, half the side where it lies inside, cut by the border elsewhere."""
+    """One rectangle of the mean colour with half the side, clipped at the border."""
     pixels = noise(300, side=32)
     normalisation = Normalisation((0.5, 0.4, 0.3), (0.2, 0.2, 0.2))
     found = augmented(pixels, ("cutout",), normalisation, generator())
@@ -81,7 +81,7 @@ def test_cutout_by_hand() -> None:
 
 
 def test_jitter_by_hand() -> None:
-    """Up to 20 %: a grey image keeps its grey times a factor, and no pixel leaves the range."""
+    """Up to 20 %: a grey image stays grey up to a factor, and no pixel leaves the range."""
     grey = torch.full((300, 3, 8, 8), 100, dtype=torch.uint8)
     found = bytes_of(augmented(grey, ("jitter",), PLAIN, generator()))
     assert int(found.min()) in range(80, 85) and int(found.max()) in range(116, 121)
@@ -94,7 +94,7 @@ COMBINATIONS = [*((name,) for name in AUGMENTATIONS), ("crop", "flip", "autoaugm
 
 @pytest.mark.parametrize("names", COMBINATIONS)
 def test_augmentation_depends_on_its_generator_alone(names: tuple[str, ...]) -> None:
-    """Torch's global generator is neither read nor moved, nor are the pixels touched."""
+    """Torch's global generator is neither read nor advanced, and the pixels are not changed."""
     pixels = noise(20)
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
@@ -120,7 +120,7 @@ def test_unknown_augmentation() -> None:
 
 @pytest.mark.parametrize("names", COMBINATIONS)
 def test_batches_augmented_together_are_the_same(names: tuple[str, ...]) -> None:
-    """What a batch draws does not depend on the batches that it is augmented with."""
+    """The draws of a batch do not depend on the batches that it is augmented with."""
     one, other = noise(20, seed=1), noise(20, seed=2)
     source = generator(3)
     apart = [augmented(pixels, names, PLAIN, source) for pixels in (one, other)]
@@ -129,8 +129,8 @@ def test_batches_augmented_together_are_the_same(names: tuple[str, ...]) -> None
     assert torch.equal(applied(torch.cat([one, other]), draws, PLAIN), torch.cat(apart))
 
 
-def test_draws_travel_as_one_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is drawn reaches another device in one transfer; "meta" stands in for a GPU, where nothing can be computed."""
+def test_draws_are_sent_as_one_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All draws reach another device in one transfer; "meta" stands in for a GPU, where nothing can be computed."""
     sent: list[Tensor] = []
     move = Tensor.to
 

@@ -1,4 +1,5 @@
-"""AutoAugment's policy for CIFAR-10 as batched tensor operations, against torchvision's, which work on one image at a time."""
+"""AutoAugment's policy for CIFAR-10 as batched tensor operations, compared with torchvision's, which process one image at a
+time."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def pictures(height: int = 32, width: int = 32) -> Tensor:
-    """Noise, smooth images of a narrow and of the full range, images with a channel or all of one value."""
+    """Noise, smooth images with a narrow and with the full range, images with one channel or all of a single value."""
     noise = torch.randint(0, 256, (4, 3, height, width), generator=generator(), dtype=torch.uint8)
     coarse = torch.rand(6, 3, 4, 4, generator=generator(1))
     smooth = interpolate(coarse, size=(height, width), mode="bicubic").mul(255).clamp(0, 255).to(torch.uint8)
@@ -49,7 +50,7 @@ def entries(names: tuple[str, ...]) -> list[int]:
 
 
 def alone(pixels: Tensor, entry: int) -> Tensor:
-    """One entry applied to all images, the other one of its sub-policy to none."""
+    """One entry applied to all images, the other entry of its sub-policy to none."""
     drawn = torch.ones(5, len(pixels))
     drawn[0] = entry // 4
     drawn[1 + entry // 2 % 2] = 0.0  # below every probability but 0, as 1 is below none
@@ -96,7 +97,7 @@ def test_rounded_operations(name: str) -> None:
 
 
 def test_shear_x_is_shear_y_turned() -> None:
-    """The policy has no ShearX: it is tried through its matrix alone."""
+    """The policy has no ShearX: it is tested through its matrix alone."""
     pixels = pictures(24, 24)
     along, down = (1, 0.2, 0.2 * 12, 0, 1, 0), (1, 0, 0, 0.2, 1, 0.2 * 12)
 
@@ -119,7 +120,7 @@ def test_autocontrast_in_whole_numbers() -> None:
 
 @pytest.mark.parametrize("operation", autoaugment.BLENDS.values())
 def test_a_factor_of_one_changes_nothing(operation: Any) -> None:
-    """And each image has its own factor."""
+    """Each image has its own factor."""
     pixels = pictures()
     factors = torch.linspace(0.1, 1.9, len(pixels))
     factors[::2] = 1.0
@@ -129,8 +130,8 @@ def test_a_factor_of_one_changes_nothing(operation: Any) -> None:
     assert torch.equal(found, torch.cat(singles))
 
 
-def test_every_image_has_a_policy_of_its_own() -> None:
-    """A batch of equal images gives nearly as many different ones; each is what its own draw makes of it alone."""
+def test_every_image_gets_its_own_sub_policy() -> None:
+    """A batch of equal images gives almost as many different ones; each equals the result of its own draw alone."""
     same = pictures()[5:6].expand(64, -1, -1, -1).contiguous()
     drawn = draw(64, generator(2))
     found = autoaugmented(same, arranged(drawn))
@@ -140,7 +141,7 @@ def test_every_image_has_a_policy_of_its_own() -> None:
 
 
 def test_the_second_operation_follows_the_first() -> None:
-    """Sub-policy 9: contrast, then sharpness; the other way round gives something else."""
+    """Sub-policy 9: contrast, then sharpness; the opposite order gives another result."""
     pixels = pictures()[4:5]
     drawn = torch.tensor([[9.0], [0.0], [0.0], [0.0], [0.0]])
     first, second = (9 * 2 + 0) * 2, (9 * 2 + 1) * 2
@@ -150,7 +151,7 @@ def test_the_second_operation_follows_the_first() -> None:
 
 
 def test_how_often_operations_are_applied() -> None:
-    """Each sub-policy in 1/25 of the images, each operation with its probability, half of the magnitudes negative."""
+    """Each sub-policy for 1/25 of the images, each operation with its probability, half of the magnitudes negative."""
     count = 50_000
     drawn = draw(count, generator())
     applied: Counter[tuple[int, int, int]] = Counter()
@@ -169,7 +170,7 @@ def test_how_often_operations_are_applied() -> None:
     assert sum(applied[14, 1, sign] for sign in (0, 1)) == 0, "a probability of 0 is never"
 
 
-def test_pixels_given_stay_as_they_were() -> None:
+def test_the_given_pixels_are_not_changed() -> None:
     pixels = pictures()
     found = augmented(pixels, ("autoaugment",), PLAIN, generator(3))
     assert torch.equal(pixels, pictures()) and not torch.equal(found, PLAIN(pixels))

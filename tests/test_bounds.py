@@ -1,4 +1,4 @@
-"""The bounds behind fixed-point weights are proven: tried with worst-case inputs, and with more places than they allow."""
+"""The bounds behind fixed-point weights, tested with worst-case inputs and with more bits than they allow."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ METHODS = ("qcfs", "qffs", "relu")
 
 
 def worst_inputs(node: Node, low: Tensor, high: Tensor, source: Node, places: int, output: int) -> Tensor:
-    """``(2, *source.shape)``: for every input channel the extreme that makes the output channel largest, and least."""
+    """``(2, *source.shape)``: for every input channel, the extremes that make the output channel largest and smallest."""
     weight = node.tensors["weight"].double()
     step = 2.0**-places
     low, high = torch.ceil(low / step) * step, torch.floor(high / step) * step
@@ -55,7 +55,7 @@ def worst_inputs(node: Node, low: Tensor, high: Tensor, source: Node, places: in
 @PROPERTY
 @given(st.integers(0, 10**6), st.sampled_from(METHODS), st.integers(1, 2))
 def test_every_layer_is_exact_for_its_worst_inputs(seed: int, method: str, bits: int) -> None:
-    """The inputs that make a layer's sums largest: each layer gives in float32 what it gives in float64, within its bound."""
+    """For the inputs that make its sums largest, each layer gives the same in float32 as in float64, within its bound."""
     images = gaussian_images(2, seed)
     network = RandomNetwork(seed, method, bits, dyadic=False, blocks=BLOCKS + ANALOGUE_BLOCKS)
     try:
@@ -85,8 +85,8 @@ def test_every_layer_is_exact_for_its_worst_inputs(seed: int, method: str, bits:
 @pytest.mark.parametrize("method", ["qcfs", "qffs"])
 @pytest.mark.parametrize("time_steps", [5, 300])
 def test_sums_over_time_reach_their_bounds_exactly(method: str, time_steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Membrane potentials of a network that fires all the time at the largest image: exact up to the last step, and near
-    enough to the bound that a few more places are not."""
+    """Membrane potentials of a network that fires all the time at the largest image are exact up to the last step, and so
+    close to the bound that they are not with a few more bits."""
     network = positive_network(method)
     images = torch.full((1, 6), 1.0)
     snn = convert(network, images, time_steps=time_steps, image_limit=1.0)
@@ -107,7 +107,7 @@ def test_sums_over_time_reach_their_bounds_exactly(method: str, time_steps: int,
 
 
 def test_negative_currents_are_bounded_too() -> None:
-    """All weights negative: potentials fall without end, and nothing fires."""
+    """All weights negative: membrane potentials keep falling, and nothing fires."""
     network = positive_network("qcfs")
     with torch.no_grad():
         for parameter in network.parameters():
@@ -122,7 +122,7 @@ def test_negative_currents_are_bounded_too() -> None:
 
 @pytest.mark.parametrize("levels", [3, 7, 15])
 def test_the_reference_is_exact_where_its_sums_are_n_times_as_large(levels: int) -> None:
-    """Its last layer meets counts up to n at once, the SNN's only single spikes: the places must hold those sums too."""
+    """Its last layer receives counts up to n at once, the SNN's only single spikes: the bits must hold those sums too."""
     generator = torch.Generator().manual_seed(1)
     bits = levels.bit_length()
     network = nn.Sequential(nn.Linear(2, 4096), LSQ(bits), nn.Linear(4096, 3)).eval()
@@ -141,7 +141,8 @@ def test_the_reference_is_exact_where_its_sums_are_n_times_as_large(levels: int)
 
 
 def test_bounds_by_hand() -> None:
-    """One step: positive weights times high, negative ones times low, the bias where it widens; over time: times the steps."""
+    """One step: positive weights times high, negative ones times low, plus the bias where it widens the range; over time:
+    times the steps."""
     network = nn.Sequential(nn.Linear(2, 1), QCFS(4, 1.0), nn.Linear(1, 1))
     with torch.no_grad():
         network[0].weight.copy_(torch.tensor([[0.5, -2.0]]))  # type: ignore[operator, union-attr]
@@ -178,7 +179,7 @@ def test_bounds_of_groups_by_hand() -> None:
 
 
 def test_rounding_is_part_of_the_bounds() -> None:
-    """A current that is rounded up in every step sums to more than its bound before rounding."""
+    """An input current that is rounded up in every step sums to more than its bound before rounding."""
     snn = convert(positive_network("qcfs"), torch.ones(1, 6), time_steps=8)
     graph = snn.graph
     rounded = graph.by_name["0.round"]

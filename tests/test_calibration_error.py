@@ -85,12 +85,12 @@ def test_the_diagram_against_scikit_learn_and_the_error_against_a_second_one() -
     assert error == pytest.approx(float((weights * np.abs(accuracy - mean)).sum()), rel=1e-12)
 
 
-def test_a_diagram_as_json() -> None:
+def test_the_columns_of_a_diagram_as_json() -> None:
     diagram = reliability_diagram(np.array([0.2, 0.9, 1.0]), np.array([True, False, True]), bins=2)
-    entry = json.loads(json.dumps(diagram.to_dict(), allow_nan=False))
-    assert entry == {"counts": [1, 2], "confidence": [0.2, 0.95], "accuracy": [1.0, 0.5]}
-    entry = json.loads(json.dumps(reliability_diagram(np.array([1.0]), np.array([True]), bins=2).to_dict(), allow_nan=False))
-    assert entry == {"counts": [0, 1], "confidence": [None, 1.0], "accuracy": [None, 1.0]}
+    columns = json.loads(json.dumps(diagram.columns(), allow_nan=False))
+    assert columns == [[1, 2], [0.2, 0.95], [1.0, 0.5]]
+    columns = json.loads(json.dumps(reliability_diagram(np.array([1.0]), np.array([True]), bins=2).columns(), allow_nan=False))
+    assert columns == [[0, 1], [None, 1.0], [None, 1.0]]
 
 
 def made_traces(samples: int = 400, time_steps: int = 6, classes: int = 4, seed: int = 0) -> Traces:
@@ -105,25 +105,26 @@ def test_over_time_against_scikit_learn() -> None:
     traces = made_traces()
     smoothing = Smoothing("mean", 0.7)
     exits = np.random.default_rng(1).integers(1, 7, 400)
-    figures = calibration_over_time(traces, smoothing, steps=(1, 6), exit_steps=exits)
+    figures = calibration_over_time(traces, smoothing, exits, steps=(1, 6))
     z = traces.logits.astype(np.float64).cumsum(axis=1) / (0.7 * np.arange(1, 7))[:, None]
     softmax = np.exp(z) / np.exp(z).sum(axis=-1, keepdims=True)
     for step in range(6):
         top, right = softmax[:, step].max(axis=1), softmax[:, step].argmax(axis=1) == traces.labels
-        assert figures["nll_at_t"][step] == pytest.approx(log_loss(traces.labels, softmax[:, step]), rel=1e-12)
-        assert figures["ece_at_t"][step] == pytest.approx(second_error(top, right, 15), rel=1e-12)
+        assert figures.nll_at_t[step] == pytest.approx(log_loss(traces.labels, softmax[:, step]), rel=1e-12)
+        assert figures.ece_at_t[step] == pytest.approx(second_error(top, right, 15), rel=1e-12)
     left = softmax[np.arange(400), exits - 1]
-    assert figures["nll_at_exit"] == pytest.approx(log_loss(traces.labels, left), rel=1e-12)
+    assert figures.nll_at_exit == pytest.approx(log_loss(traces.labels, left), rel=1e-12)
     expected = second_error(left.max(axis=1), left.argmax(axis=1) == traces.labels, 15)
-    assert figures["ece_at_exit"] == pytest.approx(expected, rel=1e-12)
-    assert set(json.loads(json.dumps(figures, allow_nan=False))["diagrams"]) == {"1", "6", "exit"}
-    assert sum(figures["diagrams"]["exit"]["counts"]) == 400
+    assert figures.ece_at_exit == pytest.approx(expected, rel=1e-12)
+    assert set(figures.diagrams) == {1, 6}
+    assert json.loads(json.dumps(figures.diagrams[6].columns(), allow_nan=False)) == [*map(list, figures.diagrams[6].columns())]
+    assert figures.diagram_at_exit.counts.sum() == 400
 
 
 @pytest.mark.parametrize("step", [0, 7, -1])
 def test_a_step_outside_is_named(step: int) -> None:
     with pytest.raises(InputError, match=f"step = {step} .* from 1 to 6"):
-        calibration_over_time(made_traces(), Smoothing("sum", 1), steps=(step,))
+        calibration_over_time(made_traces(), Smoothing("sum", 1), np.ones(400, dtype=np.int64), steps=(step,))
 
 
 def test_the_temperature_that_made_the_labels_is_found() -> None:
@@ -162,14 +163,14 @@ def test_separable_labels_end_at_a_finite_temperature() -> None:
     assert 0 < found.alpha < 1
 
 
-def test_logits_all_alike_are_refused() -> None:
-    with pytest.raises(InputError, match="all alike"):
+def test_equal_logits_are_refused() -> None:
+    with pytest.raises(InputError, match="all equal"):
         fit_power(Traces(np.ones((5, 3, 4)), np.zeros(5, int)))
     with pytest.raises(InputError, match="exponent = 9"):
         fit_power(made_traces(), 9)
 
 
-def test_samples_evenly_spread_are_taken_where_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evenly_spaced_samples_are_used_when_there_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     traces = made_traces(samples=200)
     third = fit_power(Traces(traces.logits[::3], traces.labels[::3]))
     monkeypatch.setattr("dynconf_core.confidence.temperature.ELEMENTS", 70 * 6 * 4)

@@ -1,4 +1,4 @@
-"""Checkpoints of other people: what fits is loaded, what does not is told in one message, and nothing is executed."""
+"""Checkpoints from elsewhere: what fits is loaded, what does not is reported in one message, and nothing is executed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dynconf_core.networks.resnet_cifar import CifarResNet
 
 
 def network(depth: int = 20, classes: int = 10, width: float = 1 / 4, seed: int = 0) -> nn.Module:
-    """A small network, every number of whose state is drawn from the seed."""
+    """A small network with every number of its state drawn from the seed."""
     built, generator = CifarResNet(depth, classes, width=width), torch.Generator().manual_seed(seed)
     for value in built.state_dict().values():
         if value.is_floating_point():
@@ -37,7 +37,7 @@ def equal(one: nn.Module, other: nn.Module) -> bool:
 
 
 def refused(content: Any, tmp_path: Path) -> str:
-    """The message, on one line, of a refusal that left the network as it was."""
+    """The message, on one line, of a refusal that did not change the network."""
     path, loaded = tmp_path / "c.pt", network()
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -64,7 +64,7 @@ def test_the_forms_in_use(prefix: str, wrapper: str | None, old_format: bool, tm
 
 
 def test_half_precision_halves_the_file_and_keeps_what_is_small(tmp_path: Path) -> None:
-    """Matrices of weights are rounded; thresholds, norms and biases stay; what is read is float32."""
+    """Weight matrices are rounded; thresholds, norms and biases are kept; float32 is read back."""
     trained, other = network(seed=1), network(seed=2)
     for name, half in (("whole.pt", False), ("half.pt", True)):
         save_checkpoint(trained, {"half": half}, tmp_path / name, half=half)
@@ -76,7 +76,7 @@ def test_half_precision_halves_the_file_and_keeps_what_is_small(tmp_path: Path) 
         assert torch.equal(value, before.half().float() if value.ndim > 1 else before)
 
 
-def test_ours_comes_back_with_its_provenance(tmp_path: Path) -> None:
+def test_our_checkpoint_is_read_back_with_its_provenance(tmp_path: Path) -> None:
     save_checkpoint(network(seed=1), {"seed": 1}, tmp_path / "c.pt")
     loaded = network()
     assert load_checkpoint(loaded, tmp_path / "c.pt") == {"seed": 1}
@@ -85,8 +85,8 @@ def test_ours_comes_back_with_its_provenance(tmp_path: Path) -> None:
     assert load_checkpoint(loaded, tmp_path / "c.pt") == {}
 
 
-def test_an_old_torch_counted_no_batches(tmp_path: Path) -> None:
-    """Checkpoints of before 2018 have no `num_batches_tracked`; the published ResNet-20 is one of them."""
+def test_a_checkpoint_without_batch_counters(tmp_path: Path) -> None:
+    """Checkpoints from before 2018 have no `num_batches_tracked`; the published ResNet-20 is one of them."""
     torch.save({name: value for name, value in state().items() if "num_batches" not in name}, tmp_path / "c.pt")
     loaded = network()
     load_checkpoint(loaded, tmp_path / "c.pt")
@@ -102,14 +102,14 @@ def test_one_message_lists_everything(tmp_path: Path) -> None:
     given["linear.weight"] = torch.zeros(100, 16)
     text = refused(given, tmp_path)
     assert "lacks 2 keys ('conv1.weight', 'bn1.weight')" in text
-    assert "holds 7 keys ('more.0', 'more.1', 'more.2', 'more.3', 'more.4', ...), which the network has not" in text
+    assert "holds 7 keys ('more.0', 'more.1', 'more.2', 'more.3', 'more.4', ...), which the network does not have" in text
     assert "'linear.weight' has shape (100, 16), the network needs (10, 16)" in text
 
 
 def test_single_faults(tmp_path: Path) -> None:
     lacking = {name: value for name, value in state().items() if name != "linear.bias"}
     assert "it lacks 'linear.bias'. Was it" in refused(lacking, tmp_path)
-    assert "it holds 'x', which the network has not. Was it" in refused({**state(), "x": torch.zeros(1)}, tmp_path)
+    assert "it holds 'x', which the network does not have. Was it" in refused({**state(), "x": torch.zeros(1)}, tmp_path)
     assert "'linear.bias' has shape (), the" in refused({**state(), "linear.bias": torch.tensor(0.0)}, tmp_path)
 
 
@@ -171,7 +171,9 @@ def test_a_truncated_file(part: float, old_format: bool, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("text", ["version https://git-lfs.github.com/spec/v1\noid sha256:1", "<!DOCTYPE html>", "x\n" * 1000])
 def test_a_text_file(text: str, tmp_path: Path) -> None:
-    assert f"it begins with {text.encode()[:20]!r}, no file of torch.save does" in refused(text.encode(), tmp_path)
+    assert f"it begins with {text.encode()[:20]!r}, which no file written by torch.save does" in refused(
+        text.encode(), tmp_path
+    )
 
 
 @pytest.mark.parametrize(
@@ -189,7 +191,7 @@ def test_a_text_file(text: str, tmp_path: Path) -> None:
         ({3: torch.zeros(3)}, "holds no state dict"),
     ],
 )
-def test_what_is_no_state_dict(content: Any, words: str, tmp_path: Path) -> None:
+def test_content_other_than_a_state_dict(content: Any, words: str, tmp_path: Path) -> None:
     assert words in refused(content, tmp_path)
 
 

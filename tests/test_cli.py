@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from commands import Answer, Command, command
 
-from dynconf_core.data.cifar10_files import BINARY_SHA1, FOLDER, PER_BATCH, RECORD
+from dynconf_core.data.cifar10 import BINARY_SHA1, FOLDER, PER_BATCH, RECORD
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import Request, size_in_bytes
 from dynconf_core.experiment.settings import SETTINGS

@@ -22,7 +22,7 @@ from dynconf_core.conversion.convert import convert
 from dynconf_core.conversion.file import save_snn
 from dynconf_core.data.images import Normalisation, TensorImages
 from dynconf_core.errors import InputError
-from dynconf_core.networks.build import build
+from dynconf_core.networks.architecture import build
 from dynconf_core.simulation import integer, products
 from dynconf_core.simulation.collect import collect
 from dynconf_core.simulation.counts import Counter

@@ -1,4 +1,4 @@
-"""Rules at equal accuracy: recomputed by a plain loop, chosen on calibration alone, and readable on 80 columns."""
+"""Rules at equal accuracy: recomputed by a plain loop, chosen on calibration alone, and readable in 80 columns."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def comparison() -> Comparison:
 
 @pytest.fixture(scope="module")
 def rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """As files hold them."""
+    """The rows as stored in files."""
     return plain(comparison.rows)  # type: ignore[no-any-return]
 
 
@@ -142,7 +142,7 @@ def test_nothing_lost_has_no_sign() -> None:
     assert [points(loss) for loss in (0.0, -0.00001, 0.0012, -0.05)] == ["0.00", "0.00", "+0.12", "-5.00"]
 
 
-def test_the_library_gives_it_by_its_public_names() -> None:
+def test_the_public_names() -> None:
     import dynconf_core
 
     found = dynconf_core.compare(CALIBRATION, TEST, measures=["gap"], drops=[0.0])

@@ -121,7 +121,7 @@ def test_log_odds_never_saturate() -> None:
 
 @pytest.mark.parametrize("z", [[0.0, -1e100, -1e100], [1e100, 0, 0], [1e100, -1e100, 0], [0, 0, 1e100]])
 @pytest.mark.parametrize("smoothing", [Smoothing("sum", 1e-300), Smoothing("power", 5e-324, -8.0)])
-def test_an_overflow_of_z_is_surest_not_nan(z: list[float], smoothing: Smoothing) -> None:
+def test_an_overflow_of_z_gives_the_highest_score_not_nan(z: list[float], smoothing: Smoothing) -> None:
     smoothed = torch.from_numpy(smoothing.apply(np.array([[z, z]])))
     assert (log_odds(smoothed) > 1e300).all() and (gap(smoothed) > 1e300).all() and (negative_entropy(smoothed) == 0).all()
 
@@ -154,7 +154,7 @@ def test_exponential_and_logarithm_where_it_matters_exactly() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5, 8, 10, 100, 1000])
-def test_the_total_is_a_sum_whatever_the_layout(count: int) -> None:
+def test_the_total_is_the_same_sum_for_any_layout(count: int) -> None:
     terms = torch.rand(6, 7, count, dtype=torch.float64, generator=torch.Generator().manual_seed(count))
     turned = terms.permute(2, 1, 0).contiguous().permute(2, 1, 0)
     whole = total(terms.clone())
@@ -211,7 +211,7 @@ def test_scores_of_traces_by_hand() -> None:
     np.testing.assert_allclose(score(made, "max_softmax", Smoothing("mean", 2)), [[1, 0.5, 2 / 3]], rtol=1e-15)
 
 
-def test_the_sum_has_a_least_latency_and_the_mean_has_none() -> None:
+def test_the_sum_has_a_minimum_latency_and_the_mean_has_none() -> None:
     # Every step puts out (5, 0): the log-odds are 5 t / 30 for the sum, 5 / 30 for the mean, 5 / (30 sqrt t) in between.
     made = Traces(np.tile([5.0, 0.0], (1, 12, 1)), np.array([0]))
     steps = np.arange(1, 13)
@@ -244,7 +244,7 @@ def test_pieces_change_nothing(measure: str, monkeypatch: pytest.MonkeyPatch) ->
         assert (score(made, measure, Smoothing("mean", 3)) == whole).all()
 
 
-def test_what_a_person_reads() -> None:
+def test_scores_as_shown_to_people() -> None:
     assert shown("max_softmax", 0.0) == 0.5
     assert shown("max_softmax", LN3) == pytest.approx(0.75, rel=1e-15)
     assert shown("max_softmax", -LN3) == pytest.approx(0.25, rel=1e-15)

@@ -22,7 +22,7 @@ from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.conversion.convert import convert
 from dynconf_core.errors import InputError
-from dynconf_core.networks.build import build
+from dynconf_core.networks.architecture import build
 from dynconf_core.simulation.reference import reference_logits
 from dynconf_core.training.loop import initialise_steps
 

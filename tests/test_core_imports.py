@@ -1,4 +1,4 @@
-"""What the core imports: never an orchestrator, and torch and numpy alone where it has to run on any machine."""
+"""What the core imports: never an orchestrator, and only torch and numpy where it has to run on any machine."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ else:
 
 
 def modules(place: ModuleType) -> list[str]:
-    """A module's name; of a package also the names of all modules in it."""
+    """A module's name; for a package also the names of all modules in it."""
     return [place.__name__, *(found.name for found in walk_packages(getattr(place, "__path__", ()), f"{place.__name__}."))]
 
 
@@ -147,14 +147,14 @@ def command(*arguments: str, before: str = "") -> subprocess.CompletedProcess[st
     return run(f"{BLOCKER}\nsys.argv = {words!r}\n{before}\n{start}")
 
 
-def test_the_trainer_tells_its_options_with_torch_and_numpy_alone() -> None:
+def test_the_trainer_prints_its_options_with_torch_and_numpy_alone() -> None:
     done = command("--help")
     assert done.returncode == 0, done.stderr
     assert "--setting" in done.stdout and "cifar10-vgg16-qcfs" in done.stdout
 
 
 def test_the_trainer_runs_the_paper_recipe_with_torch_and_numpy_alone(tmp_path: Path) -> None:
-    """CIFAR-10's layout, AutoAugment and all; the digests, which made-up batches cannot have, are not asked for."""
+    """CIFAR-10's layout and AutoAugment included; the digests, which made-up batches cannot have, are not checked."""
     batches = tmp_path / "data" / "cifar-10-batches-bin"
     batches.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -196,7 +196,8 @@ def test_the_trainer_says_which_library_a_data_set_needs(setting: str, profile: 
 
 @pytest.mark.parametrize("package", packages())
 def test_packages_import_nothing(package: str) -> None:
-    """An `__init__` that re-exported would tie every stage's fingerprint to every file; public names stand in the `.pyi`."""
+    """An `__init__` that re-exports would tie every stage's fingerprint to every file; public names are listed in the
+    `.pyi`."""
     tree = ast.parse(Path(inspect.getfile(import_module(package))).read_text())
     assert ast.get_docstring(tree)
     imported = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]

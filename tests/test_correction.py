@@ -16,10 +16,9 @@ from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.conversion import correction
 from dynconf_core.conversion.convert import convert
-from dynconf_core.graph.fold import activations_first, folded
 from dynconf_core.graph.graph import Node
 from dynconf_core.graph.operations import run
-from dynconf_core.graph.trace import traced
+from dynconf_core.graph.trace import activations_first, folded, traced
 from dynconf_core.neurons.integrate_and_fire import IntegrateAndFire
 from dynconf_core.simulation.network import SpikingNetwork
 from dynconf_core.simulation.reference import reference_counts

@@ -13,8 +13,7 @@ import torch
 
 from dynconf_core.data import cifar10, digits
 from dynconf_core.data.dataset import DATASETS
-from dynconf_core.data.images import Normalisation, TensorImages
-from dynconf_core.data.splits import held_out
+from dynconf_core.data.images import Normalisation, TensorImages, held_out
 from dynconf_core.errors import InputError
 from dynconf_core.networks.architecture import STEMS
 
@@ -33,7 +32,7 @@ def test_held_out(images: int, calibration: int) -> None:
 
 
 def test_the_split_never_moves() -> None:
-    """Written down, so that checkpoints of an earlier version keep their calibration images unseen."""
+    """Stored here, so that calibration images stay unseen by checkpoints of an earlier version."""
     assert held_out(10, 3)[1].tolist() == [1, 5, 6]
     assert held_out(50_000, 5_000)[1][:5].tolist() == [22, 24, 25, 45, 80]
 
@@ -54,7 +53,7 @@ def splits() -> dict[str, TensorImages]:
 
 
 def test_digits_splits(splits: dict[str, TensorImages]) -> None:
-    """1000, 300 and 497 images that make up the whole, at the raw resolution the raw pixels."""
+    """1000, 300 and 497 images that make up the whole set; at the original resolution, the original pixels."""
     from sklearn.datasets import load_digits
 
     assert {name: len(part) for name, part in splits.items()} == {"train": 1000, "calibration": 300, "test": 497}
@@ -117,7 +116,7 @@ def fake_cifar(folder: Path, per_batch: int = 4) -> dict[str, np.ndarray]:
 
 
 def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written = fake_cifar(tmp_path / cifar10.BINARY)
+    written = fake_cifar(tmp_path / cifar10.FOLDER)
     checked: list[Path] = []
     monkeypatch.setattr(cifar10, "verify_cifar10", checked.append)
     test = cifar10.load(tmp_path, "test", resolution=32, calibration=6)
@@ -139,7 +138,7 @@ def test_cifar10_python_batches_hold_the_same(tmp_path: Path, monkeypatch: pytes
     import hashlib
     import pickle
 
-    written = fake_cifar(tmp_path / cifar10.BINARY)
+    written = fake_cifar(tmp_path / cifar10.FOLDER)
     monkeypatch.setattr(cifar10, "verify_cifar10", lambda root: None)
     binary = cifar10.load(tmp_path, "train", resolution=32, calibration=6)
     other = tmp_path / "other"
@@ -159,7 +158,7 @@ def test_cifar10_python_batches_hold_the_same(tmp_path: Path, monkeypatch: pytes
 def test_cifar10_refuses(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"folder .* is missing.*dynconf data fetch cifar10"):
         cifar10.load(tmp_path, "train", resolution=32, calibration=6)
-    fake_cifar(tmp_path / cifar10.BINARY)
+    fake_cifar(tmp_path / cifar10.FOLDER)
     with pytest.raises(InputError, match=r"data_batch_1.bin is truncated"):
         cifar10.check(tmp_path)
     with pytest.raises(InputError, match="resolution=48: CIFAR-10 is read at its own 32 pixels"):
@@ -175,7 +174,7 @@ def test_data_sets_by_name() -> None:
         DATASETS.get("mnist")
 
 
-def test_what_an_entry_says_is_what_is_read(splits: dict[str, TensorImages]) -> None:
+def test_an_entry_describes_what_is_read(splits: dict[str, TensorImages]) -> None:
     entry = DATASETS.get("digits")
     assert len(splits["train"]) + len(splits["calibration"]) == entry.train and len(splits["test"]) == entry.test
     assert len(splits["calibration"]) == entry.calibration

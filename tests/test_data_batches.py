@@ -1,4 +1,4 @@
-"""An epoch's batches: their order, decoding ahead, and blocks."""
+"""The batches of an epoch: their order, decoding in advance, and blocks."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def epoch(images: object, order: Tensor, size: int, names: tuple[str, ...] = NAM
 
 @pytest.mark.parametrize("block", [None, 1, 2, 3, 7])
 def test_batches_in_memory(block: int | None) -> None:
-    """Each is what augmenting it alone gives, whatever the block; the last, incomplete one is left out."""
+    """Each equals the result of augmenting it alone, for any block size; the last, incomplete one is left out."""
     images = pictures(50)
     order = torch.randperm(50, generator=generator(1))
     found = epoch(images, order, 8, block=block)
@@ -46,7 +46,7 @@ def test_batches_in_memory(block: int | None) -> None:
 
 
 def test_batches_of_a_folder(tmp_path: Path) -> None:
-    """Decoded ahead, drawn in order: crops and augmentation of a batch, then those of the next."""
+    """Decoded in advance, drawn in order: crops and augmentation of a batch, then those of the next."""
     image_folder(tmp_path / "imagenet", (60, 50))
     images = imagenet.load(tmp_path, "train", resolution=24, calibration=1)
     order = torch.randperm(14, generator=generator(1))
@@ -85,7 +85,7 @@ def test_a_folder_for_a_gpu_is_pinned(tmp_path: Path) -> None:
 
 
 def test_ahead_is_bounded_and_in_order() -> None:
-    """While the second of ten is worked on, the third to fifth are made, and no further."""
+    """While the second of ten is in use, the third to fifth are made, and no more."""
     made: list[int] = []
     quiet = threading.Event()
 
@@ -115,7 +115,7 @@ def test_ahead_raises_in_its_place() -> None:
 
 
 def test_closing_ends_the_thread() -> None:
-    """A training that stops in the middle of an epoch leaves no thread behind and does not decode the rest."""
+    """A training run that stops in the middle of an epoch leaves no thread behind and does not decode the rest."""
     before, made = set(threading.enumerate()), []
     coming = ahead(lambda item: made.append(item) or item, range(1000), 3)
     next(coming)

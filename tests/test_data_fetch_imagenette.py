@@ -1,4 +1,4 @@
-"""What ``dynconf data fetch imagenette`` says and does, without a network."""
+"""What ``dynconf data fetch imagenette`` does and reports, without a network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dynconf_core.errors import InputError
 
 
 def downloads(monkeypatch: pytest.MonkeyPatch, download: Any) -> None:
-    """Let ``download(root)`` stand in for torchvision's."""
+    """Replace torchvision's download by ``download(root)``."""
 
     def imagenette(root: Path, *, split: str, size: str, download: bool, _fill: Any = download) -> None:
         assert (split, size, download) == ("train", "160px", True)
@@ -29,12 +29,12 @@ def never(root: Path) -> None:
 
 
 @pytest.mark.parametrize("layout", ["imagenette2-64", "imagenette2-160", "imagenette2"])
-def test_a_whole_folder_is_left_alone(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_complete_folder_is_not_changed(layout: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     downloads(monkeypatch, never)
     image_folder(tmp_path / layout)
     said: list[str] = []
     fetch_imagenette(tmp_path, say=said.append)
-    assert said == [f"Imagenette is in {tmp_path / layout} already, and whole; nothing to do."]
+    assert said == [f"Imagenette is already in {tmp_path / layout} and complete; nothing to do."]
 
 
 def test_a_damaged_folder_is_not_hidden_by_a_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +49,7 @@ def test_it_is_downloaded_and_checked(tmp_path: Path, monkeypatch: pytest.Monkey
     downloads(monkeypatch, lambda root: image_folder(root / "imagenette2-160"))
     said: list[str] = []
     fetch_imagenette(tmp_path, say=said.append)
-    assert said[0].startswith("Downloading Imagenette") and said[-1].endswith("imagenette2-160, and whole.")
+    assert said[0].startswith("Downloading Imagenette") and said[-1].endswith("imagenette2-160 and complete.")
 
 
 def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +57,6 @@ def test_no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("Name or service not known")
 
     downloads(monkeypatch, fail)
-    with pytest.raises(InputError, match=r"cannot be fetched \(Name or service not known\): unpack") as told:
+    with pytest.raises(InputError, match=r"cannot be downloaded \(Name or service not known\): unpack") as told:
         fetch_imagenette(tmp_path, say=lambda text: None)
     assert ADDRESS in str(told.value) and str(tmp_path) in str(told.value)

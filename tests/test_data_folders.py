@@ -20,7 +20,7 @@ from dynconf_core.errors import InputError
 
 @pytest.fixture(autouse=True)
 def three_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three are enough here for ImageNet."""
+    """Use three classes instead of ImageNet's 1000."""
     monkeypatch.setattr(imagenet, "CLASSES", len(CLASSES))
 
 
@@ -56,7 +56,7 @@ def test_folders(module: Any, layout: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("module", "layout"), FOLDERS[:2])
 def test_folder_digest(module: Any, layout: str, tmp_path: Path) -> None:
-    """Names and sizes name the content, wherever the folder lies."""
+    """Names and sizes identify the content, independently of the folder's location."""
     one, other = tmp_path / "one", tmp_path / "other"
     for folder in (one, other):
         image_folder(folder / layout)
@@ -73,7 +73,7 @@ def test_check_names_a_truncated_file(module: Any, layout: str, split: str, tmp_
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], b"", b"not an image", whole[:1]):
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"n02/1\.JPEG is truncated or is no JPEG"):
+        with pytest.raises(InputError, match=r"n02/1\.JPEG is truncated or not a JPEG"):
             module.check(tmp_path)
     path.write_bytes(whole)
     module.check(tmp_path)
@@ -107,7 +107,7 @@ def test_missing_folders(tmp_path: Path) -> None:
 
 
 def test_crops_are_drawn_from_the_generator(tmp_path: Path) -> None:
-    """The same generator, the same crops, whatever the threads do; without one the centre."""
+    """The same generator gives the same crops, regardless of thread timing; without one, the centre."""
     folder = image_folder(tmp_path / "imagenet", (120, 90))
     images = imagenet.load(tmp_path, "train", resolution=24, calibration=4)
     every = torch.arange(len(images))
@@ -124,7 +124,8 @@ def test_crops_are_drawn_from_the_generator(tmp_path: Path) -> None:
 
 
 def test_the_centre_crop_and_random_crops_by_hand(tmp_path: Path) -> None:
-    """Without a generator the middle seven eighths of the shorter side; with one, parts of very different places and sizes."""
+    """Without a generator the middle seven eighths of the shorter side; with one, parts of very different positions and
+    sizes."""
     ramp = np.broadcast_to(np.linspace(0, 255, 160).astype(np.uint8)[None, :, None], (80, 160, 3))
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -155,5 +156,5 @@ def test_a_class_that_one_split_lacks_is_named(module: Any, layout: str, tmp_pat
     folder = image_folder(tmp_path / layout)
     first = min(entry.name for entry in (folder / "val").iterdir())
     (folder / "val" / first).rename(folder / "val" / "n99999999")
-    with pytest.raises(InputError, match="lies in one split only"):
+    with pytest.raises(InputError, match="is in one split only"):
         module.check(tmp_path)

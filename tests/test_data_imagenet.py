@@ -1,4 +1,4 @@
-"""ImageNet's folder as the `paper` profile reads it: what its files are like, what can be wrong, and all the way through."""
+"""ImageNet's folder as the `paper` profile reads it: the kinds of files in it, possible faults, and a complete run."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from dynconf_core.training.run import train_to_file
 
 
 def colours(size: tuple[int, int], seed: int = 0) -> Image.Image:
-    """Smooth, so that compression changes little."""
+    """Smooth, so that compression changes it little."""
     rows, columns = np.linspace(0, 1, size[1])[:, None], np.linspace(0, 1, size[0])[None]
     planes = [200 * rows + 0 * columns, 200 * columns + 0 * rows, 100 * (rows + columns)]
     return Image.fromarray((np.stack(planes, axis=-1) + 5 * seed).astype(np.uint8))
 
 
 def odd_folder(root: Path) -> dict[str, Path]:
-    """Three classes, with the kinds of files that ImageNet holds among them."""
+    """Three classes, including the kinds of files that ImageNet contains."""
     image_folder(root / "imagenet", (97, 61))
     train = root / "imagenet" / "train"
     paths = {
@@ -73,7 +73,7 @@ def test_every_kind_of_file_is_decoded(training: bool, tmp_path: Path, monkeypat
 
 
 def test_the_decoded_image_is_the_image(tmp_path: Path) -> None:
-    """Large images, which the decoder shrinks on its way, and those of other colour spaces, against a plain path."""
+    """Large images, which are shrunk while decoding, and those of other colour spaces, compared with plain decoding."""
     paths = odd_folder(tmp_path)
     images = imagenet.load(tmp_path, "train", resolution=64, calibration=0)
     for name in ("large", "cmyk", "png", "tiny"):
@@ -88,7 +88,7 @@ def test_the_decoded_image_is_the_image(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("shorter_side", "kept"), [(None, 7 / 8), (64, 1.0), (73, 64 / 73), (128, 1 / 2)])
 def test_the_shorter_side(shorter_side: int | None, kept: float, tmp_path: Path) -> None:
-    """torchvision's networks ask for 224 of 232 or of 256 pixels: as much of the shorter side is in the picture."""
+    """torchvision's networks expect 224 out of 232 or 256 pixels of the shorter side."""
     ramp = np.broadcast_to(np.linspace(0, 255, 512)[:, None, None], (512, 512, 3)).astype(np.uint8)
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -101,7 +101,7 @@ def test_the_shorter_side(shorter_side: int | None, kept: float, tmp_path: Path)
 
 
 def test_a_damaged_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut short, or harmed in its middle so that only decoding shows it."""
+    """Cut short, or damaged in its middle so that only decoding reveals it."""
     paths = odd_folder(tmp_path)
     monkeypatch.setattr(imagenet, "CLASSES", 3)
     images = imagenet.load(tmp_path, "train", resolution=64, calibration=0)
@@ -111,7 +111,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(InputError, match=r"n03/png\.JPEG cannot be decoded \(.+\): restore the file"):
         images.batch(place(images, paths["png"]))
     paths["grey"].write_bytes(paths["grey"].read_bytes()[:200])
-    with pytest.raises(InputError, match=r"n02/grey\.JPEG is truncated or is no JPEG"):
+    with pytest.raises(InputError, match=r"n02/grey\.JPEG is truncated or not a JPEG"):
         imagenet.check(tmp_path)
     with pytest.raises(InputError, match=r"n02/grey\.JPEG cannot be decoded"):
         images.batch(place(images, paths["grey"]), torch.Generator())

@@ -16,9 +16,8 @@ from trained_digits import digits, trained_on_digits
 
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.conversion.convert import convert
-from dynconf_core.graph.fold import activations_first, folded
 from dynconf_core.graph.operations import run
-from dynconf_core.graph.trace import traced
+from dynconf_core.graph.trace import activations_first, folded, traced
 from dynconf_core.neurons.model import State
 from dynconf_core.neurons.signed import Signed
 from dynconf_core.simulation.network import SpikingNetwork

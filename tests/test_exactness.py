@@ -1,4 +1,4 @@
-"""Arithmetic that only multiplies and adds: found where it is not, and convolutions that do no other."""
+"""Arithmetic that only multiplies and adds: detecting where it is not used, and convolutions that use nothing else."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from training_cases import activation
 from dynconf_core.conversion.convert import convert
 from dynconf_core.errors import InputError
 from dynconf_core.graph import operations
-from dynconf_core.graph import unfolded as unfolded_module
+from dynconf_core.graph import operations as operations_module
 from dynconf_core.graph.graph import Node
-from dynconf_core.graph.unfolded import unfolded
+from dynconf_core.graph.operations import unfolded
 from dynconf_core.simulation import exactness
 from dynconf_core.simulation.exactness import check_exactness, plain_arithmetic
 from dynconf_core.simulation.network import SpikingNetwork
@@ -29,7 +29,8 @@ def network(fixed_point: bool = True) -> SpikingNetwork:
 
 
 def test_arithmetic_that_is_not_exact_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An algorithm that drops bits of the factors, as TF32 does (10 of the mantissa stay), or one unit in the last place."""
+    """An algorithm that drops bits of the factors, as TF32 does (10 bits of the mantissa are kept), or one unit in the last
+    place."""
 
     def coarse(node: Node, inputs: list[Tensor], tensors: Mapping[str, Tensor], biased: bool = True) -> Tensor:
         if inputs[0].dtype == torch.float32 and node.name == "2":
@@ -44,7 +45,7 @@ def test_arithmetic_that_is_not_exact_is_found(monkeypatch: pytest.MonkeyPatch) 
     check_exactness(network(fixed_point=False), 3)
 
 
-def test_plain_arithmetic_is_for_the_block_alone() -> None:
+def test_plain_arithmetic_applies_to_the_block_only() -> None:
     def settings() -> list[bool]:
         cudnn = torch.backends.cudnn
         return [torch.backends.cuda.matmul.allow_tf32, cudnn.allow_tf32, cudnn.deterministic, cudnn.benchmark, cudnn.enabled]
@@ -57,8 +58,8 @@ def test_plain_arithmetic_is_for_the_block_alone() -> None:
     assert settings() == before
 
 
-def test_cudnn_is_left_out_of_fixed_point_weights_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In every block, also for batches that were tried before; other weights may be computed by it, and so on a CPU."""
+def test_cudnn_is_not_used_for_fixed_point_weights_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In every block, also for batch sizes tested before; for other weights and on a CPU its use is not affected."""
     monkeypatch.setattr(torch.backends.cudnn, "enabled", True)
     snn, plain = network(), network(fixed_point=False)
     with plain_arithmetic():
@@ -92,7 +93,7 @@ def test_unfolded_convolutions_are_convolutions(
     dilation: tuple[int, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """In either layout, in pieces or at once, with the bias or without."""
+    """In either memory layout, in parts or at once, with or without bias."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randint(-3, 4, (5, 8, 13, 11), generator=generator).float()
     weight = torch.randint(-50, 51, (16, 8 // groups, *kernel), generator=generator).float()
@@ -101,7 +102,7 @@ def test_unfolded_convolutions_are_convolutions(
     expected = functional.conv2d(x, weight, bias, *geometry.values())
     node = Node("layer", "convolution", ("x",), tuple(expected.shape[1:]), geometry, {"weight": weight, "bias": bias})
     for copied in (1, 1 << 28):
-        monkeypatch.setattr(unfolded_module, "COPIED", copied)
+        monkeypatch.setattr(operations_module, "COPIED", copied)
         for layout in (torch.contiguous_format, torch.channels_last):
             found = unfolded(node, x.contiguous(memory_format=layout), node.tensors)
             assert torch.equal(found, expected) and found.is_contiguous(memory_format=torch.channels_last)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dynconf_core.traces.duplicates import duplicated
+from dynconf_core.traces.parts import duplicated
 from dynconf_core.traces.schema import Traces
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"

@@ -1,4 +1,4 @@
-"""Rules, the chosen operating point and the upper bounds, by values worked out by hand."""
+"""Rules, the chosen operating point and the oracles, by values worked out by hand."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_bad_files_of_rules_are_named(tmp_path: Path) -> None:
     file = tmp_path / "rule.json"
     rule = Rule("gap", SUM30, 1.0)
     for text, words in (
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ("[]", "JSON object"),
         ("{}", "lacks the field measure"),
         (json.dumps({**rule.to_json(), "schema": 1}), "schema = 1"),
@@ -108,7 +108,7 @@ def test_bad_files_of_rules_are_named(tmp_path: Path) -> None:
             rule.save(file, record)
 
 
-def test_further_fields_are_left_alone() -> None:
+def test_other_fields_are_ignored() -> None:
     rule = Rule("max_softmax", SUM30, 1.5)
     assert Rule.from_json({**rule.to_json(), "calibration": {"accuracy": 1.0}, "note": "x"}) == rule
 
@@ -164,14 +164,14 @@ def test_among_equal_steps_the_higher_accuracy_wins() -> None:
     assert operating_point(made_front([0.9, 0.95, 0.92], [3, 3, 3]), 0.9) == 1
 
 
-def test_unfinite_wishes_are_refused() -> None:
+def test_numbers_that_are_not_finite_are_refused() -> None:
     front = made_front([1.0], [1])
     for full, drop in ((math.nan, 0.0), (1.0, math.nan), (1.0, INF)):
         with pytest.raises(ValueError, match="finite"):
             operating_point(front, full, drop)
 
 
-def test_the_full_accuracy_can_always_be_had() -> None:
+def test_the_full_accuracy_is_always_reachable() -> None:
     rng = np.random.default_rng(0)
     for _ in range(50):
         scores = rng.integers(0, 4, (7, 5)).astype(float)
@@ -227,7 +227,7 @@ def test_the_nested_aet_is_the_sum_that_defines_it() -> None:
     assert aet(correct).mean_steps_if_nested == pytest.approx(expected, rel=1e-12)
 
 
-def test_no_exit_beats_the_first_right_step() -> None:
+def test_no_exit_beats_the_first_correct_step() -> None:
     rng = np.random.default_rng(2)
     for _ in range(20):
         scores, correct = rng.normal(size=(15, 6)), rng.random((15, 6)) < 0.5

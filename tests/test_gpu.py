@@ -12,7 +12,7 @@ from spiking_cases import lively
 from training_cases import RECIPE, activation, network, pictures
 
 from dynconf_core.conversion.convert import convert
-from dynconf_core.networks.build import build
+from dynconf_core.networks.architecture import build
 from dynconf_core.simulation.collect import collect
 from dynconf_core.training.loop import train
 from dynconf_core.training.speed import SpeedUps

@@ -1,4 +1,4 @@
-"""From a module to a graph: every operation against the module itself, what is folded, what is refused and how."""
+"""From a module to a graph: every operation compared with the module itself, and what is folded or refused."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from training_cases import activation
 from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.errors import InputError
-from dynconf_core.graph.fold import folded
-from dynconf_core.graph.trace import traced
-from dynconf_core.networks.build import build
+from dynconf_core.graph.trace import folded, traced
+from dynconf_core.networks.architecture import build
 
 
 class Applied(nn.Module):
@@ -145,7 +144,7 @@ def test_own_networks(name: str, stem: str) -> None:
     assert not graph.of_kind("scale"), "every batch normalisation is folded"
 
 
-def test_the_network_stays_as_it_is() -> None:
+def test_the_network_is_not_changed() -> None:
     network = disturbed(nn.Sequential(convolution(), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(256, 2)))
     before = {name: value.clone() for name, value in network.state_dict().items()}
     x = gaussian_images(2, 0)
@@ -159,8 +158,8 @@ def test_the_network_stays_as_it_is() -> None:
 # Places and reuse
 
 
-def test_shared_modules_are_one_node_a_call() -> None:
-    """One ReLU and one convolution used again and again, as torchvision does; each place has a name of its own."""
+def test_shared_modules_are_one_node_per_call() -> None:
+    """One ReLU and one convolution used repeatedly, as in torchvision; each call has a name of its own."""
     network = Applied(lambda m, x: flat(m[1](m[0](m[1](m[0](m[1](m[0](x))))))), convolution(3, 3), nn.ReLU(inplace=True))
     graph = same(disturbed(network))
     assert [node.name for node in graph.of_kind("activation")] == ["parts.1", "parts.1#2", "parts.1#3"]
@@ -168,7 +167,7 @@ def test_shared_modules_are_one_node_a_call() -> None:
 
 
 def test_a_shared_convolution_of_two_normalisations() -> None:
-    """The weights of one place, folded, do not serve at the other."""
+    """The weights folded for one call are not used for the other."""
     shared = convolution(3, 3)
     network = nn.Sequential(shared, nn.BatchNorm2d(3), QCFS(4, 1.0), shared, nn.BatchNorm2d(3), QCFS(4, 1.0), nn.Flatten())
     graph = same(disturbed(network))
@@ -177,7 +176,7 @@ def test_a_shared_convolution_of_two_normalisations() -> None:
 
 
 def test_layers_may_have_any_name() -> None:
-    """Even that of the image, or of another operation of the graph."""
+    """Even that of the input, or of another operation of the graph."""
 
     class Named(nn.Module):
         def __init__(self) -> None:
@@ -192,9 +191,9 @@ def test_layers_may_have_any_name() -> None:
     assert len(graph.by_name) == len(graph.nodes) == 9 - 1
 
 
-def test_places_name_the_module_around() -> None:
+def test_places_name_the_enclosing_module() -> None:
     inner = Applied(lambda m, x: torch.sigmoid(m[0](x)), convolution())
-    with pytest.raises(InputError, match=r"sigmoid at '1\.sigmoid' cannot be converted: conversion does not know it"):
+    with pytest.raises(InputError, match=r"sigmoid at '1\.sigmoid' cannot be converted: conversion does not support it"):
         traced(nn.Sequential(nn.ReLU(), inner, nn.Flatten()).eval(), images())
 
 
@@ -202,7 +201,7 @@ def test_places_name_the_module_around() -> None:
 
 
 def test_a_value_changed_in_place_is_changed_for_all() -> None:
-    """``relu(y, inplace=True) + y`` adds the ReLU twice: y is no longer what the convolution gave."""
+    """``relu(y, inplace=True) + y`` adds the ReLU twice: y is no longer the output of the convolution."""
     for function in (
         lambda m, x: (lambda y: flat(functional.relu(y, inplace=True) + y))(m[0](x)),
         lambda m, x: (lambda y: flat(m[1](y) + 2 * y))(m[0](x)),
@@ -213,7 +212,7 @@ def test_a_value_changed_in_place_is_changed_for_all() -> None:
 
 
 def test_a_view_changed_in_place_is_refused() -> None:
-    """A part that is changed in place changes the whole, which is read afterwards: said, not computed otherwise."""
+    """Changing a part in place changes the whole, which is read afterwards: this is refused, not computed wrongly."""
 
     def function(m: Any, x: Tensor) -> Tensor:
         whole = m[0](x)
@@ -225,7 +224,7 @@ def test_a_view_changed_in_place_is_refused() -> None:
 
 
 def test_a_sum_in_place_is_seen() -> None:
-    """``y += x`` is traced as ``y + x``; that another name for y sees it too comes out by comparison."""
+    """``y += x`` is traced as ``y + x``; the comparison with the network reveals that another name for y changes too."""
 
     def function(m: Any, x: Tensor) -> Tensor:
         y = m[0](x)
@@ -240,7 +239,7 @@ def test_a_sum_in_place_is_seen() -> None:
 def test_hooks_are_seen() -> None:
     network = nn.Sequential(convolution(), nn.Flatten()).eval()
     network[0].register_forward_hook(lambda module, inputs, output: 2 * output)
-    with pytest.raises(InputError, match="does more than its operations"):
+    with pytest.raises(InputError, match="does more than its traced operations"):
         traced(network, images())
 
 
@@ -251,8 +250,8 @@ def test_wrapped_networks() -> None:
         assert [node.name for node in traced(wrapped, images()).nodes] == [node.name for node in plain.nodes]
 
 
-def test_other_threads_are_left_alone() -> None:
-    """torch.fx replaces the call of every module while it traces: a network in another thread goes on as before."""
+def test_other_threads_are_not_affected() -> None:
+    """torch.fx replaces the call of every module while it traces; a network in another thread keeps working."""
     working, stop, wrong = nn.Sequential(*(nn.Linear(4, 4) for _ in range(4))), threading.Event(), list[Any]()
     x = torch.ones(1, 4)
     expected = working(x)
@@ -300,7 +299,7 @@ def test_what_is_read_twice_is_not_folded() -> None:
 
 
 @pytest.mark.parametrize("make", [nn.ReLU, nn.ReLU6, lambda: QCFS(4, 0.7), lambda: LSQ(2)])
-def test_activations_go_before_pools_and_flattening(make: Callable[[], nn.Module]) -> None:
+def test_activations_are_moved_before_pools_and_flattening(make: Callable[[], nn.Module]) -> None:
     network = nn.Sequential(
         convolution(), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2), make(), nn.Conv2d(4, 4, 1), nn.Flatten(), make()
     )

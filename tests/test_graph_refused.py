@@ -1,4 +1,4 @@
-"""What cannot become a graph: said with its place, the reason and what would do."""
+"""What cannot become a graph is refused with its position, the reason and an alternative."""
 
 from __future__ import annotations
 
@@ -45,7 +45,11 @@ def of(function: Callable[..., Any], *modules: nn.Module) -> nn.Module:
 
 
 REFUSED: list[tuple[str, Callable[[], nn.Module], str]] = [
-    ("a module", lambda: nn.Sequential(convolution(), nn.GELU()), "GELU at '1' cannot be converted: conversion does not know"),
+    (
+        "a module",
+        lambda: nn.Sequential(convolution(), nn.GELU()),
+        "GELU at '1' cannot be converted: conversion does not support",
+    ),
     ("a deep module", lambda: nn.Sequential(nn.Sequential(convolution(), nn.Tanh())), "Tanh at '0.1' cannot"),
     ("a function", lambda: of(lambda m, x: torch.exp(x)), "exp at 'exp' cannot be converted"),
     ("a method", lambda: of(lambda m, x: x.transpose(1, 2)), "transpose at 'transpose' cannot be converted"),
@@ -56,7 +60,7 @@ REFUSED: list[tuple[str, Callable[[], nn.Module], str]] = [
     ("shapes", lambda: of(lambda m, x: x + x[:, :1]), r"it adds shapes \(4, 8, 8\) and \(1, 8, 8\)"),
     ("alpha", lambda: of(lambda m, x: torch.add(x, x, alpha=2)), "alpha=2"),
     ("rows joined", lambda: of(lambda m, x: torch.cat([x, x], 2)), r"along the channels \(dim=1\)"),
-    ("zeros joined", lambda: of(lambda m, x: torch.cat([x, torch.zeros(1, 1, 8, 8)], 1)), "zeros are added by functional.pad"),
+    ("zeros joined", lambda: of(lambda m, x: torch.cat([x, torch.zeros(1, 1, 8, 8)], 1)), "to add zeros use functional.pad"),
     ("an index", lambda: of(lambda m, x: x[:, 0]), "only slices of channels"),
     ("a part of the batch", lambda: of(lambda m, x: x[:1]), "only slices of channels"),
     ("backwards", lambda: Applied(lambda m, x: x.unsqueeze(1)), "unsqueeze at 'unsqueeze'"),
@@ -76,12 +80,12 @@ REFUSED: list[tuple[str, Callable[[], nn.Module], str]] = [
     ("a mean over channels", lambda: of(lambda m, x: x.mean(1)), "only the mean over the image"),
     ("a linear layer of images", lambda: nn.Sequential(nn.Linear(8, 8)), "flatten them"),
     ("a part flattened", lambda: of(lambda m, x: x.flatten(2)), "only flatten"),
-    ("channels shuffled", lambda: of(lambda m, x: x.view(x.size(0), 2, 2, 8, 8)), "only flattening is known"),
-    ("a clip from -1", lambda: nn.Sequential(nn.Hardtanh()), "clips at -1.0 below"),
-    ("a clip at 0", lambda: of(lambda m, x: x.clamp(0, 0)), "clips at 0 above"),
+    ("channels shuffled", lambda: of(lambda m, x: x.view(x.size(0), 2, 2, 8, 8)), "only flattening is supported"),
+    ("a clip from -1", lambda: nn.Sequential(nn.Hardtanh()), "its lower limit is -1.0"),
+    ("a clip at 0", lambda: of(lambda m, x: x.clamp(0, 0)), "its upper limit is 0"),
     ("dropout that stays", lambda: of(lambda m, x: functional.dropout(x, 0.5)), "pass training=self.training"),
     ("a branch", lambda: of(lambda m, x: x if x.sum() > 0 else -x), "must not branch on the values of a tensor"),
-    ("a number", lambda: of(lambda m, x: x.view(int(x.size(0)), -1)), "nor make Python numbers of them"),
+    ("a number", lambda: of(lambda m, x: x.view(int(x.size(0)), -1)), "or convert them to Python numbers"),
     ("two outputs", lambda: Applied(lambda m, x: (flat(x), flat(x))), "returns no tensor"),
     ("a dictionary", lambda: Applied(lambda m, x: {"logits": flat(x)}), "returns no tensor"),
     ("an image", lambda: nn.Sequential(convolution()), r"output has the shape \(1, 4, 8, 8\): logits \(N, C\) are needed"),
@@ -97,7 +101,7 @@ def test_refuses(name: str, make: Callable[[], nn.Module], words: str) -> None:
         traced(make().eval(), images())
 
 
-def test_refuses_what_is_no_evaluation_mode() -> None:
+def test_refuses_training_mode() -> None:
     network = nn.Sequential(convolution(), nn.BatchNorm2d(4), nn.Dropout(), nn.Flatten())
     with pytest.raises(InputError, match=r"Sequential is in training mode: call \.eval\(\)"):
         traced(network.train(), images())
@@ -128,6 +132,6 @@ def test_refuses_thresholds_that_never_or_always_fire(layer: QCFS | LSQ, thresho
         traced(nn.Sequential(convolution(), layer, nn.Flatten()).eval(), images())
 
 
-def test_refuses_what_is_no_module() -> None:
+def test_refuses_anything_but_a_module() -> None:
     with pytest.raises(InputError, match=r"the network is a dict: give a torch\.nn\.Module"):
         traced({}, images())  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The guarantee: its table summed up in full for small n, its rule written plainly, its promise kept in simulation."""
+"""The guarantee: its table summed up in full for small n, its rule written out plainly, its promise tested in simulation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INF = math.inf
 
 
 def tracks(samples: int, time_steps: int = 12, seed: int = 0, speed: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and right predictions of two classes whose difference drifts to the right side and shakes."""
+    """Scores and correct predictions for two classes whose difference drifts to the correct side with noise."""
     rng = np.random.default_rng(seed)
     lead = (speed * rng.gamma(1.0, 1.0, (samples, 1)) + rng.normal(size=(samples, time_steps))).cumsum(axis=1)
     return np.abs(lead), lead > 0
@@ -28,8 +28,8 @@ def tracks(samples: int, time_steps: int = 12, seed: int = 0, speed: float = 0.5
     ("samples", "epsilon", "delta"),
     [(1, 0.5, 0.5), (8, 0.3, 0.1), (20, 0.2, 0.05), (30, 0.1, 0.05), (30, 0.02, 0.2), (45, 0.15, 0.01), (60, 0.05, 0.1)],
 )
-def test_the_table_is_right_for_every_truth(samples: int, epsilon: float, delta: float) -> None:
-    """All outcomes (lost, gained) of n samples, one by one, under many truths with a net loss of epsilon or more."""
+def test_the_table_is_valid_for_all_probabilities(samples: int, epsilon: float, delta: float) -> None:
+    """All outcomes (lost, gained) of n samples, one by one, under many distributions with a net loss of epsilon or more."""
     table = critical_losses(samples, epsilon, delta)
     inside = [
         (lost, gained)
@@ -47,7 +47,7 @@ def test_the_table_is_right_for_every_truth(samples: int, epsilon: float, delta:
     assert (np.diff(table) >= 0).all()
 
 
-def test_the_table_is_nearly_as_tight_as_the_normal_approximation_which_promises_nothing() -> None:
+def test_the_table_is_nearly_as_tight_as_the_normal_approximation() -> None:
     for samples, epsilon, delta, z in ((2500, 0.005, 0.05, 1.645), (5000, 0.01, 0.1, 1.282), (10_000, 0.002, 0.01, 2.326)):
         table = critical_losses(samples, epsilon, delta)
         gains = np.arange(0, 200, 10)
@@ -99,7 +99,7 @@ def plainly(scores: np.ndarray, correct: np.ndarray, thresholds: list[float], ep
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_against_the_rule_written_plainly(seed: int) -> None:
+def test_against_the_rule_written_out(seed: int) -> None:
     scores, correct = tracks(400, seed=seed)
     thresholds = np.random.default_rng(seed).uniform(0, 1.2 * scores.max(), 40).tolist()
     for epsilon, delta in ((0.05, 0.1), (0.02, 0.05), (0.1, 0.01)):
@@ -111,7 +111,7 @@ def test_against_the_rule_written_plainly(seed: int) -> None:
 
 
 def pool(kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
-    """A truth in which much goes wrong: (scores, correct, candidates, epsilon)."""
+    """A distribution with frequent errors: (scores, correct, candidates, epsilon)."""
     if kind == "tracks":
         scores, correct = tracks(4000, seed=11)
         front = paired_front(*tracks(1500, seed=12))
@@ -146,7 +146,7 @@ def test_promises_are_broken_no_more_often_than_delta(kind: str, delta: float) -
         assert broken >= 0.5 * delta * 1000
 
 
-def test_too_small_a_set_promises_nothing_and_says_what_is_needed() -> None:
+def test_too_few_samples_certify_nothing_and_the_number_needed_is_given() -> None:
     scores, correct = tracks(298, speed=20.0)  # as good as always right: none lost
     found = certify(scores, correct, [5.0, 1.0], 0.01, 0.05)
     assert (found.certified, found.threshold, found.mean_steps, found.lost, found.gained) == (False, INF, 12.0, 0, 0)
@@ -160,7 +160,7 @@ def test_the_record() -> None:
     scores, correct = tracks(1000, speed=2.0)
     record = certify(scores, correct, [3.0, 1.0, -INF, INF], 0.05, 0.1, seen_in_training=True).record()
     assert (record.epsilon, record.delta, record.calibration, record.certified) == (0.05, 0.1, 1000, True)
-    assert "not given" in record.assumes and record.seen_in_training is True and "Learn then Test" in record.method
+    assert "not met here" in record.assumes and record.seen_in_training is True and "Learn then Test" in record.method
     assert record.candidates == 3 and 1 <= record.passed <= 3
     never = certify(scores[:5], correct[:5], [1.0], 0.01, 0.05).record()
     assert (never.threshold, never.certified) == (INF, False)
@@ -177,7 +177,7 @@ def test_nothing_to_test_certifies_nothing() -> None:
 
 
 @pytest.mark.parametrize("bad", [0, 0.0, 1.0, -0.1, 2, math.nan, True, "0.1"])
-def test_what_cannot_be_promised_is_refused(bad: object) -> None:
+def test_impossible_arguments_are_refused(bad: object) -> None:
     scores, correct = tracks(50)
     with pytest.raises(InputError, match="epsilon"):
         certify(scores, correct, [1.0], bad, 0.1)  # type: ignore[arg-type]
@@ -187,7 +187,7 @@ def test_what_cannot_be_promised_is_refused(bad: object) -> None:
         certify(scores, correct, [math.nan], 0.1, 0.1)
 
 
-def test_candidates_reach_from_t_to_what_is_hopeless() -> None:
+def test_candidates_range_from_t_to_where_too_much_is_lost() -> None:
     front = paired_front(*tracks(2000, seed=3))
     candidates = candidate_thresholds(front, 0.02, count=50)
     assert 40 <= len(candidates) <= 50 and (np.diff(candidates) < 0).all()
@@ -198,7 +198,7 @@ def test_candidates_reach_from_t_to_what_is_hopeless() -> None:
     assert len(candidate_thresholds(paired_front(np.zeros((5, 1)), np.ones((5, 1), bool)), 0.1)) == 1
 
 
-def test_halves_are_all_of_it_once() -> None:
+def test_halves_contain_every_sample_once() -> None:
     for samples, share in ((2, 0.5), (101, 0.5), (101, 0.3)):
         choose, certifying = halves(samples, 7, share)
         assert sorted([*choose, *certifying]) == list(range(samples)) and len(certifying) == round(samples * share)

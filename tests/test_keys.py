@@ -1,4 +1,4 @@
-"""A stage's key is the same in every process and refuses what has no stable text."""
+"""A stage's key is the same in every process, and values without a stable text are refused."""
 
 import enum
 import os
@@ -30,7 +30,7 @@ def test_the_key_is_the_same_in_another_process() -> None:
         assert there.stdout.strip() == here
 
 
-def test_the_key_is_the_one_it_always_was() -> None:
+def test_the_key_has_not_changed() -> None:
     # Changing the canonical form would orphan every artefact on every disk: it must be meant.
     assert canonical({"b": [1.0, 1e-7, None], "a": "é"}) == '{"a":"\\u00e9","b":[1.0,1e-07,null]}'
     assert key_of({}) == "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"

@@ -1,4 +1,4 @@
-"""The learned score: features by hand, the fit against a second one, no sample scored by weights that have seen it."""
+"""The learned score: features by hand, the fit against a second one, and no sample scored by weights fitted on it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SUM = Smoothing("sum", 1.0)
 
 
 def drifting(samples: int, seed: int, time_steps: int = 16, classes: int = 4) -> Traces:
-    """Outputs that begin with a pull towards some class and then settle, as those of a deep spiking network do."""
+    """Outputs that start with a bias towards some class and then settle, as those of a deep spiking network do."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, samples)
     settled = rng.normal(scale=1.0, size=(samples, 1, classes))
@@ -114,7 +114,7 @@ def test_out_of_fold_scores_come_from_weights_that_have_not_seen_the_sample(fold
         np.testing.assert_allclose(out_of_fold[mine], expected, rtol=1e-9, atol=1e-9)
 
 
-def test_labels_are_not_looked_at_and_the_seed_moves_folds_alone() -> None:
+def test_labels_are_not_used_and_the_seed_changes_only_the_folds() -> None:
     traces = drifting(60, 3)
     learned, scores = fit_learned(traces, seed=0)
     again, same = fit_learned(Traces(traces.logits, np.zeros(60, int)), seed=0)
@@ -123,7 +123,7 @@ def test_labels_are_not_looked_at_and_the_seed_moves_folds_alone() -> None:
     assert other == learned and (moved != scores).any()
 
 
-def test_fewer_steps_than_max_softmax_on_samples_not_seen() -> None:
+def test_fewer_steps_than_max_softmax_on_unseen_samples() -> None:
     calibration, test = drifting(1500, 4), drifting(3000, 5)
     learned, out_of_fold = fit_learned(calibration, seed=0)
     correct, seen = test.correct(), calibration.correct()

@@ -16,8 +16,7 @@ from training_cases import activation
 from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.errors import InputError
-from dynconf_core.networks.architecture import ARCHITECTURES, STEMS, scaled
-from dynconf_core.networks.build import build, parameters
+from dynconf_core.networks.architecture import ARCHITECTURES, STEMS, build, parameters, scaled
 from dynconf_core.networks.pretrained import architecture, names, pretrained
 from dynconf_core.networks.published_weights import fetched
 from dynconf_core.networks.resnet import Block
@@ -59,7 +58,7 @@ def layers(built: nn.Module, kind: type[nn.Module]) -> int:
     [("vgg16", 13, 3, 15), ("resnet18", 17 + 3, 1, 17), ("resnet34", 33 + 3, 1, 33), ("resnet50", 49 + 4, 1, 49)],
 )
 def test_depth(architecture: str, convolutions: int, linear: int, activations: int) -> None:
-    """A neuron after every weighted layer but the last and the shortcuts' projections; no max pool anywhere."""
+    """A neuron after every weighted layer except the last and the projections of the shortcuts; no max pools."""
     built = network(architecture)
     assert layers(built, nn.Conv2d) == convolutions
     assert layers(built, nn.Linear) == linear
@@ -68,7 +67,7 @@ def test_depth(architecture: str, convolutions: int, linear: int, activations: i
 
 
 def published(architecture: str, stem: str, classes: int, resolution: int) -> int:
-    """Parameters of the full-width network without the activations' own; no memory is taken."""
+    """Parameters of the full-width network without those of the activations; no memory is allocated."""
     make = activation("qcfs", levels=4, initial_threshold=4.0)
     with torch.device("meta"):
         from dynconf_core.networks.resnet import ResNet
@@ -83,7 +82,7 @@ def published(architecture: str, stem: str, classes: int, resolution: int) -> in
 
 
 def test_full_width_has_the_published_size() -> None:
-    """As the sources' own implementations count; ours has no biases before batch normalisation (4224 in VGG-16)."""
+    """As the original implementations count; ours has no biases before batch normalisation (4224 in VGG-16)."""
     assert published("resnet18", "cifar", 10, 32) == 11_173_962
     assert published("resnet50", "imagenet", 1000, 224) == 25_557_032
     assert published("resnet18", "imagenet", 1000, 224) == 11_689_512
@@ -118,7 +117,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 
 @pytest.mark.parametrize("architecture", ["vgg16", "resnet18", "resnet50"])
 def test_weights_depend_on_the_seed_alone(architecture: str) -> None:
-    """torch's global generator is shared by all threads: it must not matter."""
+    """torch's global generator, shared by all threads, must have no effect."""
     torch.manual_seed(1)
     first = network(architecture)
     torch.manual_seed(2)
@@ -165,7 +164,7 @@ def test_described() -> None:
         ({"method": "qqfs"}, "conversion scheme 'qqfs' is unknown .*: choose one of qcfs, qffs"),
     ],
 )
-def test_descriptions_that_cannot_work(changes: dict[str, object], words: str) -> None:
+def test_unusable_descriptions(changes: dict[str, object], words: str) -> None:
     with pytest.raises(InputError, match=words):
         described({**DESCRIPTION, **changes}, seed=0)
 
@@ -192,7 +191,7 @@ def test_cifar_resnets_have_the_published_size(depth: int, size: float, layers_:
 
 
 def test_cifar_resnet_names() -> None:
-    """The names of the checkpoints in wide use; no shortcut has a parameter."""
+    """The names in the widely used checkpoints; no shortcut has parameters."""
     state = CifarResNet(20).state_dict()
     tops = {"conv1", "bn1", "linear", *(f"layer{stage}.{block}" for stage in (1, 2, 3) for block in (0, 1, 2))}
     assert {".".join(name.split(".")[: 2 if name.startswith("layer") else 1]) for name in state} == tops
@@ -203,7 +202,7 @@ def test_cifar_resnet_names() -> None:
 
 
 def test_option_a_by_hand() -> None:
-    """Every other pixel from the first; one new channel of zeros before, one behind."""
+    """Every other pixel, starting from the first; one new channel of zeros before the others and one after them."""
     x = torch.arange(2 * 4 * 4, dtype=torch.float32).reshape(1, 2, 4, 4)
     y = OptionA(2, 4, 2)(x)
     assert y.shape == (1, 4, 2, 2)
@@ -212,7 +211,7 @@ def test_option_a_by_hand() -> None:
 
 
 def plain_resnet20(state: dict[str, Tensor], x: Tensor) -> Tensor:
-    """The network once more, as functions of a state dict alone."""
+    """The same network written as functions of a state dict alone."""
 
     def normed(x: Tensor, convolution: str, norm: str, stride: int = 1) -> Tensor:
         x = functional.conv2d(x, state[f"{convolution}.weight"], stride=stride, padding=1)
@@ -248,7 +247,7 @@ def test_resnet20_against_a_second_implementation() -> None:
 
 @pytest.mark.parametrize("depth", CIFAR_DEPTHS)
 def test_cifar_resnets_are_traced_as_tensor_operations(depth: int) -> None:
-    """No shape is asked for on the way: the graph holds for any batch and image size."""
+    """No shapes are read during tracing: the graph is valid for any batch and image size."""
     built = CifarResNet(depth, classes=4, width=1 / 4).eval()
     graph = fx.symbolic_trace(built)
     kinds = {node.op for node in graph.graph.nodes}
@@ -308,7 +307,7 @@ def test_names_that_cannot_work(asked: dict[str, Any], words: str) -> None:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache of torch's, and a proxy that nobody answers at: no test reaches a network."""
+    """An empty torch cache and a proxy that does not answer: no test reaches a network."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for scheme in ("http", "https"):
         monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
@@ -316,16 +315,16 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "hub" / "checkpoints"
 
 
-def test_weights_behind_a_closed_network(cache: Path) -> None:
+def test_weights_without_a_network_connection(cache: Path) -> None:
     begun = time.monotonic()
-    with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth cannot be downloaded .*put it there as .*--checkpoint"):
+    with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth cannot be downloaded .*save it as .*--checkpoint"):
         architecture("torchvision/resnet18", weights="default")
     assert time.monotonic() - begun < 10
     assert not list(cache.iterdir()), "half a file is left"
 
 
 def test_weights_from_the_cache(cache: Path, tmp_path: Path) -> None:
-    """Torch's own cache is used, its checksum verified, and a wrong file never read."""
+    """Torch's cache is used, the checksum is verified, and a wrong file is never read."""
     state = architecture("torchvision/squeezenet1_1").state_dict()
     torch.save(state, tmp_path / "made")
     digits = hashlib.sha256((tmp_path / "made").read_bytes()).hexdigest()[:8]
@@ -333,12 +332,14 @@ def test_weights_from_the_cache(cache: Path, tmp_path: Path) -> None:
     (tmp_path / "made").rename(cache / f"squeeze-{digits}.pth")
     assert fetched(f"https://nowhere.invalid/models/squeeze-{digits}.pth") == cache / f"squeeze-{digits}.pth"
     (cache / "squeezenet1_1-b8a52dc0.pth").write_bytes(b"a page that says who may log in here")
-    with pytest.raises(InputError, match=r"squeezenet1_1-b8a52dc0\.pth is not the file that its name promises .* delete it"):
+    with pytest.raises(
+        InputError, match=r"squeezenet1_1-b8a52dc0\.pth does not have the sha256 that its name gives: delete it"
+    ):
         architecture("torchvision/squeezenet1_1", weights="default")
 
 
 def test_weights_downloaded(cache: Path, tmp_path: Path) -> None:
-    """A file: URL stands for the network: the bytes arrive under the name that torchvision looks for."""
+    """A file: URL stands in for the network: the bytes arrive under the name that torchvision expects."""
     content = bytes(range(256)) * 9000
     source = tmp_path / f"net-{hashlib.sha256(content).hexdigest()[:8]}.pth"
     source.write_bytes(content)

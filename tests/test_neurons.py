@@ -27,7 +27,7 @@ def column(*values: float) -> Tensor:
 
 
 def test_integrate_and_fire_by_hand() -> None:
-    """V(0) 1/2, soft reset: the surplus stays, equality fires, there is no lower bound."""
+    """V(0) = 1/2, soft reset: the excess is kept, equality fires, there is no lower limit."""
     neuron = IntegrateAndFire()
     state = neuron.initial(column(0.0), 0.5)
     assert state.potential.item() == 0.5
@@ -61,8 +61,8 @@ def test_integrate_and_fire_counts_as_qcfs(current: float, count: int) -> None:
 
 @PROPERTY
 @given(st.lists(st.integers(-64, 96), min_size=1, max_size=40), st.sampled_from((16, 32, 128)))
-def test_integrate_and_fire_keeps_its_charge(currents: list[int], parts: int) -> None:
-    """V(T) = V(0) + sum of I - the count: nothing is lost or made, at any step."""
+def test_integrate_and_fire_conserves_charge(currents: list[int], parts: int) -> None:
+    """V(T) = V(0) + sum of I - the spike count: no charge is lost or created, at any step."""
     neuron = IntegrateAndFire()
     state: State = neuron.initial(column(0.0), 0.5)
     charge, count = 0.5, 0.0
@@ -75,7 +75,7 @@ def test_integrate_and_fire_keeps_its_charge(currents: list[int], parts: int) ->
 
 
 def test_signed_by_hand() -> None:
-    """n = 3, V(0) 1/2: fires, is taken back, and never leaves 0 to n."""
+    """n = 3, V(0) = 1/2: spikes are sent and taken back, and the count never leaves 0 to n."""
     neuron = Signed(3)
     state = neuron.initial(column(0.0), 0.5)
     assert (state.potential.item(), state.net.item()) == (0.5, 0)
@@ -103,7 +103,8 @@ def test_signed_by_hand() -> None:
 @PROPERTY
 @given(st.integers(-200, 200), st.sampled_from((1, 2, 4, 8)), st.lists(st.integers(-300, 300), max_size=12))
 def test_signed_settles_at_the_lsq_level(current: int, top: int, disturbance: list[int]) -> None:
-    """The current acts for n steps; then c = clip(floor(x / s + 1/2), 0, n), s = 1 / n, whatever came on the way, ties up."""
+    """The input current is applied for n steps; finally c = clip(floor(x / s + 1/2), 0, n), s = 1 / n, for any intermediate
+    spikes; ties are rounded up."""
     neuron, x = Signed(top), current / 32 / top
     come = [value / 16 / top for value in disturbance]
     come.append(-sum(come))  # adds up to nothing
@@ -118,7 +119,7 @@ def test_signed_settles_at_the_lsq_level(current: int, top: int, disturbance: li
 
 @MODELS
 def test_step_is_a_function(neuron: NeuronModel) -> None:
-    """Neither the current nor the old state changes; samples do not touch; type and shape stay."""
+    """Neither the input current nor the old state is changed; samples do not interact; type and shape are kept."""
     generator = torch.Generator().manual_seed(3)
     current = 4 * torch.randn(5, 2, 3, 3, generator=generator)
     state = neuron.initial(current, 0.5)
@@ -139,7 +140,7 @@ def test_step_is_a_function(neuron: NeuronModel) -> None:
 
 @MODELS
 def test_reused_memory_changes_no_number(neuron: NeuronModel) -> None:
-    """With ``reuse`` the current and the old state may be used up; the outcome is the same."""
+    """With ``reuse`` the memory of the input current and the old state may be reused; the result is the same."""
     generator = torch.Generator().manual_seed(5)
     states = [neuron.initial(torch.zeros(4, 6), 0.5) for _ in range(2)]
     for _ in range(12):
@@ -151,8 +152,8 @@ def test_reused_memory_changes_no_number(neuron: NeuronModel) -> None:
 
 
 @MODELS
-def test_initial_potentials_of_channels(neuron: NeuronModel) -> None:
-    """V(0) one a channel, as the correction finds them."""
+def test_initial_membrane_potentials_per_channel(neuron: NeuronModel) -> None:
+    """One V(0) per channel, as the correction computes them."""
     start = torch.tensor([0.25, 0.5, 0.75]).view(1, 3, 1, 1)
     state = neuron.initial(torch.zeros(2, 3, 4, 4), start)
     assert torch.equal(state[0], start.expand(2, 3, 4, 4))
@@ -165,7 +166,8 @@ def test_initial_potentials_of_channels(neuron: NeuronModel) -> None:
 @PROPERTY
 @given(seed=st.integers(0, 10**6), scale=st.sampled_from((0.3, 1.0, 5.0)))
 def test_what_a_model_declares_is_true(neuron: NeuronModel, seed: int, scale: float) -> None:
-    """Spikes are whole and within the bounds of one step and of all, and V within what fixed-point weights are chosen for."""
+    """Spikes are whole and within the bounds of one step and of all steps, and V within the bound for which fixed-point
+    weights are chosen."""
     generator, time_steps = torch.Generator().manual_seed(seed), 24
     state = neuron.initial(torch.zeros(200, dtype=torch.float64), 0.5)
     total, charge, least, most = (torch.zeros(200, dtype=torch.float64) for _ in range(4))
@@ -225,7 +227,7 @@ def pool(kernel: int = 2, stride: int = 2, padding: int = 0, ceil_mode: bool = F
 
 
 def test_spiking_max_pool_by_hand() -> None:
-    """Sends a spike when the highest running count grows: not for every spike, and not only for one of the inputs."""
+    """Sends a spike when the largest running count grows: not for every spike, and not only for one of the inputs."""
     state = None
     # spikes of the four inputs, what the pool sends
     sequence = [
@@ -253,7 +255,7 @@ def test_spiking_max_pool_by_hand() -> None:
 def test_spiking_max_pool_has_the_maximum_of_the_counts(
     seed: int, both_signs: bool, window: tuple[int, int, int, bool]
 ) -> None:
-    """At every step, at every border; and it sends at most one spike a step, of either sign only where its inputs do."""
+    """At every step and every border; at most one spike per step, of either sign only if its inputs send both."""
     generator = torch.Generator().manual_seed(seed)
     plain = torch.nn.MaxPool2d(window[0], window[1], window[2], ceil_mode=window[3])
     counts, sent, state = torch.zeros(2, 3, 7, 7), torch.zeros(()), None

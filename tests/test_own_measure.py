@@ -1,4 +1,4 @@
-"""A measure from outside the package takes part everywhere, and no file can make its code run."""
+"""A measure from outside the package can be used everywhere, and no file can make its code run."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_loading_a_rule_imports_nothing(name: str, source: str | None, tmp_path:
 
 
 class Faulty(ConfidenceMeasure):
-    """Gives what the test tells it to."""
+    """Returns what the test specifies."""
 
     name = "faulty"
 
@@ -141,7 +141,7 @@ class Faulty(ConfidenceMeasure):
         (torch.tensor([0.0, float("nan"), 1.0]), "'faulty' gives nan for sample 1 at step 1"),
     ],
 )
-def test_scores_that_cannot_work_are_named(given: Tensor, words: str) -> None:
+def test_unusable_scores_are_named(given: Tensor, words: str) -> None:
     with pytest.raises(InputError, match=words):
         scores_of(Faulty(given), made(3, 0, 2), PLAIN)
 
@@ -185,7 +185,7 @@ class AlsoShares(ShareOfVotes):
         ("no_such_module:X", "no module no_such_module"),
     ],
 )
-def test_what_is_no_measure_is_named(given: Any, words: str) -> None:
+def test_anything_but_a_measure_is_refused(given: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         measure_of(given)
 
@@ -199,7 +199,7 @@ def test_names_classes_and_objects_are_the_same_measure() -> None:
 
 
 def python(code: str, folder: Path) -> str:
-    """What a fresh process prints that finds modules in `folder` and beside this file."""
+    """The output of a new process that finds modules in `folder` and beside this file."""
     places = os.pathsep.join(map(str, (folder, Path(__file__).parent, *sys.path)))
     environment = {**os.environ, "PYTHONPATH": places}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Somebody's own neurons and activation: converted, collected, run live, saved and loaded, exact where they say so."""
+"""Neurons and an activation from outside: converted, collected, run live, saved and loaded, exact where they declare it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def pictures(count: int = 40) -> TensorImages:
 
 
 def converted(seed: int, neurons: NeuronModel, correct: bool = False, fixed_point: bool = True) -> SpikingNetwork:
-    """Of a network of plain ReLU."""
+    """Converted from a network with plain ReLU."""
     network, images = RandomNetwork(seed, "relu", dyadic=False, blocks=BLOCKS), pictures()
     batch = images.normalisation(images.pixels[:16])
     return convert(
@@ -94,8 +94,8 @@ def test_live_equals_traces(neurons: NeuronModel, product: str, monkeypatch: pyt
         np.testing.assert_array_equal(exits.synaptic_operations, np.cumsum(traces.synaptic_operations, axis=1)[rows, steps - 1])
 
 
-def test_several_spikes_of_a_step_count_as_several() -> None:
-    """A neuron that sends 3 at once has sent 3 spikes, each of which meets the two weights behind it."""
+def test_several_spikes_in_a_step_count_as_several() -> None:
+    """A neuron that sends 3 spikes at once counts as 3 spikes, each of which meets the two weights behind it."""
     network = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU6(), nn.Linear(1, 2, bias=False)).eval()
     with torch.no_grad():
         network[0].weight.fill_(6.0)
@@ -108,8 +108,8 @@ def test_several_spikes_of_a_step_count_as_several() -> None:
 
 
 @torch.no_grad()
-def test_more_spikes_a_step_come_nearer_to_the_ann() -> None:
-    """A burst never lets charge wait: after T steps its rates are at least as near to the ANN's activations."""
+def test_more_spikes_per_step_approximate_the_ann_better() -> None:
+    """With bursts no charge waits: after T steps the rates are at least as close to the ANN's activations."""
     network, batch = RandomNetwork(1, "relu", dyadic=False, blocks=BLOCKS), gaussian_images(32, 1)
     found = {}
     for neurons in (IntegrateAndFire(), Burst(7), Refractory()):
@@ -120,7 +120,7 @@ def test_more_spikes_a_step_come_nearer_to_the_ann() -> None:
 
 
 def test_an_activation_names_its_neurons() -> None:
-    """By what was registered, or by where the class is; nothing in the package lists the activation."""
+    """By a registered name or by the place of the class; the package does not list the activation."""
     NEURONS.register("refractory", Refractory)
 
     def network(neurons: str) -> nn.Module:
@@ -155,13 +155,13 @@ def test_neurons_of_several_kinds_are_refused() -> None:
         ("burst", r"neurons='burst' is unknown: choose one of auto, integrate-and-fire, signed"),
     ],
 )
-def test_names_that_lead_nowhere(neurons: str, words: str) -> None:
+def test_names_that_cannot_be_loaded(neurons: str, words: str) -> None:
     with pytest.raises(InputError, match=words):
         convert(nn.Sequential(nn.Linear(2, 2), QCFS(4), nn.Linear(2, 2)).eval(), torch.ones(1, 2), neurons=neurons)
 
 
-def test_neurons_that_no_fixed_point_holds() -> None:
-    """They say so; without fixed-point weights they run, and are counted and reported like any others."""
+def test_neurons_unsuited_to_fixed_point_weights() -> None:
+    """They declare it; without fixed-point weights they run, and are counted and reported like any others."""
     with pytest.raises(InputError, match=r"leaky with leak = 0\.1 neurons are not exact in fixed point: .*fixed_point=False"):
         converted(0, Leaky())
     snn, images = converted(0, Leaky(0.25), fixed_point=False), pictures()
@@ -171,7 +171,7 @@ def test_neurons_that_no_fixed_point_holds() -> None:
 
 
 def test_a_file_holds_the_neurons_but_no_code(tmp_path: Path) -> None:
-    """A class from elsewhere is named again by whoever loads the file."""
+    """A class from outside must be named again when the file is loaded."""
     snn, path, images = converted(2, Burst(2)), tmp_path / "snn.pt", gaussian_images(3, 0) / 2
     save_snn(snn, path)
     with pytest.raises(InputError, match=r"of the model 'burst', which is none of integrate-and-fire, signed.*neurons=Class"):
@@ -184,7 +184,7 @@ def test_a_file_holds_the_neurons_but_no_code(tmp_path: Path) -> None:
 
 
 class Namesake(Refractory):
-    """Bears the name of another model."""
+    """Has the name of another model."""
 
     name: ClassVar[str] = "signed"
 
@@ -203,8 +203,8 @@ class Boastful(Burst):
         return 0, 1
 
 
-def test_the_tests_above_have_teeth() -> None:
-    """With bounds that are not true, exactness is not either."""
+def test_the_tests_above_can_fail() -> None:
+    """With false bounds, computation is not exact."""
     wrong = 0
     for seed in range(8):
         network = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4)).eval()

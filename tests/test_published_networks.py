@@ -1,4 +1,4 @@
-"""Networks that others publish, with random weights: their graphs, and their SNNs."""
+"""Networks published by others, with random weights: their graphs and their SNNs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_published_architectures(name: str, side: int, activations: int) -> None
 
 @pytest.mark.parametrize(("name", "side"), [("densenet121", 32), ("googlenet", 32), ("vgg11_bn", 32)])
 def test_other_published_architectures(name: str, side: int) -> None:
-    """Normalisation after concatenation; branches; a head that is made for a larger image, replaced."""
+    """Normalisation after concatenation; branches; a head made for larger images, replaced."""
     torch.manual_seed(0)
     made = torchvision().models.get_model(name, num_classes=10, **({"init_weights": False} if name == "googlenet" else {}))
     if name == "vgg11_bn":
@@ -58,7 +58,7 @@ def torchvision_network(name: str, images: Tensor) -> nn.Module:
 
 @pytest.mark.parametrize(("name", "side"), [("resnet18", 32), ("vgg11_bn", 32), ("squeezenet1_1", 32)])
 def test_torchvision_networks(name: str, side: int) -> None:
-    """An in-place ReLU used again and again; max pools, cut at the border too; concatenations; average pools behind all."""
+    """An in-place ReLU used repeatedly; max pools, also cut at the border; concatenations; average pools at the end."""
     images = gaussian_images(12, 0, side)
     network = torchvision_network(name, images)
     snn = convert(network, images, thresholds="max", time_steps=24)
@@ -69,8 +69,8 @@ def test_torchvision_networks(name: str, side: int) -> None:
     assert len(snn.layers()) == {"resnet18": 17, "vgg11_bn": 8, "squeezenet1_1": 26}[name]
 
 
-def test_mobilenet_has_sums_that_no_grid_holds() -> None:
-    """Linear bottlenecks multiply twice: that is said, with the layer and the plain form as the remedy; which works."""
+def test_mobilenet_has_sums_too_large_for_fixed_point_weights() -> None:
+    """Linear bottlenecks multiply twice: this is reported with the layer and with plain weights as the remedy, which works."""
     images = gaussian_images(4, 0, 32)
     network = torchvision_network("mobilenet_v2", images)
     with pytest.raises(
@@ -89,7 +89,7 @@ def test_mobilenet_has_sums_that_no_grid_holds() -> None:
 
 @pytest.mark.parametrize("name", ["densenet121", "googlenet"])
 def test_networks_that_concatenate(name: str) -> None:
-    """Spikes joined to analogue values before a normalisation; four branches a block."""
+    """Spikes concatenated with analogue values before a normalisation; four branches per block."""
     torch.manual_seed(0)
     options = {"init_weights": False} if name == "googlenet" else {}
     network = torchvision().models.get_model(name, num_classes=10, **options)

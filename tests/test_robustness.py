@@ -1,4 +1,4 @@
-"""The map over threshold and alpha, and the potential: cell by cell, by hand, and against all exits there are."""
+"""The map over threshold and alpha, and the oracle curve: point by point, by hand, and against all possible exits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def made(samples: int = 60, time_steps: int = 7, classes: int = 4) -> Traces:
     return Traces(logits, labels)
 
 
-def test_every_cell_is_the_rule_applied() -> None:
+def test_every_point_of_the_map_is_the_rule_applied() -> None:
     traces = made()
     alphas, thresholds = [0.4, 2.0, 9.0], [0.3, 0.55, 0.9, 0.99]
     for form in ("sum", "mean"):
@@ -107,7 +107,7 @@ def test_the_usual_alphas_fit_the_logits() -> None:
     assert robustness_map(still).within.all()
 
 
-def test_bad_grids_are_refused() -> None:
+def test_bad_alphas_and_thresholds_are_refused() -> None:
     traces = made(5)
     for alphas, thresholds in (([], [0.5]), ([2.0, 1.0], [0.5]), ([1.0], [0.5, 0.5]), ([1.0], [0.0, 0.5]), ([1.0], [0.5, 1.0])):
         with pytest.raises(InputError, match=r"alphas|thresholds"):
@@ -117,8 +117,8 @@ def test_bad_grids_are_refused() -> None:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_no_choice_of_exits_beats_the_potential(seed: int) -> None:
-    """Every way there is to let 5 samples exit within 4 steps."""
+def test_no_choice_of_exits_beats_the_oracle(seed: int) -> None:
+    """All possible exits of 5 samples within 4 steps."""
     correct = np.random.default_rng(seed).random((5, 4)) < 0.4
     steps, accuracy = oracle_curve(correct)
     best: dict[float, float] = {}
@@ -136,7 +136,7 @@ def test_no_choice_of_exits_beats_the_potential(seed: int) -> None:
 CORRECT = np.array([[1, 1, 1, 1], [0, 1, 0, 1], [0, 1, 1, 0], [0, 0, 0, 0], [0, 0, 0, 1]], dtype=bool)
 
 
-def test_the_potential_by_hand() -> None:
+def test_the_oracle_curve_by_hand() -> None:
     steps, accuracy = oracle_curve(CORRECT)
     # First right at 1, 2, 2, never, 4: right at once 1/5; two wait 1 step more; one waits 3 more.
     assert steps == pytest.approx([1, 1 + 2 / 5, 1 + 2 / 5, 1 + 5 / 5])
@@ -154,7 +154,7 @@ def test_the_potential_by_hand() -> None:
     assert at.accuracy_gap_at_equal_steps == pytest.approx(0.4 - 0.5), "a point beyond the oracle cannot be, but is not hidden"
 
 
-def test_the_potential_of_extremes_and_above_all_fronts() -> None:
+def test_the_oracle_curve_at_extremes_and_above_all_fronts() -> None:
     never, always = np.zeros((3, 4), bool), np.ones((3, 4), bool)
     assert [curve.tolist() for curve in oracle_curve(never)] == [[1.0] * 4, [0.0] * 4]
     assert [curve.tolist() for curve in oracle_curve(always)] == [[1.0] * 4, [1.0] * 4]

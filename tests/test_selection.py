@@ -1,4 +1,4 @@
-"""The promised point and the cross-fitted choice: by hand, written plainly, and by what they lose on unseen samples."""
+"""The promised point and the cross-fitted choice: by hand, written out plainly, and by what they lose on unseen samples."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ INF = math.inf
 
 
 def made(net: list[int], samples: int = 99) -> PairedFront:
-    """Points with these net losses, the last (never) 0, one step apart."""
+    """Points with these net losses, the last one (never exit) 0, one step apart."""
     lost = np.array([*net, 0])
     steps = np.arange(1.0, len(lost) + 1)
     return PairedFront(np.array([*range(len(net)), INF]), steps, np.maximum(lost, 0), np.maximum(-lost, 0), samples)
 
 
-def test_it_stops_before_the_first_that_loses_too_much() -> None:
+def test_it_stops_before_the_first_threshold_that_loses_too_much() -> None:
     front = made([0, 3, -2, 1, 2, 0, -1, 0])
     assert worst_so_far(front).tolist() == [3, 3, 2, 2, 2, 0, 0, 0, 0]
     # (99 + 1) max_drop - 1 net losses may be met, and none at all where that is below 0.
@@ -46,7 +46,7 @@ def test_what_few_samples_can_promise() -> None:
 
 
 def tracks(samples: int, seed: int, time_steps: int = 16) -> tuple[np.ndarray, np.ndarray]:
-    """(lead (N, T), right (N, T)) of two classes whose difference drifts and shakes: exits both lose and gain."""
+    """(gap (N, T), correct (N, T)) for two classes whose difference drifts with noise: exits both lose and gain."""
     rng = np.random.default_rng(seed)
     lead = (0.45 * rng.gamma(1.2, 1.0, (samples, 1)) + rng.normal(size=(samples, time_steps))).cumsum(axis=1)
     return lead, lead > 0
@@ -65,7 +65,7 @@ def judged(found: CrossFitted, scores: list[np.ndarray], correct: np.ndarray) ->
 
 
 def plainly(scores: list[np.ndarray], correct: np.ndarray, max_drop: float, folds: int, seed: int) -> tuple[int, float, int]:
-    """(score, threshold, net losses of the unseen folds), straight from the module's four points."""
+    """(score, threshold, net losses of the unseen folds), directly from the four steps in the module's docstring."""
     samples, time_steps = correct.shape
 
     def leave(row: np.ndarray, threshold: float) -> int:
@@ -113,7 +113,7 @@ def plainly(scores: list[np.ndarray], correct: np.ndarray, max_drop: float, fold
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_against_the_four_points_written_plainly(seed: int) -> None:
+def test_against_the_four_steps_written_out(seed: int) -> None:
     lead, correct = tracks(30, seed, time_steps=5)
     scores = family(lead, 3)
     scores[1] = np.round(scores[1])  # ties
@@ -129,8 +129,9 @@ def test_against_the_four_points_written_plainly(seed: int) -> None:
 
 
 @pytest.mark.parametrize(("samples", "max_drop"), [(200, 0.0), (200, 0.02), (1000, 0.005)])
-def test_the_expected_loss_is_what_it_says_and_the_raw_choice_loses_more(samples: int, max_drop: float) -> None:
-    """Calibration sets drawn from a pool taken as the truth: the mean loss of what they choose, on all of it."""
+def test_the_expected_loss_is_as_promised_and_the_naive_choice_loses_more(samples: int, max_drop: float) -> None:
+    """Calibration sets drawn from a pool that serves as the distribution: the mean loss of what they choose, on the whole
+    pool."""
     lead, correct = tracks(20_000, seed=99)
     scores = family(lead)
     truth = [paired_front(score, correct) for score in scores]

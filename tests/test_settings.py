@@ -344,12 +344,14 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert device("auto") == device("cpu") == torch.device("cpu")
-    with pytest.raises(InputError, match=r"device='cuda' is absent \(0 CUDA devices here\): use --device cpu"):
+    with pytest.raises(
+        InputError, match=r"device='cuda' is not available \(CUDA devices on this machine: 0\): use --device cpu"
+    ):
         device("cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert device("auto") == torch.device("cuda") and device("cuda:1") == torch.device("cuda:1")
-    with pytest.raises(InputError, match=r"device='cuda:2' is absent \(2 CUDA"):
+    with pytest.raises(InputError, match=r"device='cuda:2' is not available \(CUDA devices on this machine: 2"):
         device("cuda:2")
 
 

@@ -32,7 +32,7 @@ from dynconf_core.conversion.fixed_point import with_fixed_point_weights
 from dynconf_core.data import cifar10, digits, imagenet, imagenette
 from dynconf_core.data.augment import augmented
 from dynconf_core.data.fetch_cifar10 import fetch_cifar10
-from dynconf_core.data.splits import SPLIT_SEED, held_out
+from dynconf_core.data.images import SPLIT_SEED, held_out
 from dynconf_core.evaluation.energy import energy_estimate
 from dynconf_core.evaluation.metrics import evaluate as figures_of_a_setting
 from dynconf_core.exit.front import exact_front
@@ -59,8 +59,8 @@ from dynconf_core.simulation.network import SpikingNetwork
 from dynconf_core.store.fingerprint import reached
 from dynconf_core.traces.checks import check_forms
 from dynconf_core.traces.compact import compact
-from dynconf_core.traces.duplicates import duplicated
 from dynconf_core.traces.files import save_archive
+from dynconf_core.traces.parts import duplicated
 from dynconf_core.traces.schema import Traces
 from dynconf_core.training.loop import train as train_network
 from dynconf_core.training.speed import probe

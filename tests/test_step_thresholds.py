@@ -1,4 +1,4 @@
-"""Thresholds of every step: schedules against plain loops, free ones against every choice there is, and how they over-fit."""
+"""Thresholds per step: schedules against plain loops, free thresholds against all possible ones, and their overfitting."""
 
 from __future__ import annotations
 

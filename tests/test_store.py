@@ -1,4 +1,4 @@
-"""An artefact is whole or absent, and a harmed one is a miss with a warning, never an answer."""
+"""An artefact is complete or absent, and a damaged one is a miss with a warning, never a hit."""
 
 import fcntl
 import json
@@ -57,7 +57,7 @@ def test_what_was_written_is_found_again(store: Store) -> None:
         found.file("gone.bin")
 
 
-def test_the_digest_names_the_content_alone(store: Store) -> None:
+def test_the_digest_depends_on_the_content_alone(store: Store) -> None:
     first, same, different = put(store), put(store, OTHER), put(store, StageKey(**vars(third())), "others")
     assert first.digest == same.digest != different.digest
     assert len({first.key, same.key, different.key}) == 3
@@ -128,8 +128,8 @@ def edit_manifest(change: Callable[[dict], object]) -> Callable[[Path], None]:
         (harm_stray, "weights2.bin does not belong"),
         (harm_link, "weights.bin is missing"),
         (harm_manifest_gone, "manifest.json is missing"),
-        (harm_manifest_cut, "manifest.json is no JSON"),
-        (harm_manifest_list, "manifest.json is no manifest"),
+        (harm_manifest_cut, "manifest.json is not JSON"),
+        (harm_manifest_list, "manifest.json is not a manifest"),
         (edit_manifest(lambda m: m.update(schema=2)), "manifest.json has the schema 2"),
         (edit_manifest(lambda m: m.pop("schema")), "manifest.json has the schema None"),
         (edit_manifest(lambda m: m.update(key="00" * 32)), "manifest.json belongs to the key '0000"),
@@ -140,7 +140,7 @@ def edit_manifest(change: Callable[[dict], object]) -> Callable[[Path], None]:
         (edit_manifest(lambda m: m.pop("checksum")), "manifest.json does not have the"),
     ],
 )
-def test_harm_is_a_miss_with_a_warning_and_is_mended(
+def test_damage_is_a_miss_with_a_warning_and_is_repaired(
     store: Store, caplog: pytest.LogCaptureFixture, harm: Callable[[Path], None], named: str
 ) -> None:
     made = put(store)
@@ -185,13 +185,13 @@ def test_a_file_in_an_artefacts_place_is_a_miss_and_replaced(store: Store) -> No
     assert store.get(KEY) is not None
 
 
-def test_hidden_strays_are_left_alone(store: Store) -> None:
+def test_hidden_stray_files_are_ignored(store: Store) -> None:
     (put(store).folder / ".DS_Store").write_text("")
     assert store.get(KEY) is not None
 
 
 class StopHere(BaseException):
-    """Stands for Ctrl-C too."""
+    """Stands in for Ctrl-C too."""
 
 
 @pytest.mark.parametrize("fault", [RuntimeError, KeyboardInterrupt, StopHere])
@@ -236,7 +236,7 @@ def test_provenance_may_grow_inside_the_block(store: Store) -> None:
     assert writing.created.manifest["provenance"] == {"device": "cpu", "seconds": 1.5}
 
 
-def test_of_two_writers_the_first_stays(store: Store) -> None:
+def test_the_first_of_two_writers_wins(store: Store) -> None:
     with (late := store.create(KEY, {})) as folder:
         (folder / "weights.bin").write_text("late")
         early = put(store, text="early")
@@ -292,7 +292,7 @@ def test_a_killed_writer_leaves_no_half_artefact(store: Store, when: str) -> Non
     assert not left.exists()
 
 
-def test_an_old_temporary_of_a_living_writer_is_not_swept(store: Store) -> None:
+def test_an_old_temporary_folder_of_a_running_writer_is_not_removed(store: Store) -> None:
     with (writing := store.create(KEY, {})) as folder:
         (folder / "weights.bin").write_text("slow")
         os.utime(folder.parent, (time.time() - 7200,) * 2)
@@ -331,7 +331,7 @@ def test_manifests_are_listed_newest_first(store: Store) -> None:
     assert all(key_of(manifest["parts"]) == manifest["key"] for manifest in store.manifests("train"))
 
 
-def test_a_text_that_is_no_key_is_refused(store: Store) -> None:
+def test_text_that_is_not_a_key_is_refused(store: Store) -> None:
     for text in ("", "../" * 20, "AB" * 32):
-        with pytest.raises(ValueError, match="no artefact's key"):
+        with pytest.raises(ValueError, match="not an artefact's key"):
             store.get(text)

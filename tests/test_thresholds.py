@@ -14,10 +14,9 @@ from dynconf_core.conversion import thresholds
 from dynconf_core.conversion.convert import convert
 from dynconf_core.conversion.thresholds import find_thresholds
 from dynconf_core.errors import InputError
-from dynconf_core.graph.fold import activations_first, folded
 from dynconf_core.graph.graph import Graph
 from dynconf_core.graph.operations import run
-from dynconf_core.graph.trace import traced
+from dynconf_core.graph.trace import activations_first, folded, traced
 
 METHODS_OF_DATA = ("max", "percentile", "error")
 

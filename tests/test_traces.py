@@ -1,4 +1,4 @@
-"""Traces: the checks, the predictions, and both forms on the disk."""
+"""Traces: the checks, the predictions, and both forms on disk."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dynconf_core.confidence.max_softmax import MaxSoftmax
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
-from dynconf_core.exit.front import front_of
+from dynconf_core.exit.front import exact_front
 from dynconf_core.traces import checks as traces_checks
 from dynconf_core.traces import schema as traces_module
 from dynconf_core.traces.schema import Traces, TracesError
 
 
 def arrays(samples: int = 3, time_steps: int = 4, classes: int = 2, **changes: Any) -> dict[str, Any]:
-    """Sound arrays of the given size, some of them changed."""
+    """Valid arrays of the given size, some of them changed."""
     rng = np.random.default_rng(7)
     sound: dict[str, Any] = {
         "logits": rng.normal(size=(samples, time_steps, classes)).astype(np.float32),
@@ -46,8 +47,8 @@ def logits_with(value: float, sample: int, step: int, column: int) -> np.ndarray
         ({"logits": np.zeros((3, 2))}, ["logits", "(3, 2)", "(N, T, C)"]),
         ({"logits": np.zeros((3, 4, 2), int)}, ["logits", "int64", "float32"]),
         ({"logits": np.zeros((3, 4, 2), complex)}, ["logits", "complex128"]),
-        ({"logits": np.zeros((0, 4, 2))}, ["logits", "(0, 4, 2)", "no sample"]),
-        ({"logits": np.zeros((3, 0, 2))}, ["logits", "(3, 0, 2)", "no time step"]),
+        ({"logits": np.zeros((0, 4, 2))}, ["logits", "(0, 4, 2)", "without samples"]),
+        ({"logits": np.zeros((3, 0, 2))}, ["logits", "(3, 0, 2)", "without time steps"]),
         ({"logits": np.zeros((3, 4, 1))}, ["logits", "(3, 4, 1)", "two classes"]),
         ({"logits": logits_with(np.nan, 1, 2, 0)}, ["logits", "sample 1 ", "time step 3", "class 0", "nan"]),
         ({"logits": logits_with(-np.inf, 2, 0, 1)}, ["sample 2 ", "time step 1", "class 1", "-inf"]),
@@ -161,7 +162,7 @@ def test_a_folder_is_mapped_and_a_file_can_be_replaced(tmp_path: Path) -> None:
     assert Traces.load(tmp_path / "made.npz").time_steps == 1
 
 
-def test_somebody_else_may_write_them(tmp_path: Path) -> None:
+def test_other_programs_can_write_them(tmp_path: Path) -> None:
     np.savez_compressed(
         tmp_path / "theirs.npz",
         logits=np.zeros((2, 3, 4), ">f4"),
@@ -251,13 +252,13 @@ def test_faults_in_a_file_name_the_file(tmp_path: Path) -> None:
     refused(tmp_path / "made.npz", "sample 1 ", "time step 3")
 
 
-def test_where_saving_cannot_work(tmp_path: Path) -> None:
+def test_where_traces_cannot_be_saved(tmp_path: Path) -> None:
     made = Traces(**arrays())
     with pytest.raises(TracesError, match=r"\.npz or a folder"):
         made.save(tmp_path / "made.npy")
     (tmp_path / "used").mkdir()
     (tmp_path / "used" / "file").touch()
-    with pytest.raises(TracesError, match="holds something"):
+    with pytest.raises(TracesError, match="is not empty"):
         made.save(tmp_path / "used")
     with pytest.raises(TracesError, match="cannot be written"):
         made.save(tmp_path / "used" / "file" / "made.npz")
@@ -289,8 +290,8 @@ def test_reference_logits(tmp_path: Path) -> None:
 # Right answers at the edges
 
 
-def test_the_sum_of_float16_may_pass_float16() -> None:
-    """65504 is the largest float16: two steps of 60000 are an infinity there, and equal infinities have no larger one."""
+def test_the_sum_of_float16_logits_may_exceed_float16() -> None:
+    """65504 is the largest float16: two steps of 60000 would sum to infinity, and no infinity is larger than another."""
     logits = np.full((1, 4, 2), 60000, np.float16)
     logits[0, 3] = [60000, 60032]
     made = Traces(logits, np.array([1]))
@@ -300,12 +301,12 @@ def test_the_sum_of_float16_may_pass_float16() -> None:
 
 
 def front_points(traces: Traces) -> list[tuple[float, float]]:
-    front = front_of(traces, "max_softmax", Smoothing("sum", 1.0))
+    front = exact_front(MaxSoftmax().scores(traces, Smoothing("sum", 1.0)), traces.correct())
     return list(zip(front.accuracy.tolist(), front.mean_steps.tolist(), strict=True))
 
 
 def test_a_constant_classifier() -> None:
-    """No score differs from another: everybody exits at once, or nobody ever."""
+    """All scores are equal: all samples exit at once, or none ever does."""
     made = Traces(np.zeros((4, 3, 2)), np.array([0, 1, 1, 1]))
     assert made.predictions().max() == 0 and made.correct().mean() == 0.25
     assert front_points(made) == [(0.25, 1.0), (0.25, 3.0)]

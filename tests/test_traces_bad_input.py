@@ -1,4 +1,4 @@
-"""Traces of other people, and what can be wrong with them: a right answer or a clear error each, at once."""
+"""Traces from elsewhere and their possible faults: each gives a correct result or a clear error, at once."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ AT_ONCE = 0.2  # seconds of this process, for a file that declares what it does 
 
 
 def declared(shape: tuple[int, ...], data: bytes = b"", descr: str = "<f4") -> bytes:
-    """An array's bytes: a header that says what it likes, and whatever follows."""
+    """The bytes of an array: a header with any declarations, followed by any data."""
     stream = io.BytesIO()
     npy.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
     return stream.getvalue() + data
@@ -43,7 +43,7 @@ def sound() -> dict[str, bytes]:
 
 
 def refused(path: Path, *words: str) -> None:
-    """Loading `path` is refused at once, with the words and the path in the message."""
+    """Loading `path` is refused at once, with the given words and the path in the message."""
     begun = time.process_time()
     with pytest.raises(TracesError) as error:
         Traces.load(path)
@@ -53,7 +53,7 @@ def refused(path: Path, *words: str) -> None:
 
 
 def write(path: Path, contents: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> Path:
-    """An archive `.npz`, or a folder, of these bytes."""
+    """A `.npz` archive, or a folder, with these bytes."""
     if path.suffix == ".npz":
         with zipfile.ZipFile(path, "w", compression) as archive:
             for name, content in contents.items():
@@ -94,7 +94,7 @@ def test_more_bytes_than_declared(tmp_path: Path, name: str) -> None:
 
 @BOTH
 @pytest.mark.parametrize("shape", ["(-1, 4, 2)", "(3, 4, 2.0)", "[3, 4, 2]", "(3, 4, 'x')", "__import__('os').abort()"])
-def test_a_shape_that_is_none(tmp_path: Path, name: str, shape: str) -> None:
+def test_an_impossible_shape(tmp_path: Path, name: str, shape: str) -> None:
     text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
     content = b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(96)
     refused(write(tmp_path / name, {**sound(), "logits": content}), "damaged")
@@ -102,14 +102,14 @@ def test_a_shape_that_is_none(tmp_path: Path, name: str, shape: str) -> None:
 
 @BOTH
 def test_a_header_without_end(tmp_path: Path, name: str) -> None:
-    """numpy parses headers as literals, which a long one could make slow: it refuses them."""
+    """numpy parses headers as literals, which would be slow for a long one: it refuses them."""
     content = b"\x93NUMPY\x02\x00" + (10**6).to_bytes(4, "little") + b"(" * 10**6
     refused(write(tmp_path / name, {**sound(), "logits": content}), "damaged")
 
 
 @BOTH
-def test_what_is_no_array(tmp_path: Path, name: str) -> None:
-    refused(write(tmp_path / name, {**sound(), "labels": b"0 1 2 0 1"}), "labels", "no array of numpy's")
+def test_files_that_are_not_arrays(tmp_path: Path, name: str) -> None:
+    refused(write(tmp_path / name, {**sound(), "labels": b"0 1 2 0 1"}), "labels", "not a numpy array")
     (tmp_path / "more").mkdir()
     refused(
         write(tmp_path / "more" / name, {**sound(), "logits": b"\x93NUMPY\x09\x00" + bytes(99)}), "logits", "unknown version"
@@ -131,7 +131,7 @@ def test_objects_are_refused_by_their_header(tmp_path: Path, name: str, optional
 
 
 def zeros_archive(path: Path, megabytes: int) -> Path:
-    """An honest archive of zeros: a thousandth of the size that it declares."""
+    """A valid archive of zeros, a thousandth of the size that it declares."""
     samples = megabytes * 2**20 // 32
     return write(
         path,
@@ -143,12 +143,12 @@ def zeros_archive(path: Path, megabytes: int) -> Path:
     )
 
 
-def test_a_bomb_is_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_decompression_bomb_is_not_inflated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(traces_files, "free_memory", lambda: 30 * 2**20)
     monkeypatch.setattr(npy, "read_array", lambda *_, **__: pytest.fail("inflated"))
     path = zeros_archive(tmp_path / "bomb.npz", 32)
     assert path.stat().st_size < 2**16
-    refused(path, "0.0346 GB of arrays", "0.0315 GB of memory", "folder of .npy files")
+    refused(path, "0.0346 GB of arrays", "0.0315 GB of free memory", "folder of .npy files")
 
 
 def test_the_same_archive_is_read_where_there_is_memory(tmp_path: Path) -> None:
@@ -161,7 +161,7 @@ def test_a_member_cannot_declare_more_than_it_could_inflate_to(tmp_path: Path) -
         archive.writestr("logits.npy", declared(shape, bytes(10**6)))
         archive.writestr("labels.npy", declared(shape[:1], descr="<i8"))
         archive.infolist()[0].file_size = 32 * 2**34
-    refused(tmp_path / "bomb.npz", "logits", "declares 549755813888 bytes", "cannot hold")
+    refused(tmp_path / "bomb.npz", "logits", "declares 549755813888 bytes", "too many for its")
 
 
 def test_the_free_memory_is_known_here() -> None:
@@ -169,7 +169,7 @@ def test_the_free_memory_is_known_here() -> None:
     assert free is not None and 2**20 < free < os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_strangers_in_an_archive_are_not_inflated(tmp_path: Path) -> None:
+def test_unknown_arrays_in_an_archive_are_not_inflated(tmp_path: Path) -> None:
     path = write(tmp_path / "made.npz", {**sound(), "movie": bytes(10**7)}, zipfile.ZIP_DEFLATED)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.infolist()[2].file_size = 2**62
@@ -184,10 +184,10 @@ def test_meta_is_small_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_an_array_that_stands_twice(tmp_path: Path) -> None:
+def test_two_arrays_of_the_same_name(tmp_path: Path) -> None:
     with zipfile.ZipFile(write(tmp_path / "made.npz", sound()), "a") as archive:
         archive.writestr("labels.npy", sound()["labels"])
-    refused(tmp_path / "made.npz", "twice")
+    refused(tmp_path / "made.npz", "of the same name")
 
 
 def test_compressions_that_numpy_does_not_write(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_forms_are_refused_before_anything_is_read(tmp_path: Path, monkeypatch: 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_any_damage_is_an_error_or_harmless(tmp_path: Path, compression: int) -> None:
-    """Bytes flipped, cut out and doubled anywhere: never another answer, never another exception."""
+    """Bytes flipped, removed and duplicated anywhere never give a different result or another exception."""
     rng = np.random.default_rng(5)
     logits = rng.normal(size=(3, 4, 2))
     contents = {"logits": array_bytes(logits), "labels": array_bytes(np.array([0, 1, 1])), "meta": array_bytes(np.array("{}"))}

@@ -1,4 +1,4 @@
-"""Traces made small: nothing that is read from them may change."""
+"""Compact traces: no prediction and no exit may change."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ RULE = Rule("max_softmax", Smoothing("sum", 1.0), 0.3)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_predictions_and_exits_stay_and_bytes_go(seed: int) -> None:
+def test_predictions_and_exits_are_kept_with_fewer_bytes(seed: int) -> None:
     generator = np.random.default_rng(seed)
     logits, counts = generator.normal(size=(200, 12, 7)), generator.integers(0, 60_000, (200, 12))
     labels, ann = generator.integers(0, 7, 200), generator.normal(size=(200, 7))
@@ -38,7 +38,7 @@ def test_a_near_tie_keeps_its_digits() -> None:
     assert kept.predictions().item() == 1 and np.array_equal(kept.logits, logits)
 
 
-def test_an_exit_near_the_threshold_stays() -> None:
+def test_an_exit_near_the_threshold_is_kept() -> None:
     logits = np.array([[[0.3001, 0.0], [3.0, 0.0]]])
     traces = Traces(logits, np.array([0]))
     for threshold in (0.30005, 0.3001, 0.30015):
@@ -52,7 +52,7 @@ def test_what_float16_cannot_hold() -> None:
     assert small.logits.dtype == np.float32 and np.array_equal(small.ann_logits, traces.ann_logits)  # type: ignore[arg-type]
 
 
-def test_counts_that_are_no_whole_numbers_stay() -> None:
+def test_counts_that_are_not_whole_numbers_are_kept() -> None:
     traces = made(5, 1, 3)
     halves = Traces(traces.logits, traces.labels, spikes=np.full((5, 3), 0.5))
     assert np.array_equal(compact(halves).spikes, halves.spikes)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Samples that stand in the calibration and in the test traces are counted."""
+"""Samples that are in both the calibration and the test traces are counted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dynconf_core.traces import checks as traces_checks
-from dynconf_core.traces.duplicates import duplicated
+from dynconf_core.traces.parts import duplicated
 from dynconf_core.traces.schema import Traces, TracesError
 
 
@@ -32,15 +32,15 @@ def test_duplicated_against_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> Non
     assert duplicated(calibration, calibration) == 40
 
 
-def test_duplicated_whatever_the_type() -> None:
+def test_duplicated_for_any_type() -> None:
     logits = np.array([[[0.0, 1.5]], [[2.0, -0.25]]], np.float16)
     one = Traces(logits, np.array([0, 1]))
     other = Traces(np.where(logits == 0, -0.0, logits.astype(np.float64)), np.array([0, 1], np.uint8))
     assert duplicated(one, other) == 2
 
 
-def test_duplicated_looks_at_the_spikes_of_both() -> None:
-    """Ten zeros and ones are soon equal; the spikes of all layers are not."""
+def test_duplicated_compares_spikes_if_both_have_them() -> None:
+    """Ten zeros and ones are easily equal by chance; the spikes of all layers are not."""
     logits, labels = np.zeros((3, 2, 2)), np.zeros(3, int)
     one = Traces(logits, labels, spikes=np.array([[1, 2], [3, 4], [5, 6]]))
     other = Traces(logits, labels, spikes=np.array([[1, 2], [3, 5], [9, 9]]))

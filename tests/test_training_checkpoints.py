@@ -1,4 +1,4 @@
-"""Checkpoints: of others, damaged, malicious, of another network."""
+"""Checkpoints from elsewhere, damaged, malicious, or of another network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
 @pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("old_format", [False, True])
 def test_checkpoints_of_others(prefix: str, wrapped: bool, old_format: bool, tmp_path: Path) -> None:
-    """Bare or under "state_dict", from DataParallel or not, in both of torch's formats."""
+    """A state dict alone or under "state_dict", from DataParallel or not, in both of torch's formats."""
     state: dict[str, Any] = {prefix + name: value for name, value in network(seed=1).state_dict().items()}
     content = {"state_dict": state, "epoch": 3, "best": 0.9} if wrapped else state
     torch.save(content, tmp_path / "c.pt", _use_new_zipfile_serialization=not old_format)
@@ -64,7 +64,7 @@ def test_checkpoints_run_no_code(tmp_path: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 def test_damaged_checkpoints_are_input_errors(tmp_path: Path) -> None:
-    """Whatever bytes: garbage, nothing, and both formats cut short or with bytes changed."""
+    """For any bytes: garbage, nothing, and both formats cut short or with changed bytes."""
     path, generator = tmp_path / "c.pt", torch.Generator().manual_seed(0)
     contents = [b"", b"garbage", b"\x80\x02", b"PK\x03\x04", b"\x80\x04}q\x00.", bytes(1000)]
     for old_format in (False, True):
@@ -99,7 +99,7 @@ LAST = "head.2.bias"
     [
         ({name: value for name, value in STATE.items() if name != LAST}, "lacks 'head.2.bias'"),
         ({**STATE, LAST: torch.zeros(3)}, r"'head.2.bias' has shape \(3,\), the network needs \(10,\)"),
-        ({**STATE, "more": torch.zeros(3)}, "holds 'more', which the network has not"),
+        ({**STATE, "more": torch.zeros(3)}, "holds 'more', which the network does not have"),
         (network("qffs").state_dict(), r"lacks 17 keys \('stem.2.threshold', .*it holds 34 keys .*for another method"),
         (network(width=1 / 8).state_dict(), r"'stem.0.weight' has shape \(8, .*another width"),
         ([1, 2], "holds a list: a state dict is needed"),

@@ -1,1 +1,1 @@
-"""The quantised-clip activations an ANN is trained with."""
+"""The quantised, clipped activations that an ANN is trained with."""

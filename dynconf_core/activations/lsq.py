@@ -1,11 +1,11 @@
-"""LSQ: an unsigned activation quantiser with a learned step, as QFFS networks are trained with.
+"""LSQ: an unsigned activation quantiser with a learned step, the activation of QFFS networks.
 
     y = s * clip(floor(x / s + 1/2), 0, n),   n = 2^bits - 1
 
-Esser et al., "Learned Step Size Quantization", ICLR 2020, arXiv 1902.08153, equations 1 to 3 and section 2.2; used by
-Li, Ma, Furber, "Quantization Framework for Fast Spiking Neural Networks", Front. Neurosci. 2022,
-10.3389/fnins.2022.918793. Ties round half up, not half to even: the spiking neuron that starts at half a threshold
-fires at a tie, and the two must agree.
+Esser et al., "Learned Step Size Quantization", ICLR 2020, arXiv 1902.08153, equations 1 to 3 and section 2.2; used by Li, Ma,
+Furber, "Quantization Framework for Fast Spiking Neural Networks", Front. Neurosci. 2022, 10.3389/fnins.2022.918793. Ties are
+rounded up rather than to even, because a spiking neuron whose membrane potential starts at half a threshold fires at a tie, and
+the two must agree.
 """
 
 import math
@@ -44,10 +44,10 @@ def _rounded(u: Tensor) -> Tensor:
 
 
 class LSQ(nn.Module):
-    """The LSQ activation quantiser with ``bits`` bits; ``step`` (s) is learned, ``top`` (n) is its highest level.
+    """The LSQ activation quantiser with ``bits`` bits; ``step`` (s) is learned, ``top`` (n) is the highest level.
 
-    The step starts at ``2 mean|x| / sqrt(n)`` of the first training batch. That this has happened is part of the state
-    (the buffer ``initialised``), so a resumed or loaded network does not start over.
+    The step is initialised to ``2 mean|x| / sqrt(n)`` of the first training batch. The buffer ``initialised`` records that this
+    has happened, so a resumed or loaded network is not initialised again.
     """
 
     initialised: Tensor
@@ -63,7 +63,7 @@ class LSQ(nn.Module):
     def initialise(self, x: Tensor) -> None:
         """Set the step from a batch ``x`` of any shape, once."""
         start = 2 * x.detach().abs().mean() / math.sqrt(self.top)
-        self.step.copy_(start.clamp_min(1e-6))  # a silent layer must not divide by 0
+        self.step.copy_(start.clamp_min(1e-6))  # a layer with all-zero input must not divide by 0
         self.initialised.fill_(True)
 
     def forward(self, x: Tensor) -> Tensor:

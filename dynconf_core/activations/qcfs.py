@@ -1,10 +1,10 @@
-"""QCFS: quantisation, clip, floor, shift; the activation whose SNN is an integrate-and-fire neuron.
+"""QCFS (quantisation, clip, floor, shift): the activation that converts to integrate-and-fire neurons.
 
     h(x) = lambda * clip(floor(x L / lambda + 1/2) / L, 0, 1)
 
-Bu et al., "Optimal ANN-SNN Conversion for High-accuracy and Ultra-low-latency Spiking Neural Networks", ICLR 2022,
-arXiv 2303.04347, equation 15. The gradient of floor is taken as 1 (straight through); lambda is learned, one a layer,
-and becomes the firing threshold.
+Bu et al., "Optimal ANN-SNN Conversion for High-accuracy and Ultra-low-latency Spiking Neural Networks", ICLR 2022, arXiv
+2303.04347, equation 15. The gradient of floor is taken as 1 (straight-through estimator); lambda is learned, one per layer, and
+becomes the firing threshold.
 """
 
 import torch
@@ -15,7 +15,7 @@ from dynconf_core.activations.quantisation import Quantisation
 
 
 class _QuantiseClipFloorShift(torch.autograd.Function):
-    """One node of the autograd graph instead of seven: it keeps the input alone for the way back."""
+    """One node of the autograd graph instead of seven: only the input is kept for the backward pass."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, x: Tensor, threshold: Tensor, levels: int) -> Tensor:
@@ -43,8 +43,8 @@ class QCFS(nn.Module):
 
     Args:
         levels: L, the number of quantisation levels above 0.
-        initial_threshold: lambda at the start of training, in units of the activation. The paper starts at 8; short
-            recipes need 4 (a deep net does not come down from 8 in a few epochs).
+        initial_threshold: lambda at the start of training, in units of the activation. The paper starts at 8; short recipes
+            need 4 (a deep network does not get down from 8 in a few epochs).
     """
 
     def __init__(self, levels: int, initial_threshold: float = 8.0) -> None:

@@ -1,4 +1,4 @@
-"""How an activation tells its conversion: what it quantises to, and which neurons stand for it."""
+"""The interface between a trained activation and conversion: what it quantises to, and which neuron model replaces it."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -10,8 +10,9 @@ class Quantisation(NamedTuple):
 
     Attributes:
         levels: n, the number of levels above 0.
-        threshold: theta, a number ``()`` or one a channel ``(C,)``, above 0.
-        neurons: the model of its neurons, by name (see ``dynconf_core.neurons.model.NEURONS``) or as ``package.module:Class``.
+        threshold: theta > 0, one number ``()`` or one per channel ``(C,)``.
+        neurons: the neuron model that replaces the activation, by name (see ``dynconf_core.neurons.model.NEURONS``) or as
+            ``package.module:Class``.
     """
 
     levels: int
@@ -21,7 +22,7 @@ class Quantisation(NamedTuple):
 
 @runtime_checkable
 class Quantised(Protocol):
-    """An activation module that conversion understands: it has this one method."""
+    """An activation module that can be converted: all it needs is this method."""
 
     def quantisation(self) -> Quantisation:
-        """What the trained module computes."""
+        """The function that the trained module computes."""

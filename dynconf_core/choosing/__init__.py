@@ -1,1 +1,1 @@
-"""Which exit rule to take, and what it promises on unseen images."""
+"""Choosing an exit rule, and what it promises on unseen images."""

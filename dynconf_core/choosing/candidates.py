@@ -1,4 +1,4 @@
-"""The scores that may be chosen: every measure, with a few ways to smooth it, and what had to be fitted for them."""
+"""The candidate scores: every measure with a few smoothings, fitted where necessary."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dynconf_core.exit.rule import Rule
 from dynconf_core.traces.schema import Traces
 
 BEST = "best"
-"""In the place of a measure: whichever the calibration split finds best."""
+"""In place of a measure's name: the one that is best on the calibration split."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,9 +30,9 @@ class Candidate:
     """A score that may be chosen.
 
     Attributes:
-        measure, smoothing: as a rule holds them.
-        out_of_fold: scores (N, T) of the traces that fitted it, each by parameters that had not seen the sample; None: those
-            of the measure.
+        measure, smoothing: as in a rule.
+        out_of_fold: scores (N, T) of the traces used for fitting, each computed with parameters fitted without the sample;
+            None: the scores of the measure itself.
     """
 
     measure: ConfidenceMeasure
@@ -41,7 +41,7 @@ class Candidate:
 
     @classmethod
     def fitted(cls, measure: ConfidenceMeasure, smoothing: Smoothing, traces: Traces, seed: int) -> Candidate:
-        """The measure under a smoothing, fitted on calibration traces where it has anything to fit."""
+        """The measure under a smoothing, fitted on calibration traces if it has anything to fit."""
         known, out_of_fold = measure.fit(traces, smoothing, seed)
         if out_of_fold is not None:
             checked_scores(known, out_of_fold, traces)
@@ -52,7 +52,7 @@ class Candidate:
         return Rule(self.measure, self.smoothing, threshold)
 
     def scores(self, traces: Traces) -> NDArray[np.float64]:
-        """(N, T) of traces that had no part in fitting it."""
+        """(N, T) for traces that were not used to fit it."""
         return scores_of(self.measure, traces, self.smoothing)
 
 
@@ -62,16 +62,16 @@ def candidates(
     measures: Sequence[MeasureLike] | None = None,
     fixed: Mapping[str, Smoothing] | None = None,
 ) -> list[Candidate]:
-    """The candidates for calibration ``traces``, by measure; a measure for which the traces are too small is left out.
+    """The candidates for the calibration ``traces``, by measure; a measure for which the traces are too small is left out.
 
     Args:
         traces: the calibration split.
         seed: of the folds of fitted measures.
-        measures: that take part, in this order; None: all that are known.
-        fixed: by the name of a measure, the one smoothing that it is tried with.
+        measures: the measures to include, in this order; None: all known ones.
+        fixed: by measure name, the only smoothing to try with it.
 
     Raises:
-        InputError: for an unknown measure, or where none is left.
+        InputError: for an unknown measure, or if no measure is left.
     """
     wanted, fixed = measures_of(measures), fixed or {}
     found = [
@@ -88,21 +88,21 @@ def candidates(
 
 
 def measures_tried(rule: str) -> tuple[str, ...]:
-    """The measures among which a setting's rule is chosen: the one that ``rule`` names, or all that are known."""
+    """The measures among which a setting's rule is chosen: the one that ``rule`` names, or all known ones."""
     return MEASURES.names() if rule == BEST else (rule,)
 
 
 def measures_compared(rule: str) -> tuple[str, ...]:
-    """All known measures, and the one that ``rule`` names where it is from outside."""
+    """All known measures, and the one that ``rule`` names if it is from outside."""
     return tuple(dict.fromkeys((*MEASURES.names(), *measures_tried(rule))))
 
 
 def large_enough(traces: Traces, measure: ConfidenceMeasure) -> bool:
-    """Whether the measure can be fitted on these traces."""
+    """Whether these traces are large enough to fit the measure."""
     return traces.samples >= measure.least_samples and traces.time_steps >= measure.least_steps
 
 
 def calibration_scores(found: Sequence[Candidate], traces: Traces) -> Iterator[NDArray[np.float64]]:
-    """Scores (N, T) of each candidate on the traces that it was made for."""
+    """The scores (N, T) of each candidate on the calibration traces from which it was made."""
     for candidate in found:
         yield candidate.scores(traces) if candidate.out_of_fold is None else candidate.out_of_fold

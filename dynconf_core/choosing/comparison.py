@@ -1,4 +1,4 @@
-"""Exit rules at equal accuracy: every measure with its threshold chosen on calibration for the same allowed drop."""
+"""Exit rules at equal accuracy: every measure, its threshold chosen on the calibration split for the same allowed drop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Comparison:
 
     Attributes:
         time_steps: T.
-        rows: one a measure and allowed drop, by drop and measure.
+        rows: one per measure and allowed drop, ordered by drop, then measure.
     """
 
     time_steps: int
@@ -29,14 +29,15 @@ class Comparison:
 
 
 def choose(found: Sequence[Candidate], calibration: Traces, max_drop: float, seed: int) -> tuple[Rule, CrossFitted]:
-    """The rule among ``found`` with the fewest mean steps at an expected loss of at most ``max_drop``, and its record."""
+    """The rule among ``found`` with the fewest mean steps at an expected loss of at most ``max_drop``, and how it was
+    chosen."""
     folds = min(FOLDS, calibration.samples)
     choice = cross_fitted_choice(calibration_scores(found, calibration), calibration.correct(), max_drop, folds, seed)
     return found[choice.index].rule(choice.threshold), choice
 
 
 def judged(rule: Rule, traces: Traces, seed: int = 0) -> Judgement:
-    """A rule on traces that did not choose it."""
+    """A rule evaluated on traces that were not used to choose it."""
     return judged_exit(traces.correct(), rule.exit_steps(traces), seed)
 
 
@@ -51,27 +52,27 @@ def compare(
     """Every measure at every allowed drop.
 
     Args:
-        calibration: chooses smoothing and threshold, cross-fitted.
-        test: judges.
-        measures: that take part; None: all that are known.
-        drops: allowed, as fractions.
-        seed: of folds and bootstrap.
+        calibration: the traces on which smoothing and threshold are chosen, with cross-fitting.
+        test: the traces on which the rules are evaluated.
+        measures: the measures to include; None: all known ones.
+        drops: the allowed drops of accuracy, as fractions.
+        seed: of the folds and the bootstrap.
 
     Raises:
-        InputError: for an unknown measure, or where no measure can be fitted on so few samples.
+        InputError: for an unknown measure, or if there are too few samples to fit any measure.
     """
     return compared(Contest(candidates(calibration, seed, measures), calibration, test, seed), drops)
 
 
 def compared(contest: Contest, drops: Sequence[float] = DROPS) -> Comparison:
-    """The same of a contest that may have chosen already."""
+    """The comparison for a contest, which may already have made some of its choices."""
     rows = []
     for drop in drops:
         for measure in contest.measures:
             chosen = contest.choose(drop, measure)
             rows.append(
                 ComparisonRow(
-                    **{**recorded(chosen.rule), "parameters": None},
+                    **recorded(chosen.rule, with_parameters=False),
                     name=f"{measure}_drop_{100 * drop:g}",
                     max_drop=drop,
                     calibration=chosen.choice.calibration,
@@ -83,7 +84,8 @@ def compared(contest: Contest, drops: Sequence[float] = DROPS) -> Comparison:
 
 
 def comparison_lines(found: Comparison) -> list[str]:
-    """The comparison as lines of text: a line a measure, a column an allowed drop; mean steps, and points lost, on test."""
+    """The comparison as lines of text: one line per measure, one column per allowed drop; each cell gives the mean steps and
+    the percentage points lost on the test traces."""
     rows = found.rows
     if not rows:
         return []
@@ -95,11 +97,12 @@ def comparison_lines(found: Comparison) -> list[str]:
             test = next(row.test for row in rows if row.measure == measure and row.max_drop == drop)
             cells.append(f"{test.mean_steps:.2f} ({points(test.loss)})".rjust(16))
         lines.append(measure.ljust(12) + "".join(cells))
-    return [*lines, f"Mean steps of {found.time_steps} on the test traces (points of accuracy lost against all steps)."]
+    return [*lines, f"Mean steps of {found.time_steps} on the test traces (accuracy lost, percentage points)."]
 
 
 def interval_lines(found: Comparison) -> list[str]:
-    """The comparison at length: a line a measure and allowed drop; test accuracy and mean steps, each with its interval."""
+    """The comparison in detail: one line per measure and allowed drop, with test accuracy and mean steps and their
+    intervals."""
     lines = []
     for drop in dict.fromkeys(row.max_drop for row in found.rows):
         heading = f"{'accuracy, 95 %':>26}{f'mean steps of {found.time_steps}, 95 %':>28}{'lost':>8}"
@@ -111,16 +114,16 @@ def interval_lines(found: Comparison) -> list[str]:
             accuracy = ranged(100 * test.accuracy, [100 * end for end in test.accuracy_interval])
             steps = ranged(test.mean_steps, test.mean_steps_interval)
             lines.append(f"  {row.measure:<14}{accuracy:>26}{steps:>28}{points(test.loss):>8}")
-    return [*lines, "On the test traces; lost: points of accuracy against all steps. Calibration chose every threshold."]
+    return [*lines, "On the test traces; lost: percentage points of accuracy relative to T. Thresholds chosen on calibration."]
 
 
 def ranged(value: float, interval: Sequence[float]) -> str:
-    """A figure with its interval: 86.65 (85.97 to 87.31)."""
+    """A figure with its interval, such as 86.65 (85.97 to 87.31)."""
     return f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
 
 
 def points(loss: float) -> str:
-    """A loss of accuracy in points, signed; nothing lost has no sign."""
+    """A loss of accuracy in percentage points, with its sign; zero has no sign."""
     shown = f"{100 * loss:+.2f}"
     return "0.00" if float(shown) == 0 else shown
 

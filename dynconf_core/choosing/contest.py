@@ -1,4 +1,4 @@
-"""Candidates against each other on the same traces: who stops soonest for the same loss. Every score is computed once."""
+"""Candidates compared on the same traces: which exits soonest at the same loss. Every score is computed once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ class Chosen:
     """A candidate with its threshold.
 
     Attributes:
-        index: of the candidate among those given.
+        index: of the candidate among the given ones.
         rule: the exit rule.
         choice: how it was chosen.
     """
@@ -32,13 +32,13 @@ class Chosen:
 
 @dataclass(frozen=True, eq=False)
 class Contest:
-    """Candidates, the traces that choose among them and those that judge.
+    """Candidates, the traces on which they are chosen, and those on which they are evaluated.
 
     Attributes:
         found: the candidates; at least one.
-        calibration: the traces that they were made for: N samples.
-        test: traces that chose nothing.
-        seed: of folds and bootstraps.
+        calibration: the traces from which they were made: N samples.
+        test: the traces for evaluation, not used for any choice: M samples.
+        seed: of the folds and bootstraps.
     """
 
     found: Sequence[Candidate]
@@ -50,26 +50,26 @@ class Contest:
 
     @property
     def measures(self) -> list[str]:
-        """The names of the scores, each once, in the order of the candidates."""
+        """The names of the measures, each once, in the order of the candidates."""
         return list(dict.fromkeys(candidate.measure.name for candidate in self.found))
 
     @cached_property
     def scores(self) -> list[NDArray[np.float64]]:
-        """(N, T) of each candidate on the calibration traces."""
+        """(N, T) for each candidate on the calibration traces."""
         return list(calibration_scores(self.found, self.calibration))
 
     @cached_property
     def right(self) -> NDArray[np.bool_]:
-        """(N, T), whether the prediction of a calibration sample is right."""
+        """(N, T), whether the prediction for a calibration sample is correct."""
         return self.calibration.correct()
 
     @cached_property
     def test_right(self) -> NDArray[np.bool_]:
-        """(M, T), whether the prediction of a test sample is right."""
+        """(M, T), whether the prediction for a test sample is correct."""
         return self.test.correct()
 
     def choose(self, max_drop: float, measure: str | None = None) -> Chosen:
-        """The rule with the fewest mean steps at an expected loss of at most ``max_drop``, of one ``measure`` or of all."""
+        """The rule with the fewest mean steps at an expected loss of at most ``max_drop``, of one ``measure`` or among all."""
         key = (max_drop, measure)
         if key not in self._chosen:
             taking_part = [
@@ -82,19 +82,19 @@ class Contest:
         return self._chosen[key]
 
     def test_scores(self, index: int) -> NDArray[np.float64]:
-        """(M, T) of a candidate on the test traces."""
+        """(M, T) for a candidate on the test traces."""
         if index not in self._test_scores:
             self._test_scores[index] = self.found[index].scores(self.test)
         return self._test_scores[index]
 
     def test_front(self, index: int) -> Front:
-        """Every operating point of a candidate on the test traces; to be shown, never to choose from."""
+        """Every operating point of a candidate on the test traces; for display only, never to choose from."""
         return exact_front(self.test_scores(index), self.test_right)
 
     def exiting(self, index: int, threshold: float) -> NDArray[np.int64]:
-        """(M,) the exit step of each test sample, from 1."""
+        """(M,) the exit step of each test sample, counted from 1."""
         return exit_steps(self.test_scores(index), threshold)
 
     def judged(self, index: int, threshold: float) -> Judgement:
-        """A candidate's figures on the test traces at a threshold that they had no part in."""
+        """A candidate's figures on the test traces at a threshold that was chosen without them."""
         return judged_exit(self.test_right, self.exiting(index, threshold), self.seed)

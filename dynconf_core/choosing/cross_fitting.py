@@ -1,18 +1,19 @@
-"""Choosing a score and its threshold on the same images, at a loss that carries over to unseen ones.
+"""Choosing a score and its threshold on the same images, so that the loss carries over to unseen images.
 
-The best of many scores on n images owes a part of its lead to these images (the winner's curse). So the way of choosing is
-itself tried on images that it did not see, by K-fold cross-fitting, and only one number is then left to be chosen:
+The best of many scores on n images owes part of its lead to these particular images (the winner's curse). The procedure of
+choosing is therefore itself tested on images that it did not see, by K-fold cross-fitting, which leaves a single number to be
+chosen:
 
-1. Given images, the *path* has for every budget of mean steps the score, and its threshold, that lose least within the budget,
-   where the loss of a threshold is the worst net loss met down to it. Ties go to the score that loses no more already with
-   fewer steps.
-2. For each fold a path is made on the other folds and judged on the fold. Summed over the folds: the net losses of n samples,
-   none of which had a say in what was done to it.
-3. The budget: coming down from T, stop before the first at which these losses exceed what is allowed, one unseen sample being
-   counted as lost (`dynconf_core.choosing.selection`).
-4. The rule: the point of this budget on the path of all n images, which is no worse than the K paths of fewer.
+1. For given images, the *path* contains, for every budget of mean steps, the score and threshold that lose least within the
+   budget. The loss of a threshold is the worst net loss at it or at any higher threshold. Ties go to the score that reaches
+   this loss with the fewest steps.
+2. For each fold, a path is computed on the other folds and evaluated on the fold. Summed over the folds, this gives the net
+   losses of n samples, none of which influenced the choice made for it.
+3. The budget: starting from T, stop before the first one at which these losses exceed what is allowed, counting one unseen
+   sample as lost (`dynconf_core.choosing.selection`).
+4. The rule: the point at this budget on the path of all n images, which is no worse than the K paths of fewer images.
 
-The loss promised is the expected one; a single choice may lose more. `dynconf_core.choosing.guarantee` bounds the latter.
+The promised loss is the expected one; a single choice may lose more. `dynconf_core.choosing.guarantee` bounds the latter.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class UnseenLoss:
     """What the K rules lost, each on the fold that it did not see.
 
     Attributes:
-        loss: the accuracy lost against T.
-        loss_interval: of 95 %, for n samples at one budget.
+        loss: the accuracy lost relative to T, a fraction.
+        loss_interval: 95 % interval, for n samples at one budget.
         mean_steps: the mean exit step.
     """
 
@@ -51,7 +52,7 @@ class UnseenLoss:
 
 @dataclass(frozen=True)
 class HowChosen:
-    """How a rule was chosen: by which method, from how many scores on how many samples, for which allowed drop."""
+    """How a rule was chosen: the procedure, the number of scores and samples, and the allowed drop."""
 
     method: str
     samples: int
@@ -65,12 +66,12 @@ class HowChosen:
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """How a rule was chosen, and what it loses; stands beside the rule in its file.
+    """How a rule was chosen, and what it loses; stored beside the rule in its file.
 
     Attributes:
-        calibration: of the rule on all n samples. They chose it, so that it understates the loss.
-        cross_fitted: what the way of choosing lost on samples that had no say.
-        calibrated: how it was chosen.
+        calibration: figures of the rule on all n samples, on which it was chosen, so that they understate the loss.
+        cross_fitted: what the procedure lost on samples that did not influence its choice.
+        calibrated: how the rule was chosen.
     """
 
     calibration: Loss
@@ -78,7 +79,7 @@ class Choice:
     calibrated: HowChosen
 
     def to_json(self) -> dict[str, Any]:
-        """The three by their names."""
+        """The three parts by name."""
         return {name: asdict(getattr(self, name)) for name in ("calibration", "cross_fitted", "calibrated")}
 
 
@@ -106,17 +107,18 @@ def cross_fitted_choice(
     """The score and threshold with the fewest mean steps at an expected loss on unseen samples of at most `max_drop`.
 
     Args:
-        scores: of each candidate (a measure with its smoothing), (N, T); taken one at a time, so a generator keeps memory
-            bounded. A score with fitted parameters must be cross-fitted itself.
-        correct: (N, T), whether the prediction at each step is right.
-        max_drop: what may be lost in expectation against the full T, a fraction. N samples cannot tell less than 1 / (N + 1)
-            from nothing; that is then what `expected_loss_at_most` in the record says.
+        scores: (N, T) for each candidate (a measure with its smoothing); consumed one at a time, so a generator saves memory. A
+            score with fitted parameters must itself be cross-fitted.
+        correct: (N, T), whether the prediction at each step is correct.
+        max_drop: the expected accuracy loss allowed relative to T, a fraction. N samples cannot distinguish less than 1 / (N +
+            1) from zero; `expected_loss_at_most` in the record then gives that value.
         folds: K, from 2 to N.
         seed: of the folds.
-        strict: never exit where less than 1 / (N + 1) is allowed.
+        strict: never exit if less than 1 / (N + 1) is allowed.
 
     Raises:
-        ValueError: for no score, shapes that differ, a number of folds out of range, a `max_drop` below 0 or not finite.
+        ValueError: for no scores, shapes that differ, a number of folds out of range, or a `max_drop` that is negative or not
+            finite.
     """
     samples, time_steps = correct.shape
     if not 2 <= folds <= samples:
@@ -124,21 +126,7 @@ def cross_fitted_choice(
     limit = allowed_net_losses(samples, max_drop, strict)
     budgets = np.linspace(1.0, time_steps, BUDGETS_PER_STEP * (time_steps - 1) + 1)
     fold_of = np.random.default_rng(seed).permutation(samples) % folds
-    seen: list[list[_Points]] = [[] for _ in range(folds)]
-    unseen: list[list[_Points]] = [[] for _ in range(folds)]
-    whole: list[_Points] = []
-    for candidate in scores:
-        if candidate.shape != correct.shape:
-            raise ValueError(f"scores {candidate.shape} and correct {correct.shape} must both be (N, T)")
-        whole.append(_Points.within(paired_front(candidate, correct), budgets))
-        for fold in range(folds):
-            held_out = fold_of == fold
-            seen[fold].append(_Points.within(paired_front(candidate[~held_out], correct[~held_out]), budgets))
-            front = paired_front(candidate[held_out], correct[held_out])
-            unseen[fold].append(_Points.of(front, points_at(front, seen[fold][-1].thresholds)))
-    if not whole:
-        raise ValueError("no score was given")
-
+    whole, seen, unseen = _operating_points(scores, correct, budgets, fold_of, folds)
     paths = [_path(points) for points in seen]
     lost, gained, steps = (
         np.sum(
@@ -147,7 +135,7 @@ def cross_fitted_choice(
         for name in ("lost", "gained", "steps")
     )
     worst = np.maximum.accumulate((lost - gained)[::-1])[::-1]
-    # The last budget, T, loses nothing; only a strict limit refuses even that, and then too nothing exits.
+    # The last budget, T, loses nothing; only a strict limit rules out even that, and then nothing exits either.
     budget = int(np.flatnonzero(worst <= max(limit, 0.0))[0]) if limit >= 0 else len(budgets) - 1
     index = int(_path(whole)[budget])
     at = whole[index]
@@ -177,7 +165,7 @@ def cross_fitted_choice(
 
 @dataclass(frozen=True, eq=False)
 class _Points:
-    """Operating points of one score, one a budget (G,); counts and steps are sums over the samples."""
+    """Operating points of one score, one per budget (G,); counts and steps are sums over the samples."""
 
     thresholds: NDArray[np.float64]
     lost: NDArray[np.int64]
@@ -193,20 +181,49 @@ class _Points:
 
     @classmethod
     def within(cls, front: PairedFront, budgets: NDArray[np.float64]) -> _Points:
-        """The point with the most mean steps within each budget; where there is none, its worst is inf."""
+        """The point with the most mean steps within each budget; if there is none, its worst net loss is inf."""
         at = np.searchsorted(front.mean_steps, budgets * (1 + 1e-12), side="right") - 1
         points = cls.of(front, np.maximum(at, 0))
         points.worst[at < 0] = np.inf
         return points
 
 
+_Folds = list[list[_Points]]  # for each fold, the points of each score
+
+
+def _operating_points(
+    scores: Iterable[NDArray[np.float64]],
+    correct: NDArray[np.bool_],
+    budgets: NDArray[np.float64],
+    fold_of: NDArray[np.int64],
+    folds: int,
+) -> tuple[list[_Points], _Folds, _Folds]:
+    """The points of each score on all samples; for each fold, its points on the other folds, and the same thresholds on it."""
+    whole: list[_Points] = []
+    seen: _Folds = [[] for _ in range(folds)]
+    unseen: _Folds = [[] for _ in range(folds)]
+    for candidate in scores:
+        if candidate.shape != correct.shape:
+            raise ValueError(f"scores {candidate.shape} and correct {correct.shape} must both be (N, T)")
+        whole.append(_Points.within(paired_front(candidate, correct), budgets))
+        for fold in range(folds):
+            held_out = fold_of == fold
+            seen[fold].append(_Points.within(paired_front(candidate[~held_out], correct[~held_out]), budgets))
+            front = paired_front(candidate[held_out], correct[held_out])
+            unseen[fold].append(_Points.of(front, points_at(front, seen[fold][-1].thresholds)))
+    if not whole:
+        raise ValueError("no score was given")
+    return whole, seen, unseen
+
+
 def _path(points: Sequence[_Points]) -> NDArray[np.int64]:
-    """(G,) for each budget the score whose worst net loss is least; among equals, that loses no more at the least budget."""
+    """(G,) for each budget, the score with the smallest worst net loss; among equals, the one that reaches it at the
+    smallest budget."""
     worst = np.stack([of_score.worst for of_score in points])
     least = worst.min(axis=0)
     already = np.empty_like(worst)
     for number, of_score in enumerate(worst):
-        # Falls along the budgets: the first that is no worse.
+        # The worst net loss falls as the budget grows: find the first budget that is no worse.
         already[number] = len(of_score) - np.searchsorted(of_score[::-1], least, side="right")
     already[worst > least] = np.inf
     path: NDArray[np.int64] = np.argmin(already, axis=0)
@@ -214,6 +231,7 @@ def _path(points: Sequence[_Points]) -> NDArray[np.int64]:
 
 
 def _along(path: NDArray[np.int64], values: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """(G,) the value, among one array (G,) a score, of the score that the path takes at each budget."""
+    """(G,) the values along the path: for each budget, the value of the score on the path; `values` holds one array (G,) per
+    score."""
     taken: NDArray[Any] = np.stack(values)[path, np.arange(len(path))]
     return taken

@@ -1,9 +1,9 @@
-"""A rule as results hold it: plain values, so that reading them needs neither the measure's class nor its code."""
+"""Rules as stored in results: plain values, so that reading them needs neither the class nor the code of the measure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from dynconf_core.choosing.cross_fitting import HowChosen, UnseenLoss
 from dynconf_core.confidence.smoothing import Smoothing
@@ -17,11 +17,11 @@ class RuleRecord:
 
     Attributes:
         measure: the name of the confidence measure.
-        readout: None: the accumulated logits are read as they are.
+        readout: None: the accumulated logits are used as they are.
         smoothing: of the accumulated logits.
-        threshold: a score; the largest calibration score that does not exit.
-        threshold_shown: as a person reads it, such as a softmax.
-        parameters: of a fitted measure, as its rule.json holds them.
+        threshold: a score: the largest calibration score that does not exit.
+        threshold_shown: the threshold as shown to people, such as a softmax probability.
+        parameters: of a fitted measure, as in its rule.json.
         source: "package.module:Class" of a measure from outside.
     """
 
@@ -40,8 +40,8 @@ class RuleEntry(RuleRecord):
 
     Attributes:
         calibration: on all calibration samples.
-        cross_fitted: what the same way of choosing loses on samples that it did not see; None: not chosen by cross-fitting.
-        calibrated: how it was chosen, likewise.
+        cross_fitted: what the same procedure loses on samples that it did not see; None: not chosen by cross-fitting.
+        calibrated: how the rule was chosen; None: not chosen by cross-fitting.
         test: on the test samples.
     """
 
@@ -56,7 +56,7 @@ class ComparisonRow(RuleRecord):
     """A measure at an allowed drop.
 
     Attributes:
-        name: of the row, such as "gap_drop_0.1" (points).
+        name: of the row, such as "gap_drop_0.1" (in percentage points).
         max_drop: the accuracy that may be lost in expectation, a fraction.
         calibration, cross_fitted, test: as in `RuleEntry`.
     """
@@ -68,8 +68,20 @@ class ComparisonRow(RuleRecord):
     test: Judgement
 
 
-def recorded(rule: Rule) -> dict[str, Any]:
-    """The fields of a `RuleRecord`, to make one of its subclasses from."""
+class RuleFields(TypedDict):
+    """The fields of a `RuleRecord`, by name: the arguments that its subclasses share."""
+
+    measure: str
+    readout: None
+    smoothing: Smoothing
+    threshold: float
+    threshold_shown: float
+    parameters: dict[str, Any] | None
+    source: str | None
+
+
+def recorded(rule: Rule, with_parameters: bool = True) -> RuleFields:
+    """The fields of a `RuleRecord` for a rule; `with_parameters`: including those of a fitted measure."""
     entry = rule.to_json()
     return {
         "measure": entry["measure"],
@@ -77,6 +89,6 @@ def recorded(rule: Rule) -> dict[str, Any]:
         "smoothing": rule.smoothing,
         "threshold": rule.threshold,
         "threshold_shown": float(entry["threshold_shown"]),
-        "parameters": entry.get("parameters"),
+        "parameters": entry.get("parameters") if with_parameters else None,
         "source": entry.get("source"),
     }

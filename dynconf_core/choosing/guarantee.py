@@ -1,15 +1,16 @@
-"""A guarantee: with confidence 1 - delta the accuracy lost against the full T, on unseen samples, is at most epsilon.
+"""A guarantee: with confidence 1 - delta, the accuracy lost relative to the full T steps on unseen samples is at most epsilon.
 
 Learn then Test (Angelopoulos et al., Annals of Applied Statistics, 2025), by fixed-sequence testing. The candidate thresholds
-stand before the guarantee samples are looked at. From the surest down, each is tested for "the mean net loss is epsilon or
-more", at the level delta and with the exact test of `dynconf_core.choosing.critical_losses`; the first that cannot be refuted
-ends it, and the last before is the answer. To promise too much, the first candidate that truly loses too much must be refuted,
-which happens with at most the probability delta, however many candidates there are and however they hang together.
+are fixed before the guarantee samples are looked at. From the highest threshold down, each is tested for the hypothesis "the
+mean net loss is epsilon or more" at the level delta, with the exact test of `dynconf_core.choosing.critical_losses`. The
+sequence ends at the first threshold for which the hypothesis is not rejected; the one before is the answer. The promise can be
+false only if the hypothesis is rejected for the first candidate that truly loses too much, which has a probability of at most
+delta, for any number of candidates and any dependence between them.
 
-It holds for samples drawn independently from one source, the guarantee samples and the unseen ones alike, where the former
-chose neither the score nor its smoothing nor the candidates: split them off first (`dynconf_core.traces.parts.halves`), choose
-on the one half (`candidate_thresholds` too), certify on the other. Images that the network was trained on are not drawn like
-unseen ones.
+It holds if the guarantee samples and the unseen samples are drawn independently from the same distribution, and the guarantee
+samples were not used to choose the score, its smoothing or the candidates. To achieve this, split the samples first
+(`dynconf_core.traces.parts.halves`), choose on one half (`candidate_thresholds` included) and certify on the other. Images that
+the network was trained on do not count as drawn like unseen ones.
 """
 
 from __future__ import annotations
@@ -27,24 +28,24 @@ from dynconf_core.errors import InputError
 from dynconf_core.exit.front import PairedFront, paired_front, points_at
 
 CANDIDATES = 100
-METHOD = "Learn then Test: fixed-sequence testing down from the surest threshold, exact test of the net loss"
+METHOD = "Learn then Test: fixed-sequence testing from the highest threshold down, exact test of the net loss"
 ASSUMES = (
     "the guarantee samples are drawn independently from the same source as the unseen ones, "
     "and chose neither the score nor the candidate thresholds"
 )
-SEEN = "; not given here: the network was trained on these samples"
+SEEN = "; not met here: the network was trained on these samples"
 
 
 @dataclass(frozen=True, eq=False)
 class CandidateTests:
-    """The candidates (K,), the surest first, on the n guarantee samples: all of them, though those after the first that is not
-    certified say nothing.
+    """The candidates (K,), highest threshold first, on the n guarantee samples. Candidates after the first that is not
+    certified are included but mean nothing.
 
     Attributes:
         thresholds: in units of the score.
         mean_steps: mean exit step.
-        lost, gained: number of samples right at T alone, and at their exit alone.
-        most_lost: up to so many lost certify the candidate, given `gained`; -1: none does.
+        lost, gained: number of samples correct only at T, and only at their exit.
+        most_lost: the largest number of lost samples that certifies the candidate, given `gained`; -1: none does.
     """
 
     thresholds: NDArray[np.float64]
@@ -55,20 +56,20 @@ class CandidateTests:
 
     @property
     def passed(self) -> int:
-        """How many are certified, one after another."""
+        """The number of candidates certified, one after another."""
         holds = self.lost <= self.most_lost
         return len(holds) if holds.all() else int(np.argmin(holds))
 
 
 @dataclass(frozen=True)
 class GuaranteeRecord:
-    """A guarantee as files hold it.
+    """A guarantee as stored in files.
 
     Attributes:
         epsilon, delta, threshold, certified, seen_in_training, mean_steps, lost, gained, samples_needed: as in `Guarantee`.
-        method, assumes: how it was certified, and what it rests on.
+        method, assumes: how it was certified, and under which assumptions.
         calibration: the number of guarantee samples.
-        candidates, passed: how many thresholds were to be tested, and how many of them were certified.
+        candidates, passed: the number of candidate thresholds, and how many of them were certified.
     """
 
     epsilon: float
@@ -89,19 +90,19 @@ class GuaranteeRecord:
 
 @dataclass(frozen=True, eq=False)
 class Guarantee:
-    """What n samples certify about unseen ones.
+    """What n samples certify about unseen samples.
 
     Attributes:
         epsilon: the accuracy that may be lost, a fraction.
-        delta: how often at most such a promise is broken.
-        threshold: the lowest that is certified, in units of the score; inf (never exit) where none is.
-        certified: whether a threshold is.
+        delta: the maximum probability that the promise is false.
+        threshold: the lowest certified threshold, in units of the score; inf (never exit) if none is certified.
+        certified: whether any threshold is certified.
         samples: n, the number of guarantee samples.
-        lost, gained: how many of them are right at T alone, and at their exit alone, at the threshold.
-        mean_steps: their mean exit step at the threshold.
-        samples_needed: the fewest samples that certify anything where exits gain nothing.
-        seen_in_training: whether the network was trained on the samples, which takes the assumption away; None: not known.
-        tests: how the candidates fared.
+        lost, gained: number of samples correct only at T, and only at their exit, at the threshold.
+        mean_steps: mean exit step at the threshold.
+        samples_needed: the fewest samples that can certify anything if exits gain nothing.
+        seen_in_training: whether the network was trained on the samples, which violates the assumption; None: not known.
+        tests: the tests of the candidates.
     """
 
     epsilon: float
@@ -117,7 +118,7 @@ class Guarantee:
     tests: CandidateTests
 
     def record(self) -> GuaranteeRecord:
-        """What files hold of it."""
+        """The form that is stored in files."""
         return GuaranteeRecord(
             epsilon=self.epsilon,
             delta=self.delta,
@@ -136,15 +137,15 @@ class Guarantee:
         )
 
     def statement(self) -> str:
-        """The guarantee in a sentence, for people."""
+        """The guarantee as a sentence."""
         sure, lost = f"{100 * (1 - self.delta):.4g} %", f"at most {self.epsilon * 100:.4g} points of accuracy"
         if self.certified:
-            but = ", had the network not been trained on these" if self.seen_in_training else ""
+            but = "; not assured, because the network was trained on them" if self.seen_in_training else ""
             return (
                 f"with confidence {sure} an exit at {self.mean_steps:.2f} mean steps loses {lost} ({self.samples} samples{but})"
             )
         few = self.samples < self.samples_needed
-        needed = f": at least {self.samples_needed} are needed where exits gain nothing" if few else ""
+        needed = f": at least {self.samples_needed} are needed if exits gain nothing" if few else ""
         return f"{self.samples} samples cannot certify with confidence {sure} that any exit loses {lost}{needed}"
 
 
@@ -156,24 +157,24 @@ def certify(
     delta: float,
     seen_in_training: bool | None = None,
 ) -> Guarantee:
-    """The lowest of `thresholds` at which, with confidence 1 - delta, no more than epsilon of the accuracy at T is lost.
+    """The lowest of `thresholds` at which, with confidence 1 - delta, at most epsilon of the accuracy at T is lost.
 
     Args:
-        scores: (N, T) of the guarantee samples, larger is surer.
-        correct: (N, T), whether the prediction at each step is right.
-        thresholds: the candidates, fixed before these samples were looked at, in any order.
-        epsilon: what may be lost, a fraction within (0, 1).
-        delta: how often at most the promise may be broken, within (0, 1).
+        scores: (N, T) of the guarantee samples, larger means more confident.
+        correct: (N, T), whether the prediction at each step is correct.
+        thresholds: the candidates, in any order, fixed before these samples were looked at.
+        epsilon: the accuracy that may be lost, a fraction within (0, 1).
+        delta: the maximum probability that the promise is false, within (0, 1).
         seen_in_training: whether the network was trained on the samples; None: not known.
 
     Raises:
-        InputError: for an epsilon, a delta or a threshold that cannot be.
-        ValueError: for scores and correct predictions that do not fit together.
+        InputError: for an epsilon, a delta or a threshold that is not possible.
+        ValueError: for scores and correct predictions that do not match.
     """
     checked_epsilon_and_delta(epsilon, delta)
     candidates = np.asarray(thresholds, dtype=np.float64)
     if candidates.ndim != 1 or np.isnan(candidates).any():
-        raise InputError("the candidate thresholds must be a row of numbers; leave out what is not a number.")
+        raise InputError("the candidate thresholds must be a sequence of numbers without nan.")
     candidates = np.unique(candidates[candidates < np.inf])[::-1]
     front = paired_front(scores, correct)
     points = points_at(front, candidates)
@@ -198,15 +199,16 @@ def certify(
 
 
 def candidate_thresholds(front: PairedFront, epsilon: float, count: int = CANDIDATES) -> NDArray[np.float64]:
-    """Candidates worth testing, from samples that have no part in the guarantee: (<= count,) thresholds, the surest first.
+    """Candidates worth testing, from samples that are not used for the guarantee: at most `count` thresholds, the highest
+    first.
 
-    Their mean steps are equally far apart, from T down to where twice epsilon and two samples more are lost here. Few
-    candidates are coarse, many give chance more occasions to end the sequence early; 50 to 1000 came out alike.
+    Their mean steps are evenly spaced, from T down to where twice epsilon and two more samples are lost here. Few candidates
+    are coarse; many give chance more opportunities to end the sequence early. Between 50 and 1000 made no difference.
 
     Args:
-        front: operating points of the score on the samples that chose it.
-        epsilon: what may be lost, a fraction.
-        count: how many candidates, at most.
+        front: operating points of the score on the samples used to choose it.
+        epsilon: the accuracy that may be lost, a fraction.
+        count: the maximum number of candidates.
     """
     hopeless = worst_so_far(front) > 2.0 * (front.samples * epsilon + 1.0)
     lowest = int(np.argmin(hopeless))
@@ -216,7 +218,7 @@ def candidate_thresholds(front: PairedFront, epsilon: float, count: int = CANDID
 
 
 def checked_epsilon_and_delta(epsilon: float, delta: float) -> None:
-    """An InputError where one of them is no number between 0 and 1."""
+    """Raise InputError unless both are numbers between 0 and 1."""
     for name, value, remedy in (
         ("epsilon", epsilon, "the accuracy that may be lost, such as 0.005 for half a point (for none, never exit)"),
         ("delta", delta, "how often the promise may be broken, such as 0.05"),

@@ -1,1 +1,1 @@
-"""From accumulated logits to scores: smoothing, measures of confidence, and how reliable they are."""
+"""From accumulated logits to scores: smoothing, confidence measures, and the reliability of confidences."""

@@ -1,15 +1,16 @@
-"""Reliability of the softmax over time: whether a confidence of 0.9 is right nine times in ten, at every step and at the exit.
+"""Reliability of the softmax over time: whether a confidence of 0.9 is right nine times out of ten, at every step and at the
+exit.
 
-Expected calibration error as in Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017, eq. 3): 15 bins of equal
-width, each right-closed; the bins themselves are the reliability diagram. The negative log likelihood is a proper score
-beside it, since the former can be small for a useless confidence. A smoothing may be well calibrated at T and far off at the
-steps where an exit reads it.
+Expected calibration error as in Guo et al., "On Calibration of Modern Neural Networks" (ICML 2017, eq. 3), with 15 bins of
+equal width, each closed on the right; the bins themselves are the reliability diagram. The negative log likelihood, a proper
+score, complements it, because the calibration error can be small for a useless confidence. A smoothing can be well calibrated
+at T and badly at the earlier steps at which samples exit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,19 +24,19 @@ BINS = 15
 
 
 def max_probability(smoothed: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The largest softmax (...) of z' (..., C), in [1/C, 1]."""
+    """The largest softmax probability (...) of z' (..., C), in [1/C, 1]."""
     behind = smoothed - smoothed.max(axis=-1, keepdims=True)
     return np.asarray(1.0 / np.exp(behind).sum(axis=-1), dtype=np.float64)
 
 
 @dataclass(frozen=True, eq=False)
 class ReliabilityDiagram:
-    """K bins of equal width over [0, 1]: the bin k holds (k / K, (k + 1) / K], the first also 0.
+    """K bins of equal width over [0, 1]: bin k covers (k / K, (k + 1) / K], the first one also 0.
 
     Attributes:
         counts: (K,) int64, samples in each bin.
         confidence: (K,) their mean confidence; nan in an empty bin.
-        accuracy: (K,) the fraction that is right; nan in an empty bin.
+        accuracy: (K,) the fraction of correct predictions; nan in an empty bin.
     """
 
     counts: NDArray[np.int64]
@@ -43,15 +44,18 @@ class ReliabilityDiagram:
     accuracy: NDArray[np.float64]
 
     def expected_calibration_error(self) -> float:
-        """Mean over the samples of |accuracy - confidence| of their bin, a fraction in [0, 1]."""
+        """The mean over the samples of |accuracy - confidence| in their bin, a fraction in [0, 1]."""
         filled = self.counts > 0
         off = np.abs(self.accuracy[filled] - self.confidence[filled])
         return float((off * self.counts[filled]).sum() / self.counts.sum())
 
-    def to_dict(self) -> dict[str, list[float | None]]:
-        """Lists that JSON holds, an empty bin's figures as null."""
-        columns = asdict(self).items()
-        return {name: [None if np.isnan(value) else value for value in column.tolist()] for name, column in columns}
+    def columns(self) -> tuple[tuple[int, ...], tuple[float | None, ...], tuple[float | None, ...]]:
+        """Counts, confidence and accuracy (K,) as plain numbers; None stands for the mean of an empty bin."""
+        confidence, accuracy = (
+            tuple(None if np.isnan(value) else value for value in column.tolist())
+            for column in (self.confidence, self.accuracy)
+        )
+        return tuple(self.counts.tolist()), confidence, accuracy
 
 
 def reliability_diagram(
@@ -61,11 +65,11 @@ def reliability_diagram(
 
     Args:
         confidence: (N,) probabilities in [0, 1].
-        correct: (N,) whether the prediction was right (or final, for the learned score).
-        bins: K, how many.
+        correct: (N,) whether the prediction was correct (or final, for the learned score).
+        bins: K, the number of bins.
 
     Raises:
-        ValueError: for shapes that differ, no sample, or a confidence outside [0, 1].
+        ValueError: for shapes that differ, no samples, or a confidence outside [0, 1].
     """
     if confidence.ndim != 1 or confidence.shape != correct.shape or not confidence.size:
         raise ValueError(f"confidence {confidence.shape} and correct {correct.shape} must both be (N,), N > 0")
@@ -81,12 +85,12 @@ def reliability_diagram(
 
 
 def expected_calibration_error(confidence: NDArray[np.floating[Any]], correct: NDArray[np.bool_], bins: int = BINS) -> float:
-    """That of `reliability_diagram`, which says what it takes and raises."""
+    """The expected calibration error, a fraction in [0, 1]; arguments and errors as for `reliability_diagram`."""
     return reliability_diagram(confidence, correct, bins).expected_calibration_error()
 
 
 def negative_log_likelihood(smoothed: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Mean over the samples of -log softmax(z')[label], in nats, from the log-softmax (never infinite).
+    """The mean over the samples of -log softmax(z')[label], in nats, computed from the log-softmax (never infinite).
 
     Args:
         smoothed: z' (N, C).
@@ -103,25 +107,37 @@ def label_costs(smoothed: NDArray[np.float64], labels: NDArray[np.int64]) -> NDA
     return costs
 
 
+@dataclass(frozen=True, eq=False)
+class CalibrationOverTime:
+    """How well softmax(z'_t) is calibrated at every step and at the exit.
+
+    Attributes:
+        ece_at_t: (T,) expected calibration error at step t, a fraction in [0, 1].
+        nll_at_t: (T,) negative log likelihood at step t, in nats.
+        ece_at_exit, nll_at_exit: the same, each sample at its own exit step.
+        diagrams: the reliability diagrams of the requested steps, by step (counted from 1).
+        diagram_at_exit: the reliability diagram at the exit steps.
+    """
+
+    ece_at_t: tuple[float, ...]
+    nll_at_t: tuple[float, ...]
+    ece_at_exit: float
+    nll_at_exit: float
+    diagrams: dict[int, ReliabilityDiagram]
+    diagram_at_exit: ReliabilityDiagram
+
+
 def calibration_over_time(
-    traces: Traces,
-    smoothing: Smoothing,
-    steps: Sequence[int] = (),
-    exit_steps: NDArray[np.int64] | None = None,
-    bins: int = BINS,
-) -> dict[str, Any]:
-    """Expected calibration error and negative log likelihood of softmax(z'_t), t = 1 .. T, and reliability diagrams.
+    traces: Traces, smoothing: Smoothing, exit_steps: NDArray[np.int64], steps: Sequence[int] = (), bins: int = BINS
+) -> CalibrationOverTime:
+    """Expected calibration error, negative log likelihood and reliability diagrams of softmax(z'_t), t = 1 .. T.
 
     Args:
-        traces: of N samples and T time steps.
-        smoothing: from z to z'.
-        steps: those whose reliability diagrams are wanted, from 1.
-        exit_steps: (N,) where each sample exits, from 1; or None.
-        bins: of the diagrams and of the error.
-
-    Returns:
-        A dict that JSON can hold: ece_at_t [T] and nll_at_t [T] (nats); diagrams {step as text: the columns counts,
-        confidence, accuracy}; with `exit_steps` also ece_at_exit, nll_at_exit and the diagram "exit".
+        traces: N samples of T time steps.
+        smoothing: how z becomes z'.
+        exit_steps: (N,) the step at which each sample exits, counted from 1.
+        steps: the steps whose reliability diagrams are returned, counted from 1.
+        bins: number of bins in the diagrams and in the calibration error.
 
     Raises:
         InputError: for a step outside 1 to T.
@@ -138,14 +154,13 @@ def calibration_over_time(
         costs[piece] = label_costs(smoothed, traces.labels[piece, None])
 
     diagrams = [reliability_diagram(confidence[:, t], correct[:, t], bins) for t in range(traces.time_steps)]
-    figures: dict[str, Any] = {
-        "ece_at_t": [diagram.expected_calibration_error() for diagram in diagrams],
-        "nll_at_t": costs.mean(axis=0).tolist(),
-        "diagrams": {str(step): diagrams[step - 1].to_dict() for step in steps},
-    }
-    if exit_steps is not None:
-        left = (np.arange(traces.samples), exit_steps - 1)
-        diagram = reliability_diagram(confidence[left], correct[left], bins)
-        figures |= {"ece_at_exit": diagram.expected_calibration_error(), "nll_at_exit": float(costs[left].mean())}
-        figures["diagrams"]["exit"] = diagram.to_dict()
-    return figures
+    exits = (np.arange(traces.samples), exit_steps - 1)
+    at_exit = reliability_diagram(confidence[exits], correct[exits], bins)
+    return CalibrationOverTime(
+        ece_at_t=tuple(diagram.expected_calibration_error() for diagram in diagrams),
+        nll_at_t=tuple(costs.mean(axis=0).tolist()),
+        ece_at_exit=at_exit.expected_calibration_error(),
+        nll_at_exit=float(costs[exits].mean()),
+        diagrams={step: diagrams[step - 1] for step in steps},
+        diagram_at_exit=at_exit,
+    )

@@ -1,13 +1,14 @@
-"""Exponential, logarithm, sum and gap, the same bits everywhere: from additions, multiplications, divisions and shifts alone.
+"""Exponential, logarithm, sum and gap with reproducible bits, built from additions, multiplications, divisions and shifts
+alone.
 
-A threshold is written as a score that was seen in calibration, and "greater than" then decides by the last bit. Libraries
-differ there: numpy's exp from torch's, a GPU's from a CPU's, and a sum over classes by the memory layout. IEEE 754 fixes the
-result of a single addition, multiplication or division, so that what is built of these in a fixed order gives the same
-float64 in any batch, layout, library or device (unless a compiler fuses a multiplication with an addition, as
-`torch.compile` may). Errors are below 2 units in the last place, except below the smallest normal number, which counts as 0.
+A threshold is stored as a score seen in calibration, so that the comparison "greater than" can depend on the last bit.
+Libraries differ there: numpy's exp from torch's, a GPU's from a CPU's, and a sum over classes by its memory layout. IEEE 754
+fixes the result of every single addition, multiplication and division; computed from these in a fixed order, the results are
+the same float64 in any batch, layout, library or device (unless a compiler fuses a multiplication with an addition, as
+`torch.compile` may). Errors are below 2 units in the last place, except below the smallest normal number, where results are 0.
 
-Range reduction and series as in Muller, "Elementary Functions" (2016): exp(x) = 2^k exp(r), |r| <= ln 2 / 2, by Taylor;
-log(2^k m) = k ln 2 + 2 artanh(s), s = (m - 1) / (m + 1), by its series.
+Range reduction and series as in Muller, "Elementary Functions" (2016): exp(x) = 2^k exp(r), |r| <= ln 2 / 2, by its Taylor
+series; log(2^k m) = k ln 2 + 2 artanh(s), s = (m - 1) / (m + 1), by its series.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ LOG2_E = 1.4426950408889634
 LN2_HIGH = 6.93147180369123816490e-01
 LN2_LOW = 1.90821492927058770002e-10
 SQRT_2 = 1.4142135623730951
-SMALLEST, LARGEST = -708.0, 709.0  # of the arguments whose exponential is a normal number
+SMALLEST, LARGEST = -708.0, 709.0  # arguments between these have an exponential that is a normal number
 
 # 0.3466^14 / 14! and 0.02944^12 / 25 are below 1e-17.
 _EXP_SERIES = [1.0 / math.factorial(power) for power in range(13, -1, -1)]
@@ -32,7 +33,7 @@ _ARTANH_SERIES = [1.0 / odd for odd in range(23, 0, -2)]
 _EXPONENT_BIAS, _MANTISSA_BITS = 1023, 52
 _MANTISSA = (1 << _MANTISSA_BITS) - 1
 FEW = 4096
-"""So many numbers at most are computed by numpy: with more, torch is faster."""
+"""Up to this many numbers are computed by numpy; for more, torch is faster."""
 
 
 def exponential(x: Tensor) -> Tensor:
@@ -46,14 +47,14 @@ def logarithm(x: Tensor) -> Tensor:
 
 
 def logarithm_1p(x: Tensor) -> Tensor:
-    """log(1 + x) of a float64 tensor, x >= 0, precise near 0 too."""
+    """log(1 + x) of a float64 tensor, x >= 0, accurate near 0 too."""
     whole = 1.0 + x
-    # What the addition rounded away, to first order.
+    # The rounding error of the addition is added back, to first order.
     return logarithm(whole) + (x - (whole - 1.0)) / whole
 
 
 def total(terms: Tensor) -> Tensor:
-    """Sum (...) of `terms` (..., C) over the last axis, by halves in a fixed order; `terms` is overwritten."""
+    """Sum (...) of `terms` (..., C) over the last axis, by repeated halving in a fixed order; `terms` is overwritten."""
     count = terms.shape[-1]
     while count > 1:
         half = (count + 1) // 2
@@ -63,7 +64,7 @@ def total(terms: Tensor) -> Tensor:
 
 
 def others_behind(logits: Tensor) -> Tensor:
-    """Each logit minus the largest (..., C), with the first largest class itself at -inf."""
+    """Each logit minus the largest (..., C), with -inf at the (first) largest class itself."""
     behind = logits - logits.amax(dim=-1, keepdim=True)
     return behind.scatter(-1, logits.argmax(dim=-1, keepdim=True), -math.inf)
 
@@ -74,12 +75,12 @@ def gap(logits: Tensor) -> Tensor:
 
 
 def _few(x: Tensor) -> bool:
-    """Whether numpy computes it: for few numbers most of the time goes into calls, and numpy's take half of torch's."""
+    """Whether numpy is used: for few numbers the overhead of calls dominates, and numpy's is half of torch's."""
     plain = type(x) is Tensor and x.device.type == "cpu" and not x.requires_grad and not torch.compiler.is_compiling()
     return plain and 0 < x.numel() <= FEW
 
 
-# Each formula once, for arrays of numpy and tensors of torch; ``xp`` is the library.
+# Each formula is written once for numpy arrays and torch tensors; ``xp`` is the library.
 
 
 def _exponential(xp: Any, x: Any) -> Any:

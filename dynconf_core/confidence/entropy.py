@@ -13,7 +13,7 @@ from dynconf_core.traces.schema import Traces
 
 
 class Entropy(SmoothedMeasure):
-    """Minus the normalised entropy; a person reads the entropy itself."""
+    """Minus the entropy over log C; `shown` is the normalised entropy itself."""
 
     name = "entropy"
     label = "entropy / log C"
@@ -21,15 +21,15 @@ class Entropy(SmoothedMeasure):
     of_softmax = True
 
     def of_smoothed(self, smoothed: Tensor) -> Tensor:
-        """0 is certainty, -1 a uniform softmax.
+        """-1 (uniform softmax) to 0 (certainty).
 
-        With d_j = z'_j - z'_max and u the sum of exp(d_j) over the classes but the first largest, -log softmax_j is
-        log(1 + u) - d_j, and the entropy log(1 + u) + sum_j (-d_j) exp(d_j) / (1 + u): a sum of terms that are not negative,
-        as precise near 0 as anywhere.
+        With d_j = z'_j - z'_max and u the sum of exp(d_j) over all classes but the (first) largest, -log softmax_j is log(1 +
+        u) - d_j, and the entropy is log(1 + u) + sum_j (-d_j) exp(d_j) / (1 + u): a sum of non-negative terms, accurate near 0
+        too.
         """
         others = others_behind(smoothed)
         weights = exponential(others)
-        # The first largest itself, at -inf, adds nothing to either sum.
+        # The largest class itself, at -inf, contributes nothing to either sum.
         weighted = total(weights * torch.where(torch.isinf(others), 0.0, others))
         weight = total(weights)
         entropy = logarithm_1p(weight) - weighted / (1.0 + weight)

@@ -11,7 +11,7 @@ from dynconf_core.traces.schema import Traces
 
 
 class Gap(SmoothedMeasure):
-    """The gap of the two largest smoothed logits; alpha alone changes nothing about its order, the step's exponent does."""
+    """The gap between the two largest smoothed logits. Its order does not depend on alpha, only on the exponent of the step."""
 
     name = "gap"
     label = "gap"

@@ -1,21 +1,21 @@
-"""`learned`: the log-odds that the present prediction is the one the network will give at T, fitted on the calibration split.
+"""`learned`: the log-odds that the current prediction equals the one at T, fitted on the calibration split.
 
-An exit loses nothing where waiting would not have changed the prediction, right or wrong. Max softmax estimates that the
-prediction is right; this measure estimates that it is final, by a logistic regression on six features of the logits.
+An exit loses no accuracy if waiting would not have changed the prediction, right or wrong. Max softmax estimates whether the
+prediction is right; this measure estimates whether it is final, with a logistic regression on six features of the logits.
 
-In the terms of optimal stopping (Ferguson, "Optimal Stopping and Applications", ch. 2: a finite horizon) every step costs the
-same, and to stop costs the chance that the answer at T is another. To stop where that chance is below a constant is an
-approximation: the best rule would also weigh how fast the chance is about to fall.
+In terms of optimal stopping (Ferguson, "Optimal Stopping and Applications", ch. 2: finite horizon), every step has the same
+cost, and stopping costs the probability that the prediction at T is a different one. Stopping when this probability falls below
+a constant is an approximation: the optimal rule would also consider how fast it is about to fall.
 
-What max softmax cannot see is the way the outputs are going: r_t, the average of the logits in which each step before
-counts half as much as the next, r_t = (r_{t-1} + logits_t) / 2. Where a rival of the present prediction leads in r_t, the
-prediction is being overtaken. The square roots come from random walks: a sum of t outputs strays by sqrt(t).
+What max softmax does not see is the trend of the outputs. It is captured by r_t, an average of the logits in which each step
+has half the weight of the next one, r_t = (r_{t-1} + logits_t) / 2. If another class than the current prediction leads in r_t,
+it is overtaking the prediction. The square roots come from random walks: the sum of t outputs deviates by about sqrt(t).
 
-The threshold is searched on the same samples that fit the weights. A score that has seen a sample's future knows it too
-well, and a threshold chosen on such scores would exit too early on new ones. So the samples are parted into folds; each is
-scored by weights fitted on the others, and these out-of-fold scores are what the threshold search is given. The weights that
-are shipped are fitted on all samples. A row of the regression is a sample at a step, and counts 1 / sqrt(t): late steps are
-many and tell nearly the same.
+The threshold is searched on the samples that the weights were fitted on. Scores that were fitted to a sample's own future are
+too good, and a threshold chosen on them would exit too early on new samples. The samples are therefore divided into folds, and
+each is scored with weights fitted on the other folds; the threshold is searched on these out-of-fold scores. The final weights
+are fitted on all samples. A row of the regression is one sample at one step with the weight 1 / sqrt(t), because late steps are
+numerous and nearly alike.
 """
 
 from __future__ import annotations
@@ -38,26 +38,27 @@ from dynconf_core.errors import InputError
 from dynconf_core.traces.schema import Traces
 
 FEATURES = ("gap", "gap_per_root_step", "gap_per_step", "recent_margin_root_step", "inverse_root_step", "log_step")
-# Logits beyond it count alike, and no weight is above it, so that no sum overflows.
+# Larger features are clipped to it and larger weights are rejected, so that no sum overflows.
 LARGEST = 1e100
 FOLDS = 5
-# Rows (a sample at a step) that one fit reads at most: neighbouring steps tell nearly the same.
+# Maximum number of rows (a sample at a step) in a fit: neighbouring steps are nearly alike.
 ROWS = 2**20
-# The features are alike (gaps over powers of t), so that a strong pull towards 0 would spoil their differences; a weak one
-# keeps the weights finite where a few samples are told apart without error.
+# The features are similar (gaps over powers of t), so that strong regularisation would blur their differences; a weak one keeps
+# the weights finite where a few samples are perfectly separable.
 PULL = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
 class Learned(ConfidenceMeasure):
-    """A logistic regression: intercept + sum of weight times feature, as log-odds; a person reads the probability.
+    """A logistic regression: intercept + sum of weight times feature, as log-odds; `shown` is the probability.
 
     Attributes:
-        weights: by the names of `FEATURES`, for the features as they are (no standardisation is left); None: not fitted yet.
-        intercept: the log-odds where all features are 0.
+        weights: by the names in `FEATURES`, for the features as they are (the standardisation is folded in); None: not fitted
+            yet.
+        intercept: the log-odds if all features are 0.
 
     Raises:
-        InputError: for a feature that is unknown or missing, or a number that is not finite or beyond 1e100.
+        InputError: for a feature that is unknown or missing, or a number that is not finite or exceeds 1e100.
     """
 
     name = "learned"
@@ -84,7 +85,7 @@ class Learned(ConfidenceMeasure):
         return self.weights is not None
 
     def fit(self, calibration: Traces, smoothing: Smoothing, seed: int) -> tuple[Self, NDArray[np.float64] | None]:
-        """See `fit_learned`; labels and smoothing are not looked at."""
+        """See `fit_learned`; labels and smoothing are not used."""
         fitted, out_of_fold = fit_learned(calibration, seed)
         return type(self)(fitted.weights, fitted.intercept), out_of_fold
 
@@ -103,7 +104,7 @@ class Learned(ConfidenceMeasure):
         return scores
 
     def of_features(self, found: list[Tensor]) -> Tensor:
-        """The log-odds (...) float64 of what `features` gives, summed in a fixed order."""
+        """The log-odds (...) float64 for the result of `features`, summed in a fixed order."""
         if self.weights is None:
             raise InputError("measure 'learned' needs its fitted parameters: call fit on calibration traces first.")
         odds = torch.full_like(found[0], self.intercept)
@@ -116,7 +117,7 @@ class Learned(ConfidenceMeasure):
 
     @classmethod
     def from_json(cls, parameters: Mapping[str, Any]) -> Self:
-        """The reverse of `to_json`; an InputError names what is missing or wrong."""
+        """The inverse of `to_json`; an InputError names what is missing or wrong."""
         if not {"weights", "intercept"} <= set(parameters) or parameters["weights"] is None:
             raise InputError(f"measure 'learned' needs its fitted parameters, not {parameters!r}: give weights and intercept.")
         return cls(weights=parameters["weights"], intercept=parameters["intercept"])
@@ -125,16 +126,16 @@ class Learned(ConfidenceMeasure):
 def features(accumulated: Tensor, recent: Tensor, step: Tensor) -> list[Tensor]:
     """The features (...) float64, in the order of `FEATURES`, of traces (n, T) or of one step (n,).
 
-    - gap: z_(1) - z_(2), the largest accumulated logit minus the second;
+    - gap: z_(1) - z_(2), the largest accumulated logit minus the second largest;
     - gap_per_root_step, gap_per_step: gap / sqrt(t) and gap / t;
-    - recent_margin_root_step: sqrt(t) times r of the prediction minus the largest r of the others; negative where the
+    - recent_margin_root_step: sqrt(t) times (r of the prediction minus the largest r of the other classes); negative while the
       prediction is being overtaken;
     - inverse_root_step, log_step: 1 / sqrt(t) and log t.
 
     Args:
         accumulated: z (..., C) float64.
         recent: r (..., C) float64, see `recent_average`.
-        step: t (...), from 1; broadcasts.
+        step: t (...), counted from 1; broadcasts.
     """
     steps = step.to(torch.float64)
     root = steps.sqrt()
@@ -147,12 +148,12 @@ def features(accumulated: Tensor, recent: Tensor, step: Tensor) -> list[Tensor]:
 
 
 def next_recent(recent: Tensor, logits: Tensor) -> Tensor:
-    """r_t (..., C) of r_{t-1} and the logits of step t, all float64; r_0 is 0."""
+    """r_t (..., C) from r_{t-1} and the logits of step t, all float64; r_0 is 0."""
     return (recent + logits) * 0.5
 
 
 def recent_average(logits: Tensor) -> Tensor:
-    """r (n, T, C) of the logits (n, T, C) of each step, float64."""
+    """r (n, T, C) float64 from the logits (n, T, C) of each step."""
     averages = torch.empty_like(logits)
     recent = torch.zeros_like(logits[:, 0])
     for step in range(logits.shape[1]):
@@ -162,24 +163,24 @@ def recent_average(logits: Tensor) -> Tensor:
 
 
 def fit_learned(traces: Traces, seed: int, folds: int = FOLDS) -> tuple[Learned, NDArray[np.float64]]:
-    """Fit the probability that the prediction at step t < T is that at T.
+    """Fit the probability that the prediction at a step t < T equals the one at T.
 
     Args:
-        traces: the calibration split, of at least `folds` samples and two time steps; labels are not looked at.
-        seed: parts the samples into folds.
+        traces: the calibration split, with at least `folds` samples and two time steps; labels are not used.
+        seed: of the division into folds.
         folds: K of the cross-fitting.
 
     Returns:
-        The measure fitted on all samples, and the out-of-fold scores (N, T) float64 for the search of the threshold.
+        The measure fitted on all samples, and the out-of-fold scores (N, T) float64 for the threshold search.
 
     Raises:
-        InputError: for traces too small.
+        InputError: for traces that are too small.
     """
     if traces.time_steps < 2:
-        raise InputError(f"time_steps = {traces.time_steps}: the rule learned needs traces of at least 2 time steps.")
+        raise InputError(f"time_steps = {traces.time_steps}: the measure learned needs traces of at least 2 time steps.")
     if not 2 <= folds <= traces.samples:
         raise InputError(
-            f"folds = {folds} of {traces.samples} calibration samples: the rule learned needs from 2 folds to one a sample."
+            f"folds = {folds} of {traces.samples} calibration samples: the measure learned needs 2 folds to one per sample."
         )
     fold = np.random.Generator(np.random.PCG64(seed)).permutation(traces.samples) % folds
     rows = _regression_rows(traces, fold)
@@ -194,14 +195,14 @@ def fit_learned(traces: Traces, seed: int, folds: int = FOLDS) -> tuple[Learned,
 
 
 def final_predictions(traces: Traces) -> NDArray[np.bool_]:
-    """(N, T): whether the prediction at each step is that at T, which the learned score estimates."""
+    """(N, T): whether the prediction at each step equals the one at T, which is what the learned score estimates."""
     predictions = traces.predictions()
     return np.equal(predictions, predictions[:, -1:])
 
 
 @dataclass(frozen=True, eq=False)
 class _Rows:
-    """R rows: the features (R, F), whether the prediction is final, the step t and the fold, each (R,)."""
+    """R rows: the features (R, F), and whether the prediction is final, the step t and the fold, each (R,)."""
 
     features: NDArray[np.float64]
     final: NDArray[np.bool_]
@@ -213,10 +214,10 @@ class _Rows:
 
 
 def _regression_rows(traces: Traces, fold: NDArray[np.int64]) -> _Rows:
-    """Up to `ROWS` rows, evenly spread over samples and steps; the step T is left out: there everything is final."""
+    """Up to `ROWS` rows, spread evenly over samples and steps; step T is left out, because all predictions are final there."""
     early = traces.time_steps - 1
     stride = math.ceil(traces.samples * early / ROWS)
-    # Every stride-th step, begun at another one from sample to sample.
+    # Every stride-th step, starting at a different one from sample to sample.
     sample, step = np.nonzero((np.arange(traces.samples)[:, None] + np.arange(early)) % stride == 0)
     rows = np.empty((len(sample), len(FEATURES)), dtype=np.float64)
     for samples, found in _features_of(traces):
@@ -230,7 +231,7 @@ def _fitted(rows: _Rows) -> Learned:
     """Logistic regression on standardised features, the standardisation folded into the weights."""
     from sklearn.linear_model import LogisticRegression
 
-    if rows.final.all() or not rows.final.any():  # nothing to tell apart: everybody is as sure
+    if rows.final.all() or not rows.final.any():  # only one class: the same log-odds for all
         final, other = int(rows.final.sum()), int((~rows.final).sum())
         return Learned(dict.fromkeys(FEATURES, 0.0), math.log((final + 0.5) / (other + 0.5)))
     mean = rows.features.mean(axis=0)
@@ -244,7 +245,7 @@ def _fitted(rows: _Rows) -> Learned:
 
 
 def _features_of(traces: Traces) -> Iterator[tuple[slice, list[Tensor]]]:
-    """(samples, `features` (n, T) of them), piece by piece."""
+    """(slice of samples, their `features` (n, T)), piece by piece."""
     steps = torch.arange(1, traces.time_steps + 1)
     for samples, accumulated in chunks(traces):
         yield samples, features(accumulated, recent_average(logits_of(traces, samples)), steps)

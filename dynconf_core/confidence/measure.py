@@ -1,12 +1,12 @@
-"""The protocol of a confidence measure: how sure an SNN is of its prediction at every step; larger is surer.
+"""The protocol of a confidence measure: how confident an SNN is of its prediction at every step; larger means more confident.
 
-A measure is one class. It scores one time step of a running network with `step`; its scores on whole traces come from the same
-method unless it has a faster way to the same bits, so that a live run exits exactly where the traces say. Thresholds are
-scores, and "greater than" decides by the last bit: of exponentials, logarithms and sums over classes use those of
-`dynconf_core.confidence.elementary`, whose bits depend on neither batch nor device.
+A measure is one class. Its method `step` scores one time step of a running network. The scores of whole traces come from the
+same method, unless the class computes the same bits in a faster way, so that a live run exits exactly where the traces say.
+Thresholds are scores, and the comparison "greater than" can depend on the last bit: for exponentials, logarithms and sums over
+classes use `dynconf_core.confidence.elementary`, whose bits depend on neither batch nor device.
 
-The project's own measures, those of installed packages (entry-point group `dynconf.measures`) and one's own, as
-`package.module:Class` or as an object, are found by `measure_of`.
+`measure_of` finds the built-in measures, those of installed packages (entry-point group `dynconf.measures`), and your own,
+given as `package.module:Class` or as an object.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from dynconf_core.errors import InputError
 from dynconf_core.registry import Registry
 from dynconf_core.traces.schema import Traces
 
-# Elements worked on at once: 256 KiB of float64 stay in the cache.
+# Elements processed at once: 256 KiB of float64 stay in the cache.
 CHUNK_ELEMENTS = 2**15
 State: TypeAlias = tuple[Tensor, ...]
-"""What a measure remembers of n samples between two steps: tensors with the batch first."""
+"""What a measure remembers of n samples between two steps: tensors, batch first."""
 
 
 class StepOutputs(NamedTuple):
-    """What a measure may read of one time step of n samples, which may be at different steps.
+    """What a measure may read of one time step of n samples; the samples may be at different steps.
 
     Attributes:
         logits: (n, C) float64, the output of this step alone.
         accumulated: z_t (n, C) float64, the sum of the logits so far.
-        smoothed: z'_t (n, C) float64 under the rule's smoothing; z_t itself for a measure that does not read the smoothing.
+        smoothed: z'_t (n, C) float64 under the rule's smoothing; z_t itself for a measure that does not use smoothing.
         prediction: (n,) int64, argmax z_t.
-        step: t (n,) int64, from 1.
+        step: t (n,) int64, counted from 1.
     """
 
     logits: Tensor
@@ -51,17 +51,17 @@ class StepOutputs(NamedTuple):
 
 
 class ConfidenceMeasure(ABC):
-    """How sure an SNN is of its prediction. Subclasses give `name` and `step`; everything else has a default.
+    """How confident an SNN is of its prediction. Subclasses define `name` and `step`; everything else has a default.
 
-    Parameters belong into the fields of a dataclass: they are then compared, written and read as JSON.
+    Parameters belong in the fields of a dataclass: they are then compared, and written to and read from JSON.
 
     Attributes:
-        name: a Python identifier, as files, tables and commands show it.
-        label: what `shown` gives, in words for a person.
+        name: a Python identifier, used in files, tables and commands.
+        label: what the number returned by `shown` means, for axis labels and tables.
         reads_smoothing: whether `step` reads `outputs.smoothed`.
-        searches_smoothing: whether the stage `search` looks for the smoothing with Optuna, rather than trying `smoothings`.
+        searches_smoothing: whether the stage `search` optimises the smoothing with Optuna instead of trying `smoothings`.
         of_softmax: whether the score is a function of softmax(z'), whose reliability is then shown under the rule's smoothing.
-        least_samples, least_steps: smaller calibration traces leave the measure out.
+        least_samples, least_steps: the measure is left out for calibration traces smaller than this.
     """
 
     name: ClassVar[str]
@@ -74,14 +74,14 @@ class ConfidenceMeasure(ABC):
 
     @abstractmethod
     def step(self, outputs: StepOutputs, state: State) -> tuple[Tensor, State]:
-        """One time step: the scores (n,) float64, never nan, and the state after it; `outputs` and `state` stay as they are."""
+        """One time step: the scores (n,) float64, never nan, and the new state; `outputs` and `state` must not be changed."""
 
     def initial(self, samples: int, classes: int, device: torch.device | str = "cpu") -> State:
-        """The state of fresh samples before their first step: tensors of `samples` rows. Default: none."""
+        """The state of new samples before their first step: tensors with `samples` rows. Default: no tensors."""
         return ()
 
     def scores(self, traces: Traces, smoothing: Smoothing = PLAIN) -> NDArray[np.float64]:
-        """Scores (N, T) of all samples at all steps; by default `step`, run over the steps of a few samples at a time."""
+        """Scores (N, T) of all samples at all steps. Default: `step`, run over the steps for a few samples at a time."""
         scores = np.empty((traces.samples, traces.time_steps), dtype=np.float64)
         for rows, accumulated in chunks(traces, traces.classes):
             logits = logits_of(traces, rows)
@@ -101,41 +101,41 @@ class ConfidenceMeasure(ABC):
 
     @property
     def fitted(self) -> bool:
-        """Whether it can score; False for one that needs `fit` first."""
+        """Whether the measure can score; False if `fit` must be called first."""
         return True
 
     def fit(self, calibration: Traces, smoothing: Smoothing, seed: int) -> tuple[Self, NDArray[np.float64] | None]:
-        """The measure fitted on calibration traces. Default: itself, there is nothing to fit.
+        """The measure fitted on calibration traces. Default: the measure itself, as there is nothing to fit.
 
         Args:
             calibration: N >= `least_samples`, T >= `least_steps`.
-            smoothing: under which it will be read.
-            seed: of folds.
+            smoothing: the smoothing under which the measure will be used.
+            seed: of the folds.
 
         Returns:
-            The fitted measure; and, where fitted scores would know their own samples too well, out-of-fold scores (N, T) for
-            the search of the threshold, each by parameters that did not see the sample.
+            The fitted measure, and out-of-fold scores (N, T) for the threshold search, each computed with parameters fitted
+            without the sample; None if fitting does not bias the scores of the samples used for it.
         """
         return self, None
 
     def smoothings(self, traces: Traces) -> Sequence[Smoothing]:
-        """The smoothings with which it is tried on these calibration traces. Default: the plain sum."""
+        """The smoothings that are tried with it on these calibration traces. Default: the plain sum."""
         return (PLAIN,)
 
     def shown(self, score: float) -> float:
-        """What a person reads for a score or threshold; `label` says what that is. Default: the score."""
+        """The number shown to people for a score or threshold; `label` says what it means. Default: the score."""
         return float(score)
 
     def to_json(self) -> dict[str, Any]:
-        """The parameters as `rule.json` holds them. Default: the fields of a dataclass."""
+        """The parameters as stored in `rule.json`. Default: the fields of a dataclass."""
         return asdict(self) if is_dataclass(self) else {}
 
     @classmethod
     def from_json(cls, parameters: Mapping[str, Any]) -> Self:
-        """The reverse of `to_json`. Default: the parameters as the class's arguments.
+        """The inverse of `to_json`. Default: the parameters are passed to the class.
 
         Raises:
-            InputError: for parameters that it does not take.
+            InputError: for parameters that the class does not accept.
         """
         try:
             return cls(**parameters)
@@ -153,7 +153,7 @@ class ConfidenceMeasure(ABC):
 
 
 class SmoothedMeasure(ConfidenceMeasure):
-    """A measure that is a function of z'_t alone: `of_smoothed` serves one step and whole traces."""
+    """A measure that is a function of z'_t alone: `of_smoothed` serves single steps and whole traces."""
 
     reads_smoothing = True
 
@@ -173,7 +173,7 @@ class SmoothedMeasure(ConfidenceMeasure):
 
 
 MeasureLike: TypeAlias = str | type[ConfidenceMeasure] | ConfidenceMeasure
-"""A measure by its name or as `package.module:Class`, as a class, or as an object."""
+"""A measure by name or as `package.module:Class`, as a class, or as an object."""
 
 MEASURES: Registry[type[ConfidenceMeasure]] = Registry(
     "measure",
@@ -192,8 +192,8 @@ def measure_of(given: MeasureLike) -> ConfidenceMeasure:
     """The measure that `given` names or is.
 
     Raises:
-        InputError: for an unknown name, with what there is; for what is no measure, cannot be made without arguments, or bears
-            a name that is no identifier or belongs to another measure.
+        InputError: for an unknown name (the message lists the known ones), and for anything that is not a measure, cannot be
+            made without arguments, or has a name that is not an identifier or belongs to another measure.
     """
     found: object = MEASURES.get(given) if isinstance(given, str) else given
     if isinstance(found, type) and issubclass(found, ConfidenceMeasure):
@@ -213,10 +213,10 @@ def measure_of(given: MeasureLike) -> ConfidenceMeasure:
 
 
 def measures_of(given: Sequence[MeasureLike] | None = None) -> list[ConfidenceMeasure]:
-    """The measures that `given` names, each once; None: every known one.
+    """The measures that `given` lists, each once; None: all known ones.
 
     Raises:
-        InputError: as `measure_of`, and for two different measures of one name.
+        InputError: as `measure_of`, and for two different measures with the same name.
     """
     found: dict[str, ConfidenceMeasure] = {}
     for one in MEASURES.names() if given is None else given:
@@ -227,16 +227,16 @@ def measures_of(given: Sequence[MeasureLike] | None = None) -> list[ConfidenceMe
 
 
 def source_of(measure: ConfidenceMeasure) -> str | None:
-    """`package.module:Class` of a measure from outside; None for one that every process finds by its name."""
+    """`package.module:Class` of a measure from outside; None for a measure that every process finds by its name."""
     kind = type(measure)
     return None if MEASURES.lasting(measure.name) else f"{kind.__module__}:{kind.__qualname__}"
 
 
 def scores_of(measure: ConfidenceMeasure, traces: Traces, smoothing: Smoothing) -> NDArray[np.float64]:
-    """The measure's scores (N, T) float64, checked.
+    """The measure's scores (N, T) float64, validated.
 
     Raises:
-        InputError: for a measure that is not fitted, or scores of another shape or type or that are not numbers.
+        InputError: for a measure that is not fitted, or scores that have another shape or type or are not numbers.
     """
     if not measure.fitted:
         raise InputError(f"measure {measure.name!r} needs its fitted parameters: call fit on calibration traces first.")
@@ -245,10 +245,10 @@ def scores_of(measure: ConfidenceMeasure, traces: Traces, smoothing: Smoothing) 
 
 
 def checked_scores(measure: ConfidenceMeasure, scores: NDArray[np.float64], traces: Traces) -> NDArray[np.float64]:
-    """`scores` themselves where they are (N, T) float64 numbers for these traces.
+    """`scores` unchanged, if they are (N, T) float64 numbers for these traces.
 
     Raises:
-        InputError: where they are not.
+        InputError: if they are not.
     """
     shape = (traces.samples, traces.time_steps)
     if not isinstance(scores, np.ndarray) or scores.shape != shape or scores.dtype != np.float64:
@@ -263,17 +263,17 @@ def checked_scores(measure: ConfidenceMeasure, scores: NDArray[np.float64], trac
 def step_outputs(
     measure: ConfidenceMeasure, smoothing: Smoothing, logits: Tensor, accumulated: Tensor, step: Tensor
 ) -> StepOutputs:
-    """What `measure` reads of a step: z'_t is computed only where it is read."""
+    """What `measure` reads of one step; z'_t is computed only if it is used."""
     smoothed = smoothing.smoothed(accumulated, step) if measure.reads_smoothing else accumulated
     return StepOutputs(logits, accumulated, smoothed, accumulated.argmax(dim=-1), step)
 
 
 def chunks(traces: Traces, elements: int | None = None) -> Iterator[tuple[slice, Tensor]]:
-    """z_t of all samples in pieces that fit into the cache: (samples, z (n, T, C) float64).
+    """z_t of all samples in pieces that fit into the cache: (slice of samples, z (n, T, C) float64).
 
     Args:
         traces: of N samples.
-        elements: of a sample that are worked on at once; None: all T C.
+        elements: number of elements per sample that are processed at once; None: all T C.
     """
     size = max(1, CHUNK_ELEMENTS // (elements or traces.time_steps * traces.classes))
     for piece, accumulated in traces.accumulated():
@@ -284,5 +284,5 @@ def chunks(traces: Traces, elements: int | None = None) -> Iterator[tuple[slice,
 
 
 def logits_of(traces: Traces, rows: slice) -> Tensor:
-    """The logits (n, T, C) of each step of some samples, float64."""
+    """The logits (n, T, C) of each step for some samples, float64."""
     return torch.from_numpy(traces.logits[rows].astype(np.float64))

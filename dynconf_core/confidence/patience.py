@@ -1,4 +1,4 @@
-"""`patience`: for how many steps, this one included, the prediction has stood unchanged."""
+"""`patience`: the number of consecutive steps, including this one, with an unchanged prediction."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from dynconf_core.traces.schema import Traces
 
 
 class Patience(ConfidenceMeasure):
-    """Steps that the prediction has stood; the smoothing is not read."""
+    """Consecutive steps with the same prediction; smoothing is not used."""
 
     name = "patience"
     label = "number of steps unchanged"
 
     def initial(self, samples: int, classes: int, device: torch.device | str = "cpu") -> State:
-        """The last prediction (n,) int64, -1 at first, and for how many steps it has stood (n,) int64."""
+        """The last prediction (n,) int64, initially -1, and the number of steps it has been unchanged (n,) int64."""
         return (
             torch.full((samples,), -1, dtype=torch.int64, device=device),
             torch.zeros(samples, dtype=torch.int64, device=device),
@@ -35,7 +35,8 @@ class Patience(ConfidenceMeasure):
 
 
 def standing(predictions: Tensor) -> Tensor:
-    """(n, T) int64: for how many steps, this one included, each prediction (n, T) has stood unchanged."""
+    """(n, T) int64: the number of consecutive steps, including this one, for which each prediction (n, T) has been
+    unchanged."""
     steps = torch.arange(predictions.shape[1]).expand(predictions.shape)
     changed = torch.ones_like(predictions, dtype=torch.bool)
     changed[:, 1:] = predictions[:, 1:] != predictions[:, :-1]

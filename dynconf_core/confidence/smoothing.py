@@ -1,10 +1,10 @@
-"""Confidence smoothing: how accumulated logits become the z' that a score reads, z'_t = z_t / alpha_t.
+"""Confidence smoothing: from accumulated logits z to the z' that a measure scores, z'_t = z_t / alpha_t.
 
-- `sum`: alpha_t = alpha, the constant of Li, Jones and Furber (ICCV 2023; 30 in their demo). Accumulated logits grow with t,
-  so that early steps are never sure: a least latency is built in.
-- `mean`: alpha_t = t alpha, so that early steps are as sharp as late ones.
-- `power`: alpha_t = alpha t^exponent, a temperature that depends on the step by one parameter more; `sum` and `mean` are its
-  exponents 0 and 1. `dynconf_core.confidence.temperature` fits it by likelihood.
+- `sum`: alpha_t = alpha, the constant of Li, Jones and Furber (ICCV 2023; 30 in their demo). Accumulated logits grow with t, so
+  that early steps are never confident: this imposes a minimum latency.
+- `mean`: alpha_t = t alpha, so that early steps can be as confident as late ones.
+- `power`: alpha_t = alpha t^exponent, a temperature that depends on the step through one more parameter; `sum` and `mean` are
+  the exponents 0 and 1. `dynconf_core.confidence.temperature` fits it by maximum likelihood.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ from dynconf_core.errors import InputError
 
 Form = Literal["sum", "mean", "power"]
 FORMS: tuple[Form, ...] = ("sum", "mean")
-"""The forms that alpha alone determines."""
+"""The forms determined by alpha alone."""
 ALL_FORMS: tuple[Form, ...] = get_args(Form)
 LARGEST_EXPONENT = 8.0
-# A tiny alpha may overflow z' or vanish itself; within these neither z' nor a difference of two is infinite or undefined.
+# A tiny alpha may overflow z' or underflow itself; within these limits neither z' nor a difference of two is infinite or nan.
 LARGEST = float(np.finfo(np.float64).max) / 4
 SMALLEST = float(np.finfo(np.float64).tiny)
 
 
 @dataclass(frozen=True)
 class Smoothing:
-    """One way to smooth.
+    """One smoothing.
 
     Attributes:
         form: "sum", "mean" or "power".
-        alpha: > 0, the temperature (of the first step, for "power"), in units of the logits.
-        exponent: how the temperature grows with the step; for "power" alone, else None.
+        alpha: > 0, the temperature (for "power", that of the first step), in units of the logits.
+        exponent: how the temperature grows with the step; only for "power", otherwise None.
 
     Raises:
-        InputError: for another form, an alpha that is not a finite number above 0, an exponent that is missing, not from -8
-            to 8, or given to another form.
+        InputError: for another form, an alpha that is not a finite number above 0, or an exponent that is missing, outside -8
+            to 8, or given with another form.
     """
 
     form: Form
@@ -68,7 +68,7 @@ class Smoothing:
         object.__setattr__(self, "exponent", exponent)
 
     def temperature(self, step: Tensor) -> Tensor:
-        """alpha_t (...) float64 of the steps t (...), from 1: the same bits on every device."""
+        """alpha_t (...) float64 for the steps t (...), counted from 1; the same bits on every device."""
         steps = step.to(torch.float64)
         if self.form == "sum":
             return torch.full_like(steps, max(self.alpha, SMALLEST))
@@ -77,23 +77,23 @@ class Smoothing:
         return (steps * self.alpha).clamp(min=SMALLEST)
 
     def smoothed(self, accumulated: Tensor, step: Tensor) -> Tensor:
-        """z' (..., C) of the accumulated logits z (..., C) float64 of the steps t (...), held within +-4e307."""
+        """z' (..., C) for the accumulated logits z (..., C) float64 of the steps t (...), clipped to +-4e307."""
         return (accumulated / self.temperature(step)[..., None]).clamp(-LARGEST, LARGEST)
 
     def apply(self, accumulated: NDArray[np.float64]) -> NDArray[np.float64]:
-        """z' (n, T, C) of the accumulated logits z (n, T, C) of the steps 1 to T, float64: `smoothed` for arrays."""
+        """z' (n, T, C) for the accumulated logits z (n, T, C) of the steps 1 to T, float64: `smoothed` for arrays."""
         steps = torch.arange(1, accumulated.shape[1] + 1)
         smoothed: NDArray[np.float64] = self.smoothed(torch.from_numpy(accumulated), steps).numpy()
         return smoothed
 
     def to_dict(self) -> dict[str, Any]:
-        """{"form": ..., "alpha": ...}, as files hold it; for "power" also "exponent"."""
+        """{"form": ..., "alpha": ...}, as stored in files; for "power" also "exponent"."""
         entry: dict[str, Any] = {"form": self.form, "alpha": self.alpha}
         return entry if self.exponent is None else {**entry, "exponent": self.exponent}
 
     @classmethod
     def from_dict(cls, entry: Mapping[str, Any]) -> Smoothing:
-        """The reverse of `to_dict`; an InputError names what is missing or wrong."""
+        """The inverse of `to_dict`; an InputError names what is missing or wrong."""
         if not isinstance(entry, Mapping) or not {"form", "alpha"} <= set(entry):
             raise InputError(f"smoothing = {entry!r} lacks form or alpha; give both, as a JSON object.")
         return cls(form=entry["form"], alpha=entry["alpha"], exponent=entry.get("exponent"))
@@ -108,4 +108,4 @@ def _number(name: str, value: Any, wanted: str) -> float:
 
 
 PLAIN = Smoothing("sum", 1.0)
-"""z' is z."""
+"""No smoothing: z' = z."""

@@ -1,9 +1,9 @@
-"""Temperatures that suit given traces: a row of alphas to try, and one that depends on the step, fitted by likelihood.
+"""Temperatures suited to given traces: a sequence of alphas to try, and a step-dependent temperature fitted by likelihood.
 
-The fit of alpha_t = alpha t^exponent is temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML
-2017, sec. 4.2) for all steps at once, with two parameters: the mean negative log likelihood of the labels under
-softmax(z_t / alpha_t) is least. It makes the softmax of every step mean what it says; it does not thereby exit at the best
-moment, for what an exit loses is another matter (`dynconf_core.confidence.learned`).
+Fitting alpha_t = alpha t^exponent is temperature scaling (Guo et al., "On Calibration of Modern Neural Networks", ICML 2017,
+sec. 4.2) for all steps at once, with two parameters: it minimises the mean negative log likelihood of the labels under
+softmax(z_t / alpha_t). This calibrates the softmax of every step, but does not by itself give the best exits, because the
+accuracy that an exit loses is a different quantity (`dynconf_core.confidence.learned`).
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from dynconf_core.errors import InputError
 from dynconf_core.traces.schema import Traces
 
 STEPS = 16
-# Elements of z that are kept (128 MiB): of more, samples evenly spread are taken.
+# Elements of z that are kept (128 MiB); beyond that, evenly spaced samples are used.
 ELEMENTS = 2**24
-# alpha is looked for within this factor of the spread of the logits, either way.
+# alpha is searched within this factor of the spread of the logits, in both directions.
 WIDEST = 1e4
-# In units of the median gap at T: beyond these the softmax is nearly 0 and 1, or even.
+# In units of the median gap at T: beyond these the softmax is nearly 0 or 1, or nearly uniform.
 ALPHAS = tuple(float(alpha) for alpha in np.geomspace(0.03, 3.0, 21))
 
 
 def fitting_alphas(traces: Traces, form: Form = "sum") -> list[float]:
-    """21 alphas for the form `sum` or `mean`, rising: two decades about the median gap at T (about 1 where that is 0).
+    """21 alphas for the form `sum` or `mean`, ascending: two decades around the median gap at T (around 1 if that is 0).
 
-    The gap is that of the two largest logits, of z_T for `sum` and of z_T / T for `mean`.
+    The gap is that between the two largest logits, of z_T for `sum` and of z_T / T for `mean`.
     """
     last = torch.tensor([traces.time_steps])
     smoothing = Smoothing(form, 1.0)
@@ -42,18 +42,18 @@ def fitting_alphas(traces: Traces, form: Form = "sum") -> list[float]:
 
 
 def fit_power(traces: Traces, exponent: float | None = None) -> Smoothing:
-    """The smoothing `power` of the greatest likelihood, at up to 16 steps from 1 to T that lie evenly in log t.
+    """The smoothing `power` of maximum likelihood, at up to 16 steps from 1 to T that are evenly spaced in log t.
 
     Args:
-        traces: the calibration split; its labels are what the likelihood is of.
-        exponent: where it is given, alpha alone is fitted (0 and 1 fit the alpha of the forms `sum` and `mean`).
+        traces: the calibration split; the likelihood is that of its labels.
+        exponent: if given, only alpha is fitted (0 and 1 fit the alpha of the forms `sum` and `mean`).
 
     Returns:
-        `Smoothing("power", alpha, exponent)`. Where the labels are separated without error, whose likelihood grows for ever
-        as alpha falls, alpha ends at a ten-thousandth of the spread of the logits.
+        `Smoothing("power", alpha, exponent)`. If the labels are perfectly separable, the likelihood keeps growing as alpha
+        falls, and alpha ends at a ten-thousandth of the spread of the logits.
 
     Raises:
-        InputError: for an exponent that is not from -8 to 8, or logits that are all alike.
+        InputError: for an exponent outside -8 to 8, or logits that are all equal.
     """
     if exponent is not None:
         exponent = Smoothing("power", 1.0, exponent).exponent
@@ -63,13 +63,13 @@ def fit_power(traces: Traces, exponent: float | None = None) -> Smoothing:
     behind, of_label = _behind(traces, steps)
     spread = float(np.sqrt(np.mean(np.square(behind))))
     if not spread > 0:
-        raise InputError("the logits are all alike at every step: no temperature can be fitted to them.")
+        raise InputError("the logits are all equal at every step: no temperature can be fitted to them.")
     behind /= spread
     of_label /= spread
     log_steps = np.log(steps)
 
     def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        """Mean negative log likelihood, and its gradient by log alpha and the exponent."""
+        """Mean negative log likelihood, and its gradient with respect to log alpha and the exponent."""
         power = parameters[1] if exponent is None else exponent
         inverse = np.exp(-parameters[0] - power * log_steps)
         weights = np.exp(behind * inverse[:, None])
@@ -89,7 +89,7 @@ def fit_power(traces: Traces, exponent: float | None = None) -> Smoothing:
 
 
 def _behind(traces: Traces, steps: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """z_t - max z_t (n, K, C) at K steps, and that of the label (n, K), of as many samples as there is room for."""
+    """z_t - max z_t (n, K, C) at K steps, and the same for the label (n, K), for as many samples as memory allows."""
     room = max(1, ELEMENTS // (len(steps) * traces.classes))
     stride = math.ceil(traces.samples / room)
     kept = [z[(-piece.start) % stride :: stride, steps - 1] for piece, z in traces.accumulated()]

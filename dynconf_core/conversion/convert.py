@@ -17,9 +17,8 @@ from dynconf_core.conversion.options import HALF_CHARGED, ConversionOptions
 from dynconf_core.conversion.thresholds import find_thresholds
 from dynconf_core.conversion.units import in_threshold_units
 from dynconf_core.errors import InputError
-from dynconf_core.graph.fold import activations_first, folded
 from dynconf_core.graph.graph import Graph, Node, Settings
-from dynconf_core.graph.trace import traced
+from dynconf_core.graph.trace import activations_first, folded, traced
 from dynconf_core.neurons.model import NEURONS, NeuronModel
 from dynconf_core.simulation.network import SpikingNetwork
 

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from dynconf_core.errors import InputError
-from dynconf_core.graph.fold import activations_first, folded
 from dynconf_core.graph.graph import Node
 from dynconf_core.graph.operations import per_channel, prepared, run
-from dynconf_core.graph.trace import traced
+from dynconf_core.graph.trace import activations_first, folded, traced
 from dynconf_core.simulation.network import SpikingNetwork, State
 
 NEURONS = 2**27

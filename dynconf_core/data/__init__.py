@@ -1,1 +1,1 @@
-"""Data sets as plain tensors: digits, CIFAR-10, ImageNet and its stand-in; splits and augmentation."""
+"""Data sets: their files, splits, augmentation and batches."""

@@ -1,11 +1,11 @@
-"""Augmentation of a batch of pixels, each image for itself, drawn from one generator on the CPU (the same everywhere).
+"""Augmentation of a batch of pixels, image by image, drawn from one generator on the CPU (the same for every device).
 
-``crop`` pads by an eighth of the side with black and cuts the original size out at a random place; ``flip`` mirrors half
-of the images; ``autoaugment`` is CIFAR-10's policy (``autoaugment.py``); ``jitter`` changes brightness, contrast and
+``crop`` pads with black by an eighth of the side and cuts out the original size at a random position; ``flip`` mirrors half of
+the images; ``autoaugment`` is the policy for CIFAR-10 (``autoaugment.py``); ``jitter`` changes brightness, contrast and
 saturation by up to 20 %; ``cutout`` blanks a square of half the side (DeVries and Taylor, arXiv 1708.04552).
 
-What chance decides is drawn on the CPU (``drawn``), may be put together for several batches (``together``), and reaches the
-pixels' device in one transfer that nobody waits for (``applied``).
+The random numbers are drawn on the CPU (``drawn``), can be combined for several batches (``together``), and reach the pixels'
+device in one asynchronous transfer (``applied``).
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ AUGMENTATIONS = ("crop", "flip", "autoaugment", "jitter", "cutout")
 JITTER = 0.2
 
 Draws = dict[str, Tensor]
-"""What chance decides, by augmentation: float32 ``(numbers, N)`` on the CPU."""
+"""The random numbers of each augmentation, by its name: float32 ``(numbers, N)`` on the CPU."""
 
 
 def augmented(pixels: Tensor, names: Sequence[str], normalisation: Normalisation, generator: torch.Generator) -> Tensor:
@@ -39,7 +39,7 @@ def augmented(pixels: Tensor, names: Sequence[str], normalisation: Normalisation
 
 
 def drawn(names: Sequence[str], count: int, height: int, generator: torch.Generator) -> Draws:
-    """What chance decides for ``count`` images of ``height`` pixels.
+    """The random numbers for ``count`` images of ``height`` pixels.
 
     Raises:
         InputError: for an unknown name.
@@ -62,15 +62,15 @@ def drawn(names: Sequence[str], count: int, height: int, generator: torch.Genera
 
 
 def together(batches: Sequence[Draws]) -> Draws:
-    """The draws of several batches of the same augmentations, as of one batch of all their images."""
+    """The draws of several batches with the same augmentations, as if for one batch of all their images."""
     return {name: torch.cat([draws[name] for draws in batches], dim=1) for name in batches[0]}
 
 
 def applied(pixels: Tensor, draws: Draws, normalisation: Normalisation) -> Tensor:
-    """Augment uint8 ``pixels (N, 3, H, W)`` as ``draws`` say, and normalise them.
+    """Augment uint8 ``pixels (N, 3, H, W)`` with the random numbers ``draws``, and normalise them.
 
     Returns:
-        float32 ``(N, 3, H, W)`` on the device of ``pixels``, which stay as they were.
+        float32 ``(N, 3, H, W)`` on the device of ``pixels``, which are not changed.
     """
     decided = dict(draws)
     policy = decided.pop("autoaugment", None)
@@ -95,7 +95,7 @@ def _margin(height: int) -> int:
 
 
 def _sent(draws: Draws, device: torch.device) -> Draws:
-    """``draws`` on ``device``, moved as one tensor from pinned memory, so that the CPU goes on meanwhile."""
+    """``draws`` on ``device``, sent as one tensor from pinned memory, so that the CPU does not wait."""
     if device.type == "cpu" or not draws:
         return draws
     packed = torch.cat([part.flatten() for part in draws.values()])
@@ -105,7 +105,7 @@ def _sent(draws: Draws, device: torch.device) -> Draws:
 
 
 def _cropped(pixels: Tensor, offsets: Tensor, flip: Tensor | None) -> Tensor:
-    """Cut out of the padded images at ``offsets (2, N)``; mirrored on the way where ``flip (1, N)`` says so."""
+    """Cut out of the padded images at ``offsets (2, N)``, mirrored where ``flip (1, N)`` is 1."""
     height, width = pixels.shape[-2:]
     margin = _margin(height)
     padded = pad(pixels, (margin, margin, margin, margin))

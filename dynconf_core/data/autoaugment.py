@@ -1,8 +1,8 @@
-"""AutoAugment's policy for CIFAR-10, one of its 25 sub-policies drawn for every image (Cubuk et al., CVPR 2019, arXiv
-1805.09501, table 7): two operations one after the other, each with a probability and a magnitude from 0 to 9.
+"""AutoAugment's policy for CIFAR-10 (Cubuk et al., CVPR 2019, arXiv 1805.09501, table 7).
 
-Which images an operation meets is decided where the random numbers are drawn, on the CPU, so that a GPU works on parts whose
-sizes are known and never has to answer. The operations on the pixels are in ``pixel_operations.py``.
+For every image one of 25 sub-policies is drawn: two operations, one after the other, each with a probability and a magnitude
+from 0 to 9. Which operation an image gets is decided on the CPU, where the random numbers are drawn, so that a GPU works on
+parts of known size and the CPU never waits for it. The operations on the pixels are in ``pixel_operations.py``.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch import Tensor
 from dynconf_core.data import pixel_operations
 
 Step = tuple[str, float, int | None]
-"""An operation, its probability, its magnitude (None where it has none)."""
+"""An operation, its probability, and its magnitude (None if it has none)."""
 
 POLICY: tuple[tuple[Step, Step], ...] = (
     (("Invert", 0.1, None), ("Contrast", 0.2, 6)),
@@ -47,7 +47,7 @@ POLICY: tuple[tuple[Step, Step], ...] = (
 )
 GEOMETRY = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 TABLE = ("Brightness", "Posterize", "Solarize", "Invert")
-"""Operations that replace each value by another, whatever else the image holds."""
+"""Operations that replace each pixel value by another, regardless of the rest of the image."""
 BLENDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "Color": pixel_operations.coloured,
     "Contrast": pixel_operations.contrasted,
@@ -62,13 +62,13 @@ KINDS = ("nothing", "geometry", "table", *BLENDS, *STRETCHES)
 
 @dataclass(frozen=True)
 class Arrangement:
-    """The images sorted by what is done to them, in both turns.
+    """The images sorted by the operation applied to them, for the first and for the second operation ("turn").
 
     Attributes:
-        numbers: "order" and "entry" of the first and of the second turn, and "back", each float32 ``(1, N)`` of whole numbers:
-            the images in the order of their kinds, out of the order before, and the policy's entry for each of them; and the
-            order that puts them back.
-        sizes: for each turn, how many images each of ``KINDS`` meets.
+        numbers: "order0", "entry0", "order1", "entry1" and "back", each float32 ``(1, N)`` holding whole numbers. Per turn: the
+            permutation that sorts the images by kind of operation, starting from the previous order, and the policy's entry for
+            each image in the new order. "back" restores the original order.
+        sizes: per turn, the number of images for each of ``KINDS``.
     """
 
     numbers: dict[str, Tensor]
@@ -76,8 +76,8 @@ class Arrangement:
 
 
 def draw(count: int, generator: torch.Generator) -> Tensor:
-    """What chance decides for ``count`` images: float32 ``(5, count)``, the sub-policy, then, for its first and its second
-    operation, a number in [0, 1) that decides whether it is applied, and whether its magnitude is negative."""
+    """The random numbers for ``count`` images, float32 ``(5, count)``: the sub-policy; for its first and second operation, a
+    number in [0, 1) that decides whether the operation is applied; and for both, 1 if its magnitude is negative, else 0."""
     policy = torch.randint(len(POLICY), (1, count), generator=generator)
     applied = torch.rand(2, count, generator=generator)
     negative = torch.rand(2, count, generator=generator) < 0.5
@@ -85,7 +85,7 @@ def draw(count: int, generator: torch.Generator) -> Tensor:
 
 
 def arranged(drawn: Tensor) -> Arrangement:
-    """What ``draw`` gave, arranged on the CPU, where the sizes have to be known."""
+    """Sort what ``draw`` returned by operation; on the CPU, because the sizes must be known."""
     policy, negative = drawn[0].long(), drawn[3:].long()
     images = torch.arange(len(policy))
     numbers: dict[str, Tensor] = {}
@@ -103,7 +103,8 @@ def arranged(drawn: Tensor) -> Arrangement:
 
 
 def autoaugmented(pixels: Tensor, arrangement: Arrangement) -> Tensor:
-    """uint8 ``pixels (N, 3, H, W)`` through both operations, on their device, where the numbers of ``arrangement`` lie too."""
+    """Apply both operations to uint8 ``pixels (N, 3, H, W)``, on the device that holds them and the numbers of
+    ``arrangement``."""
     numbers = {name: values[0].long() for name, values in arrangement.numbers.items()}
     for turn, sizes in enumerate(arrangement.sizes):
         parts = pixels.index_select(0, numbers[f"order{turn}"]).split(sizes)
@@ -114,7 +115,7 @@ def autoaugmented(pixels: Tensor, arrangement: Arrangement) -> Tensor:
 
 
 def _done(kind: str, pixels: Tensor, entry: Tensor) -> Tensor:
-    """One kind of operation on ``pixels (k, 3, H, W)``, each as its ``entry (k,)`` of the policy says."""
+    """Apply one kind of operation to ``pixels (k, 3, H, W)``, each image with its ``entry (k,)`` of the policy."""
     if kind == "nothing":
         return pixels
     if kind == "geometry":
@@ -127,8 +128,8 @@ def _done(kind: str, pixels: Tensor, entry: Tensor) -> Tensor:
     return STRETCHES[kind](pixels)
 
 
-# The policy's entries as numbers. Entry (policy * 2 + turn) * 2 + sign; made once and kept, outside inference mode, since
-# inference tensors could not be used in training.
+# The policy's entries as tensors, at the index (policy * 2 + turn) * 2 + sign. Computed once, outside inference mode, because
+# inference tensors cannot be used in training.
 
 
 def _entries() -> list[tuple[str, int, int]]:
@@ -153,7 +154,7 @@ def _kinds() -> Tensor:
 
 @cache
 def _sources(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Of shears, which keep the upper left corner, shifts and turns: see ``pixel_operations.sources``; k is 100."""
+    """``pixel_operations.sources`` for all k = 100 entries: shears (the upper left corner is fixed), shifts and rotations."""
     rows = []
     for name, magnitude, sign in _entries():
         shear, angle = sign * 0.3 * magnitude / 9, math.radians(sign * 30 * magnitude / 9)
@@ -174,14 +175,14 @@ def _sources(height: int, width: int, device: torch.device) -> tuple[Tensor, Ten
 
 @cache
 def _factors(device: torch.device) -> Tensor:
-    """``(100,)``: of colour, contrast, sharpness and brightness."""
+    """``(100,)``: the factors of colour, contrast, sharpness and brightness."""
     with torch.inference_mode(False):
         return torch.tensor([1 + sign * 0.9 * magnitude / 9 for _, magnitude, sign in _entries()], device=device)
 
 
 @cache
 def _tables(device: torch.device) -> Tensor:
-    """``(100, 256)`` uint8: what each value becomes."""
+    """``(100, 256)`` uint8: what replaces each pixel value."""
     value = torch.arange(256)
     rows = []
     for (name, magnitude, _), factor in zip(_entries(), _factors(torch.device("cpu")), strict=True):

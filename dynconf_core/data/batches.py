@@ -1,8 +1,9 @@
-"""An epoch's batches, augmented, on the device they are trained on, without the device ever waiting for them.
+"""The augmented batches of an epoch on the training device, prepared so that the device never waits for them.
 
-Images in memory are gathered and augmented where they lie, several batches at a time, since starting an operation on a few
-small images costs more than carrying it out. Images that have to be decoded are decoded ahead by threads, a bounded number of
-batches. Either way all random numbers are drawn in the order of the batches, so that they depend on none of this.
+Images held in memory are gathered and augmented on the device that holds them, several batches at a time, because launching an
+operation on a few small images costs more than executing it. Images that have to be decoded are decoded in advance by threads,
+a limited number of batches ahead. In both cases the random numbers are drawn in the order of the batches, so that they do not
+depend on any of this.
 """
 
 from collections import deque
@@ -18,11 +19,11 @@ from dynconf_core.data.augment import applied, drawn, together
 from dynconf_core.data.images import Images, TensorImages
 
 AHEAD = 3
-"""Batches that are decoded before they are asked for."""
+"""Batches decoded in advance."""
 BLOCK = 12 << 20
-"""Bytes of images, as float32, that are augmented at a time: more than a batch of small ones, less than a processor's cache."""
+"""Bytes of images, as float32, augmented at a time: more than a batch of small images, less than a processor's cache."""
 BLOCK_ON_A_GPU = 48 << 20
-"""More images at a time, since there starting an operation is what costs; not measured against other sizes."""
+"""The same on a GPU, where launching operations dominates the cost; no other sizes have been measured."""
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -37,16 +38,16 @@ def batches(
     device: torch.device,
     block: int | None = None,
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """Every whole batch of an epoch.
+    """Every full batch of an epoch.
 
     Args:
-        images: the training split, already ``to(device)``.
+        images: the training split, already moved ``to(device)``.
         order: indices ``(N,)`` on the CPU; the last ``N % size`` are left out.
-        size: images a batch.
+        size: images per batch.
         names: of the augmentations.
-        generator: on the CPU; all that chance decides is drawn from it.
-        device: where the batches are wanted.
-        block: batches augmented at a time where the images lie in memory; None: as many as suit the device.
+        generator: on the CPU; the source of all random numbers.
+        device: where the batches are needed.
+        block: batches augmented at a time if the images are held in memory; None: as many as suit the device.
 
     Yields:
         images ``(size, 3, H, W)``, float32, normalised, and labels ``(size,)``, both on ``device``.
@@ -89,9 +90,9 @@ def _block(images: TensorImages, size: int, device: torch.device) -> int:
 
 
 def ahead(make: Callable[[T], S], items: Iterable[T], depth: int) -> Generator[S, None, None]:
-    """``make(item)`` of every item in order, by one thread, up to ``depth`` of them before they are asked for.
+    """``make(item)`` for every item, in order, computed by one thread up to ``depth`` items in advance.
 
-    What ``make`` raises is raised where its result would have come. Closing the iterator ends the thread.
+    An exception in ``make`` is raised where its result would have been yielded. Closing the iterator ends the thread.
     """
     waiting: deque[Future[S]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix="ahead") as worker:

@@ -1,6 +1,6 @@
-"""What a data set is, and the registry of those there are.
+"""The definition of a data set, and the registries of data sets and of their downloads.
 
-One of your own is one file: a ``DataSet`` object, named as ``package.module:OBJECT`` in a ``Setting``.
+A data set of your own takes one file: a ``DataSet`` object, named as ``package.module:OBJECT`` in a ``Setting``.
 """
 
 from collections.abc import Callable
@@ -13,29 +13,29 @@ from dynconf_core.registry import Registry
 
 
 class Load(Protocol):
-    """Reads a split."""
+    """Reads one split."""
 
     def __call__(self, root: Path, split: Split, /, *, resolution: int, calibration: int) -> Images:
-        """One split at ``resolution`` pixels, from the folder ``root``; ``calibration`` training images are held out."""
+        """One split at ``resolution`` pixels from the folder ``root``; ``calibration`` training images are held out."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Images and labels in three splits, and all that a profile has to know of them.
+    """Images and labels in three splits, and everything a profile needs to know about them.
 
     Attributes:
-        title: as a table shows it.
-        family: of data sets for which the same recipes serve, such as "cifar10".
+        title: the name shown in tables.
+        family: of data sets that share their recipes, such as "cifar10".
         classes: number of classes C.
-        resolution: side in pixels at which it is used.
+        resolution: side in pixels at which the images are used.
         train, test: official numbers of images.
-        calibration: how many of the training images are held out to choose rules and thresholds.
+        calibration: how many training images are held out to choose rules and thresholds.
         stem: how networks for it begin, one of ``dynconf_core.networks.architecture.STEMS``.
         normalisation: of the network's input.
-        check: raises ``InputError`` unless the files under a folder are there and whole, as far as seconds show.
-        digest: a hex digest that names the content under a folder.
+        check: raises ``InputError`` unless the files under a folder are present and complete, as far as can be seen in seconds.
+        digest: a hexadecimal digest that identifies the content of a folder.
         load: reads a split.
-        downloaded: whether the images lie in the data folder, so that they may be missing.
+        downloaded: whether the images are files in the data folder, and so may be missing.
     """
 
     title: str
@@ -66,10 +66,10 @@ DATASETS: Registry[DataSet] = Registry(
 
 
 class Fetch(Protocol):
-    """Brings a data set to disk."""
+    """Downloads a data set."""
 
     def __call__(self, root: Path, /, *, say: Callable[[str], None]) -> object:
-        """Download it into ``root`` and verify it; ``say`` is given one plain sentence at a time."""
+        """Download it into ``root`` and verify it; ``say`` receives one plain sentence at a time."""
 
 
 FETCHERS: Registry[Fetch] = Registry(
@@ -80,4 +80,4 @@ FETCHERS: Registry[Fetch] = Registry(
         "imagenette": "dynconf_core.data.fetch_imagenette:fetch_imagenette",
     },
 )
-"""Apart from ``DATASETS``, since how images come to disk does not change a result: no stage's code reaches it."""
+"""Separate from ``DATASETS``: how the images were downloaded does not change a result, so no stage's code reaches it."""

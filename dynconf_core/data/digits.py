@@ -1,4 +1,4 @@
-"""Handwritten digits, as scikit-learn ships them: 1797 images of 8 x 8 pixels, upscaled. They need no download.
+"""The handwritten digits of scikit-learn: 1797 images of 8 x 8 pixels, upscaled. No download is needed.
 
 Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
 """
@@ -7,8 +7,7 @@ import hashlib
 from pathlib import Path
 
 from dynconf_core.data.dataset import DataSet
-from dynconf_core.data.images import Normalisation, Split, TensorImages
-from dynconf_core.data.splits import SPLIT_SEED, held_out
+from dynconf_core.data.images import SPLIT_SEED, Normalisation, Split, TensorImages, held_out
 from dynconf_core.libraries import scikit_learn_data
 
 IMAGES = 1797
@@ -21,15 +20,15 @@ def check(root: Path) -> None:
 
 
 def digest(root: Path) -> str:
-    """Names the content: the sha256 of the raw pixels and labels."""
+    """Identifies the content: the sha256 of the raw pixels and labels."""
     raw = scikit_learn_data().load_digits()
     return hashlib.sha256(raw.images.tobytes() + raw.target.tobytes()).hexdigest()
 
 
 def load(root: Path, split: Split, *, resolution: int, calibration: int) -> TensorImages:
-    """A split, bilinearly upscaled to ``resolution`` pixels, grey in all three channels.
+    """A split, bilinearly upscaled to ``resolution`` pixels, with the same grey value in all three channels.
 
-    The 497 test images are drawn first, by the split's fixed seed; ``calibration`` of the other 1300 are held out.
+    The 497 test images are drawn first, with the fixed seed of the split; ``calibration`` of the other 1300 are held out.
     """
     import torch
     from torch.nn.functional import interpolate

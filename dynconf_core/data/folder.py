@@ -1,4 +1,4 @@
-"""Images in ImageNet's layout: a folder a class (``<split>/<wnid>/<image>``), decoded when they are asked for."""
+"""Images in ImageNet's layout: one folder per class (``<split>/<wnid>/<image>``), decoded when they are needed."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 NORMALISATION = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SUFFIXES = {".jpeg", ".jpg", ".png"}
 DECODERS = max(8, os.cpu_count() or 1)
-"""Threads that decode; Pillow lets go of Python's lock meanwhile."""
+"""Number of decoding threads; Pillow releases Python's global lock while it decodes."""
 TAIL = 1024
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The image files of a split and their classes, in the order of their names."""
+    """The image files of a split with their classes, sorted by name."""
 
     files: tuple[Path, ...]
     labels: Tensor
@@ -46,7 +46,7 @@ def list_images(folder: Path) -> Listing:
     """Every image below ``folder``.
 
     Raises:
-        InputError: where the folder is missing, or holds no class folder, or a class folder is empty.
+        InputError: if the folder is missing, contains no class folders, or a class folder is empty.
     """
     import torch
 
@@ -76,30 +76,30 @@ def list_images(folder: Path) -> Listing:
 
 
 def check_headers(listing: Listing, every: int = 1) -> None:
-    """Raise ``InputError`` for the first file that is empty or does not begin as a JPEG or PNG, or is cut short."""
+    """Raise ``InputError`` for the first file that is empty, does not start like a JPEG or PNG, or is cut short."""
     for path in listing.files[::every]:
         with path.open("rb") as file:
             head = file.read(8)
             file.seek(max(path.stat().st_size - TAIL, 0))
             tail = file.read()
-        # A few bytes may follow the end: some cameras and some of ImageNet's sources wrote them.
+        # A few bytes may follow the end marker: some cameras and some of ImageNet's sources write them.
         whole = (head[:2] == b"\xff\xd8" and b"\xff\xd9" in tail) or (head == b"\x89PNG\r\n\x1a\n" and b"IEND" in tail)
         if not whole:
-            raise InputError(f"{path} is truncated or is no JPEG or PNG image: restore the file.")
+            raise InputError(f"{path} is truncated or not a JPEG or PNG image: restore the file.")
 
 
 def check_same_classes(train: Listing, test: Listing) -> None:
-    """Raise ``InputError`` unless both splits have the same class folders: labels are counted by their order."""
+    """Raise ``InputError`` unless both splits have the same class folders: a label is a folder's place in their order."""
     names = [{path.parent.name for path in listing.files} for listing in (train, test)]
     odd = sorted(names[0] ^ names[1])
     if odd:
         raise InputError(
-            f"class folder {odd[0]} lies in one split only, under {train.files[0].parent.parent.parent}: restore it."
+            f"class folder {odd[0]} is in one split only, under {train.files[0].parent.parent.parent}: restore it."
         )
 
 
 def listing_digest(folders: Sequence[Path]) -> str:
-    """Names the content by the files' names and sizes; reading all of ImageNet would take the better part of an hour."""
+    """Identifies the content by the names and sizes of the files; reading all of ImageNet would take most of an hour."""
     total = hashlib.sha256()
     for folder in folders:
         for path in list_images(folder).files:
@@ -109,17 +109,17 @@ def listing_digest(folders: Sequence[Path]) -> str:
 
 @dataclass(frozen=True)
 class FolderImages:
-    """Images that are decoded by a pool of threads, batch by batch; see ``Images``.
+    """Images decoded by a pool of threads, batch by batch; see ``Images``.
 
-    For evaluation the shorter side is resized to ``shorter_side`` and the centre cut out; for training a random part (8 to
-    100 % of the area, aspect 3/4 to 4/3) is resized to ``resolution``.
+    For evaluation the shorter side is resized to ``shorter_side`` and the centre cut out; for training a random part (8 to 100
+    % of the area, aspect ratio 3/4 to 4/3) is resized to ``resolution``.
 
     Attributes:
         listing: the files.
         resolution: side in pixels.
         normalisation: of the network's input.
         shorter_side: in pixels; None: 8/7 of ``resolution`` (256 for 224).
-        pinned: whether batches lie in memory that a GPU reads while the CPU goes on.
+        pinned: whether batches are decoded into pinned memory, from which a GPU reads asynchronously.
     """
 
     listing: Listing
@@ -142,7 +142,7 @@ class FolderImages:
         return len(self.listing.files)
 
     def to(self, device: torch.device) -> Images:
-        """See ``Images.to``: nothing lies in memory; batches for a GPU are decoded into pinned memory."""
+        """See ``Images.to``: no pixels are held in memory; batches for a GPU are decoded into pinned memory."""
         return replace(self, pinned=True) if device.type == "cuda" else self
 
     def batch(self, indices: Tensor, crops: torch.Generator | None = None) -> Tensor:
@@ -168,15 +168,15 @@ class FolderImages:
 
 @cache
 def _decoders() -> ThreadPoolExecutor:
-    """One pool for all batches."""
+    """One pool, shared by all batches."""
     return ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
 
 
 def decoded(path: Path, prepare: Callable[[Any], Any] = lambda opened: None) -> Any:
-    """The image in ``path`` in red, green and blue; ``prepare`` is given it before its pixels are read.
+    """The image in ``path`` as RGB; ``prepare`` is called with it before its pixels are read.
 
     Raises:
-        InputError: where it cannot be decoded.
+        InputError: if it cannot be decoded.
     """
     try:
         with pillow().open(path) as opened:
@@ -187,10 +187,10 @@ def decoded(path: Path, prepare: Callable[[Any], Any] = lambda opened: None) -> 
 
 
 def _decoded(path: Path, resolution: int, share: float, draws: list[list[float]] | None) -> np.ndarray:
-    """``share``: of the shorter side, that the centre takes."""
+    """``share`` is the part of the shorter side that the centre crop takes."""
 
     def shrink(opened: Any) -> None:
-        """Let the decoder leave out what the resizing would: a half, a quarter or an eighth of the size, still large enough."""
+        """Let the decoder reduce the size to a half, a quarter or an eighth, as long as it stays large enough."""
         if draws is not None or min(opened.size) > 2 * resolution:
             opened.draft("RGB", (2 * resolution, 2 * resolution))
 
@@ -206,7 +206,7 @@ def _decoded(path: Path, resolution: int, share: float, draws: list[list[float]]
 
 
 def _random_box(width: int, height: int, draws: list[list[float]]) -> tuple[float, float, float, float]:
-    """The crop of Szegedy et al. (CVPR 2015), ten tries, then the whole image; ``draws`` are uniform in [0, 1)."""
+    """The crop of Szegedy et al. (CVPR 2015): ten attempts, then the whole image; ``draws`` are uniform in [0, 1)."""
     for area, aspect, left, top in draws:
         target = width * height * (0.08 + 0.92 * area)
         ratio = math.exp(math.log(3 / 4) + aspect * math.log(16 / 9))

@@ -1,7 +1,7 @@
 """ImageNet (ILSVRC 2012): 1.28 million training and 50 000 validation images in 1000 classes.
 
-Russakovsky et al., IJCV 2015, arXiv 1409.0575. Lies in ``imagenet/{train,val}/<wnid>/<image>``; its licence does not
-allow us to fetch it for you. The validation images are the test split, as everywhere in the field.
+Russakovsky et al., IJCV 2015, arXiv 1409.0575. Expected in ``imagenet/{train,val}/<wnid>/<image>``; its licence does not allow
+us to download it for you. The validation images serve as the test split, as is usual in the field.
 """
 
 from pathlib import Path
@@ -15,18 +15,17 @@ from dynconf_core.data.folder import (
     list_images,
     listing_digest,
 )
-from dynconf_core.data.images import Split
-from dynconf_core.data.splits import held_out
+from dynconf_core.data.images import Split, held_out
 from dynconf_core.errors import InputError
 
 FOLDER = "imagenet"
 CLASSES = 1000
 EVERY = 500
-"""Of a million files, as many headers are read at the start as seconds allow."""
+"""With a million files, only every 500th header is read at the start, which takes seconds."""
 
 
 def check(root: Path) -> None:
-    """Raise ``InputError`` unless both splits lie under ``root`` in 1000 class folders and sampled files are whole."""
+    """Raise ``InputError`` unless ``root`` holds both splits in 1000 class folders and the sampled files are complete."""
     train, test = (list_images(root / FOLDER / split) for split in ("train", "val"))
     check_same_classes(train, test)
     if train.classes != CLASSES:
@@ -38,12 +37,13 @@ def check(root: Path) -> None:
 
 
 def digest(root: Path) -> str:
-    """Names the content, by names and sizes."""
+    """Identifies the content by the names and sizes of the files."""
     return listing_digest([root / FOLDER / "train", root / FOLDER / "val"])
 
 
 def load(root: Path, split: Split, *, resolution: int, calibration: int) -> FolderImages:
-    """A split, decoded on demand: the training images but ``calibration`` held-out ones, those, or the test images."""
+    """A split, decoded on demand: the training images without the ``calibration`` held-out ones, the held-out ones, or the
+    test images."""
     if split == "test":
         return FolderImages(list_images(root / FOLDER / "val"), resolution)
     listing = list_images(root / FOLDER / "train")

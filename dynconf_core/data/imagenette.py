@@ -1,7 +1,7 @@
-"""Imagenette: ten classes of ImageNet, 9469 training and 3925 validation images, squashed to a small square.
+"""Imagenette: ten classes of ImageNet, 9469 training and 3925 validation images, resized to a small square.
 
-Howard, github.com/fastai/imagenette, version 2. A stand-in for ImageNet on small machines, never called anything else.
-Lies in ``imagenette2-64`` (already squashed) or ``imagenette2-160`` or ``imagenette2``, each ``{train,val}/<wnid>``.
+Howard, github.com/fastai/imagenette, version 2. A stand-in for ImageNet on small machines, always reported under its own name.
+Expected in ``imagenette2-64`` (already resized), ``imagenette2-160`` or ``imagenette2``, each ``{train,val}/<wnid>``.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +19,7 @@ from dynconf_core.data.folder import (
     list_images,
     listing_digest,
 )
-from dynconf_core.data.images import Split, TensorImages
-from dynconf_core.data.splits import held_out
+from dynconf_core.data.images import Split, TensorImages, held_out
 from dynconf_core.errors import InputError
 from dynconf_core.libraries import pillow
 
@@ -28,7 +27,8 @@ LAYOUTS = ("imagenette2-64", "imagenette2-160", "imagenette2")
 
 
 def check(root: Path) -> None:
-    """Raise ``InputError`` unless both splits lie under ``root`` and every file is whole, by its first and last bytes."""
+    """Raise ``InputError`` unless both splits are under ``root`` and every file is complete, judging by its first and last
+    bytes."""
     train, test = (list_images(_folder(root) / split) for split in ("train", "val"))
     check_same_classes(train, test)
     for listing in (train, test):
@@ -36,12 +36,13 @@ def check(root: Path) -> None:
 
 
 def digest(root: Path) -> str:
-    """Names the content, by names and sizes."""
+    """Identifies the content by the names and sizes of the files."""
     return listing_digest([_folder(root) / "train", _folder(root) / "val"])
 
 
 def load(root: Path, split: Split, *, resolution: int, calibration: int) -> TensorImages:
-    """A split, decoded and squashed to ``resolution`` pixels: training but ``calibration``, those held out, or test."""
+    """A split, decoded and resized to ``resolution`` pixels regardless of the aspect ratio: the training images without the
+    ``calibration`` held-out ones, the held-out ones, or the test images."""
     import torch
 
     listing = list_images(_folder(root) / ("val" if split == "test" else "train"))

@@ -1,4 +1,4 @@
-"""One split of a data set, as the trainer and the simulator see it."""
+"""The images of one split of a data set, and how the calibration split is held out of the training images."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
 Split = str
 SPLITS: tuple[Split, ...] = ("train", "calibration", "test")
+SPLIT_SEED = 20231002
+"""Fixed, so that a different training seed never moves an image between the training and the calibration split."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Normalisation:
         return pixels.float().div_(255).sub_(mean).div_(std)
 
     def limit(self) -> float:
-        """The largest absolute value that a normalised image can have; a hair more, as devices divide differently."""
+        """The largest absolute value of a normalised image, increased slightly because devices round divisions differently."""
         import torch
 
         ends = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1)
@@ -36,7 +40,7 @@ class Normalisation:
 
 @cache
 def _channels(values: tuple[float, float, float], device: torch.device) -> Tensor:
-    """``(1, 3, 1, 1)``, kept: to make it anew on a GPU would be a transfer that the CPU waits for."""
+    """``(1, 3, 1, 1)``, cached: creating it anew on a GPU would be a transfer that the CPU waits for."""
     import torch
 
     with torch.inference_mode(False):
@@ -44,7 +48,7 @@ def _channels(values: tuple[float, float, float], device: torch.device) -> Tenso
 
 
 class Images(Protocol):
-    """A split: its labels at hand, its pixels by index."""
+    """A split: labels directly, pixels by index."""
 
     @property
     def labels(self) -> Tensor:
@@ -56,21 +60,21 @@ class Images(Protocol):
 
     @property
     def normalisation(self) -> Normalisation:
-        """What the network's input is divided by."""
+        """The normalisation of the network's input."""
 
     def __len__(self) -> int: ...
 
     def batch(self, indices: Tensor, crops: torch.Generator | None = None) -> Tensor:
-        """uint8 pixels ``(n, 3, H, W)`` of ``indices (n,)``; ``crops`` draws random resized crops where pixels are read
-        from larger images, and is ignored where they lie in memory at their final size."""
+        """uint8 pixels ``(n, 3, H, W)`` of ``indices (n,)``. ``crops`` draws random resized crops if the pixels are read
+        from larger images, and is ignored if they are held in memory at their final size."""
 
     def to(self, device: torch.device) -> Images:
-        """The same images, their pixels on ``device`` where they lie in memory."""
+        """The same images, with the pixels on ``device`` if they are held in memory."""
 
 
 @dataclass(frozen=True)
 class TensorImages:
-    """Images that lie in memory.
+    """Images held in memory.
 
     Attributes:
         pixels: uint8 ``(N, 3, H, W)``.
@@ -87,7 +91,7 @@ class TensorImages:
 
     def batch(self, indices: Tensor, crops: torch.Generator | None = None) -> Tensor:
         """See ``Images.batch``."""
-        return self.pixels.index_select(0, indices.to(self.pixels.device))  # ten times faster than by brackets
+        return self.pixels.index_select(0, indices.to(self.pixels.device))  # ten times faster than pixels[indices]
 
     def to(self, device: torch.device) -> TensorImages:
         """See ``Images.to``."""
@@ -96,3 +100,18 @@ class TensorImages:
     def subset(self, indices: Tensor) -> TensorImages:
         """The images at ``indices``, in that order."""
         return replace(self, pixels=self.pixels[indices], labels=self.labels[indices])
+
+
+def held_out(images: int, calibration: int, seed: int = SPLIT_SEED) -> tuple[Tensor, Tensor]:
+    """Indices of the training and of the calibration images, int64, each in ascending order.
+
+    Args:
+        images: number of training images in the data set.
+        calibration: how many of them are held out.
+        seed: of the split.
+    """
+    import torch
+
+    order = np.random.Generator(np.random.PCG64(seed)).permutation(images)
+    kept, held = np.sort(order[calibration:]), np.sort(order[:calibration])
+    return torch.from_numpy(kept), torch.from_numpy(held)

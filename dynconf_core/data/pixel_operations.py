@@ -1,7 +1,7 @@
-"""Operations on a batch of pixels, each image with a strength of its own and none moved between devices.
+"""Operations on a batch of pixels, each image with its own strength, all on the device that holds them.
 
-All take and give uint8 ``(k, 3, H, W)``. They compute what Pillow's ``ImageOps`` and ``ImageEnhance`` compute, after which
-AutoAugment's operations are defined (Cubuk et al., CVPR 2019, arXiv 1805.09501, table 6), up to a rounding in the last bit.
+All take and return uint8 ``(k, 3, H, W)``. They compute what Pillow's ``ImageOps`` and ``ImageEnhance`` compute, by which
+AutoAugment's operations are defined (Cubuk et al., CVPR 2019, arXiv 1805.09501, table 6), up to rounding in the last bit.
 """
 
 import torch
@@ -12,16 +12,16 @@ GREY = (0.2989, 0.587, 0.114)
 
 
 def sources(inverse: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Where each pixel of a sheared, shifted or turned image comes from: the nearest pixel at ``A (x, y, 1)``.
+    """Where each pixel of a sheared, shifted or rotated image comes from: the nearest pixel to ``A (x, y, 1)``.
 
     Args:
-        inverse: A, ``(k, 6)`` float32, row by row, from places in the result to places in the image; places are in pixels,
-            counted from the middle of the image.
+        inverse: A, ``(k, 6)`` float32, row by row; it maps positions in the result to positions in the image. Positions are in
+            pixels, measured from the centre of the image.
         height, width: of the image, H and W.
 
     Returns:
-        its number, row by row, int64 ``(k, H * W)``, and whether it lies in the image at all, uint8 ``(k, H * W)``; the number
-        is 0 where it does not.
+        the source pixel's index, row by row, int64 ``(k, H * W)``, and whether it lies inside the image, uint8 ``(k, H * W)``;
+        the index is 0 if it does not.
     """
     row, column = (torch.arange(side, device=inverse.device) - (side - 1) / 2 for side in (height, width))
     a = inverse.view(-1, 2, 3, 1, 1)
@@ -32,7 +32,7 @@ def sources(inverse: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
 
 
 def moved(pixels: Tensor, source: Tensor, inside: Tensor) -> Tensor:
-    """Each pixel taken from its ``source``, black where there is none; see ``sources``."""
+    """Each pixel replaced by its ``source``, black if that lies outside the image; see ``sources``."""
     found = pixels.flatten(2).gather(2, source.unsqueeze(1).expand(-1, 3, -1))
     return found.mul_(inside.unsqueeze(1)).view_as(pixels)
 
@@ -43,7 +43,7 @@ def looked_up(pixels: Tensor, table: Tensor) -> Tensor:
 
 
 def autocontrast(pixels: Tensor) -> Tensor:
-    """Each channel stretched over the whole range; one of a single value stays."""
+    """Each channel stretched over the whole range; a channel with a single value is not changed."""
     flat = pixels.flatten(2)
     low, high = flat.amin(2, keepdim=True).float(), flat.amax(2, keepdim=True).float()
     single = low == high
@@ -53,7 +53,7 @@ def autocontrast(pixels: Tensor) -> Tensor:
 
 
 def equalised(pixels: Tensor) -> Tensor:
-    """Each channel's histogram made as flat as a table of values can; a channel of almost one value stays."""
+    """Each channel's histogram, flattened as far as a lookup table can; a channel of almost one value is not changed."""
     flat = pixels.flatten(2).long()
     counts = torch.zeros(*flat.shape[:2], 256, dtype=torch.int32, device=pixels.device)
     counts.scatter_add_(2, flat, torch.ones((), dtype=torch.int32, device=pixels.device).expand_as(flat))
@@ -66,19 +66,19 @@ def equalised(pixels: Tensor) -> Tensor:
 
 
 def coloured(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Away from the image's grey by ``factor (k,)``: 0 is grey, 1 changes nothing."""
+    """Moved away from the image's grey version by ``factor (k,)``: 0 gives grey, 1 changes nothing."""
     return _blended(pixels.float(), _grey(pixels), factor)
 
 
 def contrasted(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Away from the mean grey by ``factor (k,)``: 0 is that grey everywhere, 1 changes nothing."""
+    """Moved away from the mean grey by ``factor (k,)``: 0 gives that grey everywhere, 1 changes nothing."""
     return _blended(pixels.float(), _grey(pixels).mean((1, 2, 3), keepdim=True), factor)
 
 
 def sharpened(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Away from the smoothed image by ``factor (k,)``: 0 is smooth, 1 changes nothing; the border stays.
+    """Moved away from the smoothed image by ``factor (k,)``: 0 gives the smoothed image, 1 changes nothing; the border is kept.
 
-    Smooth is the mean over 3 x 3 pixels, the middle one counted five times.
+    The smoothed image is the mean over 3 x 3 pixels in which the middle one counts five times.
     """
     image = pixels.float()
     inner = image[..., 1:-1, 1:-1]
@@ -97,6 +97,6 @@ def _grey(pixels: Tensor) -> Tensor:
 
 
 def _blended(image: Tensor, other: Tensor, factor: Tensor) -> Tensor:
-    # In this order, equal values give that value: a weighted sum of them falls below it by a rounding, and loses a whole level.
+    # In this order two equal values blend to themselves; a weighted sum may round just below and lose a whole level.
     away = (image - other).mul_(factor.view(-1, 1, 1, 1))
     return away.add_(other).clamp_(0, 255).to(torch.uint8)

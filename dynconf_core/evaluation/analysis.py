@@ -236,15 +236,13 @@ def _reliability(choosing: Traces, test: Traces, rule: Rule, exiting: NDArray[np
         except InputError:  # constant logits: any will do
             smoothing = Smoothing("sum", 1.0)
     marks = sorted({max(1, round(test.time_steps * share)) for share in np.linspace(0.25, 1, SHOWN_STEPS)})
-    found = calibration_over_time(test, smoothing, marks, exiting)
+    found = calibration_over_time(test, smoothing, exiting, marks)
+    diagrams = {**{str(step): diagram for step, diagram in found.diagrams.items()}, "exit": found.diagram_at_exit}
     return Reliability(
         smoothing,
-        tuple(found["ece_at_t"]),
-        tuple(found["nll_at_t"]),
-        found["ece_at_exit"],
-        found["nll_at_exit"],
-        {
-            step: Bins(tuple(bins["counts"]), tuple(bins["confidence"]), tuple(bins["accuracy"]))
-            for step, bins in found["diagrams"].items()
-        },
+        found.ece_at_t,
+        found.nll_at_t,
+        found.ece_at_exit,
+        found.nll_at_exit,
+        {step: Bins(*diagram.columns()) for step, diagram in diagrams.items()},
     )

@@ -4,7 +4,7 @@ import numpy as np
 
 from dynconf_core.choosing.guarantee import checked_epsilon_and_delta
 from dynconf_core.errors import InputError
-from dynconf_core.traces.duplicates import duplicated
+from dynconf_core.traces.parts import duplicated
 from dynconf_core.traces.schema import Traces
 
 

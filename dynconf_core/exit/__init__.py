@@ -1,1 +1,1 @@
-"""When to stop: thresholds and their exact front, exit rules, oracles, intervals, robustness."""
+"""Exit rules: running them, their operating points, and their figures."""

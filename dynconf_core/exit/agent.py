@@ -1,9 +1,9 @@
 """The exit agent: a rule at run time, behind any SNN, batched, one time step at a time.
 
 The decision-making agent of Li, Jones and Furber (ICCV 2023): it accumulates the logits of each step, scores them and says
-which samples exit. State goes in and comes out, nothing is kept inside; samples of one batch may be at different steps, so that
-finished samples can be dropped (`state.take`) or new ones put into their places (`state.put`). It exits exactly where
-`Rule.exit_steps` does on traces of the same logits: both run the same functions.
+which samples exit. The state is passed in and returned; nothing is stored inside. The samples of a batch may be at different
+steps, so that finished samples can be dropped (`state.take`) or replaced by new ones (`state.put`). On traces of the same
+logits it exits exactly where `Rule.exit_steps` does, because both run the same functions.
 
     agent = ExitAgent.from_json("rule.json")
     state = agent.initial(samples=len(images), classes=10, device=images.device)
@@ -27,12 +27,12 @@ from dynconf_core.exit.rule import Rule
 
 
 class AgentState(NamedTuple):
-    """What the agent remembers of n samples, the batch first in every tensor.
+    """What the agent remembers of n samples, batch first in every tensor.
 
     Attributes:
         accumulated: z (n, C) float64, the sum of the logits so far.
-        step: (n,) int64, how many steps each sample has had; 0 at first.
-        memory: what the measure remembers, as its `initial` describes.
+        step: (n,) int64, the number of steps each sample has had, initially 0.
+        memory: the state of the measure, as described by its `initial`.
     """
 
     accumulated: Tensor
@@ -40,17 +40,18 @@ class AgentState(NamedTuple):
     memory: tuple[Tensor, ...]
 
     def take(self, rows: Tensor) -> AgentState:
-        """The state of these samples alone: `rows` holds their numbers, or says (n,) bool of each whether it is kept."""
+        """The state of some of the samples: `rows` holds their indices, or is a mask (n,) bool."""
         return AgentState(self.accumulated[rows], self.step[rows], tuple(tensor[rows] for tensor in self.memory))
 
     def put(self, rows: Tensor, fresh: AgentState) -> AgentState:
-        """The state with the samples numbered `rows` (k,) int64 replaced by the k of `fresh`; nothing is overwritten."""
+        """The state with the samples at the indices `rows` (k,) int64 replaced by the k samples of `fresh`; nothing is
+        overwritten."""
         kept, new = (self.accumulated, self.step, *self.memory), (fresh.accumulated, fresh.step, *fresh.memory)
         accumulated, step, *memory = (old.index_copy(0, rows, of_new) for old, of_new in zip(kept, new, strict=True))
         return AgentState(accumulated, step, tuple(memory))
 
 
-# So that `torch.export.save` and `load` take an agent's program, and without unpickling more than tensors and this.
+# Lets `torch.export.save` and `load` handle an agent's program while unpickling nothing but tensors and this class.
 _register_namedtuple(AgentState, serialized_type_name="dynconf_core.exit.agent.AgentState")
 torch.serialization.add_safe_globals([AgentState])
 
@@ -58,7 +59,8 @@ torch.serialization.add_safe_globals([AgentState])
 class ExitAgent(nn.Module):
     """Scores one time step after another and says which samples exit.
 
-    It holds no parameters and no buffers, so that no `.half()` of the network it stands behind can touch its threshold.
+    It has no parameters and no buffers, so that converting the network in front of it with `.half()` cannot affect its
+    threshold.
 
     Attributes:
         rule: the exit rule.
@@ -70,7 +72,7 @@ class ExitAgent(nn.Module):
 
     @classmethod
     def from_json(cls, source: str | os.PathLike[str] | Mapping[str, Any], measure: MeasureLike | None = None) -> ExitAgent:
-        """Of a `rule.json`, or of what it holds; `measure` as `Rule.load` takes it.
+        """An agent for a `rule.json` or its content; `measure` as in `Rule.load`.
 
         Raises:
             InputError: naming the file or the field that is missing or wrong.
@@ -78,7 +80,7 @@ class ExitAgent(nn.Module):
         return cls(Rule.from_json(source, measure) if isinstance(source, Mapping) else Rule.load(source, measure))
 
     def initial(self, samples: int, classes: int, device: torch.device | str = "cpu") -> AgentState:
-        """The state of `samples` fresh samples before their first step, C = `classes`."""
+        """The state of `samples` new samples before their first step, with C = `classes`."""
         return AgentState(
             torch.zeros(samples, classes, dtype=torch.float64, device=device),
             torch.zeros(samples, dtype=torch.int64, device=device),
@@ -90,14 +92,14 @@ class ExitAgent(nn.Module):
 
         Args:
             logits: (n, C) of any floating type: the output of this step, not the running sum.
-            state: of the same n samples, as `initial` or the step before gave it.
+            state: of the same n samples, from `initial` or the previous step.
 
         Returns:
-            prediction (n,) int64, the class; score (n,) float64, larger is surer; exits (n,) bool, whether the score is
-            greater than the threshold (at step T the caller ends a sample in any case); the state after this step.
+            prediction (n,) int64, the class; score (n,) float64, larger means more confident; exits (n,) bool, whether the
+            score is greater than the threshold (at step T the caller ends every sample); the new state.
 
         Raises:
-            InputError: for logits of another shape than the state's.
+            InputError: for logits whose shape is not that of the state.
         """
         if logits.shape != state.accumulated.shape:
             raise InputError(

@@ -1,9 +1,9 @@
-"""The exact front: every operating point that some threshold on a score reaches, at once.
+"""The exact front: every operating point that a threshold on a score can reach, all at once.
 
-A sample exits at the first step whose score is greater than the threshold, else at T. As the threshold rises,
-its exit step changes only where the threshold meets a new running maximum of its scores (a record), and then
-moves to the next record. So: keep the records, sort them once, sum up what each moves. A search over the
-threshold by trial can come near this and never beat it.
+A sample exits at the first step whose score is greater than the threshold, else at T. As the threshold rises, its exit step
+changes only when the threshold reaches a new running maximum of its scores (a record), and then moves to the next record. It is
+therefore enough to find the records, sort them once, and accumulate the changes that each causes. No search over trial
+thresholds can find a better point.
 """
 
 from __future__ import annotations
@@ -18,27 +18,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.confidence.measure import MeasureLike, measure_of, scores_of
-from dynconf_core.confidence.smoothing import Smoothing
-from dynconf_core.traces.schema import Traces
-
-# Rows of one piece: what is needed on the way stays in the cache.
+# Rows of one piece: intermediate results stay in the cache.
 PIECE_SAMPLES = 4096
-# Accuracies are whole numbers over N: rounding of their difference must not cost a point its place.
+# Accuracies are whole numbers divided by N: rounding of their difference must not exclude a point.
 ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class Front:
-    """K operating points, one a threshold, from exiting soonest to never; mean steps rise strictly.
+    """K operating points, one per threshold, from the earliest exits to none; mean steps increase strictly.
 
     Attributes:
-        thresholds: (K,) float64, rising: the largest score that does not exit; -inf first (at once), inf last
-            (never). Where every threshold acts alike there is one point, inf.
-        accuracy: (K,) fraction of samples whose prediction is right at their exit step.
+        thresholds: (K,) float64, ascending: the largest score that does not exit. The first is -inf (exit at once), the last
+            inf (never exit). If all thresholds have the same effect there is one point, inf.
+        accuracy: (K,) fraction of samples whose prediction at the exit step is correct.
         mean_steps: (K,) mean exit step, from 1 to T.
-        never_from: the highest score that exits anybody: from this threshold on nobody exits, which the last point writes
-            as inf.
+        never_from: the highest score at which any sample exits. From this threshold on none does; the last point writes it as
+            inf.
     """
 
     thresholds: NDArray[np.float64]
@@ -54,13 +50,13 @@ class Front:
 class PairedFront:
     """The operating points of a `Front`, compared with the full T steps sample by sample.
 
-    The net loss of a sample is 1[right at T] - 1[right at its exit], in {-1, 0, 1}. Its mean is the accuracy
-    lost; being paired, it varies far less than either accuracy, and only by the samples that change.
+    The net loss of a sample is 1[correct at T] - 1[correct at its exit], in {-1, 0, 1}. Its mean is the accuracy lost. As the
+    comparison is paired, it varies far less than either accuracy, and only through the samples that change.
 
     Attributes:
         thresholds, mean_steps: (K,), as in `Front`.
-        lost: (K,) int64, number of samples right at T and wrong at their exit (net loss 1).
-        gained: (K,) int64, number of samples wrong at T and right at their exit (net loss -1).
+        lost: (K,) int64, number of samples correct at T and wrong at their exit (net loss 1).
+        gained: (K,) int64, number of samples wrong at T and correct at their exit (net loss -1).
         samples: N.
         never_from: as in `Front`.
     """
@@ -77,22 +73,22 @@ class PairedFront:
 
     @property
     def loss(self) -> NDArray[np.float64]:
-        """(K,) the accuracy lost against the full T, a fraction; negative where exits gain."""
+        """(K,) the accuracy lost relative to the full T steps, a fraction; negative if exits gain accuracy."""
         loss: NDArray[np.float64] = (self.lost - self.gained) / self.samples
         return loss
 
 
 class Crossings:
-    """Where the rising threshold meets the scores: what any sum over the samples is at every operating point.
+    """The scores at which a rising threshold changes an exit step; gives sums over the samples at every operating point.
 
-    `exact_front` needs the sums of steps and of right predictions; spikes or losses up to the exit go the
-    same way, from one sort.
+    `exact_front` needs the sums of exit steps and of correct predictions; spikes or losses up to the exit are summed in the
+    same way, using the same sort.
 
     Args:
-        scores: (N, T), larger is surer; -inf never exits before T, inf exits at every threshold but inf.
+        scores: (N, T), larger means more confident; -inf never exits before T, inf exits at every threshold except inf.
 
     Raises:
-        ValueError: for another shape, no sample, no step, or a score that is not a number.
+        ValueError: for another shape, no samples, no steps, or a score that is not a number.
     """
 
     def __init__(self, scores: NDArray[np.float64]) -> None:
@@ -103,44 +99,44 @@ class Crossings:
             raise ValueError("a score is not a number")
         self.shape = scores.shape
         samples = len(scores)
-        # Where a sample may stand: at its records, in the order of the steps, and at last at T, whatever the
-        # score there. Each place but the last of a sample is left for the next one in the list.
-        stands = np.empty(scores.shape, dtype=bool)
+        # Where a sample may exit: at its records, in the order of the steps, and finally at T, regardless of the
+        # score there. A rising threshold moves the exit from each place of a sample to the next one.
+        can_exit = np.empty(scores.shape, dtype=bool)
         for start in range(0, samples, PIECE_SAMPLES):
-            _mark_records(scores[start : start + PIECE_SAMPLES], stands[start : start + PIECE_SAMPLES])
-        self._places = np.flatnonzero(stands)
-        ends = np.cumsum(np.count_nonzero(stands, axis=1)) - 1
+            _mark_records(scores[start : start + PIECE_SAMPLES], can_exit[start : start + PIECE_SAMPLES])
+        self._places = np.flatnonzero(can_exit)
+        ends = np.cumsum(np.count_nonzero(can_exit, axis=1)) - 1
         self._first = np.concatenate(([0], ends[:-1] + 1))
-        leaves = np.ones(len(self._places), dtype=bool)
-        leaves[ends] = False
-        self._leaves = leaves[:-1]
-        values = scores.ravel()[self._places[:-1][self._leaves]]
+        moves = np.ones(len(self._places), dtype=bool)
+        moves[ends] = False
+        self._moves = moves[:-1]
+        values = scores.ravel()[self._places[:-1][self._moves]]
         self._order = np.argsort(values)
         self.thresholds: NDArray[np.float64] = np.empty(len(values) + 1)
         self.thresholds[0] = -np.inf
         values.take(self._order, out=self.thresholds[1:], mode="clip")  # clip: no buffer; all indices are valid
-        # Equal scores are met at once: sums are read where a run of equals ends.
+        # Equal scores are reached together: sums are read where a run of equal scores ends.
         ends_a_run = np.ones(len(values) + 1, dtype=bool)
         np.not_equal(self.thresholds[2:], self.thresholds[1:-1], out=ends_a_run[1:-1])
         self._kept = None if ends_a_run.all() else np.flatnonzero(ends_a_run)
         if self._kept is not None:
             self.thresholds = self.thresholds[self._kept]
         self.never_from = float(self.thresholds[-1])
-        self.thresholds[-1] = np.inf  # past the highest record nobody exits: write it as what it is
+        self.thresholds[-1] = np.inf  # above the highest record no sample exits
 
     @cached_property
     def steps(self) -> NDArray[np.int64]:
-        """(K,) the sum of all exit steps, from 1."""
+        """(K,) the sum of all exit steps, counted from 1."""
         samples, time_steps = self.shape
         return self._summed(np.tile(np.arange(1, time_steps + 1, dtype=np.int32), samples)[self._places])
 
     def totals(self, quantity: NDArray[Any]) -> NDArray[Any]:
-        """(K,) the sum over the samples of `quantity` (N, T) taken at each sample's exit step.
+        """(K,) the sum over the samples of `quantity` (N, T), taken at each sample's exit step.
 
         Integers and booleans are summed exactly, as int64, floats as float64.
 
         Raises:
-            ValueError: for a shape other than that of the scores.
+            ValueError: if the shape is not that of the scores.
         """
         if quantity.shape != self.shape:
             raise ValueError(f"the quantity {quantity.shape} must have the shape of the scores, {self.shape}")
@@ -150,9 +146,9 @@ class Crossings:
         return self._summed(there.astype(np.float64 if there.dtype.kind == "f" else np.int64))
 
     def _summed(self, there: NDArray[Any]) -> NDArray[Any]:
-        """(K,) running sums of a value at every place; differences must not overflow its type."""
+        """(K,) running sums of a value given at every place; differences must not overflow its type."""
         wide = np.float64 if there.dtype.kind == "f" else np.int64
-        moved = np.diff(there)[self._leaves][self._order]
+        moved = np.diff(there)[self._moves][self._order]
         sums = np.empty(len(moved) + 1, dtype=wide)
         sums[0] = there[self._first].sum(dtype=wide)
         np.cumsum(moved, dtype=wide, out=sums[1:])
@@ -161,14 +157,14 @@ class Crossings:
 
 
 def exact_front(scores: NDArray[np.float64], correct: NDArray[np.bool_]) -> Front:
-    """Every operating point that a threshold on `scores` reaches, each once.
+    """Every operating point that a threshold on `scores` can reach, each once.
 
     Args:
-        scores: (N, T), larger is surer; -inf never exits before T, inf exits at every threshold but inf.
-        correct: (N, T), whether the prediction at each step is right.
+        scores: (N, T), larger means more confident; -inf never exits before T, inf exits at every threshold except inf.
+        correct: (N, T), whether the prediction at each step is correct.
 
     Raises:
-        ValueError: for shapes that differ, no sample, no step, or a score that is not a number.
+        ValueError: for shapes that differ, no samples, no steps, or a score that is not a number.
     """
     _check_shapes(scores, correct)
     crossings = Crossings(scores)
@@ -178,9 +174,9 @@ def exact_front(scores: NDArray[np.float64], correct: NDArray[np.bool_]) -> Fron
 
 
 def paired_front(scores: NDArray[np.float64], correct: NDArray[np.bool_]) -> PairedFront:
-    """The same operating points, with how many samples each loses and gains against the full T.
+    """The same operating points, with the number of samples that each loses and gains relative to the full T steps.
 
-    Args, Raises: as `exact_front`.
+    Arguments and errors as for `exact_front`.
     """
     _check_shapes(scores, correct)
     crossings = Crossings(scores)
@@ -196,19 +192,14 @@ def paired_front(scores: NDArray[np.float64], correct: NDArray[np.bool_]) -> Pai
 
 
 def points_at(front: Front | PairedFront, thresholds: Any) -> NDArray[np.int64]:
-    """The index of the operating point at which each of `thresholds` (...) acts, on the samples of the front."""
+    """The index of the operating point in effect at each of `thresholds` (...), on the samples of the front."""
     asked = np.asarray(thresholds, dtype=np.float64)
     found = np.maximum(np.searchsorted(front.thresholds, asked, side="right") - 1, 0)
     return np.where(asked >= front.never_from, len(front) - 1, found)
 
 
-def front_of(traces: Traces, measure: MeasureLike, smoothing: Smoothing) -> Front:
-    """The exact front of `traces` under one measure: `exact_front` of its scores and its right predictions."""
-    return exact_front(scores_of(measure_of(measure), traces, smoothing), traces.correct())
-
-
 def write_front(front: Front, path: Path) -> None:
-    """`front.csv`: threshold, accuracy and mean steps of every operating point; `inf` for never and `-inf` for at once."""
+    """Write `front.csv`: threshold, accuracy and mean steps of every operating point; `inf` means never, `-inf` at once."""
     with path.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(("threshold", "accuracy", "mean_steps"))
@@ -220,11 +211,11 @@ def _text(value: float) -> str:
     return repr(value) if math.isfinite(value) else ("inf" if value > 0 else "-inf")
 
 
-def _mark_records(scores: NDArray[np.float64], stands: NDArray[np.bool_]) -> None:
-    """Into `stands` (n, T): where a sample's score exceeds all its earlier ones, and always at T."""
-    np.greater(scores[:, 0], -np.inf, out=stands[:, 0])
-    np.greater(scores[:, 1:], np.maximum.accumulate(scores[:, :-1], axis=1), out=stands[:, 1:])
-    stands[:, -1] = True
+def _mark_records(scores: NDArray[np.float64], can_exit: NDArray[np.bool_]) -> None:
+    """Mark in `can_exit` (n, T) where a sample's score exceeds all its earlier ones; T is always marked."""
+    np.greater(scores[:, 0], -np.inf, out=can_exit[:, 0])
+    np.greater(scores[:, 1:], np.maximum.accumulate(scores[:, :-1], axis=1), out=can_exit[:, 1:])
+    can_exit[:, -1] = True
 
 
 def _check_shapes(scores: NDArray[np.float64], correct: NDArray[np.bool_]) -> None:

@@ -1,6 +1,6 @@
-"""Intervals: how far a figure measured on N samples may be from that of their source.
+"""Confidence intervals: how far a figure measured on N samples may be from its true value.
 
-All assume samples drawn independently from one source. They are central, and of 95 % where nothing else is said.
+All assume samples drawn independently from the same distribution. They are two-sided and of 95 % unless stated otherwise.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ RESAMPLES = 2000
 
 
 def accuracy_interval(right: int, samples: int, confidence: float = CONFIDENCE) -> Interval:
-    """The exact interval of a fraction (Clopper and Pearson, 1934): covers at least as often as it says, for every N.
+    """The exact interval of a fraction (Clopper and Pearson, 1934): its coverage is at least the stated one, for every N.
 
     Args:
-        right: number of right predictions among the samples.
+        right: number of correct predictions among the samples.
         samples: N.
-        confidence: how often, at least, the interval covers the truth.
+        confidence: the minimum coverage, within (0, 1).
 
     Raises:
-        ValueError: for counts that cannot be, or a confidence that is not between 0 and 1.
+        ValueError: for impossible counts, or a confidence that is not between 0 and 1.
     """
     from scipy.special import betaincinv
 
     if not (samples > 0 and 0 <= right <= samples):
-        raise ValueError(f"right = {right} of samples = {samples} cannot be: 0 <= right <= samples, samples > 0")
+        raise ValueError(f"right = {right} of samples = {samples} is impossible: 0 <= right <= samples, samples > 0")
     tail = _tail(confidence)
     low = 0.0 if right == 0 else float(betaincinv(right, samples - right + 1, tail))
     high = 1.0 if right == samples else float(betaincinv(right + 1, samples - right, 1.0 - tail))
@@ -42,22 +42,23 @@ def accuracy_interval(right: int, samples: int, confidence: float = CONFIDENCE) 
 def net_loss_interval(lost: int, gained: int, samples: int, confidence: float = CONFIDENCE) -> Interval:
     """The interval of the accuracy lost between two paired predictions, by Tango's score test (Statistics in Medicine, 1998).
 
-    Being paired it is far narrower than the difference of two accuracies would have it, and it does not shrink to nothing where
-    no sample changed: then it is +- z^2 / (N + z^2). Its coverage is close to what it says, not at least that.
+    Because it is paired, it is far narrower than an interval for the difference of two independent accuracies, and it does not
+    shrink to nothing if no sample changed: then it is +- z^2 / (N + z^2). Its coverage is approximately the stated one, not at
+    least that.
 
     Args:
-        lost: number of samples right in the first (the full T) and wrong in the second (the exit).
-        gained: number of samples wrong in the first and right in the second.
+        lost: number of samples correct in the first prediction (the full T steps) and wrong in the second (the exit).
+        gained: number of samples wrong in the first and correct in the second.
         samples: N.
-        confidence: how often the interval covers the truth.
+        confidence: the approximate coverage, within (0, 1).
 
     Raises:
-        ValueError: for counts that cannot be, or a confidence that is not between 0 and 1.
+        ValueError: for impossible counts, or a confidence that is not between 0 and 1.
     """
     from scipy.special import ndtri
 
     if not (samples > 0 and lost >= 0 and gained >= 0 and lost + gained <= samples):
-        raise ValueError(f"lost = {lost} and gained = {gained} of samples = {samples} cannot be")
+        raise ValueError(f"lost = {lost} and gained = {gained} of samples = {samples} are impossible")
     z = float(-ndtri(_tail(confidence)))
     estimate = (lost - gained) / samples
     # The score falls from the estimate, where it is 0, towards 1, and rises towards -1.
@@ -67,9 +68,9 @@ def net_loss_interval(lost: int, gained: int, samples: int, confidence: float = 
 
 
 def net_loss_score(lost: int, gained: int, samples: int, difference: float) -> float:
-    """Tango's score: by how many standard deviations lost - gained exceeds what a mean net loss of `difference` expects.
+    """Tango's score: by how many standard deviations lost - gained exceeds its expectation for a mean net loss of `difference`.
 
-    The variance is the one under that hypothesis, n (2 q + d - d^2), at the likeliest fraction q of gained samples
+    The variance is that under this hypothesis, n (2 q + d - d^2), at the maximum-likelihood fraction q of gained samples
     (`likeliest_gains`).
     """
     gains = likeliest_gains(lost, gained, samples, difference)
@@ -81,8 +82,8 @@ def net_loss_score(lost: int, gained: int, samples: int, difference: float) -> f
 
 
 def likeliest_gains(lost: float, gained: float, samples: int, difference: float) -> float:
-    """The likeliest fraction q of gained samples, where that of lost samples is q + d: the larger root of
-    2 n q^2 - (lost (1 + d) + gained (1 - d) - 2 n d) q - gained d (1 - d) = 0."""
+    """The maximum-likelihood fraction q of gained samples if that of lost samples is q + d: the larger root of 2 n q^2 -
+    (lost (1 + d) + gained (1 - d) - 2 n d) q - gained d (1 - d) = 0."""
     linear = lost * (1.0 + difference) + gained * (1.0 - difference) - 2.0 * samples * difference
     root = math.sqrt(max(linear * linear + 8.0 * samples * gained * difference * (1.0 - difference), 0.0))
     return (linear + root) / (4.0 * samples)
@@ -91,17 +92,18 @@ def likeliest_gains(lost: float, gained: float, samples: int, difference: float)
 def mean_interval(values: NDArray[Any], confidence: float = CONFIDENCE, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
     """The interval of the mean of whole numbers, such as exit steps, by the percentile bootstrap (Efron, 1979).
 
-    The mean of a resample depends only on how often each value is drawn, which is multinomial: no index is drawn. Coverage is
-    close to what it says from some hundred samples on; where all values agree the interval is that value alone.
+    The mean of a resample depends only on how often each value is drawn, and these counts are multinomial, so that no indices
+    need to be drawn. The coverage is close to the stated one from some hundred samples on; if all values are equal, the
+    interval is that value alone.
 
     Args:
-        values: (N,) integers of not too many different values.
-        confidence: how often the interval covers the truth.
+        values: (N,) integers with a moderate number of distinct values.
+        confidence: the approximate coverage, within (0, 1).
         resamples: number of bootstrap samples.
         seed: of the resampling.
 
     Raises:
-        ValueError: for no value, or a confidence that is not between 0 and 1.
+        ValueError: for no values, or a confidence that is not between 0 and 1.
     """
     if values.ndim != 1 or not values.size:
         raise ValueError(f"values {values.shape} must be (N,), N > 0")
@@ -119,7 +121,7 @@ def _tail(confidence: float) -> float:
 
 
 def _crossing(outside: Callable[[float], bool], end: float, inside: float) -> float:
-    """By halving: the border between `inside` and the `end`, which may lie inside itself."""
+    """The border between `inside` and `end`, by bisection; `end` itself if it lies inside."""
     if not outside(end):
         return end
     for _ in range(60):

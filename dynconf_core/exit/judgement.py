@@ -1,7 +1,7 @@
-"""The figures of an exit: accuracy, mean steps and loss of samples that exit early, with 95 % intervals.
+"""The figures of an exit: accuracy, mean steps and loss of samples that exit early, with 95 % confidence intervals.
 
-All take `correct` (N, T), whether the prediction at each step is right, and `steps` (N,), where each sample exits, from 1.
-Accuracies, losses and savings are fractions.
+All functions take `correct` (N, T), whether the prediction at each step is correct, and `steps` (N,), the exit step of each
+sample, counted from 1. Accuracies, losses and savings are fractions.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dynconf_core.exit.intervals import CONFIDENCE, Interval, accuracy_interval,
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What an exit reaches: the accuracy at the exit steps, and their mean."""
+    """The accuracy at the exit steps, and their mean."""
 
     accuracy: float
     mean_steps: float
@@ -24,18 +24,18 @@ class OperatingPoint:
 
 @dataclass(frozen=True)
 class Loss(OperatingPoint):
-    """An operating point and the accuracy that it loses against all T steps; negative where the exit gains."""
+    """An operating point and the accuracy that it loses relative to all T steps; negative if the exit gains accuracy."""
 
     loss: float
 
 
 @dataclass(frozen=True)
 class Judgement(Loss):
-    """An exit on samples that had no part in choosing it, with 95 % intervals [low, high].
+    """An exit evaluated on samples that were not used to choose it, with 95 % intervals [low, high].
 
     Attributes:
         accuracy_interval: exact (Clopper and Pearson).
-        mean_steps_interval, latency_saving_interval: bootstrap; the saving is 1 - steps / T.
+        mean_steps_interval, latency_saving_interval: bootstrap; the saving is 1 - mean steps / T.
         loss_interval: paired (Tango).
     """
 
@@ -50,10 +50,10 @@ class ExitFigures(Judgement):
     """All figures of an exit.
 
     Attributes:
-        median_steps, p90_steps: of the exit steps, linear between samples, as numpy's.
+        median_steps, p90_steps: median and 90th percentile of the exit steps, interpolated linearly as in numpy.
         latency_saving: 1 - mean steps / T.
         speedup: T / mean steps.
-        histogram: n_1 .. n_T, how many samples exit at each step.
+        histogram: n_1 .. n_T, the number of samples that exit at each step.
     """
 
     median_steps: float
@@ -70,7 +70,7 @@ def at_exit(correct: NDArray[np.bool_], steps: NDArray[np.int64]) -> OperatingPo
 
 
 def loss_at_exit(correct: NDArray[np.bool_], steps: NDArray[np.int64]) -> Loss:
-    """The same with the accuracy lost against T."""
+    """The same, with the accuracy lost relative to T."""
     point = at_exit(correct, steps)
     return Loss(point.accuracy, point.mean_steps, float(correct[:, -1].mean()) - point.accuracy)
 
@@ -78,13 +78,13 @@ def loss_at_exit(correct: NDArray[np.bool_], steps: NDArray[np.int64]) -> Loss:
 def judged_exit(
     correct: NDArray[np.bool_], steps: NDArray[np.int64], seed: int = 0, confidence: float = CONFIDENCE
 ) -> Judgement:
-    """The same with intervals.
+    """The same, with confidence intervals.
 
     Args:
         correct: (N, T).
         steps: (N,).
         seed: of the bootstrap.
-        confidence: how often each interval covers its truth.
+        confidence: the coverage of each interval, within (0, 1).
     """
     samples, time_steps = correct.shape
     right, full = correct[np.arange(samples), steps - 1], correct[:, -1]

@@ -1,15 +1,16 @@
 """Oracles: what an exit that knows the labels would reach by stopping each sample at its best step.
 
-Three stand in the literature:
-- first correct: stop at the first right step (the reading taken here of Li, Jones and Furber, ICCV 2023);
-- stays correct: stop at the earliest step from which the prediction stays right to the end (the optimal
-  cutoff timestep of SNNCutoff);
+The literature has three:
+- first correct: stop at the first correct step (our reading of Li, Jones and Furber, ICCV 2023);
+- stays correct: stop at the earliest step from which the prediction stays correct up to T (the optimal cutoff timestep of
+  SNNCutoff);
 - AET, the averaged earliest timestep of Li et al., "SEENN" (NeurIPS 2023).
 
-What an SNN could reach (the paper's third claim) is given by its first correct steps. `oracle_curve` draws it for every
-budget of mean steps, and `oracle_gap` says how far an exit rule stays behind.
+The best that an SNN could reach (the paper's third claim) follows from its first correct steps: `oracle_curve` gives it for
+every budget of mean steps, and `oracle_gap` the distance of an exit rule from it.
 
-All take `correct` (N, T), whether the prediction at each step is right, and give fractions and steps from 1.
+All functions take `correct` (N, T), whether the prediction at each step is correct, and return fractions, and steps counted
+from 1.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class AveragedEarliest(OperatingPoint):
     """SEENN's averaged earliest timestep.
 
     Attributes:
-        accuracy, mean_steps: those of the first correct steps: the empirical AET of SEENN's released code.
-        mean_steps_if_nested: SEENN's AET proper, see `aet`.
+        accuracy, mean_steps: those of the first correct steps, the empirical AET of SEENN's released code.
+        mean_steps_if_nested: the AET as SEENN's paper defines it, see `aet`.
     """
 
     mean_steps_if_nested: float
@@ -43,19 +44,20 @@ class Oracles:
     aet: AveragedEarliest
 
     def points(self) -> dict[str, OperatingPoint]:
-        """By name."""
+        """The three by name."""
         return {"first_correct": self.first_correct, "stays_correct": self.stays_correct, "aet": self.aet}
 
 
 @dataclass(frozen=True)
 class OracleGap:
-    """How far an exit rule stays behind the oracle on the same samples.
+    """The distance of an exit rule from the oracle on the same samples.
 
     Attributes:
-        accuracy_gap, step_gap: the accuracy that `first_correct` has more, and the mean steps that it needs less.
-        share_of_saving: the mean steps saved against T, as a part of what `first_correct` saves (1 where that is nothing).
-        accuracy_gap_at_equal_steps: what the oracle curve has more at the rule's mean steps.
-        step_gap_at_equal_accuracy: the mean steps that it needs less for the rule's accuracy.
+        accuracy_gap, step_gap: how much higher the accuracy of `first_correct` is, and how many fewer mean steps it needs.
+        share_of_saving: the mean steps that the rule saves relative to T, as a fraction of those that `first_correct` saves (1
+            if it saves none).
+        accuracy_gap_at_equal_steps: how much higher the oracle curve is at the rule's mean steps.
+        step_gap_at_equal_accuracy: how many fewer mean steps the oracle curve needs for the rule's accuracy.
     """
 
     accuracy_gap: float
@@ -66,17 +68,17 @@ class OracleGap:
 
 
 def first_correct(correct: NDArray[np.bool_]) -> OperatingPoint:
-    """Stopping at the first right step; never right: T steps and an error."""
+    """Stop at the first correct step; a sample that is never correct takes T steps and counts as an error."""
     return at_exit(correct, _first_right_steps(correct))
 
 
 def stays_correct(correct: NDArray[np.bool_]) -> OperatingPoint:
-    """Stopping at the first step from which all predictions are right, else T.
+    """Stop at the first step from which all predictions are correct, else at T.
 
-    The accuracy is that at T: no sample is gained that the full T steps would lose.
+    The accuracy is that at T: a sample that is wrong at T is wrong here too.
     """
     time_steps = correct.shape[1]
-    # Length of the run of right predictions that ends at T.
+    # Length of the run of correct predictions that ends at T.
     run = np.logical_and.accumulate(correct[:, ::-1], axis=1).sum(axis=1, dtype=np.int64)
     return at_exit(correct, np.minimum(time_steps - run + 1, time_steps))
 
@@ -84,11 +86,10 @@ def stays_correct(correct: NDArray[np.bool_]) -> OperatingPoint:
 def aet(correct: NDArray[np.bool_]) -> AveragedEarliest:
     """SEENN's averaged earliest timestep.
 
-    `mean_steps` is the empirical AET of SEENN's released code: the mean over the samples of the first right
-    step, T where none is right. It thus equals the mean steps of `first_correct`, by another name.
-    `mean_steps_if_nested` is SEENN's AET proper, which takes a sample once right to stay right and needs the
-    accuracies a_t alone: a_1 + 2 (a_2 - a_1) + ... + T (a_T - a_{T-1}) + T (1 - a_T), that is T - (a_1 + ...
-    + a_{T-1}).
+    `mean_steps` is the empirical AET of SEENN's released code: the mean over the samples of the first correct step, or T if
+    none is correct. It thus equals the mean steps of `first_correct`. `mean_steps_if_nested` is the AET of the paper, which
+    assumes that a sample once correct stays correct, and needs only the accuracies a_t: a_1 + 2 (a_2 - a_1) + ... + T (a_T -
+    a_{T-1}) + T (1 - a_T), which is T - (a_1 + ... + a_{T-1}).
     """
     oracle = at_exit(correct, _first_right_steps(correct))
     early_accuracy = correct[:, :-1].mean(axis=0)
@@ -97,17 +98,18 @@ def aet(correct: NDArray[np.bool_]) -> AveragedEarliest:
 
 
 def oracles(correct: NDArray[np.bool_]) -> Oracles:
-    """All three."""
+    """All three oracles."""
     return Oracles(first_correct(correct), stays_correct(correct), aet(correct))
 
 
 def oracle_curve(correct: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(mean steps, accuracy), each (T,): the most that any exit rule can reach, whatever it knows, for every budget.
+    """(mean steps, accuracy), each (T,): the highest accuracy that any exit rule, with any knowledge, can reach for every
+    budget.
 
-    Samples that are never right exit at step 1, where they cost least; the others wait for their first right step, those that
-    wait shortest first. Point t is where all samples have waited that are right by step t; between points it is straight (some
-    of the samples wait). It begins at step 1 and ends at the accuracy of `first_correct`, with fewer mean steps than that,
-    which counts T steps for a sample that is never right.
+    Samples that are never correct exit at step 1, where they cost least; the others wait for their first correct step, those
+    with the shortest wait first. At point t, all samples that are correct by step t have waited; between points the curve is
+    straight (some of the samples wait). It starts at step 1 and ends at the accuracy of `first_correct`, with fewer mean steps,
+    because `first_correct` counts T steps for a sample that is never correct.
     """
     samples, time_steps = correct.shape
     first = np.where(correct.any(axis=1), correct.argmax(axis=1), -1)
@@ -116,11 +118,11 @@ def oracle_curve(correct: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArr
 
 
 def oracle_gap(correct: NDArray[np.bool_], exiting: OperatingPoint) -> OracleGap:
-    """How far an exit rule, `exiting` (`at_exit`), stays behind the oracle on the same samples."""
+    """The distance of an exit rule with the operating point `exiting` (`at_exit`) from the oracle on the same samples."""
     oracle = first_correct(correct)
     steps, accuracy = oracle_curve(correct)
     saved, saveable = correct.shape[1] - exiting.mean_steps, correct.shape[1] - oracle.mean_steps
-    # From the first point of each height on: the curve is flat where no sample becomes right.
+    # Only the first point at each height: the curve is flat where no further sample becomes correct.
     height, first = np.unique(accuracy, return_index=True)
     return OracleGap(
         accuracy_gap=oracle.accuracy - exiting.accuracy,
@@ -132,6 +134,6 @@ def oracle_gap(correct: NDArray[np.bool_], exiting: OperatingPoint) -> OracleGap
 
 
 def _first_right_steps(correct: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(N,) the first right step, from 1; T where none is."""
+    """(N,) the first correct step, counted from 1; T if none is correct."""
     steps: NDArray[np.int64] = np.where(correct.any(axis=1), correct.argmax(axis=1) + 1, correct.shape[1])
     return steps

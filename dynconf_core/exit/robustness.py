@@ -1,9 +1,9 @@
-"""Robustness of the exit in its two parameters: accuracy and mean steps over threshold and smoothing alpha.
+"""Robustness of the exit to its two parameters: accuracy and mean steps over threshold and smoothing alpha.
 
-Li, Jones and Furber (ICCV 2023) find the agent robust in them. Here that is a map and widths: how far the threshold (in units
-of the softmax, as they give it) and alpha (in decades) may be moved within the region where at most a tenth of a point of the
-accuracy at T is lost. Never to exit keeps the accuracy too, so that every threshold near 1 is within; the *useful* region
-therefore also asks for at least half of the largest saving of steps that is found within it.
+Li, Jones and Furber (ICCV 2023) report that the agent is robust to them. Here robustness is a map and its widths: how far the
+threshold (as a softmax probability, the paper's unit) and alpha (in decades) can be moved within the region where at most 0.1
+percentage points of the accuracy at T are lost. Never exiting also keeps the accuracy, so that every threshold near 1 lies in
+this region; the *useful* region therefore also requires at least half of the largest saving of steps found in it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ THRESHOLDS = tuple(float(threshold) for threshold in np.linspace(0.01, 0.99, 99)
 
 @dataclass(frozen=True)
 class ThresholdRange:
-    """The widest unbroken range of thresholds (on the softmax) at one alpha; None: there is none."""
+    """The widest unbroken range of thresholds (softmax probabilities) at one alpha; None if there is none."""
 
     width: float
     lowest: float | None
@@ -39,7 +39,7 @@ class ThresholdRange:
 
 @dataclass(frozen=True)
 class AlphaRange:
-    """The widest unbroken range of alpha, in decades; ``threshold`` is None where it is set anew for every alpha."""
+    """The widest unbroken range of alpha, in decades; ``threshold`` is None if it is chosen anew for every alpha."""
 
     decades: float
     lowest: float | None
@@ -49,13 +49,13 @@ class AlphaRange:
 
 @dataclass(frozen=True)
 class Region:
-    """How wide a region of the map is.
+    """The widths of a region of the map.
 
     Attributes:
-        threshold: at the alpha that gives the threshold most room.
-        alpha: at the threshold that gives alpha most room.
-        alpha_with_its_threshold: where the threshold is set anew for every alpha.
-        share: of the points of the map.
+        threshold: the widest range of thresholds, at the alpha where it occurs.
+        alpha: the widest range of alpha, at the threshold where it occurs.
+        alpha_with_its_threshold: the widest range of alpha if the threshold is chosen anew for every alpha.
+        share: the fraction of the map's points that lie in the region.
     """
 
     threshold: ThresholdRange
@@ -66,7 +66,7 @@ class Region:
 
 @dataclass(frozen=True)
 class Robustness:
-    """The regions of a map: within the ``tolerance`` of the accuracy at T, and useful besides (half of the best saving)."""
+    """The regions of a map: within ``tolerance`` of the accuracy at T; and, in addition, useful (half of the best saving)."""
 
     within: Region
     useful: Region
@@ -75,16 +75,16 @@ class Robustness:
 
 @dataclass(frozen=True, eq=False)
 class RobustnessMap:
-    """Accuracy and mean steps of max softmax over A values of alpha and K thresholds.
+    """Accuracy and mean steps of max softmax for A values of alpha and K thresholds.
 
     Attributes:
         form: of the smoothing.
-        alphas: (A,), rising.
-        thresholds: (K,) on the softmax, within (0, 1), rising.
+        alphas: (A,), ascending.
+        thresholds: (K,) softmax probabilities within (0, 1), ascending.
         accuracy, mean_steps: (A, K).
-        full_accuracy: at T, time_steps.
+        full_accuracy: the accuracy at T = time_steps.
         time_steps: T.
-        tolerance: what may be lost within the region, a fraction.
+        tolerance: the accuracy that may be lost within the region, a fraction.
     """
 
     form: str
@@ -98,13 +98,14 @@ class RobustnessMap:
 
     @property
     def within(self) -> NDArray[np.bool_]:
-        """(A, K) where no more than the tolerance is lost."""
+        """(A, K) where at most the tolerance is lost."""
         within: NDArray[np.bool_] = self.accuracy >= self.full_accuracy - self.tolerance - ROUNDING
         return within
 
     @property
     def useful(self) -> NDArray[np.bool_]:
-        """(A, K) where, besides, at least half of the largest saving within the region is had; nowhere if none is saved."""
+        """(A, K) where, in addition, at least half of the largest saving within the region is reached; nowhere if nothing is
+        saved."""
         saved = np.where(self.within, self.time_steps - self.mean_steps, 0.0)
         useful: NDArray[np.bool_] = self.within & (saved >= SHARE_OF_SAVING * saved.max()) & (saved > 0)
         return useful
@@ -112,7 +113,8 @@ class RobustnessMap:
     def widths(self) -> Robustness:
         """The widest unbroken range in either direction, for both regions.
 
-        A range is as long as from its first point to its last; where there is none, it has the width 0 and no ends.
+        The width of a range is the distance from its first to its last point; if there is no range, the width is 0 and the ends
+        are None.
         """
         return Robustness(self._region(self.within), self._region(self.useful), self.tolerance)
 
@@ -151,23 +153,23 @@ def robustness_map(
     form: Form = "sum",
     tolerance: float = TOLERANCE,
 ) -> RobustnessMap:
-    """The map of `traces` under max softmax of z_t / alpha (`form` sum) or z_t / (t alpha) (mean).
+    """The map of `traces` for max softmax of z_t / alpha (`form` sum) or z_t / (t alpha) (`form` mean).
 
     Args:
         traces: of N samples.
-        alphas: (A,) above 0, rising; None: two decades about what the logits suggest (`fitting_alphas`).
-        thresholds: (K,) on the softmax, within (0, 1), rising.
+        alphas: (A,) above 0, ascending; None: two decades suggested by the logits (`fitting_alphas`).
+        thresholds: (K,) softmax probabilities within (0, 1), ascending.
         form: "sum" or "mean".
-        tolerance: what may be lost within the region, a fraction.
+        tolerance: the accuracy that may be lost within the region, a fraction.
 
     Raises:
-        InputError: for alphas or thresholds that do not rise or are out of range.
+        InputError: for alphas or thresholds that are not ascending or out of range.
     """
     chosen = fitting_alphas(traces, form) if alphas is None else alphas
     temperatures, on_softmax = np.asarray(chosen, dtype=np.float64), np.asarray(thresholds, dtype=np.float64)
     for name, values in (("alphas", temperatures), ("thresholds", on_softmax)):
         if values.ndim != 1 or not values.size or not (np.diff(values) > 0).all():
-            raise InputError(f"{name} must be a row of rising numbers.")
+            raise InputError(f"{name} must be a sequence of ascending numbers.")
     if not (on_softmax[0] > 0 and on_softmax[-1] < 1):
         raise InputError(f"thresholds from {on_softmax[0]} to {on_softmax[-1]} must lie between 0 and 1, as a softmax does.")
     log_odds = np.log(on_softmax) - np.log1p(-on_softmax)
@@ -182,7 +184,8 @@ def robustness_map(
 
 
 def _longest(region: NDArray[np.bool_], places: NDArray[np.float64]) -> tuple[int, int, int]:
-    """(row, first, last) of the unbroken stretch in a row that is longest by its places, the first such; (0, 0, 0): none."""
+    """(row, first, last) of the longest unbroken stretch in any row, measured by `places`; the first of equals, (0, 0, 0) if
+    none."""
     best, found = -1.0, (0, 0, 0)
     for row, inside in enumerate(region):
         edges = np.flatnonzero(np.diff(np.concatenate(([0], inside.astype(np.int8), [0]))))

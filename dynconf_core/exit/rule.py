@@ -1,7 +1,7 @@
-"""An exit rule: a measure, its smoothing and a threshold; the first score above the threshold exits, else T.
+"""An exit rule: a measure, its smoothing and a threshold. A sample exits at the first score above the threshold, else at T.
 
-This is the decision-making agent of Li, Jones and Furber (ICCV 2023) as data: `to_json` is what `rule.json`, the results and
-a user's own code hold, and what `dynconf_core.exit.agent` runs behind a network.
+This is the decision-making agent of Li, Jones and Furber (ICCV 2023) as data: `to_json` gives what `rule.json`, the results and
+other programs store, and what `dynconf_core.exit.agent` runs behind a network.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Rule:
     """Exit at the first step whose score is greater than `threshold`.
 
     Attributes:
-        measure: what is scored; given as an object, a class, a name or `package.module:Class`.
-        smoothing: what is done to the accumulated logits first (a measure may not read it).
-        threshold: in units of the score (log-odds for `max_softmax`); inf never exits, -inf at once.
+        measure: scores each step; given as an object, a class, a name or `package.module:Class`.
+        smoothing: applied to the accumulated logits before they are scored (a measure may ignore it).
+        threshold: in units of the score (log-odds for `max_softmax`); inf never exits, -inf exits at once.
 
     Raises:
-        InputError: for an unknown measure or one that is not fitted, a threshold that is not a number.
+        InputError: for a measure that is unknown or not fitted, or a threshold that is not a number.
     """
 
     measure: ConfidenceMeasure
@@ -47,25 +47,25 @@ class Rule:
     def __init__(self, measure: MeasureLike, smoothing: Smoothing, threshold: float) -> None:
         known = measure_of(measure)
         if not known.fitted:
-            raise InputError(f"measure {known.name!r} needs its fitted parameters: give what its method fit returns.")
+            raise InputError(f"measure {known.name!r} needs its fitted parameters: give the measure that fit returns.")
         if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
             raise InputError(f'threshold = {threshold!r} is not a number; give one, or "inf" or "-inf".')
         if math.isnan(threshold):
-            raise InputError('threshold = nan compares with nothing; give a number, or "inf" or "-inf".')
+            raise InputError('threshold = nan cannot be compared with a score; give a number, or "inf" or "-inf".')
         object.__setattr__(self, "measure", known)
         object.__setattr__(self, "smoothing", smoothing)
         object.__setattr__(self, "threshold", float(threshold))
 
     def scores(self, traces: Traces) -> NDArray[np.float64]:
-        """(N, T) the scores that the threshold is compared with."""
+        """(N, T) the scores that are compared with the threshold."""
         return scores_of(self.measure, traces, self.smoothing)
 
     def exit_steps(self, traces: Traces) -> NDArray[np.int64]:
-        """(N,) the step, from 1, at which each sample of `traces` exits."""
+        """(N,) the step, counted from 1, at which each sample of `traces` exits."""
         return exit_steps(self.scores(traces), self.threshold)
 
     def to_json(self) -> dict[str, Any]:
-        """The entry that files hold; JSON has no infinity, so the threshold may be "inf" or "-inf"."""
+        """The entry as stored in files; JSON has no infinity, so the threshold may be "inf" or "-inf"."""
         measure = self.measure
         entry: dict[str, Any] = {
             "measure": measure.name,
@@ -82,16 +82,16 @@ class Rule:
 
     @classmethod
     def from_json(cls, entry: Mapping[str, Any], measure: MeasureLike | None = None) -> Rule:
-        """The reverse of `to_json`; further fields are left alone.
+        """The inverse of `to_json`; other fields are ignored.
 
-        Code that the entry names is never imported: a measure from outside has to be handed over.
+        Code that the entry names is never imported: a measure from outside must be passed in.
 
         Args:
             entry: the rule as JSON.
-            measure: that of the rule, where it is from outside: a class, an object or `package.module:Class`.
+            measure: the measure of the rule if it is from outside: a class, an object or `package.module:Class`.
 
         Raises:
-            InputError: naming the field that is missing or wrong, or the measure that has to be given.
+            InputError: naming the field that is missing or wrong, or the measure that must be passed in.
         """
         if not isinstance(entry, Mapping):
             raise InputError(f"a rule is a JSON object, not a {type(entry).__name__}.")
@@ -110,7 +110,7 @@ class Rule:
         return cls(_measure_in(entry, measure), Smoothing.from_dict(entry["smoothing"]), threshold)
 
     def save(self, path: str | os.PathLike[str], record: Mapping[str, Any] | None = None) -> Path:
-        """Write the rule as a file of its own, with `record`: further fields, such as how it was calibrated.
+        """Write the rule to a file, together with `record`: other fields, such as how it was chosen.
 
         Raises:
             InputError: for a record that would overwrite the rule's own fields or that JSON cannot hold, and for a path that
@@ -119,7 +119,7 @@ class Rule:
         entry = {"schema": SCHEMA, **self.to_json()}
         record = record or {}
         if taken := sorted(entry.keys() & record.keys()):
-            raise InputError(f"the record's fields {', '.join(taken)} are the rule's own; name them otherwise.")
+            raise InputError(f"the record's fields {', '.join(taken)} are the rule's own; rename them.")
         try:
             text = json.dumps({**entry, **record}, indent=2, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -133,10 +133,10 @@ class Rule:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], measure: MeasureLike | None = None) -> Rule:
-        """Read a `rule.json`; `measure` as `from_json` takes it.
+        """Read a `rule.json`; `measure` as in `from_json`.
 
         Raises:
-            InputError: naming the file, and the field that is missing or wrong, or the measure that has to be given.
+            InputError: naming the file, and the field that is missing or wrong or the measure that must be passed in.
         """
         source = Path(path)
         try:
@@ -144,7 +144,7 @@ class Rule:
         except OSError as error:
             raise InputError(f"{source} cannot be read: {error.strerror or error}; name a rule.json.") from error
         except ValueError as error:
-            raise InputError(f"{source} is no JSON ({error}); name a rule.json.") from error
+            raise InputError(f"{source} is not JSON ({error}); name a rule.json.") from error
         try:
             return cls.from_json(entry, measure)
         except InputError as error:
@@ -152,7 +152,7 @@ class Rule:
 
 
 def _measure_in(entry: Mapping[str, Any], given: MeasureLike | None) -> ConfidenceMeasure:
-    """The measure of an entry with its parameters, from what there is or from `given`; from nowhere else."""
+    """The measure of an entry with its parameters, from the known measures or from `given`, and from nowhere else."""
     name, source = entry["measure"], entry.get("source")
     if given is not None:
         known = measure_of(given)
@@ -164,7 +164,7 @@ def _measure_in(entry: Mapping[str, Any], given: MeasureLike | None) -> Confiden
         raise InputError(unknown("measure", str(name), MEASURES.names()))
     else:
         raise InputError(
-            f"the rule's measure {name!r} comes from {source}, which is not imported on its own: give that class, "
+            f"the rule's measure {name!r} comes from {source}, which is never imported automatically: give that class, "
             "as measure= in Python or with --rule package.module:Class."
         )
     parameters = entry.get("parameters") or {}
@@ -180,7 +180,7 @@ def _finite_or_text(number: float) -> float | str:
 
 
 def exit_steps(scores: NDArray[np.float64], threshold: float) -> NDArray[np.int64]:
-    """(N,) the first step, from 1, whose score (N, T) is greater than the threshold; T where none is."""
+    """(N,) the first step, counted from 1, whose score (N, T) is greater than the threshold; T if there is none."""
     exits = scores > threshold
     exits[:, -1] = True
     steps: NDArray[np.int64] = exits.argmax(axis=1) + 1

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dynconf_core.data.dataset import DATASETS
-from dynconf_core.data.splits import SPLIT_SEED
+from dynconf_core.data.images import SPLIT_SEED
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.context import RunContext
 from dynconf_core.experiment.job import Inputs, Job

@@ -58,7 +58,7 @@ def accuracy_against_latency(
 
     Args:
         accuracy_at_t: a_1 .. a_T on the test traces, fractions: the static curve.
-        front: the operating points of the chosen score on the test traces (`front_of`): the dynamic curve. It
+        front: the operating points of the chosen score on the test traces (`exact_front`): the dynamic curve. It
             shows what each threshold would have given; the chosen one was picked on the calibration traces.
         oracles: by name; oracles that coincide share one mark.
         chosen: the exit on the test traces.

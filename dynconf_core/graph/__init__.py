@@ -1,1 +1,1 @@
-"""A network as a graph of the few operations that conversion and simulation know."""
+"""The computation graph of a network: from a torch module to nodes that conversion rewrites and simulation runs."""

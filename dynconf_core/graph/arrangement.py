@@ -1,4 +1,4 @@
-"""Sums, constant factors, joining, cutting and reshaping: what these calls become in the graph."""
+"""Translation of sums, constant factors, concatenation, slicing and reshaping calls into graph nodes."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from dynconf_core.graph.writing import Refused, Traced, Writer, constant
 
 
 def add(write: Writer, name: str, x: Any, other: Any, alpha: Any = 1) -> Traced:
-    """x + other: of two activations, or a bias."""
+    """x + other: the sum of two activations, or a bias."""
     if alpha != 1:
         raise Refused(f"alpha={alpha}; scale by a layer's weights instead")
     if not isinstance(x, Traced) or not isinstance(other, Traced):
@@ -35,7 +35,7 @@ def negative(write: Writer, name: str, x: Traced) -> Traced:
 
 
 def multiply(write: Writer, name: str, x: Any, other: Any) -> Traced:
-    """x other, where one of the two is constant."""
+    """x * other, where one of the two is constant."""
     value, factor = (x, other) if isinstance(x, Traced) else (other, x)
     if isinstance(factor, Traced):
         raise Refused("a product of two activations has no spiking counterpart; only a constant factor has")
@@ -53,23 +53,23 @@ def divide(write: Writer, name: str, x: Any, other: Any) -> Traced:
 
 
 def _offset(value: Any, x: Traced) -> torch.Tensor:
-    """A constant, one a channel: a bias is never a single number."""
+    """A constant expanded to one value per channel: a bias is never a single number."""
     return constant(value, x).expand(x.value.shape[1])
 
 
-# Joining and cutting
+# Concatenating, slicing and padding
 
 
 def concatenate(write: Writer, name: str, tensors: Any, dim: int = 0) -> Traced:
-    """Along the channels."""
+    """Concatenation along the channels."""
     parts = tuple(tensors)
     if not all(isinstance(part, Traced) for part in parts) or dim % parts[0].value.ndim != 1:
-        raise Refused("only activations, along the channels (dim=1), are joined; zeros are added by functional.pad")
+        raise Refused("only activations are concatenated, and only along the channels (dim=1); to add zeros use functional.pad")
     return parts[0] if len(parts) == 1 else write.add(name, "concatenate", parts)
 
 
 def item(write: Writer, name: str, x: Any, index: Any) -> Any:
-    """x[index]."""
+    """x[index], for slices of channels, rows and columns."""
     if not isinstance(x, Traced):
         return x[index]
     index = index if isinstance(index, tuple) else (index,)
@@ -77,7 +77,7 @@ def item(write: Writer, name: str, x: Any, index: Any) -> Any:
     if at is not None:
         index = (*index[:at], *[slice(None)] * (x.value.ndim - len(index) + 1), *index[at + 1 :])
     if not all(isinstance(part, slice) for part in index) or index[0] != slice(None) or len(index) > x.value.ndim:
-        raise Refused("only slices of channels, rows and columns, x[:, a:b, ::2, ::2], are known")
+        raise Refused("only slices of channels, rows and columns, x[:, a:b, ::2, ::2], are supported")
     index = (*index, *[slice(None)] * (x.value.ndim - len(index)))
     bounds = [part.indices(size) for part, size in zip(index[1:], x.value.shape[1:], strict=True)]
     if any(step < 1 for _, _, step in bounds):
@@ -86,14 +86,14 @@ def item(write: Writer, name: str, x: Any, index: Any) -> Any:
 
 
 def chunk(write: Writer, name: str, x: Traced, chunks: int, dim: int = 0) -> tuple[Traced, ...]:
-    """Of the channels, into so many parts."""
+    """Split the channels into this many parts."""
     return split(write, name, x, -(-x.value.shape[1] // int(chunks)), dim)
 
 
 def split(write: Writer, name: str, x: Traced, split_size_or_sections: Any, dim: int = 0) -> tuple[Traced, ...]:
-    """Of the channels, into parts of this size or of these sizes."""
+    """Split the channels into parts of this size or of these sizes."""
     if dim % x.value.ndim != 1:
-        raise Refused("only the channels (dim=1) are split")
+        raise Refused("only the channels (dim=1) can be split")
     sizes = [len(part) for part in torch.arange(x.value.shape[1]).split(split_size_or_sections)]
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     parts = zip(ends, sizes, strict=True)
@@ -101,7 +101,7 @@ def split(write: Writer, name: str, x: Traced, split_size_or_sections: Any, dim:
 
 
 def pad(write: Writer, name: str, x: Traced, pad: Any, mode: str = "constant", value: Any = None) -> Traced:
-    """With zeros."""
+    """Padding with zeros."""
     if mode != "constant" or value not in (None, 0, 0.0):
         raise Refused(f"it pads with mode={mode!r}, value={value}; pad with zeros")
     amounts = [int(amount) for amount in pad]
@@ -115,7 +115,7 @@ def pad(write: Writer, name: str, x: Traced, pad: Any, mode: str = "constant", v
 
 
 def zero_pad(write: Writer, name: str, module: Any, x: Traced) -> Traced:
-    """The module's call."""
+    """The call of a zero-padding module."""
     return pad(write, name, x, module.padding)
 
 
@@ -123,25 +123,25 @@ def zero_pad(write: Writer, name: str, module: Any, x: Traced) -> Traced:
 
 
 def flatten(write: Writer, name: str, x: Traced, start_dim: int = 0, end_dim: int = -1) -> Traced:
-    """Everything but the batch."""
+    """Flatten everything but the batch."""
     if x.value.ndim == 2 and start_dim % 2 == 1:
         return x
     if start_dim % x.value.ndim != 1 or end_dim % x.value.ndim != x.value.ndim - 1:
-        raise Refused("only flatten(1), everything but the batch, is known")
+        raise Refused("only flatten(1), of everything but the batch, is supported")
     return write.add(name, "flatten", (x,))
 
 
 def reshape(write: Writer, name: str, x: Traced, *shape: Any) -> Traced:
-    """Where it flattens, or changes nothing."""
+    """A reshape that flattens or changes nothing."""
     given = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list | torch.Size) else shape
     wanted = x.value.reshape(tuple(int(size) for size in given)).shape
     if wanted == x.value.shape:
         return x
     if wanted != x.value.flatten(1).shape:
-        raise Refused(f"it reshapes {tuple(x.value.shape[1:])} to {tuple(wanted[1:])}; only flattening is known")
+        raise Refused(f"it reshapes {tuple(x.value.shape[1:])} to {tuple(wanted[1:])}; only flattening is supported")
     return write.add(name, "flatten", (x,))
 
 
 def squeeze(write: Writer, name: str, x: Traced, *dims: Any) -> Traced:
-    """Where it flattens, or changes nothing."""
+    """A squeeze that flattens or changes nothing."""
     return reshape(write, name, x, tuple(x.value.squeeze(*dims).shape))

@@ -1,4 +1,4 @@
-"""How large the values of a spiking graph can become: proven bounds for each channel of each node.
+"""Proven bounds on the values of a spiking graph, for each channel of each node.
 
 For a sum of w x with x in [low, high], low <= 0 <= high, every partial sum, in any order, lies between the sum of the negative
 extremes and the sum of the positive ones.
@@ -18,7 +18,7 @@ _AT_A_TIME = 2**18  # weights
 
 @dataclass(frozen=True)
 class Range:
-    """``low <= 0 <= high``, float64, one number a channel ``(C,)``."""
+    """``low <= 0 <= high``, float64, one number per channel ``(C,)``."""
 
     low: Tensor
     high: Tensor
@@ -29,19 +29,19 @@ class Range:
 
 
 def in_one_step(graph: Graph, image: float, neurons: NeuronModel) -> dict[str, Range]:
-    """The values of one time step, for images within [-``image``, ``image``]."""
+    """Bounds on the values of one time step, for images within [-``image``, ``image``]."""
     return _bounded(graph, image, neurons.sends, 1.0)
 
 
 def summed_over_time(graph: Graph, image: float, neurons: NeuronModel, time_steps: int) -> dict[str, Range]:
-    """The sums of values over any number of steps up to ``time_steps``; the image and the biases act in as many of them as the
-    model says."""
+    """Bounds on the sums of values over any number of steps up to ``time_steps``; the image and the biases are applied in
+    the first ``neurons.active_steps`` of them."""
     acting = min(neurons.active_steps or time_steps, time_steps)
     return _bounded(graph, image, neurons.sends_in_all(time_steps), float(acting))
 
 
 def of_reference(graph: Graph, image: float, levels: int) -> dict[str, Range]:
-    """The values of the reference network, which counts to ``levels`` in one go."""
+    """Bounds on the values of the reference network, which counts up to ``levels`` in a single step."""
     return _bounded(graph, image, (0, levels), float(levels))
 
 
@@ -79,10 +79,10 @@ def _passed_on(node: Node, inputs: list[Range], acting: float) -> Range:
     if node.kind == "flatten":
         times = node.channels // len(x.low)
         return Range(x.low.repeat_interleave(times), x.high.repeat_interleave(times))
-    if node.kind == "round":  # to the next multiple of 2^-bits, in every step that it acts
+    if node.kind == "round":  # to the nearest multiple of 2^-bits, in every step in which it is applied
         half = acting * 2.0 ** -(int(node.settings["bits"]) + 1)
         return Range(x.low - half, x.high + half)
-    return x  # a maximum moves no further than what it is taken of
+    return x  # a maximum stays within the bounds of its input
 
 
 def _weighted(node: Node, x: Range, acting: float) -> Range:
@@ -100,13 +100,13 @@ def _weighted(node: Node, x: Range, acting: float) -> Range:
 
 
 def row_blocks(weight: Tensor) -> list[slice]:
-    """Output channels, some at a time: what is computed of a large layer's weights takes several times their memory."""
+    """Blocks of output channels: intermediate results for a large layer's weights take several times their memory."""
     size = max(1, _AT_A_TIME // weight[0].numel())
     return [slice(start, start + size) for start in range(0, len(weight), size)]
 
 
 def _rows_weighted(node: Node, weight: Tensor, rows: slice, x: Range) -> Range:
-    """For some of the output channels of a convolution or linear layer."""
+    """The bounds for some of the output channels of a convolution or linear layer."""
     block = weight[rows].double()
     positive, negative = block.clamp_min(0), block.clamp_max(0)
     if node.kind == "linear":

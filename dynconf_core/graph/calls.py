@@ -1,4 +1,4 @@
-"""What each module, function and method of PyTorch that a network may call becomes in the graph: the tables."""
+"""Tables of the PyTorch modules, functions and methods that a network may call, each with its translation into graph nodes."""
 
 import operator
 from collections.abc import Callable, Mapping
@@ -22,20 +22,20 @@ def _relu(write: Writer, name: str, x: Traced, inplace: bool = False) -> Traced:
 def _clip(write: Writer, name: str, x: Traced, low: Any = None, high: Any = None, **words: Any) -> Traced:
     low, high = words.get("min", words.get("min_val", low)), words.get("max", words.get("max_val", high))
     if low is None or float(low) != 0:
-        raise Refused(f"it clips at {low} below; a neuron's rate is at least 0")
+        raise Refused(f"its lower limit is {low}; it must be 0, because a firing rate is not negative")
     if high is None or float(high) == float("inf"):
         return _relu(write, name, x)
     if not float(high) > 0:
-        raise Refused(f"it clips at {high} above; the threshold must be above 0")
+        raise Refused(f"its upper limit is {high}; it becomes the threshold, which must be above 0")
     top = torch.as_tensor(float(high), dtype=torch.float64)
     return write.add(name, "activation", (x,), {"function": "clip"}, {"threshold": top})
 
 
 def quantised(write: Writer, name: str, module: Quantised, x: Traced) -> Traced:
-    """The call of an activation that tells its quantisation."""
+    """The call of an activation that declares its quantisation."""
     levels, threshold, neurons = module.quantisation()
     if not float(threshold.detach().min()) > 0:
-        raise Refused(f"its threshold is {float(threshold.detach().min())}, which must be above 0: the training went astray")
+        raise Refused(f"its threshold is {float(threshold.detach().min())}, which must be above 0: the training diverged")
     settings = {"function": "quantised", "levels": levels, "neurons": neurons}
     return write.add(name, "activation", (x,), settings, {"threshold": threshold.detach()})
 
@@ -48,11 +48,11 @@ def _of_relu6(write: Writer, name: str, *arguments: Any, **words: Any) -> Traced
     return _clip(write, name, next(one for one in arguments if isinstance(one, Traced)), 0.0, 6.0)
 
 
-# What disappears, and what is known of a value
+# Calls without effect, and properties of a value
 
 
 def _same(write: Writer, name: str, *arguments: Any, **words: Any) -> Any:
-    """What does nothing in evaluation mode."""
+    """A call that does nothing in evaluation mode."""
     return next(argument for argument in arguments if isinstance(argument, Traced))
 
 
@@ -79,7 +79,7 @@ def _attribute(write: Writer, name: str, x: Any, attribute: str) -> Any:
 
 
 def _of_module(function: Callable[..., Any], *fields: str) -> Callable[..., Any]:
-    """A module's call as its function's, with the module's own settings."""
+    """A module's call as a call of its function, with the module's own settings."""
 
     def call(write: Writer, name: str, module: Any, x: Traced) -> Any:
         return function(write, name, x, **{field: getattr(module, field) for field in fields})
@@ -107,8 +107,8 @@ MODULES: Mapping[type[nn.Module], Callable[..., Any]] = {
     nn.Dropout2d: _same,
     nn.Identity: _same,
 }
-"""Looked through in order: a subclass stands before its base (ReLU6 is a Hardtanh). Activations that tell their quantisation
-need no entry."""
+"""Searched in order: a subclass comes before its base class (ReLU6 is a Hardtanh). Activations that declare their
+quantisation need no entry."""
 
 CALLS: Mapping[Any, Callable[..., Any]] = {
     **dict.fromkeys((operator.add, operator.iadd, torch.add), arrangement.add),

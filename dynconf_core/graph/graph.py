@@ -1,27 +1,27 @@
-"""The graph: nodes in the order of the data, each one operation with its plain settings and its tensors.
+"""The graph of a network: nodes in the order of the data flow, each one operation with its settings and tensors.
 
-It is what a traced network becomes, what conversion rewrites, what a converted SNN's file holds and what the simulation
-runs: no Python of the network's author is needed any more.
+A network is traced into a graph; conversion rewrites it, the file of a converted SNN stores it, and the simulation runs it.
+The Python code of the network is not needed any more.
 
-Kinds of node, and their settings and tensors:
+Kinds of node, with their settings and tensors:
 
     input                                                     the image, a constant current in the SNN
     convolution   stride padding dilation groups              weight (O, I / groups, kh, kw), bias (O,) or none
     linear                                                    weight (O, I), bias (O,) or none
     scale                                                     weight (C,) or (), bias (C,) or none: a factor for each channel
-    average_pool  kernel stride padding                       the mean over the window, padding counted
+    average_pool  kernel stride padding                       the mean over the window, including padding
     sum_pool      kernel stride padding                       the sum over the window
     max_pool      kernel stride padding dilation ceil_mode    the maximum over the window
     add                                                       of two or more inputs of one shape
     concatenate                                               along the channels
-    slice         slices: (start, stop, step) a dimension     of one sample's (C, H, W) or (F,)
-    pad           pads: (before, after) a dimension           with zeros, of one sample's dimensions
+    slice         slices: (start, stop, step) per dimension   of one sample's (C, H, W) or (F,)
+    pad           pads: (before, after) per dimension         with zeros, of one sample's dimensions
     flatten                                                   (C, H, W) to (C H W,)
     round         bits                                        to multiples of 2^-bits, half to even
     activation    function                                    "relu"; "clip": threshold; "quantised": threshold, and in the
                   levels neurons                              settings n and the name of its neuron model
-    neurons       levels clipped                              threshold (for show), initial () or (C,); n or None, and whether
-                                                              the activation that they stand for has a top
+    neurons       levels clipped                              threshold (for information only), initial () or (C,); n or None,
+                                                              and whether the activation they replace has an upper limit
 """
 
 from collections.abc import Iterable, Mapping
@@ -32,12 +32,12 @@ from typing import Any
 from torch import Tensor
 
 Settings = Mapping[str, Any]
-"""Values as JSON holds them, by name; which ones a kind of node has stands above."""
+"""Settings by name, as values that JSON can hold; the module's docstring lists those of each kind of node."""
 WEIGHTED = ("convolution", "linear", "scale")
 """Kinds that multiply by weights."""
 POOLS = ("average_pool", "sum_pool", "max_pool")
 STRUCTURE = (*POOLS, "slice", "pad", "concatenate", "flatten")
-"""Kinds that move or sum values and multiply by nothing."""
+"""Kinds that move or sum values without multiplying them."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Node:
     """One operation.
 
     Attributes:
-        name: unique in the graph; where the operation stood in the network it was traced from.
-        kind: see the module.
+        name: unique in the graph; the position of the operation in the traced network.
+        kind: one of the kinds in the module's docstring.
         inputs: names of the nodes whose values it takes.
         settings: plain values, as JSON holds them.
-        tensors: weights and the like.
-        shape: of the value of one sample, without the batch.
+        tensors: weights, biases, thresholds and initial membrane potentials.
+        shape: of the value for one sample, without the batch.
     """
 
     name: str
@@ -66,14 +66,14 @@ class Node:
         return self.shape[0]
 
     def with_tensors(self, **tensors: Tensor | None) -> "Node":
-        """The node with some tensors replaced, added, or (None) removed."""
+        """The node with tensors replaced, added or (None) removed."""
         merged = {**self.tensors, **tensors}
         return replace(self, tensors={name: tensor for name, tensor in merged.items() if tensor is not None})
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in an order in which every input stands before its reader; the last one is the output (the logits)."""
+    """Nodes ordered so that every input comes before its readers; the last node is the output (the logits)."""
 
     nodes: tuple[Node, ...]
 
@@ -106,7 +106,7 @@ class Graph:
         return tuple(node for node in self.nodes if node.kind in kinds)
 
     def after(self, kinds: Iterable[str]) -> frozenset[str]:
-        """Names of the nodes of these kinds and of all that depend on one."""
+        """Names of the nodes of these kinds and of all nodes that depend on them."""
         wanted, found = set(kinds), set[str]()
         for node in self.nodes:
             if node.kind in wanted or found.intersection(node.inputs):
@@ -123,11 +123,11 @@ class Graph:
         return frozenset(found)
 
     def map(self, change: Mapping[str, Node]) -> "Graph":
-        """The graph with some nodes replaced by others of the same name."""
+        """The graph with some nodes replaced by others of the same names."""
         return Graph(tuple(change.get(node.name, node) for node in self.nodes))
 
     def without(self, name: str) -> "Graph":
-        """The graph without the one-input node ``name``: its readers read its input."""
+        """The graph without the one-input node ``name``; its readers read its input instead."""
         (source,) = self.by_name[name].inputs
         return Graph(
             tuple(

@@ -1,4 +1,4 @@
-"""Weights, batch normalisation and pools: what the calls of a network's layers become in the graph."""
+"""Translation of layer calls (weights, batch normalisation, pools) into graph nodes."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from dynconf_core.graph.writing import Refused, Traced, Writer, pair
 
 
 def convolution(write: Writer, name: str, module: Any, x: Traced) -> Traced:
-    """The module's call."""
+    """The call of a convolution module."""
     if module.padding_mode != "zeros":
         raise Refused(f"it pads with {module.padding_mode!r}; pad with zeros")
     return convolved(write, name, x, module.weight, module.bias, module.stride, module.padding, module.dilation, module.groups)
@@ -28,7 +28,7 @@ def convolved(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Traced:
-    """The function's call."""
+    """The call of the convolution function."""
     if isinstance(padding, str):
         sizes = [(size - 1) * step for size, step in zip(weight.shape[2:], pair(dilation), strict=True)]
         if padding == "same" and any(size % 2 for size in sizes):
@@ -41,14 +41,14 @@ def convolved(
 
 
 def linear(write: Writer, name: str, x: Traced, weight: Tensor, bias: Tensor | None = None) -> Traced:
-    """The function's call."""
+    """The call of the linear function."""
     if x.value.ndim != 2:
         raise Refused(f"it takes inputs of shape {tuple(x.value.shape[1:])}; flatten them to (N, F) first")
     return write.add(name, "linear", (x,), {}, _weights(weight, bias))
 
 
 def linear_layer(write: Writer, name: str, module: Any, x: Traced) -> Traced:
-    """The module's call."""
+    """The call of a linear module."""
     return linear(write, name, x, module.weight, module.bias)
 
 
@@ -78,7 +78,7 @@ def average_pool(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Traced:
-    """The function's call."""
+    """The call of the average-pool function."""
     height, width = _image(x)
     kernel, stride, padding = pair(kernel_size), pair(stride or kernel_size), pair(padding)
     if divisor_override is not None:
@@ -92,7 +92,7 @@ def average_pool(
 
 
 def adaptive_pool(write: Writer, name: str, x: Traced, output_size: Any) -> Traced:
-    """The function's call."""
+    """The call of the adaptive average-pool function, for equal windows."""
     height, width = _image(x)
     wanted = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
     rows, columns = (size if given is None else int(given) for size, given in zip((height, width), wanted, strict=True))
@@ -105,10 +105,10 @@ def adaptive_pool(write: Writer, name: str, x: Traced, output_size: Any) -> Trac
 
 
 def mean(write: Writer, name: str, x: Traced, dim: Any = None, keepdim: bool = False) -> Traced:
-    """The method's call: a global pool."""
+    """The mean over the image: a global pool."""
     dims = sorted(d % x.value.ndim for d in ((dim,) if isinstance(dim, int) else dim or ()))
     if x.value.ndim != 4 or dims != [2, 3]:
-        raise Refused("only the mean over the image, mean((2, 3)), is known")
+        raise Refused("only the mean over the image, mean((2, 3)), is supported")
     pooled = adaptive_pool(write, name, x, 1)
     return pooled if keepdim else write.add(f"{name}.flatten", "flatten", (pooled,))
 
@@ -124,17 +124,17 @@ def max_pool(
     ceil_mode: bool = False,
     return_indices: bool = False,
 ) -> Traced:
-    """The function's call."""
+    """The call of the max-pool function."""
     _image(x)
     if return_indices:
-        raise Refused("it returns indices; an SNN passes none on")
+        raise Refused("it returns indices, which an SNN cannot pass on")
     window = {"kernel": kernel_size, "stride": stride or kernel_size, "padding": padding, "dilation": dilation}
     settings = {key: pair(value) for key, value in window.items()}
     return write.add(name, "max_pool", (x,), {**settings, "ceil_mode": bool(ceil_mode)})
 
 
 def _image(x: Traced) -> tuple[int, int]:
-    """Rows and columns."""
+    """Height and width in pixels."""
     if x.value.ndim != 4:
         raise Refused(f"it takes inputs of shape {tuple(x.value.shape[1:])}; pools are over images (C, H, W)")
     return int(x.value.shape[2]), int(x.value.shape[3])

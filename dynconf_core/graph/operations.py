@@ -1,4 +1,4 @@
-"""What each operation of a graph without a state computes, and the graph of an ANN, run."""
+"""The stateless operations of a graph, and running the graph of an ANN."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -7,25 +7,26 @@ from torch import Tensor
 from torch.nn import functional
 
 from dynconf_core.graph.graph import Graph, Node
-from dynconf_core.graph.unfolded import unfolded
 
 Look = Callable[[Node, Tensor], Tensor | None]
-"""Sees a node's value, batch first; what it returns, unless None, takes the value's place."""
+"""Called with each node and its value, batch first; a returned tensor replaces the value, None keeps it."""
+COPIED = 1 << 28
+"""Maximum number of values unfolded at once: 1 GiB as float32."""
 
 
 def evaluate(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor], biased: bool = True) -> Tensor:
-    """The node's value ``(N, *node.shape)`` of its inputs' values.
+    """The node's value ``(N, *node.shape)``, computed from the values of its inputs.
 
     Args:
-        node: any kind but input and neurons.
+        node: of any kind except input and neurons.
         inputs: values, batch first.
-        tensors: the node's, on the device and in the precision of the inputs.
+        tensors: those of the node, on the device and in the precision of the inputs.
         biased: whether the bias is added.
     """
     x, settings = inputs[0], node.settings
     bias = tensors.get("bias") if biased else None
     if node.kind == "convolution":
-        if x.is_cuda and not torch.backends.cudnn.enabled:  # PyTorch's own goes through the samples one by one
+        if x.is_cuda and not torch.backends.cudnn.enabled:  # PyTorch's own convolution would process the samples one by one
             return unfolded(node, x, tensors, biased)
         geometry = [settings[name] for name in ("stride", "padding", "dilation", "groups")]
         return functional.conv2d(x, tensors["weight"], bias, *geometry)
@@ -59,8 +60,8 @@ def evaluate(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor]
 
 
 def activate(node: Node, x: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-    """The activation: max(x, 0); clipped at ``threshold``; or quantised to n = ``levels`` steps of ``threshold / n``,
-    theta / n clip(floor(n x / theta + 1/2), 0, n) (QCFS with L = n, LSQ with n s = theta)."""
+    """The activation: max(x, 0); clipped at ``threshold``; or quantised to n = ``levels`` steps of ``threshold / n``, theta
+    / n clip(floor(n x / theta + 1/2), 0, n) (QCFS with L = n, LSQ with n s = theta)."""
     if node.settings["function"] == "relu":
         return x.clamp_min(0)
     top = per_channel(tensors["threshold"], x)
@@ -70,26 +71,70 @@ def activate(node: Node, x: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
     return torch.floor(x / top * levels + 0.5).clamp(0, levels) / levels * top
 
 
+def unfolded(node: Node, x: Tensor, tensors: Mapping[str, Tensor], biased: bool = True) -> Tensor:
+    """A convolution as one matrix product of unfolded images, channels last; same value as ``evaluate``.
+
+    It computes plain sums of products, whereas the convolutions of GPU libraries may use other algorithms (Winograd, FFT) whose
+    rounding differs. Every value is copied once for each kernel weight that it meets.
+
+    Args:
+        node: the convolution.
+        x: values ``(N, C, H, W)``, on any device.
+        tensors: those of the node, on the device and in the precision of ``x``.
+        biased: whether the bias is added.
+
+    Returns:
+        ``(N, O, H', W')``.
+    """
+    weight, bias = tensors["weight"], tensors.get("bias") if biased else None
+    rows, columns = node.settings["padding"]
+    images = functional.pad(x.permute(0, 2, 3, 1), (0, 0, columns, columns, rows, rows)).contiguous()
+    a_sample = node.shape[1] * node.shape[2] * weight[0].numel() * int(node.settings["groups"])
+    parts = [_product(node, part, weight) for part in images.split(max(1, COPIED // a_sample))]
+    value = torch.cat(parts) if len(parts) > 1 else parts[0]
+    if bias is not None:
+        value.add_(bias)
+    return value.permute(0, 3, 1, 2)
+
+
+def _product(node: Node, images: Tensor, weight: Tensor) -> Tensor:
+    """``(N, H', W', O)`` of padded ``images (N, H, W, C)``."""
+    (down, across), (apart_down, apart_across) = node.settings["stride"], node.settings["dilation"]
+    groups, kernel = int(node.settings["groups"]), weight.shape[2:]
+    sample, line, place, channel = images.stride()
+    patches = images.as_strided(
+        (len(images), *node.shape[1:], *kernel, images.shape[3]),
+        (sample, line * down, place * across, line * apart_down, place * apart_across, channel),
+    )
+    found = []
+    for group, weights in enumerate(weight.chunk(groups)):
+        width = images.shape[3] // groups
+        copied = patches[..., group * width : (group + 1) * width].reshape(-1, kernel.numel() * width)
+        found.append(copied @ weights.permute(2, 3, 1, 0).reshape(-1, len(weights)))
+    together = torch.cat(found, dim=1) if groups > 1 else found[0]
+    return together.view(len(images), *node.shape[1:], -1)
+
+
 def max_pool(node: Node, x: Tensor) -> Tensor:
-    """The maximum over each window; what lies outside the image never wins."""
+    """The maximum over each window; positions outside the image are ignored."""
     window = [node.settings[name] for name in ("kernel", "stride", "padding", "dilation", "ceil_mode")]
     pooled: Tensor = functional.max_pool2d(x, *window)
     return pooled
 
 
 def area(node: Node) -> int:
-    """Number of places in a pool's window."""
+    """Number of positions in a pool's window."""
     height, width = node.settings["kernel"]
     return int(height * width)
 
 
 def per_channel(values: Tensor, x: Tensor) -> Tensor:
-    """``values``, one number or one a channel, shaped to meet ``x (N, C, ...)``."""
+    """``values``, one number or one per channel, shaped to broadcast with ``x (N, C, ...)``."""
     return values if values.ndim == 0 else values.view(1, -1, *([1] * (x.ndim - 2)))
 
 
 def prepared(graph: Graph, dtype: torch.dtype, device: torch.device) -> Graph:
-    """The graph with its tensors in ``dtype`` on ``device``."""
+    """The graph with its tensors converted to ``dtype`` on ``device``."""
     moved = {
         node.name: node.with_tensors(**{key: value.to(device, dtype) for key, value in node.tensors.items()})
         for node in graph.nodes
@@ -100,7 +145,7 @@ def prepared(graph: Graph, dtype: torch.dtype, device: torch.device) -> Graph:
 
 @torch.no_grad()
 def run(graph: Graph, images: Tensor, look: Look | None = None) -> Tensor:
-    """The output ``(N, C)`` for normalised ``images (N, ...)``; a value is kept only until its last reader has seen it."""
+    """The output ``(N, C)`` for normalised ``images (N, ...)``; each value is kept only until its last reader has used it."""
     values: dict[str, Tensor] = {}
     last = {name: node.name for node in graph.nodes for name in node.inputs}
     for node in graph.nodes:

@@ -1,7 +1,7 @@
-"""A traced program, run on an example: every operation on values that depend on it is written down as a node.
+"""Runs a traced program on an example and records every operation that depends on the input as a node.
 
-What the network computes from sizes (``x.view(x.size(0), -1)``, a kernel as large as the image) is thereby known. An
-operation that conversion does not know is named with its place.
+This resolves everything the network computes from sizes (``x.view(x.size(0), -1)``, a kernel as large as the image). An
+operation that conversion does not support is reported with its position in the network.
 """
 
 import itertools
@@ -23,7 +23,7 @@ IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
 
 
 class Recording:
-    """Runs a traced program on the example and writes down every operation on values that depend on it."""
+    """Runs a traced program on the example and records every operation on values that depend on it."""
 
     def __init__(self, program: fx.GraphModule, example: Tensor) -> None:
         self.program, self.example = program, example
@@ -63,11 +63,11 @@ class Recording:
             if not _holds_traced((arguments, keywords)):
                 return self._constant(node, arguments, keywords)
             if make is None:
-                raise Refused("conversion does not know it")
+                raise Refused("conversion does not support it")
             return make(self, name, *arguments, **keywords)
         except Refused as refusal:
             raise InputError(
-                f"{what} at {name!r} cannot be converted: {refusal}. Conversion knows convolutions, linear layers, batch "
+                f"{what} at {name!r} cannot be converted: {refusal}. Conversion supports convolutions, linear layers, batch "
                 "normalisation, average and max pools, additions, concatenations, slices, zero padding, flattening, dropout "
                 "and the activations ReLU, ReLU6, clip, QCFS, LSQ and others with a quantisation()."
             ) from None
@@ -78,7 +78,7 @@ class Recording:
             ) from error
 
     def _known(self, node: fx.Node) -> tuple[Callable[..., Any] | None, str]:
-        """What writes a call down, if anything does, and what to call it in a message."""
+        """The function that translates a call, or None, and the name of the call in messages."""
         target: Any = node.target
         if node.op == "call_module":
             module = self.modules[target]
@@ -91,7 +91,7 @@ class Recording:
         return CALLS.get(target), getattr(target, "__name__", str(target))
 
     def _constant(self, node: fx.Node, arguments: Any, keywords: Any) -> Any:
-        """The value of a call that does not depend on the network's input: a size, a weight made of another."""
+        """The value of a call that does not depend on the network's input: a size, or a weight computed from another."""
         target: Any = node.target
         with torch.no_grad():
             if node.op == "call_module":
@@ -101,7 +101,7 @@ class Recording:
             return target(*arguments, **keywords)
 
     def _in_place(self, node: fx.Node) -> bool:
-        """Whether a call changes its first argument."""
+        """Whether a call modifies its first argument."""
         if node.op == "call_module":
             return bool(getattr(self.modules[str(node.target)], "inplace", False))
         if node.op == "call_method":
@@ -112,7 +112,7 @@ class Recording:
         )
 
     def _overwrite(self, old: Any, new: Any) -> None:
-        """Whoever holds the old value holds the new one from now on."""
+        """Every name that held the old value holds the new one from now on."""
         if isinstance(old, Traced) and isinstance(new, Traced):
             for node, value in self.values.items():
                 if isinstance(value, Traced) and value.name == old.name:
@@ -126,7 +126,7 @@ class Recording:
         settings: Settings | None = None,
         tensors: dict[str, Tensor] | None = None,
     ) -> Traced:
-        """Write an operation down and run it."""
+        """Record an operation and run it."""
         kept = {key: value.detach() for key, value in (tensors or {}).items()}
         name = self._unused(name)
         node = Node(name, kind, tuple(one.name for one in inputs), (), settings or {}, kept)
@@ -142,13 +142,13 @@ class Recording:
         return Traced(node.name, value)
 
     def _unused(self, name: str) -> str:
-        """The name, numbered where another node has it: a layer may be called "input"."""
+        """The name, with a number appended if another node has it: a layer may be called "input"."""
         numbered = (f"{name}#{number}" for number in itertools.count(2))
         return name if name not in self.names else next(one for one in numbered if one not in self.names)
 
 
 def _place(node: fx.Node) -> str:
-    """Where the operation stands: the module's path, or that of the module around it, and the name of the call."""
+    """The position of the operation: the path of the module, or that of the enclosing module and the name of the call."""
     if node.op == "call_module":
         earlier = [other for other in node.graph.nodes if other.op == "call_module" and other.target == node.target]
         number = earlier.index(node)
@@ -176,7 +176,7 @@ def _holds_traced(value: Any) -> bool:
 
 
 def _reaching(nodes: list[Node], output: str) -> Graph:
-    """The nodes that the output depends on, the output last."""
+    """The nodes on which the output depends, the output last."""
     needed = {output}
     for node in reversed(nodes):
         if node.name in needed:

@@ -1,4 +1,4 @@
-"""What the translation of a network's calls passes around: values, the writer of operations, and refusals."""
+"""The vocabulary of the translation into graph nodes: traced values, the writer of nodes, and refusals."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -9,18 +9,18 @@ from dynconf_core.graph.graph import Settings
 
 
 class Refused(Exception):
-    """The call cannot be converted; the message says why and what would do."""
+    """The call cannot be converted; the message gives the reason and an alternative."""
 
 
 class Traced(NamedTuple):
-    """A value that depends on the network's input: the node that makes it, and what it is for the example."""
+    """A value that depends on the network's input: the name of the node that computes it, and its value for the example."""
 
     name: str
     value: Tensor
 
 
 class Writer(Protocol):
-    """Writes operations down."""
+    """Records operations as nodes."""
 
     def add(
         self,
@@ -30,16 +30,16 @@ class Writer(Protocol):
         settings: Settings | None = None,
         tensors: dict[str, Tensor] | None = None,
     ) -> Traced:
-        """The value of a new node."""
+        """Add a node and return its value."""
 
 
 def pair(value: Any) -> tuple[int, int]:
-    """A size for both directions, or one for each."""
+    """One size for both directions, or one for each."""
     return (int(value), int(value)) if isinstance(value, int) else (int(value[0]), int(value[-1]))
 
 
 def constant(value: Any, x: Traced) -> Tensor:
-    """A number, or one for each channel of ``x``, as float64 ``()`` or ``(C,)``.
+    """A number, or one per channel of ``x``, as float64 ``()`` or ``(C,)``.
 
     Raises:
         Refused: for anything else.
@@ -58,5 +58,5 @@ def constant(value: Any, x: Traced) -> Tensor:
 
 
 def first_line(error: Exception) -> str:
-    """What went wrong, in one line."""
+    """The error message, shortened to one line."""
     return (str(error).splitlines() or [type(error).__name__])[0][:200]

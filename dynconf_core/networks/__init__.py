@@ -1,1 +1,1 @@
-"""The networks, plain torch modules whose activation is a parameter."""
+"""The networks: plain torch modules whose activation is a parameter."""

@@ -1,7 +1,7 @@
-"""What an architecture is, and the registry of those there are.
+"""The definition of an architecture, the registry of architectures, and building an initialised network from one.
 
-One of your own is one file: an ``Architecture`` object, named as ``package.module:OBJECT`` in a ``Setting`` or to
-``dynconf convert``.
+An architecture of your own takes one file: an ``Architecture`` object, named as ``package.module:OBJECT`` in a ``Setting`` or
+in ``dynconf convert``.
 """
 
 from collections.abc import Callable
@@ -9,48 +9,50 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from dynconf_core.data.images import Normalisation
+from dynconf_core.errors import InputError
 from dynconf_core.registry import Registry
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 STEMS = ("cifar", "imagenet")
-"""How a network begins: for small images (a 3 x 3 convolution), or for large ones (7 x 7 with stride 2, and a pool)."""
+"""The first layers: for small images (a 3 x 3 convolution) or for large ones (7 x 7 with stride 2, and a pool)."""
 NARROWEST = 4
-"""Channels that a layer has at least, whatever the width."""
+"""The minimum number of channels in a layer, for any width."""
 Activation = Callable[[], "nn.Module"]
 """Makes the activation of one layer."""
 
 
 def scaled(channels: int, width: float) -> int:
-    """``channels`` times the factor ``width``, rounded, at least four."""
+    """``channels`` times the factor ``width``, rounded, but at least four."""
     return max(NARROWEST, round(channels * width))
 
 
 class Make(Protocol):
-    """Makes a network, its weights not yet initialised."""
+    """Makes a network, with its weights not yet initialised."""
 
     def __call__(self, *, stem: str, classes: int, resolution: int, width: float, activation: Activation) -> "nn.Module":
-        """Logits ``(N, classes)`` of images ``(N, 3, resolution, resolution)``.
+        """A network that gives logits ``(N, classes)`` for images ``(N, 3, resolution, resolution)``.
 
         Args:
-            stem: one of ``STEMS``; an architecture with but one may disregard it.
+            stem: one of ``STEMS``; an architecture with a single stem may ignore it.
             classes: number of classes C.
             resolution: side of the input in pixels.
             width: factor on every layer's channels (1 is the published network).
-            activation: makes one layer's activation.
+            activation: makes the activation of one layer.
         """
 
 
 @dataclass(frozen=True)
 class Published:
-    """What published weights of an architecture were trained on.
+    """What the published weights of an architecture were trained on.
 
     Attributes:
-        classes: C.
+        classes: number of classes C.
         resolution: side of the square input in pixels.
-        shorter_side: pixels to which an image's shorter side is resized before its centre is cut out; ``resolution`` where
-            the images of the data set have that size already.
+        shorter_side: the pixels to which an image's shorter side is resized before its centre is cut out; equal to
+            ``resolution`` if the images of the data set already have that size.
         normalisation: mean and standard deviation that the weights expect.
     """
 
@@ -62,12 +64,12 @@ class Published:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network's plan.
+    """The definition of a network.
 
     Attributes:
         make: makes the network.
-        smallest: the smallest side of the input, in pixels.
-        published: of its published weights, where there are any.
+        smallest: the smallest possible side of the input, in pixels.
+        published: what its published weights were trained on; None if there are none.
     """
 
     make: Make
@@ -85,3 +87,56 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         **{f"resnet{depth}": f"{_NETWORKS}.resnet_cifar:RESNET{depth}" for depth in (20, 32, 44, 56, 110)},
     },
 )
+
+
+def build(
+    architecture: str,
+    stem: str,
+    *,
+    classes: int,
+    resolution: int,
+    width: float,
+    activation: Activation,
+    seed: int,
+) -> "nn.Module":
+    """An initialised network; the same for the same arguments, whatever random numbers the process draws elsewhere.
+
+    Args:
+        architecture: a name in ``ARCHITECTURES``.
+        stem, classes, resolution, width, activation: see ``Make``.
+        seed: of the initial weights.
+
+    Raises:
+        InputError: for an unknown architecture or stem, or a resolution that is too small for the architecture.
+    """
+    import torch
+
+    found = ARCHITECTURES.get(architecture)
+    if stem not in STEMS:
+        raise InputError(f"stem={stem!r} is unknown: choose one of {', '.join(STEMS)}.")
+    if resolution < found.smallest:
+        raise InputError(f"resolution={resolution}: {architecture} needs at least {found.smallest} pixels.")
+    network = found.make(stem=stem, classes=classes, resolution=resolution, width=width, activation=activation)
+    _initialise(network, torch.Generator().manual_seed(seed))
+    return network
+
+
+def parameters(network: "nn.Module") -> int:
+    """The number of trainable parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _initialise(network: "nn.Module", generator: "torch.Generator") -> None:
+    """Kaiming initialisation: fan-out for convolutions, fan-in for linear layers.
+
+    The generator belongs to this network alone, because torch's global one is shared between threads.
+    """
+    from torch import nn
+
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
+        elif isinstance(module, nn.Linear):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)

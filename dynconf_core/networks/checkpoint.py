@@ -1,6 +1,6 @@
-"""Checkpoints: a state dict, bare or with its provenance, and the state of a run between two epochs.
+"""Checkpoints: a state dict with or without its provenance, and the state of a training run between two epochs.
 
-Everything is read with ``weights_only=True``: a file from somebody else runs no code of theirs.
+Everything is read with ``weights_only=True``, so that a file from somebody else cannot run code.
 """
 
 import os
@@ -17,14 +17,15 @@ from dynconf_core.errors import InputError
 
 SCHEMA = 2
 WRAPPERS = ("state_dict", "model")
-"""Keys under which a training script may have put the state dict."""
+"""Keys under which a training script may have stored the state dict."""
 PREFIX = "module."
 SHOWN = 5
 """How many names a message lists."""
 
 
 def write_atomically(content: dict[str, Any], path: Path) -> None:
-    """``torch.save`` beside ``path``, then rename: a killed process leaves the old file or the new one."""
+    """``torch.save`` to a temporary file beside ``path``, then rename it: if the process is killed, ``path`` is either the
+    old or the new file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     with beside.open("wb") as file:
@@ -35,7 +36,8 @@ def write_atomically(content: dict[str, Any], path: Path) -> None:
 
 
 def save_checkpoint(network: nn.Module, provenance: dict[str, Any], path: Path, *, half: bool = False) -> None:
-    """Write ``{"schema", "state_dict", "provenance"}``; ``half``: matrices of weights as float16, everything else as it is."""
+    """Write ``{"schema", "state_dict", "provenance"}``; with ``half``, weight matrices are stored as float16 and all else
+    unchanged."""
     state = network.state_dict()
     if half:
         state = {name: value.half() if value.ndim > 1 else value for name, value in state.items()}
@@ -46,16 +48,16 @@ def read(path: Path) -> dict[str, Any]:
     """The dictionary in a checkpoint file.
 
     Raises:
-        InputError: where the file is missing, damaged, or holds anything but tensors and plain values.
+        InputError: if the file is missing, damaged, or holds anything but tensors and plain values.
     """
     if not path.is_file():
         raise InputError(f"checkpoint {path} does not exist: name the file that a training run wrote.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle raises nearly anything: struct.error, IndexError, AssertionError, ...
+    except Exception as error:  # a damaged pickle raises almost anything: struct.error, IndexError, AssertionError, ...
         raise InputError(
             f"checkpoint {path} cannot be read ({_reason(path, error)}): it is damaged, or holds more than weights, which are "
-            "all that is loaded; save the network's state_dict() by torch.save."
+            "all that is loaded; save the network's state_dict() with torch.save."
         ) from error
     if not isinstance(content, dict):
         raise InputError(f"checkpoint {path} holds a {type(content).__name__}: a state dict is needed.")
@@ -63,14 +65,15 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def load_checkpoint(network: nn.Module, path: Path) -> dict[str, Any]:
-    """Load a checkpoint, bare or under a key of ``WRAPPERS``, into ``network``; its provenance, {} where there is none.
+    """Load a checkpoint, a state dict alone or under a key of ``WRAPPERS``, into ``network``; returns its provenance, or {} if
+    it has none.
 
-    The prefix ``module.`` that DataParallel leaves on every name is taken off. Where a checkpoint of an old torch does not
-    count the batches that its normalisations saw, that is no fault.
+    The prefix ``module.`` that DataParallel puts before every name is removed. Missing batch counters of normalisation layers,
+    which old versions of torch did not save, are accepted.
 
     Raises:
-        InputError: naming what is missing, unexpected and of another shape; or where there is no state dict. The network is
-            then as it was.
+        InputError: naming the missing and unexpected names and those of another shape, or if there is no state dict. The
+            network is then unchanged.
     """
     content = read(path)
     given = _state_dict(content, path)
@@ -83,7 +86,7 @@ def load_checkpoint(network: nn.Module, path: Path) -> dict[str, Any]:
         if name in given and given[name].shape != value.shape
     ]
     faults = [f"it lacks {_keys(missing)}"] if missing else []
-    faults += [f"it holds {_keys(unexpected)}, which the network has not"] if unexpected else []
+    faults += [f"it holds {_keys(unexpected)}, which the network does not have"] if unexpected else []
     faults += shapes[:SHOWN]
     faults += [f"{len(shapes) - SHOWN} more have other shapes too"] if len(shapes) > SHOWN else []
     if faults:
@@ -97,9 +100,9 @@ def load_checkpoint(network: nn.Module, path: Path) -> dict[str, Any]:
 
 
 def own_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """What a checkpoint's training wrote down, also where the checkpoint was given to a run; {} where nobody told."""
-    told = provenance.get("provenance", {}) if "given" in provenance else provenance
-    return dict(told)
+    """The provenance that a checkpoint's own training recorded, also if the checkpoint was given to a run; {} if none was
+    recorded."""
+    return dict(provenance.get("provenance", {}) if "given" in provenance else provenance)
 
 
 def _state_dict(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
@@ -123,7 +126,7 @@ def _keys(names: list[str]) -> str:
 
 
 def _reason(path: Path, error: Exception) -> str:
-    """Why torch could not read it, without torch's advice to unpickle it after all."""
+    """Why torch could not read it, without torch's advice to unpickle it anyway."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     text = str(error).strip()
@@ -135,7 +138,7 @@ def _reason(path: Path, error: Exception) -> str:
     if not begin:
         return "the file is empty"
     if not begin.startswith((b"PK", b"\x80")):
-        return f"it begins with {begin[:20]!r}, no file of torch.save does"
+        return f"it begins with {begin[:20]!r}, which no file written by torch.save does"
     if isinstance(error, pickle.UnpicklingError) or not text:
-        return "it is a pickle that torch.save did not write, or the rest of one"
+        return "it is a pickle that torch.save did not write, or a truncated one"
     return text.splitlines()[0][:200]

@@ -1,8 +1,7 @@
-"""Networks that somebody has trained elsewhere, by name: plain ReLU versions, and the input they were trained on.
+"""Pretrained networks by name: versions with ReLU activations, and the input that their weights were trained on.
 
-Architectures with published weights (``resnet20`` to ``resnet110``, see ``resnet_cifar``) go by their name in
-``ARCHITECTURES``; ``torchvision/NAME`` are torchvision's reference classification networks, whose weights torchvision
-publishes.
+Architectures with published weights (``resnet20`` to ``resnet110``, see ``resnet_cifar``) have their name in ``ARCHITECTURES``;
+``torchvision/NAME`` stands for torchvision's reference classification networks, whose weights torchvision publishes.
 """
 
 from typing import Any
@@ -16,11 +15,11 @@ from dynconf_core.networks.architecture import ARCHITECTURES, STEMS, Architectur
 
 TORCHVISION = "torchvision/"
 REWRITTEN = ("densenet", "googlenet", "inception")
-"""torchvision renames their weights, or transforms their input, while it loads: a plain state dict does not fit them."""
+"""torchvision renames their weights or transforms their input while loading, so that a plain state dict does not fit."""
 
 
 def names() -> tuple[str, ...]:
-    """Every name that ``architecture`` knows."""
+    """Every name that ``architecture`` accepts."""
     models = torchvision().models
     listed: list[str] = models.list_models(module=models)
     offered = sorted(name for name in listed if not name.startswith(REWRITTEN))
@@ -28,10 +27,10 @@ def names() -> tuple[str, ...]:
 
 
 def pretrained(name: str) -> Published:
-    """The input of the network ``name``; for torchvision's networks that of their default weights.
+    """The input that the weights of the network ``name`` expect; for torchvision's networks, their default weights.
 
     Raises:
-        InputError: for an unknown name, or an architecture of which no weights are published.
+        InputError: for an unknown name, or an architecture without published weights.
     """
     if _own(name):
         return _described(name)[1]
@@ -45,16 +44,16 @@ def architecture(name: str, *, classes: int | None = None, weights: str | None =
 
     Args:
         name: one of ``names()``, or an ``Architecture`` of your own as ``package.module:OBJECT``.
-        classes: number of classes C; that of the published weights where it is not given.
-        weights: None for weights that a checkpoint is to replace; "default" for the weights that torchvision publishes (or the
-            name of one set of them, such as "IMAGENET1K_V1"), from torch's own cache or downloaded.
+        classes: number of classes C; None: as many as the published weights have.
+        weights: None if a checkpoint will replace the weights; "default" for the weights that torchvision publishes (or the
+            name of one set of them, such as "IMAGENET1K_V1"), taken from torch's cache or downloaded.
 
     Raises:
-        InputError: for an unknown name; for ``weights`` that are not published, do not have ``classes`` classes or cannot be
-            downloaded.
+        InputError: for an unknown name, and for ``weights`` that are not published, have another number of classes than
+            ``classes`` or cannot be downloaded.
     """
     if classes is not None and classes < 2:
-        raise InputError(f"classes={classes}: a classifier has at least 2.")
+        raise InputError(f"classes={classes}: a classifier needs at least 2.")
     if _own(name):
         found, published = _described(name)
         if weights is not None:
@@ -69,7 +68,7 @@ def architecture(name: str, *, classes: int | None = None, weights: str | None =
         return network.eval()
     offered = _torchvision_weights(name, weights or "default")
     if weights is not None and classes not in (None, 1000):
-        raise InputError(f"weights={weights!r} of {name} have 1000 classes, not {classes}: leave the one or the other out.")
+        raise InputError(f"weights={weights!r} of {name} have 1000 classes, not {classes}: leave one of the two out.")
     theirs: nn.Module = torchvision().models.get_model(name.removeprefix(TORCHVISION), num_classes=classes or 1000)
     if weights is not None:
         from dynconf_core.networks.checkpoint import load_checkpoint
@@ -80,7 +79,7 @@ def architecture(name: str, *, classes: int | None = None, weights: str | None =
 
 
 def _own(name: str) -> bool:
-    """Whether ``name`` is an architecture with published weights, or one that a user names."""
+    """Whether ``name`` is an architecture with published weights, or one of the user's own."""
     return ":" in name or name in _published()
 
 
@@ -91,12 +90,12 @@ def _published() -> tuple[str, ...]:
 def _described(name: str) -> tuple[Architecture, Published]:
     found = ARCHITECTURES.get(name)
     if found.published is None:
-        raise InputError(f"architecture={name!r} does not say what its weights were trained on: give it `published`.")
+        raise InputError(f"architecture={name!r} does not say what its weights were trained on: set its field `published`.")
     return found, found.published
 
 
 def _torchvision_weights(name: str, weights: str) -> Any:
-    """The entry of torchvision's enumeration of the weights of ``name``."""
+    """The entry for ``weights`` in torchvision's enumeration of the weights of ``name``."""
     known = names()
     if name not in known:
         shown = ", ".join((*_published(), "torchvision/resnet18", "torchvision/vgg16_bn"))

@@ -1,7 +1,8 @@
-"""Published weights from torch's own cache, or downloaded into it, without ever hanging on a closed network.
+"""Published weights, from torch's cache or downloaded into it, with a time limit.
 
-torch's own downloader sets no time limit. The files are named ``<name>-<first digits of their sha256>.<ending>``, in the
-folder ``checkpoints`` of ``torch.hub.get_dir()`` (the variable TORCH_HOME moves it), where torchvision looks as well.
+torch's own downloader has no time limit and can hang on a closed network. The files are named ``<name>-<first digits of their
+sha256>.<ending>`` and kept in the folder ``checkpoints`` of ``torch.hub.get_dir()`` (set by the variable TORCH_HOME), where
+torchvision looks for them too.
 """
 
 import hashlib
@@ -21,18 +22,18 @@ _PIECE = 1 << 20  # bytes
 
 
 def fetched(url: str) -> Path:
-    """The file that ``url`` names, downloaded where it is not in the cache yet, its checksum verified either way.
+    """The file at ``url``, downloaded if it is not in the cache yet; its checksum is verified in either case.
 
     Raises:
-        InputError: where it cannot be downloaded or written, or is not the file that its name promises.
+        InputError: if it cannot be downloaded or written, or does not have the checksum in its name.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(url).path).name
-    by_hand = f"download {url} by any other way and put it there as {path}, or give a file with --checkpoint"
+    by_hand = f"download {url} in another way and save it as {path}, or give a file with --checkpoint"
     if not path.is_file():
         _download(url, path, by_hand)
     digits = re.search(r"-([0-9a-f]{8,64})\.", path.name)
     if digits and not _sha256(path).startswith(digits[1]):
-        raise InputError(f"{path} is not the file that its name promises (its sha256 is another): delete it, then {by_hand}.")
+        raise InputError(f"{path} does not have the sha256 that its name gives: delete it, then {by_hand}.")
     return path
 
 

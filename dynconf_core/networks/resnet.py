@@ -1,7 +1,7 @@
 """ResNet-18, -34 and -50 with the CIFAR or the ImageNet stem.
 
-He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv 1512.03385. The stem's max pool is a 3 x 3
-average pool that counts its padding, in the ANN and so in the SNN. The stride of a bottleneck sits on its 3 x 3
+He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv 1512.03385. The max pool of the stem is replaced by
+a 3 x 3 average pool that counts its padding, in the ANN and thus in the SNN. In a bottleneck the stride is on the 3 x 3
 convolution, as in torchvision.
 """
 
@@ -16,7 +16,7 @@ PLANES = (64, 128, 256, 512)
 
 @dataclass(frozen=True)
 class Depth:
-    """Blocks in each of the four stages; with or without bottlenecks."""
+    """The number of blocks in each of the four stages, and whether they are bottlenecks."""
 
     blocks: tuple[int, int, int, int]
     bottleneck: bool
@@ -37,7 +37,7 @@ def _convolution(inputs: int, outputs: int, kernel: int, stride: int = 1) -> lis
 
 
 class Block(nn.Module):
-    """``activation(body(x) + shortcut(x))``; there is no neuron between the body's last convolution and the sum."""
+    """``activation(body(x) + shortcut(x))``; there is no neuron between the last convolution of the body and the sum."""
 
     def __init__(self, inputs: int, planes: int, stride: int, bottleneck: bool, activation: Activation) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class Block(nn.Module):
         same = stride == 1 and inputs == self.outputs
         self.shortcut = nn.Identity() if same else nn.Sequential(*_convolution(inputs, self.outputs, 1, stride))
         self.activation = activation()
-        if bottleneck:  # the branch starts closed, or a ResNet-50 trains badly
+        if bottleneck:  # the branch starts at zero; otherwise a ResNet-50 trains badly
             last = self.body[-1]
             assert isinstance(last, nn.BatchNorm2d)
             nn.init.zeros_(last.weight)
@@ -77,7 +77,7 @@ class ResNet(nn.Module):
         depth: a key of ``DEPTHS``.
         stem: "cifar" (a 3 x 3 convolution) or "imagenet" (7 x 7 with stride 2, then the pool).
         classes: number of classes C.
-        activation: makes one layer's activation.
+        activation: makes the activation of one layer.
         width: factor on every layer's channels.
     """
 

@@ -1,11 +1,11 @@
 """The CIFAR residual networks: ResNet-20, -32, -44, -56 and -110 for images of 32 x 32 pixels.
 
 He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv 1512.03385, section 4.2 and table 6: a 3 x 3
-convolution, three stages of n basic blocks with 16, 32 and 64 channels, the mean over the image, one linear layer; 6n + 2
-weighted layers. Shortcuts are option A: where a stage halves the image, every other pixel is taken and the missing channels
-are zeros, so that no shortcut has a parameter.
+convolution, three stages of n basic blocks with 16, 32 and 64 channels, a global average pool and one linear layer; 6n + 2
+weighted layers. Shortcuts are option A: where a stage halves the image, every other pixel is taken and the missing channels are
+filled with zeros, so that no shortcut has parameters.
 
-Layers are named as in the checkpoints that are in wide use (``conv1``, ``bn1``, ``layer1.0.conv1`` ... ``linear``).
+Layers are named as in the widely used checkpoints (``conv1``, ``bn1``, ``layer1.0.conv1`` ... ``linear``).
 """
 
 from torch import Tensor, flatten, nn
@@ -20,9 +20,9 @@ PLANES = (16, 32, 64)
 
 
 class OptionA(nn.Module):
-    """The shortcut without parameters: every ``stride``-th pixel, and zeros for the channels that are missing.
+    """The shortcut without parameters: every ``stride``-th pixel, and zeros for the missing channels.
 
-    Half of the new channels stand before the old ones and half behind, as in the published checkpoints.
+    Half of the new channels are put before the old ones and half after them, as in the published checkpoints.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
@@ -64,7 +64,7 @@ class CifarResNet(nn.Module):
     Args:
         depth: one of ``CIFAR_DEPTHS``.
         classes: number of classes C.
-        activation: makes one layer's activation; the published networks use ReLU.
+        activation: makes the activation of one layer; the published networks use ReLU.
         width: factor on every layer's channels (1 is the published network).
 
     Raises:
@@ -100,7 +100,7 @@ def _stage(inputs: int, planes: int, blocks: int, stride: int, activation: Activ
 
 
 def _cifar_resnet(depth: int) -> Architecture:
-    """The checkpoints in wide use were trained with ImageNet's mean and standard deviation."""
+    """The widely used checkpoints were trained with ImageNet's mean and standard deviation."""
 
     def make(*, stem: str, classes: int, resolution: int, width: float, activation: Activation) -> CifarResNet:
         return CifarResNet(depth, classes, activation, width)

@@ -1,8 +1,8 @@
 """VGG-16 with batch normalisation, average pools and a three-layer head.
 
-Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015,
-arXiv 1409.1556, configuration D. Pools average instead of taking the maximum, as conversion needs (a maximum over spikes
-is not the spikes of the maximum).
+Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015, arXiv 1409.1556,
+configuration D. Average pools replace the max pools, as conversion requires: the maximum of spike trains is not the spike train
+of the maximum.
 """
 
 from torch import Tensor, nn
@@ -14,13 +14,14 @@ HEAD = 4096
 
 
 class VGG(nn.Module):
-    """Thirteen convolutions in five stages, each ended by a 2 x 2 average pool, and three linear layers.
+    """Thirteen convolutions in five stages, each followed by a 2 x 2 average pool, and three linear layers.
 
     Args:
         classes: number of classes C.
-        activation: makes one layer's activation.
+        activation: makes the activation of one layer.
         width: factor on every layer's channels.
-        resolution: side of the square input in pixels; five pools leave ``resolution // 32``, which sizes the head.
+        resolution: side of the square input in pixels; after the five pools ``resolution // 32`` remain, which sets the size of
+            the head.
     """
 
     def __init__(self, classes: int, activation: Activation, width: float, resolution: int) -> None:
@@ -56,7 +57,7 @@ class VGG(nn.Module):
 
 
 def _vgg16(*, stem: str, classes: int, resolution: int, width: float, activation: Activation) -> VGG:
-    """See ``Make``; there is but one stem."""
+    """See ``Make``; there is only one stem."""
     return VGG(classes, activation, width, resolution)
 
 

@@ -1,1 +1,1 @@
-"""Models of spiking neurons: a state in, spikes and a state out."""
+"""Models of spiking neurons: they turn a state and an input current into spikes and a new state."""

@@ -1,9 +1,9 @@
-"""The integrate-and-fire neuron of QCFS conversion: no leak, soft reset, starts half charged.
+"""The integrate-and-fire neuron of QCFS conversion: no leak, soft reset, initial membrane potential of half a threshold.
 
     V(t) = V(t-1) + I(t);   s(t) = [V(t) >= 1];   V(t) -= s(t);   V(0) = 1/2
 
 in units of the threshold theta. Bu et al., ICLR 2022, arXiv 2303.04347, equations 2 to 5 and 17. A spike has the height theta
-(the layer that receives it sees theta s), so the mean output over T steps approaches clip(mean input, 0, theta).
+(the next layer receives theta s), so that the mean output over T time steps approaches clip(mean input, 0, theta).
 """
 
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from dynconf_core.neurons.model import NeuronModel, State
 
 
 class Potential(NamedTuple):
-    """The membrane potential ``(N, ...)`` after the reset, in thresholds."""
+    """The membrane potential ``(N, ...)`` after the reset, in units of the threshold."""
 
     potential: Tensor
 
 
 @dataclass(frozen=True)
 class IntegrateAndFire(NeuronModel):
-    """Sends at most one spike a step, which is never taken back."""
+    """Sends at most one spike per time step, and never a negative one."""
 
     name: ClassVar[str] = "integrate-and-fire"
 
@@ -34,7 +34,7 @@ class IntegrateAndFire(NeuronModel):
     def fire(self, state: State, out: Tensor) -> tuple[Tensor, Potential]:
         """s = [V >= 1], V -= s."""
         (potential,) = state
-        spikes = torch.ge(potential, 1.0, out=out)  # no detour over bool
+        spikes = torch.ge(potential, 1.0, out=out)  # written directly as numbers, without a bool tensor
         return spikes, Potential(potential.sub_(spikes))
 
     @property
@@ -43,5 +43,5 @@ class IntegrateAndFire(NeuronModel):
         return 0, 1
 
     def excess(self, time_steps: int) -> int:
-        """0: a neuron fires only from 1 on, so V is never lower than what has come since its last spike."""
+        """0: a neuron fires only at V >= 1, so V is never below the input current received since its last spike."""
         return 0

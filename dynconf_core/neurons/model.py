@@ -1,8 +1,8 @@
-"""What a spiking neuron is to conversion and simulation: its dynamics, and what holds of everything that it can send.
+"""The interface of a spiking neuron model: its dynamics, and bounds on what its neurons can send.
 
-All values are in units of the firing threshold: a neuron fires at 1, and a spike lowers its membrane potential by 1. A model is
-a small frozen dataclass; its fields are its parameters. A class from elsewhere is registered (``NEURONS.register``), named as
-``package.module:Class``, or handed over as an instance.
+All values are in units of the firing threshold: a neuron fires at 1, and a spike lowers its membrane potential by 1 (soft
+reset). A model is a small frozen dataclass whose fields are its parameters. A class from outside is registered
+(``NEURONS.register``), named as ``package.module:Class``, or passed as an instance.
 """
 
 from __future__ import annotations
@@ -19,19 +19,20 @@ from dynconf_core.errors import InputError
 from dynconf_core.registry import Registry
 
 State = tuple[Tensor, ...]
-"""Of a layer: the membrane potential first, then what else the model keeps; every tensor ``(N, ...)``, batch first."""
+"""The state of a layer: the membrane potential first, then anything else the model keeps; every tensor ``(N, ...)``, batch
+first."""
 
 
 @dataclasses.dataclass(frozen=True)
 class NeuronModel(ABC):
-    """One kind of neuron; all neurons of a network are of one model.
+    """One kind of neuron; all neurons of a network share one model.
 
     Class attributes:
         name: what the model is called in files and messages.
-        exact: whether every number that it adds, subtracts or keeps beside the potential is whole, so that float32 holds
-            its membrane potentials exactly where the weights are in fixed point. A leak, for one, is not exact.
-        free_potential: whether V(0) may be chosen, by the user or by the correction. Where the net count must settle at a
-            quantised activation it may not: half a threshold is what rounds half up.
+        exact: whether every number that it adds, subtracts or stores, apart from the membrane potential, is whole. With
+            fixed-point weights, float32 then represents its membrane potentials exactly. A leaky model is not exact.
+        free_potential: whether V(0) may be chosen, by the user or by the correction. It may not if the net spike count must
+            settle at a quantised activation, because half a threshold is what makes it round half up.
     """
 
     name: ClassVar[str]
@@ -41,17 +42,18 @@ class NeuronModel(ABC):
     # The dynamics
 
     def initial(self, like: Tensor, potential: Tensor | float) -> State:
-        """The state before the first step: V(0) = ``potential`` (a number, or a tensor that broadcasts) for each unit of ``like
-        (N, ...)``, in memory of its own."""
+        """The state before the first time step: V(0) = ``potential`` (a number, or a tensor that broadcasts) for each unit
+        of ``like (N, ...)``, in newly allocated memory."""
         return (torch.empty_like(like).copy_(torch.as_tensor(potential)),)
 
     @abstractmethod
     def fire(self, state: State, out: Tensor) -> tuple[Tensor, State]:
-        """Spikes and the state after the step, of a state whose membrane potential has the step's input current in it already.
+        """The spikes and the new state, given a state whose membrane potential already includes the input current of this time
+        step.
 
         Args:
-            state: its tensors are used up: their memory may hold the new state.
-            out: ``(N, ...)``, memory for the spikes, which may be used.
+            state: its tensors are consumed; their memory may be reused for the new state.
+            out: ``(N, ...)``, memory that may be used for the spikes.
 
         Returns:
             spikes, whole numbers of the shape and type of ``out``, and the state after the reset.
@@ -61,9 +63,9 @@ class NeuronModel(ABC):
         """One time step: the input current I(t) ``(N, ...)`` is added to the membrane potential, then the neurons fire.
 
         Args:
-            current: in thresholds.
-            state: after the step before.
-            reuse: whether the memory of ``current`` may hold the spikes, and that of ``state`` the new state.
+            current: the input current in units of the threshold.
+            state: the state after the previous time step.
+            reuse: whether the memory of ``current`` may be reused for the spikes, and that of ``state`` for the new state.
 
         Returns:
             spikes, of the shape and type of ``current``, and the new state.
@@ -75,7 +77,7 @@ class NeuronModel(ABC):
 
     @property
     def state_tensors(self) -> int:
-        """How many numbers a neuron keeps."""
+        """How many numbers are stored per neuron."""
         return len(self.initial(torch.zeros(1), 0.0))
 
     # What it can send
@@ -83,51 +85,52 @@ class NeuronModel(ABC):
     @property
     @abstractmethod
     def sends(self) -> tuple[int, int]:
-        """The least (at most 0) and the most that one neuron sends in one step, in spikes."""
+        """The minimum (at most 0) and the maximum number of spikes that one neuron sends in one time step."""
 
     def sends_in_all(self, time_steps: int) -> tuple[int, int]:
-        """Bounds of the sum of a neuron's spikes over any number of steps up to ``time_steps``."""
+        """Bounds on the sum of a neuron's spikes over any number of time steps up to ``time_steps``."""
         low, high = self.sends
         return low * time_steps, high * time_steps
 
     def excess(self, time_steps: int) -> int:
-        """By how many thresholds |V| may exceed |V(0)| + 2 + the largest |sum of input currents| from any step to any other of
-        ``time_steps`` steps.
+        """The number of thresholds by which |V| may exceed |V(0)| + 2 + the largest |sum of input currents| over any interval
+        within ``time_steps`` time steps.
 
-        As V = V(0) + sum of I - sum of spikes, the largest |sum of spikes| is always enough.
+        Since V = V(0) + sum of I - sum of spikes, the largest |sum of spikes| is always sufficient.
         """
         low, high = self.sends_in_all(time_steps)
         return max(-low, high)
 
-    # Its part in a conversion
+    # Its role in conversion
 
     @property
     def levels(self) -> int | None:
-        """n of the quantised activation at which the net spike count settles; None where a rate approximates the activation."""
+        """n of the quantised activation at which the net spike count settles; None if a firing rate approximates the
+        activation."""
         return None
 
     @property
     def active_steps(self) -> int | None:
-        """In how many of the first steps the image and all biases act; None: in all. A neuron's mean output is its net count
-        over these steps, and the correction looks at no earlier ones than T."""
+        """The number of initial time steps in which the image and all biases are applied; None: all of them. A neuron's mean
+        output is its net spike count divided by this number, and the correction then evaluates it only at step T."""
         return None
 
     @classmethod
     def of(cls, levels: int | None) -> Self:
-        """The model after an activation with ``levels`` levels above 0 (None: not quantised, or not known).
+        """The model that replaces an activation with ``levels`` levels above 0 (None: not quantised, or not known).
 
         Raises:
-            InputError: where it needs to know them, or cannot have so many.
+            InputError: if the model needs the number of levels, or does not support it.
         """
         return cls()
 
     # In files and messages
 
     def to_json(self) -> dict[str, Any]:
-        """``{"model": name, ...its fields}``, as a converted network's file holds it.
+        """``{"model": name, ...its fields}``, as stored in the file of a converted network.
 
         Raises:
-            InputError: where another class has this name in the registry, and would be taken for it.
+            InputError: if another class is registered under this name and would be loaded in its place.
         """
         if self.name in NEURONS.names() and NEURONS.get(self.name) is not type(self):
             raise InputError(f"neuron model {self.name!r} exists already: give {type(self).__qualname__} another name.")
@@ -135,7 +138,7 @@ class NeuronModel(ABC):
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The model that ``to_json`` wrote.
+        """The model written by ``to_json``.
 
         Raises:
             InputError: for the values of another model or of another version of this one.
@@ -161,7 +164,7 @@ NEURONS: Registry[type[NeuronModel]] = Registry(
 
 
 def loaded(values: Mapping[str, Any], given: type[NeuronModel] | None = None) -> NeuronModel:
-    """The model that a file holds: of the registry, or of the class ``given`` by name; a file alone never imports code.
+    """The model stored in a file: from the registry, or of the class ``given``; a file by itself never imports code.
 
     Raises:
         InputError: for a model that is neither, or values that do not fit.

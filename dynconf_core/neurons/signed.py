@@ -1,12 +1,11 @@
-"""The neuron of QFFS: it may take a spike back, so that the net count settles at the quantised activation.
+"""The neuron of QFFS: it can take back a spike by a negative one, so that the net count settles at the quantised activation.
 
     V(t) = V(t-1) + I(t);   up = [V >= 1 and c < n];   down = [V < 0 and c > 0];   d = up - down
     V(t) -= d;   c += d;   V(0) = 1/2
 
-in units of the threshold theta = n s. Li, Ma, Furber, Front. Neurosci. 2022, 10.3389/fnins.2022.918793 (negative spikes
-against occasional noise). Each spike has the height theta and the sign of d. With the image and the biases switched on in the
-first n steps only, the layers settle one after the other, and c s then equals s clip(floor(x / s + 1/2), 0, n), the LSQ
-activation.
+in units of the threshold theta = n s. Li, Ma, Furber, Front. Neurosci. 2022, 10.3389/fnins.2022.918793 (negative spikes against
+occasional noise). A spike has the height theta and the sign of d. The image and the biases are applied only in the first n time
+steps; the layers then settle one after the other, and c s finally equals s clip(floor(x / s + 1/2), 0, n), the LSQ activation.
 """
 
 from dataclasses import dataclass
@@ -20,7 +19,8 @@ from dynconf_core.neurons.model import NeuronModel, State
 
 
 class PotentialAndCount(NamedTuple):
-    """The membrane potential in thresholds and the net spike count c (``net``), both ``(N, ...)``, after the step."""
+    """The membrane potential, in units of the threshold, and the net spike count c (``net``), both ``(N, ...)``, after the
+    step."""
 
     potential: Tensor
     net: Tensor
@@ -28,7 +28,7 @@ class PotentialAndCount(NamedTuple):
 
 @dataclass(frozen=True)
 class Signed(NeuronModel):
-    """Sends at most one spike of either sign a step; its net count stays within 0 and n = ``levels``."""
+    """Sends at most one spike of either sign per time step; its net spike count stays between 0 and n = ``levels``."""
 
     levels: int = 15
     name: ClassVar[str] = "signed"
@@ -45,7 +45,7 @@ class Signed(NeuronModel):
     def fire(self, state: State, out: Tensor) -> tuple[Tensor, PotentialAndCount]:
         """d = up - down, V -= d, c += d."""
         potential, net = state
-        # floor(V), cut to [-1, 1], is 1 from 1 on, -1 below 0; the limits of c then hold some of the spikes back.
+        # floor(V), clipped to [-1, 1], is 1 for V >= 1 and -1 for V < 0; the limits of c then suppress some of these spikes.
         after = out.copy_(potential).floor_().clamp_(-1, 1).add(net).clamp_(0, self.levels)
         spikes = torch.sub(after, net, out=out)
         return spikes, PotentialAndCount(potential.sub_(spikes), after)
@@ -56,7 +56,7 @@ class Signed(NeuronModel):
         return -1, 1
 
     def sends_in_all(self, time_steps: int) -> tuple[int, int]:
-        """The net count."""
+        """The bounds of the net spike count."""
         return 0, self.levels
 
     @property
@@ -69,10 +69,10 @@ class Signed(NeuronModel):
 
     @classmethod
     def of(cls, levels: int | None) -> Self:
-        """With as many levels.
+        """The model with n = ``levels``.
 
         Raises:
-            InputError: without levels.
+            InputError: if ``levels`` is None.
         """
         if levels is None:
             raise InputError("neurons='signed' with levels=None: signed neurons need levels (n, such as 15).")

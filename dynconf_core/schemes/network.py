@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from dynconf_core.errors import InputError
-from dynconf_core.networks.build import build
+from dynconf_core.networks.architecture import build
 from dynconf_core.schemes.scheme import SCHEMES
 
 SHARED = ("architecture", "stem", "classes", "resolution", "width", "method", "initial_threshold")

@@ -1,1 +1,1 @@
-"""Content-addressed artefacts: all or nothing when written, verified when read; knows nothing of stages."""
+"""Content-addressed artefacts: written completely or not at all, verified when read, independent of what the stages do."""

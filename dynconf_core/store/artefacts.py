@@ -1,15 +1,14 @@
-"""The artefact store: what a stage wrote, under the stage's key.
+"""The artefact store: the files that a stage wrote, under the stage's key.
 
-An artefact is all or nothing. Its files are written into a temporary folder beside the store's own, hashed
-and forced to the disk; the manifest is written last and the whole folder is renamed into place. A reader
-therefore sees a whole artefact or none, whatever was killed when. And a hit is verified: every file's size
-and sha256, and the manifest's own checksum. A flipped bit, a truncated, swapped, missing or stray file is a
-miss with a warning, never an answer.
+An artefact is written completely or not at all. Its files are written into a temporary folder inside the store, hashed and
+flushed to disk; the manifest is written last, and the whole folder is then renamed into place. A reader therefore sees a
+complete artefact or none, even if a writer is killed. Every hit is verified: the size and sha256 of each file, and the
+manifest's own checksum. A flipped bit or a truncated, swapped, missing or stray file makes it a miss, with a warning.
 
     <root>/<stage>/<first two digits of the key>/<key>/manifest.json and the stage's files
     <root>/.tmp/...   artefacts being written
 
-POSIX file systems only: the rename must be atomic and the lock of a running writer must end with its process.
+POSIX file systems only: the rename must be atomic, and the lock of a running writer must end with its process.
 """
 
 from __future__ import annotations
@@ -29,88 +28,91 @@ from typing import Any
 
 from dynconf_core.errors import InputError
 from dynconf_core.store.keys import StageKey, canonical
-from dynconf_core.store.manifest import MANIFEST, Damaged, read, sync_folder, verify, write
+from dynconf_core.store.manifest import MANIFEST, Damaged, Manifest, read, sync_folder, verify, write
 
 _log = logging.getLogger(__name__)
-_OLD = 3600.0  # seconds after which a temporary folder that no living process holds is swept
+_OLD = 3600.0  # seconds after which a temporary folder that no running process has locked is removed
 
 
 @dataclass(frozen=True)
 class Artefact:
     """A verified artefact.
 
-    `key` is what it was asked for by; `digest`, the sha256 over its files' names and hashes, is what it
-    holds, and goes into the keys of the stages that read it. `folder` is where its files lie, to be read
-    and never written.
+    Attributes:
+        key: the key it was requested by.
+        digest: the sha256 over the names and hashes of its files. It identifies the content and becomes part of the keys of the
+            stages that read the artefact.
+        folder: where its files are, to be read and never written.
+        manifest: see `dynconf_core.store.manifest`.
     """
 
     key: str
     digest: str
     folder: Path
-    manifest: dict[str, Any] = field(repr=False)
+    manifest: Manifest = field(repr=False)
 
     @property
     def stage(self) -> str:
         """The name of the stage that wrote it."""
-        return str(self.manifest["parts"]["stage"])
+        return self.manifest["parts"]["stage"]
 
     def file(self, name: str) -> Path:
-        """The path of one of its files; raises KeyError naming those it has."""
+        """The path of one of its files; raises KeyError listing the files it has."""
         if name not in self.manifest["files"]:
             raise KeyError(f"artefact {self.key[:12]} has no file {name!r}, only {sorted(self.manifest['files'])}")
         return self.folder / name
 
 
 class Store:
-    """The artefacts under one folder, which is made when the first one is written."""
+    """The artefacts under one folder, which is created with the first artefact."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
 
     def get(self, key: StageKey | str) -> Artefact | None:
-        """The artefact of this key if it is there and unharmed, else None; damage is logged as a warning."""
+        """The artefact of this key, or None if it is missing or damaged; damage is logged as a warning."""
         folder = self._find(key)
         if folder is None or not os.path.lexists(folder):
             return None
         try:
             return _artefact(folder, verify(folder, folder.name))
         except Damaged as damage:
-            _log.warning("%s. The artefact counts as missing and is made again.", damage)
+            _log.warning("%s. The artefact is treated as missing and made again.", damage)
             return None
 
     def create(self, key: StageKey, provenance: Mapping[str, Any]) -> Writing:
         """Write an artefact: `with (new := store.create(key, provenance)) as folder:`, then `new.created`.
 
-        `provenance` says how it came to be (JSON values; what is added to it inside the block is kept too);
-        it is not part of the key. Raises InputError if the store cannot be written.
+        `provenance` says how it came about (JSON values; entries added inside the block are kept too); it is not part of the
+        key. Raises InputError if the store is not writable.
         """
         return Writing(self, key, provenance)
 
-    def manifests(self, stage: str) -> list[dict[str, Any]]:
-        """The readable manifests of a stage's artefacts, newest first; their files are not checked."""
+    def manifests(self, stage: str) -> list[Manifest]:
+        """The readable manifests of a stage's artefacts, newest first; the files are not verified."""
         found = []
         for path in (self.root / stage).glob(f"*/*/{MANIFEST}"):
             with contextlib.suppress(Damaged):
                 found.append(read(path.parent, path.parent.name))
-        return sorted(found, key=lambda manifest: str(manifest["created"]), reverse=True)
+        return sorted(found, key=lambda manifest: manifest["created"], reverse=True)
 
     def _find(self, key: StageKey | str) -> Path | None:
         if isinstance(key, StageKey):
             return self.root / key.stage / key.key[:2] / key.key
         if not (len(key) == 64 and set(key) <= set("0123456789abcdef")):
-            raise ValueError(f"{key!r} is no artefact's key: 64 hexadecimal digits")
+            raise ValueError(f"{key!r} is not an artefact's key: 64 hexadecimal digits")
         return next(iter(sorted(self.root.glob(f"[!.]*/{key[:2]}/{key}"))), None)
 
 
 class Writing:
-    """One artefact being written: a context manager that gives the folder to write into.
+    """One artefact being written: a context manager that yields the folder to write into.
 
-    Leaving the block commits; leaving it by an exception removes all that was written. A second writer of
-    the same key is harmless: whoever commits first stays, and `created` is that artefact for both.
+    Leaving the block normally commits the artefact; an exception removes everything that was written. A second writer of the
+    same key does no harm: the first to commit wins, and `created` is its artefact for both.
     """
 
     def __init__(self, store: Store, key: StageKey, provenance: Mapping[str, Any]) -> None:
-        canonical(provenance)  # unfit values come to light now, not after hours of work
+        canonical(provenance)  # unsuitable values are rejected now, not after hours of work
         self._store, self._key, self._provenance = store, key, provenance
         self._work: Path | None = None
         self._lock = -1
@@ -118,7 +120,7 @@ class Writing:
 
     @property
     def created(self) -> Artefact:
-        """The artefact, once the block was left without an exception."""
+        """The artefact, once the block has ended without an exception."""
         if self._created is None:
             raise RuntimeError("the artefact is not written yet: leave the with block first")
         return self._created
@@ -167,13 +169,13 @@ class Writing:
                 for folder in (target.parent, target.parent.parent, self._store.root):
                     sync_folder(folder)
                 return _artefact(target, read(target, target.name))
-            # Something lies there: another writer's artefact, which stays, or a damaged one, which goes.
+            # The place is taken: by another writer's artefact, which is kept, or by a damaged one, which is replaced.
             try:
                 return _artefact(target, verify(target, target.name))
             except Damaged as damage:
                 _log.warning("%s. It is replaced.", damage)
             assert self._work is not None
-            with contextlib.suppress(FileNotFoundError):  # another writer has moved it away just now
+            with contextlib.suppress(FileNotFoundError):  # another writer has just moved it away
                 target.rename(Path(tempfile.mkdtemp(dir=self._work)) / "damaged")
 
     def _clean(self) -> None:
@@ -184,14 +186,14 @@ class Writing:
         self._work, self._lock = None, -1
 
 
-def _artefact(folder: Path, manifest: dict[str, Any]) -> Artefact:
-    return Artefact(str(manifest["key"]), str(manifest["digest"]), folder, manifest)
+def _artefact(folder: Path, manifest: Manifest) -> Artefact:
+    return Artefact(manifest["key"], manifest["digest"], folder, manifest)
 
 
 def _sweep(temporaries: Path) -> None:
-    """Remove old temporary folders whose writer is gone: its lock ended with its process."""
+    """Remove old temporary folders whose writer no longer runs: its lock ended with its process."""
     for work in temporaries.iterdir():
-        with contextlib.suppress(OSError):  # it vanished meanwhile, or is not ours to remove
+        with contextlib.suppress(OSError):  # it has been removed meanwhile, or belongs to somebody else
             if time.time() - work.stat().st_mtime < _OLD:
                 continue
             lock = os.open(work / "lock", os.O_CREAT | os.O_RDWR)

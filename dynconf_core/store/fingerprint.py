@@ -1,12 +1,11 @@
-"""Which code can change a stage's result, and a fingerprint of it.
+"""Which source files can change a stage's result, and a fingerprint of them.
 
-From a stage's entry files the imports are followed through the project's own packages, by reading the
-source (nothing is run): at any depth of a file, so imports inside functions count, relative ones too; those
-below `if TYPE_CHECKING:` are for type checkers alone and do not. The
-fingerprint is taken of the parsed source, so comments, blank lines, formatting and docstrings do not count
-and everything else does.
+Starting from a stage's entry files, imports are followed through the project's own packages by reading the source; nothing is
+executed. Imports count wherever they stand in a file, inside functions too, and so do relative ones; those below `if
+TYPE_CHECKING:` are for type checkers only and are ignored. The fingerprint covers the parsed source: comments, blank lines,
+formatting and docstrings do not change it, everything else does.
 
-Beyond sight: imports by a name computed while running, and files that are not Python.
+Not covered: imports whose names are computed at run time, and files that are not Python.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ def fingerprint(
     packages: Sequence[str] = PACKAGES,
     names: Mapping[Path, str] | None = None,
 ) -> str:
-    """The sha256 (hexadecimal) of all source that the entry files reach, by name relative to `root`.
+    """The sha256 (hexadecimal) of all source that the entry files reach, with file names relative to `root`.
 
-    The same in every process and on every machine; see `reached` for the arguments and errors. `names` says what entry files
-    are called instead, so that it does not matter where they lie.
+    It is the same in every process and on every machine; see `reached` for the arguments and errors. `names` gives entry files
+    other names, so that their location does not matter.
     """
     root = Path(root).resolve()
     called = {Path(path).resolve(): name for path, name in (names or {}).items()}
@@ -43,11 +42,10 @@ def fingerprint(
 
 
 def reached(entry_files: Sequence[Path], root: Path, packages: Sequence[str] = PACKAGES) -> list[Path]:
-    """The entry files and every file of `packages` (folders in `root`) that they import, directly or not;
-    sorted.
+    """The entry files and every file of `packages` (folders in `root`) that they import, directly or indirectly; sorted.
 
-    Importing `a.b.c` also runs `a/__init__.py` and `a/b/__init__.py`: these count. Entry files may lie
-    outside the packages; their imports are followed into the packages only.
+    Importing `a.b.c` also runs `a/__init__.py` and `a/b/__init__.py`, so these are included. Entry files may lie outside the
+    packages; their imports are followed only into the packages.
 
     Raises InputError naming a file that is missing or does not parse.
     """
@@ -75,7 +73,7 @@ _Import = tuple[int, str, tuple[str, ...]]  # level (leading dots), module, name
 
 
 def _targets(path: Path, root: Path, level: int, module: str, names: tuple[str, ...]) -> Iterator[str]:
-    """The dotted names that one import statement may load; a name may be a module or something inside one."""
+    """The dotted names that one import statement may load; an imported name may be a module or an object inside one."""
     if level:
         if not path.is_relative_to(root):
             return
@@ -88,7 +86,7 @@ def _targets(path: Path, root: Path, level: int, module: str, names: tuple[str, 
         yield module
     for name in names:
         if name == "*":
-            # What * stands for may include submodules (`__all__`): all of them count.
+            # `*` may include submodules (`__all__`): all of them count.
             folder = root.joinpath(*module.split("."))
             yield from (f"{module}.{file.stem}" for file in sorted(folder.glob("*.py")))
             yield from (f"{module}.{file.parent.name}" for file in sorted(folder.glob("*/__init__.py")))
@@ -104,7 +102,7 @@ def _files_of(module: str, root: Path, packages: Sequence[str]) -> list[Path]:
     files = []
     for depth in range(1, len(parts) + 1):
         stem = root.joinpath(*parts[:depth])
-        # As Python does: a package goes before a module of the same name.
+        # As in Python, a package takes precedence over a module of the same name.
         for candidate in (stem / "__init__.py", stem.with_name(stem.name + ".py")):
             if candidate.is_file():
                 files.append(candidate.resolve())
@@ -124,11 +122,11 @@ def _parsed(path: Path) -> tuple[str, tuple[_Import, ...]]:
     try:
         source = path.read_bytes()
     except OSError as fault:
-        raise InputError(f"the source file {path} cannot be read ({fault.strerror}); is the installation whole?") from fault
+        raise InputError(f"the source file {path} cannot be read ({fault.strerror}); is the installation complete?") from fault
     try:
         return _parse(source)
     except (SyntaxError, ValueError) as fault:
-        raise InputError(f"the source file {path} does not parse ({fault}); a stage's key needs its code in order") from fault
+        raise InputError(f"the source file {path} does not parse ({fault}); a stage's key needs source that parses") from fault
 
 
 @functools.lru_cache(maxsize=512)
@@ -139,7 +137,7 @@ def _parse(source: bytes) -> tuple[str, tuple[_Import, ...]]:
 
 
 def _run(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node that may run: not those below ``if TYPE_CHECKING``, which are there for type checkers alone."""
+    """Every node that can be executed, that is, all but those below ``if TYPE_CHECKING``."""
     waiting: list[ast.AST] = [tree]
     while waiting:
         node = waiting.pop()

@@ -1,9 +1,8 @@
 """A stage's key: the sha256 of everything that can change the stage's result, written as canonical JSON.
 
-Two runs share an artefact exactly if their keys agree, so the JSON must be the same in every process: keys
-sorted, no spare blanks, floats by their shortest `repr`, ASCII only. Whatever JSON cannot hold is refused
-rather than turned into text, because a value's text (an object's address, a set's order) may differ from
-run to run.
+Two runs share an artefact exactly if their keys are equal, so the JSON must be the same in every process: sorted keys, no extra
+spaces, floats in their shortest `repr`, ASCII only. A value that JSON cannot hold is rejected rather than turned into text,
+because its text (an object's address, a set's order) may differ from run to run.
 """
 
 from __future__ import annotations
@@ -14,40 +13,49 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 _STAGE = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
 
+class KeyParts(TypedDict):
+    """What a key is computed from; see `stage_key`."""
+
+    stage: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    code: str
+
+
 @dataclass(frozen=True)
 class StageKey:
-    """`key` (64 hexadecimal digits) and the `parts` it is the sha256 of: stage, config, inputs, code."""
+    """`key` (64 hexadecimal digits) and the `parts` whose sha256 it is."""
 
     key: str
-    parts: dict[str, Any]
+    parts: KeyParts
 
     @property
     def stage(self) -> str:
         """The stage's name, which is also the name of its folder in the store."""
-        return str(self.parts["stage"])
+        return self.parts["stage"]
 
 
 def stage_key(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str], code: str) -> StageKey:
     """The key of one run of a stage.
 
-    `config` holds the fields that can change the result, `inputs` the digests of the input artefacts by
-    role, `code` the fingerprint of the modules the stage reaches. The order of a mapping's entries does not
-    matter; 1 and 1.0 are two values.
+    `config` holds the fields that can change the result, `inputs` the digests of the input artefacts by role, `code` the
+    fingerprint of the modules that the stage reaches. The order of the entries in a mapping does not matter; 1 and 1.0 are
+    different values.
 
-    Raises TypeError or ValueError naming the field whose value is no JSON (a set, an array, NaN, ...).
+    Raises TypeError or ValueError naming the field whose value is not JSON (a set, an array, NaN, ...).
     """
     if not _STAGE.fullmatch(stage):
         raise ValueError(f"stage name {stage!r}: use small letters, digits, - and _")
     for role, digest in inputs.items():
         if type(digest) is not str:
-            raise TypeError(f"inputs.{role} is {digest!r}: the digest of an input is a text")
+            raise TypeError(f"inputs.{role} is {digest!r}: the digest of an input must be text")
     parts = {"stage": stage, "config": config, "inputs": inputs, "code": code}
-    plain: dict[str, Any] = as_json(parts)
+    plain: KeyParts = as_json(parts)
     return StageKey(key_of(plain), plain)
 
 

@@ -1,7 +1,7 @@
-"""An artefact's manifest: what lies in its folder, and whether that is still so.
+"""An artefact's manifest: what its folder contains, and the check that it still does.
 
-The manifest is JSON: the schema's version, the stage's key and the parts it was made of, the sha256 and size
-of each file, the digest over them, the time, the provenance, and a checksum of all this.
+The manifest is JSON: the schema version, the stage's key and the parts it was computed from, the sha256 and size of each file,
+the digest over them, the time of writing, the provenance, and a checksum of all this.
 """
 
 from __future__ import annotations
@@ -12,20 +12,39 @@ import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypedDict, cast
 
-from dynconf_core.store.keys import StageKey, canonical, key_of
+from dynconf_core.store.keys import KeyParts, StageKey, canonical, key_of
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
 
 
-def write(files: Path, key: StageKey, provenance: Mapping[str, Any]) -> None:
-    """Force all files in the folder `files` to the disk, and their manifest last.
+class FileEntry(TypedDict):
+    """One file of an artefact: its sha256 in hexadecimal digits and its size in bytes."""
 
-    Raises ValueError naming what an artefact cannot hold: links, devices, a manifest of the stage's own.
+    sha256: str
+    size: int
+
+
+class Manifest(TypedDict):
+    """What a manifest holds, apart from its own checksum; `files` are by name relative to the artefact's folder."""
+
+    schema: int
+    key: str
+    parts: KeyParts
+    digest: str
+    files: dict[str, FileEntry]
+    created: str
+    provenance: Mapping[str, Any]
+
+
+def write(files: Path, key: StageKey, provenance: Mapping[str, Any]) -> None:
+    """Flush all files in the folder `files` to disk, then write and flush their manifest.
+
+    Raises ValueError naming what an artefact cannot hold: links, devices, a file called like the manifest.
     """
-    entries: dict[str, dict[str, Any]] = {}
+    entries: dict[str, FileEntry] = {}
     for name in sorted(_listed(files)):
         path = files / name
         if path.is_symlink() or not path.is_file() or name == MANIFEST:
@@ -33,7 +52,7 @@ def write(files: Path, key: StageKey, provenance: Mapping[str, Any]) -> None:
         entries[name] = {"sha256": _sha256(path, sync=True), "size": path.stat().st_size}
     if not entries:
         raise ValueError(f"stage {key.stage} wrote no file")
-    manifest: dict[str, Any] = {
+    manifest: Manifest = {
         "schema": SCHEMA,
         "key": key.key,
         "parts": key.parts,
@@ -42,8 +61,8 @@ def write(files: Path, key: StageKey, provenance: Mapping[str, Any]) -> None:
         "created": datetime.now(UTC).isoformat(timespec="microseconds"),
         "provenance": provenance,
     }
-    manifest["checksum"] = key_of(manifest)
-    text = json.dumps(json.loads(canonical(manifest)), indent=1, sort_keys=True, allow_nan=False)
+    signed = {**manifest, "checksum": key_of(manifest)}
+    text = json.dumps(json.loads(canonical(signed)), indent=1, sort_keys=True, allow_nan=False)
     with (files / MANIFEST).open("w", encoding="ascii") as out:
         out.write(text + "\n")
         out.flush()
@@ -53,11 +72,11 @@ def write(files: Path, key: StageKey, provenance: Mapping[str, Any]) -> None:
 
 
 class Damaged(Exception):
-    """What lies at an artefact's place is not the artefact; the message names the file and the fault."""
+    """A folder does not hold the artefact it should; the message names the file and the fault."""
 
 
-def verify(folder: Path, key: str) -> dict[str, Any]:
-    """The manifest of the artefact `key` in `folder`, every file checked; raises Damaged."""
+def verify(folder: Path, key: str) -> Manifest:
+    """The manifest of the artefact `key` in `folder`, after checking every file; raises Damaged."""
     manifest = read(folder, key)
     entries = manifest["files"]
     try:
@@ -80,33 +99,33 @@ def verify(folder: Path, key: str) -> dict[str, Any]:
     return manifest
 
 
-def read(folder: Path, key: str) -> dict[str, Any]:
-    """The manifest in `folder`, in order by itself; the files are not looked at. Raises Damaged."""
+def read(folder: Path, key: str) -> Manifest:
+    """The manifest in `folder`, after checking its own checksum; the files are not looked at. Raises Damaged."""
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_bytes())
+        content: Any = json.loads(path.read_bytes())
     except FileNotFoundError as fault:
         raise Damaged(f"{path} is missing") from fault
     except OSError as fault:
         raise Damaged(f"{path} cannot be read ({fault.strerror})") from fault
     except (ValueError, RecursionError) as fault:
-        raise Damaged(f"{path} is no JSON ({fault})") from fault
-    if not isinstance(manifest, dict):
-        raise Damaged(f"{path} is no manifest")
-    if manifest.get("schema") != SCHEMA:
-        raise Damaged(f"{path} has the schema {manifest.get('schema')!r}, not {SCHEMA}")
-    if manifest.get("key") != key:
-        raise Damaged(f"{path} belongs to the key {manifest.get('key')!r}, not to its folder's")
+        raise Damaged(f"{path} is not JSON ({fault})") from fault
+    if not isinstance(content, dict):
+        raise Damaged(f"{path} is not a manifest")
+    if content.get("schema") != SCHEMA:
+        raise Damaged(f"{path} has the schema {content.get('schema')!r}, not {SCHEMA}")
+    if content.get("key") != key:
+        raise Damaged(f"{path} belongs to the key {content.get('key')!r}, not to its folder's")
     try:
-        intact = manifest.pop("checksum", None) == key_of(manifest) and key_of(manifest["parts"]) == key
+        intact = content.pop("checksum", None) == key_of(content) and key_of(content["parts"]) == key
     except (KeyError, TypeError, ValueError):
         intact = False
     if not intact:
         raise Damaged(f"{path} does not have the checksum it was written with")
-    return manifest
+    return cast(Manifest, content)
 
 
-def _digest(entries: Mapping[str, Mapping[str, Any]]) -> str:
+def _digest(entries: Mapping[str, FileEntry]) -> str:
     return key_of({name: entry["sha256"] for name, entry in entries.items()})
 
 
@@ -123,7 +142,7 @@ def _sha256(path: Path, sync: bool = False) -> str:
 
 
 def sync_folder(folder: Path) -> None:
-    """Force the folder's own entries (new and renamed files) to the disk."""
+    """Flush the folder's own entries (new and renamed files) to disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,1 +1,1 @@
-"""Traces: what every simulator can write and every decision reads."""
+"""Traces: what any simulator can write, and all that exit rules need to read."""

@@ -1,7 +1,7 @@
-"""What arrays of traces must be: their forms (rank, shape, type), which a file's headers tell, and then their values.
+"""Validation of trace arrays: first their forms (rank, shape, type), then their values.
 
-Forms are checked apart, so that a file is refused before anything of it is read; values are checked piece by piece, so that
-arrays larger than memory can be.
+Forms are checked separately, so that a file can be rejected by its headers before any of its data is read; values are checked
+piece by piece, so that arrays may be larger than memory.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -17,11 +17,11 @@ PIECE_ELEMENTS = 2**21
 
 
 class TracesError(InputError):
-    """Traces that cannot be used: the message names the array, the place and the remedy."""
+    """Unusable traces: the message names the array, the place and the remedy."""
 
 
 class Form(NamedTuple):
-    """Shape and type of an array, whether it lies in memory or is declared by a file."""
+    """Shape and type of an array, whether it is in memory or declared by a file."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -44,7 +44,7 @@ KINDS = {
     "spikes": _COUNTS,
     "synaptic_operations": _COUNTS,
 }
-"""Every array: its axes (samples N, time steps T, classes C) and what its elements may be."""
+"""Every array: its axes (samples N, time steps T, classes C) and the permitted element types."""
 _AXES = {"N": "samples", "T": "time steps", "C": "classes"}
 
 
@@ -52,7 +52,7 @@ def form_of(name: str, array: Any) -> Form:
     """The form of an array in memory.
 
     Raises:
-        TracesError: for anything but a numpy array.
+        TracesError: for anything that is not a numpy array.
     """
     if not isinstance(array, np.ndarray):
         raise TracesError(f"{name} is a {type(array).__name__}; give a numpy array of shape {_shown(KINDS[name].axes)}.")
@@ -60,7 +60,7 @@ def form_of(name: str, array: Any) -> Form:
 
 
 def check_forms(forms: Mapping[str, Form]) -> None:
-    """Raise `TracesError` unless the arrays, `logits` and `labels` among them, are of the right types and shapes."""
+    """Raise `TracesError` unless the arrays, which must include `logits` and `labels`, have the right types and shapes."""
     for name, (shape, dtype) in forms.items():
         kind = KINDS[name]
         if len(shape) != len(kind.axes):
@@ -71,11 +71,11 @@ def check_forms(forms: Mapping[str, Form]) -> None:
     shape = forms["logits"].shape
     samples, time_steps, classes = shape
     if samples == 0:
-        raise TracesError(f"logits has the shape {shape}, no sample; give at least one.")
+        raise TracesError(f"logits has the shape {shape}, without samples; give at least one.")
     if time_steps == 0:
-        raise TracesError(f"logits has the shape {shape}, no time step; give at least one.")
+        raise TracesError(f"logits has the shape {shape}, without time steps; give at least one.")
     if classes < 2:
-        raise TracesError(f"logits has the shape {shape}; an exit needs at least two classes to choose.")
+        raise TracesError(f"logits has the shape {shape}; an exit needs at least two classes to choose from.")
     sizes = {"N": samples, "T": time_steps, "C": classes}
     for name, form in forms.items():
         needed = tuple(sizes[axis] for axis in KINDS[name].axes)
@@ -87,7 +87,7 @@ def check_forms(forms: Mapping[str, Form]) -> None:
 
 
 def check_logits(logits: NDArray[Any]) -> None:
-    """Raise `TracesError` for a logit (N, T, C) that is not finite, or whose running sum cannot be."""
+    """Raise `TracesError` for a logit (N, T, C) that is not finite, or whose running sum might overflow."""
     largest = np.finfo(np.float64).max / (4 * logits.shape[1])
 
     def bad(part: NDArray[Any]) -> Any:
@@ -99,12 +99,12 @@ def check_logits(logits: NDArray[Any]) -> None:
         sample, step, column = found
         raise TracesError(
             f"logits of sample {sample} (from 0), time step {step + 1}, class {column} "
-            f"is {logits[found]}; every logit must be finite and its running sum too."
+            f"is {logits[found]}; every logit and its running sum must be finite."
         )
 
 
 def check_outputs(name: str, outputs: NDArray[Any]) -> None:
-    """Raise `TracesError` for an output (N, C) of a network that is not finite."""
+    """Raise `TracesError` for a network output (N, C) that is not finite."""
     found = _first(outputs, lambda part: ~np.isfinite(part))
     if found is not None:
         raise TracesError(
@@ -133,7 +133,7 @@ def check_labels(labels: NDArray[Any], classes: int) -> None:
 
 
 def check_meta(meta: Any) -> None:
-    """Raise `TracesError` unless `meta` is a dict, and what it says of the calibration images a truth value."""
+    """Raise `TracesError` unless `meta` is a dict whose `trained_on_calibration`, if present, is a boolean."""
     if not isinstance(meta, dict):
         raise TracesError(f"meta is a {type(meta).__name__}; give a dict (a JSON object).")
     seen = meta.get("trained_on_calibration")
@@ -142,7 +142,7 @@ def check_meta(meta: Any) -> None:
 
 
 def pieces(array: NDArray[Any], elements: int | None = None) -> Iterator[slice]:
-    """Slices along the first axis of about `elements` (`PIECE_ELEMENTS`) elements each."""
+    """Slices along the first axis with about `elements` elements each (default: `PIECE_ELEMENTS`)."""
     per_sample = max(1, int(np.prod(array.shape[1:])))
     size = max(1, (elements or PIECE_ELEMENTS) // per_sample)
     for start in range(0, len(array), size):
@@ -150,7 +150,7 @@ def pieces(array: NDArray[Any], elements: int | None = None) -> Iterator[slice]:
 
 
 def _first(array: NDArray[Any], bad: Callable[[NDArray[Any]], NDArray[Any]]) -> tuple[int, ...] | None:
-    """The place of the first element that is `bad`, None where all are good."""
+    """The index of the first element that is `bad`, or None."""
     for piece in pieces(array):
         found = bad(array[piece])
         if found.any():

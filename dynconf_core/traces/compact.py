@@ -1,4 +1,4 @@
-"""Traces with no more digits than matter for what is read from them: to be published beside a table."""
+"""Traces rounded to the digits that matter for their predictions and exits, for publication beside a table."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,23 +10,23 @@ from numpy.typing import NDArray
 from dynconf_core.traces.schema import Traces
 
 DIGITS = (11, 13, 15, 17, 19, 21, 24)
-"""Binary digits of a logit that are tried, the fewest first; 11 are float16's, 24 float32's."""
+"""Numbers of binary digits tried for a logit, the fewest first; float16 has 11, float32 has 24."""
 
 
 Exits = Callable[[Traces], NDArray[np.int64]]
-"""The exit steps (N,) of traces, such as ``Rule.exit_steps``."""
+"""Computes the exit steps (N,) of traces, such as ``Rule.exit_steps``."""
 
 
 def compact(traces: Traces, exits: Exits | None = None) -> Traces:
-    """The traces with each sample's logits rounded to as few binary digits as change none of its predictions, at any step, nor
-    its exit.
+    """The traces with each sample's logits rounded to the fewest binary digits that change neither its prediction at any step
+    nor its exit.
 
-    Rounded logits compress well: float16 where that suffices for all samples, else float32 whose last digits are 0. The
-    outputs of the trained networks become float16 where no prediction changes, counts the smallest whole type.
+    Rounded logits compress well: they become float16 if that suffices for all samples, otherwise float32 whose last digits are
+    0. The outputs of the trained networks become float16 if no prediction changes; counts get the smallest integer type.
 
     Args:
         traces: of any types.
-        exits: those that are to stay.
+        exits: computes the exit steps that must not change; None: only predictions are kept.
     """
     return replace(
         traces,
@@ -60,7 +60,7 @@ def _fewest_digits(traces: Traces, exits: Exits | None) -> NDArray[Any]:
 
 
 def _read(traces: Traces, exits: Exits | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """What is read from traces: the predictions (n, T) and where the samples exit (n,)."""
+    """The predictions (n, T) and the exit steps (n,) of traces."""
     steps = np.zeros(traces.samples, np.int64) if exits is None else exits(traces)
     return traces.predictions(), steps
 

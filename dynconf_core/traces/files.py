@@ -1,7 +1,7 @@
-"""Arrays of traces on the disk: an archive `.npz`, or a folder of `.npy` files that are mapped into memory.
+"""Arrays of traces on disk: a `.npz` archive, or a folder of `.npy` files that are memory-mapped.
 
-Nothing is unpickled, and nothing is believed: before a byte of an array is read or inflated, its header must be what an array
-of traces may have, the bytes it declares must be the bytes that the file has for it, and they must fit into memory.
+Nothing is unpickled and no header is trusted: before any data of an array is read or decompressed, its header must declare a
+form that traces allow, the declared size must match the size in the file, and all arrays together must fit into memory.
 """
 
 import os
@@ -21,9 +21,9 @@ from dynconf_core.traces.checks import KINDS, Form, TracesError, check_forms
 
 META = "meta"
 LARGEST_META = 64 * 2**20  # bytes
-# Deflate makes no more than 1032 bytes out of one.
+# Deflate expands one byte to at most 1032.
 LARGEST_RATIO = 1032
-# Version 3 differs in the alphabet of field names alone, and arrays of traces have no fields.
+# Version 3 differs only in the encoding of field names, and arrays of traces have no fields.
 _HEADERS = {b"\1\0": npy.read_array_header_1_0, b"\2\0": npy.read_array_header_2_0, b"\3\0": npy.read_array_header_2_0}
 
 
@@ -33,7 +33,7 @@ class _Header(NamedTuple):
 
     @property
     def data(self) -> int:
-        """Bytes of all elements (a product of Python's integers, which never overflows)."""
+        """Size of all elements in bytes (computed with Python integers, which do not overflow)."""
         size = self.form.dtype.itemsize
         for side in self.form.shape:
             size *= side
@@ -44,18 +44,18 @@ def read_archive(source: Path) -> dict[str, NDArray[Any]]:
     """The arrays of a `.npz` file, read into memory.
 
     Raises:
-        TracesError: for what is missing, damaged, pickled, larger than memory or of a wrong form.
+        TracesError: if something is missing, damaged, pickled, larger than memory or of a wrong form.
     """
     with _readable(source), open(source, "rb") as stream:
         begin = stream.read(6)
         if begin == npy.MAGIC_PREFIX:
-            raise TracesError(f"{source} is one array, not an archive; save logits and labels by numpy.savez.")
+            raise TracesError(f"{source} is one array, not an archive; save logits and labels with numpy.savez.")
         if not begin.startswith(b"PK"):
-            raise TracesError(f"{source} is no .npz archive; it is damaged, or something else was named.")
+            raise TracesError(f"{source} is not a .npz archive; it is damaged, or the wrong file was named.")
         with zipfile.ZipFile(stream) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             if len(members) != len(archive.infolist()):
-                raise TracesError(f"{source} holds an array of one name twice; save every array once.")
+                raise TracesError(f"{source} holds two arrays of the same name; save every array once.")
             _check_present(source, members)
             kept = {name: members[name] for name in (*KINDS, META) if name in members}
             size = os.fstat(stream.fileno()).st_size
@@ -72,10 +72,10 @@ def read_archive(source: Path) -> dict[str, NDArray[Any]]:
 
 
 def read_folder(source: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a folder of `.npy` files, mapped into memory but for the meta.
+    """The arrays of a folder of `.npy` files, memory-mapped except for the meta.
 
     Raises:
-        TracesError: for what is missing, damaged, pickled or of a wrong form.
+        TracesError: if something is missing, damaged, pickled or of a wrong form.
     """
     with _readable(source):
         present = {entry.name: entry for entry in sorted(source.iterdir()) if entry.is_file()}
@@ -90,13 +90,13 @@ def read_folder(source: Path) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     for name, file in found.items():
         with _readable(file):
-            # Text cannot be mapped where it is empty, and meta is small anyway.
+            # Empty text cannot be mapped, and meta is small anyway.
             arrays[name] = np.load(file, mmap_mode=None if name == META else "r", allow_pickle=False)
     return arrays
 
 
 def save_archive(target: Path, arrays: Mapping[str, NDArray[Any]], compressed: bool = False) -> None:
-    """Write a `.npz` file beside `target` and rename it."""
+    """Write a `.npz` file under a temporary name beside `target`, then rename it."""
     temporary = _beside(target)
     try:
         with open(temporary, "xb") as stream:
@@ -108,13 +108,13 @@ def save_archive(target: Path, arrays: Mapping[str, NDArray[Any]], compressed: b
 
 
 def save_folder(target: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write a folder of `.npy` files beside `target` and rename it.
+    """Write a folder of `.npy` files under a temporary name beside `target`, then rename it.
 
     Raises:
-        TracesError: where `target` holds anything.
+        TracesError: if `target` exists and is not an empty folder.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise TracesError(f"{target} exists and holds something; name a new folder or a file ending in .npz.")
+        raise TracesError(f"{target} exists and is not empty; name a new folder or a file ending in .npz.")
     temporary = _beside(target)
     try:
         temporary.mkdir()
@@ -127,24 +127,24 @@ def save_folder(target: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
 
 
 def _beside(target: Path) -> Path:
-    """A new name in the same folder, hence on the same file system, to be renamed to `target`."""
+    """A new name in the same folder, hence on the same file system, that can be renamed to `target`."""
     return target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
 
 
 @contextmanager
 def _readable(file: Path) -> Iterator[None]:
-    """Every way in which a damaged file makes its readers fail, told as one."""
+    """Turn every exception that a damaged file can cause in its readers into one TracesError."""
     try:
         yield
     except TracesError:
         raise
-    # zipfile, zlib and numpy's header parser raise nearly anything: BadZipFile, EOFError, NotImplementedError, TokenError, ...
+    # zipfile, zlib and numpy's header parser raise almost anything: BadZipFile, EOFError, NotImplementedError, TokenError, ...
     except Exception as error:
         if isinstance(error, MemoryError):
             raise TracesError(f"{file} does not fit into memory; save the arrays as a folder of .npy files.") from error
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise TracesError(
-            f"{file} cannot be read as traces ({str(reason).rstrip('.')[:200]}); it is damaged, truncated or no .npz."
+            f"{file} cannot be read as traces ({str(reason).rstrip('.')[:200]}); it is damaged, truncated or not a .npz file."
         ) from error
 
 
@@ -156,13 +156,13 @@ def _check_present(source: Path, names: Collection[str], ending: str = "") -> No
 
 
 def _header(place: str, stream: IO[bytes]) -> _Header:
-    """The header at the begin of an array's bytes; its text is parsed as literals, never executed."""
+    """The header at the start of an array's data; its text is parsed as literals, never executed."""
     if stream.read(len(npy.MAGIC_PREFIX)) != npy.MAGIC_PREFIX:
-        raise TracesError(f"{place} is no array of numpy's; save it by numpy.save or numpy.savez.")
+        raise TracesError(f"{place} is not a numpy array; save it with numpy.save or numpy.savez.")
     version = stream.read(2)
     read = _HEADERS.get(version)
     if read is None:
-        raise TracesError(f"{place} is an array in an unknown version of numpy's format; save it by numpy.save.")
+        raise TracesError(f"{place} is an array in an unknown version of numpy's format; save it with numpy.save.")
     shape, _, dtype = read(stream)
     if dtype.hasobject:
         raise TracesError(f"{place} holds pickled objects, which are never loaded; save plain numeric arrays.")
@@ -172,13 +172,15 @@ def _header(place: str, stream: IO[bytes]) -> _Header:
 
 
 def _check_member(place: str, info: zipfile.ZipInfo, archive_size: int) -> None:
-    """A member's own declarations must be possible."""
+    """Check that the sizes an archive member declares are possible."""
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
-        raise TracesError(f"{place} is encrypted or compressed in a way that numpy does not write; save it by numpy.savez.")
+        raise TracesError(f"{place} is encrypted or compressed in a way that numpy does not write; save it with numpy.savez.")
     ratio = 1 if info.compress_type == zipfile.ZIP_STORED else LARGEST_RATIO
     if info.compress_size > archive_size or info.file_size > ratio * info.compress_size:
         there = min(info.compress_size, archive_size)
-        raise TracesError(f"{place} declares {info.file_size} bytes, which {there} cannot hold; it is damaged or truncated.")
+        raise TracesError(
+            f"{place} declares {info.file_size} bytes, too many for its {there} compressed bytes; it is damaged or truncated."
+        )
 
 
 def _check_size(place: str, header: _Header, total: int) -> None:
@@ -203,13 +205,14 @@ def _check_memory(source: Path, needed: int) -> None:
     free = free_memory()
     if free is not None and needed > free:
         raise TracesError(
-            f"{source} holds {needed / 1e9:.3g} GB of arrays, more than the {free / 1e9:.3g} GB of memory that are free; "
+            f"{source} holds {needed / 1e9:.3g} GB of arrays, more than the {free / 1e9:.3g} GB of free memory; "
             "save them as a folder of .npy files, which is read piece by piece."
         )
 
 
 def free_memory() -> int | None:
-    """Bytes that a process may still take, by the system and by its control group; None where the system does not say."""
+    """Bytes that a process may still allocate, according to the system and its control group; None if the system does not
+    say."""
     limits: list[int] = []
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:

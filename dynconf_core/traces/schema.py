@@ -1,12 +1,11 @@
-"""Traces: what an SNN put out at every time step for every sample, in a format any simulator can write.
+"""Traces: the output of an SNN at every time step for every sample, in a format that any simulator can write.
 
-Everything after the simulation (confidence, calibration, exit rules, bounds, evaluation) needs traces alone.
-They lie in one `.npz` without pickled objects, or, where they are larger than memory, in a folder of `.npy`
-files of the same names, which are then read piece by piece from the disk (`traces_files`). What they must be
-stands in `traces_checks`.
+Everything after the simulation (confidence, calibration, exit rules, oracles, evaluation) reads only traces. They are stored in
+one `.npz` file without pickled objects or, if they are larger than memory, in a folder of `.npy` files of the same names, read
+piece by piece (`dynconf_core.traces.files`). Their arrays are specified in `dynconf_core.traces.checks`.
 
-The accumulated output of Li, Jones and Furber (ICCV 2023) is z_t, the sum of the logits of the steps 1 to t,
-here in float64; the prediction at step t is argmax z_t, the lowest index among equals.
+The accumulated output of Li, Jones and Furber (ICCV 2023) is z_t, the sum of the logits of steps 1 to t, computed here in
+float64; the prediction at step t is argmax z_t, the lowest index among equals.
 """
 
 from __future__ import annotations
@@ -39,17 +38,17 @@ from dynconf_core.traces.files import META, read_archive, read_folder, save_arch
 
 @dataclass(frozen=True, eq=False)
 class Traces:
-    """The outputs of N samples over T time steps and C classes; checked when made.
+    """The outputs of N samples over T time steps and C classes, validated on construction.
 
     Attributes:
         logits: (N, T, C) float16, float32 or float64: the output of step t, not the running sum.
-        labels: (N,) integers in [0, C), kept as int64: the truth.
+        labels: (N,) integers in [0, C), stored as int64: the true classes.
         ann_logits: (N, C), the output of the trained network, or None.
-        reference_logits: (N, C), the output of the network with rounded weights that the SNN equals, or None.
-        spikes: (N, T), spikes emitted in step t by all layers (a negative spike counts 1), or None.
-        synaptic_operations: (N, T), accumulations that the spikes of step t cause, or None.
-        meta: facts of the SNN (source, network, neurons, layers, units, ...), a JSON object. Its
-            `trained_on_calibration` (true or false) says whether the calibration images were seen in training.
+        reference_logits: (N, C), the output of the network with rounded weights to which the SNN is equal, or None.
+        spikes: (N, T), spikes emitted by all layers in step t (a negative spike counts 1), or None.
+        synaptic_operations: (N, T), accumulations caused by the spikes of step t, or None.
+        meta: facts about the SNN (source, network, neurons, layers, units, ...), a JSON object. Its `trained_on_calibration`
+            (true or false) says whether the network was trained on the calibration images.
 
     Raises:
         TracesError: naming the array, and the sample (counted from 0) and time step (from 1) at fault.
@@ -94,14 +93,14 @@ class Traces:
 
     @property
     def trained_on_calibration(self) -> bool | None:
-        """Whether the calibration images were seen in training; None where the meta does not say."""
+        """Whether the network was trained on the calibration images; None if the meta does not say."""
         seen: bool | None = self.meta.get("trained_on_calibration")
         return seen
 
     def accumulated(self) -> Iterator[tuple[slice, NDArray[np.float64]]]:
-        """z_t of all samples in pieces that keep memory bounded: (samples, z (n, T, C) float64).
+        """z_t of all samples, in pieces that bound the memory used: (slice of samples, z (n, T, C) float64).
 
-        Each piece is a fresh array, the caller's to overwrite.
+        Each piece is a new array, which the caller may overwrite.
         """
         for piece in pieces(self.logits, PIECE_ELEMENTS):
             yield piece, np.cumsum(self.logits[piece], axis=1, dtype=np.float64)
@@ -121,10 +120,10 @@ class Traces:
         return right
 
     def cut(self, time_steps: int) -> Traces:
-        """The traces of the first `time_steps` steps (views, nothing is copied).
+        """The traces of the first `time_steps` steps (views; nothing is copied).
 
         Raises:
-            TracesError: if `time_steps` is not within 1 and T.
+            TracesError: if `time_steps` is not between 1 and T.
         """
         if not 1 <= time_steps <= self.time_steps:
             raise TracesError(
@@ -140,17 +139,17 @@ class Traces:
         )
 
     def save(self, path: str | os.PathLike[str], compressed: bool = False) -> Path:
-        """Write to `path`: one file where it ends in `.npz` (`compressed` on demand), else a folder of `.npy` files.
+        """Write to `path`: one file if it ends in `.npz` (optionally `compressed`), otherwise a folder of `.npy` files.
 
-        Written beside and renamed, so that a half-written file never bears the name. A folder that holds
-        anything is not overwritten.
+        The data is written under a temporary name and renamed, so that an incomplete file never has the final name. A folder
+        that is not empty is not overwritten.
 
         Returns:
             The path written.
 
         Raises:
-            TracesError: for a `.npy` path, a folder in use, a meta that JSON cannot hold, a path not
-            writable.
+            TracesError: for a `.npy` path, a folder that is not empty, a meta that JSON cannot hold, or a path that cannot be
+                written.
         """
         target = Path(path)
         if target.suffix == ".npy":
@@ -168,11 +167,11 @@ class Traces:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Traces:
-        """Read a `.npz` file, or a folder of `.npy` files (mapped, not read into memory); unpickles nothing.
+        """Read a `.npz` file, or a folder of `.npy` files (memory-mapped); nothing is unpickled.
 
         Raises:
-            TracesError: naming the file, for one that is missing, damaged, pickled, larger than memory (an
-                archive) or against the format.
+            TracesError: naming the file, if it is missing, damaged, pickled, against the format or (an archive) larger than
+                memory.
         """
         source = Path(path)
         if not source.exists():
@@ -185,7 +184,7 @@ class Traces:
             raise TracesError(f"{source}: {error}") from error
 
     def _arrays(self) -> dict[str, Any]:
-        """The arrays that there are, by name."""
+        """The arrays that are present, by name."""
         named = {name: getattr(self, name) for name in KINDS}
         return {name: array for name, array in named.items() if array is not None or name in ("logits", "labels")}
 
@@ -198,7 +197,7 @@ def _meta_text(meta: Mapping[str, Any]) -> str:
 
 
 def _parsed_meta(array: NDArray[Any] | None, source: Path) -> dict[str, Any]:
-    """The JSON object of the `meta` array (one piece of text); {} where there is none."""
+    """The JSON object in the `meta` array (a single text); {} if there is none."""
     if array is None:
         return {}
     try:

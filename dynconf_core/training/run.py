@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from dynconf_core.data.splits import SPLIT_SEED, held_out
+from dynconf_core.data.images import SPLIT_SEED, held_out
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.images import images_of
 from dynconf_core.experiment.plan import Data
 from dynconf_core.experiment.recipe import Recipe
-from dynconf_core.networks.build import parameters
+from dynconf_core.networks.architecture import parameters
 from dynconf_core.networks.checkpoint import save_checkpoint
 from dynconf_core.progress import Progress, silent
 from dynconf_core.schemes.network import described

@@ -6,8 +6,7 @@ from pathlib import Path
 import torch
 
 from dynconf_core.data.dataset import DataSet
-from dynconf_core.data.images import Normalisation, TensorImages
-from dynconf_core.data.splits import held_out
+from dynconf_core.data.images import Normalisation, TensorImages, held_out
 
 TRAIN, TEST, SIDE = 360, 120, 16
 NORMALISATION = Normalisation((0.5, 0.5, 0.5), (0.3, 0.3, 0.3))
