@@ -17,6 +17,7 @@ from dynconf_core.confidence.measure import (
     scores_of,
 )
 from dynconf_core.confidence.smoothing import Smoothing
+from dynconf_core.confidence.trial import check_measure
 from dynconf_core.errors import InputError
 from dynconf_core.exit.rule import Rule
 from dynconf_core.traces.schema import Traces
@@ -42,7 +43,10 @@ class Candidate:
     @classmethod
     def fitted(cls, measure: ConfidenceMeasure, smoothing: Smoothing, traces: Traces, seed: int) -> Candidate:
         """The measure under a smoothing, fitted on calibration traces where it has anything to fit."""
-        known, out_of_fold = measure.fit(traces, smoothing, seed)
+        fitted = measure.fit(traces, smoothing, seed)
+        if not isinstance(fitted, tuple) or len(fitted) != 2 or type(fitted[0]) is not type(measure):
+            raise InputError(f"measure {measure.name!r}: fit must give two things, the fitted measure and scores or None.")
+        known, out_of_fold = fitted
         if out_of_fold is not None:
             checked_scores(known, out_of_fold, traces)
         return cls(known, smoothing, out_of_fold)
@@ -74,6 +78,8 @@ def candidates(
         InputError: for an unknown measure, or where none is left.
     """
     wanted, fixed = measures_of(measures), fixed or {}
+    for measure in wanted:
+        check_measure(measure)
     found = [
         Candidate.fitted(measure, one, traces, seed)
         for measure in wanted

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 Split = str
 SPLITS: tuple[Split, ...] = ("train", "calibration", "test")
+AUGMENTATIONS = ("crop", "flip", "autoaugment", "jitter", "cutout")
+"""What ``dynconf_core.data.augment`` can do to images; here, since to name them takes no torch."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from dynconf_core.data.images import Normalisation
-from dynconf_core.registry import Registry
+from dynconf_core.registry import Registry, no_instance_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -84,4 +84,5 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         **{f"resnet{depth}": f"{_NETWORKS}.resnet:RESNET{depth}" for depth in (18, 34, 50)},
         **{f"resnet{depth}": f"{_NETWORKS}.resnet_cifar:RESNET{depth}" for depth in (20, 32, 44, 56, 110)},
     },
+    no_instance_of(Architecture),
 )

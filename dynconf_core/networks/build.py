@@ -33,6 +33,8 @@ def build(
     if resolution < found.smallest:
         raise InputError(f"resolution={resolution}: {architecture} needs at least {found.smallest} pixels.")
     network = found.make(stem=stem, classes=classes, resolution=resolution, width=width, activation=activation)
+    if not isinstance(network, nn.Module):
+        raise InputError(f"architecture {architecture!r} makes a {type(network).__name__}: its make must give an nn.Module.")
     _initialise(network, torch.Generator().manual_seed(seed))
     return network
 

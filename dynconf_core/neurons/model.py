@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dynconf_core.errors import InputError
-from dynconf_core.registry import Registry
+from dynconf_core.registry import Registry, no_subclass_of
 
 State = tuple[Tensor, ...]
 """Of a layer: the membrane potential first, then what else the model keeps; every tensor ``(N, ...)``, batch first."""
@@ -157,6 +157,7 @@ NEURONS: Registry[type[NeuronModel]] = Registry(
         "integrate-and-fire": "dynconf_core.neurons.integrate_and_fire:IntegrateAndFire",
         "signed": "dynconf_core.neurons.signed:Signed",
     },
+    no_subclass_of(NeuronModel),
 )
 
 
