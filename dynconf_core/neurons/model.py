@@ -119,7 +119,12 @@ class NeuronModel(ABC):
         Raises:
             InputError: where it needs to know them, or cannot have so many.
         """
-        return cls()
+        try:
+            return cls()
+        except TypeError as error:
+            raise InputError(
+                f"neuron model {cls.name!r} has fields without a default ({error}): hand over an object."
+            ) from None
 
     # In files and messages
 
