@@ -84,12 +84,19 @@ def candidates(
         Candidate.fitted(measure, one, traces, seed)
         for measure in wanted
         if large_enough(traces, measure)
-        for one in ((fixed[measure.name],) if measure.name in fixed else measure.smoothings(traces))
+        for one in ((fixed[measure.name],) if measure.name in fixed else _smoothings(measure, traces))
     ]
     if not found:
         steps, samples = (min(getattr(one, name) for one in wanted) for name in ("least_steps", "least_samples"))
         names = ", ".join(measure.name for measure in wanted)
         raise InputError(f"measures {names} need traces of at least {steps} time steps and {samples} samples.")
+    return found
+
+
+def _smoothings(measure: ConfidenceMeasure, traces: Traces) -> Sequence[Smoothing]:
+    found = measure.smoothings(traces)
+    if not found or not all(isinstance(one, Smoothing) for one in found):
+        raise InputError(f"measure {measure.name!r}: smoothings gives {found!r}; give a list of one Smoothing or more.")
     return found
 
 

@@ -220,7 +220,8 @@ def measures_of(given: Sequence[MeasureLike] | None = None) -> list[ConfidenceMe
     found: dict[str, ConfidenceMeasure] = {}
     for one in MEASURES.names() if given is None else given:
         measure = measure_of(one)
-        if found.setdefault(measure.name, measure) != measure:
+        known = found.setdefault(measure.name, measure)
+        if known is not measure and known != measure:
             raise InputError(f"two measures are called {measure.name!r}; give one of them another name.")
     return list(found.values())
 

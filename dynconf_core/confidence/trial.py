@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from dynconf_core.confidence.measure import MEASURES, ConfidenceMeasure, State, StepOutputs, step_outputs
+from dynconf_core.confidence.measure import MEASURES, ConfidenceMeasure, State, StepOutputs, scores_of, step_outputs
 from dynconf_core.confidence.smoothing import PLAIN
 from dynconf_core.errors import InputError
+from dynconf_core.traces.schema import Traces
 
 SAMPLES, CLASSES, STEPS = 5, 4, 6
 
@@ -19,7 +22,8 @@ def check_measure(measure: ConfidenceMeasure) -> None:
 
     Raises:
         InputError: where it raises; gives anything but one float64 number a sample; changes what it was given; keeps a state
-            of another form or on another device; or scores a sample otherwise where others are beside it.
+            of another form or on another device; cannot be written as JSON and read again; or scores a sample otherwise where
+            others are beside it, or on whole traces.
     """
     if MEASURES.own(measure.name) or not measure.fitted:
         return
@@ -36,9 +40,25 @@ def _run(measure: ConfidenceMeasure) -> None:
     if any(tensor.device.type != "meta" for tensor in there):
         raise InputError(f"measure {measure.name!r}: initial must make its state on the device that it is given.")
     logits = torch.randn(STEPS, SAMPLES, CLASSES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    _check_json(measure)
     together, alone = _scored(measure, logits), _scored(measure, logits[:, -1:])
     if not torch.allclose(together[:, -1:], alone, rtol=1e-9):
         raise InputError(f"measure {measure.name!r}: a sample's score depends on the others in its batch; it must not.")
+    traces = Traces(logits=logits.transpose(0, 1).contiguous().numpy(), labels=np.zeros(SAMPLES, dtype=np.int64))
+    if not np.array_equal(scores_of(measure, traces, PLAIN), together.T.numpy()):
+        raise InputError(
+            f"measure {measure.name!r}: scores of whole traces differ from those of step; they must be the same bits."
+        )
+
+
+def _check_json(measure: ConfidenceMeasure) -> None:
+    parameters = measure.to_json()
+    try:
+        read = json.loads(json.dumps(parameters, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"measure {measure.name!r}: to_json gives what JSON cannot hold: {error}.") from None
+    if type(measure).from_json(read).to_json() != parameters:
+        raise InputError(f"measure {measure.name!r}: from_json does not give the measure back that to_json wrote.")
 
 
 def _scored(measure: ConfidenceMeasure, logits: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from dynconf_core.data.images import AUGMENTATIONS
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.registry import unknown
@@ -124,7 +125,15 @@ def _put(plan: Plan, name: str, given: Any) -> Plan:
 
 
 def check_values(plan: Plan) -> None:
-    """Raise ``InputError`` unless every number of the plan, wherever it comes from, is one that its field takes."""
+    """Raise ``InputError`` unless every number of the plan, wherever it is from, works, and its augmentations are known."""
+    augmentation: object = plan.recipe.augmentation
+    if isinstance(augmentation, str):
+        raise InputError(
+            f"setting {plan.setting!r}: augmentation={augmentation!r}: give a tuple of names, ({augmentation!r},)."
+        )
+    for name in plan.recipe.augmentation:
+        if name not in AUGMENTATIONS:
+            raise InputError(f"setting {plan.setting!r}: " + unknown("augmentation", name, AUGMENTATIONS))
     ours = {**OF_PLAN, **OF_RECIPE}
     for name, field in {**plan.scheme.fields, **ours}.items():
         if name in ours and name in plan.scheme.fields:

@@ -2,11 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import cast
-
-from dynconf_core.data.images import AUGMENTATIONS
-from dynconf_core.errors import InputError
-from dynconf_core.registry import unknown
 
 
 @dataclass(frozen=True)
@@ -21,9 +16,6 @@ class Recipe:
         initial_threshold: lambda of every QCFS layer at the start.
         momentum, weight_decay: of SGD; the decay acts on every parameter, lambda too, as in the QCFS source.
         warm_up: the share of all steps over which the learning rate rises from 0.
-
-    Raises:
-        InputError: for an unknown augmentation, or a momentum or weight decay that cannot work.
     """
 
     epochs: int
@@ -34,17 +26,6 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warm_up: float = 0.1
-
-    def __post_init__(self) -> None:
-        if isinstance(cast(object, self.augmentation), str):
-            raise InputError(f"augmentation={self.augmentation!r}: give a tuple of names, ({self.augmentation!r},).")
-        for name in self.augmentation:
-            if name not in AUGMENTATIONS:
-                raise InputError(unknown("augmentation", name, AUGMENTATIONS))
-        if not 0 <= self.momentum < 1:
-            raise InputError(f"momentum={self.momentum}: give a number from 0 to below 1.")
-        if not 0 <= self.weight_decay < 1:
-            raise InputError(f"weight_decay={self.weight_decay}: give a number from 0 to below 1.")
 
 
 def learning_rate(step: int, steps: int, recipe: Recipe) -> float:

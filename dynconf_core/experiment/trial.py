@@ -21,13 +21,22 @@ def try_out(plans: Sequence[Plan], data: Path) -> None:
     for plan in plans:
         try:
             if not DATASETS.own(plan.data.name):
-                images_of(plan.data, "calibration", data)
+                _try_data(plan, data)
             if not (ARCHITECTURES.own(plan.architecture) and SCHEMES.own(plan.method)):
                 _try_network(plan)
         except InputError as error:
             raise InputError(f"setting {plan.setting!r}: {error}") from error
     if any(":" in plan.search.rule for plan in plans) or _installed_measures():
         _try_measures(plans)
+
+
+def _try_data(plan: Plan, data: Path) -> None:
+    images_of(plan.data, "calibration", data)
+    found = len(images_of(plan.data, "train", data))
+    if found != plan.data.train:
+        raise InputError(
+            f"data set {plan.data.name!r}: {found} images train; by its entry, train less calibration, {plan.data.train} do."
+        )
 
 
 def _installed_measures() -> bool:

@@ -122,9 +122,7 @@ class NeuronModel(ABC):
         try:
             return cls()
         except TypeError as error:
-            raise InputError(
-                f"neuron model {cls.name!r} has fields without a default ({error}): hand over an object."
-            ) from None
+            raise InputError(f"neuron model {cls.name!r} cannot be made without arguments ({error}).") from None
 
     # In files and messages
 
