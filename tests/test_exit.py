@@ -88,7 +88,7 @@ def test_bad_files_of_rules_are_named(tmp_path: Path) -> None:
     file = tmp_path / "rule.json"
     rule = Rule("gap", SUM30, 1.0)
     for text, words in (
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ("[]", "JSON object"),
         ("{}", "lacks the field measure"),
         (json.dumps({**rule.to_json(), "schema": 1}), "schema = 1"),

@@ -97,7 +97,7 @@ def comparison_lines(found: Comparison) -> list[str]:
             test = next(row.test for row in rows if row.measure == measure and row.max_drop == drop)
             cells.append(f"{test.mean_steps:.2f} ({points(test.loss)})".rjust(16))
         lines.append(measure.ljust(12) + "".join(cells))
-    return [*lines, f"Mean steps of {found.time_steps} on the test traces (percentage points of accuracy lost relative to T)."]
+    return [*lines, f"Mean steps of {found.time_steps} on the test traces (accuracy lost, percentage points)."]
 
 
 def interval_lines(found: Comparison) -> list[str]:
