@@ -11,9 +11,10 @@ from typing_extensions import TypedDict
 from dynconf_core.experiment.overrides import known_fields
 from dynconf_core.experiment.profiles import PROFILES
 from dynconf_core.experiment.request import SIZE
-from dynconf_core.experiment.settings import FURTHER, SETTINGS
+from dynconf_core.experiment.settings import names
 
-_Named = Literal[*SETTINGS, *FURTHER]  # type: ignore[valid-type]
+_NAMES = names()
+_Named = Literal[*_NAMES]  # type: ignore[valid-type]
 _OfYourOwn = Annotated[str, Field(pattern=r"^[\w.]+:[\w.]+$", description="package.module:SETTING")]
 SettingName = _Named | _OfYourOwn
 ProfileName = Literal[*PROFILES]  # type: ignore[valid-type]

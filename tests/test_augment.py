@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dynconf_core.data.augment import AUGMENTATIONS, applied, augmented, drawn, together
-from dynconf_core.data.images import Normalisation
+from dynconf_core.data.augment import applied, augmented, drawn, together
+from dynconf_core.data.images import AUGMENTATIONS, Normalisation
 from dynconf_core.errors import InputError
 
 PLAIN = Normalisation((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))

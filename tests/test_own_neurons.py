@@ -203,8 +203,11 @@ class Boastful(Burst):
         return 0, 1
 
 
-def test_the_tests_above_can_fail() -> None:
-    """With false bounds, computation is not exact."""
+def test_the_tests_above_can_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With false bounds, computation is not exact; such neurons are therefore refused."""
+    with pytest.raises(InputError, match=r"sends=\(0, 1\), in step 1: neurons send 0 to \d+; give true bounds"):
+        convert(nn.Sequential(nn.Linear(6, 4), nn.ReLU()).eval(), torch.rand(4, 6), neurons=Boastful(4096), thresholds="max")
+    monkeypatch.setattr("dynconf_core.conversion.convert.check_model", lambda neurons, time_steps: None)
     wrong = 0
     for seed in range(8):
         network = nn.Sequential(nn.Linear(6, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 4)).eval()

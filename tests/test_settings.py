@@ -179,7 +179,7 @@ def test_a_setting_that_the_paper_has_not() -> None:
         (lambda: setting("zzz"), r"setting 'zzz' is unknown: choose one of cifar10-vgg16-qcfs, .*imagenet-resnet50-qffs"),
         (lambda: setting("nowhere_at_all:SETTING"), "setting 'nowhere_at_all:SETTING': there is no module nowhere_at_all"),
         (lambda: setting("dynconf_core.errors:NOTHING"), "module dynconf_core.errors has no 'NOTHING'"),
-        (lambda: setting("dynconf_core.errors:InputError"), "is a type: name a .*Setting"),
+        (lambda: setting("dynconf_core.errors:InputError"), "is a class: name an object of the class .*Setting"),
         (lambda: resolve(of(dataset="cifar100"), "smoke"), "data set 'cifar100' is unknown .*: choose one of digits, cifar10"),
         (lambda: resolve(of(architecture="resnet35"), "smoke"), "architecture 'resnet35' is unknown .*: choose one of vgg16"),
         (lambda: resolve(of(method="qfss"), "smoke"), "conversion scheme 'qfss' is unknown .*: choose one of qcfs, qffs"),

@@ -17,6 +17,7 @@ from dynconf_core.confidence.measure import (
     scores_of,
 )
 from dynconf_core.confidence.smoothing import Smoothing
+from dynconf_core.confidence.trial import check_measure
 from dynconf_core.errors import InputError
 from dynconf_core.exit.rule import Rule
 from dynconf_core.traces.schema import Traces
@@ -42,7 +43,10 @@ class Candidate:
     @classmethod
     def fitted(cls, measure: ConfidenceMeasure, smoothing: Smoothing, traces: Traces, seed: int) -> Candidate:
         """The measure under a smoothing, fitted on calibration traces if it has anything to fit."""
-        known, out_of_fold = measure.fit(traces, smoothing, seed)
+        fitted = measure.fit(traces, smoothing, seed)
+        if not isinstance(fitted, tuple) or len(fitted) != 2 or type(fitted[0]) is not type(measure):
+            raise InputError(f"measure {measure.name!r}: fit must give two things, the fitted measure and scores or None.")
+        known, out_of_fold = fitted
         if out_of_fold is not None:
             checked_scores(known, out_of_fold, traces)
         return cls(known, smoothing, out_of_fold)
@@ -74,16 +78,25 @@ def candidates(
         InputError: for an unknown measure, or if no measure is left.
     """
     wanted, fixed = measures_of(measures), fixed or {}
+    for measure in wanted:
+        check_measure(measure)
     found = [
         Candidate.fitted(measure, one, traces, seed)
         for measure in wanted
         if large_enough(traces, measure)
-        for one in ((fixed[measure.name],) if measure.name in fixed else measure.smoothings(traces))
+        for one in ((fixed[measure.name],) if measure.name in fixed else _smoothings(measure, traces))
     ]
     if not found:
         steps, samples = (min(getattr(one, name) for one in wanted) for name in ("least_steps", "least_samples"))
         names = ", ".join(measure.name for measure in wanted)
         raise InputError(f"measures {names} need traces of at least {steps} time steps and {samples} samples.")
+    return found
+
+
+def _smoothings(measure: ConfidenceMeasure, traces: Traces) -> Sequence[Smoothing]:
+    found = measure.smoothings(traces)
+    if not found or not all(isinstance(one, Smoothing) for one in found):
+        raise InputError(f"measure {measure.name!r}: smoothings gives {found!r}; give a list of one Smoothing or more.")
     return found
 
 

@@ -201,6 +201,8 @@ def measure_of(given: MeasureLike) -> ConfidenceMeasure:
             found = found()
         except TypeError as error:
             raise InputError(f"measure {given!r} cannot be made without arguments ({error}); hand over an object.") from None
+        except Exception as error:  # somebody else's code raises nearly anything
+            raise InputError(f"measure {given!r} cannot be made: {type(error).__name__}: {error}.") from error
     if not isinstance(found, ConfidenceMeasure):
         known = ", ".join(MEASURES.names())
         raise InputError(f"measure {given!r} is none: give one of {known}, or a subclass of ConfidenceMeasure.")
@@ -221,7 +223,8 @@ def measures_of(given: Sequence[MeasureLike] | None = None) -> list[ConfidenceMe
     found: dict[str, ConfidenceMeasure] = {}
     for one in MEASURES.names() if given is None else given:
         measure = measure_of(one)
-        if found.setdefault(measure.name, measure) != measure:
+        known = found.setdefault(measure.name, measure)
+        if known is not measure and known != measure:
             raise InputError(f"two measures are called {measure.name!r}; give one of them another name.")
     return list(found.values())
 

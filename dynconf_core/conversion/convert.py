@@ -20,6 +20,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node, Settings
 from dynconf_core.graph.trace import activations_first, folded, traced
 from dynconf_core.neurons.model import NEURONS, NeuronModel
+from dynconf_core.neurons.trial import check_model
 from dynconf_core.simulation.network import SpikingNetwork
 
 IMAGE_MARGIN = 1.5
@@ -58,6 +59,7 @@ def _spiking(ann: nn.Module, images: Tensor, asked: ConversionOptions, limit: fl
         raise InputError("the network has no activation that could become neurons: ReLU, ReLU6, clip, QCFS or LSQ is needed.")
     _check_max_pools(graph)
     neurons = asked.model() or _named_by_activations(graph)
+    check_model(neurons, asked.time_steps)
     thresholds = find_thresholds(
         graph,
         asked.thresholds,

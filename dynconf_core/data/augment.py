@@ -16,10 +16,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from dynconf_core.data import autoaugment
-from dynconf_core.data.images import Normalisation
+from dynconf_core.data.images import AUGMENTATIONS, Normalisation
 from dynconf_core.errors import InputError
 
-AUGMENTATIONS = ("crop", "flip", "autoaugment", "jitter", "cutout")
 JITTER = 0.2
 
 Draws = dict[str, Tensor]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Protocol
 
 from dynconf_core.data.images import Images, Normalisation, Split
-from dynconf_core.registry import Registry
+from dynconf_core.errors import InputError
+from dynconf_core.registry import Registry, no_instance_of
 
 
 class Load(Protocol):
@@ -36,6 +37,9 @@ class DataSet:
         digest: a hexadecimal digest that identifies the content of a folder.
         load: reads a split.
         downloaded: whether the images are files in the data folder, and so may be missing.
+
+    Raises:
+        InputError: for impossible numbers.
     """
 
     title: str
@@ -52,6 +56,16 @@ class DataSet:
     load: Load
     downloaded: bool = True
 
+    def __post_init__(self) -> None:
+        for name, least in (("classes", 2), ("resolution", 1), ("test", 1), ("calibration", 1)):
+            if getattr(self, name) < least:
+                raise InputError(f"data set {self.title!r}: {name}={getattr(self, name)}: give at least {least}.")
+        if self.calibration >= self.train:
+            raise InputError(
+                f"data set {self.title!r}: calibration={self.calibration} of train={self.train} training images leaves none to "
+                "train with: hold out fewer."
+            )
+
 
 DATASETS: Registry[DataSet] = Registry(
     "data set",
@@ -62,6 +76,7 @@ DATASETS: Registry[DataSet] = Registry(
         "imagenette": "dynconf_core.data.imagenette:IMAGENETTE",
         "imagenet": "dynconf_core.data.imagenet:IMAGENET",
     },
+    no_instance_of(DataSet),
 )
 
 

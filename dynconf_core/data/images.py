@@ -16,6 +16,8 @@ Split = str
 SPLITS: tuple[Split, ...] = ("train", "calibration", "test")
 SPLIT_SEED = 20231002
 """Fixed, so that a different training seed never moves an image between the training and the calibration split."""
+AUGMENTATIONS = ("crop", "flip", "autoaugment", "jitter", "cutout")
+"""What ``dynconf_core.data.augment`` can do to images; here, since to name them takes no torch."""
 
 
 @dataclass(frozen=True)

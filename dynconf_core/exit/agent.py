@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import _register_namedtuple
 
 from dynconf_core.confidence.measure import MeasureLike, step_outputs
+from dynconf_core.confidence.trial import check_measure
 from dynconf_core.errors import InputError
 from dynconf_core.exit.rule import Rule
 
@@ -68,6 +69,7 @@ class ExitAgent(nn.Module):
 
     def __init__(self, rule: Rule) -> None:
         super().__init__()
+        check_measure(rule.measure)
         self.rule = rule
 
     @classmethod

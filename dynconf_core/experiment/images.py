@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dynconf_core.data.dataset import DATASETS
 from dynconf_core.data.images import Images, Split
+from dynconf_core.errors import InputError
 from dynconf_core.experiment.plan import Data
 
 
@@ -12,9 +13,38 @@ def images_of(data: Data, split: Split, root: Path) -> Images:
     """A split of the plan's data set from the folder ``root``, normalised as its network expects.
 
     Raises:
-        InputError: where the data set is missing or damaged.
+        InputError: where the data set is missing, damaged, or not what its entry says.
     """
-    images = DATASETS.get(data.name).load(root, split, resolution=data.resolution, calibration=data.calibration)
+    try:
+        images = DATASETS.get(data.name).load(root, split, resolution=data.resolution, calibration=data.calibration)
+    except OSError as error:
+        raise InputError(f"data set {data.name!r} cannot be read: {error}. (The data folder is {root}.)") from error
+    _check(images, data, split)
     if data.normalisation is None:
         return images
     return replace(images, normalisation=DATASETS.get(data.normalisation).normalisation)  # type: ignore[type-var]
+
+
+def _check(images: Images, data: Data, split: Split) -> None:
+    """Raise ``InputError`` unless the split is as many images as were asked for, of the form that networks take."""
+    import torch
+
+    def unless(true: bool, what: str) -> None:
+        if not true:
+            raise InputError(f"data set {data.name!r}, {split} split: {what}.")
+
+    count, labels, side = len(images), images.labels, data.resolution
+    unless(count > 0, "it holds no image")
+    if split == "calibration":
+        unless(count == data.calibration, f"{count} images, though calibration={data.calibration} are to be held out")
+    unless(images.classes == data.classes, f"{images.classes} classes, though the data set's entry says {data.classes}")
+    unless(labels.shape == (count,) and labels.dtype == torch.int64, f"labels must be int64 of the shape ({count},)")
+    low, high = int(labels.min()), int(labels.max())
+    unless(low >= 0 and high < data.classes, f"labels from {low} to {high}; {data.classes} classes are 0 to {data.classes - 1}")
+    pixels = images.batch(torch.arange(1))
+    shape = tuple(pixels.shape[1:])
+    unless(pixels.dtype == torch.uint8, f"pixels are {pixels.dtype}; they must be uint8, 0 to 255")
+    unless(
+        shape == (3, side, side),
+        f"an image of the shape {shape}; give (3, {side}, {side}), grey ones three times over, at the resolution asked for",
+    )

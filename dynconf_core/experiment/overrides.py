@@ -1,14 +1,15 @@
 """``field=value`` from a command line or a form, checked and put into a plan."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from dynconf_core.data.images import AUGMENTATIONS
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.registry import unknown
 from dynconf_core.schemes.field import Field, between, whole
-from dynconf_core.schemes.scheme import SCHEMES
+from dynconf_core.schemes.scheme import SCHEMES, ConversionScheme
 
 
 def _is_rule(name: str) -> bool:
@@ -42,9 +43,19 @@ SYMBOLS = {"T": "time_steps", "L": "levels"}
 
 def known_fields(plans: Sequence[Plan] = ()) -> dict[str, Field]:
     """Every field that may be overridden: those of all settings, and those of the registered schemes and of the plans' own."""
-    schemes = [SCHEMES.get(name) for name in SCHEMES.names()] + [type(plan.scheme) for plan in plans]
+    schemes = [*_schemes(), *(type(plan.scheme) for plan in plans)]
     own = {name: field for scheme in schemes for name, field in scheme.fields.items()}
     return {**OF_PLAN, **own, **OF_RECIPE, **OF_SEARCH}
+
+
+def _schemes() -> Iterator[type[ConversionScheme]]:
+    """The registered ones; one of another package that cannot be imported has no fields, and says why where it is used."""
+    for name in SCHEMES.names():
+        try:
+            yield SCHEMES.get(name)
+        except InputError:
+            if SCHEMES.own(name):
+                raise
 
 
 def parse(assignments: Sequence[str]) -> dict[str, str]:
@@ -111,6 +122,28 @@ def _put(plan: Plan, name: str, given: Any) -> Plan:
     if name in plan.scheme.fields:
         return replace(plan, scheme=replace(plan.scheme, **changed))  # type: ignore[type-var]
     return replace(plan, **changed)
+
+
+def check_values(plan: Plan) -> None:
+    """Raise ``InputError`` unless every number of the plan, wherever it is from, works, and its augmentations are known."""
+    augmentation: object = plan.recipe.augmentation
+    if isinstance(augmentation, str):
+        raise InputError(
+            f"setting {plan.setting!r}: augmentation={augmentation!r}: give a tuple of names, ({augmentation!r},)."
+        )
+    for name in plan.recipe.augmentation:
+        if name not in AUGMENTATIONS:
+            raise InputError(f"setting {plan.setting!r}: " + unknown("augmentation", name, AUGMENTATIONS))
+    ours = {**OF_PLAN, **OF_RECIPE}
+    for name, field in {**plan.scheme.fields, **ours}.items():
+        if name in ours and name in plan.scheme.fields:
+            raise InputError(f"conversion scheme {plan.method!r}: every setting has a field {name}; call its own otherwise.")
+        holder = plan if name in OF_PLAN else plan.recipe if name in OF_RECIPE else plan.scheme
+        value = getattr(holder, name)
+        taken = (int, float) if field.kind is float else (field.kind,)
+        fits = isinstance(value, taken) and (field.kind is bool) == isinstance(value, bool)
+        if not fits or not field.works(value):
+            raise InputError(f"setting {plan.setting!r}: {name}={value!r}: needs {field.wants}.")
 
 
 def check_used(plans: Sequence[Plan], values: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.experiment.plan import Data, Plan, Search
 from dynconf_core.experiment.recipe import Recipe
 from dynconf_core.experiment.settings import Setting, paper_time_steps, setting
-from dynconf_core.networks.architecture import ARCHITECTURES
+from dynconf_core.networks.architecture import ARCHITECTURES, STEMS
 from dynconf_core.registry import unknown
 from dynconf_core.schemes.scheme import SCHEMES, ConversionScheme
 
@@ -130,11 +130,14 @@ def resolve(asked: str | Setting, profile_name: str, seed: int = 0) -> Plan:
     """
     chosen = asked if isinstance(asked, Setting) else setting(asked)
     how = profile(profile_name)
+    for name in chosen.recipes:
+        if name not in PROFILES:
+            raise InputError(f"setting {chosen.name!r} has a recipe for it: " + unknown("profile", name, tuple(PROFILES)))
     if not 0 <= seed < 2**31:
         raise InputError(f"seed={seed}: give a whole number from 0 to 2147483647.")
     meant = DATASETS.get(chosen.dataset)
-    ARCHITECTURES.origin(chosen.architecture)  # raises for an unknown name
-    scheme, time_steps = SCHEMES.get(chosen.method).preset(how.name, meant.family)
+    ARCHITECTURES.origin(chosen.architecture)  # raises for an unknown name; to get it would import torch
+    scheme, time_steps = _preset(chosen.method, how.name, meant.family)
     return Plan(
         setting=chosen.name,
         profile=how.name,
@@ -152,11 +155,45 @@ def resolve(asked: str | Setting, profile_name: str, seed: int = 0) -> Plan:
     )
 
 
+def plans(name: str) -> dict[str, Plan]:
+    """What each profile makes of a setting, by profile; those that have no recipe for it are left out.
+
+    Raises:
+        InputError: where none makes anything of it, with the reason of the first.
+    """
+    found, reasons = {}, []
+    for profile_name in PROFILES:
+        try:
+            found[profile_name] = resolve(name, profile_name)
+        except InputError as error:
+            reasons.append(error)
+    if not found:
+        raise reasons[0]
+    return found
+
+
+def _preset(method: str, profile_name: str, family: str) -> tuple[ConversionScheme, int]:
+    try:
+        scheme, time_steps = SCHEMES.get(method).preset(profile_name, family)
+    except InputError:
+        raise
+    except Exception as error:  # somebody else's code raises nearly anything
+        raise InputError(
+            f"conversion scheme {method!r}: preset({profile_name!r}, {family!r}) must give the scheme and T, and raises "
+            f"{type(error).__name__}: {error}."
+        ) from error
+    return scheme, time_steps
+
+
 def _data(chosen: Setting, how: Profile) -> Data:
     meant = DATASETS.get(chosen.dataset)
     stand_in = how.stand_ins.get(meant.family) if chosen.stand_ins else None
     name, resolution = (chosen.dataset, meant.resolution) if stand_in is None else (stand_in.dataset, stand_in.resolution)
     used = DATASETS.get(name)
+    if meant.stem not in STEMS:
+        raise InputError(f"data set {chosen.dataset!r}: " + unknown("stem", meant.stem, STEMS))
+    if chosen.normalisation is not None:
+        DATASETS.get(chosen.normalisation)
     return Data(
         name=name,
         stands_in_for=None if stand_in is None else meant.title,

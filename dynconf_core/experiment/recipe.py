@@ -12,7 +12,7 @@ class Recipe:
         epochs: passes over the training images.
         batch_size: images a step; the last incomplete batch of an epoch is dropped (every epoch is shuffled anew).
         learning_rate: at the end of the warm-up.
-        augmentation: names from ``dynconf_core.data.augment``.
+        augmentation: names from ``dynconf_core.data.images.AUGMENTATIONS``.
         initial_threshold: lambda of every QCFS layer at the start.
         momentum, weight_decay: of SGD; the decay acts on every parameter, lambda too, as in the QCFS source.
         warm_up: the share of all steps over which the learning rate rises from 0.

@@ -15,10 +15,11 @@ from typing import Any
 from dynconf_core.data.dataset import DATASETS
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.context import RunContext
-from dynconf_core.experiment.overrides import applied, check_used, typed
+from dynconf_core.experiment.overrides import applied, check_used, check_values, typed
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.profiles import profile, resolve
 from dynconf_core.experiment.settings import SETTINGS
+from dynconf_core.experiment.trial import try_out
 
 HOME, DATA = "DYNCONF_HOME", "DYNCONF_DATA"
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -74,8 +75,12 @@ class Request:
         for name in self.checkpoints:
             if name not in named:
                 raise InputError(f"--checkpoint {name}=...: it is none of the chosen settings ({', '.join(named)}).")
+        for name in named:
+            if named.count(name) > 1:
+                raise InputError(f"two of the chosen settings are called {name!r}: give one of them another name.")
         plans = [applied(plan, values) for plan in plans]
         for plan in plans:
+            check_values(plan)
             if plan.recipe.batch_size > plan.data.train and plan.setting not in self.checkpoints:
                 raise InputError(
                     f"batch_size={plan.recipe.batch_size} exceeds the {plan.data.train} training images of "
@@ -136,7 +141,7 @@ def checked(request: Request, *, writes: bool = True) -> CheckedRequest:
 
     Args:
         request: what the user asked for.
-        writes: whether anything will be written to the home, which is then made.
+        writes: whether anything will be run and written to the home, which is then made.
 
     Raises:
         InputError: naming what is missing or wrong, and the remedy.
@@ -152,6 +157,8 @@ def checked(request: Request, *, writes: bool = True) -> CheckedRequest:
 
         device(request.device)
     check_checkpoints(plans, request.checkpoints)
+    if writes:
+        try_out(plans, context.data)
     return CheckedRequest(request, tuple(plans), request.values(plans), context)
 
 
@@ -189,8 +196,9 @@ def check_data(plans: Sequence[Plan], root: Path) -> None:
         if found.downloaded:
             try:
                 found.check(root)
-            except InputError as error:
-                raise InputError(f"{error} (The data folder is {root}; --data or {DATA} names another.)") from None
+            except (InputError, OSError) as error:
+                what = str(error) if isinstance(error, InputError) else f"data set {name!r} cannot be read: {error}."
+                raise InputError(f"{what} (The data folder is {root}; --data or {DATA} names another.)") from None
 
 
 def check_checkpoints(plans: Sequence[Plan], checkpoints: Mapping[str, str]) -> None:

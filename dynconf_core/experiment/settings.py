@@ -1,10 +1,12 @@
 """The eight settings of the paper: a network on a data set, converted by a scheme, with the paper's figures beside it.
 
 A setting is data. One of your own is a ``Setting`` object in a file of yours, named as ``package.module:OBJECT`` where a
-setting's name is asked for; one of the project's own is one more entry of ``SETTINGS``. Shells (tasks, flows, commands) read
+setting's name is asked for, or put by a package into the entry-point group ``dynconf.settings``; one of the project's own is
+one more entry of ``SETTINGS``. Shells (tasks, flows, commands) read
 this file; the code that computes never does, so that an entry added here makes no finished stage stale.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.plan import Published
 from dynconf_core.experiment.recipe import Recipe
-from dynconf_core.registry import loaded, unknown
+from dynconf_core.registry import Registry, no_instance_of, unknown
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,9 @@ class Setting:
         width: factor on the channels in every profile; None: the profile's.
         normalisation: the data set whose normalisation the network expects, where it is not ``dataset``'s own.
         stand_ins: whether a profile may put smaller data in the place of ``dataset``.
+
+    Raises:
+        InputError: for a name that could not be that of a file, or a recipe that is none.
     """
 
     name: str
@@ -44,6 +49,13 @@ class Setting:
     width: float | None = None
     normalisation: str | None = None
     stand_ins: bool = True
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", self.name):
+            raise InputError(f"setting {self.name!r}: files bear its name; take letters, digits, and - _ + . between them.")
+        for profile, recipe in self.recipes.items():
+            if not isinstance(recipe, Recipe):
+                raise InputError(f"setting {self.name!r}: recipes[{profile!r}] is a {type(recipe).__name__}: give a Recipe.")
 
 
 PAPER = "Li, Jones, Furber, ICCV 2023"
@@ -83,6 +95,15 @@ UNNAMED: dict[tuple[str, str], Published] = {
 """Rows of the paper whose network no source at hand names, by data set and method."""
 
 
+INSTALLED: Registry[Setting] = Registry("setting", "dynconf.settings", {}, no_instance_of(Setting))
+"""Those of other packages."""
+
+
+def names() -> tuple[str, ...]:
+    """Every setting that has a name here: the paper's eight, further ones, those of installed packages."""
+    return tuple(dict.fromkeys((*SETTINGS, *FURTHER, *INSTALLED.names())))
+
+
 def setting(name: str) -> Setting:
     """The setting called ``name``, or the one that ``package.module:OBJECT`` names.
 
@@ -92,11 +113,11 @@ def setting(name: str) -> Setting:
     known = {**SETTINGS, **FURTHER}
     if name in known:
         return known[name]
-    if ":" not in name:
-        raise InputError(unknown("setting", name, tuple(known)))
-    found = loaded("setting", name)
-    if not isinstance(found, Setting):
-        raise InputError(f"setting {name!r} is a {type(found).__name__}: name a dynconf_core.experiment.settings.Setting.")
+    if ":" not in name and name not in INSTALLED.names():
+        raise InputError(unknown("setting", name, names()))
+    found = INSTALLED.get(name)
+    if ":" not in name and found.name != name:
+        raise InputError(f"setting {name!r} of {INSTALLED.origin(name)} calls itself {found.name!r}: give it one name.")
     return found
 
 

@@ -190,7 +190,13 @@ STAGES: tuple[Stage, ...] = (
 
 def job(plan: Plan, context: RunContext, checkpoint: Path | None = None) -> Job:
     """The job of a plan; its data set is read as far as its digest needs."""
-    return Job(plan, context, DATASETS.get(plan.data.name).digest(context.data), checkpoint)
+    try:
+        digest = DATASETS.get(plan.data.name).digest(context.data)
+    except OSError as error:
+        raise InputError(
+            f"data set {plan.data.name!r} cannot be read: {error}. (The data folder is {context.data}.)"
+        ) from error
+    return Job(plan, context, digest, checkpoint)
 
 
 def stage(name: str) -> Stage:

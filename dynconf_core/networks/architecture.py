@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dynconf_core.data.images import Normalisation
 from dynconf_core.errors import InputError
-from dynconf_core.registry import Registry
+from dynconf_core.registry import Registry, no_instance_of
 
 if TYPE_CHECKING:
     import torch
@@ -86,6 +86,7 @@ ARCHITECTURES: Registry[Architecture] = Registry(
         **{f"resnet{depth}": f"{_NETWORKS}.resnet:RESNET{depth}" for depth in (18, 34, 50)},
         **{f"resnet{depth}": f"{_NETWORKS}.resnet_cifar:RESNET{depth}" for depth in (20, 32, 44, 56, 110)},
     },
+    no_instance_of(Architecture),
 )
 
 
@@ -110,6 +111,7 @@ def build(
         InputError: for an unknown architecture or stem, or a resolution that is too small for the architecture.
     """
     import torch
+    from torch import nn
 
     found = ARCHITECTURES.get(architecture)
     if stem not in STEMS:
@@ -117,6 +119,8 @@ def build(
     if resolution < found.smallest:
         raise InputError(f"resolution={resolution}: {architecture} needs at least {found.smallest} pixels.")
     network = found.make(stem=stem, classes=classes, resolution=resolution, width=width, activation=activation)
+    if not isinstance(network, nn.Module):
+        raise InputError(f"architecture {architecture!r} makes a {type(network).__name__}: its make must give an nn.Module.")
     _initialise(network, torch.Generator().manual_seed(seed))
     return network
 

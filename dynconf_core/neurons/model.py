@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dynconf_core.errors import InputError
-from dynconf_core.registry import Registry
+from dynconf_core.registry import Registry, no_subclass_of
 
 State = tuple[Tensor, ...]
 """The state of a layer: the membrane potential first, then anything else the model keeps; every tensor ``(N, ...)``, batch
@@ -122,7 +122,10 @@ class NeuronModel(ABC):
         Raises:
             InputError: if the model needs the number of levels, or does not support it.
         """
-        return cls()
+        try:
+            return cls()
+        except TypeError as error:
+            raise InputError(f"neuron model {cls.name!r} cannot be made without arguments ({error}).") from None
 
     # In files and messages
 
@@ -160,6 +163,7 @@ NEURONS: Registry[type[NeuronModel]] = Registry(
         "integrate-and-fire": "dynconf_core.neurons.integrate_and_fire:IntegrateAndFire",
         "signed": "dynconf_core.neurons.signed:Signed",
     },
+    no_subclass_of(NeuronModel),
 )
 
 

@@ -5,6 +5,7 @@ write such a class and name it, as ``package.module:Class``, in a ``Setting``.
 """
 
 from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from typing import Any, ClassVar, Protocol, Self
 
 from dynconf_core.networks.architecture import Activation
@@ -49,6 +50,18 @@ class ConversionScheme(Protocol):
         ...
 
 
+def _fault(found: object) -> str | None:
+    if not isinstance(found, type) or not is_dataclass(found):
+        return "is no dataclass: name a frozen dataclass with what dynconf_core.schemes.scheme.ConversionScheme says"
+    needed = (*ConversionScheme.__annotations__, "preset", "activation", "network", "conversion")
+    missing = [name for name in needed if not hasattr(found, name)]
+    if missing:
+        return f"lacks {', '.join(missing)}: see dynconf_core.schemes.scheme.ConversionScheme"
+    own: Mapping[str, Field] = getattr(found, "fields")  # noqa: B009
+    unknown = [name for name in own if name not in {field.name for field in fields(found)}]
+    return f"has no attribute {unknown[0]}, which its fields name: make it a field of the dataclass" if unknown else None
+
+
 SCHEMES: Registry[type[ConversionScheme]] = Registry(
     "conversion scheme",
     "dynconf.schemes",
@@ -57,4 +70,5 @@ SCHEMES: Registry[type[ConversionScheme]] = Registry(
         "qffs": "dynconf_core.schemes.qffs:QFFSScheme",
         "post-training": "dynconf_core.schemes.post_training:PostTraining",
     },
+    _fault,
 )

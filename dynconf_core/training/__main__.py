@@ -13,7 +13,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.experiment.overrides import parse
 from dynconf_core.experiment.profiles import PROFILES
 from dynconf_core.experiment.request import Request
-from dynconf_core.experiment.settings import SETTINGS
+from dynconf_core.experiment.settings import names
 from dynconf_core.machine import device, keep_freed_memory
 from dynconf_core.training.run import train_to_file
 from dynconf_core.training.speed import SpeedUps, allow_fast_arithmetic
@@ -38,7 +38,7 @@ class _Lines:
 def main() -> int:
     """Parse, train, write; 2 for what cannot work, 130 where it was interrupted."""
     parser = argparse.ArgumentParser(prog="python -m dynconf_core.training", description=__doc__)
-    parser.add_argument("--setting", required=True, help=f"{', '.join(SETTINGS)}, or package.module:SETTING")
+    parser.add_argument("--setting", required=True, help=f"{', '.join(names())}, or package.module:SETTING")
     parser.add_argument("--profile", default="smoke", help=", ".join(PROFILES))
     parser.add_argument("--out", required=True, type=Path, help="the checkpoint to write; OUT.resume lies beside it meanwhile")
     folder = Path(os.environ.get("DYNCONF_DATA", ".dynconf/data"))

@@ -34,7 +34,7 @@ from dynconf_flows.command.server import configure
 
 
 def explain(
-    setting: Annotated[str, typer.Argument(help="One of the eight.")],
+    setting: Annotated[str, typer.Argument(help="A setting's name, see `dynconf settings`, or package.module:SETTING.")],
     profile: ProfileOption = "smoke",
     overrides: Set = None,
     seed: int = 0,
@@ -58,7 +58,7 @@ def explain(
 
 
 def traces(
-    setting: Annotated[str, typer.Argument(help="One of the eight.")],
+    setting: Annotated[str, typer.Argument(help="A setting's name, see `dynconf settings`, or package.module:SETTING.")],
     split: Annotated[str, typer.Option(help="calibration or test.")],
     out: Annotated[Path, typer.Option(help="The file to write, FILE.npz.")],
     profile: ProfileOption = "smoke",

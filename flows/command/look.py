@@ -4,7 +4,7 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -25,25 +25,30 @@ RUNS = "#/experiments?workflowType=machine_learning"
 
 
 def settings(as_json: AsJson = False) -> None:
-    """List the eight settings, the profiles' values and the paper's figures."""
-    from dynconf_core.experiment.profiles import PROFILES, resolve
-    from dynconf_core.experiment.settings import SETTINGS
-
+    """List the settings, the profiles' values and the paper's figures: the eight, further ones and those of packages."""
     if as_json:
-        content = {
-            name: {
-                **{profile: resolve(name, profile).as_dict() for profile in PROFILES},
-                "paper": vars(entry.published) if entry.published else None,
-            }
-            for name, entry in SETTINGS.items()
-        }
-        print_json({"schema": 2, "settings": content})
+        from dynconf_core.experiment.settings import names
+
+        print_json({"schema": 2, "settings": {name: _as_json(name) for name in names()}})
         return
     from dynconf_flows.command.tables import profiles_table, settings_table
 
     console = Console()
     console.print(settings_table())
     console.print(profiles_table())
+
+
+def _as_json(name: str) -> dict[str, Any]:
+    """A setting's plans, in those profiles that have one, and the paper's figures; or why it cannot be used."""
+    from dynconf_core.experiment.profiles import plans
+    from dynconf_core.experiment.settings import setting
+
+    try:
+        published = setting(name).published
+        found = {profile: plan.as_dict() for profile, plan in plans(name).items()}
+    except InputError as error:
+        return {"error": str(error)}
+    return {**found, "paper": vars(published) if published else None}
 
 
 def fetch(

@@ -33,7 +33,12 @@ if TYPE_CHECKING:
 
 def reproduce(
     profile: ProfileOption = "smoke",
-    setting: Annotated[list[str] | None, typer.Option(help="One of the eight; may be repeated [default: all].")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A name, see `dynconf settings`, or package.module:SETTING; repeatable [default: the paper's eight]."
+        ),
+    ] = None,
     overrides: Set = None,
     rule: Annotated[
         str | None,

@@ -25,7 +25,7 @@ from dynconf_tasks import interruption
 
 
 def sweep(
-    setting: Annotated[list[str], typer.Option(help="One of the eight; may be repeated.")],
+    setting: Annotated[list[str], typer.Option(help="A name, see `dynconf settings`, or package.module:SETTING; repeatable.")],
     grid: Annotated[
         list[str] | None, typer.Option(metavar="FIELD=A,B,C", help="Values of a field (or of seed); every combination is run.")
     ] = None,

@@ -6,8 +6,10 @@ from dataclasses import fields
 from rich.markup import escape
 from rich.table import Table
 
-from dynconf_core.experiment.profiles import PROFILES, resolve
-from dynconf_core.experiment.settings import SETTINGS
+from dynconf_core.errors import InputError
+from dynconf_core.experiment.plan import Plan
+from dynconf_core.experiment.profiles import PROFILES, plans
+from dynconf_core.experiment.settings import names, setting
 from dynconf_core.results.files import over_seeds
 from dynconf_core.results.markdown import HEADINGS, PAPER, cells, notes, paper_cell, percent, published_cell, short, title
 from dynconf_core.results.types import FiguresOverSeeds, RunResult, SweepPoint, SweepResult
@@ -43,14 +45,18 @@ def seeds_table(results: Sequence[RunResult]) -> Table:
 
 
 def settings_table() -> Table:
-    """The eight settings with the paper's figures."""
-    table = _table("The eight settings, and what the paper reports of them")
+    """The settings with the paper's figures; those of other packages that cannot be used, with the reason."""
+    table = _table("The settings, and what the paper reports of them")
     for heading in ("setting", "paper: SNN → exit", "source"):
         table.add_column(heading, no_wrap=heading != "source")
-    for entry in SETTINGS.values():
-        paper = escape(published_cell(entry.published)) if entry.published else ""
-        source = entry.published.source if entry.published else "no figure at hand"
-        table.add_row(entry.name, paper, source)
+    for name in names():
+        try:
+            published = setting(name).published
+        except InputError as error:
+            table.add_row(name, "", escape(f"cannot be used: {error}"))
+            continue
+        paper = escape(published_cell(published)) if published else ""
+        table.add_row(name, paper, published.source if published else "no figure at hand")
     table.caption = (
         "\\[S] stated by the source, \\[2] second-hand. Every setting also reports its figures cut at the paper's own T."
     )
@@ -61,14 +67,17 @@ def profiles_table() -> Table:
     """What each profile makes of the settings."""
     table = _table("The profiles")
     for heading in ("profile", "setting", "data, px", "width", "scheme", "T", "epochs", "batch", "rate"):
-        table.add_column(heading, no_wrap=True)
+        table.add_column(heading, no_wrap=heading != "setting", overflow="fold")
+    found = {name: _plans(name) for name in names()}
     for profile in PROFILES:
-        for name in SETTINGS:
-            plan = resolve(name, profile)
-            scheme = ", ".join(f"{name} {value:g}" for name, value in plan.scheme.network().items())
+        for name in found:
+            if profile not in found[name]:
+                continue
+            plan = found[name][profile]
+            scheme = ", ".join(f"{name} {short(value)}" for name, value in plan.scheme.network().items())
             recipe = plan.recipe
             table.add_row(
-                profile if name == next(iter(SETTINGS)) else "",
+                profile if name == next(iter(found)) else "",
                 name,
                 f"{plan.data.name} {plan.data.resolution}",
                 f"{plan.width:g}",
@@ -81,6 +90,14 @@ def profiles_table() -> Table:
         table.add_section()
     table.caption = "\n".join(f"{profile.name}: {profile.summary}" for profile in PROFILES.values())
     return table
+
+
+def _plans(name: str) -> dict[str, Plan]:
+    """By profile; none of a setting that cannot be used."""
+    try:
+        return plans(name)
+    except InputError:
+        return {}
 
 
 def sweep_table(result: SweepResult) -> Table:

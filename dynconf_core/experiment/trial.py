@@ -1,0 +1,96 @@
+"""A trial of what comes from outside the project, in seconds, before hours of training rest on it.
+
+The project's own implementations are held to their protocols by tests. Somebody else's are tried on the spot: the network is
+made, run on one image and traced; its neurons and the measures of confidence are stepped a few times.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dynconf_core.data.dataset import DATASETS
+from dynconf_core.errors import InputError
+from dynconf_core.experiment.images import images_of
+from dynconf_core.experiment.plan import Plan
+from dynconf_core.networks.architecture import ARCHITECTURES
+from dynconf_core.schemes.scheme import SCHEMES
+
+
+def try_out(plans: Sequence[Plan], data: Path) -> None:
+    """Raise ``InputError`` where a data set (below ``data``), network, scheme, neuron model or measure from outside cannot
+    work."""
+    for plan in plans:
+        try:
+            if not DATASETS.own(plan.data.name):
+                _try_data(plan, data)
+            if not (ARCHITECTURES.own(plan.architecture) and SCHEMES.own(plan.method)):
+                _try_network(plan)
+        except InputError as error:
+            raise InputError(f"setting {plan.setting!r}: {error}") from error
+    if any(":" in plan.search.rule for plan in plans) or _installed_measures():
+        _try_measures(plans)
+
+
+def _try_data(plan: Plan, data: Path) -> None:
+    images_of(plan.data, "calibration", data)
+    found = len(images_of(plan.data, "train", data))
+    if found != plan.data.train:
+        raise InputError(
+            f"data set {plan.data.name!r}: {found} images train; by its entry, train less calibration, {plan.data.train} do."
+        )
+
+
+def _installed_measures() -> bool:
+    from importlib.metadata import entry_points
+
+    return bool(entry_points(group="dynconf.measures"))
+
+
+def _try_measures(plans: Sequence[Plan]) -> None:
+    from dynconf_core.choosing.candidates import measures_compared
+    from dynconf_core.confidence.measure import measures_of
+    from dynconf_core.confidence.trial import check_measure
+
+    for plan in plans:
+        for measure in measures_of(measures_compared(plan.search.rule)):
+            check_measure(measure)
+
+
+def _try_network(plan: Plan) -> None:
+    import torch
+    from torch import Tensor
+
+    from dynconf_core.conversion.options import ConversionOptions
+    from dynconf_core.graph.trace import traced
+    from dynconf_core.neurons.model import NEURONS
+    from dynconf_core.neurons.trial import check_model
+    from dynconf_core.schemes.network import described
+
+    what = f"the network {plan.architecture} with activations of {plan.method}"
+    side, classes = plan.data.resolution, plan.data.classes
+    image = torch.zeros(1, 3, side, side)
+    try:
+        network = described({**plan.network(), "initial_threshold": plan.recipe.initial_threshold}, plan.seed)
+        with torch.no_grad():
+            logits = network.eval()(image)
+    except InputError:
+        raise
+    except Exception as error:  # somebody else's code raises nearly anything
+        raise InputError(f"{what} fails on an image {tuple(image.shape)}: {type(error).__name__}: {error}.") from error
+    if not isinstance(logits, Tensor) or logits.shape != (1, classes):
+        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise InputError(f"{what} gives {shape} for one image: logits (1, {classes}) are needed.")
+    activations = traced(network, image).of_kind("activation")
+    if not activations:
+        raise InputError(f"{what} has no activation that could become neurons: use the one that make is given.")
+    try:
+        options = ConversionOptions(time_steps=plan.time_steps).changed(plan.scheme.conversion(plan.time_steps))
+    except InputError as error:
+        raise InputError(f"the conversion of the scheme {plan.method!r}: {error}") from error
+    meant, first = NEURONS.get(plan.scheme.neurons), activations[0].settings
+    model = options.model() or NEURONS.get(first.get("neurons", "integrate-and-fire")).of(first.get("levels"))
+    if type(model) is not meant:
+        raise InputError(
+            f"conversion scheme {plan.method!r}: neurons={plan.scheme.neurons!r}, but its activations become "
+            f"{model.name!r}: name the same."
+        )
+    check_model(model, plan.time_steps)
