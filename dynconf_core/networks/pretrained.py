@@ -85,7 +85,7 @@ def _own(name: str) -> bool:
 
 
 def _published() -> tuple[str, ...]:
-    return tuple(name for name in ARCHITECTURES.names() if ARCHITECTURES.get(name).published is not None)
+    return tuple(name for name, found in ARCHITECTURES.usable().items() if found.published is not None)
 
 
 def _described(name: str) -> tuple[Architecture, Published]:
