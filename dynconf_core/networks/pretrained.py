@@ -80,8 +80,9 @@ def architecture(name: str, *, classes: int | None = None, weights: str | None =
 
 
 def _own(name: str) -> bool:
-    """Whether ``name`` is an architecture with published weights, or one that a user names."""
-    return ":" in name or name in _published()
+    """Whether ``name`` is an architecture with published weights, or one of another package or of a user."""
+    foreign = name in ARCHITECTURES.names() and not ARCHITECTURES.own(name)
+    return ":" in name or foreign or name in _published()
 
 
 def _published() -> tuple[str, ...]:
