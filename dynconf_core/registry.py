@@ -63,6 +63,17 @@ class Registry(Generic[T]):
             raise InputError(f"{self.kind} {name!r} {fault}.")
         return cast(T, found)
 
+    def usable(self) -> dict[str, T]:
+        """Every entry by name; those of other packages that cannot be loaded are left out, and say why where they are used."""
+        found = {}
+        for name in self.names():
+            try:
+                found[name] = self.get(name)
+            except InputError:
+                if self.own(name):
+                    raise
+        return found
+
     def origin(self, name: str) -> str:
         """Where the entry comes from, as ``module:attribute``.
 

@@ -196,7 +196,11 @@ def test_what_cannot_work_is_refused_and_nothing_is_written(dynconf: Command, ch
 
 def test_data_of_other_classes_are_refused(dynconf: Command, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     entry = digits.DIGITS
-    twelve = replace(entry, load=lambda *given, **how: replace(entry.load(*given, **how), classes=12))  # type: ignore[type-var]
+
+    def load(*given: Any, **how: Any) -> Any:
+        return replace(entry.load(*given, **how), classes=12)  # type: ignore[type-var]
+
+    twelve = replace(entry, classes=12, load=load)
     monkeypatch.setattr(digits, "DIGITS", twelve)
     answer = dynconf(*asked(checkpoint))
     assert answer.code == 2 and "digits has 12 classes, resnet20 10" in " ".join(answer.error.split())

@@ -1,6 +1,6 @@
 """``field=value`` from a command line or a form, checked and put into a plan."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +9,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.registry import unknown
 from dynconf_core.schemes.field import Field, between, whole
-from dynconf_core.schemes.scheme import SCHEMES, ConversionScheme
+from dynconf_core.schemes.scheme import SCHEMES
 
 
 def _is_rule(name: str) -> bool:
@@ -43,19 +43,9 @@ SYMBOLS = {"T": "time_steps", "L": "levels"}
 
 def known_fields(plans: Sequence[Plan] = ()) -> dict[str, Field]:
     """Every field that may be overridden: those of all settings, and those of the registered schemes and of the plans' own."""
-    schemes = [*_schemes(), *(type(plan.scheme) for plan in plans)]
+    schemes = [*SCHEMES.usable().values(), *(type(plan.scheme) for plan in plans)]
     own = {name: field for scheme in schemes for name, field in scheme.fields.items()}
     return {**OF_PLAN, **own, **OF_RECIPE, **OF_SEARCH}
-
-
-def _schemes() -> Iterator[type[ConversionScheme]]:
-    """The registered ones; one of another package that cannot be imported has no fields, and says why where it is used."""
-    for name in SCHEMES.names():
-        try:
-            yield SCHEMES.get(name)
-        except InputError:
-            if SCHEMES.own(name):
-                raise
 
 
 def parse(assignments: Sequence[str]) -> dict[str, str]:

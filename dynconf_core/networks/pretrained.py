@@ -79,12 +79,13 @@ def architecture(name: str, *, classes: int | None = None, weights: str | None =
 
 
 def _own(name: str) -> bool:
-    """Whether ``name`` is an architecture with published weights, or one of the user's own."""
-    return ":" in name or name in _published()
+    """Whether ``name`` is an architecture with published weights, or one of another package or of the user."""
+    foreign = name in ARCHITECTURES.names() and not ARCHITECTURES.own(name)
+    return ":" in name or foreign or name in _published()
 
 
 def _published() -> tuple[str, ...]:
-    return tuple(name for name in ARCHITECTURES.names() if ARCHITECTURES.get(name).published is not None)
+    return tuple(name for name, found in ARCHITECTURES.usable().items() if found.published is not None)
 
 
 def _described(name: str) -> tuple[Architecture, Published]:

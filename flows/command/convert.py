@@ -62,6 +62,8 @@ def convert(
     from dynconf_core.conversion.report import conversion_report, images_for_report
     from dynconf_core.data.dataset import DATASETS
     from dynconf_core.data.folder import FolderImages
+    from dynconf_core.experiment.images import images_of
+    from dynconf_core.experiment.plan import Data as DataOfPlan
     from dynconf_core.machine import device as device_called
     from dynconf_core.machine import keep_freed_memory
     from dynconf_core.networks.pretrained import pretrained
@@ -72,10 +74,15 @@ def convert(
     name = dataset or ("cifar10" if facts.resolution == 32 else "imagenet")
     chosen, root, where = DATASETS.get(name), data_folder(data, home_folder(home)), device_called(device)
     network = _network(architecture, checkpoint)
-    chosen.check(root)
+    try:
+        chosen.check(root)
+    except OSError as error:
+        raise InputError(f"data set {name!r} cannot be read in {root}: {error}.") from error
+    held_out, trained = chosen.calibration, chosen.train - chosen.calibration
+    asked_data = DataOfPlan(name, None, facts.resolution, trained, held_out, chosen.classes, chosen.stem)
 
     def load(split: str) -> Any:
-        loaded: Any = chosen.load(root, split, resolution=facts.resolution, calibration=chosen.calibration)
+        loaded: Any = images_of(asked_data, split, root)
         return replace(loaded, shorter_side=facts.shorter_side) if isinstance(loaded, FolderImages) else loaded
 
     held = load("calibration")
