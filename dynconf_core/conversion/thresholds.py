@@ -102,7 +102,7 @@ def find_thresholds(
         histogram = histogram if per_channel else histogram.merged()
         theta = FROM_DATA[source](histogram, wanted)
         theta = theta if per_channel else theta[0]
-        # Almost any threshold works for a channel that hardly fires, but a tiny one makes its weights huge, their rounding coarse.
+        # Almost any threshold works for a channel that hardly fires, but a tiny one makes weights huge and rounding coarse.
         alive = theta[theta > 0]
         usual = float(alive.median()) if alive.numel() else float(histogram.top.max()) or 1.0
         theta = torch.where(theta > 0, theta.clamp_min(LEAST * usual), torch.full_like(theta, usual))

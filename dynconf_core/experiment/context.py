@@ -1,4 +1,4 @@
-"""Where and with what a run works: its home, its data, its device, its memory and threads."""
+"""The environment of a run: its folders, device, memory and threads."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,14 +6,14 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class RunContext:
-    """Where and with what stages work.
+    """The environment in which stages run.
 
     Attributes:
-        home: holds the artefact store and everything else that is written.
-        data: holds the data sets.
-        device: a name that ``dynconf_core.machine.device`` takes.
-        memory: bytes that one simulation on a CPU may take; None for no bound.
-        threads: of torch; None for as many as it takes by itself.
+        home: the folder of the artefact store and of everything else that is written.
+        data: the folder of the data sets.
+        device: "auto", "cpu", "cuda" or "cuda:N"; see ``dynconf_core.machine.device``.
+        memory: bytes that one simulation on a CPU may use; None sets no limit.
+        threads: the number of torch threads; None keeps torch's default.
     """
 
     home: Path
@@ -29,11 +29,11 @@ class RunContext:
 
     @property
     def journal(self) -> Path:
-        """Optuna's journal."""
+        """The file of Optuna's journal."""
         return self.home / "optuna.journal"
 
     def prepare(self) -> None:
-        """Give torch in this process its threads, and keep freed memory for the next tensor."""
+        """Set the number of torch threads of this process, and let it keep freed memory for the next tensor."""
         import torch
 
         from dynconf_core.machine import keep_freed_memory

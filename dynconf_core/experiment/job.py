@@ -1,4 +1,4 @@
-"""What a stage is given: the job, which is one setting's run, and the handles of the finished stages that it reads."""
+"""The input of a stage: its job, and handles of the finished stages it reads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from dynconf_core.experiment.plan import Plan
 
 @dataclass(frozen=True)
 class Job:
-    """One setting's run: what its stages are given beside their inputs.
+    """The run of one setting.
 
     Attributes:
-        plan: what is run.
-        context: where and with what.
-        data_digest: names the content of the data set.
-        checkpoint: a file whose weights are taken instead of training.
+        plan: the setting's plan.
+        context: the environment of the run.
+        data_digest: a digest of the data set's content.
+        checkpoint: a file whose weights are used instead of training.
     """
 
     plan: Plan
@@ -27,7 +27,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Handle:
-    """A finished stage, small enough to travel: the artefact's name, and how it came about ("ran", "cached", "given")."""
+    """A finished stage: its artefact's key, digest and folder, and its outcome ("ran", "cached" or "given")."""
 
     stage: str
     key: str
@@ -41,4 +41,4 @@ class Handle:
 
 
 Inputs = Mapping[str, Handle]
-"""Finished stages, by the role that they play for another."""
+"""The finished stages that a stage reads, by role."""

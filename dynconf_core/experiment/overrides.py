@@ -1,4 +1,4 @@
-"""``field=value`` from a command line or a form, checked and put into a plan."""
+"""Overrides: checking ``field=value`` from a command line or form, and applying it to a plan."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,8 +12,12 @@ from dynconf_core.schemes.scheme import SCHEMES
 
 
 def _is_rule(name: str) -> bool:
-    """Whether it is "best" (the measure that calibration finds best) or a measure; an InputError says why not."""
-    from dynconf_core.confidence.measure import measure_of  # it imports torch, which a command that only lists need not
+    """Whether ``name`` is "best" or a confidence measure.
+
+    Raises:
+        InputError: for an unknown measure.
+    """
+    from dynconf_core.confidence.measure import measure_of  # imports torch, which commands that only list things avoid
 
     return name == "best" or bool(measure_of(name))
 
@@ -37,11 +41,11 @@ OF_SEARCH = {
     "max_drop": Field(float, "a fraction from 0 to 1", between(0, 1)),
 }
 SYMBOLS = {"T": "time_steps", "L": "levels"}
-"""What papers call some fields."""
+"""Fields by their symbol in the papers."""
 
 
 def known_fields(plans: Sequence[Plan] = ()) -> dict[str, Field]:
-    """Every field that may be overridden: those of all settings, and those of the registered schemes and of the plans' own."""
+    """All fields that may be overridden: general ones, and those of the registered schemes and of the plans' schemes."""
     schemes = [SCHEMES.get(name) for name in SCHEMES.names()] + [type(plan.scheme) for plan in plans]
     own = {name: field for scheme in schemes for name, field in scheme.fields.items()}
     return {**OF_PLAN, **own, **OF_RECIPE, **OF_SEARCH}
@@ -51,7 +55,7 @@ def parse(assignments: Sequence[str]) -> dict[str, str]:
     """``["time_steps=16", ...]`` as ``{"time_steps": "16", ...}``; ``typed`` gives the values their types.
 
     Raises:
-        InputError: for text without "=", or a field given twice.
+        InputError: for text without "=", or a field that is given twice.
     """
     values: dict[str, str] = {}
     for text in assignments:
@@ -65,7 +69,7 @@ def parse(assignments: Sequence[str]) -> dict[str, str]:
 
 
 def typed(name: str, given: object, plans: Sequence[Plan] = ()) -> Any:
-    """One field's value, from text or as it is; ``plans`` may bring fields of their own schemes.
+    """The value of a field, converted from text to its type; ``plans`` may add fields of their schemes.
 
     Raises:
         InputError: for an unknown field, or a value of the wrong type or range.
@@ -84,19 +88,19 @@ def typed(name: str, given: object, plans: Sequence[Plan] = ()) -> Any:
 
 
 def applies(name: str, plan: Plan) -> bool:
-    """Whether the plan's setting has the field (levels belong to QCFS, bits to QFFS)."""
+    """Whether the plan's setting has this field (for example, only QCFS has ``levels``)."""
     if name == "initial_threshold":
         return plan.scheme.starts_from_a_threshold
     return name in {**OF_PLAN, **OF_RECIPE, **OF_SEARCH} or name in plan.scheme.fields
 
 
 def fitting(plan: Plan, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of ``values`` that the plan's setting has."""
+    """The entries of ``values`` that the plan's setting has."""
     return {name: given for name, given in values.items() if applies(name, plan)}
 
 
 def applied(plan: Plan, values: Mapping[str, Any]) -> Plan:
-    """``plan`` with those of ``values`` that its setting has."""
+    """``plan`` with the entries of ``values`` that its setting has."""
     for name, given in fitting(plan, values).items():
         plan = _put(plan, name, given)
     return plan

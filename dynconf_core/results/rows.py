@@ -1,4 +1,4 @@
-"""A setting's entry in the results, from its plan and its finished stages."""
+"""A setting's entry in the results, made from its plan and its finished stages."""
 
 import json
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ NAMES = tuple(stage.name for stage in STAGES)
 
 
 class Finished(Protocol):
-    """A finished stage: how it came about ("ran", "cached", "given"), its key in the store and its artefact's folder."""
+    """A finished stage: its outcome ("ran", "cached" or "given"), its key in the store and its artefact's folder."""
 
     @property
     def outcome(self) -> str: ...
@@ -29,7 +29,7 @@ class Finished(Protocol):
 
 
 def completed(plan: Plan, done: Mapping[str, Finished]) -> SettingResult:
-    """The entry of a setting whose stages are all done: what the plan says, and what the evaluation measured."""
+    """The entry of a setting whose stages have all finished."""
     evaluation = read(SettingEvaluation, done["evaluate"].folder / EVALUATION)
     figures = {field.name: getattr(evaluation, field.name) for field in fields(SettingFigures)}
     numbers = plan.scheme_fields()
@@ -54,7 +54,7 @@ def completed(plan: Plan, done: Mapping[str, Finished]) -> SettingResult:
 
 
 def failed(plan: Plan, done: Mapping[str, Finished], error: BaseException) -> FailedSetting:
-    """The entry of a setting of which a stage raised ``error``."""
+    """The entry of a setting in which a stage raised ``error``."""
     outcomes = {name: done[name].outcome if name in done else "not_run" for name in NAMES}
     broken = next((name for name in NAMES if name not in done), "evaluate")
     outcomes[broken] = "failed"
@@ -63,7 +63,7 @@ def failed(plan: Plan, done: Mapping[str, Finished], error: BaseException) -> Fa
 
 
 def _facts(stage: Finished) -> dict[str, Any]:
-    """What a stage recorded in its artefact's manifest."""
+    """The facts that a stage recorded in its artefact's manifest."""
     manifest = json.loads((stage.folder / "manifest.json").read_text())
     facts: dict[str, Any] = manifest["provenance"]["facts"]
     return facts

@@ -1,4 +1,4 @@
-"""One network trained from its description to its checkpoint file."""
+"""Training a network and writing its checkpoint."""
 
 import hashlib
 import platform
