@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -199,7 +199,15 @@ def _up_to(counts: NDArray[Any], steps: NDArray[np.int64]) -> FullAndExit:
     return FullAndExit(float(running[:, -1].mean()), float(running[np.arange(len(steps)), steps - 1].mean()))
 
 
-def _counts(test: Traces, steps: NDArray[np.int64]) -> dict[str, Any]:
+class _Counts(TypedDict):
+    spikes_per_inference: FullAndExit | None
+    spikes_per_neuron: FullAndExit | None
+    synaptic_operations_per_inference: FullAndExit | None
+    multiply_accumulates: MultiplyAccumulates | None
+    energy: Energy | None
+
+
+def _counts(test: Traces, steps: NDArray[np.int64]) -> _Counts:
     """The fields of ``Evaluation`` that count spikes and operations."""
     per_inference = None if test.spikes is None else _up_to(test.spikes, steps)
     neurons = test.meta.get("neurons")

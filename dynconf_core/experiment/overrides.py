@@ -7,7 +7,7 @@ from typing import Any
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.registry import unknown
-from dynconf_core.schemes.field import Field, between, whole
+from dynconf_core.schemes.field import Field, Value, between, whole
 from dynconf_core.schemes.scheme import SCHEMES
 
 
@@ -68,7 +68,7 @@ def parse(assignments: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def typed(name: str, given: object, plans: Sequence[Plan] = ()) -> Any:
+def typed(name: str, given: object, plans: Sequence[Plan] = ()) -> Value:
     """The value of a field, converted from text to its type; ``plans`` may add fields of their schemes.
 
     Raises:
@@ -94,20 +94,20 @@ def applies(name: str, plan: Plan) -> bool:
     return name in {**OF_PLAN, **OF_RECIPE, **OF_SEARCH} or name in plan.scheme.fields
 
 
-def fitting(plan: Plan, values: Mapping[str, Any]) -> dict[str, Any]:
+def fitting(plan: Plan, values: Mapping[str, Value]) -> dict[str, Value]:
     """The entries of ``values`` that the plan's setting has."""
     return {name: given for name, given in values.items() if applies(name, plan)}
 
 
-def applied(plan: Plan, values: Mapping[str, Any]) -> Plan:
+def applied(plan: Plan, values: Mapping[str, Value]) -> Plan:
     """``plan`` with the entries of ``values`` that its setting has."""
     for name, given in fitting(plan, values).items():
         plan = _put(plan, name, given)
     return plan
 
 
-def _put(plan: Plan, name: str, given: Any) -> Plan:
-    changed = {name: given}
+def _put(plan: Plan, name: str, given: Value) -> Plan:
+    changed: dict[str, Any] = {name: given}
     if name in OF_RECIPE:
         return replace(plan, recipe=replace(plan.recipe, **changed))
     if name in OF_SEARCH:
@@ -117,7 +117,7 @@ def _put(plan: Plan, name: str, given: Any) -> Plan:
     return replace(plan, **changed)
 
 
-def check_used(plans: Sequence[Plan], values: Mapping[str, Any]) -> None:
+def check_used(plans: Sequence[Plan], values: Mapping[str, Value]) -> None:
     """Raise ``InputError`` for a field that none of the chosen settings has."""
     for name in values:
         if not any(applies(name, plan) for plan in plans):

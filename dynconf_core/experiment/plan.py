@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dynconf_core.experiment.recipe import Recipe
 
 if TYPE_CHECKING:
+    from dynconf_core.schemes.field import Value
     from dynconf_core.schemes.scheme import ConversionScheme
 
 
@@ -127,7 +128,7 @@ class Plan:
             **self.scheme.network(),
         }
 
-    def scheme_fields(self) -> dict[str, Any]:
+    def scheme_fields(self) -> dict[str, Value]:
         """The scheme's parameters that may be overridden."""
         return {name: getattr(self.scheme, name) for name in self.scheme.fields}
 

@@ -3,12 +3,12 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.overrides import known_fields, typed
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.request import CheckedRequest, Request, checked
+from dynconf_core.schemes.field import Value
 
 SEED = "seed"
 
@@ -18,9 +18,9 @@ class Range:
     """The values of a field that a study may choose: between two numbers, or from a list."""
 
     field: str
-    low: Any = None
-    high: Any = None
-    choices: tuple[Any, ...] = ()
+    low: int | float = 0
+    high: int | float = 0
+    choices: tuple[Value, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class CheckedSweep:
     """
 
     asked: CheckedRequest
-    points: Sequence[Mapping[str, Any]]
+    points: Sequence[Mapping[str, Value]]
     ranges: Sequence[Range]
     fields: Mapping[str, str]
     trials: int
@@ -52,7 +52,9 @@ def checked_sweep(request: Request, grid: Mapping[str, str], study: Mapping[str,
     return CheckedSweep(checked(request), points, ranges, grid or study, trials)
 
 
-def points_of(request: Request, grid: Mapping[str, str], study: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[Range]]:
+def points_of(
+    request: Request, grid: Mapping[str, str], study: Mapping[str, str]
+) -> tuple[list[dict[str, Value]], list[Range]]:
     """The points of a grid, field to value, and the ranges of a study; one of the two is empty.
 
     Raises:
@@ -73,17 +75,17 @@ def points_of(request: Request, grid: Mapping[str, str], study: Mapping[str, str
     return points if grid else [], ranges
 
 
-def at_point(request: Request, point: Mapping[str, Any]) -> Request:
+def at_point(request: Request, point: Mapping[str, Value]) -> Request:
     """The request for one point; ``seed`` may be one of the point's fields."""
     fields = {**request.overrides, **{name: found for name, found in point.items() if name != SEED}}
     return replace(request, overrides=fields, seed=int(point.get(SEED, request.seed)))
 
 
-def _combinations(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+def _combinations(values: Mapping[str, Sequence[Value]]) -> list[dict[str, Value]]:
     return [dict(zip(values, found, strict=True)) for found in itertools.product(*values.values())]
 
 
-def _value(field: str, text: str, plans: Sequence[Plan]) -> Any:
+def _value(field: str, text: str, plans: Sequence[Plan]) -> Value:
     if field == SEED:
         try:
             return int(text)
@@ -101,7 +103,8 @@ def _range(field: str, text: str, plans: Sequence[Plan]) -> Range:
     known = known_fields(plans)
     if field in known and known[field].kind in (str, bool):
         raise InputError(f"--study {field}={text}: {field} is not a number; list its values, such as {field}=sum,mean.")
-    ends = _value(field, low, plans), _value(field, high, plans)
-    if ends[0] >= ends[1]:
+    first, last = _value(field, low, plans), _value(field, high, plans)
+    assert not isinstance(first, str) and not isinstance(last, str)
+    if first >= last:
         raise InputError(f"--study {field}={text}: the first number must be below the second.")
-    return Range(field, *ends)
+    return Range(field, first, last)

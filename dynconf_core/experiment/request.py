@@ -10,15 +10,15 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from dynconf_core.data.dataset import DATASETS
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.context import RunContext
+from dynconf_core.experiment.job import RunContext
 from dynconf_core.experiment.overrides import applied, check_used, typed
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.profiles import profile, resolve
 from dynconf_core.experiment.settings import SETTINGS
+from dynconf_core.schemes.field import Value
 
 HOME, DATA = "DYNCONF_HOME", "DYNCONF_DATA"
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -52,7 +52,7 @@ class Request:
 
     profile: str = "smoke"
     settings: tuple[str, ...] = ()
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, Value] = field(default_factory=dict)
     seed: int = 0
     device: str = "auto"
     home: str | None = None
@@ -83,7 +83,7 @@ class Request:
                 )
         return plans
 
-    def values(self, plans: Sequence[Plan]) -> dict[str, Any]:
+    def values(self, plans: Sequence[Plan]) -> dict[str, Value]:
         """The overrides, converted to the types of their fields; ``plans`` may add fields of their schemes."""
         return {name: typed(name, given, plans) for name, given in self.overrides.items()}
 
@@ -117,7 +117,7 @@ class CheckedRequest:
 
     request: Request
     plans: tuple[Plan, ...]
-    overrides: Mapping[str, Any]
+    overrides: Mapping[str, Value]
     context: RunContext
 
     def checkpoint(self, plan: Plan) -> Path | None:
@@ -125,7 +125,7 @@ class CheckedRequest:
         given = self.request.checkpoints.get(plan.setting)
         return Path(given) if given else None
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Value]:
         """What identifies a reproduction in MLflow, besides profile and seed."""
         named = {f"checkpoint {name}": Path(path).name for name, path in self.request.checkpoints.items()}
         return {**self.overrides, **named}
@@ -165,6 +165,27 @@ def check_writable(home: Path) -> None:
         raise InputError(
             f"home {home} cannot be written ({error.strerror}): name another folder with --home or {HOME}."
         ) from None
+
+
+def check_folder(folder: Path, option: str) -> None:
+    """Raise ``InputError`` unless files can be created in ``folder``, which need not exist; ``option`` is named in errors."""
+    try:
+        nearest = folder.absolute()
+        while not nearest.exists():
+            nearest = nearest.parent
+        if not nearest.is_dir():
+            raise InputError(f"{option} {folder}: {nearest} is a file; name a folder.")
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise InputError(f"{option} {folder} cannot be written ({error.strerror}): name another folder.") from None
+
+
+def check_file(file: Path, option: str) -> None:
+    """Raise ``InputError`` unless ``file`` can be created or replaced; ``option`` is named in errors."""
+    if file.is_dir():
+        raise InputError(f"{option} {file} is a folder; name a file in it.")
+    check_folder(file.absolute().parent, option)
 
 
 def check_memory(request: Request) -> None:

@@ -8,12 +8,12 @@ code that computes: a new entry does not invalidate finished stages.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.plan import Published
 from dynconf_core.experiment.recipe import Recipe
 from dynconf_core.registry import loaded, unknown
+from dynconf_core.schemes.field import Value
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Setting:
     method: str
     published: Published | None = None
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
-    scheme: Mapping[str, Any] = field(default_factory=dict)
+    scheme: Mapping[str, Value] = field(default_factory=dict)
     time_steps: int | None = None
     width: float | None = None
     normalisation: str | None = None

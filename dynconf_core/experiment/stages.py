@@ -17,8 +17,7 @@ from typing import Any
 from dynconf_core.data.dataset import DATASETS
 from dynconf_core.data.splits import SPLIT_SEED
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.context import RunContext
-from dynconf_core.experiment.job import Inputs, Job
+from dynconf_core.experiment.job import Inputs, Job, RunContext
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.networks.architecture import ARCHITECTURES
 from dynconf_core.registry import Registry

@@ -11,6 +11,7 @@ from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.stages import STAGES
 from dynconf_core.results.records import read
 from dynconf_core.results.types import ConversionFacts, DataFacts, FailedSetting, NetworkFacts, PaperRows, SettingResult
+from dynconf_core.schemes.field import Value
 
 NAMES = tuple(stage.name for stage in STAGES)
 
@@ -41,8 +42,8 @@ def completed(plan: Plan, done: Mapping[str, Finished]) -> SettingResult:
         data=DataFacts(plan.data.name, plan.data.stands_in_for, plan.data.train, samples.calibration, samples.test),
         network=NetworkFacts(plan.architecture, plan.width, _facts(done["train"]).get("parameters")),
         method=plan.method,
-        levels=numbers.get("levels"),
-        bits=numbers.get("bits"),
+        levels=_whole(numbers.get("levels")),
+        bits=_whole(numbers.get("bits")),
         scheme={name: value for name, value in numbers.items() if name not in ("levels", "bits")} or None,
         time_steps=plan.time_steps,
         fixed_point=plan.fixed_point,
@@ -60,6 +61,10 @@ def failed(plan: Plan, done: Mapping[str, Finished], error: BaseException) -> Fa
     outcomes[broken] = "failed"
     reason = " ".join(str(error).split()) or type(error).__name__
     return FailedSetting(name=plan.setting, error=f"{broken}: {reason}", stages=outcomes)
+
+
+def _whole(value: Value | None) -> int | None:
+    return None if value is None else int(value)
 
 
 def _facts(stage: Finished) -> dict[str, Any]:

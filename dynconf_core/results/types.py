@@ -10,9 +10,7 @@ from pydantic import Discriminator
 from dynconf_core.evaluation.setting import SettingFigures
 from dynconf_core.experiment.plan import Published
 from dynconf_core.results.environment import Environment
-
-Value = str | int | float | bool | None
-"""A value of a field that can be overridden."""
+from dynconf_core.schemes.field import Value
 
 
 @dataclass(frozen=True)

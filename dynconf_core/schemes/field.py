@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+Value = str | int | float | bool
+"""A value of a field."""
 TRUTHS = {"true": True, "false": False}
 
 
@@ -22,7 +24,7 @@ class Field:
     wants: str
     works: Callable[[Any], bool]
 
-    def read(self, text: str) -> Any:
+    def read(self, text: str) -> Value:
         """The value written in ``text``.
 
         Raises:
@@ -30,7 +32,7 @@ class Field:
         """
         if self.kind is bool and text.lower() not in TRUTHS:
             raise ValueError(text)
-        value = TRUTHS[text.lower()] if self.kind is bool else self.kind(text)
+        value: Value = TRUTHS[text.lower()] if self.kind is bool else self.kind(text)
         if not self.works(value):
             raise ValueError(text)
         return value
