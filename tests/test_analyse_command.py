@@ -58,7 +58,7 @@ def test_a_whole_analysis(dynconf: Command, files: tuple[Path, Path], tmp_path: 
     entry = record["rules"][record["chosen"]]
     assert Rule.load(out / "rule-uncertified.json").to_json().items() <= entry.items()
     assert Rule.load(out / "rule.json").to_json()["threshold"] == record["guarantee"]["threshold"]
-    for word in ("net", "70 calibration", "60 test", "profile smoke", "a in the place of B", "max_softmax", "patience"):
+    for word in ("net", "70 calibration", "60 test", "profile smoke", "a instead of B", "max_softmax", "patience"):
         assert word in answer.out
     assert "Guarantee: " in answer.out and "drop 0.1 points" in answer.out and f"Analysis: {out}" in answer.out
     marked = next(line for line in answer.out.splitlines() if re.match(r"\* (?!chosen)", line))

@@ -75,8 +75,8 @@ def check_exactness(network: SpikingNetwork, samples: int) -> None:
             x = x.contiguous(memory_format=torch.channels_last)
         if not _same(node, x, tensors[node.name]):
             raise InputError(
-                f"{node.name} is not computed exactly on {network.device}, whose algorithm does more than multiply and "
-                "add: convert with fixed_point=False (--no-fixed-point), or use --device cpu."
+                f"{node.name} is not computed exactly on {network.device} (the algorithm does more than multiply and "
+                "add): convert with fixed_point=False (--no-fixed-point), or use --device cpu."
             )
     network.tried_for.add(samples)
 
