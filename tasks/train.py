@@ -33,11 +33,8 @@ def train(job: Job, inputs: Inputs) -> State[Handle] | Handle:
             save_checkpoint(network, {"given": given.name, "provenance": provenance}, out)
             return {"given": given.name, "parameters": parameters(network)}
         return train_to_file(
-            plan.network(),
-            plan.recipe,
-            data=plan.data,
+            plan,
             data_root=job.context.data,
-            seed=plan.seed,
             device=device(job.context.device),
             out=out,
             resume=resume,

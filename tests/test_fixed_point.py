@@ -166,18 +166,14 @@ def test_limits_are_kept() -> None:
         InputError, match=r"time_steps=9: the fixed-point weights are proven exact for up to 8.*fixed_point=False"
     ):
         snn(images, 9)
-    with pytest.raises(
-        InputError, match=r"the images reach .* fixed-point weights are proven exact up to .*image_limit"
-    ):
+    with pytest.raises(InputError, match=r"the images reach .* fixed-point weights are proven exact up to .*image_limit"):
         snn(images / images.abs().max() * limit * 1.001, 8)
     snn(images / images.abs().max() * limit * 0.999, 8)
     with pytest.raises(InputError, match="the images hold NaN"):
         snn(images.index_fill(0, torch.tensor([1]), math.nan), 8)
     with pytest.raises(InputError, match="time_steps=0: an SNN needs at least one"):
         snn(images, 0)
-    with pytest.raises(
-        InputError, match=r"images have the shape \(3, 9, 8\), but the network was converted for \(3, 8, 8\)"
-    ):
+    with pytest.raises(InputError, match=r"images have the shape \(3, 9, 8\), but the network was converted for \(3, 8, 8\)"):
         snn(torch.zeros(1, 3, 9, 8), 8)
 
 

@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from training_cases import CPU, description, equal
 
 from dynconf_core.experiment.plan import Data
+from dynconf_core.experiment.profiles import resolve
 from dynconf_core.experiment.recipe import Recipe
 from dynconf_core.networks.checkpoint import load_checkpoint, read
 from dynconf_core.schemes.network import described
@@ -25,13 +27,16 @@ from dynconf_core.training.run import train_to_file
 def test_train_to_file(tmp_path: Path) -> None:
     """The provenance tells which images were held out; the checkpoint loads into the described network."""
     recipe = Recipe(epochs=1, batch_size=100, learning_rate=0.05, augmentation=("flip",), initial_threshold=4.0)
+    plan = replace(
+        resolve("cifar10-resnet18-qffs", "smoke", seed=3),
+        data=Data("digits", None, 16, 400, 900, 10, "cifar"),
+        recipe=recipe,
+        width=1 / 16,
+    )
     out = tmp_path / "checkpoint.pt"
     provenance = train_to_file(
-        description("qffs"),
-        recipe,
-        data=Data("digits", None, 16, 400, 900, 10, "cifar"),
+        plan,
         data_root=tmp_path,
-        seed=3,
         device=CPU,
         out=out,
         resume=tmp_path / "resume",

@@ -70,11 +70,8 @@ def main() -> int:
         if where.type == "cuda":
             allow_fast_arithmetic()
         provenance = train_to_file(
-            plan.network(),
-            plan.recipe,
-            data=plan.data,
+            plan,
             data_root=given.data,
-            seed=plan.seed,
             device=where,
             out=given.out,
             resume=resume,

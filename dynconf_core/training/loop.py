@@ -11,7 +11,7 @@ import time
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, TypedDict, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,14 @@ KEPT_EVERY = {"cpu": 0.0, "cuda": 15.0}
 """Least seconds between two saved states: fetching one from a GPU takes as long as a dozen batches."""
 
 
+class TrainingRecord(TypedDict):
+    """What a training did: mean loss of each epoch, seconds, and speed-ups by name."""
+
+    losses: list[float]
+    seconds: float
+    speed_ups: dict[str, bool]
+
+
 def train(
     network: nn.Module,
     images: Images,
@@ -42,7 +50,7 @@ def train(
     progress: Progress = silent,
     stop_after: int | None = None,
     speed_ups: SpeedUps | None = None,
-) -> dict[str, Any]:
+) -> TrainingRecord:
     """Train ``network`` in place.
 
     Args:
@@ -78,7 +86,7 @@ def train(
         foreach=device.type == "cpu",
         fused=device.type == "cuda",
     )
-    record: dict[str, Any] = {"losses": [], "seconds": 0.0, "speed_ups": None}
+    record = TrainingRecord(losses=[], seconds=0.0, speed_ups={})
     identity = {"recipe": {**asdict(recipe), "augmentation": list(recipe.augmentation)}, "seed": seed}
     if resume is not None and resume.is_file():
         state = read(resume)
