@@ -57,7 +57,10 @@ def analyse(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Analyse an SNN's traces: choose an exit rule and report its saving, its loss, and all other rules."""
+    """Analyse an SNN's traces and choose an exit rule.
+
+    Reports its saving and loss, a guarantee if asked for, the oracles, and all other rules.
+    """
     configure(home_folder(home))
     from dynconf_core.results.records import to_json
     from dynconf_core.results.trace_pairs import analysis_folder, pairs

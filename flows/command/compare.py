@@ -24,7 +24,10 @@ def compare(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Compare exit rules at equal accuracy, with thresholds chosen on calibration for drops of 0, 0.1, 0.5 and 1 point."""
+    """Compare exit rules at equal accuracy.
+
+    Thresholds are chosen on the calibration traces for allowed drops of 0, 0.1, 0.5 and 1 point.
+    """
     configure(home_folder(home))
     from dynconf_core.choosing.comparison import compare as compared
     from dynconf_core.choosing.comparison import interval_lines

@@ -66,7 +66,10 @@ def convert(
     as_json: Annotated[bool, typer.Option("--json", help="Print only the report as JSON.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Convert a pretrained network into an SNN, and report layer by layer how far it deviates from the ANN."""
+    """Convert a pretrained network into an SNN.
+
+    Reports layer by layer how far the SNN deviates from the ANN.
+    """
     limit = None if memory is None else size_in_bytes(memory, "--memory")
     asked = normalisation_called(normalisation)
     check_file(out, "--out")

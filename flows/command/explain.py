@@ -68,7 +68,10 @@ def explain(
     no_fixed_point: NoFixedPoint = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show for each stage of a setting whether its artefact exists and, if not, what differs in its key."""
+    """Show which stages of a setting are in the home.
+
+    For a stage that is not, show what differs in its key from the most similar artefact.
+    """
     configure(home_folder(home))
     files = checkpoint_files(checkpoint, seed)
     values = overrides_of(overrides, no_fixed_point)

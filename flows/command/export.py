@@ -18,7 +18,10 @@ def export(
     rule: Annotated[str | None, typer.Option(help="The rule's measure if it is your own: package.module:Class.")] = None,
     home: Home = None,
 ) -> None:
-    """Export a run for publication: table, JSON, figures, training records and compressed traces."""
+    """Export a run as a folder for publication.
+
+    It holds the table, JSON, figures, training records and compressed traces.
+    """
     configure(home_folder(home))
     from dynconf_core.results.export import export as exported
 

@@ -53,7 +53,10 @@ def reproduce(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Run the paper's eight settings, or some: train, convert, simulate, choose the exit rule and evaluate it."""
+    """Run the paper's settings, from training to evaluation.
+
+    Trains, converts and simulates all eight settings or those named, chooses their exit rules and evaluates them.
+    """
     numbers = seed_numbers(seed, seeds)
     values = overrides_of(overrides, no_fixed_point)
     folder = home_folder(home)

@@ -8,7 +8,7 @@ from dynconf_flows.command.options import AsJson, print_json
 
 
 def settings(as_json: AsJson = False) -> None:
-    """List the eight settings, the values of each profile and the paper's figures."""
+    """List the settings, the profiles and the paper's figures."""
     if as_json:
         content = {
             name: {

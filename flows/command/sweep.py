@@ -47,7 +47,10 @@ def sweep(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Run a grid or an Optuna study over the fields of settings; show the Pareto front of accuracy against mean steps."""
+    """Run a grid or an Optuna study over the fields of settings.
+
+    Shows the Pareto front of accuracy against mean steps.
+    """
     from dynconf_core.experiment.points import checked_sweep
 
     if trials is not None and not study:

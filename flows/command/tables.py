@@ -58,7 +58,7 @@ def settings_table() -> Table:
 def profiles_table() -> Table:
     """The settings' values in each profile."""
     table = _table("The profiles")
-    for heading in ("profile", "setting", "data, pixels", "width", "scheme", "T", "epochs", "batch", "learning rate"):
+    for heading in ("profile", "setting", "data, px", "width", "scheme", "T", "epochs", "batch", "lr"):
         table.add_column(heading, no_wrap=True)
     for profile in PROFILES:
         for name in SETTINGS:

@@ -40,7 +40,7 @@ def traces(
     memory: Memory = None,
     no_fixed_point: NoFixedPoint = False,
 ) -> None:
-    """Write the traces of a finished setting to a file in the public format."""
+    """Write the traces of a finished setting to a file."""
     if out.suffix != ".npz":
         raise InputError(f"--out {out}: name a file that ends in .npz.")
     if split not in ("calibration", "test"):

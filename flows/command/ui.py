@@ -21,7 +21,7 @@ def ui(
     home: Home = None,
     port: Annotated[int, typer.Option(help="Port on the loopback interface.", min=1, max=65535)] = 5000,
 ) -> None:
-    """Serve the MLflow UI for the runs of the home, until Ctrl-C."""
+    """Serve the MLflow UI for the runs of the home until Ctrl-C."""
     folder = home_folder(home)
     database = folder / "mlflow.db"
     if not os.environ.get("MLFLOW_TRACKING_URI") and not database.is_file():
