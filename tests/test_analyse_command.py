@@ -86,7 +86,7 @@ def test_json_is_the_record_and_nothing_else(dynconf: Command, files: tuple[Path
     answer = dynconf("analyse", files[0], "--test", files[0], "--out", tmp_path / "o", "--no-track", "--json")
     assert answer.code == 0
     assert strictly(answer.out) == strictly((tmp_path / "o" / "analysis.json").read_text())
-    assert "70 of the 70 test samples stand in the calibration traces" in " ".join(answer.error.split())
+    assert "70 of the 70 test samples are also calibration samples" in " ".join(answer.error.split())
 
 
 @pytest.mark.usefixtures("without_pictures")

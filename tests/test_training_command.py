@@ -105,7 +105,7 @@ def test_an_interrupted_run_goes_on(root: Path, tmp_path: Path) -> None:
         time.sleep(0.01)
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=60)
-    assert running.returncode == 130 and "interrupted; the same command goes on" in errors and "Traceback" not in errors
+    assert running.returncode == 130 and "interrupted; the same command resumes" in errors and "Traceback" not in errors
     assert len(read(tmp_path / "net.pt.resume")["record"]["losses"]) in range(1, 5)
     assert command(root, *arguments, "--out", str(tmp_path / "net.pt")).returncode == 0
     assert command(root, *arguments, "--out", str(tmp_path / "whole.pt")).returncode == 0

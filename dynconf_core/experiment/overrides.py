@@ -121,4 +121,4 @@ def check_used(plans: Sequence[Plan], values: Mapping[str, Value]) -> None:
     """Raise ``InputError`` for a field that none of the chosen settings has."""
     for name in values:
         if not any(applies(name, plan) for plan in plans):
-            raise InputError(f"field {name!r} fits none of the chosen settings ({', '.join(p.setting for p in plans)}).")
+            raise InputError(f"field {name!r} belongs to none of the chosen settings ({', '.join(p.setting for p in plans)}).")
