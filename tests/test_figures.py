@@ -145,7 +145,7 @@ def test_the_histogram_shows_shares() -> None:
     assert legend_of(figure) == [
         "confident",
         "at T = 4, never confident before: 10.0 %",
-        "mean 2.40 steps, 40 % fewer",
+        "mean: 2.40 steps, 40 % fewer",
     ]
     assert axes.get_ylabel() == "Share of the test samples"
     assert texts_overlap(figure) == []

@@ -174,7 +174,7 @@ def test_an_exported_run_is_analysed_without_its_home(first: dict[str, Any], hom
         assert f"| {pair.name} |" in (out / "README.md").read_text()
     page = (out / "README.md").read_text()
     assert "Profile smoke" in page and "digits instead of CIFAR-10" in page and "## With T as in the paper" in page
-    with pytest.raises(InputError, match="holds something"):
+    with pytest.raises(InputError, match="is not empty"):
         export(run, out)
     with pytest.raises(InputError, match="stage train is not in"):
         export(run, tmp_path / "more", str(tmp_path / "nowhere"))

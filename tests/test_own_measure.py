@@ -86,7 +86,7 @@ def test_a_fixed_smoothing_is_its_only_one() -> None:
     assert analysis.rule.smoothing == Smoothing("mean", 3.0)
     with pytest.raises(InputError, match=r"the measure 'patience' uses no smoothing"):
         analyse(CALIBRATION, TEST, measure="patience", smoothing=PLAIN)
-    with pytest.raises(InputError, match="whose measure is given"):
+    with pytest.raises(InputError, match="no measure is given"):
         analyse(CALIBRATION, TEST, smoothing=PLAIN)
 
 

@@ -328,7 +328,7 @@ def test_fields_that_a_setting_lacks() -> None:
     check_used([qcfs(), qffs()], values)
     with pytest.raises(InputError, match=r"field 'bits' belongs to none of the chosen settings \(cifar10-resnet18-qcfs\)"):
         check_used([qcfs()], values)
-    with pytest.raises(InputError, match="field 'levels' fits none"):
+    with pytest.raises(InputError, match="field 'levels' belongs to none"):
         check_used([qffs()], values)
 
 

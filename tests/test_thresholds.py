@@ -186,7 +186,7 @@ def test_refuses() -> None:
         ("mean", batch, {}, r"thresholds='mean' is unknown: choose one of learned, max, percentile, error"),
         ("percentile", batch, {"percentile": 0.999}, r"percentile=0\.999: give a number from 50 to 100, in per cent"),
         ("percentile", batch, {"percentile": 100.5}, r"percentile=100\.5"),
-        ("max", None, {}, r"thresholds='max' are found from data: give calibration images"),
+        ("max", None, {}, r"thresholds='max' needs calibration images"),
         ("max", batch[:0], {}, r"give calibration images"),
     ):
         with pytest.raises(InputError, match=words):
