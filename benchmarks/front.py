@@ -1,10 +1,10 @@
-"""The exact front: seconds and memory beyond the scores, N = 50 000 samples and T = 64 steps.
+"""Time and memory of the exact front, for N = 50 000 samples and T = 64 steps.
 
     python benchmarks/front.py
 
-Each kind of scores in a fresh process. `first` is the first call there, which also waits for the system to hand out memory;
-`again` the median of the calls after it; CPU seconds, so that what else runs on the machine counts less. Memory is what Python
-and numpy hold at most beyond the scores and right predictions.
+Each kind of scores runs in a fresh process. `first` is the first call, which includes the allocation of memory by the system;
+`again` is the median of further calls. Both are CPU seconds, so that other processes matter less. Memory is the peak that
+Python and numpy allocate, not counting the scores and correct predictions.
 """
 
 import argparse
@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 KINDS = {
-    "rising": "every step a new highest score: as many points as there can be",
+    "rising": "scores rise at every step: the largest possible number of points",
     "walk": "random walks",
-    "float32": "random walks of values rounded to float32 and a hundredth: some ties",
-    "patience": "steps that the prediction has stood: 64 values, ties everywhere",
-    "constant": "one value",
+    "float32": "random walks rounded to float32 and hundredths: some ties",
+    "patience": "steps since the prediction last changed: 64 values, many ties",
+    "constant": "a single value",
 }
 
 

@@ -1,25 +1,26 @@
-"""The guarantee: which test certifies the fewest mean steps, and how often promises are broken.
+"""The guarantee: which test certifies the fewest mean steps, and how often guarantees fail.
 
     python benchmarks/guarantee.py [TRACES.npz ...] [--samples 2500] [--draws 100]
 
-For each pool (without traces: made-up scores) and each epsilon and delta, candidate thresholds come from one random draw of n
-samples and are tested on another, over and over; the pool is the truth. Printed are the mean steps certified (T where nothing
-is) and, in brackets, how many promises were broken per cent: no more than delta is allowed. All tests meet the same draws:
+For each pool of samples (synthetic scores if no traces are given) and each epsilon and delta, candidate thresholds are taken
+from one random draw of n samples and tested on another, repeatedly; the pool itself is the ground truth. The table shows the
+certified mean steps (T if nothing is certified) and, in brackets, the percentage of guarantees that failed, at most delta being
+allowed. All tests use the same draws:
 
-- exact: `dynconf_core.choosing.critical_losses`, the one in use;
-- binomial: the exact test of the lost samples alone, gains uncounted (Clopper and Pearson);
-- given changes: binomial test of lost among changed samples, for an upper bound on how many change (a tenth of delta is for
-  that); it cannot begin, since at the surest thresholds nothing changes;
-- betting, mixed: the mean, over bets of 1 to 99 % of the largest, of the capital (1 + l (epsilon - L)) ...; order-free;
-- betting, in order: the bets of Waudby-Smith and Ramdas (2024) for a fixed n, on a seeded order, capital at its highest;
+- exact: `dynconf_core.choosing.critical_losses`, the test in use;
+- binomial: the exact test of lost samples alone, ignoring gained ones (Clopper and Pearson);
+- given changes: a binomial test of lost among changed samples, with an upper bound on the number of changes (for which a tenth
+  of delta is spent); it certifies nothing, since at the highest thresholds nothing changes;
+- betting, mixed: the mean of the capital (1 + l (epsilon - L)) ... over bets of 1 to 99 % of the largest; independent of order;
+- betting, in order: the bets of Waudby-Smith and Ramdas (2024) for fixed n, in a seeded order, with the highest capital;
 - Hoeffding-Bentkus: Bates et al. (2021), on (L + 1) / 2;
-- normal: the score test's approximation, which guarantees nothing: for comparison.
+- normal: the approximate score test, for comparison; it guarantees nothing.
 
-All but the last are valid: the capitals are martingales of mean at most 1 if the mean of L is at least epsilon, and by Ville's
-inequality reach 1 / delta with at most the probability delta.
+All but the last are valid: if the mean of L is at least epsilon, the capitals are supermartingales of mean at most 1, which by
+Ville's inequality reach 1 / delta with a probability of at most delta.
 
-Last, 1000 draws as in the definition of the guarantee, by the function itself: promises broken against what
-Binomial(1000, delta) allows at 99.9 %.
+Finally, `certify` itself is run on 1000 draws, and the number of failed guarantees is compared with the 99.9 % quantile of
+Binomial(1000, delta).
 """
 
 import argparse
@@ -149,7 +150,7 @@ def simulated(scores: NDArray[np.float64], correct: NDArray[np.bool_], samples: 
             certified += found.certified
         allowed = int(binom.ppf(0.999, draws, delta))
         what = f"eps {100 * epsilon:.1f} points, delta {delta:g}"
-        print(f"{what}: {certified} of {draws} certified, {broken} broken, {allowed} allowed")
+        print(f"{what}: {certified} of {draws} certified, {broken} failed, {allowed} allowed")
 
 
 def main() -> None:

@@ -1,13 +1,13 @@
-"""What full ImageNet would take on this machine: an ESTIMATE, extrapolated from a few measured steps at full width and 224 px.
+"""An ESTIMATE of the cost of full ImageNet on this machine, extrapolated from a few steps at full width and 224 pixels.
 
-    python benchmarks/imagenet.py                               # decoding, and VGG-16 and ResNet-50 by QCFS and QFFS
+    python benchmarks/imagenet.py                               # decoding, and VGG-16 and ResNet-50 with QCFS and QFFS
     python benchmarks/imagenet.py --network resnet50-qffs --train-batch 32
 
-Measured, each network in a fresh process: images a second that the folder loader decodes (made-up JPEG files of ImageNet's
-usual size); seconds of a training step (float32, and bf16 autocast in channels-last, whichever is faster, without
-torch.compile); seconds of collecting traces by ``collect`` with few and with more time steps, whose difference is the price of
-a step; the process's peak memory in both. Extrapolated: the `paper` profile's epochs and images. Weights are untrained: the
-arithmetic does not depend on them.
+Measured, each in a fresh process: images per second decoded by the folder loader (synthetic JPEG files of ImageNet's usual
+size); seconds per training step (the faster of float32 and bf16 autocast with channels-last, without torch.compile); seconds
+for ``collect`` with few and with more time steps, whose difference is the cost of a step; and the peak memory of both. The
+results are extrapolated to the epochs and images of the `paper` profile. The weights are untrained, as the arithmetic does not
+depend on them.
 """
 
 import argparse
@@ -25,14 +25,14 @@ from torch.nn.functional import cross_entropy
 NETWORKS = ("vgg16-qcfs", "vgg16-qffs", "resnet50-qcfs", "resnet50-qffs")
 TEST = 50_000
 SIZE = (500, 375)
-"""Of most of ImageNet's files, in pixels."""
+"""The size of most ImageNet files, in pixels."""
 FILES = 128
 FEW, MORE = 2, 6
 """Time steps."""
 
 
 def decoding(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Images a second, for training and for evaluation, and the mean size of a file."""
+    """Images per second, for training and for evaluation, and the mean file size."""
     from PIL import Image
 
     from dynconf_core.data.folder import FolderImages, list_images
@@ -67,7 +67,7 @@ def plan_of(network: str) -> Any:
 
 
 def training(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Seconds an image of a training step, which arithmetic, and peak memory."""
+    """Seconds per image of a training step, the arithmetic used, and peak memory."""
     from dynconf_core.schemes.network import described
     from dynconf_core.training.speed import SpeedUps
 
@@ -93,7 +93,7 @@ def training(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def collection(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Seconds an image, without steps and for each step, layers by integer products, and memory: asked for and at its peak."""
+    """Seconds per image, once and per time step, the batch size, and peak memory."""
     from dynconf_core.conversion.convert import convert
     from dynconf_core.data.folder import NORMALISATION
     from dynconf_core.data.images import TensorImages
@@ -110,7 +110,7 @@ def collection(arguments: dict[str, Any]) -> dict[str, Any]:
     memory = int(arguments["memory"] * (1 << 30))
     batch = min(count, batch_size(snn, memory))
     taken = {}
-    for steps in (FEW, FEW, MORE):  # the first prepares: weights for integer products, the check of exactness
+    for steps in (FEW, FEW, MORE):  # the first run prepares integer products and checks exactness
         with tempfile.TemporaryDirectory() as folder:
             start = time.perf_counter()
             collect(snn, network, images, steps, Path(folder), batch=batch)
@@ -125,8 +125,8 @@ def main() -> None:
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--network", action="append", choices=NETWORKS)
     parser.add_argument("--train-batch", type=int, default=16)
-    parser.add_argument("--images", type=int, default=16, help="of which traces are collected")
-    parser.add_argument("--memory", type=float, default=8.0, help="GiB that collecting may take")
+    parser.add_argument("--images", type=int, default=16, help="images of which traces are collected")
+    parser.add_argument("--memory", type=float, default=8.0, help="memory limit for collecting traces, in GiB")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     if given.worker:
@@ -149,7 +149,7 @@ def main() -> None:
         plan = plan_of(name)
         trained = measuring.in_fresh_process("imagenet.py", {**asked, "work": "training", "network": name}, given.threads)
         traced = measuring.in_fresh_process("imagenet.py", {**asked, "work": "collection", "network": name}, given.threads)
-        # On a CPU decoding takes the same cores that compute.
+        # On a CPU, decoding competes with computing for the same cores.
         epoch = plan.data.train * (trained["seconds"] + 1 / decoded["train"]) / 3600
         image = traced["once"] + plan.time_steps * traced["step"] + 1 / decoded["evaluate"]
         hours = (TEST + plan.data.calibration) * image / 3600

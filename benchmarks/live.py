@@ -1,17 +1,17 @@
-"""Live exit by the clock: how much of the saving in time steps is a saving of seconds.
+"""Live exit in wall-clock time: how much of the saving in time steps becomes a saving in seconds.
 
     python benchmarks/live.py                     # ResNet-18 at quarter width, batches of 64 and 256, and one image at a time
     python benchmarks/live.py --samples 10000 --repeats 1
 
-The exit steps are drawn beforehand (T = 27, mean near the 11.5 of the released log), so that every contender stops the
-same samples at the same steps; the confidence is computed all the same:
+The exit steps are drawn in advance (T = 27, with a mean near the 11.5 of the released log), so that all contenders stop the
+same samples at the same steps; the confidence is computed nevertheless:
 
-- all steps: batches that run all T steps and count their spikes (the best batch among those tried is the yardstick);
-- mask: finished samples stay in the batch until its last one is done;
-- live: ``run_until_confident``, which refills and compacts; its batch is the most that it may take.
+- all steps: batches run all T steps and count their spikes (the best batch size tried is the reference);
+- mask: samples that have exited remain in the batch until its last one exits;
+- live: ``run_until_confident``, which refills and compacts; its batch size is an upper limit.
 
-The bound is T / mean exit step; the share of the bound is what the clock gives of it. "all steps" and "mask" cost the same for
-each batch and are timed on fewer samples. For one image at a time the yardstick is a plain loop over ``step`` that stops,
+The ideal speedup is T / mean exit step; the table shows which share of it is reached. "all steps" and "mask" cost the same for
+each batch and are timed on fewer samples. For one image at a time the reference is a plain loop over ``step`` that stops,
 without and with the agent's confidence.
 """
 
@@ -28,21 +28,21 @@ from traces import network
 
 TIME_STEPS = 27
 FULL = (("all steps", 32), ("all steps", 64), ("all steps", 128), ("all steps", 256), ("all steps, chunks", 64))
-"""By batch; step after step, or several at a time (``SpikingNetwork.run``)."""
+"""Contenders with their batch sizes; "chunks" computes several time steps together (``SpikingNetwork.run``)."""
 FEW, ALONE = 512, 64
-"""Samples of the contenders that cost the same for each batch, and one at a time."""
+"""Samples for contenders that cost the same for each batch, and for one image at a time."""
 LIKELY = 2
-"""The best of the first round; the best of their medians is the yardstick."""
+"""Number of the fastest in the first round that are timed further; the best median is the reference."""
 
 
 def exit_steps(count: int) -> np.ndarray:
-    """A long-tailed draw with the mean of the released log of the paper (11.5 of 27): a peak near 6, some at T."""
+    """Long-tailed exit steps with the mean of the paper's released log (11.5 of 27): a peak near 6, some at T."""
     draws = np.random.default_rng(0).gamma(1.35, 5.75, size=count) + 3.5
     return np.clip(np.ceil(draws), 3, TIME_STEPS).astype(np.int64)
 
 
 class DrawnAgent:
-    """Stops sample i at ``steps[i]``, whatever the logits: the samples are told apart by the order in which they begin."""
+    """Stops sample i at ``steps[i]`` regardless of the logits; samples are numbered in the order in which they start."""
 
     def __init__(self, steps: np.ndarray) -> None:
         from dynconf_core.confidence.smoothing import Smoothing
@@ -54,7 +54,7 @@ class DrawnAgent:
 
     def initial(self, samples: int, classes: int, device: Any) -> Any:
         state = self.inner.initial(samples, classes, device)
-        # Max softmax remembers nothing and passes on what it is given: the step at which the sample is to exit.
+        # Max softmax has no memory of its own and passes on what it is given: here, the drawn exit step.
         exiting = self.steps[self.begun : self.begun + samples].to(device)
         self.begun += samples
         return state._replace(memory=(exiting,))
@@ -66,7 +66,7 @@ class DrawnAgent:
 
 @torch.inference_mode()
 def worker(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Seconds for each sample, after a run that warms up."""
+    """Seconds per sample, after a warm-up run."""
     from dynconf_core.conversion.convert import convert
     from dynconf_core.simulation.counts import Counter
     from dynconf_core.simulation.exactness import plain_arithmetic
@@ -117,8 +117,8 @@ def main() -> None:
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--architecture", default="resnet18", choices=("resnet18", "vgg16"))
     parser.add_argument("--width", type=float, default=0.25)
-    parser.add_argument("--samples", type=int, default=4096, help="of the live runs")
-    parser.add_argument("--batches", type=int, nargs="+", default=[64, 256], help="of the live runs")
+    parser.add_argument("--samples", type=int, default=4096, help="samples of the live runs")
+    parser.add_argument("--batches", type=int, nargs="+", default=[64, 256], help="batch sizes of the live runs")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
@@ -132,9 +132,9 @@ def main() -> None:
         return found
 
     mean = float(exit_steps(given.samples).mean())
-    bound = TIME_STEPS / mean
+    ideal = TIME_STEPS / mean
     print(f"{given.architecture}, width {given.width:g}, {given.samples} samples live, T = {TIME_STEPS}", end=", ")
-    print(f"mean exit {mean:.2f}, bound {bound:.2f}x, medians of {given.repeats}")
+    print(f"mean exit {mean:.2f}, ideal speedup {ideal:.2f}x, medians of {given.repeats}")
     print(measuring.environment_line(given.threads))
     tried = {run: seconds(*run, FEW) for run in FULL}
     likely = sorted(tried, key=tried.__getitem__)[:LIKELY]
@@ -144,17 +144,17 @@ def main() -> None:
         for contender, batch in runs:
             rounds[contender, batch].append(seconds(contender, batch, given.samples if contender == "live" else FEW))
     best = min(likely, key=lambda run: measuring.median(rounds[run]))
-    print("| contender | batch | images/s | against all steps | share of the bound |")
+    print("| contender | batch | images/s | against all steps | share of the ideal |")
     print("|---|---:|---:|---:|---:|")
     for (contender, batch), times in rounds.items():
         gain = measuring.median([full / one for full, one in zip(rounds[best], times, strict=True)])
-        print(f"| {contender} | {batch} | {1 / measuring.median(times):.1f} | {gain:.2f}x | {100 * gain / bound:.0f} % |")
+        print(f"| {contender} | {batch} | {1 / measuring.median(times):.1f} | {gain:.2f}x | {100 * gain / ideal:.0f} % |")
     alone: dict[str, list[float]] = {"loop that stops": [], "loop with agent": [], "live": []}
     for _ in range(given.repeats):
         for contender, times in alone.items():
             times.append(seconds(contender, 1, ALONE))
     for contender, times in alone.items():
-        print(f"| {contender} | 1 | {1 / measuring.median(times):.1f} | {1e3 * measuring.median(times):.1f} ms an image | |")
+        print(f"| {contender} | 1 | {1 / measuring.median(times):.1f} | {1e3 * measuring.median(times):.1f} ms per image | |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What all benchmarks share: contenders in fresh processes with one environment, medians, and a line that says on what."""
+"""Shared by all benchmarks: running contenders in fresh processes with equal environments, medians, and hardware facts."""
 
 import json
 import os
@@ -16,11 +16,11 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": str((1 << 31) - 1),
     "MALLOC_TOP_PAD_": str(64 << 20),
 }
-"""glibc keeps freed memory, for every contender alike: without it all of them are slower, and not by the same factor."""
+"""Makes glibc keep freed memory, for all contenders alike: otherwise all are slower, and not by the same factor."""
 
 
 def in_fresh_process(script: str, arguments: Mapping[str, Any], threads: int) -> dict[str, Any]:
-    """What ``script --worker JSON`` prints as its last line."""
+    """Run ``script --worker JSON``; returns the JSON on the last line of its output."""
     environment = {**os.environ, **ALLOCATOR, "OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(HERE.parent)}
     command = [sys.executable, str(HERE / script), "--worker", json.dumps(arguments)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -36,7 +36,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def environment_line(threads: int) -> str:
-    """Hardware and versions."""
+    """Hardware and versions, in one line."""
     import torch
 
     model = platform.processor() or platform.machine()
@@ -50,7 +50,7 @@ def environment_line(threads: int) -> str:
 
 
 def peak_memory() -> float:
-    """Of this process, in MiB, by the system's own account."""
+    """Peak memory of this process in MiB, as counted by the operating system."""
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

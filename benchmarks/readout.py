@@ -1,15 +1,15 @@
-"""A readout that depends on the time step: what decoding the outputs better gives, at a fixed T and with an exit.
+"""A readout that depends on the time step: its accuracy at a fixed T and with early exit.
 
     python benchmarks/readout.py NAME-calibration.npz NAME-test.npz [--time-steps T] [--drops 0,0.001,0.005,0.01]
 
-The prediction of an SNN is read from the sum z_t of its outputs. The first outputs of a converted network are wrong in the same
-way for all images: deep layers are not charged yet. Here z_t is replaced by
+An SNN's prediction is read from the sum z_t of its outputs. The first outputs of a converted network have a systematic error,
+as deep layers have not been charged yet. Here z_t is replaced by
 
-    z'_t = a_t z_t + b_t r_t + c_t        (t < T; at T it is z_T, so that whoever never exits is judged as before)
+    z'_t = a_t z_t + b_t r_t + c_t        (t < T; at T it remains z_T, so that samples that never exit keep their prediction)
 
-with r_t the average of the outputs that halves with every step, two numbers and one bias a class for each step, fitted by
-likelihood on the calibration labels (out of fold where thresholds are chosen on the same images). Printed: the accuracy at a
-fixed t with either, and every exit rule on either.
+where r_t is an average of the outputs whose weights halve with every step. Two numbers and one bias per class are fitted for
+each step by maximum likelihood on the calibration labels (out of fold, since thresholds are chosen on the same images). The
+output shows, for both readouts, the accuracy at fixed t and all exit rules.
 """
 
 import argparse
@@ -29,13 +29,13 @@ from dynconf_core.traces.schema import Traces
 
 FOLDS = 5
 PULL = 1e-4
-"""Of the biases towards 0."""
+"""Regularisation of the biases towards 0."""
 Readout = list[tuple[float, float, Tensor]]
 """a_t, b_t, c_t (C,) of every step."""
 
 
 def decoded(calibration: Traces, test: Traces, seed: int = 0) -> tuple[Traces, Traces]:
-    """Both as traces whose running sums are z'_t, the calibration traces out of fold."""
+    """Both traces with running sums z'_t; the calibration traces are computed out of fold."""
     z, r, labels = *_sums(calibration), torch.from_numpy(calibration.labels)
     fold = torch.from_numpy(np.random.default_rng(seed).permutation(len(labels)) % FOLDS)
     ours = torch.empty_like(z)

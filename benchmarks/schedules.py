@@ -1,10 +1,10 @@
-"""A threshold for every step: by a schedule of few parameters, or freely.
+"""Thresholds that depend on the time step: a schedule with few parameters, or free ones.
 
-A schedule adds slope * ((t - 1) / (T - 1))^power to a threshold a, and lets nobody exit before a first step. To compare a score
-with it is to compare the score less the schedule with a alone: so a is solved exactly by the front of the shifted scores, and
-schedules are chosen as any scores are (`dynconf_core.choosing.cross_fitting`). SNNCutoff sets one threshold beta_t a step
-instead; `free_thresholds` does, to the fewest mean steps on the given samples. T - 1 free numbers fit these samples rather than
-their source: what they lose on others is measured in `benchmarks/step_thresholds.py`.
+A schedule adds slope * ((t - 1) / (T - 1))^power to a threshold a and allows no exit before an earliest step. Comparing a score
+with it is the same as comparing the score minus the schedule with a, so a follows exactly from the front of the shifted scores,
+and schedules are chosen like any other scores (`dynconf_core.choosing.cross_fitting`). SNNCutoff uses a free threshold beta_t
+per step; `free_thresholds` finds those with the fewest mean steps on the given samples. T - 1 free numbers over-fit these
+samples: `benchmarks/step_thresholds.py` measures what they lose on others.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ SWEEPS = 20
 
 @dataclass(frozen=True)
 class Schedule:
-    """What is added to the threshold at each step.
+    """A schedule: what is added to the threshold at each step.
 
     Attributes:
-        slope: by how much the threshold at T exceeds that at step 1, in units of the score; negative: it falls.
-        power: > 0, how it gets there: 1 evenly, below 1 early, above 1 late.
-        earliest: the first step, from 1, at which anybody may exit.
+        slope: the threshold at T minus that at step 1, in units of the score.
+        power: shape of the schedule, > 0: 1 is linear, below 1 changes early, above 1 late.
+        earliest: the first step, from 1, at which a sample may exit.
 
     Raises:
-        InputError: for a number out of its range.
+        InputError: for a value out of range.
     """
 
     slope: float = 0.0
@@ -44,21 +44,21 @@ class Schedule:
     def __post_init__(self) -> None:
         for name, value in (("slope", self.slope), ("power", self.power)):
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-                raise InputError(f"schedule {name} = {value!r} is no finite number; give one in units of the score.")
+                raise InputError(f"schedule {name} = {value!r} is not a finite number; give one in units of the score.")
         if not self.power > 0:
             raise InputError(f"schedule power = {self.power} must be above 0; give 1 for a straight line.")
         if isinstance(self.earliest, bool) or not isinstance(self.earliest, int) or self.earliest < 1:
-            raise InputError(f"schedule earliest = {self.earliest!r} is no step; give a whole number from 1.")
+            raise InputError(f"schedule earliest = {self.earliest!r} is not a step; give a whole number from 1.")
 
     def added(self, time_steps: int) -> NDArray[np.float64]:
-        """(T,) what is added to the threshold at each step, inf before the earliest."""
+        """``(T,)`` what is added to the threshold at each step; inf before the earliest."""
         part = np.arange(time_steps) / max(time_steps - 1, 1)
         added: NDArray[np.float64] = self.slope * part**self.power
         added[: self.earliest - 1] = np.inf
         return added
 
     def shifted(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(N, T) the scores less what is added: these are compared with the threshold a alone; -inf before the earliest."""
+        """``(N, T)`` the scores minus the schedule, to be compared with the threshold a; -inf before the earliest step."""
         first = self.earliest - 1
         shifted = scores - Schedule(self.slope, self.power).added(scores.shape[1])
         shifted[:, :first] = -np.inf
@@ -66,11 +66,12 @@ class Schedule:
 
 
 def schedules(scores: NDArray[np.float64]) -> list[Schedule]:
-    """A small family for these scores, the constant threshold first: slopes in units of the scores' own spread (the middle
-    half of them), or a first step at a part of T.
+    """A small family of schedules, the constant threshold first.
+
+    Slopes are multiples of the interquartile range of the scores; earliest steps are fractions of T.
 
     Args:
-        scores: (N, T) on the calibration samples.
+        scores: ``(N, T)`` on the calibration samples.
     """
     finite = scores[np.isfinite(scores)]
     low, high = np.quantile(finite, [0.25, 0.75]) if finite.size else (0.0, 0.0)
@@ -81,11 +82,11 @@ def schedules(scores: NDArray[np.float64]) -> list[Schedule]:
 
 
 def exit_steps_by_step(scores: NDArray[np.float64], thresholds: NDArray[np.float64]) -> NDArray[np.int64]:
-    """(N,) the first step, from 1, whose score (N, T) is greater than its threshold (T,) or (T - 1,); T where none is."""
+    """``(N,)`` the first step, from 1, whose score ``(N, T)`` exceeds its threshold ``(T,)`` or ``(T - 1,)``, else T."""
     time_steps = scores.shape[1]
-    leaves = np.ones(scores.shape, dtype=bool)
-    leaves[:, : time_steps - 1] = scores[:, : time_steps - 1] > thresholds[: time_steps - 1]
-    steps: NDArray[np.int64] = leaves.argmax(axis=1) + 1
+    exits = np.ones(scores.shape, dtype=bool)
+    exits[:, : time_steps - 1] = scores[:, : time_steps - 1] > thresholds[: time_steps - 1]
+    steps: NDArray[np.int64] = exits.argmax(axis=1) + 1
     return steps
 
 
@@ -96,20 +97,20 @@ def free_thresholds(
     max_drop: float = 0.0,
     sweeps: int = SWEEPS,
 ) -> NDArray[np.float64]:
-    """One threshold a step, each moved in turn to the fewest mean steps at no more lost on these samples than allowed.
+    """One threshold per step, with the fewest mean steps for the accuracy that may be lost on these samples.
 
-    A descent by coordinates: for one step, the others held, every threshold is tried exactly. It ends where no step's threshold
-    helps any more. Not a rule to use: it shows how far free thresholds fit what they are given.
+    Coordinate descent: each step's threshold is optimised exactly with the others fixed, until none improves. Not meant for
+    use: it shows how far free thresholds over-fit.
 
     Args:
-        scores: (N, T), larger is surer.
-        correct: (N, T), whether the prediction at each step is right.
-        start: the threshold of all steps at the beginning.
-        max_drop: what may be lost on these samples against the full T, a fraction.
-        sweeps: how often, at most, all steps are gone through.
+        scores: ``(N, T)``; larger is surer.
+        correct: ``(N, T)``, whether the prediction at each step is correct.
+        start: the initial threshold of all steps.
+        max_drop: the accuracy that may be lost on these samples against T, a fraction.
+        sweeps: the most passes over all steps.
 
     Returns:
-        (T - 1,) thresholds; at T everybody exits.
+        ``(T - 1,)`` thresholds; at T all remaining samples exit.
     """
     samples, time_steps = scores.shape
     needed = math.ceil(samples * (float(correct[:, -1].mean()) - max_drop - ROUNDING))
@@ -128,13 +129,13 @@ def free_thresholds(
 def _best_at(
     step: int, scores: NDArray[np.float64], correct: NDArray[np.bool_], thresholds: NDArray[np.float64], needed: int
 ) -> float:
-    """The threshold of one step (from 0) with the fewest steps in all, at `needed` or more right predictions."""
+    """The threshold of one step (from 0) with the fewest steps in total, at ``needed`` or more correct predictions."""
     without = thresholds.copy()
     without[step] = np.inf
     waited = exit_steps_by_step(scores, without) - 1
     here = np.flatnonzero(waited > step)
     right = correct[np.arange(len(scores)), waited]
-    # Those who are here and the surest first: how many right, and how many steps, where the first so many exit here.
+    # The samples that reach this step, surest first: correct predictions gained and steps saved if the first so many exit.
     order = here[np.argsort(-scores[here, step], kind="stable")]
     gained = np.cumsum(correct[order, step].astype(np.int64) - right[order])
     saved = np.cumsum(waited[order] - step)

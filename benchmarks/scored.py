@@ -1,4 +1,4 @@
-"""Scores and right predictions that the benchmarks of choosing work on: of somebody's traces, or made up."""
+"""Scores and correct predictions for the benchmarks of choosing rules, from traces or synthetic."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from dynconf_core.traces.schema import Traces
 
 Pool = tuple[str, dict[str, NDArray[np.float64]], NDArray[np.bool_]]
 FIRST = "max_softmax sum"
-"""The one score taken where a benchmark needs one only: the paper's, its alpha a third of the usual lead at T."""
+"""The score of benchmarks that need only one: the paper's, with an alpha of a third of the typical lead at T."""
 
 
 def pool_of(path: str | None) -> Pool:
-    """(name, scores (N, T) by name, correct (N, T)); without a path 20 000 made-up samples of two classes, T = 32."""
+    """(name, scores ``(N, T)`` by name, correct ``(N, T)``); without a path, 20 000 synthetic samples, T = 32."""
     if path is None:
         return made_up()
     traces = Traces.load(path)
@@ -37,7 +37,7 @@ def pool_of(path: str | None) -> Pool:
 
 
 def made_up(samples: int = 20_000, time_steps: int = 32, seed: int = 0) -> Pool:
-    """The lead of the right class drifts up and shakes: easy samples fast, hard ones slowly; exits lose and gain."""
+    """Synthetic samples: the lead of the correct class is a random walk with upward drift, faster for easy samples."""
     rng = np.random.default_rng(seed)
     drift = 0.45 * rng.gamma(1.2, 1.0, (samples, 1))
     lead = (drift + rng.normal(size=(samples, time_steps))).cumsum(axis=1)
@@ -45,4 +45,4 @@ def made_up(samples: int = 20_000, time_steps: int = 32, seed: int = 0) -> Pool:
     scores = {FIRST: np.abs(lead)}
     for power in np.linspace(-0.3, 1.0, 24):
         scores[f"lead / t^{power:.2f}"] = np.abs(lead) / steps**power
-    return "made up", scores, lead > 0
+    return "synthetic", scores, lead > 0

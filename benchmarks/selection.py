@@ -1,17 +1,17 @@
-"""What the chosen exit loses on unseen samples, by resampling: does the promise carry over?
+"""The accuracy that the chosen rule loses on unseen samples, by resampling: does the expected loss hold?
 
     python benchmarks/selection.py [TRACES.npz ...] [--samples 300 1000 3000] [--draws 60]
 
-Calibration sets of n samples are drawn with replacement from a pool (without traces: made-up scores), which is the truth. All
-ways choose score and threshold on the same sets. Printed are, on the whole pool, the mean points of accuracy lost (with its
-standard error), the worst of the draws, and the mean steps:
+Calibration sets of n samples are drawn with replacement from a pool (synthetic scores if no traces are given), which is the
+ground truth. All procedures choose score and threshold on the same sets. The table shows, on the whole pool, the mean points of
+accuracy lost (with standard error), the worst draw, and the mean steps:
 
-- raw: the score and threshold with the fewest mean steps at no more lost on the calibration set than allowed;
-- margin: the same, with one standard error of the paired loss on top of it;
-- first score, promised: the first score only, `promised_point`;
-- all scores, promised: the best of all scores by their `promised_point`s, as if none had been chosen by the same samples;
-- split: the score by the raw way on one half, its threshold by `promised_point` on the other;
-- cross-fitted: `cross_fitted_choice`, the one in use. Its promise: at most the larger of what is allowed and 1 / (n + 1).
+- raw: the score and threshold with the fewest mean steps whose loss on the calibration set is allowed;
+- margin: the same, after adding one standard error to the paired loss;
+- first score, promised: `promised_point` for the first score only;
+- all scores, promised: the best of all scores by `promised_point`, ignoring that the same samples choose among scores;
+- split: the score by the raw procedure on one half, its threshold by `promised_point` on the other;
+- cross-fitted: `cross_fitted_choice`, the procedure in use. Its expected loss is at most the allowed one or 1 / (n + 1).
 """
 
 import argparse
@@ -79,7 +79,7 @@ def main() -> None:
                         at = points_at(truth[index], threshold)
                         point = (100 * float(truth[index].loss[at]), float(truth[index].mean_steps[at]))
                         found.setdefault((way, allowed), []).append(point)
-            promises = "  ".join(f"allowed {100 * a:.1f}, promised {100 * promised_loss(samples, a):.2f} " for a in ALLOWED)
+            promises = "  ".join(f"allowed {100 * a:.1f}, expected {100 * promised_loss(samples, a):.2f} " for a in ALLOWED)
             print(f"\n{name}, {len(scores)} scores, n = {samples}, {given.draws} draws\n{'':22s}{promises}")
             for way in dict.fromkeys(way for way, _ in found):
                 cells = []

@@ -1,14 +1,15 @@
-"""Thresholds that depend on the step: what few parameters save, and how free ones over-fit.
+"""Thresholds that depend on the time step: what a few parameters save, and how free ones over-fit.
 
     python benchmarks/step_thresholds.py [TRACES.npz ...] [--samples 2500] [--draws 20]
 
-Calibration sets of n samples are drawn with replacement from a pool (without traces: made-up scores), which is the truth. One
-score. Printed are mean steps and points of accuracy lost on the calibration set and on the whole pool:
+Calibration sets of n samples are drawn with replacement from a pool (synthetic scores if no traces are given), which is the
+ground truth. For a single score, the table shows mean steps and points of accuracy lost on the calibration set and on the whole
+pool:
 
-- constant, raw: one threshold, the fewest mean steps at no more lost on the calibration set than allowed;
-- constant: one threshold, `promised_point`;
-- schedule: one of the family `schedules` and its threshold, `cross_fitted_choice`;
-- free: one threshold a step, `free_thresholds`, begun at the constant, raw one.
+- constant, raw: one threshold, with the fewest mean steps whose loss on the calibration set is allowed;
+- constant: one threshold, chosen by `promised_point`;
+- schedule: one of the family `schedules` and its threshold, chosen by `cross_fitted_choice`;
+- free: one threshold per step by `free_thresholds`, starting from the raw constant one.
 """
 
 import argparse
@@ -73,7 +74,7 @@ def main() -> None:
                 steps, lost, unseen_steps, unseen_lost = table.mean(axis=0)
                 error = table[:, 3].std(ddof=1) / np.sqrt(given.draws)
                 print(
-                    f"  {way:14s} chosen on: {steps:6.2f} steps, {lost:5.2f} points lost   "
+                    f"  {way:14s} calibration: {steps:6.2f} steps, {lost:5.2f} points lost   "
                     f"unseen: {unseen_steps:6.2f} steps, {unseen_lost:5.2f}+-{error:.2f} (worst {table[:, 3].max():.2f})"
                 )
 

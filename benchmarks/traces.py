@@ -1,13 +1,13 @@
-"""Traces of QCFS networks: dynconf against SpikingJelly, images a second and peak memory, the same logits.
+"""Collecting traces of QCFS networks with dynconf and SpikingJelly: images per second, peak memory, and equal logits.
 
     python benchmarks/traces.py                      # ResNet-18 and VGG-16, full and quarter width, T = 32
     python benchmarks/traces.py --width 0.25 --repeats 7 --threads 1
 
-Every contender runs in a fresh process with the same environment, once to warm up, then alternately with the others. All get
-the same converted weights (batch normalisation folded, in threshold units, on the grid) and compute the first layer's
-constant current once. SpikingJelly runs its multi-step IFNode with soft reset, layer by layer, at the batch and with the memory
-layout of weights and currents that suit it best; dynconf chooses for itself how many images and time steps it takes at a time.
-The weights are random: the arithmetic does not depend on them.
+Each contender runs in fresh processes with equal environments, first to warm up, then alternating with the others. All use the
+same converted weights (batch normalisation folded, in threshold units, fixed point) and compute the first layer's constant
+input current once. SpikingJelly runs its multi-step IFNode with soft reset, layer by layer, with the batch size and memory
+layout that suit it best; dynconf itself chooses how many images and time steps it computes at a time. The weights are random,
+as the arithmetic does not depend on them.
 """
 
 import argparse
@@ -27,11 +27,11 @@ FORMS: dict[str, list[dict[str, Any]]] = {
     "dynconf-float32": [{}],
     "dynconf": [{}],
 }
-"""What is tried of each contender; only the fastest is compared."""
+"""Forms tried for each contender; only the fastest is compared."""
 
 
 def network(architecture: str, width: float) -> tuple[nn.Module, Tensor]:
-    """A network with plausible statistics, and images."""
+    """A network with plausible statistics of batch normalisation, and images."""
     from dynconf_core.schemes.network import described
 
     description = {"architecture": architecture, "stem": "cifar", "classes": 10, "resolution": 32, "width": width}
@@ -72,7 +72,7 @@ class SpikingJellyNetwork(nn.Module):
             else:
                 continue
             if "weight" in own:
-                if own["weight"].ndim == 4:  # and not twice in memory
+                if own["weight"].ndim == 4:  # to avoid a second copy
                     own["weight"].data = own["weight"].contiguous(memory_format=layout)
                 made.weight.data = own["weight"]
                 if "bias" in own:
@@ -104,7 +104,7 @@ class SpikingJellyNetwork(nn.Module):
             else:
                 merged = evaluate(node, [one.flatten(0, 1) for one in inputs], tensors[node.name])
                 values[node.name] = merged.view(time_steps, -1, *merged.shape[1:])
-            for name in node.inputs:  # as a sequential module would let go of them
+            for name in node.inputs:  # as a sequential module would free them
                 if all(reader.name in values for reader in self.snn.graph.readers[name]):
                     values.pop(name, None)
         return values[self.snn.graph.output.name].transpose(0, 1)
@@ -112,7 +112,7 @@ class SpikingJellyNetwork(nn.Module):
 
 @torch.inference_mode()
 def worker(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Simulate; images a second of every repeat, peak memory, and a digest of the logits."""
+    """Simulate; returns images per second of each repeat, peak memory, and a digest of the logits."""
     from dynconf_core.conversion.convert import convert
     from dynconf_core.simulation.exactness import plain_arithmetic
 
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--time-steps", type=int, default=32)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--form", help="of SpikingJelly, such as 16,NCHW; default: the fastest in a trial")
+    parser.add_argument("--form", help="form of SpikingJelly, e.g. 16,NCHW [default: the fastest in a trial]")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     if given.worker:
@@ -179,7 +179,7 @@ def main() -> None:
                     rates = [measuring.in_fresh_process("traces.py", one, given.threads)["rates"][0] for one in asked]
                 best[contender] = FORMS[contender][rates.index(max(rates))]
             rounds: dict[str, list[dict[str, Any]]] = {contender: [] for contender in CONTENDERS}
-            for _ in range(given.repeats):  # alternately: what else the machine does hits all alike
+            for _ in range(given.repeats):  # alternating, so that other load on the machine affects all alike
                 for contender in CONTENDERS:
                     one = {**base, "contender": contender, "repeats": 1, **best[contender]}
                     rounds[contender].append(measuring.in_fresh_process("traces.py", one, given.threads))

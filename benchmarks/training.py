@@ -1,13 +1,13 @@
-"""The trainer's throughput against the bare network's: images a second of whole epochs, and of the same steps on one batch.
+"""Throughput of the training loop against that of the bare network, in images per second.
 
     python benchmarks/training.py                           # ResNet-18 and VGG-16, quarter width, recipes quick and paper
     python benchmarks/training.py --device cuda --width 1 --recipe paper
     python benchmarks/training.py --plain --threads 1       # without channels-last, autocast and torch.compile
 
-The trainer does what it does in a run: shuffles, gathers, augments, normalises, steps, sums losses, reports progress, writes
-its state after every epoch. The bare network repeats forward pass, backward pass and optimiser step on one batch that lies
-ready. Both use the same speed-ups, those that the trainer's own trial finds to pay. They run by turns in one process, an
-epoch each; the first turn warms up. The images are random: the arithmetic does not depend on them.
+The training loop shuffles, gathers, augments and normalises images, trains, sums losses, reports progress and saves its state
+after every epoch. The bare network repeats forward pass, backward pass and optimiser step on a single prepared batch. Both use
+the speed-ups that the trial of the training loop chooses. They alternate in one process, an epoch each, after a warm-up. The
+images are random, as the arithmetic does not depend on them.
 """
 
 import argparse
@@ -23,11 +23,11 @@ import torch
 from torch.nn.functional import cross_entropy
 
 LONG = 10**9
-"""Steps of a run that is long enough for every trial to pay."""
+"""Steps of a run that is long enough for all speed-ups to be tried."""
 
 
 def worker(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Both by turns; seconds an epoch of each, and the speed-ups."""
+    """Alternate between both; returns seconds per epoch of each, and the speed-ups."""
     from dynconf_core.data.cifar10 import NORMALISATION
     from dynconf_core.data.images import TensorImages
     from dynconf_core.experiment.profiles import resolve
@@ -70,7 +70,7 @@ def worker(arguments: dict[str, Any]) -> dict[str, Any]:
     since = [time.perf_counter()]
 
     def turn(done: int, total: int, text: str) -> None:
-        """At the end of an epoch: what it took, then the bare network's turn."""
+        """At the end of an epoch, record its time and run the bare network for as many steps."""
         if done and done % steps == 0:
             for name, work in (("trainer", lambda: None), ("bare", bare)):
                 work()
@@ -101,18 +101,18 @@ def main() -> None:
     parser.add_argument("--recipe", action="append", choices=("quick", "paper"))
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--batch", type=int, default=None, help="images a step [default: the recipe's]")
-    parser.add_argument("--steps", type=int, default=30, help="of an epoch")
-    parser.add_argument("--repeats", type=int, default=3, help="epochs that are measured, after one that warms up")
+    parser.add_argument("--batch", type=int, default=None, help="images per step [default: the recipe's]")
+    parser.add_argument("--steps", type=int, default=30, help="steps per epoch")
+    parser.add_argument("--repeats", type=int, default=3, help="epochs measured, after a warm-up epoch")
     parser.add_argument("--plain", action="store_true", help="no speed-ups")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     if given.worker:
         print(json.dumps(worker(json.loads(given.worker))))
         return
-    print(f"{given.steps} steps an epoch, medians of {given.repeats} epochs, {given.method}, width {given.width:g}")
+    print(f"{given.steps} steps per epoch, medians of {given.repeats} epochs, {given.method}, width {given.width:g}")
     print(measuring.environment_line(given.threads))
-    print("| network | recipe | speed-ups | bare network, images/s | trainer, images/s | share |")
+    print("| network | recipe | speed-ups | bare network, images/s | training loop, images/s | share |")
     print("|---|---|---|---:|---:|---:|")
     for architecture in given.architecture or ("resnet18", "vgg16"):
         for recipe in given.recipe or ("quick", "paper"):

@@ -1,4 +1,4 @@
-"""The handwritten digits that every example uses: 1797 images of 8 x 8 pixels that come with scikit-learn."""
+"""The data set of the other examples: 1797 handwritten digits of 8 x 8 pixels, included in scikit-learn."""
 
 import numpy as np
 from sklearn.datasets import load_digits
@@ -7,9 +7,9 @@ SPLITS = {"train": 700, "calibration": 600, "test": 497}
 
 
 def load(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, 64), float32 in [0, 1], and labels (N,) of a split; the three are disjoint and always the same.
+    """Images ``(N, 64)``, float32 in [0, 1], and labels ``(N,)`` of a split.
 
-    The network is trained on "train"; exit rules are chosen on "calibration", which the training never saw; "test" judges.
+    Networks are trained on "train"; exit rules are chosen on "calibration", which training does not use, and judged on "test".
     """
     data = load_digits()
     order = np.random.default_rng(0).permutation(len(data.target))

@@ -1,11 +1,11 @@
-"""A confidence measure of one's own: an exponential average of the gap between the two largest accumulated logits.
+"""A confidence measure of your own: an exponential average of the gap between the two largest accumulated logits.
 
 cd examples
-dynconf analyse TRACES.npz --rule own_measure:EmaGap     # its rule is chosen, and compared with all other measures
-dynconf reproduce --rule own_measure:EmaGap              # the eight settings with it
+dynconf analyse TRACES.npz --rule own_measure:EmaGap     # choose a rule with it, and compare it with all others
+dynconf reproduce --rule own_measure:EmaGap              # run the eight settings with it
 
 from own_measure import EmaGap
-agent = ExitAgent.from_json("analysis/rule.json", measure=EmaGap)   # behind a running network
+agent = ExitAgent.from_json("analysis/rule.json", measure=EmaGap)   # use it at run time
 """
 
 from __future__ import annotations

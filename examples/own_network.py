@@ -1,4 +1,4 @@
-"""A network of your own, from PyTorch to an SNN that stops when it is confident.
+"""A network of your own: train it in PyTorch, convert it into an SNN, and exit early when it is confident.
 
 python examples/own_network.py
 dynconf analyse calibration.npz --test test.npz
@@ -33,7 +33,7 @@ torch.set_num_threads(1)
 
 
 def images(split: str) -> TensorImages:
-    """Digits as images of three equal channels, pixels 0 to 255."""
+    """Digits as images with three equal channels, pixels 0 to 255."""
     pixels, labels = digits.load(split)
     squares = (255 * torch.from_numpy(pixels)).to(torch.uint8).view(-1, 1, 8, 8).expand(-1, 3, 8, 8)
     return TensorImages(squares, torch.from_numpy(labels), 10, Normalisation((0.3,) * 3, (0.37,) * 3))
@@ -62,7 +62,7 @@ unseen.save(asked.out / "test.npz")
 
 rule = analyse(known, unseen).rule  # smoothing and threshold, chosen on the calibration traces
 exits = run_until_confident(snn, ExitAgent(rule), test, TIME_STEPS)
-assert (exits.steps == rule.exit_steps(unseen)).all()  # the live run stops exactly where the traces say
+assert (exits.steps == rule.exit_steps(unseen)).all()  # live inference exits exactly as on the traces
 full, early = unseen.correct()[:, -1].mean(), (exits.predictions == unseen.labels).mean()
 print(f"test: {full:.2%} after all {TIME_STEPS} time steps, {early:.2%} after {exits.steps.mean():.2f} on average")
 print(f"next: dynconf analyse {asked.out / 'calibration.npz'} --test {asked.out / 'test.npz'}")

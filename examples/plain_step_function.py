@@ -1,11 +1,11 @@
-"""Traces of a simulator of one's own: a step function in numpy, no spiking library and no torch.
+"""Traces from a simulator of your own: a step function in numpy, without a spiking library or torch.
 
     python examples/plain_step_function.py
     dynconf analyse calibration.npz --test test.npz
 
 scikit-learn trains a ReLU network; its two hidden layers become integrate-and-fire neurons whose thresholds are a high
-percentile of what the layer put out for the training images (Rueckauer et al., Front. Neurosci. 2017,
-10.3389/fnins.2017.00682). Whatever has a function from (input, state) to (output, state) can write traces like this.
+percentile of the activations on the training images (Rueckauer et al., Front. Neurosci. 2017, 10.3389/fnins.2017.00682). Any
+simulator with a function from (input, state) to (output, state) can write traces like this.
 """
 
 import argparse
@@ -22,7 +22,7 @@ PERCENTILE = 99.5
 
 
 class SpikingNetwork:
-    """Weights and thresholds of a trained classifier; the state is one membrane potential (n, neurons) a layer."""
+    """Weights and thresholds of a trained classifier; the state is the membrane potential ``(n, neurons)`` of each layer."""
 
     def __init__(self, ann: MLPClassifier, images: np.ndarray) -> None:
         self.weights, self.biases = ann.coefs_, ann.intercepts_
@@ -33,22 +33,22 @@ class SpikingNetwork:
             self.thresholds.append(np.percentile(hidden[hidden > 0], PERCENTILE))
 
     def start(self, samples: int) -> list[np.ndarray]:
-        """Half a threshold everywhere: a neuron then rounds instead of cutting off."""
+        """Initial membrane potentials of half the threshold, with which a neuron rounds instead of rounding down."""
         sizes = [weight.shape[1] for weight in self.weights[:-1]]
         return [np.full((samples, size), theta / 2) for size, theta in zip(sizes, self.thresholds, strict=True)]
 
     def step(self, images: np.ndarray, state: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[np.ndarray]]:
-        """Logits (n, 10), spikes (n,) and synaptic operations (n,) of one step, and the state after it."""
+        """Logits ``(n, 10)``, spikes ``(n,)`` and synaptic operations ``(n,)`` of one step, and the state after it."""
         signal, after = images, []
         spikes, operations = np.zeros(len(images), int), np.zeros(len(images), int)
         layers = zip(self.weights[:-1], self.biases[:-1], self.thresholds, state, strict=True)
         for layer, (weight, bias, threshold, potential) in enumerate(layers):
             charged = potential + signal @ weight + bias
             fired = charged >= threshold
-            after.append(charged - threshold * fired)  # a soft reset
+            after.append(charged - threshold * fired)  # soft reset
             signal = threshold * fired
             spikes += fired.sum(axis=1)
-            operations += fired.sum(axis=1) * self.weights[layer + 1].shape[1]  # each spike meets that many weights
+            operations += fired.sum(axis=1) * self.weights[layer + 1].shape[1]  # the fan-out of each spike
         return signal @ self.weights[-1] + self.biases[-1], spikes, operations, after
 
 
@@ -66,7 +66,7 @@ def write(network: SpikingNetwork, split: str, time_steps: int, path: Path) -> f
 
 
 def main() -> None:
-    """Train, convert, write calibration.npz and test.npz, and say what comes next."""
+    """Train, convert, and write calibration.npz and test.npz."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--time-steps", type=int, default=32)
@@ -75,7 +75,7 @@ def main() -> None:
     images, labels = digits.load("train")
     ann = MLPClassifier((64, 64), learning_rate_init=5e-3, batch_size=50, max_iter=asked.epochs, random_state=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is ours to choose
+        warnings.simplefilter("ignore", ConvergenceWarning)  # we choose the number of epochs
         ann.fit(images, labels)
     network = SpikingNetwork(ann, images)
     asked.out.mkdir(parents=True, exist_ok=True)

@@ -4,8 +4,8 @@
     python examples/sinabs_digits.py
     dynconf analyse calibration.npz --test test.npz
 
-sinabs takes all time steps at once, with time and batch in one axis. A converted network has an ANN beside it, whose outputs
-may go into the traces as `ann_logits`.
+sinabs computes all time steps together, with time and batch in one axis. The outputs of the ANN that was converted can be
+stored in the traces as `ann_logits`.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 
 def trained(epochs: int) -> nn.Sequential:
-    """A ReLU network, trained on the training images alone."""
+    """A ReLU network trained on the training images."""
     network = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
     images, labels = (torch.from_numpy(array) for array in digits.load("train"))
     optimiser = torch.optim.Adam(network.parameters(), lr=2e-3, weight_decay=1e-4)
@@ -34,10 +34,10 @@ def trained(epochs: int) -> nn.Sequential:
 
 
 def run(ann: nn.Sequential, images: Tensor, time_steps: int) -> tuple[Tensor, Tensor]:
-    """Logits (n, T, 10) and spikes (n, T) of the spiking network; the image is a constant current."""
+    """Logits ``(n, T, 10)`` and spikes ``(n, T)`` of the spiking network; the image is a constant input current."""
     snn = from_model(ann, num_timesteps=time_steps).spiking_model
     emitted: list[Tensor] = []
-    for layer in (snn[1], snn[3]):  # in the places of the two ReLUs
+    for layer in (snn[1], snn[3]):  # they replace the two ReLUs
         layer.register_forward_hook(lambda _layer, _input, spikes: emitted.append(spikes.sum(dim=1)))
     logits = snn(images.repeat_interleave(time_steps, dim=0))
     return logits.unflatten(0, (-1, time_steps)), sum(emitted).unflatten(0, (-1, time_steps))
@@ -55,14 +55,14 @@ def write(ann: nn.Sequential, split: str, time_steps: int, path: Path) -> float:
 
 
 def main() -> None:
-    """Train, convert, write calibration.npz and test.npz, and say what comes next."""
+    """Train, convert, and write calibration.npz and test.npz."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--time-steps", type=int, default=32)
     parser.add_argument("--out", type=Path, default=Path("."))
     asked = parser.parse_args()
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # for so small a network, more only get in each other's way
+    torch.set_num_threads(1)  # more threads do not help so small a network
     ann = trained(asked.epochs)
     asked.out.mkdir(parents=True, exist_ok=True)
     calibration, test = asked.out / "calibration.npz", asked.out / "test.npz"

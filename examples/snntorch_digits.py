@@ -1,11 +1,11 @@
-"""Traces of an snnTorch network: leaky neurons in every layer, read out by the spikes of ten output neurons.
+"""Traces of an snnTorch network with leaky neurons in every layer, including ten output neurons.
 
     pip install snntorch
     python examples/snntorch_digits.py
     dynconf analyse calibration.npz --test test.npz
 
-Here the output layer spikes as well, and a class's score is the number of its spikes: the logits of a step are the output
-spikes of that step, 0 or 1, and their running sum is the count.
+Here the output layer spikes as well, and the score of a class is its number of spikes: the logits of a time step are its output
+spikes, 0 or 1, and their running sum is the spike count.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 
 class SpikingNetwork(nn.Module):
-    """64 pixels, 128 hidden neurons, 10 output neurons; snnTorch hands the membrane potentials in and out."""
+    """64 pixels, 128 hidden neurons, 10 output neurons; snnTorch passes membrane potentials in and out."""
 
     def __init__(self, hidden: int = 128) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class SpikingNetwork(nn.Module):
         self.output = snn.Leaky(beta=0.9, spike_grad=surrogate.atan())
 
     def forward(self, images: Tensor, time_steps: int) -> tuple[Tensor, Tensor]:
-        """Output spikes (n, T, 10), and all spikes (n, T) of each step; the image is a constant current."""
+        """Output spikes ``(n, T, 10)`` and numbers of all spikes ``(n, T)``; the image is a constant input current."""
         hidden_potential, output_potential = self.hidden.init_leaky(), self.output.init_leaky()
         logits, spikes = [], []
         for _ in range(time_steps):
@@ -43,7 +43,7 @@ class SpikingNetwork(nn.Module):
 
 
 def train(network: SpikingNetwork, epochs: int, time_steps: int) -> None:
-    """Cross entropy of the spike counts, on the training images alone."""
+    """Train with the cross entropy of the spike counts."""
     images, labels = (torch.from_numpy(array) for array in digits.load("train"))
     optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
     for _ in range(epochs):
@@ -65,14 +65,14 @@ def write(network: SpikingNetwork, split: str, time_steps: int, path: Path) -> f
 
 
 def main() -> None:
-    """Train, write calibration.npz and test.npz, and say what comes next."""
+    """Train, and write calibration.npz and test.npz."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--time-steps", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("."))
     asked = parser.parse_args()
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # for so small a network, more only get in each other's way
+    torch.set_num_threads(1)  # more threads do not help so small a network
     network = SpikingNetwork()
     train(network, asked.epochs, asked.time_steps)
     asked.out.mkdir(parents=True, exist_ok=True)

@@ -4,8 +4,8 @@
     python examples/spikingjelly_digits.py
     dynconf analyse calibration.npz --test test.npz
 
-The image is a constant current at every time step; the output layer has no neuron: what it puts out at a step are the logits
-of the step. That is all that traces are: the logits of each step, not their running sum.
+The image is a constant input current. The output layer has no neurons: its output in a time step is the logits of that step.
+Traces hold the logits of each step, not their running sum.
 """
 
 import argparse
@@ -30,21 +30,21 @@ class SpikingNetwork(nn.Module):
         self.neurons2 = neuron.IFNode(v_reset=None, surrogate_function=surrogate.ATan())
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (n, 10) of this step, and how many spikes (n,) each image caused in it."""
+        """Logits ``(n, 10)`` and numbers of spikes ``(n,)`` of this time step."""
         spikes1 = self.neurons1(self.first(images))
         spikes2 = self.neurons2(self.second(spikes1))
         return self.last(spikes2), spikes1.sum(dim=1) + spikes2.sum(dim=1)
 
 
 def run(network: SpikingNetwork, images: Tensor, time_steps: int) -> tuple[Tensor, Tensor]:
-    """Logits (n, T, 10) and spikes (n, T)."""
+    """Logits ``(n, T, 10)`` and numbers of spikes ``(n, T)``."""
     functional.reset_net(network)
     logits, spikes = zip(*(network(images) for _ in range(time_steps)), strict=True)
     return torch.stack(logits, dim=1), torch.stack(spikes, dim=1)
 
 
 def train(network: SpikingNetwork, epochs: int, time_steps: int) -> None:
-    """Cross entropy of the mean logits, on the training images alone."""
+    """Train with the cross entropy of the mean logits."""
     images, labels = (torch.from_numpy(array) for array in digits.load("train"))
     optimiser = torch.optim.Adam(network.parameters(), lr=2e-3)
     for _ in range(epochs):
@@ -66,14 +66,14 @@ def write(network: SpikingNetwork, split: str, time_steps: int, path: Path) -> f
 
 
 def main() -> None:
-    """Train, write calibration.npz and test.npz, and say what comes next."""
+    """Train, and write calibration.npz and test.npz."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--time-steps", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("."))
     asked = parser.parse_args()
     torch.manual_seed(0)
-    torch.set_num_threads(1)  # for so small a network, more only get in each other's way
+    torch.set_num_threads(1)  # more threads do not help so small a network
     network = SpikingNetwork()
     train(network, asked.epochs, asked.time_steps)
     asked.out.mkdir(parents=True, exist_ok=True)

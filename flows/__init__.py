@@ -1,1 +1,1 @@
-"""What a user triggers: flows that wire the stages, and the command over them."""
+"""The Prefect flows, and the command ``dynconf``."""

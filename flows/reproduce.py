@@ -1,4 +1,4 @@
-"""The flow ``reproduce``: the eight settings, or those named, each as a subflow, and the table of their results."""
+"""The flow ``reproduce``: the paper's eight settings or some, each as a subflow, and the table of results."""
 
 import contextvars
 import os
@@ -22,12 +22,12 @@ from dynconf_core.results.types import PaperFootnote, RunResult, SettingResult
 from dynconf_core.schemes.scheme import SCHEMES
 from dynconf_flows.setting import SettingFailed, SettingRun, planned_setting
 from dynconf_tasks import interruption
-from dynconf_tasks.parameters import Memory, Overrides, ProfileName, Seed, SettingName
+from dynconf_tasks.parameters import Memory, Overrides, ProfileName, Seed, SettingName, values_of
 from dynconf_tasks.track import TrackingUnavailable, tracker
 
 
 class SomeFailed(RuntimeError):
-    """A reproduction of which some settings failed; ``result`` is its results.json, the others included."""
+    """Some settings of a reproduction failed; ``result`` holds the results of all."""
 
     def __init__(self, result: RunResult) -> None:
         failed = ", ".join(row.name for row in result.failed)
@@ -48,33 +48,33 @@ def reproduce(
     command: str | None = None,
     memory: Memory | None = None,
 ) -> RunResult:
-    """Run the paper's settings, write `results.json` and log them to MLflow.
+    """Run the paper's settings, write `results.json` and log to MLflow.
 
     Args:
-        profile: how much of each setting is run: smoke (digits), quick (CIFAR-10, Imagenette, reduced) or paper.
-        settings: names of those to run; all eight by default.
-        overrides: fields whose value is to differ from the profile's, such as time_steps.
-        seed: of weights, shuffling, augmentation and search.
+        profile: scale of the run: smoke (digits), quick (CIFAR-10, Imagenette, reduced) or paper.
+        settings: names of the settings to run; default: all eight.
+        overrides: fields whose values are to differ from the profile's, such as time_steps.
+        seed: seed of weights, shuffling, augmentation and search.
         device: auto, cpu, cuda or cuda:N.
         home: folder of artefacts and tracking; default DYNCONF_HOME or .dynconf.
         data: folder of the data sets; default DYNCONF_DATA or data in the home.
-        checkpoints: setting to a file whose weights are taken instead of training.
-        command: what the user typed, for the record.
-        memory: what simulation on a CPU may take, such as 8GiB; no bound by default.
+        checkpoints: by setting, a file whose weights are used instead of training.
+        command: the command line, for the record.
+        memory: memory limit for simulation on a CPU, such as 8GiB; default: none.
 
     Returns:
-        what results.json holds.
+        the content of results.json.
 
     Raises:
-        InputError: where the request cannot work; nothing was started.
-        SomeFailed: where a setting raised; the others are done and written.
+        InputError: if the request cannot work; nothing is started.
+        SomeFailed: if a setting failed; the results of all are written.
     """
-    request = Request(profile, tuple(settings or ()), overrides or {}, seed, device, home, data, checkpoints or {}, memory)
+    request = Request(profile, tuple(settings or ()), values_of(overrides), seed, device, home, data, checkpoints or {}, memory)
     return run_request(checked(request), command)
 
 
 def run_request(asked: CheckedRequest, command: str | None = None) -> RunResult:
-    """Run a request that is known to work; see ``reproduce``."""
+    """Run a checked request; see ``reproduce``."""
     request, folder = asked.request, asked.context.home
     profile, seed = request.profile, request.seed
     logger = get_run_logger()
@@ -95,7 +95,7 @@ def run_request(asked: CheckedRequest, command: str | None = None) -> RunResult:
     runs: list[SettingRun] = []
     jobs = max(1, min(PROFILES[profile].jobs, os.cpu_count() or 1))
     with ThreadPoolExecutor(jobs) as pool:
-        # Each thread works in a copy of the flow's context, so that its setting is a subflow of this run.
+        # Each thread runs in a copy of the flow's context, so that its setting is a subflow of this run.
         running = [pool.submit(contextvars.copy_context().run, run_one, plan) for plan in asked.plans]
         try:
             runs = [_run_of(future, plan) for future, plan in zip(running, asked.plans, strict=True)]
@@ -138,7 +138,7 @@ checked_reproduction = flow(
     validate_parameters=False,
     persist_result=False,
 )(run_request)
-"""For the command, which has checked the request before it starts a server."""
+"""The flow for the command, which checks the request before it starts a server."""
 
 
 def _run_of(future: "Future[SettingRun]", plan: Plan) -> SettingRun:

@@ -1,11 +1,13 @@
-"""The flow ``sweep``: a grid, or an Optuna study, over settings' fields. Each point is a ``setting`` subflow, so that it shares
-every stage whose key is the same with its neighbours, and a sweep that was interrupted goes on from the store."""
+"""The flow ``sweep``: a grid or an Optuna study over the fields of settings.
+
+Each point is a ``setting`` subflow. Points share all stages with equal keys, and an interrupted sweep resumes from the store.
+"""
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, cast
 
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact
@@ -17,10 +19,14 @@ from dynconf_core.results.environment import environment
 from dynconf_core.results.files import write_sweep
 from dynconf_core.results.markdown import sweep_markdown
 from dynconf_core.results.types import AnyPoint, AnySetting, FailedPoint, SettingResult, SweepPoint, SweepResult
+from dynconf_core.schemes.field import Value
 from dynconf_flows.setting import SettingFailed, planned_setting
 from dynconf_tasks import interruption
-from dynconf_tasks.parameters import Count, Memory, Overrides, ProfileName, Seed, SettingName
+from dynconf_tasks.parameters import Count, Memory, Overrides, ProfileName, Seed, SettingName, values_of
 from dynconf_tasks.track import TrackingUnavailable, tracker
+
+if TYPE_CHECKING:
+    import optuna
 
 
 @flow(name="sweep", flow_run_name="sweep {profile}", persist_result=False)
@@ -37,33 +43,33 @@ def sweep(
     data: str | None = None,
     memory: Memory | None = None,
 ) -> SweepResult:
-    """Run every point and report the Pareto front of test accuracy against mean steps.
+    """Run all points and report the Pareto front of test accuracy against mean steps.
 
     Args:
-        settings: names; each point is run for every one of them.
-        profile: how much of each setting is run: smoke, quick or paper.
-        grid: field (or seed) to values, such as time_steps to "8,16,32"; every combination is run.
-        study: field to a range such as "4..32", or to values "2,4,8"; Optuna chooses points within.
-        trials: points of a study, those of earlier runs of it counted in.
-        overrides: fields whose value is to differ from the profile's, the same for all points.
-        seed: of every point that names none, and of the study.
+        settings: names of the settings; each point runs for all of them.
+        profile: scale of the run: smoke, quick or paper.
+        grid: by field (or seed), values such as "8,16,32"; every combination runs.
+        study: by field, a range such as "4..32" or values such as "2,4,8", from which Optuna chooses.
+        trials: number of points of a study, including those of earlier runs.
+        overrides: fields whose values are to differ from the profile's, the same for all points.
+        seed: seed of the study, and of all points without one.
         device: auto, cpu, cuda or cuda:N.
         home: folder of artefacts and tracking; default DYNCONF_HOME or .dynconf.
         data: folder of the data sets; default DYNCONF_DATA or data in the home.
-        memory: what simulation on a CPU may take, such as 8GiB; no bound by default.
+        memory: memory limit for simulation on a CPU, such as 8GiB; default: none.
 
     Returns:
-        what the sweep's results.json holds.
+        the content of the sweep's results.json.
 
     Raises:
-        InputError: where the request cannot work; nothing was started.
+        InputError: if the request cannot work; nothing is started.
     """
-    request = Request(profile, tuple(settings), overrides or {}, seed, device, home, data, memory=memory)
+    request = Request(profile, tuple(settings), values_of(overrides), seed, device, home, data, memory=memory)
     return run_sweep(checked_sweep(request, grid or {}, study or {}, trials))
 
 
 def run_sweep(swept: CheckedSweep) -> SweepResult:
-    """Run a sweep that is known to work; see ``sweep``."""
+    """Run a checked sweep; see ``sweep``."""
     asked = swept.asked
     profile, seed, where = asked.request.profile, asked.request.seed, asked.context.home
     asked.context.prepare()
@@ -75,7 +81,7 @@ def run_sweep(swept: CheckedSweep) -> SweepResult:
 
     found: list[AnyPoint] = []
 
-    def run_point(values: Mapping[str, Any]) -> list[AnyPoint]:
+    def run_point(values: Mapping[str, Value]) -> list[AnyPoint]:
         entries = []
         request = at_point(asked.request, values)
         plans = request.plans()
@@ -120,12 +126,16 @@ checked_sweeping = flow(
     validate_parameters=False,
     persist_result=False,
 )(run_sweep)
-"""For the command, which has checked the sweep before it starts a server."""
+"""The flow for the command, which checks the sweep before it starts a server."""
 
 
-def _studied(run_point: Any, swept: CheckedSweep, name: str) -> Iterator[list[AnyPoint]]:
-    """Ask Optuna for points until the study, earlier runs of it counted in, has ``trials``; several settings count as their
-    mean. Finished trials of an earlier run are shown again, from the store."""
+def _studied(
+    run_point: Callable[[Mapping[str, Value]], list[AnyPoint]], swept: CheckedSweep, name: str
+) -> Iterator[list[AnyPoint]]:
+    """Run points chosen by Optuna until the study has ``trials``, including those of earlier runs, which the store supplies.
+
+    The objectives are means over the settings.
+    """
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -155,16 +165,16 @@ def _studied(run_point: Any, swept: CheckedSweep, name: str) -> Iterator[list[An
         yield rows
 
 
-def _suggested(trial: Any, one: Range) -> Any:
+def _suggested(trial: "optuna.Trial", one: Range) -> Value:
     if one.choices:
-        return trial.suggest_categorical(one.field, list(one.choices))
-    if isinstance(one.low, int):
+        return cast(Value, trial.suggest_categorical(one.field, list(one.choices)))
+    if isinstance(one.low, int) and isinstance(one.high, int):
         return trial.suggest_int(one.field, one.low, one.high)
     return trial.suggest_float(one.field, one.low, one.high, log=one.field in ("alpha", "learning_rate"))
 
 
-def _point(row: AnySetting, values: Mapping[str, Any]) -> AnyPoint:
-    """A point as the sweep reports it. A study is led by the calibration split; the test split is only reported."""
+def _point(row: AnySetting, values: Mapping[str, Value]) -> AnyPoint:
+    """The entry of a point: a study optimises the figures of the calibration split and only reports those of the test split."""
     if not isinstance(row, SettingResult):
         return FailedPoint(setting=row.name, values=dict(values), error=row.error)
     return SweepPoint(
@@ -182,7 +192,7 @@ def _point(row: AnySetting, values: Mapping[str, Any]) -> AnyPoint:
 
 
 def _with_front(points: Sequence[AnyPoint]) -> tuple[AnyPoint, ...]:
-    """The points, those marked that no other of their setting beats in accuracy and mean steps at once."""
+    """The points, with those marked that are on the Pareto front of their setting."""
 
     def beaten(point: SweepPoint) -> bool:
         return any(
@@ -198,7 +208,7 @@ def _with_front(points: Sequence[AnyPoint]) -> tuple[AnyPoint, ...]:
 
 
 def _name(swept: CheckedSweep) -> str:
-    """The same for the same sweep, so that a study and its results are found again."""
+    """The name of a sweep; equal sweeps have equal names, so that a study is resumed and its results are replaced."""
     request, overrides = swept.asked.request, swept.asked.overrides
     fields = sorted(swept.fields.items())
     asked = json.dumps([sorted(request.settings), request.profile, fields, sorted(overrides.items()), request.seed])

@@ -1,1 +1,1 @@
-"""One Prefect task a stage: reads artefacts, calls the core, writes artefacts."""
+"""The Prefect tasks, one per stage: each reads artefacts, calls the core and writes an artefact."""

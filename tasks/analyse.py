@@ -1,10 +1,8 @@
-"""An analysis of a pair of traces, from their files to its own and to MLflow; without Prefect."""
+"""The analysis of a pair of traces: reading their files, analysing them, writing the results and logging them to MLflow."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from dynconf_core.confidence.measure import ConfidenceMeasure, measure_of
 from dynconf_core.confidence.smoothing import FORMS, Smoothing
@@ -19,10 +17,54 @@ from dynconf_core.traces.parts import Split, split_in_two
 from dynconf_core.traces.schema import Traces
 
 TRACKED = ("ann_accuracy", "reference_accuracy", "exit", "baselines", "oracle_gap", "spikes_per_inference", "energy")
-"""What MLflow gets of the record as it is, under the names of the results."""
+"""Fields of the record that are logged to MLflow unchanged."""
 DEMO_ALPHA = 30.0
+"""Alpha in the authors' demo."""
 LONGEST_SOURCE = 72
-"""Characters of a source that fit above a picture."""
+"""Characters of a source that fit above a figure."""
+
+
+@dataclass(frozen=True)
+class AnalysisOptions:
+    """The options of an analysis, validated on construction.
+
+    Attributes:
+        epsilon, delta: parameters of the guarantee; both or neither.
+        max_drop: the accuracy that the chosen rule may lose in expectation, a fraction.
+        time_steps: the number of first time steps to which the traces are cut; None keeps all.
+        rule: the measure of the chosen rule, a name or ``package.module:Class``; None chooses it.
+        smoothing, alpha: the smoothing of that rule. If only one is given, the other is the sum or, as in the authors' demo,
+            30; if neither, the smoothing is chosen.
+        seed: seed of splits, folds and bootstraps.
+
+    Raises:
+        InputError: for an unknown measure or smoothing, a smoothing that the measure does not use, or a value out of range.
+    """
+
+    epsilon: float | None = None
+    delta: float | None = None
+    max_drop: float = 0.0
+    time_steps: int | None = None
+    rule: str | None = None
+    smoothing: str | None = None
+    alpha: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_options(self.epsilon, self.delta, self.max_drop)
+        fixed_smoothing(self.given_measure(), self.given_smoothing())
+
+    def given_measure(self) -> ConfidenceMeasure | None:
+        """The measure of the rule; None if it is to be chosen."""
+        return None if self.rule is None else measure_of(self.rule)
+
+    def given_smoothing(self) -> Smoothing | None:
+        """The smoothing of the rule; None if it is to be chosen."""
+        if self.smoothing is None and self.alpha is None:
+            return None
+        if self.smoothing is not None and self.smoothing not in FORMS:
+            raise InputError(f"smoothing {self.smoothing!r} cannot be fixed: give one of {', '.join(FORMS)}.")
+        return Smoothing(self.smoothing or "sum", DEMO_ALPHA if self.alpha is None else self.alpha)
 
 
 @dataclass(frozen=True)
@@ -30,11 +72,11 @@ class FinishedAnalysis:
     """An analysis and its files.
 
     Attributes:
-        name: of the traces.
-        out: its folder.
-        analysis: what it found.
-        files: what it wrote into the folder.
-        source: what was run, as the traces say.
+        name: the name of the traces.
+        out: the folder of the analysis.
+        analysis: the analysis.
+        files: the files in the folder.
+        source: what was run, according to the traces.
     """
 
     name: str
@@ -44,30 +86,11 @@ class FinishedAnalysis:
     source: str
 
 
-def wanted_rule(rule: Mapping[str, Any]) -> tuple[ConfidenceMeasure, Smoothing | None]:
-    """The measure of ``{"rule", "smoothing", "alpha"}`` and its smoothing, None where that is to be chosen.
-
-    Of smoothing and alpha one may be None: the smoothing is then the sum, alpha 30 as in the authors' demo.
-
-    Raises:
-        InputError: for an unknown measure or smoothing, an alpha out of range, a smoothing that the measure does not read.
-    """
-    measure = measure_of(rule["rule"])
-    form, alpha = rule.get("smoothing"), rule.get("alpha")
-    if form is None and alpha is None:
-        return measure, None
-    if form is not None and form not in FORMS:
-        raise InputError(f"smoothing {form!r} cannot be fixed: give one of {', '.join(FORMS)}.")
-    smoothing = Smoothing(form or "sum", DEMO_ALPHA if alpha is None else alpha)
-    fixed_smoothing(measure, smoothing)
-    return measure, smoothing
-
-
 def loaded(pair: Pair, seed: int, time_steps: int | None = None) -> tuple[Traces, Traces, Split | None]:
-    """The calibration and the test traces, cut to ``time_steps``, and which samples are which where one set was split.
+    """Load the calibration and test traces of a pair, cut to ``time_steps``, and the split if one set was split.
 
     Raises:
-        InputError: where they are missing, malformed or do not fit together.
+        InputError: if traces are missing or malformed, or do not fit together.
     """
     calibration, split = Traces.load(pair.calibration), None
     if pair.test is None:
@@ -80,43 +103,28 @@ def loaded(pair: Pair, seed: int, time_steps: int | None = None) -> tuple[Traces
     return calibration, test, split
 
 
-def analyse_pair(
-    pair: Pair,
-    out: Path,
-    *,
-    epsilon: float | None = None,
-    delta: float | None = None,
-    max_drop: float = 0.0,
-    time_steps: int | None = None,
-    rule: Mapping[str, Any] | None = None,
-    seed: int = 0,
-) -> FinishedAnalysis:
-    """Analyse a pair of traces into the folder ``out``.
+def analyse_pair(pair: Pair, out: Path, options: AnalysisOptions | None = None) -> FinishedAnalysis:
+    """Analyse a pair of traces and write the results into the folder ``out``.
 
     Args:
         pair: the traces.
-        out: for ``analysis.json``, ``rule.json``, ``front.csv`` and the pictures.
-        epsilon, delta: of the guarantee, both or neither.
-        max_drop: that the chosen rule may lose in expectation.
-        time_steps: T, where the traces are to be cut to their first steps.
-        rule: ``{"rule", "smoothing", "alpha"}`` as ``wanted_rule`` takes it.
-        seed: of splits, folds and bootstraps.
+        out: folder for ``analysis.json``, ``rule.json``, ``front.csv`` and the figures.
+        options: options of the analysis; None stands for the defaults.
 
     Raises:
-        InputError: where traces or options cannot work; nothing was written.
+        InputError: if the traces cannot be analysed; nothing is written.
     """
-    check_options(epsilon, delta, max_drop)
-    measure, smoothing = (None, None) if rule is None else wanted_rule(rule)
-    calibration, test, split = loaded(pair, seed, time_steps)
+    asked = options or AnalysisOptions()
+    calibration, test, split = loaded(pair, asked.seed, asked.time_steps)
     analysis = analyse(
         calibration,
         test,
-        epsilon=epsilon,
-        delta=delta,
-        max_drop=max_drop,
-        measure=measure,
-        smoothing=smoothing,
-        seed=seed,
+        epsilon=asked.epsilon,
+        delta=asked.delta,
+        max_drop=asked.max_drop,
+        measure=asked.given_measure(),
+        smoothing=asked.given_smoothing(),
+        seed=asked.seed,
         split=split,
     )
     source = described(test)
@@ -125,19 +133,19 @@ def analyse_pair(
 
 
 def described(traces: Traces) -> str:
-    """What was run, as the traces' meta says it: their source, and what the data stand in for; "" where it says nothing."""
+    """What was run, according to the traces' meta data: their source, and what the data stand in for; "" if unknown."""
     source, data, place = (traces.meta.get(name) for name in ("source", "data", "stands_in_for"))
     found = " ".join(str(source).split()) if source else ""
     if len(found) > LONGEST_SOURCE:
         found = found[: LONGEST_SOURCE - 1] + "…"
-    stand_in = f"{data} in the place of {place}" if data and place else ""
+    stand_in = f"{data} instead of {place}" if data and place else ""
     return "; ".join(part for part in (found, stand_in) if part)
 
 
-def track_analysis(done: FinishedAnalysis, pair: Pair, options: Mapping[str, Any], home: Path) -> str:
-    """Log an analysis to MLflow, in the experiment ``dynconf-analysis``; the run's id.
+def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions, home: Path) -> str:
+    """Log an analysis to MLflow, in the experiment ``dynconf-analysis``; returns the run's id.
 
-    A rerun that finds the same finds its run, too, and adds no twin.
+    Repeating an analysis with the same result returns the existing run.
     """
     from dynconf_tasks.track import tracker
 
@@ -157,7 +165,7 @@ def track_analysis(done: FinishedAnalysis, pair: Pair, options: Mapping[str, Any
         "traces": str(pair.calibration),
         "test_traces": str(pair.test) if pair.test else None,
         "source": done.source or None,
-        **options,
+        **vars(options),
         "time_steps": record.time_steps,
         "rule": chosen.measure,
         **{f"smoothing_{name}": value for name, value in flat(chosen.smoothing).items()},

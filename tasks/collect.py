@@ -1,6 +1,6 @@
-"""Stages ``collect_calibration`` and ``collect_test``: a split's images through the SNN, all time steps.
+"""The stages ``collect_calibration`` and ``collect_test``: simulate a split and record its traces.
 
-Artefact: a traces folder (``logits.npy`` and its neighbours).
+Artefact: a folder of traces (``logits.npy`` and so on).
 """
 
 from collections.abc import Mapping
@@ -25,13 +25,13 @@ from dynconf_tasks.stage import TASK_OPTIONS, run
 
 @task(name="collect", task_run_name="{job.plan.setting} · collect calibration", **TASK_OPTIONS)
 def collect_calibration(job: Job, inputs: Inputs) -> State[Handle] | Handle:
-    """Simulate the calibration images for T time steps and write their traces."""
+    """Simulate the calibration images for T time steps and record their traces."""
     return _collected("calibration", job, inputs)
 
 
 @task(name="collect", task_run_name="{job.plan.setting} · collect test", **TASK_OPTIONS)
 def collect_test(job: Job, inputs: Inputs) -> State[Handle] | Handle:
-    """Simulate the test images for T time steps and write their traces."""
+    """Simulate the test images for T time steps and record their traces."""
     return _collected("test", job, inputs)
 
 
@@ -67,7 +67,7 @@ def _collected(split: str, job: Job, inputs: Inputs) -> State[Handle] | Handle:
 
 
 def trained_on_calibration(provenance: Mapping[str, Any], data: Data) -> bool | None:
-    """Whether a checkpoint's training saw images that ``data`` holds out; None where its provenance does not say."""
+    """Whether a checkpoint was trained on images that ``data`` holds out; None if its provenance does not say."""
     images = own_provenance(provenance).get("data")
     if not isinstance(images, dict):
         return None
@@ -77,4 +77,4 @@ def trained_on_calibration(provenance: Mapping[str, Any], data: Data) -> bool | 
     trained, held = images.get("train"), split.get("calibration")
     if not isinstance(trained, int) or not isinstance(held, int) or trained + held != data.train + data.calibration:
         return None
-    return held < data.calibration  # the larger of two held-out parts holds the smaller
+    return held < data.calibration  # the smaller of two held-out parts is contained in the larger

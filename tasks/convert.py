@@ -1,4 +1,4 @@
-"""Stage ``convert``: the trained network as a spiking one, and layer by layer how far it is from the ANN.
+"""The stage ``convert``: convert the trained network into an SNN and report on the conversion.
 
 Artefact: ``snn.pt``, ``report.json``, ``report.txt``.
 """
@@ -22,12 +22,12 @@ from dynconf_tasks.listening import Listener
 from dynconf_tasks.stage import TASK_OPTIONS, run
 
 REPORTED = 64
-"""Calibration images of the report, at most."""
+"""The most calibration images in the report."""
 
 
 @task(name="convert", task_run_name="{job.plan.setting} · convert", **TASK_OPTIONS)
 def convert(job: Job, inputs: Inputs) -> State[Handle] | Handle:
-    """Fold the batch normalisation away, put spiking neurons in the place of the activations, and round the weights."""
+    """Fold batch normalisation, replace activations by spiking neurons, and round the weights to fixed point."""
     plan = job.plan
 
     def write(folder: Path, listener: Listener) -> Mapping[str, Any]:

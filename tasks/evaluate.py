@@ -1,4 +1,4 @@
-"""Stage ``evaluate``: the chosen rule on the test traces, its figures and its pictures. Nothing else reads the test split.
+"""The stage ``evaluate``: evaluate the chosen rule on the test traces, which no other stage reads.
 
 Artefact: ``evaluation.json``, ``rule.json``, ``accuracy_against_latency.png``, ``exit_histogram.png``, ``robustness.png``.
 """
@@ -32,11 +32,11 @@ DPI = 150
 
 @task(name="evaluate", task_run_name="{job.plan.setting} · evaluate", **TASK_OPTIONS)
 def evaluate(job: Job, inputs: Inputs) -> State[Handle] | Handle:
-    """Judge the rule on the test traces."""
+    """Evaluate the rule on the test traces and draw its figures."""
     plan = job.plan
 
     def write(folder: Path, listener: Listener) -> Mapping[str, Any]:
-        # A measure from outside is the one that the plan names; the file alone would import nothing.
+        # A measure from outside the project is named by the plan, as loading a rule file imports no code.
         own = plan.search.rule if ":" in plan.search.rule else None
         found = inputs["search"].file("rule.json")
         chosen, choice = Rule.load(found, own), read(Choice, found)
@@ -53,7 +53,7 @@ def evaluate(job: Job, inputs: Inputs) -> State[Handle] | Handle:
             measures_compared(plan.search.rule),
         )
         (folder / EVALUATION).write_text(json_text(to_json(figures)))
-        shutil.copyfile(found, folder / "rule.json")  # so that one folder holds what is published of a setting
+        shutil.copyfile(found, folder / "rule.json")  # so that one folder holds everything published of a setting
         subtitle, correct = _subtitle(plan, unseen.samples), unseen.correct()
         pictures = (
             accuracy_against_latency(
@@ -77,6 +77,6 @@ def evaluate(job: Job, inputs: Inputs) -> State[Handle] | Handle:
 
 
 def _subtitle(plan: Plan, samples: int) -> str:
-    stand_in = f" in the place of {plan.data.stands_in_for}" if plan.data.stands_in_for else ""
-    width = "" if plan.width == 1 else f", {plan.width:g} of the width"
+    stand_in = f" instead of {plan.data.stands_in_for}" if plan.data.stands_in_for else ""
+    width = "" if plan.width == 1 else f", {plan.width:g} of full width"
     return f"profile {plan.profile}: {plan.data.name}{stand_in}{width}; {samples} test images, seed {plan.seed}"

@@ -1,4 +1,4 @@
-"""Ctrl-C reaches settings that run in threads: every stage asks here after each batch whether it should go on."""
+"""Interruption of settings that run in threads: every stage checks after each batch whether to stop."""
 
 import threading
 
@@ -6,23 +6,23 @@ _stop = threading.Event()
 
 
 class Interrupted(Exception):
-    """The user wants the work to end; what is finished is kept."""
+    """The user interrupted the run; finished stages are kept."""
 
     def __init__(self) -> None:
-        super().__init__("interrupted; a rerun goes on from what is finished")
+        super().__init__("interrupted; run again to continue from the finished stages")
 
 
 def interrupt() -> None:
-    """From now on ``check`` raises."""
+    """Make ``check`` raise from now on."""
     _stop.set()
 
 
 def interrupted() -> bool:
-    """Whether the user asked to end."""
+    """Whether the user interrupted the run."""
     return _stop.is_set()
 
 
 def check() -> None:
-    """Raise ``Interrupted`` if the user asked to end."""
+    """Raise ``Interrupted`` if the user interrupted the run."""
     if _stop.is_set():
         raise Interrupted

@@ -1,4 +1,4 @@
-"""Who hears how far the stages of this process are. A command line draws bars; a worker's log gets a line now and then."""
+"""Listeners to the progress of stages: the command draws bars, a worker writes lines to its log."""
 
 import logging
 import time
@@ -8,25 +8,25 @@ from typing import Protocol
 
 logger = logging.getLogger(__name__)
 EVERY = 60.0
-"""Seconds between two lines of a log."""
+"""Seconds between two lines of the log."""
 
 
 class Listener(Protocol):
-    """Hears of one stage. Whatever ``__call__`` raises ends the stage (that is how an interruption reaches a thread)."""
+    """Receives the progress of one stage; an exception from ``__call__`` ends the stage, so that threads can be interrupted."""
 
     def started(self) -> None:
-        """The stage is not in the store and begins."""
+        """Called when the stage starts, if the store has no artefact for it."""
 
     def __call__(self, done: int, total: int, text: str) -> None:
-        """``done`` of ``total`` parts are done; see ``dynconf_core.progress``."""
+        """Called when ``done`` of ``total`` parts are done; see ``dynconf_core.progress``."""
 
     def finished(self, outcome: str, seconds: float) -> None:
-        """The stage "ran", was "cached" or "given", or "failed"."""
+        """Called at the end with the outcome: "ran", "cached", "given" or "failed"."""
 
 
 @dataclass
 class LogListener:
-    """Writes a line at the start, every minute and at the end."""
+    """Writes lines to the log: at the start, every minute and at the end."""
 
     setting: str
     stage: str
@@ -34,7 +34,7 @@ class LogListener:
 
     def started(self) -> None:
         """See ``Listener``."""
-        logger.info("%s · %s begins", self.setting, self.stage)
+        logger.info("%s · %s started", self.setting, self.stage)
 
     def __call__(self, done: int, total: int, text: str) -> None:
         """See ``Listener``."""
@@ -51,11 +51,11 @@ _make: Callable[[str, str], Listener] = LogListener
 
 
 def listen(make: Callable[[str, str], Listener]) -> None:
-    """From now on ``make(setting, stage)`` hears of every stage of this process."""
+    """Use the listeners that ``make(setting, stage)`` returns, for all further stages of this process."""
     global _make
     _make = make
 
 
 def listener(setting: str, stage: str) -> Listener:
-    """Whoever hears of this stage."""
+    """The listener of a stage."""
     return _make(setting, stage)

@@ -1,9 +1,10 @@
-"""Types of the flows' parameters: what makes a deployment's form, and what it refuses before a run is made.
+"""Types of the flows' parameters, from which Prefect makes a deployment's form and its validation.
 
-They follow the settings, the profiles and the fields that may be overridden, so that an entry added there appears in the form.
+They are derived from the settings, profiles and overridable fields, so that a new entry there appears in the form.
 """
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
@@ -12,6 +13,7 @@ from dynconf_core.experiment.overrides import known_fields
 from dynconf_core.experiment.profiles import PROFILES
 from dynconf_core.experiment.request import SIZE
 from dynconf_core.experiment.settings import names
+from dynconf_core.schemes.field import Value
 
 _NAMES = names()
 _Named = Literal[*_NAMES]  # type: ignore[valid-type]
@@ -27,3 +29,8 @@ _fields: dict[str, Any] = {
 }
 Overrides = TypedDict("Overrides", _fields, total=False)  # type: ignore[misc]
 Overrides.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+
+
+def values_of(overrides: Overrides | None) -> Mapping[str, Value]:
+    """The overrides of a form, field to value."""
+    return cast(Mapping[str, Value], overrides or {})

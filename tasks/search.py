@@ -1,9 +1,9 @@
-"""Stage ``search``: the exit rule, chosen on the calibration traces alone.
+"""The stage ``search``: choose the exit rule on the calibration traces alone.
 
-For measures that ask for it, Optuna looks for the smoothing (its form, alpha and exponent), with two aims, high accuracy and
-few mean steps; for each smoothing the threshold is not searched but solved, by the exact front. The others are tried with a few
-smoothings of their own. Among all that was tried the rule is chosen by cross-fitting, so that what it is allowed to lose is
-what it loses in expectation. Artefact: ``rule.json``, ``front.csv``. The study stays in the home's journal, under the key.
+For measures that ask for it, Optuna searches the smoothing (form, alpha and exponent) with two objectives, high accuracy and
+few mean steps; the threshold of each smoothing follows exactly from its front. Other measures are tried with a few smoothings
+of their own. The rule is then chosen among all candidates by cross-fitting, so that its expected loss does not exceed the
+allowed one. Artefact: ``rule.json``, ``front.csv``. The study is kept in the home's journal, under the stage's key.
 """
 
 import logging
@@ -27,15 +27,15 @@ from dynconf_tasks.listening import Listener
 from dynconf_tasks.stage import TASK_OPTIONS, run, run_key
 
 ALPHAS = (0.3, 300.0)
-"""Between these every useful alpha lies for logits of a trained network summed over up to 64 steps."""
+"""Range of useful alphas for a trained network's logits summed over up to 64 time steps."""
 EXPONENTS = (-1.0, 1.0)
 DEMO = {"form": "sum", "alpha": 30.0}
-"""The smoothing of the authors' demo: the first trial."""
+"""The smoothing in the authors' demo, used for the first trial."""
 
 
 @task(name="search", task_run_name="{job.plan.setting} · search", **TASK_OPTIONS)
 def search(job: Job, inputs: Inputs) -> State[Handle] | Handle:
-    """Choose the score and the threshold with the fewest mean steps at no more than the allowed loss, in expectation."""
+    """Choose the score and threshold with the fewest mean steps whose expected loss is allowed."""
     plan = job.plan
 
     def write(folder: Path, listener: Listener) -> Mapping[str, Any]:
@@ -51,7 +51,7 @@ def search(job: Job, inputs: Inputs) -> State[Handle] | Handle:
 
 
 def _tried(traces: Traces, plan: Plan, journal: Path, name: str, listener: Listener) -> list[Candidate]:
-    """Every score that may be chosen."""
+    """All candidates among which the rule is chosen."""
     measures = measures_of(measures_tried(plan.search.rule))
     fixed: dict[str, Smoothing] = {}
     if plan.search.smoothing is not None and plan.search.alpha is not None:
@@ -68,7 +68,7 @@ def _tried(traces: Traces, plan: Plan, journal: Path, name: str, listener: Liste
 def _studied(
     traces: Traces, measure: ConfidenceMeasure, plan: Plan, journal: Path, name: str, listener: Listener
 ) -> list[Candidate]:
-    """One measure with the smoothing of every trial, those of an interrupted study included."""
+    """One measure with the smoothing of every trial, including those of an interrupted study."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -87,7 +87,7 @@ def _studied(
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study.set_metric_names(["accuracy", "mean_steps"])
     finished = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-    # The same seed would repeat the start-up trials of the part that was done before an interruption.
+    # After an interruption the same seed would repeat the start-up trials.
     study.sampler = optuna.samplers.TPESampler(seed=(plan.seed * 1_000_003 + finished) % 2**32)
     if not study.trials:
         study.set_user_attr("setting", plan.setting)

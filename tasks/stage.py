@@ -1,7 +1,7 @@
-"""What all stages share: a stage whose artefact is there is not run again.
+"""Running a stage: its artefact is taken from the store if it exists.
 
-The artefact store is the only cache. A hit, verified file by file, is returned as the state ``Cached``; Prefect's own result
-cache is off, since it neither verifies what it returns nor knows which files a stage's code reaches.
+The artefact store is the only cache; an artefact found there is verified file by file and returned as the state ``Cached``.
+Prefect's own result cache is off, since it neither verifies results nor knows which code a stage depends on.
 """
 
 import platform
@@ -22,11 +22,11 @@ from dynconf_tasks.listening import Listener, listener
 
 TASK_OPTIONS: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
 Write = Callable[[Path, Listener], Mapping[str, Any]]
-"""Writes a stage's files into a folder and returns facts for the artefact's provenance."""
+"""Writes a stage's files into a folder; returns facts for the artefact's provenance."""
 
 
 def run(name: str, job: Job, inputs: Inputs, write: Write, outcome: str = "ran") -> State[Handle] | Handle:
-    """The artefact of the stage ``name`` from the store, or made by ``write(folder, listener)``."""
+    """Take the artefact of the stage ``name`` from the store, or make it with ``write(folder, listener)``."""
     key, store = stage(name).key(job, inputs), Store(job.context.artefacts)
     listening = listener(job.plan.setting, name)
     start = time.perf_counter()
@@ -49,12 +49,12 @@ def run(name: str, job: Job, inputs: Inputs, write: Write, outcome: str = "ran")
 
 
 def run_key(name: str, job: Job, inputs: Inputs) -> str:
-    """The key of the artefact that the stage ``name`` makes, for what is kept beside the store."""
+    """The key of the stage's artefact, for files kept outside the store."""
     return stage(name).key(job, inputs).key
 
 
 def handle(artefact: Artefact, outcome: str) -> Handle:
-    """The handle of a finished stage's artefact."""
+    """The handle of an artefact."""
     return Handle(artefact.stage, artefact.key, artefact.digest, artefact.folder, outcome)
 
 

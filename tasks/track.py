@@ -1,8 +1,8 @@
-"""The MLflow side of a run: one experiment a profile, a parent a reproduction, a child a setting.
+"""Logging to MLflow: one experiment per profile, one parent run per reproduction, one child run per setting.
 
-Runs are found by their tags, so a rerun adds no twin: a child is told by its parent, its setting and the digest of its
-evaluation. Where the evaluation has changed, a new child is made and the old one is moved to MLflow's bin. Only explicit run
-ids are used: MLflow's active run belongs to a thread, and settings run in several.
+Runs are found by their tags, so that repeating a reproduction adds no duplicates: a child is identified by its parent, its
+setting and the digest of its evaluation. If the evaluation has changed, a new child is created and the old one deleted. All
+calls use explicit run ids, since MLflow's active run is per thread and settings run in several threads.
 """
 
 import hashlib
@@ -26,30 +26,33 @@ from dynconf_core.experiment.job import Handle
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.results.records import Scalar, flat, json_text, plain, to_json
 from dynconf_core.results.types import AnySetting, FailedSetting, RunResult, SettingResult
+from dynconf_core.schemes.field import Value
 from dynconf_tasks.evaluate import FIGURES
 from dynconf_tasks.stage import TASK_OPTIONS
 
 BATCH = 1000
-"""The most metrics that MLflow takes at a time."""
+"""The most metrics that MLflow accepts at a time."""
 TAG_LENGTH = 5000
 PROBE_SECONDS = 4.0
 PARENT, SETTING, DIGEST = "mlflow.parentRunId", "dynconf.setting", "dynconf.evaluation"
 IDENTITY, KEY = "dynconf.identity", "dynconf.key"
 Figures = Mapping[str, Scalar | list[Scalar]]
-"""Values under flat names."""
+"""Figures under flat names."""
+Params = Mapping[str, object]
+"""Parameters by name, logged as text unless None."""
 _finding = threading.Lock()
-"""Between looking for a run and making it."""
+"""Held while a run is looked up and, if missing, created."""
 
 
 class TrackingUnavailable(RuntimeError):
-    """The tracking server does not answer, or refuses; the computation need not end for it."""
+    """The tracking server does not answer or refuses; computation can continue without it."""
 
 
 class Tracker:
-    """Writes to ``MLFLOW_TRACKING_URI``, or to ``mlflow.db`` in the home.
+    """Logs to ``MLFLOW_TRACKING_URI``, or to ``mlflow.db`` in the home.
 
     Raises:
-        TrackingUnavailable: naming the URI, within seconds.
+        TrackingUnavailable: naming the URI, within seconds, if tracking does not work.
     """
 
     def __init__(self, home: Path) -> None:
@@ -70,11 +73,11 @@ class Tracker:
             self._errors = _errors()
             self._client = MlflowClient(tracking_uri=self.uri)
             self._client.search_experiments(max_results=1)
-        except Exception as error:  # a scheme that it does not know, a driver that is not installed, ...
+        except Exception as error:  # an unknown scheme, a driver that is not installed, ...
             raise self._unavailable(error) from None
 
-    def parent(self, profile: str, seed: int, identity: Mapping[str, Any], name: str) -> str:
-        """The id of the run of this (profile, seed, overrides), found or made, now running."""
+    def parent(self, profile: str, seed: int, identity: Mapping[str, Value], name: str) -> str:
+        """Find or create the run of a reproduction and mark it as running; returns its id."""
         text = _canonical({"profile": profile, "seed": seed, **identity})
         key = hashlib.sha256(text.encode()).hexdigest()
         tags = {KEY: key, IDENTITY: text[:TAG_LENGTH], "dynconf.profile": profile, "dynconf.kind": "reproduction"}
@@ -87,14 +90,14 @@ class Tracker:
                     self._client.update_run(run.info.run_id, status="RUNNING")
                 else:
                     run = self._client.create_run(experiment, run_name=name, tags=tags)
-            if not run.data.params:  # new, or killed before it had any
+            if not run.data.params:  # new, or killed before its parameters were logged
                 self._log(run.info.run_id, {}, {"profile": profile, "seed": seed, **identity}, ())
             return str(run.info.run_id)
         except self._errors as error:
             raise self._unavailable(error) from None
 
-    def child(self, parent: str, row: AnySetting, params: Mapping[str, Any], files: Sequence[Path], digest: str) -> str:
-        """The id of the finished (or failed) run of a setting below ``parent``, found or made."""
+    def child(self, parent: str, row: AnySetting, params: Params, files: Sequence[Path], digest: str) -> str:
+        """Find or create the finished (or failed) run of a setting below ``parent``; returns its id."""
         try:
             above = self._client.get_run(parent)
             experiment = above.info.experiment_id
@@ -116,10 +119,10 @@ class Tracker:
         except self._errors as error:
             raise self._unavailable(error) from None
 
-    def analysis(self, name: str, figures: Figures, params: Mapping[str, Any], files: Sequence[Path], key: str) -> str:
-        """The id of the finished run of an analysis, found by ``key`` or made, in the experiment ``dynconf-analysis``.
+    def analysis(self, name: str, figures: Figures, params: Params, files: Sequence[Path], key: str) -> str:
+        """Find or create the finished run of an analysis in the experiment ``dynconf-analysis``; returns its id.
 
-        ``key`` names what the analysis found. A run that was killed before it was finished is moved to MLflow's bin.
+        ``key`` is a digest of the analysis. Runs with this key that never finished are deleted.
         """
         try:
             with _finding:
@@ -136,8 +139,7 @@ class Tracker:
             raise self._unavailable(error) from None
 
     def finish_parent(self, parent: str, result: RunResult, interrupted: bool = False) -> None:
-        """End a reproduction's run with its mean latency saving and its results.json: finished, failed, or killed where it
-        was interrupted."""
+        """Log the mean latency saving and results.json of a reproduction, and end its run as finished, failed or killed."""
         try:
             run = self._client.get_run(parent)
             saving = result.mean_latency_saving
@@ -160,17 +162,17 @@ class Tracker:
         place = (self.home / "mlartifacts" / name).as_uri() if self.uri.startswith("sqlite") else None
         try:
             return str(self._client.create_experiment(name, artifact_location=place))
-        except MlflowException:  # another process was first
+        except MlflowException:  # another process has just created it
             found = self._client.get_experiment_by_name(name)
             if found is None:
                 raise
             return str(found.experiment_id)
 
     def _find(self, experiment: str, tag: str, value: str) -> list[Any]:
-        """The runs with this tag, newest first; ``value`` is an id or a digest, which needs no quoting."""
+        """The runs with this tag, newest first; ``value`` is an id or a digest and needs no escaping."""
         return list(self._client.search_runs([experiment], f"tags.`{tag}` = '{value}'", max_results=1000))
 
-    def _log(self, run: str, figures: Figures, params: Mapping[str, Any], files: Sequence[Path]) -> None:
+    def _log(self, run: str, figures: Figures, params: Params, files: Sequence[Path]) -> None:
         from mlflow.entities import Metric, Param
 
         now = int(time.time() * 1000)
@@ -192,13 +194,13 @@ class Tracker:
 
 
 def tracking_uri(home: Path) -> str:
-    """``MLFLOW_TRACKING_URI``, else that of ``mlflow.db`` in the home (an address: ``%`` and ``?`` of its path are escaped)."""
+    """``MLFLOW_TRACKING_URI``, by default the URI of ``mlflow.db`` in the home, with ``%`` and ``?`` in its path escaped."""
     path = str(home / "mlflow.db").replace("%", "%25").replace("?", "%3F")
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{path}"
 
 
 def tracker(home: Path) -> Tracker:
-    """The tracker of a home."""
+    """The tracker for a home."""
     return Tracker(home)
 
 
@@ -208,10 +210,10 @@ def track(
     row: AnySetting,
     evaluation: Handle | None,
     home: Path,
-    identity: dict[str, Any],
+    identity: Mapping[str, Value],
     parent: str | None,
 ) -> str:
-    """Log a setting's figures, pictures and rule below ``parent`` (found or made where None); the run's id."""
+    """Log a setting's figures, plots and rule below ``parent`` (None: found or created); returns the run's id."""
     writer = tracker(home)
     if parent is None:
         parent = writer.parent(plan.profile, plan.seed, identity, f"{plan.profile}, seed {plan.seed}")
@@ -220,19 +222,19 @@ def track(
     return writer.child(parent, row, setting_params(plan), files, digest)
 
 
-def setting_params(plan: Plan) -> dict[str, Any]:
-    """What identifies a setting's run: the plan's values under flat names."""
-    return dict(flat(plan))
+def setting_params(plan: Plan) -> Params:
+    """The parameters of a setting's run: the plan's values under flat names."""
+    return flat(plan)
 
 
 def setting_figures(row: SettingResult) -> Figures:
-    """What is logged of a setting: its figures, without what identifies it."""
+    """The metrics of a setting's run: its figures under flat names."""
     skipped = ("name", "error", "paper", "stages", "artefacts")
     return flat({name: value for name, value in plain(row).items() if name not in skipped})
 
 
 def metrics_of(figures: Figures) -> list[tuple[str, float, int]]:
-    """The numbers among flat names as (metric, value, step); a list, such as `accuracy_at_t`, has a step a value, from 1."""
+    """The numbers in ``figures`` as (metric, value, step); values of a list, such as ``accuracy_at_t``, have steps from 1."""
     found = []
     for name, value in figures.items():
         if isinstance(value, list):
@@ -242,12 +244,12 @@ def metrics_of(figures: Figures) -> list[tuple[str, float, int]]:
     return found
 
 
-def _canonical(value: Mapping[str, Any]) -> str:
+def _canonical(value: Mapping[str, Value]) -> str:
     return json.dumps(dict(value), sort_keys=True, default=str)
 
 
 def _probe(uri: str) -> None:
-    """Raise ``OSError`` unless a server answers within seconds, whatever it answers; MLflow itself would wait for minutes."""
+    """Raise ``OSError`` unless the server gives any answer within seconds; MLflow itself would wait for minutes."""
     if not uri.startswith(("http://", "https://")):
         return
     address = re.sub(r"//[^/@]*@", "//", uri).rstrip("/") + "/health"
@@ -256,7 +258,7 @@ def _probe(uri: str) -> None:
     except urllib.error.HTTPError:
         pass
     except urllib.error.URLError as error:
-        if not isinstance(error.reason, ssl.SSLError):  # MLflow may be told of other certificates
+        if not isinstance(error.reason, ssl.SSLError):  # MLflow may be configured with other certificates
             raise
 
 
@@ -265,7 +267,7 @@ def _without_password(text: str) -> str:
 
 
 def _errors() -> tuple[type[BaseException], ...]:
-    """What a broken tracking server or database raises."""
+    """The exceptions that a broken tracking server or database raises."""
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError

@@ -1,4 +1,4 @@
-"""Stage ``train``: a network trained from scratch, or the checkpoint that the user gave.
+"""The stage ``train``: train the network from scratch, or take the checkpoint given by the user.
 
 Artefact: ``checkpoint.pt``.
 """
@@ -21,7 +21,7 @@ from dynconf_tasks.stage import TASK_OPTIONS, run, run_key
 
 @task(name="train", task_run_name="{job.plan.setting} · train", **TASK_OPTIONS)
 def train(job: Job, inputs: Inputs) -> State[Handle] | Handle:
-    """Train the plan's network, going on from the last finished epoch of an interrupted run, or take the given checkpoint."""
+    """Train the plan's network, resuming an interrupted run after its last saved epoch, or take the given checkpoint."""
     plan, given = job.plan, job.checkpoint
     resume = job.context.home / "work" / run_key("train", job, inputs) / "epoch.pt"
 
@@ -33,11 +33,8 @@ def train(job: Job, inputs: Inputs) -> State[Handle] | Handle:
             save_checkpoint(network, {"given": given.name, "provenance": provenance}, out)
             return {"given": given.name, "parameters": parameters(network)}
         return train_to_file(
-            plan.network(),
-            plan.recipe,
-            data=plan.data,
+            plan,
             data_root=job.context.data,
-            seed=plan.seed,
             device=device(job.context.device),
             out=out,
             resume=resume,

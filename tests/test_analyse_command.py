@@ -58,7 +58,7 @@ def test_a_whole_analysis(dynconf: Command, files: tuple[Path, Path], tmp_path: 
     entry = record["rules"][record["chosen"]]
     assert Rule.load(out / "rule-uncertified.json").to_json().items() <= entry.items()
     assert Rule.load(out / "rule.json").to_json()["threshold"] == record["guarantee"]["threshold"]
-    for word in ("net", "70 calibration", "60 test", "profile smoke", "a in the place of B", "max_softmax", "patience"):
+    for word in ("net", "70 calibration", "60 test", "profile smoke", "a instead of B", "max_softmax", "patience"):
         assert word in answer.out
     assert "Guarantee: " in answer.out and "drop 0.1 points" in answer.out and f"Analysis: {out}" in answer.out
     marked = next(line for line in answer.out.splitlines() if re.match(r"\* (?!chosen)", line))
@@ -86,7 +86,7 @@ def test_json_is_the_record_and_nothing_else(dynconf: Command, files: tuple[Path
     answer = dynconf("analyse", files[0], "--test", files[0], "--out", tmp_path / "o", "--no-track", "--json")
     assert answer.code == 0
     assert strictly(answer.out) == strictly((tmp_path / "o" / "analysis.json").read_text())
-    assert "70 of the 70 test samples stand in the calibration traces" in " ".join(answer.error.split())
+    assert "70 of the 70 test samples are also calibration samples" in " ".join(answer.error.split())
 
 
 @pytest.mark.usefixtures("without_pictures")

@@ -296,8 +296,8 @@ CASES: dict[str, tuple[Traces, Traces, str | None]] = {
         Traces(np.zeros((30, 6, 3)), np.arange(30) % 3),
         "predicts class 0",
     ),
-    "all wrong": (right_at_once(40, 1), right_at_once(30, 1), "ever right"),
-    "all right at step 1": (right_at_once(40), right_at_once(30), "nothing to wait for"),
+    "all wrong": (right_at_once(40, 1), right_at_once(30, 1), "is correct at any step"),
+    "all right at step 1": (right_at_once(40), right_at_once(30), "waiting cannot improve anything"),
     "duplicated samples": (made(60, 1), Traces(made(60, 1).logits[:20], made(60, 1).labels[:20]), "20 of the 20 test samples"),
     "one step": (made(50, 1, 1, 3), made(40, 2, 1, 3), None),
     "two samples": (TINY, made(2, 5, 5, 3), None),
@@ -351,7 +351,7 @@ def test_odd_traces_have_the_right_answers() -> None:
 def test_what_is_nothing_to_warn_of(unguaranteed: Analysis) -> None:
     assert record_of(unguaranteed)["warnings"] == []
     calibration, test, _ = CASES["a constant classifier"]
-    assert not any("stand in the calibration" in text for text in analyse(calibration, test).record.warnings)
+    assert not any("also calibration samples" in text for text in analyse(calibration, test).record.warnings)
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ BAD = {
 }
 SWEEPS = {
     "neither grid nor study": ([], ["--grid FIELD=A,B,C", "--study FIELD=LOW..HIGH"]),
-    "both": (["--grid", "time_steps=4,8", "--study", "alpha=1..2"], ["one of the two"]),
+    "both": (["--grid", "time_steps=4,8", "--study", "alpha=1..2"], ["give either a grid"]),
     "grid without values": (["--grid", "time_steps"], ["--grid time_steps", "--grid time_steps=8,16,32"]),
     "an empty value": (["--grid", "time_steps=4,,8"], ["time_steps="]),
     "grid value": (["--grid", "time_steps=4,x"], ["time_steps=x", "whole number"]),
@@ -218,7 +218,7 @@ def test_looking_for_what_was_made_of_given_weights(dynconf: Command, home: Path
     answer = dynconf(*command, "--checkpoint", f"{VGG}=gone-{{seed}}.pt", "--seed", "2")
     assert answer.code == 2 and "gone-2.pt does not exist" in answer.error
     answer = dynconf(*command, "--checkpoint", f"{RESNET}=a.pt")
-    assert answer.code == 2 and "none of the chosen settings" in answer.error
+    assert answer.code == 2 and "not among the chosen settings" in answer.error
 
 
 def test_explain_on_an_empty_home(dynconf: Command, home: Path) -> None:
@@ -268,7 +268,7 @@ OTHERS = {
     "points of a grid": (["sweep", "--setting", VGG, "--grid", "alpha=1,2", "--trials", "3"], ["--trials 3", "study"]),
     "study of one value": (["sweep", "--setting", VGG, "--study", "alpha=1-100"], ["alpha=1-100", "LOW..HIGH"]),
     "unknown data set": (["data", "fetch", "mnist"], ["'mnist' is unknown", "cifar10, imagenette"]),
-    "data set that cannot be fetched": (["data", "fetch", "imagenet"], ["'imagenet'", "cifar10, imagenette can", "licence"]),
+    "data set that cannot be fetched": (["data", "fetch", "imagenet"], ["'imagenet'", "cifar10 and imagenette can", "licence"]),
     "unknown command": (["reproduct"], ["reproduct"]),
     "sweep of no setting": (["sweep"], ["--setting"]),
 }
@@ -298,4 +298,4 @@ def test_a_taken_port(dynconf: Command, home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         answer = dynconf("ui", "--port", str(port))
-    assert answer.code == 2 and f"port {port} is taken" in answer.error
+    assert answer.code == 2 and f"port {port} is in use" in answer.error

@@ -64,7 +64,7 @@ def test_a_network_of_features() -> None:
     snn = convert(network, images, thresholds="max", time_steps=128)
     with torch.no_grad():
         assert relative(exact_run(snn, images, 128), network(images)) < 0.03
-    with pytest.raises(InputError, match=r"the images have the shape \(3, 8, 8\), the network was converted for \(12,\)"):
+    with pytest.raises(InputError, match=r"the images have the shape \(3, 8, 8\), but the network was converted for \(12,\)"):
         snn(gaussian_images(2, 0), 4)
 
 
@@ -231,11 +231,11 @@ def small(*layers: nn.Module) -> nn.Module:
 @pytest.mark.parametrize(
     ("network", "words"),
     [
-        (small(), "has no activation that could become neurons"),
-        (small(QCFS(4), nn.Conv2d(4, 4, 3), LSQ(2)), r"neurons of several kinds \(integrate-and-fire, signed with n = 3\)"),
-        (small(LSQ(2), nn.Conv2d(4, 4, 3), LSQ(3)), r"several kinds \(signed with n = 3, signed with n = 7\)"),
-        (small(nn.MaxPool2d(2), nn.BatchNorm2d(4), nn.ReLU()), r"the max pool at '1' does not choose among activations"),
-        (small(nn.ReLU(), nn.BatchNorm2d(4), nn.MaxPool2d(2)), r"the max pool at '3' .* right before or after it"),
+        (small(), "has no activation that can become neurons"),
+        (small(QCFS(4), nn.Conv2d(4, 4, 3), LSQ(2)), r"neurons of different kinds \(integrate-and-fire, signed with n = 3\)"),
+        (small(LSQ(2), nn.Conv2d(4, 4, 3), LSQ(3)), r"different kinds \(signed with n = 3, signed with n = 7\)"),
+        (small(nn.MaxPool2d(2), nn.BatchNorm2d(4), nn.ReLU()), r"the max pool at '1' does not pool activations"),
+        (small(nn.ReLU(), nn.BatchNorm2d(4), nn.MaxPool2d(2)), r"the max pool at '3' .* directly before or after it"),
         (nn.Sequential(nn.MaxPool2d(2), small(nn.ReLU())).eval(), r"the max pool at '0' .*follows 'input'"),
         (small(nn.GELU()), "GELU at '1' cannot be converted"),
     ],
@@ -285,14 +285,14 @@ def test_refuses_images(images: Any, words: str) -> None:
         ({"neurons": "signed", "levels": 0}, "levels=0"),
         (
             {"neurons": "signed", "levels": 9, "time_steps": 8},
-            r"levels=9: signed neurons send at most 1 spike\(s\) a step, so 1 to 8 levels work",
+            r"levels=9: signed neurons emit at most 1 spike\(s\) per time step; give 1 to 8 levels",
         ),
         ({"thresholds": "mean"}, "thresholds='mean' is unknown"),
         ({"thresholds": "percentile", "percentile": 0.999}, r"percentile=0\.999"),
-        ({"initial_potential": 1.0}, r"initial_potential=1\.0: give 0 to below 1"),
-        ({"initial_potential": 0.2, "correct": True}, "the correction chooses it itself"),
-        ({"initial_potential": 0.2, "neurons": "signed", "levels": 3}, "signed neurons start half charged"),
-        ({"thresholds": "learned"}, "is a ReLU, whose threshold nobody has learned"),
+        ({"initial_potential": 1.0}, r"initial_potential=1\.0: give a number from 0 to below 1"),
+        ({"initial_potential": 0.2, "correct": True}, "the correction chooses it"),
+        ({"initial_potential": 0.2, "neurons": "signed", "levels": 3}, "signed neurons must start at half the threshold"),
+        ({"thresholds": "learned"}, "is a ReLU, which has no learned threshold"),
     ],
 )
 def test_refuses_options(options: dict[str, Any], words: str) -> None:

@@ -137,16 +137,13 @@ def test_from_the_paper_profile_to_traces(tmp_path: Path) -> None:
     odd_folder(tmp_path)
     plan = resolve("imagenet-resnet50-qcfs", "paper")
     assert (plan.data.name, plan.data.resolution, plan.recipe.augmentation) == ("imagenet", 224, ("flip", "jitter"))
-    few = replace(plan, data=replace(plan.data, classes=3, calibration=3), width=1 / 32)
     recipe = replace(plan.recipe, epochs=1, batch_size=6)
+    few = replace(plan, data=replace(plan.data, classes=3, calibration=3), width=1 / 32, recipe=recipe)
 
     def trained(classes: int) -> dict[str, object]:
         return train_to_file(
-            {**few.network(), "classes": classes},
-            recipe,
-            data=few.data,
+            replace(few, data=replace(few.data, classes=classes)),
             data_root=tmp_path,
-            seed=0,
             device=CPU,
             out=tmp_path / "net.pt",
             resume=tmp_path / "resume",

@@ -143,9 +143,9 @@ def test_the_histogram_shows_shares() -> None:
     axes = figure.axes[0]
     assert [bar.get_height() for bar in axes.patches] == [0.1, 0.6, 0.2, 0.1]
     assert legend_of(figure) == [
-        "exit, confident",
-        "at T = 4, not confident before: 10.0 %",
-        "mean 2.40 steps, 40 % fewer",
+        "confident",
+        "at T = 4, never confident before: 10.0 %",
+        "mean: 2.40 steps, 40 % fewer",
     ]
     assert axes.get_ylabel() == "Share of the test samples"
     assert texts_overlap(figure) == []
@@ -185,11 +185,11 @@ def test_the_guarantee_shows_what_was_lost_and_what_certifies() -> None:
     figure = guaranteed(0.02)
     assert texts_overlap(figure) == []
     words = legend_of(figure)
-    assert words[0] == "promised: at most 2 points" and "measured on 2000 samples" in words
+    assert words[0] == "guaranteed: at most 2 points" and "measured on 2000 samples" in words
     assert any(word.startswith("certified: ") and word.endswith(" mean steps") for word in words)
     lines = {str(line.get_label()): line for line in figure.axes[0].lines}
     lost = np.asarray(lines["measured on 2000 samples"].get_ydata())
-    allowed = np.asarray(next(line for name, line in lines.items() if name.startswith("up to here")).get_ydata())
+    allowed = np.asarray(next(line for name, line in lines.items() if name.startswith("largest loss certified")).get_ydata())
     mark = next(line for name, line in lines.items() if name.startswith("certified"))
     at = np.flatnonzero(lost[1:] > allowed)[0]
     assert np.asarray(mark.get_ydata())[0] == lost[at], "the last before the first that lost too much"

@@ -173,8 +173,8 @@ def test_an_exported_run_is_analysed_without_its_home(first: dict[str, Any], hom
         assert rule.exit_steps(test).mean() == row["exit"]["mean_steps"]
         assert f"| {pair.name} |" in (out / "README.md").read_text()
     page = (out / "README.md").read_text()
-    assert "Profile smoke" in page and "digits in the place of CIFAR-10" in page and "## At the paper's own T" in page
-    with pytest.raises(InputError, match="holds something"):
+    assert "Profile smoke" in page and "digits instead of CIFAR-10" in page and "## With T as in the paper" in page
+    with pytest.raises(InputError, match="is not empty"):
         export(run, out)
     with pytest.raises(InputError, match="stage train is not in"):
         export(run, tmp_path / "more", str(tmp_path / "nowhere"))
@@ -193,12 +193,12 @@ def test_memory_bounds_the_batch_and_changes_nothing(first: dict[str, Any], home
     from dynconf_core.experiment.request import Request
     from dynconf_core.experiment.stages import job, stage
     from dynconf_core.traces.schema import Traces
-    from dynconf_flows.command.explain import finished
+    from dynconf_flows.command.explain import followed
 
     request = Request(settings=(SETTINGS[1],), overrides=SHORT, home=str(home))
     bounded = Request(settings=(SETTINGS[1],), overrides=SHORT, home=str(home), memory="1500MiB")
-    assert len(finished(bounded)) == 6
-    done = finished(request)
+    assert len(followed(bounded).finished) == 6
+    done = followed(request).finished
     (plan,) = request.plans()
     config = stage("collect_calibration").config(job(plan, bounded.context()))
     assert not {"memory", "batch_size", "device"} & set(config)
@@ -219,13 +219,13 @@ def test_a_search_field_reruns_search_and_evaluation_alone(first: dict[str, Any]
 
 def test_explain_names_the_field_that_differs(first: dict[str, Any], home: Path) -> None:
     from dynconf_core.experiment.request import Request
-    from dynconf_flows.command.explain import explained
+    from dynconf_flows.command.explain import Explained, explained
 
     hits = explained(Request(settings=(SETTINGS[0],), overrides=SHORT, home=str(home)))
-    assert {line["outcome"] for line in hits} == {"hit"}
+    assert {one.outcome for one in hits} == {"hit"}
     lines = explained(Request(settings=(SETTINGS[0],), overrides={**SHORT, "epochs": 2}, home=str(home)))
-    assert lines[0]["outcome"] == "miss" and "config.recipe.epochs (1 there, 2 now)" in lines[0]["reason"]
-    assert lines[1] == {"stage": "convert", "outcome": "miss", "reason": "a stage before it must run first"}
+    assert lines[0].outcome == "miss" and "config.recipe.epochs (1 there, 2 now)" in lines[0].reason
+    assert lines[1] == Explained("convert", "miss", "an earlier stage must run first")
 
 
 def test_a_damaged_artefact_is_made_again(first: dict[str, Any], home: Path) -> None:
@@ -249,9 +249,9 @@ def test_without_a_grid_the_snn_is_another_one(first: dict[str, Any], home: Path
 
     overrides = {**SHORT, "fixed_point": False}
     lines = explained(Request(settings=(SETTINGS[1],), overrides=overrides, home=str(home), memory="2GiB"))
-    by_stage = {line["stage"]: line for line in lines}
-    assert by_stage["convert"]["outcome"] == "hit"
-    assert "config.memory (None there, 1073741824 now)" in by_stage["collect_test"]["reason"]
+    by_stage = {one.stage: one for one in lines}
+    assert by_stage["convert"].outcome == "hit"
+    assert "config.memory (None there, 1073741824 now)" in by_stage["collect_test"].reason
 
 
 def test_a_field_of_one_method_is_no_hindrance_to_the_other(home: Path) -> None:

@@ -84,7 +84,7 @@ def test_its_traces_are_those_of_its_neurons(folder: Path, document: dict[str, A
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--set", "levels=4"), "field 'levels' fits none of the chosen settings (stripes-small-thirds)"),
+        (("--set", "levels=4"), "field 'levels' belongs to none of the chosen settings (stripes-small-thirds)"),
         (("--set", "top=0"), "top=0: needs a number from 0.1 to 10"),
         (("--profile", "quick"), "profile quick has no recipe for small_network:SMALL on stripes"),
         (("--setting", "mine:OTHER"), "module mine has no 'OTHER'"),

@@ -84,9 +84,9 @@ def test_it_takes_part_in_the_choice_the_comparison_and_the_guarantee() -> None:
 def test_a_fixed_smoothing_is_its_only_one() -> None:
     analysis = analyse(CALIBRATION, TEST, measure=ShareOfVotes, smoothing=Smoothing("mean", 3.0))
     assert analysis.rule.smoothing == Smoothing("mean", 3.0)
-    with pytest.raises(InputError, match=r"not read by the measure 'patience'"):
+    with pytest.raises(InputError, match=r"the measure 'patience' uses no smoothing"):
         analyse(CALIBRATION, TEST, measure="patience", smoothing=PLAIN)
-    with pytest.raises(InputError, match="whose measure is given"):
+    with pytest.raises(InputError, match="no measure is given"):
         analyse(CALIBRATION, TEST, smoothing=PLAIN)
 
 

@@ -143,7 +143,7 @@ def test_an_activation_names_its_neurons() -> None:
 
 def test_neurons_of_several_kinds_are_refused() -> None:
     layers = (nn.Conv2d(3, 4, 3), QCFS(4), nn.Conv2d(4, 4, 3), Thirds("own_neurons:Burst"), nn.Flatten())
-    with pytest.raises(InputError, match=r"neurons of several kinds \(burst with most = 3, integrate-and-fire\)"):
+    with pytest.raises(InputError, match=r"neurons of different kinds \(burst with most = 3, integrate-and-fire\)"):
         convert(nn.Sequential(*layers).eval(), gaussian_images(2, 0))
 
 

@@ -74,7 +74,7 @@ def test_mobilenet_has_sums_too_large_for_fixed_point_weights() -> None:
     images = gaussian_images(4, 0, 32)
     network = torchvision_network("mobilenet_v2", images)
     with pytest.raises(
-        InputError, match=r"features\..*: its sums cannot be held exactly in float32 .*fixed_point=False \(--no-fixed-point\)"
+        InputError, match=r"features\..*: float32 cannot hold its sums exactly .*fixed_point=False \(--no-fixed-point\)"
     ):
         convert(network, images, thresholds="max", time_steps=16)
     snn = convert(network, images, thresholds="max", time_steps=16, fixed_point=False)

@@ -28,9 +28,9 @@ def page(*rows: AnySetting, training: dict[str, Any] | None = None) -> str:
 
 def test_the_page_names_what_was_run_and_on_what() -> None:
     text = page(row("one"))
-    for words in ("Profile smoke, seed 3", "digits in the place of CIFAR-10", "0.125 of the full width", "epochs=9"):
+    for words in ("Profile smoke, seed 3", "digits instead of CIFAR-10", "0.125 of full width", "epochs=9"):
         assert words in text
-    assert "Converted, simulated and judged on 2 cores of A CPU; Python 3.11.7, torch 2.13.0; commit abc." in text
+    assert "Converted, simulated and evaluated on 2 cores of A CPU; Python 3.11.7, torch 2.13.0; commit abc." in text
     assert "    dynconf reproduce --seed 3\n" in text
 
 
@@ -60,12 +60,12 @@ def test_every_rule_at_equal_accuracy_and_at_the_papers_t() -> None:
     text = page(row("one"), row("two", at_paper_time_steps=cut))
     assert "| one, 90.00 % @ 4 | gap | 2.00, 50.0 % (0.00) | 2.00, 50.0 % (+0.10) |" in text
     assert "| two, 80.00 % @ 2 | learned | 1.50, 25.0 % (0.00) | 1.50, 25.0 % (-0.10) |" in text
-    assert "At the paper's own T" not in page(row("one"))
+    assert "With T as in the paper" not in page(row("one"))
 
 
 def test_a_failed_setting_is_told_and_has_no_figures() -> None:
     text = page(row("one"), failed_setting("broken", "train: no"))
-    assert "broken ended at train: no" in text and text.count("| broken |") == 1
+    assert "broken failed at train: no" in text and text.count("| broken |") == 1
 
 
 def test_the_training_is_told_as_far_as_it_is_known() -> None:
@@ -73,4 +73,4 @@ def test_the_training_is_told_as_far_as_it_is_known() -> None:
     known = {**record, "recipe": {"epochs": 9, "augmentation": ["crop", "flip"]}}
     text = page(row("one"), row("two"), training={"one": known, "two": {}})
     assert "| one | 7 | 9 | crop flip | 3 | cpu, 1 thread | 0.50 |" in text and "| two | 7" not in text
-    assert "The training" not in page(row("one"))
+    assert "## Training" not in page(row("one"))

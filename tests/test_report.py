@@ -99,9 +99,9 @@ def test_what_the_rounded_weights_cost_is_said_where_they_cost_something() -> No
         setting_result(NAMES[2], reference_accuracy=0.961),
     )
     together = " ".join(printed(run_result(same, worse, better), 80).split())
-    assert "Weights rounded so that float32 is exact move the ANN's accuracy by -0.17 points on average" in together
+    assert "Rounding the weights to fixed point changes the ANN's accuracy by -0.17 points on average" in together
     assert f"{NAMES[1]} 96.00 → 95.40, {NAMES[2]} 96.00 → 96.10" in together and f"{NAMES[0]} 96.00 →" not in together
-    assert "Weights rounded" not in printed(run_result(same), 80)
+    assert "Rounding the weights" not in printed(run_result(same), 80)
     assert "96.00 → 95.40" in results_markdown(run_result(worse))
 
 

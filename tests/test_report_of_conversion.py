@@ -137,7 +137,7 @@ def test_the_layer_that_was_spoilt_is_named(ann: Small, spoilt: str) -> None:
     assert report.worst_layer == broken
     (line,) = (line for line in str(report).splitlines() if line.endswith("%*"))
     assert line.startswith(broken)
-    assert any("* falls most" in line for line in str(report).splitlines())
+    assert any("* the largest drop" in line for line in str(report).splitlines())
 
 
 def test_lines_fit_a_terminal(ann: Small) -> None:

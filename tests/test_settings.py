@@ -326,9 +326,9 @@ def test_fields_that_a_setting_lacks() -> None:
     assert (number(one, "levels"), number(one, "bits"), one.time_steps) == (8, None, 5)
     assert (number(other, "levels"), number(other, "bits"), other.time_steps) == (None, 3, 5)
     check_used([qcfs(), qffs()], values)
-    with pytest.raises(InputError, match=r"field 'bits' fits none of the chosen settings \(cifar10-resnet18-qcfs\)"):
+    with pytest.raises(InputError, match=r"field 'bits' belongs to none of the chosen settings \(cifar10-resnet18-qcfs\)"):
         check_used([qcfs()], values)
-    with pytest.raises(InputError, match="field 'levels' fits none"):
+    with pytest.raises(InputError, match="field 'levels' belongs to none"):
         check_used([qffs()], values)
 
 

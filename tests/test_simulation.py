@@ -293,7 +293,7 @@ def test_weights_are_read_anew() -> None:
 @pytest.mark.parametrize(
     ("given", "time_steps", "words"),
     [
-        (images()[:, :2], 3, r"shape \(2, 8, 8\), the network was converted for \(3, 8, 8\)"),
+        (images()[:, :2], 3, r"shape \(2, 8, 8\), but the network was converted for \(3, 8, 8\)"),
         (images(), 0, "time_steps=0"),
         (
             images(),
@@ -302,7 +302,7 @@ def test_weights_are_read_anew() -> None:
         ),
         (images() * float("nan"), 3, "NaN"),
         (images() / 0, 3, "NaN or infinite"),
-        (images() * 6, 3, r"the images reach .*, the fixed-point weights are proven exact up to 6"),
+        (images() * 6, 3, r"the images reach .*, but the fixed-point weights are proven exact up to 6"),
     ],
 )
 def test_refuses(given: Tensor, time_steps: int, words: str) -> None:

@@ -97,5 +97,5 @@ def test_files_that_are_no_network(tmp_path: Path) -> None:
     ]
     for other in broken:
         write_atomically(other, path)
-        with pytest.raises(InputError, match="is no whole converted network"):
+        with pytest.raises(InputError, match="is not a complete converted network"):
             load_snn(path)

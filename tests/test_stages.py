@@ -39,8 +39,7 @@ from dynconf_core.exit.front import exact_front
 from dynconf_core.exit.oracles import oracles
 from dynconf_core.experiment import overrides
 from dynconf_core.experiment import stages as stage_module
-from dynconf_core.experiment.context import RunContext
-from dynconf_core.experiment.job import Handle, Job
+from dynconf_core.experiment.job import Handle, Job, RunContext
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.profiles import resolve
 from dynconf_core.experiment.settings import SETTINGS

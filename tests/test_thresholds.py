@@ -150,7 +150,7 @@ def test_learned_thresholds() -> None:
         assert theta["1"].shape == () and theta["1"] == expected
         snn = convert(network, torch.randn(3, 4))
         assert snn.tensors()["1"]["threshold"].item() == expected
-    with pytest.raises(InputError, match=r"1 is a ReLU, whose threshold nobody has learned: .*thresholds='error'"):
+    with pytest.raises(InputError, match=r"1 is a ReLU, which has no learned threshold: .*thresholds='error'"):
         found(two_layers(), "learned", images())
 
 
@@ -183,10 +183,10 @@ def test_refuses() -> None:
     graph = graph_of(network, batch)
     for method, data, options, words in (
         ("mean", batch, {}, r"thresholds='mean' is unknown: choose one of learned, max, percentile, error"),
-        ("percentile", batch, {"percentile": 0.999}, r"percentile=0\.999: give per cent"),
+        ("percentile", batch, {"percentile": 0.999}, r"percentile=0\.999: give a number from 50 to 100, in per cent"),
         ("percentile", batch, {"percentile": 100.5}, r"percentile=100\.5"),
-        ("max", None, {}, r"thresholds='max' are found from data: give calibration images"),
-        ("max", batch[:0], {}, r"give calibration images"),
+        ("max", None, {}, r"thresholds='max' needs calibration images"),
+        ("max", batch[:0], {}, "needs calibration images"),
     ):
         with pytest.raises(InputError, match=words):
             find_thresholds(graph, method, data, time_steps=8, **options)  # type: ignore[arg-type]

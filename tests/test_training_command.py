@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from training_cases import CPU, description, equal
 
 from dynconf_core.experiment.plan import Data
+from dynconf_core.experiment.profiles import resolve
 from dynconf_core.experiment.recipe import Recipe
 from dynconf_core.networks.checkpoint import load_checkpoint, read
 from dynconf_core.schemes.network import described
@@ -25,13 +27,16 @@ from dynconf_core.training.run import train_to_file
 def test_train_to_file(tmp_path: Path) -> None:
     """The provenance tells which images were held out; the checkpoint loads into the described network."""
     recipe = Recipe(epochs=1, batch_size=100, learning_rate=0.05, augmentation=("flip",), initial_threshold=4.0)
+    plan = replace(
+        resolve("cifar10-resnet18-qffs", "smoke", seed=3),
+        data=Data("digits", None, 16, 400, 900, 10, "cifar"),
+        recipe=recipe,
+        width=1 / 16,
+    )
     out = tmp_path / "checkpoint.pt"
     provenance = train_to_file(
-        description("qffs"),
-        recipe,
-        data=Data("digits", None, 16, 400, 900, 10, "cifar"),
+        plan,
         data_root=tmp_path,
-        seed=3,
         device=CPU,
         out=out,
         resume=tmp_path / "resume",
@@ -78,7 +83,7 @@ def test_command(root: Path, tmp_path: Path) -> None:
             ("--setting", "cifar10-resnet18-qcf"),
             "setting 'cifar10-resnet18-qcf' is unknown (did you mean 'cifar10-resnet18-qcfs'?)",
         ),
-        (("--setting", "cifar10-vgg16-qcfs", "--set", "bits=2"), "field 'bits' fits none"),
+        (("--setting", "cifar10-vgg16-qcfs", "--set", "bits=2"), "field 'bits' belongs to none"),
         (("--setting", "cifar10-vgg16-qcfs", "--profile", "quick", "--data", "/nowhere"), "dynconf data fetch cifar10"),
     ],
 )
@@ -100,7 +105,7 @@ def test_an_interrupted_run_goes_on(root: Path, tmp_path: Path) -> None:
         time.sleep(0.01)
     running.send_signal(signal.SIGINT)
     _, errors = running.communicate(timeout=60)
-    assert running.returncode == 130 and "interrupted; the same command goes on" in errors and "Traceback" not in errors
+    assert running.returncode == 130 and "interrupted; the same command resumes" in errors and "Traceback" not in errors
     assert len(read(tmp_path / "net.pt.resume")["record"]["losses"]) in range(1, 5)
     assert command(root, *arguments, "--out", str(tmp_path / "net.pt")).returncode == 0
     assert command(root, *arguments, "--out", str(tmp_path / "whole.pt")).returncode == 0

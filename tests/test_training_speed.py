@@ -23,7 +23,7 @@ def test_speed_ups_by_name() -> None:
     assert SpeedUps.named("auto") is None and SpeedUps.named("none") == SpeedUps()
     assert SpeedUps.named("compiled,autocast") == SpeedUps(autocast=True, compiled=True)
     with pytest.raises(
-        InputError, match="speed-ups='fast': 'fast' is unknown; give auto, none, or some of channels_last,autocast,c"
+        InputError, match="speed-ups='fast': 'fast' is unknown: give auto, none, or some of channels_last,autocast,c"
     ):
         SpeedUps.named("fast")
 

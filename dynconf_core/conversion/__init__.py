@@ -1,1 +1,1 @@
-"""From a trained ANN to a spiking neural network."""
+"""Converting a trained ANN into a spiking neural network."""

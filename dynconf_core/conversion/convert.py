@@ -1,9 +1,10 @@
-"""ANN to SNN: every activation becomes a layer of spiking neurons, everything else stays.
+"""Conversion of an ANN into an SNN: every activation becomes a layer of spiking neurons; everything else is kept.
 
 QCFS layers become integrate-and-fire neurons with theta = lambda (Bu et al., ICLR 2022). LSQ layers become signed neurons
-with theta = n s, and the image and the biases act in the first n steps only (Li, Ma, Furber, Front. Neurosci. 2022). Plain
-ReLU, ReLU6 and clip layers become either, their thresholds found from calibration images (see ``thresholds``). The image is
-a constant input current; the output layer has no neuron, its current is the logits of the step.
+with theta = n s, and the image and the biases act in the first n time steps only (Li, Ma, Furber, Front. Neurosci. 2022).
+Plain ReLU, ReLU6 and clip layers may become either; their thresholds are found from calibration images (see
+``thresholds``). The image is a constant input current. The output layer has no neurons: its current in a time step is the
+logits of that step.
 """
 
 from typing import Any
@@ -24,23 +25,23 @@ from dynconf_core.neurons.trial import check_model
 from dynconf_core.simulation.network import SpikingNetwork
 
 IMAGE_MARGIN = 1.5
-"""How far beyond the largest calibration input an image may go, by default."""
+"""Default limit on the images, as a multiple of the largest calibration input."""
 PLAIN = "integrate-and-fire"
-"""The neurons of activations that name none."""
+"""The neuron model for activations that name none."""
 
 
 def convert(ann: nn.Module, images: Tensor, options: ConversionOptions | None = None, **changes: Any) -> SpikingNetwork:
-    """The spiking network of ``ann``, which stays as it is.
+    """Convert ``ann``, which is not changed, into a spiking network.
 
     Args:
-        ann: in evaluation mode; logits ``(N, C)`` of images.
-        images: normalised images ``(N, ...)`` from the training data: for learned thresholds one is enough (its shape and
-            range matter), the other sources find the thresholds from them.
-        options: of the conversion; None: the defaults.
-        changes: fields of ``ConversionOptions`` by name, in the place of those in ``options``.
+        ann: the trained network in evaluation mode, from images to logits ``(N, C)``.
+        images: normalised images ``(N, ...)`` from the training data. For learned thresholds a single one is enough, since only
+            its shape and range matter; the other sources find the thresholds from these images.
+        options: options of the conversion; None stands for the defaults.
+        changes: fields of ``ConversionOptions`` by name, which override those of ``options``.
 
     Raises:
-        InputError: where the network, the images or the options cannot work; an operation is named with its place.
+        InputError: if the network, the images or the options cannot work; an unsupported operation is named with its place.
     """
     asked = (options or ConversionOptions()).changed(changes)
     _check_images(images)
@@ -53,10 +54,10 @@ def convert(ann: nn.Module, images: Tensor, options: ConversionOptions | None = 
 
 
 def _spiking(ann: nn.Module, images: Tensor, asked: ConversionOptions, limit: float) -> tuple[Graph, NeuronModel]:
-    """The graph of the SNN and the model of its neurons."""
+    """The graph of the SNN and its neuron model."""
     graph = activations_first(folded(traced(ann, images)))
     if not graph.of_kind("activation"):
-        raise InputError("the network has no activation that could become neurons: ReLU, ReLU6, clip, QCFS or LSQ is needed.")
+        raise InputError("the network has no activation that can become neurons: use ReLU, ReLU6, clip, QCFS or LSQ.")
     _check_max_pools(graph)
     neurons = asked.model() or _named_by_activations(graph)
     check_model(neurons, asked.time_steps)
@@ -76,20 +77,21 @@ def _spiking(ann: nn.Module, images: Tensor, asked: ConversionOptions, limit: fl
         found = corrected(graph, thresholds, neurons, images, asked.time_steps)
         graph, thresholds, initial = found.graph, found.thresholds, found.initial
         del found
-    unrounded = [in_threshold_units(graph, thresholds, layers, initial)]  # handed on and not kept: copies of the weights count
+    # Handed over and not kept: copies of the weights take memory.
+    unrounded = [in_threshold_units(graph, thresholds, layers, initial)]
     del graph
     if not asked.fixed_point:
         return unrounded.pop(), neurons
     if not limit > 0:
-        raise InputError("images are all 0, so their range is not known: give real ones, or image_limit=... of them.")
+        raise InputError("all images are 0, so their range is unknown: give real images, or image_limit=...")
     return with_fixed_point_weights(unrounded.pop(), neurons, limit, asked.time_steps, asked.weight_bits), neurons
 
 
 def _named_by_activations(graph: Graph) -> NeuronModel:
-    """The neurons that all activations name.
+    """The neuron model that all activations name.
 
     Raises:
-        InputError: where they name several kinds.
+        InputError: if they name different models.
     """
     found: set[NeuronModel] = set()
     for node in graph.of_kind("activation"):
@@ -97,18 +99,18 @@ def _named_by_activations(graph: Graph) -> NeuronModel:
         found.add(NEURONS.get(node.settings.get("neurons", PLAIN)).of(levels))
     if len(found) > 1:
         kinds = ", ".join(sorted(map(str, found)))
-        raise InputError(f"the network's activations become neurons of several kinds ({kinds}): use one kind.")
+        raise InputError(f"the network's activations become neurons of different kinds ({kinds}): use one kind throughout.")
     return found.pop()
 
 
 def _settings(node: Node, neurons: NeuronModel) -> Settings:
-    """Of the layer of neurons in the place of an activation: what their mean output approximates."""
+    """Settings of the layer of neurons that replaces an activation: what its mean output approximates."""
     levels = neurons.levels or node.settings.get("levels")
     return {"levels": levels, "clipped": levels is not None or node.settings["function"] == "clip"}
 
 
 def _facts(asked: ConversionOptions, neurons: NeuronModel, graph: Graph) -> dict[str, Any]:
-    """Of the conversion, as JSON holds them."""
+    """The facts of the conversion, as JSON."""
     levels = (node.settings["levels"] for node in graph.of_kind("neurons"))
     facts: dict[str, Any] = {
         "thresholds": asked.thresholds,
@@ -136,20 +138,20 @@ def _check_images(images: Tensor) -> None:
 
 
 def _check_max_pools(graph: Graph) -> None:
-    """A max pool is spiking where it chooses among spikes."""
+    """Raise ``InputError`` for a max pool whose inputs are not spikes."""
     spikes = graph.spikes()
     for node in graph.of_kind("max_pool"):
         if node.name not in spikes:
             raise InputError(
-                f"the max pool at {node.name!r} does not choose among activations (it follows {node.inputs[0]!r}): put an "
-                "activation right before or after it, or use an average pool."
+                f"the max pool at {node.name!r} does not pool activations (it follows {node.inputs[0]!r}): put an activation "
+                "directly before or after it, or use an average pool."
             )
 
 
 def _check_initial(potential: float, neurons: NeuronModel) -> None:
     if potential != HALF_CHARGED and not neurons.free_potential:
         raise InputError(
-            f"initial_potential={potential}: {neurons.name} neurons start half charged, or they would not settle at the "
+            f"initial_potential={potential}: {neurons.name} neurons must start at half the threshold to settle at the "
             "quantised activation; leave it out."
         )
 
@@ -157,4 +159,4 @@ def _check_initial(potential: float, neurons: NeuronModel) -> None:
 def _check_thresholds(thresholds: dict[str, Tensor]) -> None:
     for name, theta in thresholds.items():
         if not bool(torch.isfinite(theta).all()) or not bool((theta > 0).all()):
-            raise InputError(f"{name} has the threshold {float(theta.min())}: it must be above 0; the training went astray.")
+            raise InputError(f"{name} has the threshold {float(theta.min())}, which must be above 0: retrain it.")

@@ -1,14 +1,14 @@
-"""Post-conversion correction: thresholds, initial potentials and biases, layer by layer, so that the SNN's outputs over T
-steps meet the ANN's activations. For networks that were never trained for conversion.
+"""Post-conversion correction of thresholds, initial membrane potentials and biases.
 
-In the order of the data every layer of neurons gets the spike trains that the corrected layers before it really send, and
+For networks that were not trained for conversion. In forward order, every layer of neurons receives the spike trains that the
+corrected layers before it emit, and is fitted so that its output over T time steps matches the ANN's activation:
 
-    1. each channel's threshold is scaled, and its V(0) chosen, by the least squared error between the mean output up to
+    1. each channel's threshold is scaled, and its V(0) chosen, to minimise the squared error between its mean output up to
        T / 4, T / 2 and T steps and the ANN's activation;
-    2. each channel's bias is moved by the mean error that is left at T.
+    2. each channel's bias is shifted by the mean error that remains at T.
 
-Bias and potential correction after Li et al., "A Free Lunch From ANN", ICML 2021, arXiv 2106.06984 (section 4); the thresholds
-are refitted here on real spike trains instead of on activations alone.
+The correction of biases and initial membrane potentials follows Li et al., "A Free Lunch From ANN", ICML 2021, arXiv 2106.06984
+(section 4); the thresholds are refitted here on the actual spike trains, not on activations alone.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,24 +23,24 @@ from dynconf_core.neurons.model import NeuronModel, State
 
 SCALES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3)
 INITIAL = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8)
-"""V(0), in thresholds; the first is what it is without correction."""
+"""Candidates for V(0), in units of the threshold; the first is the value without correction."""
 EARLIEST = 3
-"""The first step at which a mean output is compared: one or two steps know only 0, a half and 1 of a threshold, and to fit
+"""The first time step at which mean outputs are compared: after one or two steps they are 0, 1/2 or 1 threshold, and fitting
 those costs more at T than it gains."""
 ROUNDS = 3
-"""Of bias correction: a moved bias changes which units are cut off at 0 and at the threshold."""
+"""Rounds of bias correction: shifting a bias changes which neurons are clipped at 0 and at the threshold."""
 ELEMENTS = 2**26
-"""At most this many numbers in one layer's trains, which bounds the images used."""
+"""The most values in one layer's spike trains, which limits the number of images used."""
 
 
 @dataclass(frozen=True)
 class Corrected:
-    """What the correction found.
+    """The result of the correction.
 
     Attributes:
-        graph: of the ANN, its biases moved.
+        graph: the ANN's graph with corrected biases.
         thresholds: theta by node name, ``()`` or ``(C,)``.
-        initial: V(0) of each channel in units of its threshold, by node name.
+        initial: V(0) of each channel, in units of its threshold, by node name.
     """
 
     graph: Graph
@@ -56,13 +56,13 @@ def corrected(
     images: Tensor,
     time_steps: int,
 ) -> Corrected:
-    """Correct on normalised training ``images (N, ...)`` for T = ``time_steps``.
+    """Correct a conversion on normalised training images.
 
     Args:
-        graph: of the ANN, folded.
+        graph: the ANN's graph, with batch normalisation folded.
         thresholds: theta of every activation.
-        neurons: the model of its neurons.
-        images: as many as memory allows are used (at least 8, if there are).
+        neurons: the SNN's neuron model.
+        images: normalised images ``(N, ...)``; as many are used as memory allows, but at least 8 if available.
         time_steps: T.
     """
     graph = _with_places_for_biases(graph)
@@ -106,7 +106,7 @@ def corrected(
 
 
 def _over_time(node: Node, inputs: list[Tensor], tensors: Mapping[str, Tensor], acting: int) -> Tensor:
-    """An operation's values ``(T, N, ...)``; biases act in the first ``acting`` steps."""
+    """An operation's values ``(T, N, ...)``; biases act in the first ``acting`` time steps."""
     time_steps, samples = inputs[0].shape[:2]
     value = evaluate(node, [one.flatten(0, 1) for one in inputs], tensors, biased=False)
     value = value.view(time_steps, samples, *value.shape[1:])
@@ -116,7 +116,7 @@ def _over_time(node: Node, inputs: list[Tensor], tensors: Mapping[str, Tensor], 
 
 
 def _activations(graph: Graph, images: Tensor) -> dict[str, Tensor]:
-    """The ANN's activations and logits, by node name."""
+    """The ANN's activations and logits by node name."""
     kept: dict[str, Tensor] = {}
 
     def look(node: Node, value: Tensor) -> None:
@@ -128,19 +128,19 @@ def _activations(graph: Graph, images: Tensor) -> dict[str, Tensor]:
 
 
 class Layer:
-    """One layer of neurons on its real input over time."""
+    """One layer of neurons, fitted on its actual input over time."""
 
     def __init__(self, node: Node, neurons: NeuronModel, current: Tensor, target: Tensor, acting: int) -> None:
         self.neurons, self.current, self.target = neurons, current, target
         self.refit = node.settings["function"] != "quantised"
         self.acting = acting
         steps = len(current)
-        settled = neurons.active_steps is not None  # a net count says nothing before it has settled
+        settled = neurons.active_steps is not None  # before it has settled, a net spike count means nothing
         early = [] if settled else [mark for mark in (steps // 4, steps // 2) if mark >= EARLIEST]
         self.marks = [*early, steps]
 
     def fitted(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """theta ``()`` or ``(C,)``, V(0) ``(C,)`` in thresholds, and the shift of the bias ``(C,)``."""
+        """The fitted theta ``()`` or ``(C,)``, V(0) ``(C,)`` in thresholds, and shift of the bias ``(C,)``."""
         channels = self.current.shape[2]
         theta = theta.expand(channels) if self.refit else theta
         initial = torch.full((channels,), 0.5, device=self.current.device)
@@ -162,7 +162,7 @@ class Layer:
         return outputs
 
     def _best(self, candidates: list[tuple[Tensor, Tensor]], shift: Tensor) -> tuple[Tensor, Tensor]:
-        """For each channel the candidate with the least squared error; the earlier one among equals."""
+        """For each channel, the candidate with the least squared error; the earlier one if equal."""
         best: Tensor | None = None
         chosen = candidates[0]
         for theta, initial in candidates:
@@ -177,7 +177,7 @@ class Layer:
         return chosen
 
     def _means(self, theta: Tensor, initial: Tensor, shift: Tensor) -> list[Tensor]:
-        """The mean output ``(N, ...)`` up to each mark."""
+        """The mean output ``(N, ...)`` up to each time step in ``marks``."""
         height = per_channel(theta, self.target)
         total, found = torch.zeros_like(self.target), []
         for step, spikes in enumerate(self._spikes(theta, initial, shift), start=1):
@@ -187,7 +187,7 @@ class Layer:
         return found
 
     def _spikes(self, theta: Tensor, initial: Tensor, shift: Tensor) -> Iterator[Tensor]:
-        """The spikes of every step, one after the other, in units of the threshold."""
+        """The spikes of each time step in turn, in units of the threshold."""
         height = per_channel(theta, self.target)
         start, moved = per_channel(initial, self.target), per_channel(shift, self.target)
         state: State | None = None
@@ -204,7 +204,7 @@ def _by_channel(values: Tensor) -> Tensor:
 
 
 def _bias_of(graph: Graph, node: Node) -> str:
-    """The weighted node whose bias reaches ``node``'s current: the one before it, through sums."""
+    """The nearest weighted node, possibly behind sums, whose bias is added to ``node``'s current."""
     waiting = [node.inputs[0]]
     while waiting:
         source = graph.by_name[waiting.pop(0)]
@@ -216,7 +216,7 @@ def _bias_of(graph: Graph, node: Node) -> str:
 
 
 def _with_places_for_biases(graph: Graph) -> Graph:
-    """A ``scale`` node of 1 before every activation whose current comes from no weights of its own."""
+    """The graph with a ``scale`` node of 1 before every activation that has no weighted node of its own."""
     for node in graph.of_kind("activation"):
         try:
             _bias_of(graph, node)

@@ -1,4 +1,4 @@
-"""A converted network as a file: its graph, its weights and thresholds, the facts of its conversion. No code, no pickle."""
+"""Saving and loading a converted network: graph, weights, thresholds and facts of the conversion, without pickled code."""
 
 import os
 import zipfile
@@ -15,7 +15,7 @@ SCHEMA = 2
 
 
 def save_snn(snn: SpikingNetwork, path: str | os.PathLike[str]) -> None:
-    """Write ``{"schema", "graph", "neurons", "limits", "facts"}``; ``load_snn`` reads it."""
+    """Write ``{"schema", "graph", "neurons", "limits", "facts"}`` to ``path``, for ``load_snn``."""
     tensors = snn.tensors()
     graph = [
         {
@@ -34,20 +34,20 @@ def save_snn(snn: SpikingNetwork, path: str | os.PathLike[str]) -> None:
 
 
 def load_snn(path: str | os.PathLike[str], neurons: type[NeuronModel] | None = None) -> SpikingNetwork:
-    """The network in a file that ``save_snn`` wrote.
+    """Load a network that ``save_snn`` wrote.
 
     Args:
         path: the file.
-        neurons: the class of its neuron model, where the registry does not know it; a file alone never imports code.
+        neurons: the class of its neuron model, if that is not registered; a file alone never imports code.
 
     Raises:
-        InputError: where the file is missing, damaged or holds something else, or its neurons are of another model.
+        InputError: if the file is missing, damaged or holds something else, or its neurons are of another model.
     """
     path = Path(path)
     content = read(path)
     _check_sums(path)
     if content.get("schema") != SCHEMA or "graph" not in content or not isinstance(content.get("neurons"), dict):
-        raise InputError(f"{path} holds no converted network of this version: name the file that a conversion wrote.")
+        raise InputError(f"{path} holds no converted network of this version: name a file written by a conversion.")
     model = loaded(content["neurons"], neurons)
     try:
         graph = Graph(tuple(_node(entry) for entry in content["graph"]))
@@ -56,15 +56,15 @@ def load_snn(path: str | os.PathLike[str], neurons: type[NeuronModel] | None = N
             graph, model, image_limit=limits["image"], time_steps_limit=limits["time_steps"], facts=content["facts"]
         )
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is no whole converted network ({error!r}): convert again.") from error
+        raise InputError(f"{path} is not a complete converted network ({error!r}): convert again.") from error
 
 
 def _check_sums(path: Path) -> None:
-    """torch.load does not compare the checksums that torch.save wrote: a flipped bit would be another weight."""
+    """Compare the file's checksums, which torch.load does not: a flipped bit would silently change a weight."""
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
-    except Exception as error:  # what a damaged archive raises is as varied as the damage
+    except Exception as error:  # a damaged archive may raise almost anything
         raise InputError(f"{path} is damaged ({error}): convert again.") from error
     if damaged is not None:
         raise InputError(f"{path} is damaged (the checksum of {damaged} is wrong): convert again.")

@@ -1,10 +1,10 @@
-"""Fixed-point weights, so that float32 computes the SNN exactly, in whatever order it sums.
+"""Fixed-point weights, with which float32 computes the SNN exactly in any order of summation.
 
-In units of the thresholds every weight, bias and identity ratio is rounded to a multiple of 2^-k. Every sum is then a
-multiple of 2^-k; below 2^(24 - k) float32 holds it exactly, partial sums too, so the same network gives the same bits for any
-batch, chunk, memory layout, thread count and device. k is chosen for each group of layers that sum into the same neurons,
-as large as proven bounds on those sums (for T steps) allow. The image is rounded to 2^-IMAGE_BITS, and the current that the
-image alone determines, computed once, to the binary places of the neurons that read it.
+In units of the thresholds, every weight, bias and identity ratio is rounded to a multiple of 2^-k. All sums and partial sums
+are then multiples of 2^-k, which float32 represents exactly below 2^(24 - k): the network yields the same bits for every batch
+size, memory layout, thread count and device. For each group of layers that add to the same neurons, k is as large as proven
+bounds on their sums over T time steps allow. The image is rounded to 2^-IMAGE_BITS, and the current that depends on the image
+alone to the binary places of the neurons that read it.
 """
 
 import math
@@ -20,40 +20,42 @@ from dynconf_core.graph.graph import WEIGHTED, Graph, Node
 from dynconf_core.neurons.model import NeuronModel
 
 MANTISSA = 24
-"""Bits of float32: whole numbers up to 2^24 are exact."""
+"""Significand bits of float32: whole numbers up to 2^24 are exact."""
 WEIGHT_BITS = 13
-"""A weight is a whole number of this many bits, sign included, times a power of two of its channel: two bytes hold it, also
-where pooled spikes are multiplied. With 8, one byte does, and integer products take half of the time."""
+"""Default bits of a weight, sign included: a weight is a whole number of this size times a power of two per channel. It fits
+into two bytes even when multiplied by pooled spikes; with 8 bits it fits into one, and integer products take half the time."""
 FEWEST_BITS = 6
-"""Fewer binary places than this would be another network: with 5 the logits of a DenseNet-121 (random weights) moved by 16 %,
-with 9 those of a ResNet-18 by 3 %."""
+"""The fewest binary places accepted. Rounding changes the logits: with 5 places those of a DenseNet-121 (random weights) by 16
+%, with 9 those of a ResNet-18 by 3 %."""
 IMAGE_BITS = 8
-"""Binary places of the normalised image; a pixel's step is about 2^-6. What the image takes, the first layer's weights lack:
-with 8 the logits of ResNet-20 (CIFAR-10) move by 0.3 %, those of a ResNet-18 with random weights by 3 %; with 10 by 0.4 and
-6 %."""
+"""Binary places of the normalised image, whose pixel values are about 2^-6 apart. Places given to the image are not available
+to the first layer's weights: with 8 the logits of ResNet-20 (CIFAR-10) change by 0.3 %, those of a ResNet-18 with random
+weights by 3 %; with 10, by 0.4 and 6 %."""
 
 
 def with_fixed_point_weights(
     graph: Graph, neurons: NeuronModel, image: float, time_steps: int, weight_bits: int = WEIGHT_BITS
 ) -> Graph:
-    """The graph with rounded weights (the largest, ``weight``, in float32, which holds them); bit-exact in float32 for images
-    within [-``image``, ``image``].
+    """Round the weights of an SNN so that float32 computes it exactly.
 
     Args:
-        graph: of the SNN, in threshold units. Its weights are let go one by one, where the caller holds it no longer.
-        neurons: the model of all its neurons.
+        graph: the SNN's graph, in threshold units. Its weights are freed one by one if the caller keeps no reference.
+        neurons: the SNN's neuron model.
         image: the largest absolute value of a normalised image.
-        time_steps: the most steps for which exactness is proven.
-        weight_bits: of every weight, sign included.
+        time_steps: the most time steps for which exactness is proven.
+        weight_bits: bits of every weight, sign included.
+
+    Returns:
+        the graph with rounded tensors; those called ``weight`` are float32.
 
     Raises:
-        InputError: where the sums of a layer cannot be held exactly, or the neurons are not exact whatever the weights.
+        InputError: if the sums of a layer cannot be represented exactly, or the neurons are not exact with any weights.
     """
     if not neurons.exact:
         raise InputError(f"{neurons} neurons are not exact in fixed point: convert with fixed_point=False (--no-fixed-point).")
     graph = _with_rounding(graph, _once(graph))
     limits = Limits(neurons, image, time_steps)
-    for mantissa in range(MANTISSA, MANTISSA - 4, -1):  # rounding up may cost a bit
+    for mantissa in range(MANTISSA, MANTISSA - 4, -1):  # rounding up can cost a bit
         places = _places(graph, limits, mantissa)
         tried = {node.name: replace(node, tensors=_Snapped(node, places, weight_bits)) for node in graph.nodes}
         left = places_left(graph.map(tried), limits, MANTISSA)
@@ -65,13 +67,14 @@ def with_fixed_point_weights(
                 nodes[index] = _snapped(node, places, weight_bits)
             return Graph(tuple(nodes))
     raise InputError(
-        "the weights cannot be rounded so that float32 holds every sum: convert with fixed_point=False (--no-fixed-point)."
+        "the weights cannot be rounded so that float32 holds every sum exactly: convert with fixed_point=False "
+        "(--no-fixed-point)."
     )
 
 
 @dataclass(frozen=True)
 class Limits:
-    """For what the bounds must hold; see ``with_fixed_point_weights``."""
+    """The range for which exactness is proven; see ``with_fixed_point_weights``."""
 
     neurons: NeuronModel
     image: float
@@ -79,8 +82,11 @@ class Limits:
 
 
 def places_left(graph: Graph, limits: Limits, mantissa: int) -> dict[str, int]:
-    """Binary places that each value may have: from its bound in one step and, where neurons sum it up, over time; and from its
-    bound in the reference network, which counts to n in one go."""
+    """The binary places available to each value.
+
+    They follow from its bound in one time step, its bound over time where neurons accumulate it, and its bound in the reference
+    network, which computes all n levels at once.
+    """
     levels = {int(node.settings["levels"]) for node in graph.of_kind("neurons") if node.settings["levels"]}
     most = max(levels, default=1)
     steps = max(limits.time_steps, most)
@@ -98,12 +104,12 @@ def places_left(graph: Graph, limits: Limits, mantissa: int) -> dict[str, int]:
 
 
 def _once(graph: Graph) -> frozenset[str]:
-    """Names of the nodes that the image alone determines."""
+    """Names of the nodes that depend on the image alone."""
     return frozenset(node.name for node in graph.nodes) - graph.after(("neurons",))
 
 
 def _with_rounding(graph: Graph, input_current: frozenset[str]) -> Graph:
-    """``round`` nodes after the image and after every weighted node that is computed once; they get their bits later."""
+    """The graph with ``round`` nodes after the image and every weighted node computed once; their bits are set later."""
     nodes: list[Node] = []
     renamed: dict[str, str] = {}
     for node in graph.nodes:
@@ -116,7 +122,7 @@ def _with_rounding(graph: Graph, input_current: frozenset[str]) -> Graph:
 
 
 def _groups(graph: Graph) -> dict[str, int]:
-    """A number for each value that is no count of spikes; values that flow into the same sums have the same."""
+    """The group number of every value that is not a spike count; values that are added together share a group."""
     group: dict[str, int] = {}
     parent: list[int] = []
 
@@ -141,15 +147,15 @@ def _groups(graph: Graph) -> dict[str, int]:
 
 
 def _places(graph: Graph, limits: Limits, mantissa: int) -> dict[str, int]:
-    """Binary places of every value: 0 for counts of spikes, for the others what their group allows.
+    """Binary places of every value: 0 for spike counts, what the group allows for the others.
 
-    A group whose values meet further weights leaves those half of the places.
+    A group whose values are multiplied by further weights leaves half of the places to those weights.
     """
     groups, input_current = _groups(graph), _once(graph)
     left = places_left(graph, limits, mantissa)
     most: dict[int, int] = {}
     for node in graph.nodes:
-        # A product that is rounded right after is bounded by itself; its group is the rounded value's.
+        # A product that is rounded immediately has its own limit; the rounded value belongs to the group.
         if not (node.kind in WEIGHTED and node.name in input_current):
             _limit(most, groups, node.name, min(left[node.name], IMAGE_BITS if _is_image(node, graph) else MANTISSA))
     for node in reversed(graph.nodes):
@@ -164,8 +170,8 @@ def _places(graph: Graph, limits: Limits, mantissa: int) -> dict[str, int]:
         places[node.name] = left[node.name] if node.kind in WEIGHTED and node.name in input_current else most[groups[node.name]]
         if node.kind in WEIGHTED and places[node.name] - places[node.inputs[0]] < FEWEST_BITS:
             raise InputError(
-                f"{node.name}: its sums cannot be held exactly in float32 (2^{MANTISSA - left[node.name]} thresholds in the "
-                f"worst case, which leaves {places[node.name] - places[node.inputs[0]]} binary places for its weights): "
+                f"{node.name}: float32 cannot hold its sums exactly (they may reach 2^{MANTISSA - left[node.name]} thresholds, "
+                f"which leaves {places[node.name] - places[node.inputs[0]]} binary places for its weights): "
                 "convert with fixed_point=False (--no-fixed-point), or for fewer time steps."
             )
     return places
@@ -182,14 +188,14 @@ def _limit(most: dict[int, int], groups: Mapping[str, int], name: str, bits: int
 
 
 def _bits_for(largest: float, name: str, mantissa: int) -> int:
-    """The most binary places k with which values up to ``largest`` are at most 2^(mantissa - k)."""
+    """The largest number k of binary places for which ``largest`` is at most 2^(mantissa - k)."""
     if not math.isfinite(largest):
-        raise InputError(f"{name}: its weights are not finite or overflow.")
+        raise InputError(f"{name}: its weights are not finite, or its sums overflow: check the training.")
     return mantissa - max(0, math.ceil(math.log2(max(largest, 2**-10))))
 
 
 class _Snapped(Mapping[str, Tensor]):
-    """A node's rounded tensors, made when they are looked at: a trial holds no second copy of all weights."""
+    """A node's rounded tensors, computed on access, so that a trial needs no second copy of all weights."""
 
     def __init__(self, node: Node, places: Mapping[str, int], weight_bits: int) -> None:
         self.node, self.places, self.weight_bits = node, places, weight_bits
@@ -213,7 +219,7 @@ class _Snapped(Mapping[str, Tensor]):
 
 
 def _snapped(node: Node, places: Mapping[str, int], weight_bits: int) -> Node:
-    """The node with rounded tensors, and in its settings to how many places."""
+    """The node with rounded tensors, and the number of binary places in its settings."""
     settings = dict(node.settings)
     if node.kind == "round":
         settings = {"bits": places[node.name]}
@@ -223,11 +229,11 @@ def _snapped(node: Node, places: Mapping[str, int], weight_bits: int) -> Node:
 
 
 def _rounded_weight(weight: Tensor, most_places: int, weight_bits: int) -> Tensor:
-    """``weight_bits`` times a power of two of each output channel, but not finer than ``most_places``; in float32."""
+    """The weight rounded to ``weight_bits`` per output channel, but to at most ``most_places`` binary places; float32."""
     flat = weight.reshape(len(weight), -1) if weight.ndim else weight.reshape(1, 1)
     least, most = flat.aminmax(dim=1)
     largest = torch.maximum(-least, most).clamp_min(2.0**-60)
-    # The largest whole number: 127 for 8 bits, 16 256 = 127 x 128 for 15, which two bytes hold whatever the sign of the spikes.
+    # The largest whole number: 127 for 8 bits, 16 256 = 127 x 128 for 15, which fits two bytes for spikes of either sign.
     whole = 2.0 ** (weight_bits - 1) - max(1.0, 2.0 ** (weight_bits - 8))
     bits = torch.floor(torch.log2(whole / largest)).clamp_max(most_places)
     snapped = torch.empty_like(flat, dtype=torch.float32)

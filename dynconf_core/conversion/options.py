@@ -1,4 +1,4 @@
-"""What a conversion is asked for, checked when it is made."""
+"""The options of a conversion, validated on construction."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dynconf_core.neurons.model import NEURONS, NeuronModel
 
 AUTO = "auto"
 HALF_CHARGED = 0.5
-"""V(0) in thresholds: with it the mean error of a rate is 0 (Bu et al., ICLR 2022)."""
+"""V(0) in units of the threshold for which the expected error of the firing rate is 0 (Bu et al., ICLR 2022)."""
 
 
 @dataclass(frozen=True)
@@ -20,21 +20,21 @@ class ConversionOptions:
     """How a network is converted.
 
     Attributes:
-        thresholds: where they come from: "learned", "max", "percentile", "error"; see ``conversion.thresholds``.
-        time_steps: T, for which thresholds are found, corrections are made and the fixed-point weights are proven exact.
-        neurons: a model, its registered name or ``package.module:Class``, for every layer; "auto": what each activation
-            names (QCFS integrate-and-fire, LSQ signed), integrate-and-fire where it names none.
-        levels: n of neurons that have levels and are given by name, such as signed ones.
-        correct: whether thresholds, initial potentials and biases are corrected layer by layer; see ``conversion.correction``.
-        initial_potential: V(0) in thresholds, of neurons that may choose it, where it is not corrected.
+        thresholds: the source of the thresholds: "learned", "max", "percentile" or "error"; see ``conversion.thresholds``.
+        time_steps: T, for which thresholds and corrections are found and the fixed-point weights are proven exact.
+        neurons: the neuron model of every layer, as an object, a registered name or ``package.module:Class``. "auto" takes the
+            model that each activation names (QCFS integrate-and-fire, LSQ signed), or integrate-and-fire.
+        levels: n, for a neuron model given by name that has levels, such as "signed".
+        correct: whether thresholds, initial membrane potentials and biases are corrected; see ``conversion.correction``.
+        initial_potential: V(0) in units of the threshold, for models that allow a choice; not together with ``correct``.
         percentile: for thresholds="percentile", in per cent.
-        per_channel: one threshold a channel where data choose it, else one a layer.
-        fixed_point: whether the weights are rounded so that float32 is exact; see ``conversion.fixed_point``.
-        weight_bits: of the fixed-point weights, sign included.
-        image_limit: the largest absolute value of a normalised image; None: half as much again as in the images.
+        per_channel: whether thresholds found from data are one per channel, or one per layer.
+        fixed_point: whether weights are rounded so that float32 is exact; see ``conversion.fixed_point``.
+        weight_bits: bits of the fixed-point weights, sign included.
+        image_limit: the largest absolute value of a normalised image; None stands for 1.5 times that of the given images.
 
     Raises:
-        InputError: naming the field, its value and what would do.
+        InputError: naming the field, its value and the remedy.
     """
 
     thresholds: str = "learned"
@@ -64,8 +64,8 @@ class ConversionOptions:
     def _check_neurons(self) -> None:
         if self.neurons == AUTO and self.levels is not None:
             raise InputError(
-                f"neurons='auto' with levels={self.levels}: activations say their levels; name neurons that have some "
-                "(neurons='signed'), or leave levels out."
+                f"neurons='auto' with levels={self.levels}: each activation has its own levels; name a neuron model "
+                "with levels (neurons='signed'), or leave levels out."
             )
         model = self.model()
         if model is not None and self.levels not in (None, model.levels):
@@ -73,31 +73,33 @@ class ConversionOptions:
             raise InputError(f"neurons={str(model)!r} with levels={self.levels}: these neurons {has}; leave levels out.")
         if model is not None and model.levels is not None and model.levels > model.sends[1] * self.time_steps:
             raise InputError(
-                f"levels={model.levels}: {model.name} neurons send at most {model.sends[1]} spike(s) a step, so 1 to "
-                f"{model.sends[1] * self.time_steps} levels work with time_steps={self.time_steps}."
+                f"levels={model.levels}: {model.name} neurons emit at most {model.sends[1]} spike(s) per time step; give 1 to "
+                f"{model.sends[1] * self.time_steps} levels with time_steps={self.time_steps}."
             )
         if not 0 <= self.initial_potential < 1:
-            raise InputError(f"initial_potential={self.initial_potential}: give 0 to below 1, in thresholds, such as 0.5.")
+            raise InputError(
+                f"initial_potential={self.initial_potential}: give a number from 0 to below 1, in units of the threshold."
+            )
         if self.initial_potential != HALF_CHARGED and self.correct:
             raise InputError(
-                f"initial_potential={self.initial_potential} and correct=True: the correction chooses it itself; leave one out."
+                f"initial_potential={self.initial_potential} and correct=True: the correction chooses it; leave one out."
             )
 
     def model(self) -> NeuronModel | None:
-        """The neurons of every layer; None where each activation names its own.
+        """The neuron model of every layer; None if each activation names its own.
 
         Raises:
-            InputError: for a name that is not known, or levels that do not suit it.
+            InputError: for an unknown name, or levels that the model does not have.
         """
         if isinstance(self.neurons, NeuronModel):
             return self.neurons
         return None if self.neurons == AUTO else _called(self.neurons).of(self.levels)
 
     def changed(self, changes: dict[str, Any]) -> ConversionOptions:
-        """These options with some fields replaced.
+        """A copy with some fields replaced.
 
         Raises:
-            InputError: for a field that is not known, or a value that cannot work.
+            InputError: for an unknown field, or a value that cannot work.
         """
         known = [field.name for field in fields(self)]
         for name in changes:
@@ -109,5 +111,5 @@ class ConversionOptions:
 def _called(name: str) -> type[NeuronModel]:
     if name not in NEURONS.names() and ":" not in name:
         names = ", ".join((AUTO, *NEURONS.names()))
-        raise InputError(f"neurons={name!r} is unknown: choose one of {names}, or name your own, package.module:Class.")
+        raise InputError(f"neurons={name!r} is unknown: choose one of {names}, or your own, package.module:Class.")
     return NEURONS.get(name)

@@ -1,9 +1,9 @@
-"""The conversion report: layer by layer, how far the SNN is from the ANN, and where accuracy is lost.
+"""The conversion report: how far the SNN deviates from the ANN, layer by layer.
 
-For every layer of neurons, on some images: its thresholds, its firing rate, and after t steps the relative error of its mean
-output against the ANN's activation, |theta c_t / t - a| / |a| (c_t the net spike count; where the image acts in the first n
-steps only, it is divided by min(t, n)). Then the ANN is run with the outputs of the layers up to and including this one
-replaced by the SNN's: the first layer after which its predictions change is where the conversion collapses.
+For every layer of neurons it gives the thresholds, the firing rate, and the relative error of the mean output after t time
+steps against the ANN's activation, |theta c_t / t - a| / |a|, where c_t is the net spike count (divided by min(t, n) if the
+image acts in the first n steps only). The ANN is then run with the activations up to this layer replaced by the SNN's mean
+outputs: where its predictions change most, the conversion loses most.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,9 +22,9 @@ from dynconf_core.graph.trace import activations_first, folded, traced
 from dynconf_core.simulation.network import SpikingNetwork, State
 
 NEURONS = 2**27
-"""Neurons times images of a report, at most: a few numbers of 4 bytes are kept of each."""
+"""The most neurons times images in a report, which keeps a few float32 values of each."""
 MARKS = (1 / 4, 1 / 2, 1)
-"""Shares of T at which errors are reported."""
+"""Fractions of T at which errors are reported."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,14 @@ class LayerReport:
     """One layer of neurons.
 
     Attributes:
-        name: of its node.
-        neurons: in the layer.
-        threshold: the "least", "mean" and "most" of its channels, in units of the trained network.
-        rate: spikes a neuron and step.
-        error: relative error of the mean output, one a mark.
-        agreement: share of the ANN's predictions that stay when its layers up to this one send what the SNN's do.
-        accuracy: of the ANN with those layers; None without labels.
+        name: the name of its node.
+        neurons: the number of neurons.
+        threshold: "least", "mean" and "most" over its channels, in units of the trained network.
+        rate: spikes per neuron and time step.
+        error: relative error of the mean output at each of the report's ``marks``.
+        agreement: share of the ANN's predictions that do not change when the activations up to this layer are replaced by the
+            SNN's mean outputs.
+        accuracy: accuracy of the ANN with these activations replaced; None without labels.
     """
 
     name: str
@@ -52,17 +53,17 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """How far an SNN is from the ANN that it was converted from; ``str(report)`` is a table for a terminal.
+    """How far an SNN deviates from its ANN; ``str(report)`` is a table for a terminal.
 
     Attributes:
         time_steps: T.
-        images: how many it was made of.
-        marks: the steps at which errors are reported.
-        ann_accuracy: of the ANN; None without labels.
-        snn_accuracy: of the SNN after T steps; None without labels.
-        agreement: share of images on which both predict the same after T steps.
-        layers: in the order of the data.
-        worst_layer: name of the layer at which the agreement falls most; None where it never falls.
+        images: the number of images compared.
+        marks: the time steps at which errors are reported.
+        ann_accuracy: accuracy of the ANN; None without labels.
+        snn_accuracy: accuracy of the SNN after T time steps; None without labels.
+        agreement: share of images on which ANN and SNN predict the same after T time steps.
+        layers: the layers in forward order.
+        worst_layer: name of the layer at which agreement drops most; None if it never drops.
     """
 
     time_steps: int
@@ -75,11 +76,11 @@ class ConversionReport:
     worst_layer: str | None
 
     def to_json(self) -> dict[str, Any]:
-        """The attributes by name, the layers' too."""
+        """The attributes as JSON, nested."""
         return asdict(self)
 
     def __str__(self) -> str:
-        """A line a layer and what the columns mean, 80 columns wide where names have up to 20 letters."""
+        """One line per layer and a legend, 80 columns wide for names of up to 20 letters."""
         names = [_shortened(layer.name) for layer in self.layers]
         width = max(map(len, (*names, "layer")))
         heading = f"{'layer':<{width}}{'neurons':>8}{'threshold':>14}{'rate':>6}"
@@ -91,10 +92,10 @@ class ConversionReport:
             mark = "*" if layer.name == self.worst_layer else ""
             row = f"{name:<{width}}{layer.neurons:>8}{span:>14}{layer.rate:>6.2f}"
             lines.append(f"{row}{errors}{layer.agreement:>8.1%}{mark}")
-        lines.append("err@t: relative error of the mean output up to step t, against the activation.")
-        lines.append("agrees: predictions that stay when the ANN's layers up to this one send what the")
-        lines.append("SNN's do" + ("; * falls most there." if self.worst_layer else "."))
-        parts = [f"after T = {self.time_steps} steps the SNN agrees with the ANN on {100 * self.agreement:.1f} %"]
+        lines.append("err@t: relative error of the mean output up to step t against the activation.")
+        lines.append("agrees: predictions unchanged when the ANN's activations up to this layer are")
+        lines.append("replaced by the SNN's mean outputs" + ("; * the largest drop." if self.worst_layer else "."))
+        parts = [f"after T = {self.time_steps} time steps the SNN agrees with the ANN on {100 * self.agreement:.1f} %"]
         if self.ann_accuracy is not None and self.snn_accuracy is not None:
             parts.append(f"accuracy {100 * self.ann_accuracy:.2f} % (ANN), {100 * self.snn_accuracy:.2f} % (SNN)")
         return "\n".join([*lines, f"On {self.images} images: {'; '.join(parts)}."])
@@ -104,17 +105,17 @@ class ConversionReport:
 def conversion_report(
     snn: SpikingNetwork, ann: nn.Module, images: Tensor, time_steps: int, labels: Tensor | None = None
 ) -> ConversionReport:
-    """Compare on normalised ``images (N, ...)``, best some hundred of the training data.
+    """Compare an SNN with its ANN.
 
     Args:
-        snn: converted from ``ann``.
-        ann: in evaluation mode.
-        images: normalised, on the SNN's device.
+        snn: the network converted from ``ann``.
+        ann: the trained network, in evaluation mode.
+        images: normalised images ``(N, ...)`` on the SNN's device, ideally some hundred of the training data.
         time_steps: T.
-        labels: ``(N,)``, for accuracies; without them only agreement with the ANN is reported.
+        labels: ``(N,)``; without labels no accuracies are reported.
 
     Raises:
-        InputError: where images and labels do not fit, or the SNN was made of another network.
+        InputError: if images and labels do not fit together, or the SNN was converted from another network.
     """
     if labels is not None and len(labels) != len(images):
         raise InputError(f"labels={len(labels)} for {len(images)} images: give one for each.")
@@ -129,14 +130,14 @@ def conversion_report(
     logits = run(graph, images, keep)
     if activations.keys() != snn.layers().keys():
         odd = sorted(activations.keys() ^ snn.layers().keys())
-        raise InputError(f"the SNN was made of another network: only one of the two has a layer {odd[0]!r}.")
+        raise InputError(f"the SNN was converted from another network: only one of the two has a layer {odd[0]!r}.")
     marks = sorted({max(1, round(share * time_steps)) for share in MARKS})
     watch = _Watch(snn, activations)
     spiking_logits = watch.through(images, time_steps, marks)
     predictions = logits.argmax(1)
 
     def kept(found: Tensor) -> tuple[float, float | None]:
-        """Agreement and accuracy of some logits."""
+        """Agreement and accuracy of the logits ``found (N, C)``."""
         correct = None if labels is None else float((found.argmax(1) == labels.to(found.device)).float().mean())
         return float((found.argmax(1) == predictions).float().mean()), correct
 
@@ -154,7 +155,7 @@ def conversion_report(
 
 
 def images_for_report(snn: SpikingNetwork, wanted: int) -> int:
-    """How many of the ``wanted`` images a report can be made of in a few GiB; at least 8."""
+    """How many of the ``wanted`` images a report can compare within a few GiB; at least 8."""
     neurons = sum(prod(node.shape) for node in snn.layers().values())
     return min(wanted, max(8, NEURONS // neurons))
 
@@ -164,7 +165,7 @@ def _shortened(name: str, most: int = 28) -> str:
 
 
 class _Watch:
-    """Runs the SNN and writes down what its layers send."""
+    """Runs the SNN and records the outputs of its layers."""
 
     def __init__(self, snn: SpikingNetwork, activations: Mapping[str, Tensor]) -> None:
         self.snn, self.activations = snn, activations
@@ -179,7 +180,7 @@ class _Watch:
             self.rates[node.name] += float(spikes.abs().mean())
 
     def through(self, images: Tensor, time_steps: int, marks: Sequence[int]) -> Tensor:
-        """Run all steps; the sum of the logits."""
+        """Run all time steps and return the summed logits."""
         input_current = self.snn.input_current(images)
         state: State | None = None
         total = torch.zeros(len(images), self.snn.graph.output.channels, device=images.device)

@@ -1,12 +1,12 @@
-"""Where the firing thresholds come from: learned in training, known from the activation, or found from data.
+"""The sources of the firing thresholds: learned in training, known from the activation, or found from calibration images.
 
-    learned     QCFS (theta = lambda) and LSQ (theta = n s) carry theirs; a clip activation, ReLU6 for one, has a known top
+    learned     QCFS (theta = lambda) and LSQ (theta = n s) hold theirs; a clip activation such as ReLU6 has a known maximum
     max         the largest activation seen                          (Diehl et al., IJCNN 2015)
     percentile  the 99.9th percentile of the activations             (Rueckauer et al., Front. Neurosci. 2017)
     error       least squared error of the layer after T steps, over the calibration activations:
                 E[(x - theta / T clip(floor(x T / theta + 1/2), 0, T))^2]   (in the spirit of Li et al., ICML 2021)
 
-One threshold a layer or one a channel. All of it is read off histograms of each channel's activations.
+Thresholds are per layer or per channel, and are computed from histograms of each channel's activations.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,26 +22,26 @@ from dynconf_core.graph.operations import prepared, run
 BINS = 2048
 BATCH = 64
 LEAST = 0.05
-"""The lowest threshold of a channel, as a share of its layer's median; a channel that never fires has the median itself."""
+"""The lowest threshold of a channel, as a fraction of its layer's median; a channel that never fires gets the median."""
 FRACTIONS = torch.linspace(0.02, 1.0, 99, dtype=torch.float64)
-"""Candidates of ``error``, as fractions of the largest activation."""
+"""Candidate thresholds of ``error``, as fractions of the largest activation."""
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """Counts ``(C, BINS)`` of a layer's activations above 0, in equal bins from 0 to ``top (C,)``."""
+    """Counts ``(C, BINS)`` of a layer's positive activations in equal bins from 0 to ``top (C,)``, and of ``zeros (C,)``."""
 
     counts: Tensor
     top: Tensor
     zeros: Tensor
 
     def centres(self) -> Tensor:
-        """``(C, BINS)``."""
+        """The centres of the bins, ``(C, BINS)``."""
         middle = (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS
         return self.top[:, None] * middle
 
     def merged(self) -> "Histogram":
-        """All channels as one: the counts of each are spread over the common bins."""
+        """The histogram of all channels together, in common bins."""
         top = self.top.max()
         if top <= 0:
             return Histogram(self.counts.sum(0, keepdim=True), top[None], self.zeros.sum()[None])
@@ -52,7 +52,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Search:
-    """What thresholds are sought for: T of ``error``, and the share (of 1) of ``percentile``."""
+    """Parameters of a search for thresholds: T for ``error``, and the fraction for ``percentile``."""
 
     time_steps: int
     share: float
@@ -67,16 +67,16 @@ def find_thresholds(
     percentile: float = 99.9,
     per_channel: bool = True,
 ) -> dict[str, Tensor]:
-    """theta of every activation, by node name, float64: ``()`` or, one a channel, ``(C,)``.
+    """The threshold theta of every activation, by node name: float64, ``()`` or, per channel, ``(C,)``.
 
     Args:
-        graph: of the ANN.
-        source: "learned", or one of ``FROM_DATA``. All keep learned and known thresholds, but for those of ReLU6 and other
-            clips, which the ones that look at data may lower.
-        images: normalised calibration images ``(N, ...)``, for all but "learned".
-        time_steps: T of "error".
-        percentile: of "percentile", in per cent.
-        per_channel: one threshold a channel, where the data choose it.
+        graph: the ANN's graph.
+        source: "learned", or one of ``FROM_DATA``. All sources keep learned and known thresholds, except that those of ReLU6
+            and other clips may be lowered by the sources that use data.
+        images: normalised calibration images ``(N, ...)``; needed by all sources but "learned".
+        time_steps: T, for "error".
+        percentile: in per cent, for "percentile".
+        per_channel: whether thresholds found from data are per channel.
 
     Raises:
         InputError: for a source that the network or the arguments do not allow.
@@ -90,19 +90,19 @@ def find_thresholds(
     ]
     if source == LEARNED and seek:
         raise InputError(
-            f"{seek[0].name} is a ReLU, whose threshold nobody has learned: give calibration images and thresholds='error' "
+            f"{seek[0].name} is a ReLU, which has no learned threshold: give calibration images and thresholds='error' "
             "(or 'percentile' or 'max'), or train with QCFS or LSQ activations."
         )
     if not seek:
         return found
     if images is None or len(images) == 0:
-        raise InputError(f"thresholds={source!r} are found from data: give calibration images.")
+        raise InputError(f"thresholds={source!r} needs calibration images: give some.")
     wanted = Search(time_steps, percentile / 100)
     for name, histogram in _histograms(graph, images, seek).items():
         histogram = histogram if per_channel else histogram.merged()
         theta = FROM_DATA[source](histogram, wanted)
         theta = theta if per_channel else theta[0]
-        # A channel that hardly fires may have nearly any threshold, but a tiny one makes huge weights, and the rounding coarse.
+        # Almost any threshold works for a channel that hardly fires, but a tiny one makes weights huge and rounding coarse.
         alive = theta[theta > 0]
         usual = float(alive.median()) if alive.numel() else float(histogram.top.max()) or 1.0
         theta = torch.where(theta > 0, theta.clamp_min(LEAST * usual), torch.full_like(theta, usual))
@@ -111,15 +111,15 @@ def find_thresholds(
 
 
 def check_source(source: str, percentile: float) -> None:
-    """Raise ``InputError`` for a source of thresholds that is not known, or a percentile that cannot be meant."""
+    """Raise ``InputError`` for an unknown source of thresholds, or a percentile out of range."""
     if source not in (LEARNED, *FROM_DATA):
         raise InputError(f"thresholds={source!r} is unknown: choose one of {', '.join((LEARNED, *FROM_DATA))}.")
     if not 50 <= percentile <= 100:
-        raise InputError(f"percentile={percentile}: give per cent, from 50 to 100, such as 99.9.")
+        raise InputError(f"percentile={percentile}: give a number from 50 to 100, in per cent, such as 99.9.")
 
 
 def _histograms(graph: Graph, images: Tensor, seek: list[Node]) -> dict[str, Histogram]:
-    """Two passes over the images: the largest activation of every channel, then the counts."""
+    """Histograms from two passes over the images: one for the largest activations, one for the counts."""
     plain = prepared(graph, torch.float32, images.device)
     names = {node.name for node in seek}
     top: dict[str, Tensor] = {}
@@ -153,7 +153,7 @@ def _largest(histogram: Histogram, wanted: Search) -> Tensor:
 
 
 def _percentile(histogram: Histogram, wanted: Search) -> Tensor:
-    """Of all activations, zeros counted; linear within a bin."""
+    """The percentile of all activations, zeros included, interpolated linearly within a bin."""
     rank = wanted.share * (histogram.counts.sum(1) + histogram.zeros)
     reached = histogram.counts.cumsum(1) + histogram.zeros[:, None]
     first = (reached >= rank[:, None]).to(torch.int8).argmax(1)[:, None]
@@ -164,7 +164,7 @@ def _percentile(histogram: Histogram, wanted: Search) -> Tensor:
 
 
 def _least_error(histogram: Histogram, wanted: Search) -> Tensor:
-    """The candidate whose quantisation to T levels has the least squared error."""
+    """The candidate with the least squared error after quantisation to T levels."""
     # In units of the largest activation the bins of all channels are the same, so their errors are too.
     x = (torch.arange(BINS, dtype=torch.float64) + 0.5) / BINS
     step = FRACTIONS[:, None] / wanted.time_steps
@@ -179,4 +179,4 @@ FROM_DATA: Mapping[str, Callable[[Histogram, Search], Tensor]] = {
     "percentile": _percentile,
     "error": _least_error,
 }
-"""The sources that look at calibration images: a threshold for each channel (row) of a histogram, ``(C,)`` float64."""
+"""Sources that use calibration images: functions from a histogram to the threshold of each channel, ``(C,)`` float64."""

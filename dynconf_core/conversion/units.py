@@ -1,9 +1,9 @@
-"""The spiking graph, in units of the thresholds: every neuron fires at 1 and sends 1.
+"""Rewriting the ANN's graph as the SNN's, in units of the thresholds: every neuron fires at 1 and emits 1.
 
     w' = w theta_in / theta_out,   b' = b / theta_out
 
-An average pool becomes a sum of spikes, its 1 / area goes into the next weights. Where spikes meet a sum without weights (an
-identity shortcut), a ``scale`` node holds the ratio theta_in / theta_out. The logits stay in their own units.
+An average pool becomes a sum of spikes, and its factor 1 / area moves into the next weights. Where spikes are added without
+weights (an identity shortcut), a ``scale`` node holds the ratio theta_in / theta_out. The logits keep their own units.
 """
 
 from collections import Counter
@@ -25,13 +25,13 @@ def in_threshold_units(
     layers: Mapping[str, Settings],
     initial: Mapping[str, Tensor],
 ) -> Graph:
-    """The graph of the SNN, weights in float64, not rounded.
+    """The SNN's graph, with weights in float64 that are not yet rounded.
 
     Args:
-        graph: of the ANN, folded, in float64; used up: its weights are scaled in place.
+        graph: the ANN's graph, folded, in float64; its weights are scaled in place.
         thresholds: theta of every activation, ``()`` or ``(C,)``.
-        layers: the settings of the neurons that take each activation's place.
-        initial: V(0) in thresholds, of every layer.
+        layers: settings of the layer of neurons that replaces each activation.
+        initial: V(0) of every layer, in units of the threshold.
     """
     counts = graph.spikes()
     units = _units(graph, thresholds, counts)
@@ -39,8 +39,11 @@ def in_threshold_units(
 
 
 def _units(graph: Graph, thresholds: Mapping[str, Tensor], counts: frozenset[str]) -> dict[str, Tensor]:
-    """What 1 stands for in every node's value, for each channel or for all: first for spikes, with the data; then for
-    everything else, against it, since a current is read in the units of the neurons it flows to."""
+    """The unit of every node's value, for all channels or per channel.
+
+    Units of spikes are found first, in forward order; then those of all other values, in reverse order, since a current has the
+    unit of the neurons that receive it.
+    """
     units: dict[str, Tensor] = {}
     for node in graph.nodes:
         if node.kind == "activation":
@@ -62,13 +65,13 @@ def _units(graph: Graph, thresholds: Mapping[str, Tensor], counts: frozenset[str
             known = [_replaced(known[0], readers[1:], units, node.channels)]
         spikes = [units[name] for name in node.inputs if name in counts and node.kind == "add"]
         unit = [*known, *spikes, ONE][0]
-        # A flattened channel has one unit, whatever its readers would like.
+        # A flattened channel has a single unit, whatever its readers require.
         units[node.name] = _passed_on(node, [_before(node, unit, graph)], graph) if node.kind == "flatten" else unit
     return units
 
 
 def _replaced(unit: Tensor, slices: list[Node], units: Mapping[str, Tensor], channels: int) -> Tensor:
-    """The unit with the channels of each slice in that slice's own."""
+    """``unit``, with the channels of each slice set to that slice's own unit."""
     whole = _full(unit, channels).clone() if slices else unit
     for node in slices:
         whole[slice(*node.settings["slices"][0])] = units[node.name]
@@ -76,7 +79,7 @@ def _replaced(unit: Tensor, slices: list[Node], units: Mapping[str, Tensor], cha
 
 
 def _passed_on(node: Node, units: list[Tensor], graph: Graph) -> Tensor:
-    """The unit of a node of spikes from those of its inputs."""
+    """The unit of a node that passes spikes on, from the units of its inputs."""
     unit = units[0]
     if node.kind in ("average_pool", "sum_pool"):
         return unit / area(node) if node.kind == "average_pool" else unit
@@ -105,7 +108,7 @@ def _wanted_by(
     counts: frozenset[str],
     graph: Graph,
 ) -> Tensor | None:
-    """In which unit a reader would like the node's value; None where it does not matter."""
+    """The unit in which a reader needs the node's value; None if any will do."""
     if reader.kind == "activation":
         return thresholds[reader.name]
     if reader.kind in ("convolution", "linear", "scale", "max_pool"):
@@ -146,14 +149,14 @@ def _rewritten(
     ratios: dict[str, Tensor] = {}
 
     def converted(name: str, reader: Node, unit: Tensor) -> str:
-        """The value of node ``name`` in ``unit``: a scale node where it differs."""
+        """The name of a node with the value of ``name`` in ``unit``: a new scale node if the units differ."""
         source = graph.by_name[name]
         ratio = _full(units[name], source.channels) / _full(unit, source.channels)
         if bool((ratio == 1).all()):
             return name
         ratio = ratio[0] if bool((ratio == ratio[0]).all()) else ratio
         label, number = f"{reader.name}<{name}", 1
-        while label in ratios and not torch.equal(ratios[label], ratio):  # read twice, in two units
+        while label in ratios and not torch.equal(ratios[label], ratio):  # read twice, in different units
             number += 1
             label = f"{reader.name}<{name}#{number}"
         if label not in ratios:
@@ -165,7 +168,7 @@ def _rewritten(
     for node in graph.nodes:
         unit = units[node.name]
         if node.kind in WEIGHTED:
-            # A module that is called twice is two nodes with one weight; a repeated weight (expand) is one in memory.
+            # A module called twice gives two nodes that share one weight; an expanded weight repeats the same memory.
             own = owners[_memory(node)] == 1 and node.tensors["weight"].is_contiguous()
             nodes.append(_weighted(node, units[node.inputs[0]], unit, own))
         elif node.kind == "activation":
@@ -195,7 +198,7 @@ def _rewritten(
         else:
             nodes.append(node)
     output = graph.output
-    if not bool((units[output.name] == 1).all()):  # spikes are the output
+    if not bool((units[output.name] == 1).all()):  # the output consists of spikes
         nodes.append(
             Node(
                 f"{output.name}<logits",
@@ -210,7 +213,7 @@ def _rewritten(
 
 
 def _before(node: Node, unit: Tensor, graph: Graph) -> Tensor:
-    """The unit that the input of a pad or flatten must have, for its own to be ``unit``."""
+    """The unit that the input of a pad or flatten needs for its output to have ``unit``."""
     source = graph.by_name[node.inputs[0]]
     found = _wanted_by(node, source, {node.name: unit}, {}, frozenset(), graph)
     assert found is not None
@@ -236,5 +239,5 @@ def _weighted(node: Node, unit_in: Tensor, unit_out: Tensor, own: bool) -> Node:
 
 
 def _full(unit: Tensor, channels: int) -> Tensor:
-    """One number a channel."""
+    """The unit as one number per channel."""
     return unit.expand(channels) if unit.ndim == 0 else unit

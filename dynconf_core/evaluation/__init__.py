@@ -1,1 +1,1 @@
-"""What a reader judges by: the metrics of a setting and its figures."""
+"""Evaluation of exit rules on traces: metrics, energy estimates and whole analyses."""

@@ -1,7 +1,7 @@
-"""The analysis of somebody's traces: what can be saved, by which rule, at what loss, with what certainty.
+"""The analysis of traces: the exit rule, the time steps it saves, the accuracy it loses, and a guarantee.
 
-The calibration traces choose; the test traces judge and choose nothing. With epsilon and delta one half of the calibration
-traces chooses the rule and the other half, which chose nothing, certifies a threshold for it.
+The rule is chosen on the calibration traces alone and judged on the test traces. If a guarantee is asked for (epsilon and
+delta), one half of the calibration traces chooses the rule, and the other half certifies a threshold for it.
 """
 
 from __future__ import annotations
@@ -44,22 +44,22 @@ from dynconf_core.traces.parts import LEAST_FOR_HALVES, Parts, Split, halves, ta
 from dynconf_core.traces.schema import Traces
 
 SHOWN_STEPS = 4
-"""Steps, beside the exit, at which reliability diagrams are made."""
+"""Number of time steps, besides the exit, for which reliability diagrams are made."""
 
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """What an analysis found: the record, and what pictures are drawn from.
+    """The result of an analysis: its record, and the data for its figures.
 
     Attributes:
-        record: every figure.
-        rule: the chosen one.
-        choice: how it was chosen.
-        front: of the chosen score on the calibration traces, every operating point.
-        test_fronts: by the name of the measure, every operating point on the test traces; to be shown.
-        exit_steps: (M,) where each test sample exits by the chosen rule, from 1.
-        guarantee: where it was asked for.
-        robustness: of max softmax on the test traces.
+        record: all numbers.
+        rule: the chosen exit rule.
+        choice: how the rule was chosen.
+        front: all operating points of the chosen score on the calibration traces.
+        test_fronts: by measure, all operating points on the test traces; for display only.
+        exit_steps: the exit step of each test sample under the chosen rule, ``(M,)``, from 1.
+        guarantee: the guarantee, if one was asked for.
+        robustness: robustness of max softmax on the test traces.
     """
 
     record: AnalysisRecord
@@ -86,22 +86,22 @@ def analyse(
     drops: Sequence[float] = DROPS,
     split: Split | None = None,
 ) -> Analysis:
-    """Analyse two sets of traces of one SNN.
+    """Analyse the calibration and test traces of an SNN.
 
     Args:
-        calibration: chooses.
-        test: judges.
-        epsilon, delta: of the guarantee; both or neither.
-        max_drop: accuracy that may be lost in expectation by the chosen rule, a fraction.
-        measures: that take part in the comparison; None: all that are known.
-        measure: of the chosen rule, which takes part too; None: the one with the fewest mean steps.
-        smoothing: of that measure; None: it is chosen. The threshold always is.
-        seed: of folds, halves and bootstraps.
-        drops: of the comparison at equal accuracy.
-        split: which samples are which, where one set of traces was split; for the record.
+        calibration: the traces on which rules are chosen.
+        test: the traces on which they are judged.
+        epsilon, delta: parameters of the guarantee; both or neither.
+        max_drop: the accuracy that the chosen rule may lose in expectation, a fraction.
+        measures: the measures to compare; None compares all registered ones.
+        measure: the measure of the chosen rule, compared as well; None chooses the one with the fewest mean steps.
+        smoothing: the smoothing of ``measure``; None chooses it. The threshold is always chosen.
+        seed: seed of folds, halves and bootstraps.
+        drops: the allowed drops for the comparison at equal accuracy.
+        split: if one set of traces was split, which samples went where; for the record.
 
     Raises:
-        InputError: where the traces do not fit together, or an option cannot work.
+        InputError: if the traces do not fit together, or an option cannot work.
     """
     check_options(epsilon, delta, max_drop)
     check_pair(calibration, test)
@@ -119,7 +119,7 @@ def analyse(
         taking_part.append(wanted)
     contest = Contest(candidates(choosing, seed, taking_part, fixed), choosing, test, seed)
     if wanted is not None and wanted.name not in contest.measures:
-        candidates(choosing, seed, (wanted,))  # raises: it says what the measure needs
+        candidates(choosing, seed, (wanted,))  # raises an error that states what the measure needs
     chosen = contest.choose(max_drop, None if wanted is None else wanted.name)
     best_of = {name: contest.choose(max_drop, name) for name in contest.measures}
     best_of[chosen.rule.measure.name] = chosen
@@ -173,23 +173,23 @@ def analyse(
 
 
 def fixed_smoothing(measure: ConfidenceMeasure | None, smoothing: Smoothing | None) -> dict[str, Smoothing]:
-    """``smoothing`` by the name of the measure that it is fixed for; empty where there is none.
+    """``smoothing`` by the name of the measure it is fixed for; empty if it is None.
 
     Raises:
-        InputError: where there is no measure, or one that reads no smoothing.
+        InputError: if there is no measure, or one that uses no smoothing.
     """
     if smoothing is None:
         return {}
     if measure is None or not measure.reads_smoothing:
-        whose = "of a rule whose measure is given" if measure is None else f"not read by the measure {measure.name!r}"
-        raise InputError(f"smoothing = {smoothing.form} with alpha = {smoothing.alpha} is {whose}: leave it out.")
+        why = "no measure is given" if measure is None else f"the measure {measure.name!r} uses no smoothing"
+        raise InputError(f"smoothing = {smoothing.form} with alpha = {smoothing.alpha}: {why}; leave it out.")
     return {measure.name: smoothing}
 
 
 def _front(contest: Contest, index: int, parts: Parts | None, certifying: Traces | None, right: NDArray[np.bool_]) -> Front:
-    """Every operating point of a candidate on all calibration traces, also where a half of them had no say.
+    """All operating points of a candidate on all calibration traces, including a half reserved for certifying.
 
-    A fitted score is taken of each sample by weights that had not seen it.
+    Fitted scores are out of fold: each sample is scored by weights fitted on other samples.
     """
     scores = contest.scores[index]
     if parts is not None and certifying is not None:
@@ -200,7 +200,7 @@ def _front(contest: Contest, index: int, parts: Parts | None, certifying: Traces
 
 
 def _entry(contest: Contest, own: Chosen, front: Front, right: NDArray[np.bool_]) -> RuleEntry:
-    """A rule, how it was chosen, and its figures on all calibration traces and on the test traces."""
+    """The entry of a rule: how it was chosen, and its figures on all calibration traces and on the test traces."""
     point = int(points_at(front, own.rule.threshold))
     accuracy = float(front.accuracy[point])
     return RuleEntry(
@@ -213,9 +213,9 @@ def _entry(contest: Contest, own: Chosen, front: Front, right: NDArray[np.bool_]
 
 
 def _certified(contest: Contest, index: int, certifying: Traces | None, epsilon: float, delta: float) -> Guarantee:
-    """The lowest threshold of the chosen score that the half certifies which chose nothing."""
+    """The guarantee of the lowest threshold that the half reserved for certifying certifies."""
     seen = contest.calibration.trained_on_calibration
-    if certifying is None:  # too few to be parted: nothing can be promised
+    if certifying is None:  # too few samples for two halves: nothing can be certified
         return certify(contest.scores[index], contest.right, [], epsilon, delta, seen)
     thresholds = candidate_thresholds(paired_front(contest.scores[index], contest.right), epsilon)
     return certify(contest.found[index].scores(certifying), certifying.correct(), thresholds, epsilon, delta, seen)
@@ -227,13 +227,13 @@ def _guarantee_entry(guarantee: Guarantee, contest: Contest, index: int, parts: 
 
 
 def _reliability(choosing: Traces, test: Traces, rule: Rule, exiting: NDArray[np.int64]) -> Reliability:
-    """Of the softmax that the rule looks at; where it looks at none, of the likeliest one on the calibration traces."""
+    """Reliability of the softmax that the rule uses or, if it uses none, of one fitted on the calibration traces."""
     if rule.measure.of_softmax:
         smoothing = rule.smoothing
     else:
         try:
             smoothing = fit_power(choosing)
-        except InputError:  # constant logits: any will do
+        except InputError:  # constant logits: any smoothing will do
             smoothing = Smoothing("sum", 1.0)
     marks = sorted({max(1, round(test.time_steps * share)) for share in np.linspace(0.25, 1, SHOWN_STEPS)})
     found = calibration_over_time(test, smoothing, exiting, marks)

@@ -1,13 +1,14 @@
-"""The energy of an inference, estimated from what is counted: multiply-accumulates and accumulations. Nothing is measured.
+"""Estimates of the energy of an inference from its multiply-accumulates and accumulations.
 
     E = E_MAC (once + every_step t) + E_AC SOP(t)
 
-for t time steps, where ``once`` are the multiply-accumulates that the image alone determines (computed once, as it is a
-constant current), ``every_step`` those of analogue values within the network, and SOP(t) the synaptic operations up to step t,
-one accumulation each; the ANN takes ``ann`` multiply-accumulates. E_MAC = 4.6 pJ (3.7 for the multiplication, 0.9 for the
-addition) and E_AC = 0.9 pJ are those of 32-bit floating point in 45 nm: Horowitz, "Computing's energy problem (and what we can
-do about it)", ISSCC 2014, figure 1.1.9. Memory, which costs more than arithmetic, neurons' updates and idle hardware are not
-in it: it compares, it does not predict a meter.
+for t time steps, where ``once`` counts the multiply-accumulates that depend on the image alone (computed once, as the image is
+a constant input current), ``every_step`` those on analogue values within the network, and SOP(t) the synaptic operations up to
+step t, one accumulation each. The ANN takes ``ann`` multiply-accumulates. E_MAC = 4.6 pJ (3.7 for the multiplication, 0.9 for
+the addition) and E_AC = 0.9 pJ are the costs of 32-bit floating point in 45 nm: Horowitz, "Computing's energy problem (and what
+we can do about it)", ISSCC 2014, figure 1.1.9. Memory access, which costs more than arithmetic, updates of neurons and idle
+hardware
+are not included: the estimate serves for comparison and does not predict measured energy.
 """
 
 from collections.abc import Mapping
@@ -24,7 +25,7 @@ FORMULA = "picojoules_per_mac * (once + every_step * steps) + picojoules_per_ac 
 
 @dataclass(frozen=True)
 class FullAndExit:
-    """A mean over the samples, up to T and up to each sample's exit."""
+    """A mean over the samples, up to T (``full``) and up to each sample's exit (``exit``)."""
 
     full: float
     exit: float
@@ -32,10 +33,15 @@ class FullAndExit:
 
 @dataclass(frozen=True)
 class MultiplyAccumulates:
-    """Of one sample: what the image alone determines, what every step adds, and what the ANN takes.
+    """Multiply-accumulates of one sample.
+
+    Attributes:
+        once: those that depend on the image alone.
+        every_step: those repeated in every time step.
+        ann: those of the ANN.
 
     Raises:
-        InputError: for a count that is negative or no number.
+        InputError: for a count that is negative or not a number.
     """
 
     once: int | float
@@ -49,10 +55,10 @@ class MultiplyAccumulates:
 
     @classmethod
     def of(cls, counts: Mapping[str, Any]) -> "MultiplyAccumulates":
-        """From ``{"once", "every_step", "ann"}``, as traces hold it.
+        """The counts ``{"once", "every_step", "ann"}`` in the meta data of traces.
 
         Raises:
-            InputError: where one is missing or no count.
+            InputError: if one is missing or not a count.
         """
         if set(counts) != {"once", "every_step", "ann"}:
             raise InputError(f"multiply_accumulates needs once, every_step, ann (it has {', '.join(counts)}).")
@@ -61,15 +67,15 @@ class MultiplyAccumulates:
 
 @dataclass(frozen=True)
 class Energy:
-    """Picojoules an inference, estimated, with the formula and its constants.
+    """Estimated energy of an inference in picojoules, with the formula and its constants.
 
     Attributes:
         kind: "estimate".
-        ann: of the ANN.
-        full, exit: of the SNN up to T and up to the exit.
-        formula: in words of the counts.
-        picojoules_per_mac, picojoules_per_ac: of one operation.
-        source: of these two.
+        ann: energy of the ANN.
+        full, exit: energy of the SNN up to T, and up to the exit.
+        formula: the formula in terms of the counts.
+        picojoules_per_mac, picojoules_per_ac: energy of one operation.
+        source: source of these two constants.
     """
 
     kind: str
@@ -90,23 +96,23 @@ def energy_estimate(
     picojoules_per_ac: float = PICOJOULES_PER_AC,
     source: str | None = None,
 ) -> Energy:
-    """Picojoules an inference.
+    """Estimate the energy of an inference.
 
     Args:
-        multiply_accumulates: of one sample.
-        synaptic_operations: mean over the samples.
-        steps: mean time steps. The formula is linear, so means may stand for the samples.
-        picojoules_per_mac, picojoules_per_ac: of one operation.
-        source: of these two; needed where they are not the defaults.
+        multiply_accumulates: multiply-accumulates of one sample.
+        synaptic_operations: mean synaptic operations of the samples.
+        steps: mean time steps of the samples. The formula is linear, so means can be used.
+        picojoules_per_mac, picojoules_per_ac: energy of one operation.
+        source: source of these two constants, required if they are not the defaults.
 
     Raises:
-        InputError: for a cost that is negative or no number, or costs without a source.
+        InputError: for a cost that is negative or not a number, or costs without a source.
     """
     for name, cost in (("picojoules_per_mac", picojoules_per_mac), ("picojoules_per_ac", picojoules_per_ac)):
         if not 0 <= cost < float("inf"):
             raise InputError(f"{name}={cost}: give picojoules, 0 or more, such as 4.6 for a multiply-accumulate.")
     if source is None and (picojoules_per_mac, picojoules_per_ac) != (PICOJOULES_PER_MAC, PICOJOULES_PER_AC):
-        raise InputError("picojoules other than the defaults need their source=..., which is shown with every figure.")
+        raise InputError("picojoules other than the defaults need a source=..., which is shown with every figure.")
     counts = multiply_accumulates
 
     def spiking(operations: float, time_steps: float) -> float:

@@ -1,14 +1,15 @@
-"""The figures that traces and a rule determine, all on test traces; the calibration traces choose `iso_accuracy` and no more.
+"""Metrics of an exit rule on test traces.
 
-The latency saving of an exit with mean steps s against a fixed t is 1 - s/t. Using T as the baseline overstates the saving,
-since most SNNs reach their accuracy earlier; so it is given against several fixed t, by name.
+The latency saving of an exit with s mean steps against a fixed number of time steps t is 1 - s/t. Using T as the baseline
+overstates the saving, since most SNNs reach their accuracy earlier; savings are therefore given against several baselines. Only
+the iso-accuracy baseline depends on the calibration traces.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,13 +34,13 @@ from dynconf_core.traces.schema import Traces
 
 @dataclass(frozen=True)
 class Baseline:
-    """A fixed number of time steps that an exit is compared with.
+    """A fixed number of time steps with which an exit is compared.
 
     Attributes:
-        name: see `baselines`.
+        name: see ``baselines``.
         time_steps: t.
-        accuracy: on the test traces.
-        latency_saving: of the exit against it, 1 - mean steps / t.
+        accuracy: accuracy after t time steps on the test traces.
+        latency_saving: latency saving of the exit against t, 1 - mean steps / t.
     """
 
     name: str
@@ -50,25 +51,27 @@ class Baseline:
 
 @dataclass(frozen=True)
 class RuleExit(ExitFigures):
-    """The figures of a rule's exits, and the rule."""
+    """The figures of an exit rule, and the rule itself."""
 
     rule: RuleEntry
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Every figure that traces and a rule determine.
+    """All metrics of an exit rule on test traces.
 
     Attributes:
-        accuracy_at_t: a_1 .. a_T of the SNN without exit.
+        accuracy_at_t: accuracies a_1 .. a_T of the SNN without early exit.
         snn_accuracy: a_T.
-        ann_accuracy: of the network as trained; None where the traces lack `ann_logits`.
-        reference_accuracy: of the quantised network that the SNN equals; None where they lack `reference_logits`.
-        exit: of the rule.
-        baselines: see `baselines`.
-        oracles, oracle_gap: see `dynconf_core.exit.oracles`.
-        spikes_per_inference: None where the traces lack spikes; spikes_per_neuron also where their meta lacks the neurons.
-        synaptic_operations_per_inference, multiply_accumulates, energy: None where the traces lack the counts.
+        ann_accuracy: accuracy of the trained network; None if the traces have no ``ann_logits``.
+        reference_accuracy: accuracy of the quantised network that the SNN equals; None if the traces have no
+            ``reference_logits``.
+        exit: figures of the exit rule.
+        baselines: see ``baselines``.
+        oracles, oracle_gap: see ``dynconf_core.exit.oracles``.
+        spikes_per_inference: None if the traces have no spikes.
+        spikes_per_neuron: None if the traces have no spikes, or their meta data no number of neurons.
+        synaptic_operations_per_inference, multiply_accumulates, energy: None if the traces have no such counts.
         ece, nll: expected calibration error (15 bins) and negative log likelihood (nats) of softmax(z') under the rule's
             smoothing, at T and at each sample's exit.
     """
@@ -90,7 +93,7 @@ class Evaluation:
     nll: FullAndExit
 
     def baseline(self, name: str) -> Baseline:
-        """The baseline of this name; every evaluation has `full`, `iso_accuracy`, `peak` and `within_0.1_points`."""
+        """The baseline called ``name``: "full", "iso_accuracy", "peak", "within_0.1_points" or, if known, "paper"."""
         return next(one for one in self.baselines if one.name == name)
 
 
@@ -102,18 +105,18 @@ def evaluate(
     choice: Choice | None = None,
     seed: int = 0,
 ) -> Evaluation:
-    """Judge a rule on test traces.
+    """Evaluate an exit rule on test traces.
 
     Args:
-        test: the test traces, T time steps.
-        calibration: those on which the rule was chosen, of the same T and C.
+        test: the test traces, with T time steps.
+        calibration: the traces on which the rule was chosen, with the same T and C.
         rule: the exit rule.
-        paper_time_steps: the paper's own T for this setting, for the baseline `paper`; None, or above T: left out.
-        choice: how the rule was chosen; its figures on the calibration traces then stand in the rule's entry.
-        seed: of the bootstrap.
+        paper_time_steps: T in the paper, for the baseline "paper"; that baseline is omitted if it is None or above T.
+        choice: how the rule was chosen, for the calibration figures in the rule's entry.
+        seed: seed of the bootstrap.
 
     Raises:
-        InputError: where the two traces differ in time steps or classes.
+        InputError: if the traces differ in time steps or classes.
     """
     if (test.time_steps, test.classes) != (calibration.time_steps, calibration.classes):
         raise InputError(
@@ -154,19 +157,19 @@ def baselines(
     mean_steps: float,
     paper_time_steps: int | None = None,
 ) -> tuple[Baseline, ...]:
-    """The exit's latency saving against fixed t.
+    """The latency saving of an exit against fixed numbers of time steps.
 
     - full: T.
-    - iso_accuracy: the first step whose calibration accuracy is at least that at T; what a user could fix in advance.
-    - peak: the step of the best test accuracy, the first among equals; being chosen on test, it favours the fixed t.
+    - iso_accuracy: the first step whose calibration accuracy is at least that at T, which a user could fix in advance.
+    - peak: the first step with the highest test accuracy; being chosen on test data, it favours the baseline.
     - within_0.1_points: the first step whose test accuracy is within 0.1 points of that at T.
-    - paper: the paper's T, where it is known and not above T.
+    - paper: T in the paper, if known and not above T.
 
     Args:
-        accuracy: (T,) on the test traces; each baseline's `accuracy` is taken from it.
-        calibration_accuracy: (T,) on the calibration traces.
+        accuracy: accuracies ``(T,)`` on the test traces.
+        calibration_accuracy: accuracies ``(T,)`` on the calibration traces.
         mean_steps: s, the mean exit step on the test traces.
-        paper_time_steps: the paper's T, or None.
+        paper_time_steps: T in the paper, or None.
     """
     time_steps = len(accuracy)
     found = {
@@ -181,23 +184,31 @@ def baselines(
 
 
 def _first(holds: NDArray[np.bool_]) -> int:
-    """The first step, from 1, for which `holds` (T,) is true."""
+    """The first step, from 1, for which ``holds (T,)`` is true."""
     return int(np.argmax(holds)) + 1
 
 
 def _accuracy(test: Traces, logits: NDArray[Any] | None) -> float | None:
-    """Of one output (N, C) a sample."""
+    """The accuracy of ``logits (N, C)``; None without logits."""
     return None if logits is None else float(np.mean(logits.argmax(axis=1) == test.labels))
 
 
 def _up_to(counts: NDArray[Any], steps: NDArray[np.int64]) -> FullAndExit:
-    """Mean over the samples of counts (N, T) summed up to T and up to each sample's exit step."""
+    """Mean over the samples of ``counts (N, T)`` summed up to T, and up to each sample's exit step."""
     running = np.cumsum(counts, axis=1, dtype=np.float64)
     return FullAndExit(float(running[:, -1].mean()), float(running[np.arange(len(steps)), steps - 1].mean()))
 
 
-def _counts(test: Traces, steps: NDArray[np.int64]) -> dict[str, Any]:
-    """The fields of an `Evaluation` that count spikes and operations."""
+class _Counts(TypedDict):
+    spikes_per_inference: FullAndExit | None
+    spikes_per_neuron: FullAndExit | None
+    synaptic_operations_per_inference: FullAndExit | None
+    multiply_accumulates: MultiplyAccumulates | None
+    energy: Energy | None
+
+
+def _counts(test: Traces, steps: NDArray[np.int64]) -> _Counts:
+    """The fields of ``Evaluation`` that count spikes and operations."""
     per_inference = None if test.spikes is None else _up_to(test.spikes, steps)
     neurons = test.meta.get("neurons")
     per_neuron = None
@@ -218,7 +229,7 @@ def _counts(test: Traces, steps: NDArray[np.int64]) -> dict[str, Any]:
 
 
 def _read_smoothing(rule: Rule, calibration: Traces) -> Smoothing:
-    """What the softmax is read under: the rule's own smoothing, or one fitted on calibration where its score is no softmax."""
+    """The smoothing of the softmax: the rule's own or, if its score is not a softmax, one fitted on the calibration traces."""
     if not rule.measure.of_softmax:
         with suppress(InputError):  # constant logits: nothing to fit
             return fit_power(calibration)
@@ -228,7 +239,7 @@ def _read_smoothing(rule: Rule, calibration: Traces) -> Smoothing:
 def _reliability(
     test: Traces, smoothing: Smoothing, correct: NDArray[np.bool_], steps: NDArray[np.int64]
 ) -> tuple[FullAndExit, FullAndExit]:
-    """`ece` and `nll` at T and at the exit step, of softmax(z')."""
+    """Expected calibration error and negative log likelihood of softmax(z'), at T and at the exit."""
     ends = {"full": np.full(test.samples, test.time_steps), "exit": steps}
     smoothed = {name: np.empty((test.samples, test.classes)) for name in ends}
     for piece, accumulated in test.accumulated():

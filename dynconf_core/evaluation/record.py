@@ -1,4 +1,4 @@
-"""What an analysis of traces found, as ``analysis.json`` holds it."""
+"""The record of an analysis: the content of ``analysis.json``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dynconf_core.traces.parts import Split
 
 @dataclass(frozen=True)
 class AccuracyAtT:
-    """(T,) accuracies without exit."""
+    """Accuracies ``(T,)`` without early exit, on both splits."""
 
     calibration: tuple[float, ...]
     test: tuple[float, ...]
@@ -25,7 +25,7 @@ class AccuracyAtT:
 
 @dataclass(frozen=True)
 class OraclesOfSplits:
-    """The oracles of both splits."""
+    """The oracles on both splits."""
 
     calibration: Oracles
     test: Oracles
@@ -33,7 +33,7 @@ class OraclesOfSplits:
 
 @dataclass(frozen=True)
 class Halves:
-    """Places in the calibration traces: of the samples that chose, and of those that certified."""
+    """Indices into the calibration traces: the samples that chose the rule, and those that certified its threshold."""
 
     choosing: tuple[int, ...]
     certifying: tuple[int, ...]
@@ -41,7 +41,7 @@ class Halves:
 
 @dataclass(frozen=True, kw_only=True)
 class GuaranteeEntry(GuaranteeRecord):
-    """A guarantee with its figures on the test traces; ``halves`` is None where the samples were too few to be parted."""
+    """A guarantee with its figures on the test traces; ``halves`` is None if there were too few samples for two halves."""
 
     test: Judgement
     halves: Halves | None = None
@@ -49,7 +49,7 @@ class GuaranteeEntry(GuaranteeRecord):
 
 @dataclass(frozen=True)
 class Bins:
-    """A reliability diagram: of each bin the number of samples, their mean confidence and their accuracy (None: empty)."""
+    """A reliability diagram: number of samples, mean confidence and accuracy of each bin (None if empty)."""
 
     counts: tuple[int, ...]
     confidence: tuple[float | None, ...]
@@ -58,13 +58,13 @@ class Bins:
 
 @dataclass(frozen=True)
 class Reliability:
-    """How well the softmax under ``smoothing`` is calibrated on the test traces.
+    """Calibration error of the softmax under ``smoothing`` on the test traces.
 
     Attributes:
-        smoothing: the chosen rule's where its score is a softmax, else one fitted on the calibration traces.
-        ece_at_t, nll_at_t: (T,) expected calibration error, and negative log likelihood in nats.
-        ece_at_exit, nll_at_exit: where the samples exit.
-        diagrams: by the step as text, and "exit".
+        smoothing: the chosen rule's if its score is a softmax; otherwise one fitted on the calibration traces.
+        ece_at_t, nll_at_t: expected calibration error, and negative log likelihood in nats, at each time step: ``(T,)``.
+        ece_at_exit, nll_at_exit: the same at each sample's exit.
+        diagrams: reliability diagrams by time step (as text), and at the "exit".
     """
 
     smoothing: Smoothing
@@ -77,7 +77,7 @@ class Reliability:
 
 @dataclass(frozen=True)
 class LeastLatency:
-    """The earliest step at which a test sample exits, and the share that does."""
+    """The earliest step at which a test sample exits, and the share of samples that do."""
 
     at_step: int
     share_of_samples: float
@@ -85,18 +85,18 @@ class LeastLatency:
 
 @dataclass(frozen=True, kw_only=True)
 class AnalysisRecord:
-    """``analysis.json``; the figures are those of the chosen rule on the test traces where nothing else is said.
+    """The content of ``analysis.json``; unless stated otherwise, figures of the chosen rule on the test traces.
 
     Attributes:
         time_steps, classes: T and C.
         calibration, test: numbers of samples.
         seed, max_drop: as given.
-        split: where one set of traces was split.
-        rules: of each measure the best smoothing, of the chosen one the chosen smoothing.
-        chosen: the place in ``rules`` of the rule that was chosen from all measures together.
-        robustness: of max softmax on the test traces.
+        split: how one set of traces was split; None if there were two.
+        rules: the best rule of each measure; of the chosen measure, the chosen rule.
+        chosen: index in ``rules`` of the rule that was chosen from all measures together.
+        robustness: robustness of max softmax on the test traces.
         comparison: every measure at every allowed drop.
-        warnings: sentences for people.
+        warnings: warnings for readers, one sentence each.
     """
 
     time_steps: int
@@ -129,9 +129,9 @@ class AnalysisRecord:
 
     @property
     def rule(self) -> RuleEntry:
-        """The chosen one."""
+        """The chosen rule."""
         return self.rules[self.chosen]
 
     def baseline(self, name: str) -> Baseline:
-        """The baseline of this name: `full`, `iso_accuracy`, `peak` or `within_0.1_points`."""
+        """The baseline called ``name``: "full", "iso_accuracy", "peak" or "within_0.1_points"."""
         return next(one for one in self.baselines if one.name == name)

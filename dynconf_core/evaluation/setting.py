@@ -1,4 +1,4 @@
-"""The figures of a setting: the chosen rule, and beside it every measure, also with T as in the paper."""
+"""The evaluation of a setting: its chosen rule, and all measures compared, also with T as in the paper."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dynconf_core.exit.rule import Rule
 from dynconf_core.traces.schema import Traces
 
 EVALUATION = "evaluation.json"
-"""The file of a `SettingEvaluation`."""
+"""The file of a ``SettingEvaluation``."""
 
 
 @dataclass(frozen=True)
 class AtPaperTimeSteps:
-    """Every measure on the traces cut at the T at which the paper runs this setting or its family."""
+    """All measures compared on traces cut to T as in the paper, for this setting or its family."""
 
     time_steps: int
     snn_accuracy: float
@@ -29,12 +29,12 @@ class AtPaperTimeSteps:
 
 @dataclass(frozen=True, kw_only=True)
 class SettingFigures(Evaluation):
-    """Every figure of a setting.
+    """All figures of a setting.
 
     Attributes:
         comparison: every measure at every allowed drop.
-        at_paper_time_steps: None where the paper's T is unknown or no shorter.
-        robustness: of max softmax.
+        at_paper_time_steps: the comparison with T as in the paper; None if that is unknown or not shorter.
+        robustness: robustness of max softmax.
     """
 
     comparison: tuple[ComparisonRow, ...]
@@ -44,7 +44,7 @@ class SettingFigures(Evaluation):
 
 @dataclass(frozen=True)
 class Samples:
-    """Numbers of images."""
+    """Numbers of images in both splits."""
 
     calibration: int
     test: int
@@ -52,7 +52,7 @@ class Samples:
 
 @dataclass(frozen=True, kw_only=True)
 class SettingEvaluation(SettingFigures):
-    """The same, with the number of images that they are of: the artefact of the stage `evaluate`."""
+    """All figures of a setting with their numbers of images: the artefact of the stage ``evaluate``."""
 
     samples: Samples
 
@@ -67,17 +67,17 @@ def evaluate_setting(
     seed: int,
     measures: Sequence[MeasureLike] | None = None,
 ) -> SettingEvaluation:
-    """Judge a setting on its test traces.
+    """Evaluate a setting on its test traces.
 
     Args:
-        calibration: the traces that chose the rule.
-        test: the traces that judge.
+        calibration: the traces on which the rule was chosen.
+        test: the test traces.
         rule: the exit rule.
-        choice: how it was chosen.
-        robustness: of max softmax on the test traces.
-        paper_time_steps: the T at which the paper runs this setting, where known.
-        seed: of folds and bootstraps of the comparison.
-        measures: that take part in the comparison; None: all that are known.
+        choice: how the rule was chosen.
+        robustness: robustness of max softmax on the test traces.
+        paper_time_steps: T in the paper, if known.
+        seed: seed of the comparison's folds and bootstraps.
+        measures: the measures to compare; None compares all registered ones.
     """
     figures = evaluate(test, calibration, rule, paper_time_steps, choice)
     return SettingEvaluation(
@@ -92,7 +92,7 @@ def evaluate_setting(
 def _cut(
     calibration: Traces, test: Traces, time_steps: int | None, seed: int, measures: Sequence[MeasureLike] | None
 ) -> AtPaperTimeSteps | None:
-    """With a generous T as the baseline savings are overstated; hence also with the paper's own, where that is shorter."""
+    """The comparison with T as in the paper, if that is shorter: a larger T as the baseline overstates savings."""
     if time_steps is None or time_steps >= test.time_steps:
         return None
     calibration, test = calibration.cut(time_steps), test.cut(time_steps)

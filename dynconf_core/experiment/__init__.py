@@ -1,1 +1,1 @@
-"""What is run: settings, profiles, plans, overrides and requests."""
+"""Experiments: settings, profiles, plans, overrides, requests and stages."""

@@ -1,4 +1,4 @@
-"""The images that a plan reads."""
+"""Loading the images of a plan."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +10,10 @@ from dynconf_core.experiment.plan import Data
 
 
 def images_of(data: Data, split: Split, root: Path) -> Images:
-    """A split of the plan's data set from the folder ``root``, normalised as its network expects.
+    """Load a split of a plan's data set from the folder ``root``, normalised as its network expects.
 
     Raises:
-        InputError: where the data set is missing, damaged, or not what its entry says.
+        InputError: if the data set is missing or damaged, or is not what its entry says.
     """
     try:
         images = DATASETS.get(data.name).load(root, split, resolution=data.resolution, calibration=data.calibration)

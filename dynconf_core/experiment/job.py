@@ -1,22 +1,60 @@
-"""What a stage is given: the job, which is one setting's run, and the handles of the finished stages that it reads."""
+"""The input of a stage: the environment of its run, its job, and handles of the finished stages it reads."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dynconf_core.experiment.context import RunContext
 from dynconf_core.experiment.plan import Plan
 
 
 @dataclass(frozen=True)
-class Job:
-    """One setting's run: what its stages are given beside their inputs.
+class RunContext:
+    """The environment in which stages run.
 
     Attributes:
-        plan: what is run.
-        context: where and with what.
-        data_digest: names the content of the data set.
-        checkpoint: a file whose weights are taken instead of training.
+        home: the folder of the artefact store and of everything else that is written.
+        data: the folder of the data sets.
+        device: "auto", "cpu", "cuda" or "cuda:N"; see ``dynconf_core.machine.device``.
+        memory: bytes that one simulation on a CPU may use; None sets no limit.
+        threads: the number of torch threads; None keeps torch's default.
+    """
+
+    home: Path
+    data: Path
+    device: str = "auto"
+    memory: int | None = None
+    threads: int | None = None
+
+    @property
+    def artefacts(self) -> Path:
+        """The folder of the artefact store."""
+        return self.home / "artefacts"
+
+    @property
+    def journal(self) -> Path:
+        """The file of Optuna's journal."""
+        return self.home / "optuna.journal"
+
+    def prepare(self) -> None:
+        """Set the number of torch threads of this process, and let it keep freed memory for the next tensor."""
+        import torch
+
+        from dynconf_core.machine import keep_freed_memory
+
+        keep_freed_memory()
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+
+
+@dataclass(frozen=True)
+class Job:
+    """The run of one setting.
+
+    Attributes:
+        plan: the setting's plan.
+        context: the environment of the run.
+        data_digest: a digest of the data set's content.
+        checkpoint: a file whose weights are used instead of training.
     """
 
     plan: Plan
@@ -27,7 +65,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Handle:
-    """A finished stage, small enough to travel: the artefact's name, and how it came about ("ran", "cached", "given")."""
+    """A finished stage: its artefact's key, digest and folder, and its outcome ("ran", "cached" or "given")."""
 
     stage: str
     key: str
@@ -41,4 +79,4 @@ class Handle:
 
 
 Inputs = Mapping[str, Handle]
-"""Finished stages, by the role that they play for another."""
+"""The finished stages that a stage reads, by role."""

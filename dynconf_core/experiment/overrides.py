@@ -1,4 +1,4 @@
-"""``field=value`` from a command line or a form, checked and put into a plan."""
+"""Overrides: checking ``field=value`` from a command line or form, and applying it to a plan."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,13 +8,17 @@ from dynconf_core.data.images import AUGMENTATIONS
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.registry import unknown
-from dynconf_core.schemes.field import Field, between, whole
+from dynconf_core.schemes.field import Field, Value, between, whole
 from dynconf_core.schemes.scheme import SCHEMES
 
 
 def _is_rule(name: str) -> bool:
-    """Whether it is "best" (the measure that calibration finds best) or a measure; an InputError says why not."""
-    from dynconf_core.confidence.measure import measure_of  # it imports torch, which a command that only lists need not
+    """Whether ``name`` is "best" or a confidence measure.
+
+    Raises:
+        InputError: for an unknown measure.
+    """
+    from dynconf_core.confidence.measure import measure_of  # imports torch, which commands that only list things avoid
 
     return name == "best" or bool(measure_of(name))
 
@@ -38,11 +42,11 @@ OF_SEARCH = {
     "max_drop": Field(float, "a fraction from 0 to 1", between(0, 1)),
 }
 SYMBOLS = {"T": "time_steps", "L": "levels"}
-"""What papers call some fields."""
+"""Fields by their symbol in the papers."""
 
 
 def known_fields(plans: Sequence[Plan] = ()) -> dict[str, Field]:
-    """Every field that may be overridden: those of all settings, and those of the registered schemes and of the plans' own."""
+    """All fields that may be overridden: general ones, and those of the registered schemes and of the plans' schemes."""
     schemes = [*SCHEMES.usable().values(), *(type(plan.scheme) for plan in plans)]
     own = {name: field for scheme in schemes for name, field in scheme.fields.items()}
     return {**OF_PLAN, **own, **OF_RECIPE, **OF_SEARCH}
@@ -52,7 +56,7 @@ def parse(assignments: Sequence[str]) -> dict[str, str]:
     """``["time_steps=16", ...]`` as ``{"time_steps": "16", ...}``; ``typed`` gives the values their types.
 
     Raises:
-        InputError: for text without "=", or a field given twice.
+        InputError: for text without "=", or a field that is given twice.
     """
     values: dict[str, str] = {}
     for text in assignments:
@@ -65,8 +69,8 @@ def parse(assignments: Sequence[str]) -> dict[str, str]:
     return values
 
 
-def typed(name: str, given: object, plans: Sequence[Plan] = ()) -> Any:
-    """One field's value, from text or as it is; ``plans`` may bring fields of their own schemes.
+def typed(name: str, given: object, plans: Sequence[Plan] = ()) -> Value:
+    """The value of a field, converted from text to its type; ``plans`` may add fields of their schemes.
 
     Raises:
         InputError: for an unknown field, or a value of the wrong type or range.
@@ -85,26 +89,26 @@ def typed(name: str, given: object, plans: Sequence[Plan] = ()) -> Any:
 
 
 def applies(name: str, plan: Plan) -> bool:
-    """Whether the plan's setting has the field (levels belong to QCFS, bits to QFFS)."""
+    """Whether the plan's setting has this field (for example, only QCFS has ``levels``)."""
     if name == "initial_threshold":
         return plan.scheme.starts_from_a_threshold
     return name in {**OF_PLAN, **OF_RECIPE, **OF_SEARCH} or name in plan.scheme.fields
 
 
-def fitting(plan: Plan, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of ``values`` that the plan's setting has."""
+def fitting(plan: Plan, values: Mapping[str, Value]) -> dict[str, Value]:
+    """The entries of ``values`` that the plan's setting has."""
     return {name: given for name, given in values.items() if applies(name, plan)}
 
 
-def applied(plan: Plan, values: Mapping[str, Any]) -> Plan:
-    """``plan`` with those of ``values`` that its setting has."""
+def applied(plan: Plan, values: Mapping[str, Value]) -> Plan:
+    """``plan`` with the entries of ``values`` that its setting has."""
     for name, given in fitting(plan, values).items():
         plan = _put(plan, name, given)
     return plan
 
 
-def _put(plan: Plan, name: str, given: Any) -> Plan:
-    changed = {name: given}
+def _put(plan: Plan, name: str, given: Value) -> Plan:
+    changed: dict[str, Any] = {name: given}
     if name in OF_RECIPE:
         return replace(plan, recipe=replace(plan.recipe, **changed))
     if name in OF_SEARCH:
@@ -115,7 +119,7 @@ def _put(plan: Plan, name: str, given: Any) -> Plan:
 
 
 def check_values(plan: Plan) -> None:
-    """Raise ``InputError`` unless every number of the plan, wherever it is from, works, and its augmentations are known."""
+    """Raise ``InputError`` unless every value of the plan, whatever its origin, is valid and its augmentations are known."""
     augmentation: object = plan.recipe.augmentation
     if isinstance(augmentation, str):
         raise InputError(
@@ -127,7 +131,9 @@ def check_values(plan: Plan) -> None:
     ours = {**OF_PLAN, **OF_RECIPE}
     for name, field in {**plan.scheme.fields, **ours}.items():
         if name in ours and name in plan.scheme.fields:
-            raise InputError(f"conversion scheme {plan.method!r}: every setting has a field {name}; call its own otherwise.")
+            raise InputError(
+                f"conversion scheme {plan.method!r}: every setting has a field {name}; give the scheme's own another name."
+            )
         holder = plan if name in OF_PLAN else plan.recipe if name in OF_RECIPE else plan.scheme
         value = getattr(holder, name)
         taken = (int, float) if field.kind is float else (field.kind,)
@@ -136,8 +142,8 @@ def check_values(plan: Plan) -> None:
             raise InputError(f"setting {plan.setting!r}: {name}={value!r}: needs {field.wants}.")
 
 
-def check_used(plans: Sequence[Plan], values: Mapping[str, Any]) -> None:
+def check_used(plans: Sequence[Plan], values: Mapping[str, Value]) -> None:
     """Raise ``InputError`` for a field that none of the chosen settings has."""
     for name in values:
         if not any(applies(name, plan) for plan in plans):
-            raise InputError(f"field {name!r} fits none of the chosen settings ({', '.join(p.setting for p in plans)}).")
+            raise InputError(f"field {name!r} belongs to none of the chosen settings ({', '.join(p.setting for p in plans)}).")

@@ -1,4 +1,4 @@
-"""A plan: every number that one setting's stages need, after profile and overrides."""
+"""The plan of a setting: all values its stages need, after profile and overrides."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING, Any
 from dynconf_core.experiment.recipe import Recipe
 
 if TYPE_CHECKING:
+    from dynconf_core.schemes.field import Value
     from dynconf_core.schemes.scheme import ConversionScheme
 
 
 @dataclass(frozen=True)
 class Data:
-    """The images a plan reads.
+    """The images of a plan.
 
     Attributes:
-        name: of the data set, as ``DATASETS.get`` takes it.
-        stands_in_for: the data set of the paper that it replaces, or None.
-        resolution: side in pixels.
-        train: how many images train, by the official count.
-        calibration: how many training images are held out to choose rules and thresholds.
-        classes: number of classes C.
-        stem: of the networks, "cifar" or "imagenet".
-        normalisation: the data set whose normalisation the network expects, where it is not its own.
+        name: the data set, a name in ``DATASETS``.
+        stands_in_for: the paper's data set that it replaces, or None.
+        resolution: side length in pixels.
+        train: the official number of training images, without those held out.
+        calibration: the number of training images held out to choose rules and thresholds.
+        classes: the number of classes C.
+        stem: the stem of the networks, "cifar" or "imagenet".
+        normalisation: the data set whose normalisation the network expects, if not this one.
     """
 
     name: str
@@ -38,14 +39,14 @@ class Data:
 
 @dataclass(frozen=True)
 class Search:
-    """How the exit rule is chosen, on the calibration split.
+    """How the exit rule is chosen on the calibration split.
 
     Attributes:
-        rule: the measure of confidence, or "best" to let the calibration split choose it too.
-        smoothing: "sum" or "mean" of the logits over time, or None to let the search choose.
-        alpha: the smoothing constant, or None to let the search choose.
-        max_drop: accuracy that may be lost in expectation, as a fraction.
-        trials: of the Optuna study.
+        rule: the confidence measure, or "best" to choose it on the calibration split as well.
+        smoothing: "sum" or "mean" of the logits over time; None leaves the choice to the search.
+        alpha: the smoothing constant; None leaves the choice to the search.
+        max_drop: the accuracy that may be lost in expectation, a fraction.
+        trials: the number of trials of the Optuna study.
     """
 
     rule: str = "max_softmax"
@@ -57,10 +58,17 @@ class Search:
 
 @dataclass(frozen=True)
 class Published:
-    """A row of the paper. Accuracies are fractions; None where no source gives the figure.
+    """Published figures for a setting.
 
-    ``label``: "S" a source states it, "2" second-hand. ``net_named`` is False where the source does not name the network,
-    so that the row is a footnote of the table and not a row's neighbour.
+    Attributes:
+        source: where the figures are published.
+        label: "S" if the source states the figures itself, "2" if they are second-hand.
+        ann_accuracy, snn_accuracy: accuracies of the ANN and of the SNN after all time steps, fractions.
+        time_steps: T.
+        exit_accuracy, mean_steps: accuracy and mean time steps with early exit.
+        net_named: whether the source names the network; if not, tables show the figures in a footnote.
+
+    Figures that no source gives are None.
     """
 
     source: str
@@ -75,21 +83,22 @@ class Published:
 
 @dataclass(frozen=True)
 class Plan:
-    """A setting resolved by a profile and by overrides: every number that its stages need.
+    """A setting after profile and overrides: all values its stages need.
 
     Attributes:
-        setting, profile: their names.
+        setting, profile: the names of the setting and the profile.
         data: the images.
-        architecture: as ``ARCHITECTURES.get`` takes it.
-        width: factor on every layer's channels.
-        method: the conversion scheme, as ``SCHEMES.get`` takes it.
-        scheme: the scheme with its numbers.
+        architecture: a name in ``ARCHITECTURES``.
+        width: factor on the number of channels of every layer.
+        method: the conversion method, a name in ``SCHEMES``.
+        scheme: the conversion scheme with its parameters.
         time_steps: T.
-        recipe, search: of the training, and of the exit rule.
-        seed: of weights, shuffling, augmentation and search.
+        recipe: how the network is trained.
+        search: how the exit rule is chosen.
+        seed: seed of weights, shuffling, augmentation and search.
         fixed_point: whether the SNN's weights are rounded so that float32 computes it exactly.
-        published: what the paper reports of the setting.
-        paper_time_steps: the T at which the paper runs the setting, or a network of its family; None where it is not known.
+        published: the paper's figures for the setting.
+        paper_time_steps: T in the paper, for this setting or a network of its family; None if unknown.
     """
 
     setting: str
@@ -108,7 +117,7 @@ class Plan:
     paper_time_steps: int | None = None
 
     def network(self) -> dict[str, Any]:
-        """The network's description, as ``dynconf_core.schemes.network.described`` takes it."""
+        """The network's description for ``dynconf_core.schemes.network.described``."""
         return {
             "architecture": self.architecture,
             "stem": self.data.stem,
@@ -119,12 +128,12 @@ class Plan:
             **self.scheme.network(),
         }
 
-    def scheme_fields(self) -> dict[str, Any]:
-        """The scheme's numbers that may be overridden."""
+    def scheme_fields(self) -> dict[str, Value]:
+        """The scheme's parameters that may be overridden."""
         return {name: getattr(self.scheme, name) for name in self.scheme.fields}
 
     def as_dict(self) -> dict[str, Any]:
-        """What is run, as plain values, nested; the paper's figures are left out."""
+        """The plan as nested plain values, without the paper's figures."""
         return {
             "setting": self.setting,
             "profile": self.profile,

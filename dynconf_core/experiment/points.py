@@ -1,49 +1,49 @@
-"""The points of a sweep: every combination of a grid, or what Optuna asks for, checked before anything is started."""
+"""The points of a sweep, checked before anything starts: a grid's combinations, or the ranges of an Optuna study."""
 
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.overrides import known_fields, typed
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.request import CheckedRequest, Request, checked
+from dynconf_core.schemes.field import Value
 
 SEED = "seed"
 
 
 @dataclass(frozen=True)
 class Range:
-    """Where a study looks for a field's value: between two numbers, or among listed values."""
+    """The values of a field that a study may choose: between two numbers, or from a list."""
 
     field: str
-    low: Any = None
-    high: Any = None
-    choices: tuple[Any, ...] = ()
+    low: int | float = 0
+    high: int | float = 0
+    choices: tuple[Value, ...] = ()
 
 
 @dataclass(frozen=True)
 class CheckedSweep:
-    """A sweep that can work.
+    """A sweep that has been checked.
 
     Attributes:
-        asked: the request that every point changes, checked.
-        points: of a grid, as field to value; none for a study.
-        ranges: of a study; none for a grid.
-        fields: what is swept, as it was written.
-        trials: of a study.
+        asked: the checked request, of which every point changes some fields.
+        points: the points of a grid, field to value; empty for a study.
+        ranges: the ranges of a study; empty for a grid.
+        fields: the swept fields and their values as the user wrote them.
+        trials: the number of points of a study.
     """
 
     asked: CheckedRequest
-    points: Sequence[Mapping[str, Any]]
+    points: Sequence[Mapping[str, Value]]
     ranges: Sequence[Range]
     fields: Mapping[str, str]
     trials: int
 
 
 def checked_sweep(request: Request, grid: Mapping[str, str], study: Mapping[str, str], trials: int) -> CheckedSweep:
-    """The sweep of ``request`` over a grid or a study, once all its points are seen to work.
+    """Check a sweep of ``request`` over a grid or a study, including all its points.
 
     Raises:
         InputError: see ``points_of`` and ``checked``.
@@ -52,38 +52,40 @@ def checked_sweep(request: Request, grid: Mapping[str, str], study: Mapping[str,
     return CheckedSweep(checked(request), points, ranges, grid or study, trials)
 
 
-def points_of(request: Request, grid: Mapping[str, str], study: Mapping[str, str]) -> tuple[list[dict[str, Any]], list[Range]]:
-    """The grid's points, as field to value, and the study's ranges; one of the two is empty.
+def points_of(
+    request: Request, grid: Mapping[str, str], study: Mapping[str, str]
+) -> tuple[list[dict[str, Value]], list[Range]]:
+    """The points of a grid, field to value, and the ranges of a study; one of the two is empty.
 
     Raises:
-        InputError: where both or none are given, for an unknown field or setting, or a value that cannot work.
+        InputError: if both or neither are given, or for an unknown field or setting, or a value that cannot work.
     """
     if bool(grid) == bool(study):
-        raise InputError("give a grid (--grid FIELD=A,B,C) or a study (--study FIELD=LOW..HIGH), one of the two.")
+        raise InputError("give either a grid (--grid FIELD=A,B,C) or a study (--study FIELD=LOW..HIGH).")
     plans = request.plans()
     ranges = [_range(field, text, plans) for field, text in study.items()]
     values = {field: [_value(field, text, plans) for text in texts.split(",")] for field, texts in grid.items()}
     corners = {one.field: list(one.choices or (one.low, one.high)) for one in ranges}
     for field in values or corners:
         if field in request.overrides:
-            raise InputError(f"{field} is swept, and set to {request.overrides[field]} as well: give one of the two.")
+            raise InputError(f"{field} is swept and also set to {request.overrides[field]}: give only one of the two.")
     points = _combinations(values or corners)
     for point in points:
         at_point(request, point).plans()
     return points if grid else [], ranges
 
 
-def at_point(request: Request, point: Mapping[str, Any]) -> Request:
-    """The request of one point; ``seed`` may be one of its fields."""
+def at_point(request: Request, point: Mapping[str, Value]) -> Request:
+    """The request for one point; ``seed`` may be one of the point's fields."""
     fields = {**request.overrides, **{name: found for name, found in point.items() if name != SEED}}
     return replace(request, overrides=fields, seed=int(point.get(SEED, request.seed)))
 
 
-def _combinations(values: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+def _combinations(values: Mapping[str, Sequence[Value]]) -> list[dict[str, Value]]:
     return [dict(zip(values, found, strict=True)) for found in itertools.product(*values.values())]
 
 
-def _value(field: str, text: str, plans: Sequence[Plan]) -> Any:
+def _value(field: str, text: str, plans: Sequence[Plan]) -> Value:
     if field == SEED:
         try:
             return int(text)
@@ -100,8 +102,9 @@ def _range(field: str, text: str, plans: Sequence[Plan]) -> Range:
         return Range(field, choices=tuple(_value(field, part, plans) for part in text.split(",")))
     known = known_fields(plans)
     if field in known and known[field].kind in (str, bool):
-        raise InputError(f"--study {field}={text}: {field} is no number; list its values, such as {field}=sum,mean.")
-    ends = _value(field, low, plans), _value(field, high, plans)
-    if ends[0] >= ends[1]:
+        raise InputError(f"--study {field}={text}: {field} is not a number; list its values, such as {field}=sum,mean.")
+    first, last = _value(field, low, plans), _value(field, high, plans)
+    assert not isinstance(first, str) and not isinstance(last, str)
+    if first >= last:
         raise InputError(f"--study {field}={text}: the first number must be below the second.")
-    return Range(field, *ends)
+    return Range(field, first, last)

@@ -1,4 +1,4 @@
-"""The profiles, which say how much of a setting is run, and how one resolves a setting into a plan."""
+"""Profiles, which define the scale of a run, and the resolution of a setting into a plan."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -15,7 +15,7 @@ from dynconf_core.schemes.scheme import SCHEMES, ConversionScheme
 
 @dataclass(frozen=True)
 class StandIn:
-    """A data set in the place of a larger one; networks keep the stem of the one that it replaces."""
+    """A small data set that replaces a larger one; networks keep the stem for the larger one."""
 
     dataset: str
     resolution: int
@@ -23,16 +23,16 @@ class StandIn:
 
 @dataclass(frozen=True)
 class Profile:
-    """How much of every setting is run.
+    """The scale at which settings are run.
 
     Attributes:
         name, summary: as ``dynconf settings`` shows them.
-        width: factor on every network's channels.
-        stand_ins: by the family that they stand in for.
-        recipes: by (family of the data set, architecture). There is no default: a recipe that was made for another network
-            would train this one badly and say nothing.
-        jobs: how many settings run side by side.
-        threads: of torch for each setting, since figures depend on it in the last digits; None takes all.
+        width: factor on the number of channels of every network.
+        stand_ins: stand-ins by the family of data sets they replace.
+        recipes: recipes by (family of the data set, architecture). There is no default, since another network's recipe would
+            silently train this one badly.
+        jobs: the number of settings run in parallel.
+        threads: torch threads per setting, on which the last digits of figures depend; None uses all.
     """
 
     name: str
@@ -122,11 +122,11 @@ def profile(name: str) -> Profile:
 
 
 def resolve(asked: str | Setting, profile_name: str, seed: int = 0) -> Plan:
-    """What a profile makes of a setting, given as such or by its name.
+    """The plan of a setting, given by name or as an object, in a profile.
 
     Raises:
-        InputError: for an unknown name (of a setting, profile, data set, architecture or scheme), a network for which there
-            is no recipe, a number that the scheme has not, or a seed that is negative or above 2^31 - 1.
+        InputError: for an unknown name (of a setting, profile, data set, architecture or scheme), a network without a recipe, a
+            parameter that the scheme does not have, or a seed below 0 or above 2^31 - 1.
     """
     chosen = asked if isinstance(asked, Setting) else setting(asked)
     how = profile(profile_name)
@@ -220,7 +220,7 @@ def _recipe(chosen: Setting, how: Profile, family: str) -> Recipe:
 
 
 def _with_numbers(scheme: ConversionScheme, chosen: Setting) -> ConversionScheme:
-    """The scheme with the setting's own numbers."""
+    """The scheme with the setting's own parameters."""
     known = [field.name for field in fields(scheme)]  # type: ignore[arg-type]
     for name in chosen.scheme:
         if name not in known:

@@ -1,4 +1,4 @@
-"""What a training run is made of besides its network and images."""
+"""Training recipes."""
 
 import math
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Recipe:
-    """SGD with momentum, linear warm-up, then cosine to 0; the last epoch is taken.
+    """SGD with momentum, a linear warm-up, then cosine decay to 0; the weights after the last epoch are used.
 
     Attributes:
         epochs: passes over the training images.
-        batch_size: images a step; the last incomplete batch of an epoch is dropped (every epoch is shuffled anew).
-        learning_rate: at the end of the warm-up.
+        batch_size: images per step; the last, incomplete batch of an epoch is dropped (every epoch is shuffled anew).
+        learning_rate: the learning rate at the end of the warm-up.
         augmentation: names from ``dynconf_core.data.images.AUGMENTATIONS``.
-        initial_threshold: lambda of every QCFS layer at the start.
-        momentum, weight_decay: of SGD; the decay acts on every parameter, lambda too, as in the QCFS source.
-        warm_up: the share of all steps over which the learning rate rises from 0.
+        initial_threshold: the initial lambda of every QCFS layer.
+        momentum, weight_decay: of SGD; the decay acts on every parameter including lambda, as in the QCFS source.
+        warm_up: the fraction of all steps over which the learning rate rises from 0.
     """
 
     epochs: int
@@ -29,7 +29,7 @@ class Recipe:
 
 
 def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
-    """The learning rate of ``step`` (from 0) of ``steps``."""
+    """The learning rate at ``step`` (from 0) of ``steps``."""
     warm = max(1, round(recipe.warm_up * steps))
     if step < warm:
         return recipe.learning_rate * (step + 1) / warm

@@ -1,7 +1,7 @@
-"""What a user asked for, checked whole before anything is started.
+"""Requests: what a user wants to run, checked completely before anything starts.
 
-One request is what a command line, a form of a deployment and a test give alike. ``checked`` raises ``InputError``, naming
-field, value and remedy, for everything that can be known in seconds; what it returns is run without being checked again.
+A command line, a deployment's form and a test all make the same request. ``checked`` raises ``InputError``, naming field, value
+and remedy, for all errors that can be found within seconds; its result is run without further checks.
 """
 
 import os
@@ -10,21 +10,21 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from dynconf_core.data.dataset import DATASETS
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.context import RunContext
+from dynconf_core.experiment.job import RunContext
 from dynconf_core.experiment.overrides import applied, check_used, check_values, typed
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.profiles import profile, resolve
 from dynconf_core.experiment.settings import SETTINGS
 from dynconf_core.experiment.trial import try_out
+from dynconf_core.schemes.field import Value
 
 HOME, DATA = "DYNCONF_HOME", "DYNCONF_DATA"
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 SIZE = rf"^\s*(\d+(?:\.\d+)?|\.\d+)\s*({'|'.join(UNITS)})\s*$"
-"""A size as it is written: a number and a unit."""
+"""Pattern of a size: a number and a unit."""
 
 
 def home_folder(given: str | Path | None) -> Path:
@@ -39,21 +39,21 @@ def data_folder(given: str | Path | None, home: Path) -> Path:
 
 @dataclass(frozen=True)
 class Request:
-    """Settings to run and how.
+    """The settings to run, and how.
 
     Attributes:
         profile: "smoke", "quick" or "paper".
-        settings: names, or ``package.module:OBJECT``; empty for the paper's eight.
-        overrides: field to value, as text or number.
-        seed: of weights, shuffling, augmentation and search.
-        device, home, data: as the command takes them; None for the default.
-        checkpoints: a setting's name to a file whose weights it takes instead of training.
-        memory: what simulation may take, such as "8GiB"; None for no bound.
+        settings: names, or ``package.module:OBJECT``; empty for the paper's eight settings.
+        overrides: field to value, as text or as a number.
+        seed: seed of weights, shuffling, augmentation and search.
+        device, home, data: as on the command line; None for the default.
+        checkpoints: by setting, a file whose weights are used instead of training.
+        memory: memory that simulation may use, such as "8GiB"; None sets no limit.
     """
 
     profile: str = "smoke"
     settings: tuple[str, ...] = ()
-    overrides: Mapping[str, Any] = field(default_factory=dict)
+    overrides: Mapping[str, Value] = field(default_factory=dict)
     seed: int = 0
     device: str = "auto"
     home: str | None = None
@@ -74,7 +74,7 @@ class Request:
         named = [plan.setting for plan in plans]
         for name in self.checkpoints:
             if name not in named:
-                raise InputError(f"--checkpoint {name}=...: it is none of the chosen settings ({', '.join(named)}).")
+                raise InputError(f"--checkpoint {name}=...: {name} is not among the chosen settings ({', '.join(named)}).")
         for name in named:
             if named.count(name) > 1:
                 raise InputError(f"two of the chosen settings are called {name!r}: give one of them another name.")
@@ -88,22 +88,22 @@ class Request:
                 )
         return plans
 
-    def values(self, plans: Sequence[Plan]) -> dict[str, Any]:
-        """The overrides, each of its field's type; ``plans`` may bring fields of their own schemes."""
+    def values(self, plans: Sequence[Plan]) -> dict[str, Value]:
+        """The overrides, converted to the types of their fields; ``plans`` may add fields of their schemes."""
         return {name: typed(name, given, plans) for name, given in self.overrides.items()}
 
     def memory_share(self) -> int | None:
-        """Bytes for each of the settings that the profile runs side by side; None for no bound.
+        """Bytes for each of the settings that the profile runs in parallel; None sets no limit.
 
         Raises:
-            InputError: for a size that is none.
+            InputError: for text that is not a size.
         """
         if self.memory is None:
             return None
         return size_in_bytes(self.memory, "--memory") // profile(self.profile).jobs
 
     def context(self) -> RunContext:
-        """Where and with what the request's stages work."""
+        """The environment in which the request's stages run."""
         home = home_folder(self.home)
         threads = profile(self.profile).threads
         return RunContext(home, data_folder(self.data, home), self.device, self.memory_share(), threads)
@@ -111,37 +111,37 @@ class Request:
 
 @dataclass(frozen=True)
 class CheckedRequest:
-    """A request that can work, resolved: what flows and commands hand on.
+    """A request that has been checked and resolved.
 
     Attributes:
         request: as the user gave it.
-        plans: one a setting.
-        overrides: field to value, each of its type.
-        context: where and with what it is run.
+        plans: one plan per setting.
+        overrides: field to value, converted to the fields' types.
+        context: the environment of the run.
     """
 
     request: Request
     plans: tuple[Plan, ...]
-    overrides: Mapping[str, Any]
+    overrides: Mapping[str, Value]
     context: RunContext
 
     def checkpoint(self, plan: Plan) -> Path | None:
-        """The file whose weights the plan's setting takes, where one was given."""
+        """The checkpoint given for the plan's setting; None if there is none."""
         given = self.request.checkpoints.get(plan.setting)
         return Path(given) if given else None
 
-    def identity(self) -> dict[str, Any]:
-        """What tells one reproduction from another in MLflow, beside profile and seed."""
+    def identity(self) -> dict[str, Value]:
+        """What identifies a reproduction in MLflow, besides profile and seed."""
         named = {f"checkpoint {name}": Path(path).name for name, path in self.request.checkpoints.items()}
         return {**self.overrides, **named}
 
 
 def checked(request: Request, *, writes: bool = True) -> CheckedRequest:
-    """The request resolved, once home, data sets, device and checkpoints are seen to be as they must.
+    """Resolve a request and check its home, data sets, device and checkpoints.
 
     Args:
-        request: what the user asked for.
-        writes: whether anything will be run and written to the home, which is then made.
+        request: what the user wants to run.
+        writes: whether anything will be run and written to the home, which is then created.
 
     Raises:
         InputError: naming what is missing or wrong, and the remedy.
@@ -152,7 +152,7 @@ def checked(request: Request, *, writes: bool = True) -> CheckedRequest:
         check_writable(context.home)
     check_memory(request)
     check_data(plans, context.data)
-    if request.device not in ("auto", "cpu"):  # those two are everywhere, and to look would import torch
+    if request.device not in ("auto", "cpu"):  # these exist everywhere, and the check would import torch
         from dynconf_core.machine import device
 
         device(request.device)
@@ -163,19 +163,40 @@ def checked(request: Request, *, writes: bool = True) -> CheckedRequest:
 
 
 def check_writable(home: Path) -> None:
-    """Raise ``InputError`` unless files can be made under ``home``."""
+    """Raise ``InputError`` unless files can be created in ``home``."""
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=home, prefix=".writable-"):
             pass
     except OSError as error:
         raise InputError(
-            f"home {home} cannot be written ({error.strerror}): name a folder of yours with --home or {HOME}."
+            f"home {home} cannot be written ({error.strerror}): name another folder with --home or {HOME}."
         ) from None
 
 
+def check_folder(folder: Path, option: str) -> None:
+    """Raise ``InputError`` unless files can be created in ``folder``, which need not exist; ``option`` is named in errors."""
+    try:
+        nearest = folder.absolute()
+        while not nearest.exists():
+            nearest = nearest.parent
+        if not nearest.is_dir():
+            raise InputError(f"{option} {folder}: {nearest} is a file; name a folder.")
+        with tempfile.TemporaryFile(dir=nearest):
+            pass
+    except OSError as error:
+        raise InputError(f"{option} {folder} cannot be written ({error.strerror}): name another folder.") from None
+
+
+def check_file(file: Path, option: str) -> None:
+    """Raise ``InputError`` unless ``file`` can be created or replaced; ``option`` is named in errors."""
+    if file.is_dir():
+        raise InputError(f"{option} {file} is a folder; name a file in it.")
+    check_folder(file.absolute().parent, option)
+
+
 def check_memory(request: Request) -> None:
-    """Raise ``InputError`` for a memory that is no size, or that torch alone exceeds."""
+    """Raise ``InputError`` for a memory limit that is not a size, or that torch alone exceeds."""
     share = request.memory_share()
     if share is None:
         return
@@ -190,7 +211,7 @@ def check_memory(request: Request) -> None:
 
 
 def check_data(plans: Sequence[Plan], root: Path) -> None:
-    """Raise ``InputError`` unless the data sets that the plans read lie whole under ``root``."""
+    """Raise ``InputError`` unless the plans' data sets are complete under ``root``."""
     for name in dict.fromkeys(plan.data.name for plan in plans):
         found = DATASETS.get(name)
         if found.downloaded:
@@ -202,7 +223,7 @@ def check_data(plans: Sequence[Plan], root: Path) -> None:
 
 
 def check_checkpoints(plans: Sequence[Plan], checkpoints: Mapping[str, str]) -> None:
-    """Raise ``InputError`` unless each checkpoint's weights fit their setting's network."""
+    """Raise ``InputError`` unless the weights of each checkpoint fit the network of their setting."""
     if not checkpoints:
         return
     from dynconf_core.networks.checkpoint import load_checkpoint
@@ -214,12 +235,12 @@ def check_checkpoints(plans: Sequence[Plan], checkpoints: Mapping[str, str]) -> 
 
 
 def size_in_bytes(text: str, option: str) -> int:
-    """What ``text`` says, such as 8GiB or 512 MiB, in bytes (capitals and small letters are the same)."""
+    """The bytes of a size such as 8GiB or 512 MiB, in upper or lower case; ``option`` is named in errors."""
     found = re.match(SIZE, text, re.IGNORECASE | re.ASCII)
     if found is None:
         raise InputError(f"{option} {text}: write a number and a unit ({', '.join(UNITS)}), such as 8GiB.")
     number, unit = found.groups()
     size = int(float(number) * next(factor for name, factor in UNITS.items() if name.lower() == unit.lower()))
     if size < 1:
-        raise InputError(f"{option} {text}: a size above 0 is needed, such as 8GiB.")
+        raise InputError(f"{option} {text}: give a size above 0, such as 8GiB.")
     return size

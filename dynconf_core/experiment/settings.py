@@ -1,41 +1,43 @@
-"""The eight settings of the paper: a network on a data set, converted by a scheme, with the paper's figures beside it.
+"""The eight settings of the paper: a network on a data set, a conversion scheme, and the paper's figures.
 
-A setting is data. One of your own is a ``Setting`` object in a file of yours, named as ``package.module:OBJECT`` where a
-setting's name is asked for, or put by a package into the entry-point group ``dynconf.settings``; one of the project's own is
-one more entry of ``SETTINGS``. Shells (tasks, flows, commands) read
-this file; the code that computes never does, so that an entry added here makes no finished stage stale.
+A setting of your own is a ``Setting`` object in your own file, which you name as ``package.module:OBJECT`` instead of a
+setting's name; a package registers its settings in the entry-point group ``dynconf.settings``; a further setting of the project
+is one more entry of ``SETTINGS``. Only tasks, flows and commands read this file, not the code that computes: a new entry does
+not invalidate finished stages.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.plan import Published
 from dynconf_core.experiment.recipe import Recipe
 from dynconf_core.registry import Registry, no_instance_of, unknown
+from dynconf_core.schemes.field import Value
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is run, whatever the profile. Names are those of the registries, or ``package.module:attribute``.
+    """A setting, independent of the profile.
+
+    Names are those of the registries, or ``package.module:attribute``.
 
     Attributes:
-        name: of the setting, in tables and folders.
-        dataset: in ``dynconf_core.data.dataset.DATASETS``.
-        architecture: in ``dynconf_core.networks.architecture.ARCHITECTURES``.
-        method: the conversion scheme, in ``dynconf_core.schemes.scheme.SCHEMES``.
+        name: the setting's name in tables and folders.
+        dataset: a name in ``dynconf_core.data.dataset.DATASETS``.
+        architecture: a name in ``dynconf_core.networks.architecture.ARCHITECTURES``.
+        method: the conversion method, a name in ``dynconf_core.schemes.scheme.SCHEMES``.
         published: the paper's figures.
-        recipes: profile to recipe, where the profile has none for such a network on such data, or another is wanted.
-        scheme: numbers of the scheme that are the same in every profile, such as ``{"levels": 8}``.
-        time_steps: T in every profile; None: the scheme's.
-        width: factor on the channels in every profile; None: the profile's.
-        normalisation: the data set whose normalisation the network expects, where it is not ``dataset``'s own.
-        stand_ins: whether a profile may put smaller data in the place of ``dataset``.
+        recipes: by profile, recipes that replace the profile's own or supply a missing one.
+        scheme: parameters of the scheme that apply in every profile, such as ``{"levels": 8}``.
+        time_steps: T in every profile; None takes the scheme's value.
+        width: factor on the channels in every profile; None takes the profile's value.
+        normalisation: the data set whose normalisation the network expects, if not ``dataset``.
+        stand_ins: whether a profile may replace ``dataset`` by a smaller data set.
 
     Raises:
-        InputError: for a name that could not be that of a file, or a recipe that is none.
+        InputError: for a name that cannot be used as a file name, or a recipe that is not a ``Recipe``.
     """
 
     name: str
@@ -44,7 +46,7 @@ class Setting:
     method: str
     published: Published | None = None
     recipes: Mapping[str, Recipe] = field(default_factory=dict)
-    scheme: Mapping[str, Any] = field(default_factory=dict)
+    scheme: Mapping[str, Value] = field(default_factory=dict)
     time_steps: int | None = None
     width: float | None = None
     normalisation: str | None = None
@@ -87,12 +89,12 @@ FURTHER: dict[str, Setting] = {
         ),
     )
 }
-"""Settings that the paper has not, run where they are named: a CIFAR ResNet-20 that somebody has trained (``--checkpoint``)."""
+"""Settings beyond the paper's, run only by name: a pretrained CIFAR ResNet-20 (give its ``--checkpoint``)."""
 UNNAMED: dict[tuple[str, str], Published] = {
     ("cifar10", "qffs"): Published(PAPER, "2", time_steps=4, mean_steps=2.52, net_named=False),
     ("imagenet", "qcfs"): Published(PAPER, "2", mean_steps=49.5, net_named=False),
 }
-"""Rows of the paper whose network no source at hand names, by data set and method."""
+"""Figures of the paper whose network no available source names, by data set and method."""
 
 
 INSTALLED: Registry[Setting] = Registry("setting", "dynconf.settings", {}, no_instance_of(Setting))
@@ -105,10 +107,10 @@ def names() -> tuple[str, ...]:
 
 
 def setting(name: str) -> Setting:
-    """The setting called ``name``, or the one that ``package.module:OBJECT`` names.
+    """The setting called ``name``, which may be ``package.module:OBJECT``.
 
     Raises:
-        InputError: for an unknown name, with the nearest one, or an object that is no setting.
+        InputError: for an unknown name, or an object that is not a setting.
     """
     known = {**SETTINGS, **FURTHER}
     if name in known:
@@ -122,6 +124,6 @@ def setting(name: str) -> Setting:
 
 
 def paper_time_steps(chosen: Setting) -> int | None:
-    """The T at which the paper runs this setting, or a network of its family; None where no source at hand says."""
+    """T in the paper, for this setting or a network of its family; None if no available source states it."""
     row = chosen.published or UNNAMED.get((chosen.dataset, chosen.method))
     return None if row is None else row.time_steps

@@ -1,8 +1,8 @@
-"""The stages of a setting, declared once: running, ``dynconf explain``, ``dynconf export`` and results iterate over ``STAGES``.
+"""The stages of a setting. Running, ``dynconf explain``, ``dynconf export`` and the results all iterate over ``STAGES``.
 
-A stage's artefact is named by its key: its config (the values that can change its outcome), the content of its inputs, and
-the code that it reaches. The code begins at the stage's task and at the implementations that the plan names in a registry;
-modules are named and not files, so that an installed package and a checkout give the same key.
+The key of a stage's artefact covers its config (the values that can change the outcome), the content of its inputs, and all
+code reached from the stage's task and from the registered implementations named by the plan. Keys name modules instead of
+files, so that an installed package and a checkout give the same key.
 """
 
 import hashlib
@@ -17,8 +17,7 @@ from typing import Any
 from dynconf_core.data.dataset import DATASETS
 from dynconf_core.data.images import SPLIT_SEED
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.context import RunContext
-from dynconf_core.experiment.job import Inputs, Job
+from dynconf_core.experiment.job import Inputs, Job, RunContext
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.networks.architecture import ARCHITECTURES
 from dynconf_core.registry import Registry
@@ -29,24 +28,24 @@ from dynconf_core.store.keys import StageKey, stage_key
 ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds the package ``dynconf_core``."""
 _fingerprinting = threading.Lock()
-"""Python 3.11 counts the depth of a syntax tree for all threads at once, and finds fault where two of them parse."""
+"""Serialises parsing: Python 3.11 tracks the depth of a syntax tree across threads, so that parallel parses fail."""
 
 
 Used = list[tuple[Registry[Any], str]]
-"""Implementations: registries, and names in them."""
+"""Implementations, as pairs of a registry and a name in it."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage, whatever the setting.
+    """A stage, independent of the setting.
 
     Attributes:
-        name: as in the results.
+        name: its name in the results.
         inputs: the stages whose artefacts it reads, by role.
-        config: the values that can change its outcome.
-        task: the Prefect task that runs it, as ``module:function``; its module is where the stage's code begins.
-        reads: which implementations its code reaches that the plan names, in ``_IMPLEMENTATIONS``.
-        published: whether the folder of a published run is made of its artefact.
+        config: gives the values that can change its outcome.
+        task: the Prefect task that runs it, as ``module:function``; its code is followed from that module.
+        reads: the kinds of registered implementations it uses, as named in ``_IMPLEMENTATIONS``.
+        published: whether a published run contains files of its artefact.
     """
 
     name: str
@@ -57,7 +56,7 @@ class Stage:
     published: bool = True
 
     def modules(self, plan: Plan) -> dict[str, Path]:
-        """Where the stage's code begins, by what it is called in the key."""
+        """The files from which the stage's code is followed, by their names in the key."""
         task = self.task.partition(":")[0]
         found = {task: module_file(task)}
         for what in self.reads:
@@ -66,13 +65,13 @@ class Stage:
         return found
 
     def key(self, job: Job, inputs: Inputs) -> StageKey:
-        """The artefact's name."""
+        """The key of the stage's artefact."""
         digests = {role: inputs[role].digest for role in self.inputs}
         return stage_key(self.name, self.config(job), digests, code_fingerprint(self.modules(job.plan)))
 
 
 def _neurons(plan: Plan) -> Used:
-    from dynconf_core.neurons.model import NEURONS  # it imports torch, which `dynconf --help` does without
+    from dynconf_core.neurons.model import NEURONS  # imports torch, which `dynconf --help` avoids
 
     return [(NEURONS, plan.scheme.neurons)]
 
@@ -102,7 +101,7 @@ _IMPLEMENTATIONS: dict[str, Callable[[Plan], Used]] = {
 
 
 def _data(job: Job) -> dict[str, Any]:
-    """The images: their content, size, split and normalisation."""
+    """The content, size, split and normalisation of the images."""
     data = job.plan.data
     return {
         "name": data.name,
@@ -115,7 +114,7 @@ def _data(job: Job) -> dict[str, Any]:
 
 
 def _train(job: Job) -> dict[str, Any]:
-    """A given checkpoint is named by its content."""
+    """The recipe and data, or the content of a given checkpoint."""
     plan = job.plan
     if job.checkpoint is not None:
         return {"network": plan.network(), "given": hashlib.sha256(job.checkpoint.read_bytes()).hexdigest()}
@@ -123,8 +122,7 @@ def _train(job: Job) -> dict[str, Any]:
 
 
 def _convert(job: Job) -> dict[str, Any]:
-    """Where the thresholds are learned, of the data only the images' shape and the range that their normalisation allows
-    matter, and both are known by the data set's name."""
+    """If thresholds are learned, only the shape and range of the images matter, which the name of the data set determines."""
     plan = job.plan
     return {
         "network": plan.network(),
@@ -137,9 +135,11 @@ def _convert(job: Job) -> dict[str, Any]:
 
 
 def _collect(split: str) -> Callable[[Job], dict[str, Any]]:
-    """With fixed-point weights a split's traces are the same bits on every device and for every batch. Without, the order of a
-    sum shows in the last digits, which a spiking network amplifies: then device, batch and what bounds the batch are in the
-    key."""
+    """Config of the stage that collects a split.
+
+    With fixed-point weights the traces are bit-identical on every device and for every batch size. Without, the last digits
+    depend on the order of summation, which a spiking network amplifies: device, batch size and memory are then in the key.
+    """
 
     def config(job: Job) -> dict[str, Any]:
         plan = job.plan
@@ -160,7 +160,7 @@ def _search(job: Job) -> dict[str, Any]:
 
 
 def _evaluate(job: Job) -> dict[str, Any]:
-    """Names are in the key because the pictures show them."""
+    """The names are included because the figures show them."""
     plan = job.plan
     return {
         "setting": plan.setting,
@@ -185,11 +185,11 @@ STAGES: tuple[Stage, ...] = (
     Stage("search", {"calibration": "collect_calibration"}, _search, "dynconf_tasks.search:search", ("measures tried",), False),
     Stage("evaluate", _JUDGED, _evaluate, "dynconf_tasks.evaluate:evaluate", ("measures compared",)),
 )
-"""In the order of the data."""
+"""The stages in the order in which they run."""
 
 
 def job(plan: Plan, context: RunContext, checkpoint: Path | None = None) -> Job:
-    """The job of a plan; its data set is read as far as its digest needs."""
+    """The job of a plan; computes the digest of its data set."""
     try:
         digest = DATASETS.get(plan.data.name).digest(context.data)
     except OSError as error:
@@ -205,16 +205,18 @@ def stage(name: str) -> Stage:
 
 
 def module_file(module: str) -> Path:
-    """The file of a module, which is not run."""
+    """The file of a module, which is not imported."""
     found = find_spec(module)
     if found is None or found.origin is None:
-        raise InputError(f"module {module}, which a stage's key names, has no file; is the installation whole?")
+        raise InputError(f"module {module}, whose code a stage's key covers, has no file: reinstall dynconf.")
     return Path(found.origin).resolve()
 
 
 def code_fingerprint(modules: Mapping[str, Path]) -> str:
-    """Of the code that these files reach, as it was when this process first asked: an edit during a run does not pass what the
-    old code made for the new code's."""
+    """The fingerprint of all code reached from these files, cached at the first call of the process.
+
+    After an edit during a run, artefacts made by the old code are thus not recorded under the new code's key.
+    """
     with _fingerprinting:
         return _fingerprint(tuple(modules.items()))
 

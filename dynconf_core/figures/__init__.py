@@ -1,1 +1,1 @@
-"""Pictures of what was found."""
+"""Figures of analyses and settings, drawn with matplotlib."""

@@ -34,7 +34,7 @@ from dynconf_core.figures.canvas import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# How each oracle is named and marked; one not named here gets the last style and its own name.
+# Label, marker, colour and size of each oracle; another one gets a default style and its own name.
 ORACLE_STYLES = {
     "first_correct": ("first correct", "*", GREEN, 15.0),
     "stays_correct": ("stays correct", "D", PURPLE, 8.5),
@@ -54,18 +54,18 @@ def accuracy_against_latency(
 ) -> Figure:
     """Accuracy against mean latency: every fixed t, every threshold, the oracles and the chosen point.
 
-    The accuracy axis starts a little below what is compared, and not at 0; its ticks say where.
+    The accuracy axis starts slightly below the points compared, not at 0.
 
     Args:
-        accuracy_at_t: a_1 .. a_T on the test traces, fractions: the static curve.
-        front: the operating points of the chosen score on the test traces (`exact_front`): the dynamic curve. It
-            shows what each threshold would have given; the chosen one was picked on the calibration traces.
-        oracles: by name; oracles that coincide share one mark.
-        chosen: the exit on the test traces.
-        title: names the setting.
-        subtitle: names the profile and what the data stand in for.
-        ann_accuracy: drawn as a level where given.
-        best: (mean steps, accuracy) that no exit rule can exceed (`oracle_curve`), drawn where given.
+        accuracy_at_t: accuracies a_1 .. a_T on the test traces, fractions: the static curve.
+        front: the operating points of the chosen score on the test traces: the dynamic curve. It shows the result of every
+            threshold; the chosen one was selected on the calibration traces.
+        oracles: operating points by name; oracles that coincide share one mark.
+        chosen: the operating point of the chosen rule on the test traces.
+        title: the name of the setting.
+        subtitle: the profile and what the data stand in for.
+        ann_accuracy: drawn as a horizontal line if given.
+        best: (mean steps, accuracy) that no exit rule can exceed, see ``oracle_curve``; drawn if given.
     """
     figure, axes = canvas(title, subtitle)
     static = np.asarray(accuracy_at_t, dtype=np.float64)
@@ -146,21 +146,21 @@ def accuracy_against_latency(
 
 
 def exit_histogram(histogram: Sequence[int], mean_steps: float, title: str, subtitle: str = "", split: str = "test") -> Figure:
-    """Which share of the samples exits at each step; those that were never confident enough exit at T, in grey.
+    """The share of samples that exit at each step; samples that were never confident enough exit at T, in grey.
 
     Args:
         histogram: n_1 .. n_T, the number of samples that exit at each step.
-        mean_steps: their mean exit step.
-        title: names the setting.
-        subtitle: names the profile and what the data stand in for.
-        split: names the samples on the axis.
+        mean_steps: the mean exit step.
+        title: the name of the setting.
+        subtitle: the profile and what the data stand in for.
+        split: the name of the split, for the axis.
     """
     figure, axes = canvas(title, subtitle)
     counts = np.asarray(histogram, dtype=np.float64)
     time_steps = len(counts)
     shares = counts / max(counts.sum(), 1.0)
     steps = np.arange(1, time_steps + 1)
-    axes.bar(steps[:-1], shares[:-1], width=0.84, color=BLUE, label="exit, confident", zorder=2)
+    axes.bar(steps[:-1], shares[:-1], width=0.84, color=BLUE, label="confident", zorder=2)
     axes.bar(
         steps[-1:],
         shares[-1:],
@@ -169,7 +169,7 @@ def exit_histogram(histogram: Sequence[int], mean_steps: float, title: str, subt
         hatch="///",
         edgecolor="white",
         linewidth=0.0,
-        label=f"at T = {time_steps}, not confident before: {percent(shares[-1])}",
+        label=f"at T = {time_steps}, never confident before: {percent(shares[-1])}",
         zorder=2,
     )
     axes.axvline(
@@ -177,7 +177,7 @@ def exit_histogram(histogram: Sequence[int], mean_steps: float, title: str, subt
         color=VERMILLION,
         linewidth=2.0,
         linestyle=(0, (5, 2)),
-        label=f"mean {mean_steps:.2f} steps, {(1 - mean_steps / time_steps) * 100:.0f} % fewer",
+        label=f"mean: {mean_steps:.2f} steps, {(1 - mean_steps / time_steps) * 100:.0f} % fewer",
         zorder=3,
     )
     axes.set_xlim(0.4, time_steps + 0.6)
@@ -191,7 +191,7 @@ def exit_histogram(histogram: Sequence[int], mean_steps: float, title: str, subt
 def _merged(
     oracles: Mapping[str, OperatingPoint],
 ) -> list[tuple[str, tuple[str, str, str, float], OperatingPoint]]:
-    """Oracles as (name, style, point), those at one point under one joint name and the first one's style."""
+    """Oracles as (name, style, point); oracles at the same point are merged under a joint name and the first one's style."""
     merged: dict[tuple[float, float], tuple[str, tuple[str, str, str, float], OperatingPoint]] = {}
     for key, oracle in oracles.items():
         style = ORACLE_STYLES.get(key, (key.replace("_", " "), "X", INK, 9.0))

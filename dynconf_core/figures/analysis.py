@@ -1,4 +1,4 @@
-"""The pictures of an analysis."""
+"""All figures of an analysis."""
 
 from typing import TYPE_CHECKING
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def analysis_figures(analysis: Analysis, test: Traces, title: str, source: str) -> dict[str, "Figure"]:
-    """The matplotlib figures of an analysis by name; that of the guarantee where one was asked for.
+    """The matplotlib figures of an analysis, by name.
 
     Args:
-        analysis: what was found.
-        test: the traces that judged.
-        title: names the traces.
-        source: says what was run, beside the number of samples that the figures are of.
+        analysis: the analysis; if it has a guarantee, there is a figure of that as well.
+        test: the test traces.
+        title: the name of the traces.
+        source: what was run, for the subtitle.
     """
     record, correct = analysis.record, test.correct()
     subtitle = f"{source}; {test.samples} test sample{'s'[: test.samples != 1]}".removeprefix("; ")
@@ -61,7 +61,7 @@ def analysis_figures(analysis: Analysis, test: Traces, title: str, source: str) 
 
 
 def _place_on_the_map(analysis: Analysis) -> tuple[float, float] | None:
-    """Threshold and alpha of the chosen rule, if it is of the map's kind and within it."""
+    """Threshold and alpha of the chosen rule, if it is a rule of the robustness map and within its range."""
     rule, seen = analysis.record.rule, analysis.robustness
     if rule.measure != MEASURE.name or rule.smoothing.form != seen.form:
         return None
@@ -73,13 +73,13 @@ def _place_on_the_map(analysis: Analysis) -> tuple[float, float] | None:
 
 
 def _confidence(smoothing: Smoothing) -> str:
-    """Which softmax the reliability is of."""
+    """The label of the confidence axis: the softmax whose reliability is shown."""
     divisor = {"sum": "{alpha:.3g}", "mean": "({alpha:.3g} t)", "power": "({alpha:.3g} t^{exponent:.2g})"}[smoothing.form]
     return f"Confidence: largest softmax of z / {divisor.format(alpha=smoothing.alpha, exponent=smoothing.exponent)}"
 
 
 def _series(reliability: Reliability, time_steps: int) -> dict[str, tuple[Bins, float | None]]:
-    """The first and the last of the diagrams, and that at the exit, each with its expected calibration error."""
+    """The first and the last reliability diagram and the one at the exit, each with its expected calibration error."""
     diagrams, errors = reliability.diagrams, reliability.ece_at_t
     first = min(int(name) for name in diagrams if name != "exit")
     found: dict[str, tuple[Bins, float | None]] = {}

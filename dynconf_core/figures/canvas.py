@@ -1,8 +1,8 @@
-"""What all figures share: colours, a canvas with a title and a subtitle, axes in per cent, a legend below.
+"""Shared elements of all figures: colours, titles, percentage axes and legends.
 
-Drawn with matplotlib's objects alone, no pyplot and no global style, so that threads may draw at once; colours are those of
-Okabe and Ito, told apart by colour-blind readers. A legend stands below the axes, where it can hide nothing. A subtitle says
-what was run (the profile, what the data stand in for): a figure out of its place still tells.
+Figures use matplotlib's objects without pyplot or a global style, so that threads can draw in parallel. The colours are those
+of Okabe and Ito, which colour-blind readers can distinguish. Legends are placed below the axes, where they hide nothing.
+Subtitles state what was run (the profile, what the data stand in for), so that a figure can be understood on its own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_POINTS = 10_000
 
 
 def canvas(title: str, subtitle: str = "", inches: tuple[float, float] = INCHES) -> tuple[Figure, Axes]:
-    """A figure of its own with one plain pair of axes, the title and subtitle flush left."""
+    """A figure with one pair of plain axes, and with title and subtitle flush left."""
     figure = blank(inches)
     axes = figure.add_subplot()
     head(axes, title, subtitle)
@@ -38,7 +38,7 @@ def canvas(title: str, subtitle: str = "", inches: tuple[float, float] = INCHES)
 
 
 def blank(inches: tuple[float, float] = INCHES) -> Figure:
-    """A white figure that lays out what is put into it."""
+    """An empty white figure with automatic layout."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -49,8 +49,8 @@ def blank(inches: tuple[float, float] = INCHES) -> Figure:
 
 
 def head(axes: Axes, title: str, subtitle: str = "") -> None:
-    """Title and subtitle above the axes, flush left."""
-    # Text, never a formula: a name may hold a dollar sign, and the formula parser is not made for threads.
+    """Set title and subtitle above the axes, flush left."""
+    # Never parsed as a formula: a name may contain a dollar sign, and the parser is not thread-safe.
     axes.set_title(
         title,
         loc="left",
@@ -71,11 +71,11 @@ def head(axes: Axes, title: str, subtitle: str = "") -> None:
             fontsize=9.5,
             parse_math=False,
         )
-        note.set_in_layout(False)  # it may run on above the next axes
+        note.set_in_layout(False)  # it may extend above the next axes
 
 
 def plain(axes: Axes) -> None:
-    """Two spines, pale lines across, whole numbers below."""
+    """Style the axes: two spines, pale horizontal lines, whole numbers on the x axis."""
     from matplotlib.ticker import MaxNLocator
 
     for side in ("top", "right"):
@@ -89,14 +89,14 @@ def plain(axes: Axes) -> None:
 
 
 def label(axes: Axes, below: str = "", left: str = "") -> None:
-    """What the axes show."""
+    """Label the axes."""
     for setter, text in ((axes.set_xlabel, below), (axes.set_ylabel, left)):
         if text:
             setter(text, color=INK, fontsize=LABEL_SIZE)
 
 
 def percent_axis(axes: Axes) -> None:
-    """Fractions as percentages; no tick above 100 %, where the axis leaves room for a mark only."""
+    """Show fractions as percentages, without ticks above 100 %."""
     from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 
     low, high = axes.get_ylim()
@@ -108,18 +108,18 @@ def percent_axis(axes: Axes) -> None:
 
 
 def accuracy_limits(lowest: float, compared_low: float, compared_high: float) -> tuple[float, float]:
-    """Accuracy limits that give what is compared at least a third of the height."""
+    """Limits of an accuracy axis that give the points compared at least a third of the height."""
     span = max(compared_high - compared_low, 0.02)
     low = max(lowest - 0.05 * span, compared_low - 2.0 * span, -0.05 * span)
     return low, compared_high + 0.06 * (compared_high - low)
 
 
 def legend_below(figure: Figure, axes: Axes) -> None:
-    """The legend of the axes, in two columns below all, bars first."""
+    """Add the legend of the axes below the figure, in two columns, bars first."""
     from matplotlib.container import BarContainer
 
     handles, labels = axes.get_legend_handles_labels()
-    # Bars come after lines by default; here they come first, as they are drawn.
+    # By default bars come after lines; here they come first, as they are drawn first.
     order = sorted(range(len(handles)), key=lambda index: not isinstance(handles[index], BarContainer))
     legend = figure.legend(
         [handles[index] for index in order],
@@ -137,7 +137,7 @@ def legend_below(figure: Figure, axes: Axes) -> None:
 
 
 def thinned(front: Front) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(mean steps, accuracy) of a front, of at most ten thousand points: more cannot be seen apart."""
+    """(mean steps, accuracy) of a front, thinned to at most ``MOST_POINTS`` points, since more cannot be distinguished."""
     if len(front) <= MOST_POINTS:
         return front.mean_steps, front.accuracy
     wanted = np.linspace(front.mean_steps[0], front.mean_steps[-1], MOST_POINTS)
@@ -146,10 +146,10 @@ def thinned(front: Front) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def percent(fraction: Any) -> str:
-    """A fraction as a person reads it: 94.3 %."""
+    """A fraction as a percentage, such as 94.3 %."""
     return f"{float(fraction) * 100:.1f} %"
 
 
 def at_steps(point: OperatingPoint) -> str:
-    """An operating point as a person reads it: 94.3 % @ 11.51."""
+    """An operating point as text, such as 94.3 % @ 11.51."""
     return f"{percent(point.accuracy)} @ {point.mean_steps:.2f}"

@@ -1,4 +1,4 @@
-"""The guarantee as a figure: what each candidate threshold lost on the guarantee samples, and what it was allowed to lose."""
+"""Figure of a guarantee: the accuracy lost by each candidate threshold, and the loss up to which it is certified."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 def guarantee_figure(guarantee: Guarantee, time_steps: int, title: str, subtitle: str = "") -> Figure:
-    """Points of accuracy lost against mean steps, from T down: what was lost, what certifies, and where the promise ends.
+    """Accuracy lost (points) against mean steps: the measured loss, the largest certified loss, and the certified threshold.
 
     Args:
-        guarantee: with its tests.
+        guarantee: the guarantee, with its tests.
         time_steps: T.
-        title: names the setting.
-        subtitle: names the profile and what the data stand in for.
+        title: the name of the setting.
+        subtitle: the profile and what the data stand in for.
     """
     tests = guarantee.tests
     figure, axes = canvas(title, subtitle)
@@ -32,11 +32,11 @@ def guarantee_figure(guarantee: Guarantee, time_steps: int, title: str, subtitle
     if guarantee.certified:
         axes.axvspan(guarantee.mean_steps, time_steps, color=PALE, alpha=0.45, linewidth=0.0, zorder=0)
     axes.axhline(
-        epsilon, color=GREY, linewidth=1.2, linestyle=(0, (5, 3)), label=f"promised: at most {epsilon:.4g} points", zorder=1
+        epsilon, color=GREY, linewidth=1.2, linestyle=(0, (5, 3)), label=f"guaranteed: at most {epsilon:.4g} points", zorder=1
     )
     top = max(1.6 * epsilon, 1.25 * float(lost[: tests.passed + 1].max()))
     bottom = max(min(0.0, float(lost.min())), -5.0 * epsilon)
-    in_view = certifying >= bottom  # false where nothing certifies, too
+    in_view = certifying >= bottom  # also false where no loss is certified
     if in_view.any():
         sure = f"{100 * (1 - guarantee.delta):.4g} %"
         axes.plot(
@@ -45,7 +45,7 @@ def guarantee_figure(guarantee: Guarantee, time_steps: int, title: str, subtitle
             color=VERMILLION,
             linewidth=1.8,
             marker="o" if in_view.sum() == 1 else None,
-            label=f"up to here certified with {sure}",
+            label=f"largest loss certified with {sure} confidence",
             zorder=2,
         )
     axes.plot(steps, lost, color=BLUE, linewidth=2.2, label=f"measured on {guarantee.samples} samples", zorder=3)

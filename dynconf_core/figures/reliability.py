@@ -1,4 +1,4 @@
-"""Reliability as a figure: is a confidence of 0.9 right nine times in ten? With how many samples stand behind each bin."""
+"""Reliability diagrams: accuracy against confidence, with the share of samples in each bin."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ STYLES: tuple[tuple[str, str], ...] = ((VERMILLION, "o"), (BLUE, "s"), (GREEN, "
 def reliability_figure(
     series: Mapping[str, tuple[Bins, float | None]], title: str, subtitle: str = "", confidence: str = "Confidence"
 ) -> Figure:
-    """Accuracy against confidence, bin by bin, with exact 95 % intervals; below it the share of the samples in each bin.
+    """Accuracy against confidence by bin, with exact 95 % intervals, above the share of samples in each bin.
 
     Args:
-        series: by name (such as "at T", "at the exit"; three at most tell apart): the bins and, where known, the expected
-            calibration error, a fraction. Bins without samples are left out.
-        title: names the setting.
-        subtitle: names the profile and what the data stand in for.
-        confidence: says which softmax it is.
+        series: by name, such as "at T" and "at the exit", the bins and, if known, the expected calibration error (a
+            fraction). At most three can be distinguished; empty bins are not drawn.
+        title: the name of the setting.
+        subtitle: the profile and what the data stand in for.
+        confidence: the label of the confidence axis.
     """
     figure = blank(INCHES)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3.2, 1.0))

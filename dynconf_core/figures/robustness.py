@@ -1,4 +1,4 @@
-"""Robustness as a figure: accuracy lost and mean steps over threshold and smoothing alpha (the paper's second claim)."""
+"""Figure of the robustness map: accuracy lost and mean steps over threshold and alpha (the paper's second claim)."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ MARK: dict[str, Any] = {
 def robustness_figure(
     found: RobustnessMap, title: str, subtitle: str = "", chosen: tuple[float, float] | None = None
 ) -> Figure:
-    """Two maps side by side, points of accuracy lost and mean steps, both with the border of the useful region.
+    """Two maps side by side, accuracy lost (points) and mean steps, each with the border of the useful region.
 
     Args:
-        found: the map.
-        title: names the setting.
-        subtitle: names the profile and what the data stand in for.
-        chosen: threshold (on the softmax) and alpha of the rule, marked where given.
+        found: the robustness map.
+        title: the name of the setting.
+        subtitle: the profile and what the data stand in for.
+        chosen: threshold (on the softmax) and alpha of the chosen rule, marked if given.
     """
     from matplotlib.lines import Line2D
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
@@ -83,7 +83,7 @@ def robustness_figure(
     texts = [
         f"within {100 * found.tolerance:.4g} points of T and half of the best saving: "
         f"threshold {useful.threshold.width:.2f} wide; "
-        f"alpha {10**useful.alpha_with_its_threshold.decades:,.0f}-fold, its threshold set anew"
+        f"alpha {10**useful.alpha_with_its_threshold.decades:,.0f}-fold, threshold readjusted"
     ]
     if chosen is not None:
         handles.append(Line2D([], [], **MARK))
@@ -93,7 +93,7 @@ def robustness_figure(
 
 
 def _border(axes: Axes, found: RobustnessMap, region: NDArray[np.bool_], colour: str) -> None:
-    """The border of a region of the map's cells, along the cells' edges."""
+    """Draw the border of a region of cells, along their edges."""
     across, up = _edges(found.thresholds), 10.0 ** _edges(np.log10(found.alphas))
     padded = np.pad(region, 1)
     # Between a cell and its neighbour, where one is inside and the other is not.
@@ -104,7 +104,7 @@ def _border(axes: Axes, found: RobustnessMap, region: NDArray[np.bool_], colour:
 
 
 def _edges(centres: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n + 1,) the edges of cells round (n,) centres."""
+    """The edges ``(n + 1,)`` of cells around ``centres (n,)``."""
     if len(centres) == 1:
         return np.array([centres[0] - 0.5, centres[0] + 0.5])
     middles = (centres[1:] + centres[:-1]) / 2.0

@@ -1,4 +1,4 @@
-"""Rules compared as a figure: what every threshold of each gives, and the point that each chose."""
+"""Figure comparing rules: all operating points of each, and its chosen one."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from dynconf_core.figures.canvas import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Told apart by line and mark as well as by colour; the seventh begins anew.
+# Colours, lines and markers all differ; a seventh rule reuses the first style.
 STYLES: tuple[tuple[str, Any, str], ...] = (
     (VERMILLION, "-", "o"),
     (BLUE, (0, (6, 2)), "s"),
@@ -52,13 +52,13 @@ def rules_figure(
     """Accuracy against mean latency of several rules on the same samples.
 
     Args:
-        fronts: by the name of the measure, every operating point on these samples.
-        chosen: by the name, that of the threshold chosen on others; names may be missing.
-        accuracy_at_full: at T, a fraction, drawn as a level.
+        fronts: by measure, all operating points on these samples.
+        chosen: by measure, the operating point of the threshold chosen on other samples; may lack measures.
+        accuracy_at_full: accuracy at T, a fraction, drawn as a horizontal line.
         time_steps: T.
-        title: names the setting.
-        subtitle: names the profile and what the data stand in for.
-        split: names the samples on the axis.
+        title: the name of the setting.
+        subtitle: the profile and what the data stand in for.
+        split: the name of the split, for the axis.
     """
     figure, axes = canvas(title, subtitle)
     axes.axhline(
@@ -75,7 +75,7 @@ def rules_figure(
         point = chosen.get(name)
         text = name if point is None else f"{name}: {at_steps(point)}"
         axes.plot(steps, accuracy, color=colour, linestyle=line, linewidth=1.8, zorder=2)
-        # The legend's line carries the mark; the mark itself is drawn above all lines.
+        # The marker is shown in the legend, and drawn above all lines.
         axes.plot(
             [] if point is None else [point.mean_steps],
             [] if point is None else [point.accuracy],

@@ -1,1 +1,1 @@
-"""What a run found, as files."""
+"""Results of runs, sweeps and analyses: types, files and Markdown pages."""

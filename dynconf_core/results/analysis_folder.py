@@ -1,4 +1,4 @@
-"""An analysis as a folder: ``analysis.json``, ``rule.json``, ``front.csv`` and the pictures that it is given."""
+"""Writing an analysis as a folder: ``analysis.json``, ``rule.json``, ``front.csv`` and figures."""
 
 import os
 from collections.abc import Mapping
@@ -16,21 +16,21 @@ DPI = 150
 
 
 class Picture(Protocol):
-    """What a matplotlib figure can do."""
+    """A matplotlib figure, as far as it is used here."""
 
     def savefig(self, path: str | os.PathLike[str], /, *, dpi: int) -> Any: ...
 
 
 def write_analysis(analysis: Analysis, out: Path, pictures: Mapping[str, Picture]) -> list[Path]:
-    """Write everything into the folder ``out``, made where missing.
+    """Write an analysis into the folder ``out``.
 
-    Files of an earlier analysis are replaced, or removed where this one has none of their name. ``analysis.json`` goes first
-    and comes last: a folder that has one is whole.
+    Files of an earlier analysis are replaced, or removed if this one has no such file. ``analysis.json`` is removed first and
+    written last, so that a folder that holds one is complete.
 
     Args:
-        analysis: what was found.
-        out: the folder.
-        pictures: by name, some of ``PICTURES``.
+        analysis: the analysis.
+        out: the folder, created if missing.
+        pictures: figures by name, some of ``PICTURES``.
 
     Returns:
         the paths written, ``analysis.json`` last.
@@ -52,7 +52,7 @@ def write_analysis(analysis: Analysis, out: Path, pictures: Mapping[str, Picture
 
 
 def _write_rules(analysis: Analysis, out: Path) -> list[Path]:
-    """The chosen rule, with how it was chosen; where a guarantee was asked for the certified one, and the other beside it."""
+    """Write the chosen rule or, if a guarantee was asked for, the certified rule and beside it the uncertified one."""
     own, guarantee = analysis.rule.to_json(), analysis.record.guarantee
     beside = {name: value for name, value in plain(analysis.record.rule).items() if name not in own}
     if guarantee is None:

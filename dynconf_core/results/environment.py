@@ -1,4 +1,4 @@
-"""Where a run was made: versions, hardware and commit."""
+"""The environment of a run: versions, hardware and commit."""
 
 import os
 import platform
@@ -13,7 +13,7 @@ PACKAGES = ("dynconf", "torch", "torchvision", "numpy", "prefect", "mlflow", "op
 
 @dataclass(frozen=True)
 class Environment:
-    """Versions, hardware and commit, for provenance."""
+    """Versions, hardware and commit, as recorded in the results."""
 
     python: str
     platform: str
@@ -25,7 +25,7 @@ class Environment:
 
 
 def environment() -> Environment:
-    """Of this process; the GPU is named where torch is loaded and has one."""
+    """The environment of this process; the GPU is named if torch is loaded and has one."""
     torch = sys.modules.get("torch")
     return Environment(
         python=platform.python_version(),
@@ -56,8 +56,10 @@ def _cpu_model() -> str:
 
 
 def _commit() -> str | None:
-    """The commit of the checkout this runs from, marked where files differ from it; None outside a checkout, also where this
-    is installed below somebody else's."""
+    """The commit of dynconf's checkout, marked if files differ from it.
+
+    None if dynconf does not run from its own checkout, even if it is installed within another one.
+    """
     here = Path(__file__).resolve()
 
     def git(*arguments: str) -> str:

@@ -1,6 +1,6 @@
-"""A run as a folder that can be published: the table, the JSON, the pictures, how it was trained, and the compressed traces.
+"""Exporting a run as a folder for publication: its table, JSON, figures, training records and compressed traces.
 
-``dynconf analyse`` makes the analyses again from such a folder, on any machine and without the run's home.
+``dynconf analyse`` repeats the analyses from such a folder, on any machine and without the run's home.
 """
 
 import json
@@ -29,28 +29,29 @@ NEEDED = tuple(stage.name for stage in STAGES if stage.published)
 def export(
     run: Path | None, out: Path, home: str | None = None, traces: bool = True, measure: MeasureLike | None = None
 ) -> list[Path]:
-    """Write the folder ``out`` of the finished settings of a run.
+    """Export the finished settings of a run.
 
     Args:
-        run: the folder of the run's ``results.json``; None: the newest of the home.
-        out: a new or empty folder.
-        home: where the run's artefacts are, if not in the home that the run's folder lies in.
-        traces: whether they are written; they are nearly all of the folder's size.
-        measure: that of the rules, where it is from outside: it says where the samples exit, which the traces keep.
+        run: the folder of the run's ``results.json``; None takes the newest run of the home.
+        out: the folder to write, new or empty.
+        home: the home of the run's artefacts, if not the one that contains the run's folder.
+        traces: whether to write the traces, which take up most of the folder.
+        measure: the measure of the rules, if it comes from outside the project; it determines where samples exit, which the
+            compressed traces preserve.
 
     Returns:
         the files written.
 
     Raises:
-        InputError: where the run, or a part of it, is not there, or ``out`` is in use.
+        InputError: if the run or part of it is missing, or ``out`` is not empty.
     """
     folder = (home_folder(home) / "results" / "latest") if run is None else run
     result = read(RunResult, folder / RESULTS)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"--out {out} exists and holds something: name a new folder.")
+        raise InputError(f"--out {out} exists and is not empty: name a new folder.")
     store = store_of(folder, home)
     if not result.finished:
-        raise InputError(f"{folder} holds no setting that is done: there is nothing to publish.")
+        raise InputError(f"{folder} holds no finished setting, so there is nothing to export.")
     parts = {row.name: _artefacts(row, store) for row in result.finished}
     rules = {name: Rule.load(found["evaluate"].file("rule.json"), measure) for name, found in parts.items() if traces}
     out.mkdir(parents=True, exist_ok=True)
@@ -64,13 +65,13 @@ def export(
 
 
 def _artefacts(row: SettingResult, store: Store) -> dict[str, Artefact]:
-    """What a setting's folder is made of."""
+    """The artefacts that are exported of a setting, by stage."""
     keys, found = row.artefacts, {}
     for stage in NEEDED:
         artefact = store.get(keys[stage]) if stage in keys else None
         if artefact is None:
             raise InputError(
-                f"{row.name}: the artefact of its stage {stage} is not in {store.root}: name the run's --home, or run "
+                f"{row.name}: the artefact of stage {stage} is not in {store.root}: name the run's --home, or run "
                 "`dynconf reproduce` again."
             )
         found[stage] = artefact
@@ -78,7 +79,7 @@ def _artefacts(row: SettingResult, store: Store) -> dict[str, Artefact]:
 
 
 def _written(out: Path, name: str, parts: Mapping[str, Artefact]) -> dict[str, Any]:
-    """One setting's files; how it was trained."""
+    """Write a setting's files; returns the provenance of its training."""
     evaluation = parts["evaluate"].folder
     shutil.copyfile(evaluation / "rule.json", out / f"{name}-rule.json")
     shutil.copyfile(parts["convert"].file("report.txt"), out / f"{name}-conversion.txt")
@@ -95,6 +96,6 @@ def _written(out: Path, name: str, parts: Mapping[str, Artefact]) -> dict[str, A
 
 
 def _write_traces(out: Path, name: str, parts: Mapping[str, Artefact], rule: Rule) -> None:
-    """The calibration split keeps its predictions, the test split the exits of the chosen rule too."""
+    """Write compressed traces, which preserve all predictions and, on the test split, the exits of the chosen rule."""
     compact(Traces.load(parts["collect_calibration"].folder)).save(out / f"{name}-calibration.npz", compressed=True)
     compact(Traces.load(parts["collect_test"].folder), rule.exit_steps).save(out / f"{name}-test.npz", compressed=True)

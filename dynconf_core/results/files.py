@@ -1,4 +1,4 @@
-"""The results of a run as files: ``<home>/results/<run>/results.json`` and ``.csv``, and the link ``latest``."""
+"""Writing the results of runs: ``<home>/results/<run>/results.json`` and ``.csv``, and the link ``latest``."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ RESULTS, CSV, OVER_SEEDS = "results.json", "results.csv", "over_seeds.json"
 
 
 def new_run(home: Path, what: str) -> str:
-    """The name of a new run, such as ``20261125-230427-quick-seed0``, whose folder is made; two of one second differ."""
+    """Create the folder of a new run; returns its unique name, such as ``20261125-230427-quick-seed0``."""
     started = f"{datetime.now(UTC):%Y%m%d-%H%M%S}"
     for number in itertools.count(1):
         name = f"{started}-{what}" if number == 1 else f"{started}-{number}-{what}"
@@ -40,12 +40,12 @@ def new_run(home: Path, what: str) -> str:
 
 
 def write_results(home: Path, result: RunResult, newest: bool = True) -> Path:
-    """Write a run's folder and, where it is the ``newest`` whole one, move the link; the path of results.json."""
+    """Write the results of a run, and link it as ``latest`` if it is the ``newest``; returns the path of results.json."""
     return _written(home / "results", result, result.settings, newest)
 
 
 def write_sweep(home: Path, result: SweepResult, newest: bool = True) -> Path:
-    """The same of a sweep, below ``sweeps``."""
+    """Write the results of a sweep below ``sweeps``; see ``write_results``."""
     return _written(home / "sweeps", result, result.points, newest)
 
 
@@ -56,14 +56,14 @@ def over_seeds(results: Sequence[RunResult]) -> OverSeeds:
 
 
 def write_over_seeds(home: Path, results: Sequence[RunResult]) -> Path:
-    """``over_seeds.json`` beside the last run's results.json; names the runs it is of."""
+    """Write ``over_seeds.json``, which names its runs, beside the last run's results.json."""
     path = home / "results" / results[-1].run / OVER_SEEDS
     _replace(path, json_text(to_json(over_seeds(results))))
     return path
 
 
 def csv_text(rows: Sequence[AnySetting | AnyPoint]) -> str:
-    """One line a setting or point under its flat names; a list of numbers is separated by spaces."""
+    """A CSV with one line per setting or point and flat names as columns; lists are separated by spaces."""
     entries = [flat(row) for row in rows]
     names = list(dict.fromkeys(name for entry in entries for name in entry))
     text = io.StringIO()
@@ -90,7 +90,7 @@ def _written(room: Path, result: RunResult | SweepResult, rows: Sequence[AnySett
 
 
 def _replace(path: Path, text: str) -> None:
-    """All or nothing: a reader never sees a part."""
+    """Write a file atomically, so that no reader sees part of it."""
     beside = path.with_name(f".{path.name}-{os.getpid()}")
     with beside.open("w", encoding="utf-8", newline="") as file:
         file.write(text)

@@ -1,4 +1,4 @@
-"""Runs and sweeps as Markdown, and the cells and notes that a table on a terminal shares with it."""
+"""Runs and sweeps as Markdown tables; cells and notes are shared with the tables on a terminal."""
 
 import statistics
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ PAPER = "paper: SNN → exit"
 
 
 def results_markdown(result: RunResult) -> str:
-    """The table of a run."""
+    """The table of a run, as Markdown."""
     lines = [f"**{title(result)}**", "", "| " + " | ".join((*HEADINGS, PAPER)) + " |"]
     lines.append("|" + "|".join(["---", *["---:"] * (len(HEADINGS) - 1), "---"]) + "|")
     lines += ["| " + " | ".join((*cells(row), paper_cell(row))) + " |" for row in result.settings]
@@ -19,7 +19,7 @@ def results_markdown(result: RunResult) -> str:
 
 
 def sweep_markdown(result: SweepResult) -> str:
-    """The Pareto front of a sweep."""
+    """The Pareto front of a sweep, as Markdown."""
     lines = [f"**Pareto front, profile {result.profile}**", "", "| setting | values | accuracy | mean steps |"]
     lines.append("|---|---|---:|---:|")
     for point in result.points:
@@ -30,36 +30,36 @@ def sweep_markdown(result: SweepResult) -> str:
 
 
 def title(result: RunResult) -> str:
-    """What was run, with every reduction named."""
+    """The title of a run's table, which names every reduction."""
     rows = result.finished
     data = dict.fromkeys(
-        f"{row.data.name} in the place of {row.data.stands_in_for}" if row.data.stands_in_for else row.data.name for row in rows
+        f"{row.data.name} instead of {row.data.stands_in_for}" if row.data.stands_in_for else row.data.name for row in rows
     )
-    widths = dict.fromkeys(f"{row.network.width:g} of the full width" for row in rows if row.network.width != 1)
+    widths = dict.fromkeys(f"{row.network.width:g} of full width" for row in rows if row.network.width != 1)
     overrides = [f"{name}={value}" for name, value in result.overrides.items()]
     return "; ".join([f"Profile {result.profile}, seed {result.seed}", *data, *widths, *overrides])
 
 
 def notes(result: RunResult, papers: bool = False) -> list[str]:
-    """What failed, the mean saving, what the columns mean, and the paper's rows that stand beside no setting.
+    """Notes below the table: failures, the mean saving, the meaning of the columns, and the paper's further figures.
 
     Args:
         result: the run.
-        papers: also the paper's rows of the settings, for a table that has no column for them.
+        papers: whether to include the paper's figures for the settings, for a table without a column for them.
     """
     rows = result.finished
-    lines = [f"{row.name} ended at {row.error}" for row in result.failed]
+    lines = [f"{row.name} failed at {row.error}" for row in result.failed]
     if rows and result.mean_latency_saving is not None:
         lost = statistics.fmean(row.snn_accuracy - row.exit.accuracy for row in rows)
         fixed = statistics.fmean(row.baseline("iso_accuracy").latency_saving for row in rows)
         lines += [
             f"Mean latency saving over {_count(rows)}: {percent(result.mean_latency_saving)}, accuracy lost: "
-            f"{100 * lost:z.2f} points (the paper, over its eight: 40 %, none lost).",
-            f"Against the iso-accuracy baseline, the first fixed step as accurate on calibration as T: {percent(fixed)}.",
+            f"{100 * lost:z.2f} points (the paper, over its eight settings: 40 %, none lost).",
+            f"Against the iso-accuracy baseline (the first step as accurate on calibration as T): {percent(fixed)}.",
             *_rounding(rows),
         ]
     lines.append(
-        "Accuracies in % of the test images; oracle: the first correct step. [S] stated by the source, [2] second-hand."
+        "Accuracies in % of the test images; oracle: exit at the first correct step. [S] stated by the source, [2] second-hand."
     )
     if papers:
         lines += [f"Paper, {row.name}: {paper_cell(row)}." for row in rows if row.paper]
@@ -70,7 +70,7 @@ def notes(result: RunResult, papers: bool = False) -> list[str]:
 
 
 def cells(row: AnySetting) -> list[str]:
-    """A setting under ``HEADINGS``."""
+    """The cells of a setting, in the order of ``HEADINGS``."""
     if not isinstance(row, SettingResult):
         return [row.name, "stopped" if "interrupted" in row.error else "failed", *["—"] * (len(HEADINGS) - 2)]
     exiting, oracle = row.exit, row.oracles.first_correct
@@ -86,34 +86,34 @@ def cells(row: AnySetting) -> list[str]:
 
 
 def paper_cell(row: AnySetting) -> str:
-    """The paper's row beside a setting; "" where there is none."""
+    """The paper's figures for a setting; "" if there are none."""
     return published_cell(row.paper.rows[0]) if isinstance(row, SettingResult) and row.paper else ""
 
 
 def published_cell(published: Published) -> str:
-    """A row of the paper, as far as its figures are known."""
+    """A row of the paper, with the figures that are known."""
     before = _at(published.snn_accuracy, published.time_steps)
     after = _at(published.exit_accuracy, published.mean_steps)
     return f"{before} → {after} [{published.label}]".strip()
 
 
 def short(value: object) -> str:
-    """A value of a swept field."""
+    """The value of a swept field, shortened."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def in_percent(fraction: float) -> str:
-    """94.30, the unit being said elsewhere."""
+    """A fraction in per cent without the sign, such as 94.30."""
     return f"{100 * fraction:.2f}"
 
 
 def percent(fraction: float) -> str:
-    """94.3 %."""
+    """A fraction as a percentage, such as 94.3 %."""
     return f"{100 * fraction:.1f} %"
 
 
 def _rounding(rows: Sequence[SettingResult]) -> list[str]:
-    """What rounding the weights costs, where it costs or gains anything."""
+    """A note on what rounding the weights changes; none if it changes nothing."""
     known = [
         (row.name, row.ann_accuracy, row.reference_accuracy)
         for row in rows
@@ -125,7 +125,7 @@ def _rounding(rows: Sequence[SettingResult]) -> list[str]:
     mean = statistics.fmean(reference - ann for _, ann, reference in known)
     shown = [f"{name} {in_percent(ann)} → {in_percent(reference)}" for name, ann, reference in moved]
     return [
-        f"Weights rounded so that float32 is exact move the ANN's accuracy by {100 * mean:+.2f} points on average "
+        f"Rounding the weights to fixed point changes the ANN's accuracy by {100 * mean:+.2f} points on average "
         f"({', '.join(shown)})."
     ]
 

@@ -1,4 +1,4 @@
-"""The page of a published run: its tables as Markdown, with hardware, versions, training and the commands."""
+"""The README of an exported run, as Markdown: its tables, hardware, versions, training and command."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,18 +11,18 @@ from dynconf_core.results.markdown import results_markdown
 from dynconf_core.results.types import RunResult, SettingResult
 
 TRACES = (
-    "The traces are `NAME-calibration.npz` and `NAME-test.npz`: each sample's logits rounded to as few digits as change "
-    "neither its predictions nor its exit. `dynconf analyse` on this folder makes the analyses again from them."
+    "`NAME-calibration.npz` and `NAME-test.npz` hold the traces: logits rounded to as few digits as leave every prediction and "
+    "every exit unchanged. Run `dynconf analyse` on this folder to repeat the analyses."
 )
 
 
 def run_page(result: RunResult, training: Mapping[str, Mapping[str, Any]], traces: bool = True) -> str:
-    """The page.
+    """The README of an exported run.
 
     Args:
         result: the run.
-        training: provenance of each setting's checkpoint, {} where it is not known.
-        traces: whether they lie beside the page.
+        training: provenance of each setting's checkpoint; empty if unknown.
+        traces: whether the folder holds the traces.
     """
     parts = [
         f"# Results of {result.run}",
@@ -32,11 +32,11 @@ def run_page(result: RunResult, training: Mapping[str, Mapping[str, Any]], trace
         *_at_paper_time_steps(result.finished),
         *_equal_accuracy(result.finished),
         *_trained(training),
-        "## The files",
-        "`results.json` and `results.csv` hold every figure. Of each setting there are the chosen rule (`NAME-rule.json`), the "
-        "record of the training, how far the SNN is from the ANN layer by layer and, under `figures/`, its pictures.",
+        "## Files",
+        "`results.json` and `results.csv` hold all figures. For each setting there are the chosen rule (`NAME-rule.json`), the "
+        "training record (`NAME-training.json`), the conversion report (`NAME-conversion.txt`) and plots in `figures/`.",
         *([TRACES] if traces else []),
-        f"Made by\n\n    {result.command}",
+        f"Command:\n\n    {result.command}",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -44,12 +44,12 @@ def run_page(result: RunResult, training: Mapping[str, Mapping[str, Any]], trace
 def _made_on(environment: Environment) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in environment.versions.items())
     hardware = environment.gpu or f"{environment.cores} cores of {environment.cpu}"
-    made = f"Converted, simulated and judged on {hardware}; Python {environment.python}, {versions}"
+    made = f"Converted, simulated and evaluated on {hardware}; Python {environment.python}, {versions}"
     return f"{made}; commit {environment.commit}."
 
 
 def _at_equal_steps(rows: Sequence[SettingResult]) -> list[str]:
-    """The exit against a fixed number of steps: what a converted network without an agent does with as many steps."""
+    """The exit against a fixed T: the accuracy of the SNN without early exit after the same mean number of steps."""
     lines = []
     for row in rows:
         exiting, at_t = row.exit, row.accuracy_at_t
@@ -62,47 +62,50 @@ def _at_equal_steps(rows: Sequence[SettingResult]) -> list[str]:
     if not lines:
         return []
     head = (
-        "| setting | exit @ steps | fixed T, as many steps | points gained | fixed T, as accurate |\n|---|---:|---:|---:|---:|"
+        "| setting | exit @ steps | fixed T, same steps | points gained | fixed T, same accuracy |\n|---|---:|---:|---:|---:|"
     )
-    told = "A fixed T between two whole steps stands for a mix of both. The last column is the first step that is as accurate."
-    return ["## Against a fixed T", told, "\n".join([head, *lines])]
+    note = (
+        "For a mean number of steps between two whole numbers, accuracy is interpolated. The last column is the first step "
+        "at which the accuracy is at least that of the exit."
+    )
+    return ["## Against a fixed T", note, "\n".join([head, *lines])]
 
 
 def _between_steps(accuracy_at_t: Sequence[float], steps: float) -> float:
-    """Accuracy of a mix of the two whole numbers of steps next to ``steps``."""
+    """Accuracy at ``steps``, interpolated between whole numbers of steps."""
     below = min(int(steps), len(accuracy_at_t) - 1)
     share = steps - below
     return (1 - share) * accuracy_at_t[below - 1] + share * accuracy_at_t[below] if share > 0 else accuracy_at_t[below - 1]
 
 
 def _at_paper_time_steps(rows: Sequence[SettingResult]) -> list[str]:
-    """Every rule on the traces cut at the T that the paper runs; a table, or nothing."""
+    """All rules on traces cut to T as in the paper."""
     lines = []
     for row in rows:
         if (found := row.at_paper_time_steps) is not None:
             first = f"{row.name}, {_percent(found.snn_accuracy)} @ {found.time_steps}"
             lines += _rule_lines(first, found.comparison, found.time_steps)
-    return ["## At the paper's own T", *_rule_table("setting, SNN @ T", lines)] if lines else []
+    return ["## With T as in the paper", *_rule_table("setting, SNN @ T", lines)] if lines else []
 
 
 def _equal_accuracy(rows: Sequence[SettingResult]) -> list[str]:
     lines = []
     for row in rows:
         lines += _rule_lines(f"{row.name}, {_percent(row.snn_accuracy)} @ {row.time_steps}", row.comparison, row.time_steps)
-    return ["## Every rule at equal accuracy", *_rule_table("setting, SNN @ T", lines)] if lines else []
+    return ["## All rules at equal accuracy", *_rule_table("setting, SNN @ T", lines)] if lines else []
 
 
 def _rule_table(heading: str, lines: Sequence[str]) -> list[str]:
     head = f"| {heading} | rule | 0 | 0.1 | 0.5 | 1 point |\n|---|---|---:|---:|---:|---:|"
     return [
-        "Mean steps, the saving, and the points lost on the test images, where so many may be lost in expectation (calibration "
-        "images chose smoothing and threshold).",
+        "Mean steps, saving, and points lost on the test images. The headings give the drop allowed in expectation, for which "
+        "smoothing and threshold were chosen on the calibration images.",
         "\n".join([head, *lines]),
     ]
 
 
 def _rule_lines(first: str, rows: Sequence[ComparisonRow], time_steps: int) -> list[str]:
-    """A line a rule, a cell an allowed drop."""
+    """One line per rule, with one cell per allowed drop."""
     lines: list[str] = []
     for measure in dict.fromkeys(row.measure for row in rows):
         cells = [_cell(row.test, time_steps) for row in rows if row.measure == measure]
@@ -119,7 +122,7 @@ def _trained(training: Mapping[str, Mapping[str, Any]]) -> list[str]:
     known = {name: entry for name, entry in training.items() if "recipe" in entry}
     if not known:
         return []
-    lines = ["| network | parameters | epochs | augmentation | seed | on | hours |", "|---|---:|---:|---|---:|---|---:|"]
+    lines = ["| network | parameters | epochs | augmentation | seed | device | hours |", "|---|---:|---:|---|---:|---|---:|"]
     for name, entry in known.items():
         recipe, record = entry["recipe"], entry["record"]
         threads = f", {entry['threads']} thread{'s'[: entry['threads'] > 1]}" if "threads" in entry else ""
@@ -127,7 +130,7 @@ def _trained(training: Mapping[str, Mapping[str, Any]]) -> list[str]:
             f"| {name} | {entry['parameters']} | {recipe['epochs']} | {' '.join(recipe['augmentation'])} | {entry['seed']} | "
             f"{entry['device']}{threads} | {record['seconds'] / 3600:.2f} |"
         )
-    return ["## The training", "\n".join(lines)]
+    return ["## Training", "\n".join(lines)]
 
 
 def _percent(fraction: float) -> str:

@@ -1,6 +1,6 @@
-"""Typed results as JSON, as flat names, and back: one function each, for every file, table and tracking server alike.
+"""Typed results as JSON, as flat names, and back, for all files, tables and tracking servers.
 
-JSON has no infinity: "inf" and "-inf" are texts, and what is no number is null. A row of numbers stands on one line.
+JSON has no infinity, so "inf" and "-inf" are written as text and NaN as null. A list of plain values stands on one line.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 SCHEMA = 2
 ROW = re.compile(r'\[\n\s*([^\[\]{}"]*?)\n\s*\]')
-"""A list of plain values over several lines; a line cannot end inside a JSON text."""
+"""A list of plain values spread over several lines; JSON strings hold no line breaks."""
 T = TypeVar("T")
 Scalar = str | int | float | bool | None
 
 
 def plain(value: Any) -> Any:
-    """A typed result, or anything made of them, as JSON holds it.
+    """Convert typed results, and collections of them, to plain JSON values.
 
-    A field whose default is None is left out where it is None; any other None is null.
+    A field whose default is None is omitted if it is None; any other None becomes null.
     """
     if is_dataclass(value) and not isinstance(value, type):
         found = ((field, getattr(value, field.name)) for field in fields(value))
@@ -44,46 +44,46 @@ def plain(value: Any) -> Any:
 
 
 def to_json(result: Any) -> dict[str, Any]:
-    """The content of a file of its own: with ``"schema": 2``."""
+    """The content of a JSON file, with ``"schema": 2``."""
     return {"schema": SCHEMA, **plain(result)}
 
 
 def json_text(content: Any) -> str:
-    """Anything made of typed results as the text of a file."""
+    """The text of a JSON file for typed results and collections of them."""
     text = json.dumps(plain(content), indent=1, allow_nan=False)
     return ROW.sub(lambda row: "[" + re.sub(r",\s+", ", ", row[1]) + "]", text) + "\n"
 
 
 def from_json(kind: type[T], content: Any, source: str) -> T:
-    """The typed result of a file's content; further fields are left alone.
+    """Convert the content of a JSON file to a typed result; unknown fields are ignored.
 
     Args:
-        kind: the type.
-        content: as `to_json` gives it.
-        source: names the file in messages.
+        kind: the type of the result.
+        content: the content, as from ``to_json``.
+        source: the file's name, for messages.
 
     Raises:
-        InputError: for another schema, and naming the first field that is missing or wrong.
+        InputError: for another schema, or naming the first field that is missing or wrong.
     """
     from pydantic import ValidationError
 
     if not isinstance(content, Mapping) or content.get("schema") != SCHEMA:
         schema = content.get("schema") if isinstance(content, Mapping) else None
-        raise InputError(f"{source} has schema = {schema!r}: this version reads and writes schema {SCHEMA}; make it anew.")
+        raise InputError(f"{source} has schema = {schema!r}: this version reads and writes schema {SCHEMA}; create it anew.")
     try:
         found: T = _adapter(cast(Hashable, kind)).validate_python(content)
         return found
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"{source}, {field}: {first['msg']}; it is no {kind.__name__} of schema {SCHEMA}.") from None
+        raise InputError(f"{source}, {field}: {first['msg']}; it is not a {kind.__name__} of schema {SCHEMA}.") from None
 
 
 def read(kind: type[T], path: Path) -> T:
-    """The typed result in a file.
+    """Read a typed result from a file.
 
     Raises:
-        InputError: where it cannot be read, is no JSON, or as `from_json`.
+        InputError: if the file cannot be read or is not JSON; see also ``from_json``.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -93,9 +93,9 @@ def read(kind: type[T], path: Path) -> T:
 
 
 def flat(result: Any) -> dict[str, Scalar | list[Scalar]]:
-    """The values of a result under flat names: nested names joined by ``_``, the entries of a list by their ``name``.
+    """The values of a result under flat names: nested names are joined by ``_``, list entries are identified by their ``name``.
 
-    A list of plain values, such as accuracies over the time steps, stays a list.
+    A list of plain values, such as accuracies over time steps, stays a list.
     """
     return dict(_flat("", plain(result)))
 

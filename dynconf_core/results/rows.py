@@ -1,4 +1,4 @@
-"""A setting's entry in the results, from its plan and its finished stages."""
+"""A setting's entry in the results, made from its plan and its finished stages."""
 
 import json
 from collections.abc import Mapping
@@ -11,12 +11,13 @@ from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.stages import STAGES
 from dynconf_core.results.records import read
 from dynconf_core.results.types import ConversionFacts, DataFacts, FailedSetting, NetworkFacts, PaperRows, SettingResult
+from dynconf_core.schemes.field import Value
 
 NAMES = tuple(stage.name for stage in STAGES)
 
 
 class Finished(Protocol):
-    """A finished stage: how it came about ("ran", "cached", "given"), its key in the store and its artefact's folder."""
+    """A finished stage: its outcome ("ran", "cached" or "given"), its key in the store and its artefact's folder."""
 
     @property
     def outcome(self) -> str: ...
@@ -29,7 +30,7 @@ class Finished(Protocol):
 
 
 def completed(plan: Plan, done: Mapping[str, Finished]) -> SettingResult:
-    """The entry of a setting whose stages are all done: what the plan says, and what the evaluation measured."""
+    """The entry of a setting whose stages have all finished."""
     evaluation = read(SettingEvaluation, done["evaluate"].folder / EVALUATION)
     figures = {field.name: getattr(evaluation, field.name) for field in fields(SettingFigures)}
     numbers = plan.scheme_fields()
@@ -41,8 +42,8 @@ def completed(plan: Plan, done: Mapping[str, Finished]) -> SettingResult:
         data=DataFacts(plan.data.name, plan.data.stands_in_for, plan.data.train, samples.calibration, samples.test),
         network=NetworkFacts(plan.architecture, plan.width, _facts(done["train"]).get("parameters")),
         method=plan.method,
-        levels=numbers.get("levels"),
-        bits=numbers.get("bits"),
+        levels=_whole(numbers.get("levels")),
+        bits=_whole(numbers.get("bits")),
         scheme={name: value for name, value in numbers.items() if name not in ("levels", "bits")} or None,
         time_steps=plan.time_steps,
         fixed_point=plan.fixed_point,
@@ -54,7 +55,7 @@ def completed(plan: Plan, done: Mapping[str, Finished]) -> SettingResult:
 
 
 def failed(plan: Plan, done: Mapping[str, Finished], error: BaseException) -> FailedSetting:
-    """The entry of a setting of which a stage raised ``error``."""
+    """The entry of a setting in which a stage raised ``error``."""
     outcomes = {name: done[name].outcome if name in done else "not_run" for name in NAMES}
     broken = next((name for name in NAMES if name not in done), "evaluate")
     outcomes[broken] = "failed"
@@ -62,8 +63,12 @@ def failed(plan: Plan, done: Mapping[str, Finished], error: BaseException) -> Fa
     return FailedSetting(name=plan.setting, error=f"{broken}: {reason}", stages=outcomes)
 
 
+def _whole(value: Value | None) -> int | None:
+    return None if value is None else int(value)
+
+
 def _facts(stage: Finished) -> dict[str, Any]:
-    """What a stage recorded in its artefact's manifest."""
+    """The facts that a stage recorded in its artefact's manifest."""
     manifest = json.loads((stage.folder / "manifest.json").read_text())
     facts: dict[str, Any] = manifest["provenance"]["facts"]
     return facts

@@ -1,4 +1,4 @@
-"""Which traces a path stands for: one set, a calibration and a test set, or all that a folder of results has."""
+"""Finding the traces that a path stands for: a single set, a pair, or all pairs of a folder of results."""
 
 import logging
 import zipfile
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Pair:
-    """Traces to be analysed together; ``test`` is None where one set is to be split half and half."""
+    """Traces to be analysed together; ``test`` is None if a single set is to be split into halves."""
 
     name: str
     calibration: Path
@@ -27,17 +27,17 @@ class Pair:
 
 
 def pairs(given: Path, test: Path | None, home: str | None = None) -> list[Pair]:
-    """What a path stands for.
+    """Find the traces that a path stands for.
 
     Args:
-        given: a file or a folder of traces, or a folder that holds several: trace files (``NAME-calibration.npz`` with
-            ``NAME-test.npz``; what has no partner is split half and half), or the ``results.json`` of a reproduction, whose
-            traces lie beside it (an exported folder) or in its home.
+        given: a file or folder of traces, or a folder with several. That may hold trace files (``NAME-calibration.npz`` and
+            ``NAME-test.npz``; a set without a partner is split into halves), or the ``results.json`` of a reproduction, whose
+            traces are beside it (an exported run) or in its home.
         test: the test traces that belong to ``given``.
-        home: of the reproduction, where its folder does not tell.
+        home: the home of the reproduction, if not the one that contains its folder.
 
     Raises:
-        InputError: where there is nothing to analyse.
+        InputError: if there is nothing to analyse.
     """
     for path in (given, test):
         if path is not None and not path.exists():
@@ -45,37 +45,39 @@ def pairs(given: Path, test: Path | None, home: str | None = None) -> list[Pair]
     if not holds_several(given):
         return [Pair(_named(given), given, test)]
     if test is not None:
-        raise InputError(f"--test {test} goes with one set of traces, and {given} is a folder of results: leave --test out.")
+        raise InputError(
+            f"--test {test} belongs to a single set of traces, but {given} is a folder of results: leave --test out."
+        )
     latest = given / "results" / "latest"
     folder = latest if latest.is_dir() else given  # a home
     lying = list(_lying(folder))
     found = [*_stored(folder, home, {pair.name for pair in lying}), *lying]
     if not found:
         raise InputError(
-            f"{given} holds no traces: NAME-calibration.npz beside NAME-test.npz, one .npz, logits.npy, or the results.json of "
-            "a run whose traces are still in its home are needed."
+            f"{given} holds no traces: it needs NAME-calibration.npz and NAME-test.npz, a single .npz, logits.npy, or the "
+            "results.json of a run whose traces are still in its home."
         )
     names = [pair.name for pair in found]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
-        raise InputError(f"{given} holds several traces that would be called {twice!r}: rename some.")
+        raise InputError(f"{given} holds several traces of the name {twice!r}: rename some.")
     return found
 
 
 def analysis_folder(traces: Path, out: str | Path | None, pair: Pair) -> Path:
-    """Where an analysis goes: ``out`` (a folder a pair where there are several), by default ``analysis`` beside the traces."""
+    """The folder of an analysis: ``out``, by default ``analysis`` beside the traces; one subfolder per pair if several."""
     several = holds_several(traces)
     base = Path(out) if out else (traces if several else traces.absolute().parent) / "analysis"
     return base / pair.name if several else base
 
 
 def holds_several(given: Path) -> bool:
-    """Whether the path is a folder of results, not of one set of traces."""
+    """Whether the path is a folder of results, rather than of a single set of traces."""
     return given.is_dir() and not (given / "logits.npy").is_file()
 
 
 def _named(path: Path) -> str:
-    """By its file; by its folder where the file says no more than its split."""
+    """The name of a set of traces: that of its file or, if this only states the split, of its folder."""
     return _bare(path) or path.absolute().parent.name or "traces"
 
 
@@ -88,13 +90,13 @@ def _lying(folder: Path) -> Iterator[Pair]:
     """The traces in a folder and its subfolders."""
     every = [*folder.rglob("*.npz"), *(path.parent for path in folder.rglob("logits.npy"))]
     seen = {path for path in every if not any(part.startswith(".") for part in path.relative_to(folder).parts)}
-    seen = {path for path in seen if path.with_name(f"{path.name}.npz") not in seen}  # else the same traces twice
+    seen = {path for path in seen if path.with_name(f"{path.name}.npz") not in seen}  # otherwise the same traces appear twice
     for path in sorted(seen):
         judge = path.with_name(path.name.replace(CALIBRATION, TEST))
         if judge != path and judge in seen:
             yield Pair(_below(path, folder), path, judge)
         elif path.with_name(path.name.replace(TEST, CALIBRATION)) in seen - {path}:
-            continue  # the test set of a pair
+            continue  # the test traces of a pair
         elif path.is_dir() or _may_hold_traces(path):
             yield Pair(_below(path, folder), path, None)
 
@@ -105,7 +107,7 @@ def _below(path: Path, folder: Path) -> str:
 
 
 def _may_hold_traces(path: Path) -> bool:
-    """False for an archive of other things; what is damaged is left for the reader to complain of."""
+    """False for an archive without traces; a damaged one is left to the reader, which reports it."""
     try:
         with zipfile.ZipFile(path) as archive:
             return {"logits.npy", "labels.npy"} <= set(archive.namelist())
@@ -114,7 +116,7 @@ def _may_hold_traces(path: Path) -> bool:
 
 
 def _stored(folder: Path, home: str | None, known: Collection[str]) -> Iterator[Pair]:
-    """The traces of a reproduction's settings in the store of its home, but for those already ``known``."""
+    """The traces of a reproduction in the store of its home, except for settings already ``known``."""
     if not (folder / RESULTS).is_file():
         return
     store = store_of(folder, home)
@@ -127,11 +129,11 @@ def _stored(folder: Path, home: str | None, known: Collection[str]) -> Iterator[
         if len(there) == 2:
             yield Pair(row.name, *there)
         else:
-            _log.warning("%s: its traces are not in %s (any more): run `dynconf reproduce` again.", row.name, store.root)
+            _log.warning("%s: its traces are not in %s: run `dynconf reproduce` again.", row.name, store.root)
 
 
 def store_of(run: Path, home: str | None) -> Store:
-    """The store of a run's artefacts: of the home that its folder lies in, unless another is named."""
+    """The store of a run's artefacts, in the home that contains the run's folder unless another home is given."""
     own = run.resolve().parent.parent  # home/results/run
     where = own if home is None and (own / "artefacts").is_dir() else home_folder(home)
     return Store(where / "artefacts")

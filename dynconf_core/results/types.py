@@ -1,4 +1,4 @@
-"""What settings, runs, sweeps and seeds found, as files hold it."""
+"""Types of the results of settings, runs, sweeps and seeds, as written to files."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from pydantic import Discriminator
 from dynconf_core.evaluation.setting import SettingFigures
 from dynconf_core.experiment.plan import Published
 from dynconf_core.results.environment import Environment
-
-Value = str | int | float | bool | None
-"""Of a field that can be overridden."""
+from dynconf_core.schemes.field import Value
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """The images: the data set, what it stands in for, and how many of them train, calibrate and test."""
+    """The data set, the one it stands in for, and the numbers of training, calibration and test images."""
 
     name: str
     stands_in_for: str | None
@@ -28,7 +26,7 @@ class DataFacts:
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """The network: architecture, width as a factor, number of parameters."""
+    """Architecture, width (a factor) and number of parameters of the network."""
 
     architecture: str
     width: float
@@ -37,7 +35,7 @@ class NetworkFacts:
 
 @dataclass(frozen=True)
 class ConversionFacts:
-    """Of some calibration images: agreement of the SNN at T with the ANN, and the layer where it falls most, if any."""
+    """Agreement of the SNN at T with the ANN on some calibration images, and the layer where it drops most, if any."""
 
     agreement: float | None
     worst_layer: str | None
@@ -45,29 +43,29 @@ class ConversionFacts:
 
 @dataclass(frozen=True)
 class PaperRows:
-    """The paper's figures as printed, each with its label and source."""
+    """The paper's figures for a setting."""
 
     rows: tuple[Published, ...]
 
 
 @dataclass(frozen=True)
 class PaperFootnote(Published):
-    """A row of the paper whose network is not named; `family` is the data set and the method."""
+    """A row of the paper whose network is not named; ``family`` is the data set and the conversion method."""
 
     family: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SettingFacts:
-    """What was run.
+    """Description of a finished setting.
 
     Attributes:
-        name: of the setting.
+        name: the setting's name.
         status, error: "ok" and None.
         data, network, conversion: see their types.
-        method: of the conversion: qcfs, qffs.
-        levels, bits: L of QCFS, the bits of QFFS.
-        scheme: further fields of the conversion scheme, such as the initial membrane potential.
+        method: the conversion method, such as "qcfs" or "qffs".
+        levels, bits: L of QCFS; bits of QFFS.
+        scheme: further parameters of the conversion scheme, such as the initial membrane potential.
         time_steps: T.
         fixed_point: whether the weights are rounded so that float32 is exact.
     """
@@ -88,12 +86,12 @@ class SettingFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class SettingResult(SettingFigures, SettingFacts):
-    """A finished setting: what was run (which stands first in files), its figures, and how it came about.
+    """A finished setting: its description, its figures, and its stages.
 
     Attributes:
-        paper: None where no row is known.
-        stages: "ran", "cached" or "given" by stage.
-        artefacts: the store's key by stage.
+        paper: the paper's figures; None if none are known.
+        stages: outcome by stage: "ran", "cached" or "given".
+        artefacts: key in the store by stage.
     """
 
     paper: PaperRows | None
@@ -103,7 +101,7 @@ class SettingResult(SettingFigures, SettingFacts):
 
 @dataclass(frozen=True, kw_only=True)
 class FailedSetting:
-    """A setting of which a stage raised; ``stages`` has "failed" and "not_run" too."""
+    """A setting in which a stage failed; outcomes in ``stages`` may also be "failed" and "not_run"."""
 
     name: str
     status: Literal["failed"] = "failed"
@@ -119,11 +117,11 @@ class RunResult:
     """``results.json`` of a reproduction.
 
     Attributes:
-        run: its name.
-        overrides: fields whose value differs from the profile's.
-        command: what was typed.
-        tracking_error: why it is not in MLflow, if it is not.
-        mean_latency_saving: over the finished settings; None where there is none.
+        run: the name of the run.
+        overrides: fields whose values differ from the profile's.
+        command: the command line.
+        tracking_error: why the run was not logged to MLflow; None if it was.
+        mean_latency_saving: mean over the finished settings; None if there are none.
         paper_footnotes: rows of the paper whose network is not named.
     """
 
@@ -140,12 +138,12 @@ class RunResult:
 
     @property
     def finished(self) -> list[SettingResult]:
-        """The settings that are done."""
+        """The finished settings."""
         return [row for row in self.settings if isinstance(row, SettingResult)]
 
     @property
     def failed(self) -> list[FailedSetting]:
-        """The others."""
+        """The failed settings."""
         return [row for row in self.settings if isinstance(row, FailedSetting)]
 
 
@@ -154,10 +152,10 @@ class SweepPoint:
     """A finished point of a sweep.
 
     Attributes:
-        values: of the fields that are swept.
-        accuracy, mean_steps: of the exit on the test split; shown, never a study's aim.
-        calibration_accuracy, calibration_mean_steps: on the calibration split, which leads a study.
-        on_front: whether no other point of the same setting has both a higher accuracy and fewer steps.
+        values: the values of the swept fields.
+        accuracy, mean_steps: accuracy and mean steps with early exit on the test split; reported only.
+        calibration_accuracy, calibration_mean_steps: the same on the calibration split; the objectives of a study.
+        on_front: whether the point is on the Pareto front of its setting (accuracy against mean steps).
     """
 
     setting: str
@@ -176,7 +174,7 @@ class SweepPoint:
 
 @dataclass(frozen=True, kw_only=True)
 class FailedPoint:
-    """A point of which a stage raised."""
+    """A point in which a stage failed."""
 
     setting: str
     values: dict[str, Value]
@@ -189,7 +187,7 @@ AnyPoint = Annotated[SweepPoint | FailedPoint, Discriminator("status")]
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResult:
-    """``results.json`` of a sweep; ``failed`` is the number of points that failed."""
+    """``results.json`` of a sweep; ``failed`` is the number of failed points."""
 
     run: str
     profile: str
@@ -220,7 +218,7 @@ class FiguresOverSeeds:
 
 @dataclass(frozen=True)
 class SettingOverSeeds:
-    """A setting over seeds; ``figures`` is None where it failed in one of them."""
+    """A setting over seeds; ``figures`` is None if it failed for one of them."""
 
     name: str
     figures: FiguresOverSeeds | None
@@ -228,7 +226,7 @@ class SettingOverSeeds:
 
 @dataclass(frozen=True)
 class OverSeeds:
-    """``over_seeds.json``: the runs and their settings' figures over them."""
+    """``over_seeds.json``: the runs, and the figures of their settings over all of them."""
 
     runs: tuple[str, ...]
     settings: tuple[SettingOverSeeds, ...]

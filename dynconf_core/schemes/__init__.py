@@ -1,1 +1,1 @@
-"""Conversion schemes: what a network is trained with and which neurons it becomes, one file each."""
+"""Conversion schemes: the activation a network is trained with and the neurons it becomes."""

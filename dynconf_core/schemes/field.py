@@ -1,10 +1,12 @@
-"""A field that a user may set as ``field=value``: its type, and which values work."""
+"""Fields that a user may set as ``field=value``: their types and permitted values."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+Value = str | int | float | bool
+"""A value of a field."""
 TRUTHS = {"true": True, "false": False}
 
 
@@ -14,33 +16,33 @@ class Field:
 
     Attributes:
         kind: the type of its value.
-        wants: which values work, in words.
-        works: whether a value of that type works.
+        wants: the permitted values, in words.
+        works: whether a value of that type is permitted.
     """
 
     kind: type
     wants: str
     works: Callable[[Any], bool]
 
-    def read(self, text: str) -> Any:
-        """The value that ``text`` says.
+    def read(self, text: str) -> Value:
+        """The value written in ``text``.
 
         Raises:
-            ValueError: where the text says none, or one that does not work.
+            ValueError: if ``text`` is not a value of this type, or not a permitted one.
         """
         if self.kind is bool and text.lower() not in TRUTHS:
             raise ValueError(text)
-        value = TRUTHS[text.lower()] if self.kind is bool else self.kind(text)
+        value: Value = TRUTHS[text.lower()] if self.kind is bool else self.kind(text)
         if not self.works(value):
             raise ValueError(text)
         return value
 
 
 def between(low: float, high: float) -> Callable[[Any], bool]:
-    """Whether a number is finite and lies from ``low`` to ``high``."""
+    """A test for finite numbers from ``low`` to ``high``."""
     return lambda value: math.isfinite(value) and low <= value <= high
 
 
 def whole(low: int, high: int) -> Field:
-    """A whole number from ``low`` to ``high``."""
+    """A field for whole numbers from ``low`` to ``high``."""
     return Field(int, f"a whole number from {low} to {high}", between(low, high))

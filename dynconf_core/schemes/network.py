@@ -1,4 +1,4 @@
-"""A network from its description, the plain values that stand in a checkpoint's provenance and in a stage's key."""
+"""Building a network from its description: the plain values recorded in a checkpoint's provenance and a stage's key."""
 
 from collections.abc import Mapping
 from inspect import Parameter, signature
@@ -11,28 +11,27 @@ from dynconf_core.networks.architecture import build
 from dynconf_core.schemes.scheme import SCHEMES
 
 SHARED = ("architecture", "stem", "classes", "resolution", "width", "method", "initial_threshold")
-"""What every description says; the rest are numbers of its scheme."""
+"""Entries common to all descriptions; further ones are parameters of the scheme."""
 
 
 def described(description: Mapping[str, Any], seed: int) -> nn.Module:
-    """The untrained network of a description.
+    """Build the untrained network of a description.
 
     Args:
-        description: ``architecture``, ``stem``, ``classes``, ``resolution``, ``width``, ``method`` (a conversion scheme),
-            the scheme's own numbers (``levels`` of QCFS, ``bits`` of QFFS) and, where it is to be trained,
-            ``initial_threshold``.
-        seed: of the initial weights.
+        description: ``architecture``, ``stem``, ``classes``, ``resolution``, ``width``, ``method`` (the conversion scheme), the
+            scheme's own parameters (``levels`` for QCFS, ``bits`` for QFFS) and, for training, ``initial_threshold``.
+        seed: seed of the initial weights.
 
     Raises:
-        InputError: for an unknown architecture, stem or scheme, a number that the scheme has not, or a resolution that is
-            too small.
+        InputError: for an unknown architecture, stem or scheme, a parameter that the scheme does not have, or a resolution that
+            is too small.
     """
     scheme = SCHEMES.get(description["method"])
     own = {name: value for name, value in description.items() if name not in SHARED}
     unknown = [name for name in own if name not in scheme.fields]
     if unknown:
         raise InputError(
-            f"{unknown[0]}={own[unknown[0]]} is no field of the conversion scheme {description['method']!r}: "
+            f"{unknown[0]}={own[unknown[0]]} is not a field of the conversion scheme {description['method']!r}: "
             f"it has {', '.join(scheme.fields) or 'none'}."
         )
     taken = signature(scheme).parameters.values()

@@ -1,7 +1,7 @@
-"""Post-training conversion: a plain ReLU network becomes signed neurons, thresholds and corrections found from images.
+"""Post-training conversion: the ReLUs of a network trained elsewhere become signed neurons.
 
-The thresholds are those with the least error on the calibration images, biases and thresholds are then corrected layer by
-layer; see ``dynconf_core.conversion``. For networks that somebody has trained elsewhere.
+The thresholds are those with the least error on calibration images; thresholds and biases are then corrected layer by layer.
+See ``dynconf_core.conversion``.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from dynconf_core.schemes.field import Field, whole
 
 @dataclass(frozen=True)
 class PostTraining:
-    """Signed neurons with ``levels`` (n) spikes at most, at most T."""
+    """Post-training conversion to signed neurons with ``levels`` (n) levels, at most T."""
 
     levels: int = 15
 
@@ -26,17 +26,17 @@ class PostTraining:
 
     @classmethod
     def preset(cls, profile: str, family: str) -> tuple[Self, int]:
-        """n = 15 and T = 32, everywhere."""
+        """n = 15 and T = 32 in every profile."""
         return cls(levels=15), 32
 
     def activation(self, initial_threshold: float) -> Activation:
-        """See ``ConversionScheme``: a plain ReLU."""
+        """A plain ReLU; see ``ConversionScheme``."""
         from torch import nn
 
         return nn.ReLU
 
     def network(self) -> dict[str, Any]:
-        """See ``ConversionScheme``: the network is the same for every n."""
+        """Nothing, since the network is the same for every n; see ``ConversionScheme``."""
         return {}
 
     def conversion(self, time_steps: int) -> dict[str, Any]:

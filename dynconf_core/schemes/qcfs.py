@@ -1,4 +1,4 @@
-"""QCFS: trained with quantisation, clip, floor and shift; becomes integrate-and-fire neurons with the learned thresholds.
+"""QCFS: quantisation-clip-floor-shift activations become integrate-and-fire neurons with the learned thresholds.
 
 Bu et al., "Optimal ANN-SNN Conversion for High-accuracy and Ultra-low-latency Spiking Neural Networks", ICLR 2022,
 arXiv 2303.04347.
@@ -14,7 +14,7 @@ from dynconf_core.schemes.field import Field, between, whole
 
 @dataclass(frozen=True)
 class QCFSScheme:
-    """QCFS with ``levels`` (L) and the membrane potential V(0) = ``initial_potential``, in thresholds."""
+    """QCFS with ``levels`` (L) and V(0) = ``initial_potential``, in units of the threshold."""
 
     levels: int
     initial_potential: float = 0.5
@@ -26,13 +26,13 @@ class QCFSScheme:
     fields: ClassVar[Mapping[str, Field]] = {
         "levels": whole(1, 256),
         "initial_potential": Field(
-            float, "a number from 0 to below 1, in thresholds", lambda value: between(0, 1)(value) and value < 1
+            float, "a number from 0 to below 1, in units of the threshold", lambda value: between(0, 1)(value) and value < 1
         ),
     }
 
     @classmethod
     def preset(cls, profile: str, family: str) -> tuple[Self, int]:
-        """L = 4 and T = 32; 8 and 64 on ImageNet itself, where the paper's averages reach 49.5 steps."""
+        """L = 4 and T = 32; L = 8 and T = 64 on the full ImageNet, where the paper's mean exit steps reach 49.5."""
         return (cls(levels=8), 64) if (profile, family) == ("paper", "imagenet") else (cls(levels=4), 32)
 
     def activation(self, initial_threshold: float) -> Activation:

@@ -1,4 +1,4 @@
-"""QFFS: trained with LSQ's learned step; becomes signed neurons that start half charged.
+"""QFFS: activations with a learned step size (LSQ) become signed neurons that start at half the threshold.
 
 Li, Ma, Furber, "Quantization Framework for Fast Spiking Neural Networks", Front. Neurosci. 2022, 10.3389/fnins.2022.918793.
 """
@@ -25,11 +25,11 @@ class QFFSScheme:
 
     @classmethod
     def preset(cls, profile: str, family: str) -> tuple[Self, int]:
-        """2 bits and T = 8, everywhere."""
+        """2 bits and T = 8 in every profile."""
         return cls(bits=2), 8
 
     def activation(self, initial_threshold: float) -> Activation:
-        """See ``ConversionScheme``; the learned step starts from the first batch, so that the threshold is not used."""
+        """See ``ConversionScheme``; the step size is initialised from the first batch, so the threshold is not used."""
         from dynconf_core.activations.lsq import LSQ
 
         return lambda: LSQ(self.bits)

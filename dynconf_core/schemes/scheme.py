@@ -1,7 +1,7 @@
-"""What a conversion scheme says: the activation to train with, the neurons it becomes, and where their thresholds come from.
+"""Conversion schemes: the activation to train with, the neurons it becomes, and the source of their thresholds.
 
-A scheme is a frozen dataclass whose fields are its own numbers (L of QCFS, the bits of QFFS). One of your own is one file:
-write such a class and name it, as ``package.module:Class``, in a ``Setting``.
+A scheme is a frozen dataclass whose fields are its parameters (L for QCFS, the bits for QFFS). To use a scheme of your own,
+write such a class and name it as ``package.module:Class`` in a ``Setting``.
 """
 
 from collections.abc import Mapping
@@ -14,15 +14,15 @@ from dynconf_core.schemes.field import Field
 
 
 class ConversionScheme(Protocol):
-    """How a network is trained and converted, its numbers included.
+    """How a network is trained and converted, with the scheme's parameters.
 
     Attributes:
-        title: as a table shows it.
-        neurons: the model of the SNN's neurons, as ``dynconf_core.neurons.model.NEURONS`` takes it.
-        fields: the scheme's own fields that ``--set`` may override, by name; attributes of the scheme.
-        starts_from_a_threshold: whether the activation takes the recipe's ``initial_threshold``.
-        images: calibration images that the conversion looks at; 1 where thresholds are learned, and the image's shape and
-            range are all that matters.
+        title: its name in tables.
+        neurons: the SNN's neuron model, a name in ``dynconf_core.neurons.model.NEURONS``.
+        fields: the parameters that ``--set`` may override, by name; each is an attribute of the scheme.
+        starts_from_a_threshold: whether the activation uses the recipe's ``initial_threshold``.
+        images: the number of calibration images the conversion uses; 1 if the thresholds are learned, since only the shape and
+            range of an image then matter.
     """
 
     title: ClassVar[str]
@@ -33,20 +33,22 @@ class ConversionScheme(Protocol):
 
     @classmethod
     def preset(cls, profile: str, family: str) -> tuple[Self, int]:
-        """The scheme's numbers, and T, in a profile ("smoke", "quick", "paper") on a family of data sets ("cifar10", ...)."""
+        """The scheme and T for a profile ("smoke", "quick", "paper") and a family of data sets ("cifar10", ...)."""
         ...
 
     def activation(self, initial_threshold: float) -> Activation:
-        """The maker of one layer's activation."""
+        """A factory for one layer's activation."""
         ...
 
     def network(self) -> dict[str, Any]:
-        """Those of the scheme's numbers that shape the network as it is trained: keyword arguments of the class."""
+        """The parameters that affect the trained network, as keyword arguments of the class."""
         ...
 
     def conversion(self, time_steps: int) -> dict[str, Any]:
-        """How the trained network is converted for T = ``time_steps``: fields of ``ConversionOptions`` by name, of plain values
-        (they stand in the key of the stage); T, fixed point and the range of the images are the plan's."""
+        """Fields of ``ConversionOptions`` for converting the trained network with T = ``time_steps``.
+
+        They are plain values, as they are part of the stage's key. T, fixed point and the images' range come from the plan.
+        """
         ...
 
 

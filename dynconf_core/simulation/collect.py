@@ -1,4 +1,4 @@
-"""Every sample through all T time steps: the SNN's traces."""
+"""Simulating a split for all T time steps and recording the traces."""
 
 import json
 from collections.abc import Mapping
@@ -38,33 +38,35 @@ def collect(
     facts: Mapping[str, Any] | None = None,
     progress: Progress = silent,
 ) -> Traces:
-    """The traces of ``images``, in memory or, written as they come, in the folder ``out``.
+    """Run all ``images`` for T time steps and record their traces, in memory or in the folder ``out``.
 
     Args:
         snn: the converted network.
-        ann: the trained network, for ``ann_logits``; None leaves them out.
-        images: a split.
+        ann: the trained network, for ``ann_logits``; with None the traces hold no such array.
+        images: the images of a split.
         time_steps: T.
-        out: an empty folder; its arrays are written piece by piece, so memory holds one batch. None: they stay in memory.
-        device: where to simulate.
-        memory: bytes that the process may take on a CPU, as far as the batch decides it; None: no bound.
-        batch: images at a time; None: what suits device and memory. The traces of fixed-point weights do not depend on it.
-        dtype: of the logits that are kept, float32 or float16.
-        facts: go into ``meta``, beside the layers, their mean spikes in every step, and the multiply-accumulates.
-        progress: told of every batch.
+        out: an empty folder to which the arrays are written batch by batch, so that memory holds one batch; None keeps
+            them in memory.
+        device: the device to simulate on.
+        memory: bytes the process may use on a CPU, which limits the batch size; None sets no limit.
+        batch: images simulated at a time; None chooses a size that suits device and memory. With fixed-point weights the
+            traces do not depend on it.
+        dtype: the type of the recorded logits, "float32" or "float16".
+        facts: entries added to ``meta``, beside the layers, their mean spikes per time step and the multiply-accumulates.
+        progress: called after every batch.
 
     Returns:
-        the traces; those in a folder are mapped, not read into memory.
+        the traces; traces in a folder are memory-mapped.
 
     Raises:
-        InputError: where network, images and options do not fit together.
+        InputError: if network, images and options do not fit together.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype={dtype!r} is unknown: choose one of {', '.join(DTYPES)}.")
     if batch is not None and batch < 1:
         raise InputError(f"batch={batch}: give at least 1.")
     if not len(images):
-        raise InputError("there are no images to collect traces of: give at least one.")
+        raise InputError("the split has no images: give at least one.")
     snn.to(device).eval()
     if ann is not None:
         ann.to(device).eval()
@@ -104,7 +106,7 @@ def collect(
 
 
 class _Rows:
-    """The arrays, in memory or mapped from files in a folder."""
+    """The arrays of the traces, in memory or memory-mapped from files in a folder."""
 
     def __init__(self, out: Path | None, count: int, time_steps: int, classes: int, dtype: Any, with_ann: bool) -> None:
         def made(name: str, kind: Any, *shape: int) -> Any:
@@ -122,7 +124,7 @@ class _Rows:
         self.ann = made("ann_logits", np.float32, classes) if with_ann else None
 
     def traces(self, labels: Any, meta: dict[str, Any]) -> Traces:
-        """What has been collected, whole and checked."""
+        """The recorded traces, checked."""
         if self.out is None:
             return Traces(self.logits, labels, self.ann, self.spikes, self.operations, meta, self.reference)
         for array in (self.logits, self.spikes, self.operations, self.reference, self.ann):
@@ -142,7 +144,7 @@ def _simulated(
     counter: Counter,
     by_layer: Mapping[str, Any],
 ) -> None:
-    """A batch through all steps, into its rows."""
+    """Simulate one batch for all time steps and write its rows."""
     for images, steps, logits in snn.run(pixels, time_steps, counter):
         taken = counter.taken()
         there = slice(here.start + images.start, here.start + images.stop), slice(steps.start - 1, steps.stop - 1)

@@ -1,11 +1,12 @@
-"""Spikes, synaptic operations and multiply-accumulates, exactly: at image borders, and for strided, grouped and depthwise
-convolutions.
+"""Counts of spikes, synaptic operations and multiply-accumulates.
 
-A spike causes one accumulation for every weight it meets: the fan-out of the unit that sent it. A pool before the weights
-passes each spike on singly, an identity shortcut has no weights, a negative spike counts like any other. Analogue values (the
-image, the inside of a linear bottleneck) are multiplied: those are multiply-accumulates, counted apart.
+A spike causes one accumulation (a synaptic operation) for each weight it reaches, so its cost is the fan-out of the neuron that
+emitted it. A pool passes every spike on unchanged, an identity shortcut has no weights, and a negative spike counts like a
+positive one. Analogue values (the image, the inside of a linear bottleneck) need multiply-accumulates, which are counted
+separately.
 
-The fan-out of every unit is the gradient of the operation with all weights at 1, so that no border is counted by formula.
+The fan-out is computed as the gradient of the operation with all weights set to 1. The counts are therefore exact at image
+borders, and for strided, grouped and depthwise convolutions.
 """
 
 from dataclasses import dataclass
@@ -21,15 +22,16 @@ from dynconf_core.simulation.network import SpikingNetwork
 
 SENDERS = ("neurons", "max_pool")
 PASSING = ("sum_pool", "slice", "pad", "concatenate", "flatten")
-"""Kinds that pass spikes on singly."""
+"""Kinds of nodes that pass every spike on unchanged."""
 _PIECE = 2.0**23
-"""Sums of fan-outs times spikes may reach it, and then those of one unit more."""
+"""Limit on a partial sum of fan-outs times spikes; with one further unit it stays below 2^24."""
 
 
 @torch.inference_mode(False)
 def fan_out(graph: Graph) -> dict[str, Tensor]:
-    """Weights that one spike of each unit meets, float64 in the shape of one sample, for every layer of neurons and each max
-    pool (which sends spikes of its own)."""
+    """Fan-out of every unit: how many weights one of its spikes reaches.
+
+    Float64, in the shape of one sample, for every layer of neurons and every max pool (which emits spikes of its own)."""
     met: dict[str, Tensor] = {node.name: torch.zeros(node.shape, dtype=torch.float64) for node in graph.nodes}
     spikes = graph.spikes()
     for node in reversed(graph.nodes):
@@ -44,8 +46,12 @@ def fan_out(graph: Graph) -> dict[str, Tensor]:
 
 @torch.inference_mode(False)
 def multiply_accumulates(graph: Graph) -> dict[str, int]:
-    """``{"once", "every_step", "ann"}`` of one sample: where the image alone is multiplied, where analogue values are in every
-    step, and of the ANN, whose every value is analogue."""
+    """Multiply-accumulates of one sample.
+
+    Returns:
+        ``"once"``: those that depend on the image alone and are computed once; ``"every_step"``: those on analogue values
+        within the network, repeated in every time step; ``"ann"``: those of the ANN.
+    """
     spikes, after = graph.spikes(), graph.after(("neurons",))
     found = {"once": 0, "every_step": 0, "ann": 0}
     for node in graph.of_kind("convolution", "linear", "scale"):
@@ -61,10 +67,12 @@ def multiply_accumulates(graph: Graph) -> dict[str, int]:
 
 
 class Counter:
-    """Counts as a network runs: ``network.step(..., look=counter)``, then ``counter.taken()`` or ``counter.in_all()``.
+    """Counts spikes and synaptic operations while a network runs.
+
+    Pass it as ``look`` to ``network.step``, then call ``counter.taken()`` or ``counter.in_all()``.
 
     Attributes:
-        weights: how each sender's spikes are counted, by the name of its node.
+        weights: how the spikes of each emitting node are counted, by node name.
     """
 
     def __init__(self, network: SpikingNetwork) -> None:
@@ -82,23 +90,22 @@ class Counter:
         return self.network.graph.by_name[name].kind == "neurons"
 
     def __call__(self, node: Node, spikes: Tensor) -> None:
-        """See what a layer sends in a step, ``(N, ...)``."""
+        """Count the spikes ``(N, ...)`` that a layer emits in one time step."""
         ones = spikes.abs() if node.kind == "max_pool" or self.taken_back else spikes
         self.seen[node.name] = self.weights[node.name].counts(ones)
 
     def taken(self) -> dict[str, Tensor]:
-        """Spikes and synaptic operations ``(N, 2)`` float64, whole numbers, of each sender in the step that was seen."""
+        """Spikes and synaptic operations of the last time step, ``(N, 2)`` float64 (whole numbers), by emitting node."""
         seen, self.seen = self.seen, {}
         return {name: counts * self.units[name] for name, counts in seen.items()}
 
     def in_all(self) -> Tensor:
-        """Spikes of all neurons and synaptic operations of all senders ``(N, 2)``, as ``totals(taken())``, but in one product
-        and as float64."""
+        """The same as ``totals(taken())`` in a single matrix product: ``(N, 2)`` float64."""
         seen, self.seen = self.seen, {}
         return torch.cat([seen[name] for name in self.weights], dim=1).double() @ self.shares
 
     def totals(self, taken: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Spikes of all neurons and synaptic operations of all senders, ``(N,)`` int64 each."""
+        """Spikes of all neurons, and synaptic operations caused by all nodes that emit spikes: ``(N,)`` int64 each."""
         spikes = sum(counts[:, 0] for name, counts in taken.items() if self._is_neurons(name))
         operations = sum(counts[:, 1] for counts in taken.values())
         assert isinstance(spikes, Tensor) and isinstance(operations, Tensor)
@@ -107,11 +114,12 @@ class Counter:
 
 @dataclass(frozen=True)
 class _Weights:
-    """What a layer's spikes are multiplied by: ones, and the fan-outs in units of their greatest common divisor.
+    """Factors that turn a layer's spikes into counts: ones, and fan-outs divided by their greatest common divisor.
 
     Attributes:
-        pieces: of both, ``(2, units)`` float32, channels last: no sum over a piece reaches 2^24, so that none is rounded.
-        unit: the divisor.
+        pieces: both rows, ``(2, units)`` float32, channels last, split so that no sum over a piece reaches 2^24, the limit of
+            exact whole numbers.
+        unit: the greatest common divisor.
     """
 
     pieces: tuple[Tensor, ...]
@@ -119,7 +127,7 @@ class _Weights:
 
     @classmethod
     def of(cls, met: Tensor, most: float, device: torch.device) -> "_Weights":
-        """For the fan-outs of a layer's units, each of which sends at most so many spikes a step."""
+        """Factors for the fan-outs ``met`` of a layer whose units emit at most ``most`` spikes per time step."""
         flat = _channels_last(met[None])
         unit = max(1, int(np.gcd.reduce(flat.long().flatten().numpy())))
         columns = torch.cat([torch.ones_like(flat), flat / unit])
@@ -128,7 +136,7 @@ class _Weights:
         return cls(tuple(part.contiguous().to(device) for part in columns.float().split(sizes, dim=1)), float(unit))
 
     def counts(self, ones: Tensor) -> Tensor:
-        """Spikes, and synaptic operations in units, ``(N, 2)``, of ``ones (N, ...)``."""
+        """Spikes, and synaptic operations divided by ``unit``, ``(N, 2)``, for absolute spikes ``ones (N, ...)``."""
         rows = _channels_last(ones).float()
         if len(self.pieces) == 1:
             return functional.linear(rows, self.pieces[0])
@@ -137,13 +145,13 @@ class _Weights:
 
 
 def _channels_last(values: Tensor) -> Tensor:
-    """``(N, C, H, W)`` or ``(N, C)`` as ``(N, units)`` in the order in which channels-last memory holds them."""
+    """``(N, C, H, W)`` or ``(N, C)`` as ``(N, units)``, in channels-last order."""
     return (values.permute(0, 2, 3, 1) if values.ndim == 4 else values).reshape(len(values), -1)
 
 
 def _weights_met(node: Node, source: Node) -> Tensor:
-    """How many of the node's weights each value of its input is multiplied by, in the input's shape."""
-    if node.kind == "linear":  # one of every output's; the largest weights are here, and the gradient would copy them
+    """The number of the node's weights that each of its input values reaches, in the shape of the input."""
+    if node.kind == "linear":  # one per output; the gradient would copy the network's largest weights
         return torch.full(source.shape, float(node.channels), dtype=torch.float64)
     ones = {"weight": torch.ones_like(node.tensors["weight"], dtype=torch.float64)}
     x = torch.zeros(1, *source.shape, dtype=torch.float64, requires_grad=True)
@@ -153,7 +161,7 @@ def _weights_met(node: Node, source: Node) -> Tensor:
 
 
 def _backwards(node: Node, graph: Graph, met: Tensor) -> list[Tensor]:
-    """The weights met behind an operation without weights, by the units of its inputs."""
+    """Fan-outs passed back through an operation without weights, to each of its inputs."""
     inputs = [torch.zeros(1, *graph.by_name[name].shape, dtype=torch.float64, requires_grad=True) for name in node.inputs]
     with torch.enable_grad():
         gradients = torch.autograd.grad((evaluate(node, inputs, {}) * met).sum(), inputs)

@@ -1,8 +1,8 @@
-"""Only arithmetic that multiplies and adds: what fixed-point weights need to be exact, set for a block and checked first.
+"""Settings and checks that make float32 exact for fixed-point weights.
 
-Reordering a sum changes no bit of an exact one; TF32 drops bits of the factors, and Winograd and FFT convolutions compute
-other sums. So TF32 is switched off, and every weighted layer is tried, in its real shape, against float64. On a GPU
-cuDNN is left out, whose algorithm depends on the size of the batch: convolutions are matrix products there.
+An exact sum may be reordered freely, but TF32 truncates its factors, and Winograd and FFT convolutions compute different sums.
+Therefore TF32 is switched off, and every weighted layer is compared with float64 in its real shape before use. On a GPU cuDNN,
+whose choice of algorithm depends on the batch size, is not used: convolutions are computed as matrix products.
 """
 
 import threading
@@ -19,13 +19,14 @@ from dynconf_core.simulation.network import SpikingNetwork
 
 _lock = threading.Lock()
 _inside: list[tuple[bool, ...]] = []
-"""What the settings were when the first of the blocks that are now open began; they belong to the whole process."""
+"""The process-wide settings before each block that is still open, the outermost first."""
 
 
 @contextmanager
 def plain_arithmetic() -> Iterator[None]:
-    """Without TF32 and without the search for the fastest algorithm; when the last thread leaves such a block, the settings
-    are put back."""
+    """A block without TF32 and without cuDNN's search for the fastest algorithm.
+
+    The settings are restored when the last thread exits such a block."""
     with _lock:
         _inside.append(_settings())
         _set((False, False, True, False, torch.backends.cudnn.enabled))
@@ -51,13 +52,13 @@ def _set(values: tuple[bool, ...]) -> None:
 
 @torch.no_grad()
 def check_exactness(network: SpikingNetwork, samples: int) -> None:
-    """Try every weighted layer on the network's device, for batches of ``samples``, against float64, where weights are in fixed
-    point.
+    """Compare every weighted layer with float64, on the network's device and for batches of ``samples``.
 
-    To be called in a block of ``plain_arithmetic``: for the rest of it, such weights on a GPU are computed without cuDNN.
+    Does nothing without fixed-point weights. Call it within ``plain_arithmetic``: on a GPU it disables cuDNN for the rest of
+    that block.
 
     Raises:
-        InputError: naming the layer whose arithmetic is not exact here, with the plain form as the remedy.
+        InputError: naming the layer that is not computed exactly on this device, and the remedies.
     """
     if not network.exact:
         return
@@ -74,14 +75,14 @@ def check_exactness(network: SpikingNetwork, samples: int) -> None:
             x = x.contiguous(memory_format=torch.channels_last)
         if not _same(node, x, tensors[node.name]):
             raise InputError(
-                f"{node.name} is not computed exactly on {network.device} (an algorithm that does not merely multiply and "
+                f"{node.name} is not computed exactly on {network.device} (the algorithm does more than multiply and "
                 "add): convert with fixed_point=False (--no-fixed-point), or use --device cpu."
             )
     network.tried_for.add(samples)
 
 
 def _same(node: Node, x: Tensor, tensors: dict[str, Tensor]) -> bool:
-    """Whether float32 gives what float64 gives, for the first two samples of the batch."""
+    """Whether float32 and float64 agree on the first two samples of the batch."""
     found = evaluate(node, [x], tensors)[:2].cpu()
     wide = {key: value.double().cpu() for key, value in tensors.items()}
     expected = evaluate(node, [x[:2].double().cpu()], wide)

@@ -1,4 +1,4 @@
-"""How much memory a simulation takes, and so how many images it may hold at a time."""
+"""Estimates of a simulation's memory, and the batch size that fits."""
 
 import math
 
@@ -8,19 +8,19 @@ from dynconf_core.simulation.pace import STEPS, largest
 
 BYTES = 4
 FIXED = 600 << 20
-"""Of the process itself: torch, and in a flow Prefect, MLflow and Optuna (measured: 220 and 555 MiB)."""
+"""Bytes of the process itself: torch alone takes 220 MiB, a flow with Prefect, MLflow and Optuna 555 MiB (measured)."""
 COPIES = 4
-"""Of all weights: as they are, as they are laid out for the products (up to twice as many), and the ANN's own."""
+"""Copies of all weights: the buffers, their packed form (up to twice the size), and the ANN's own."""
 LIVE = 6
-"""Values of the largest layer that a step holds at once, at most."""
+"""Copies of the largest layer's values that a time step holds at once, at most."""
 PREPARATION = 12
-"""Times the largest layer's weights: what preparing its integer product takes on the way (measured)."""
+"""Temporary memory for preparing an integer product, as a multiple of the largest layer's weights (measured)."""
 BATCH = {"cpu": 64, "cuda": 256}
-"""More images at a time are no faster."""
+"""Largest useful batch by device: more images at a time are no faster."""
 
 
 def bytes_a_sample(network: SpikingNetwork) -> int:
-    """An upper estimate for one sample: all states, what the image determines, and the largest values of a step at once."""
+    """Upper estimate for one sample: all states, the input current, and the largest values of a time step."""
     graph = network.graph
     size = {node.name: math.prod(node.shape) for node in graph.nodes}
     states = network.neurons.state_tensors * sum(size[node.name] for node in graph.of_kind("neurons"))
@@ -31,18 +31,18 @@ def bytes_a_sample(network: SpikingNetwork) -> int:
 
 
 def bytes_without_samples(network: SpikingNetwork) -> int:
-    """An upper estimate of everything else: the process, the weights, what is done to them before the first image, and the
-    values of several time steps at once."""
+    """Upper estimate of everything else: the process, the weights and their preparation, and the values of several time
+    steps computed together."""
     weights = [value.numel() for value in network.buffers()]
     values = LIVE * network.pace(BATCH.get(network.device.type, 64), STEPS).rows * largest(network.graph)
     return FIXED + BYTES * (COPIES * sum(weights) + PREPARATION * max(weights, default=0) + values)
 
 
 def batch_size(network: SpikingNetwork, memory: int | None = None) -> int:
-    """Images at a time within ``memory`` bytes (None: as many as are worth while).
+    """The number of images simulated at a time within ``memory`` bytes; None allows the largest useful batch.
 
     Raises:
-        InputError: where not even one fits.
+        InputError: if not even one image fits.
     """
     most = BATCH.get(network.device.type, 64)
     if memory is None:

@@ -1,19 +1,18 @@
-"""Spikes times weights in integer arithmetic: exact, and several times faster than float32 on a CPU that multiplies bytes.
+"""Products of spikes and weights in integer arithmetic: exact, and several times faster than float32 on a CPU with VNNI.
 
-Where all weights of an output channel are multiples of a power of two g, ``w = g W`` with whole W, the current of a layer is g
-times a whole number. oneDNN multiplies unsigned by signed bytes and sums in 32 bits, so W is written in digits of a byte:
+If all weights of an output channel are multiples of a power of two g, ``w = g W`` with whole W, then the layer's current is g
+times a whole number. oneDNN multiplies unsigned by signed bytes and accumulates in 32 bits, so W is represented by byte digits:
 
 - one byte: ``|W| <= 127``, one product;
-- paired bytes: ``W = low + base high``, and each input x is given twice, as x and as base x, in neighbouring channels: one
-  product of twice as many channels sums low and high together (up to 32 512 for spikes, 16 256 for signed ones);
-- halves: ``W = low + 256 high``, two products that are added: for counts too large to be multiplied by a base.
+- paired bytes: ``W = low + base high``, with each input x repeated as x and base x in neighbouring channels, so that one
+  product over twice as many channels adds low and high (up to 32 512 for spikes, 16 256 for signed spikes);
+- halves: ``W = low + 256 high``, the sum of two products, for inputs too large to be multiplied by a base.
 
-Inputs that may be negative are moved above 0 by an offset, and the current of that offset, a constant, is taken off again.
-Nothing is ever rounded: every sum is a whole number below 2^24, or there is no product.
+Inputs that may be negative are shifted by an offset; the constant current of that offset is subtracted again. Nothing is
+rounded: a product exists only if every sum is a whole number below 2^24.
 
-The CPU must have VNNI, and the operations are private ones of PyTorch. They are looked up when needed and tried against
-float arithmetic before use; where anything is missing, differs or is not faster, the answer is None and the caller computes
-in float32.
+This needs a CPU with VNNI and private operations of PyTorch, which are looked up and compared with float arithmetic before use.
+If anything is missing, differs or is not faster, the result is None and the caller computes in float32.
 """
 
 import math
@@ -35,14 +34,14 @@ _ROUNDS = 5
 
 
 class Layout(NamedTuple):
-    """How an input x lies in bytes: ``x + offset``, followed by ``base (x + offset)`` where ``base`` is not 0."""
+    """The byte form of an input x: ``x + offset``, followed by ``base (x + offset)`` if ``base`` is not 0."""
 
     base: int
     offset: int
 
 
 class Geometry(NamedTuple):
-    """The hyper-parameters of a convolution; a linear layer has None in its place."""
+    """Stride, padding, dilation and groups of a convolution; None stands for a linear layer."""
 
     stride: list[int]
     padding: list[int]
@@ -51,9 +50,9 @@ class Geometry(NamedTuple):
 
 
 def packed(values: Tensor, layout: Layout) -> Tensor:
-    """Whole-numbered ``values (N, C, H, W)`` or ``(N, C)``, best float32 and channels-last, as unsigned bytes ``(N, C', ...)``.
+    """Whole-numbered ``values (N, C, H, W)`` or ``(N, C)`` as unsigned bytes ``(N, C', ...)``, channels-last.
 
-    C' is 2 C with a base, and the result is channels-last. Consumers of one layout can share it.
+    C' is 2 C if the layout has a base. Float32 values in channels-last order are fastest.
     """
     last = values.permute(0, 2, 3, 1).contiguous() if values.dim() == 4 else values.contiguous()
     flat = last.reshape(-1)
@@ -72,7 +71,7 @@ def packed(values: Tensor, layout: Layout) -> Tensor:
 
 @dataclass(frozen=True)
 class Factor:
-    """One packed weight with its scale per output channel, and the zeros that the operation asks for."""
+    """One packed weight with its scale per output channel, and the zero points that the operation requires."""
 
     weight: Tensor
     scale: Tensor
@@ -92,15 +91,15 @@ class Factor:
 
 @dataclass(frozen=True)
 class SpikeProduct:
-    """Inputs to current, exactly.
+    """A layer's exact current as a function of its whole-numbered inputs.
 
     Attributes:
-        layout: of the bytes that it reads.
-        geometry: of the convolution, None of a linear layer.
-        shape: of one sample's bytes, ``(C', H, W)`` or ``(C',)``.
+        layout: the byte form of the inputs.
+        geometry: the convolution's geometry; None for a linear layer.
+        shape: the shape of one sample's bytes, ``(C', H, W)`` or ``(C',)``.
         factors: the packed weights.
-        bias: per output channel, ``(O,)``, None without.
-        constant: the current of the layout's offset, ``(1, O, H', W')`` or ``(1, O)``, None without.
+        bias: per output channel, ``(O,)``, or None.
+        constant: the current caused by the layout's offset, ``(1, O, H', W')`` or ``(1, O)``, or None.
     """
 
     layout: Layout
@@ -111,20 +110,20 @@ class SpikeProduct:
     constant: Tensor | None
 
     def __call__(self, spikes: Tensor, into: Tensor | None = None, biased: bool = True) -> Tensor:
-        """The float32 current ``(N, O, H', W')`` in channels-last, or ``(N, O)``; with ``into``, added to that in place.
+        """The float32 current ``(N, O, H', W')``, channels-last, or ``(N, O)``; added in place to ``into`` if that is given.
 
         Args:
             spikes: whole numbers within the bounds given to ``prepare``, of any type, ``(N, C, ...)``.
             into: usually the membrane potential, float32 and channels-last.
-            biased: with the bias, which costs nothing here.
+            biased: whether to add the bias.
         """
         return self.of_packed(packed(spikes, self.layout), into, biased)
 
     def of_packed(self, values: Tensor, into: Tensor | None = None, biased: bool = True) -> Tensor:
-        """The same for values that ``packed`` has already brought into this layout."""
+        """The current for inputs that ``packed`` has already converted to this layout."""
         if values.shape[1:] != self.shape:
             raise ValueError(
-                f"bytes of shape {tuple(values.shape)}, where (N, {', '.join(map(str, self.shape))}) was prepared."
+                f"bytes of shape {tuple(values.shape)}: this product was prepared for (N, {', '.join(map(str, self.shape))})."
             )
         current = self.factors[0].times(values, self.geometry, self.bias if biased else None)
         for factor in self.factors[1:]:
@@ -148,18 +147,19 @@ def prepare(
     must_pay: bool = True,
     rival: Callable[[Tensor], Tensor] | None = None,
 ) -> SpikeProduct | None:
-    """The exact product of a layer, or None where there is none or (with ``must_pay``) float32 is as fast.
+    """The exact product of a layer; None if there is none or, with ``must_pay``, if float32 is as fast.
 
     Args:
         weight: float32 ``(O, C / groups, kh, kw)`` of a convolution or ``(O, C)`` of a linear layer, on the CPU; each output
-            channel whole multiples, up to 32 512, of a power of two not below 2^-24.
-        shape: of the input, ``(N, C, H, W)`` or ``(N, C)``; other N may follow.
-        signed: inputs are whole numbers from ``-largest``, else from 0.
+            channel a whole multiple, up to 32 512, of a power of two not below 2^-24.
+        shape: the input's shape, ``(N, C, H, W)`` or ``(N, C)``; later inputs may have another N.
+        signed: whether inputs are whole numbers from ``-largest``; otherwise from 0.
         largest: the largest input.
         bias: float32 ``(O,)``, in fixed point too.
-        stride, padding, dilation, groups: of the convolution; zeros pad.
-        must_pay: measure against float32, some milliseconds.
-        rival: the layer in float32, bias included, as the caller would compute it; None: by PyTorch's public operations.
+        stride, padding, dilation, groups: the convolution's geometry; padding is with zeros.
+        must_pay: whether to time it against float32, which takes some milliseconds.
+        rival: the layer in float32, bias included, as the caller would compute it; None stands for PyTorch's public
+            operations.
     """
     if not available() or weight.device.type != "cpu" or weight.dtype != torch.float32 or 0 in shape:
         return None
@@ -174,7 +174,7 @@ def prepare(
 
 
 def agrees(product: SpikeProduct, weight: Tensor, inputs: Tensor) -> bool:
-    """Whether ``product`` gives bit for bit what float32 gives for all ``inputs``, and float64 for the first of them."""
+    """Whether ``product`` equals float32 bit for bit on all ``inputs``, and float64 on the first of them."""
     try:
         current = product(inputs)
     except (RuntimeError, AttributeError):
@@ -187,7 +187,7 @@ def agrees(product: SpikeProduct, weight: Tensor, inputs: Tensor) -> bool:
 
 @cache
 def available() -> bool:
-    """Whether this CPU multiplies bytes without saturating (VNNI) and PyTorch offers it; found out once."""
+    """Whether this CPU has VNNI (byte products that do not saturate) and PyTorch offers it; determined once."""
     ops: Any = torch.ops.onednn
     names = ("qconv_prepack", "qconv2d_pointwise", "qlinear_prepack", "qlinear_pointwise")
     if not torch.backends.mkldnn.is_available() or not all(hasattr(ops, name) for name in names):
@@ -207,7 +207,7 @@ def available() -> bool:
 def _exact(
     weight: Tensor, bias: Tensor | None, geometry: Geometry | None, shape: Sequence[int], signed: bool, largest: int
 ) -> SpikeProduct | None:
-    """The first form that holds the weights, if it stands the trials."""
+    """The first form that can represent the weights, if it passes the trials."""
     whole = _whole(weight)
     if whole is None or largest > _DIGIT:
         return None
@@ -218,7 +218,7 @@ def _exact(
         return None
     base, parts = split
     for digits, place in parts:
-        # Of a pair, only the sum of both becomes a float32, whatever the 32 bits hold before; of halves, each does.
+        # The sum of a pair stays in 32-bit integers; each of two halves becomes a float32 on its own.
         if base:
             held = int(_reach(digits, 255).max()) < 2**31
         else:
@@ -240,7 +240,7 @@ def _exact(
 
 
 def _reach(numbers: Tensor, highest: int) -> Tensor:
-    """The largest sum that inputs from 0 to ``highest`` can make, per output channel, int64 ``(O,)``."""
+    """The largest sum that inputs from 0 to ``highest`` can reach, per output channel: ``(O,)`` int64."""
     rows = numbers.flatten(1)
     return torch.maximum(rows.clamp(min=0).sum(1), -rows.clamp(max=0).sum(1)) * highest
 
@@ -258,9 +258,9 @@ def _fits(numbers: Tensor, unit: Tensor, bias: Tensor | None, highest: int) -> b
 
 
 def _whole(weight: Tensor) -> tuple[Tensor, Tensor] | None:
-    """W (int32) below 2^24 and g (float32) per output channel, the largest possible; None where there is no such."""
+    """W (int32, below 2^24) and the largest possible g (float32) per output channel; None if there are none."""
     numbers, units = torch.empty_like(weight, dtype=torch.int32), []
-    size = max(1, _AT_A_TIME // weight[0].numel())  # the steps in between take many times the weights' memory
+    size = max(1, _AT_A_TIME // weight[0].numel())  # intermediate values take many times the memory of the weights
     for start in range(0, len(weight), size):
         fine = weight[start : start + size].double() * 2.0**_FINEST
         if not torch.equal(fine, fine.round()) or float(fine.abs().max()) >= 2.0**52:
@@ -277,11 +277,11 @@ def _whole(weight: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 def _split(numbers: Tensor, highest: int, in_pairs: bool) -> tuple[int, list[tuple[Tensor, int]]] | None:
-    """The base of the inputs' second byte (0 without), and the digits (int8) of each product with their place value."""
+    """The base of the inputs' second byte (0 if there is none), and the int8 digits of each product with their place value."""
     if int(numbers.abs().max()) <= _DIGIT:
         return 0, [(numbers.to(torch.int8), 1)]
     base = 255 // highest
-    if in_pairs and base > 1:  # not in groups: depthwise layers would lose their own kernel
+    if in_pairs and base > 1:  # not for grouped convolutions: depthwise layers would lose their specialised kernel
         high = torch.div(numbers + base // 2, base, rounding_mode="floor").clamp_(-_DIGIT, _DIGIT)
         low = numbers - base * high
         if int(low.abs().max()) <= _DIGIT:
@@ -304,7 +304,7 @@ def _factor(digits: Tensor, scale: Tensor, geometry: Geometry | None, shape: lis
 
 
 def _trial(shape: Sequence[int], signed: bool, largest: int, first: int = 0) -> Tensor:
-    """Inputs to judge by, channels-last; the samples are sparse, all at the top, all at the bottom, dense, and so on."""
+    """Trial inputs, channels-last; the samples alternate between sparse, all highest, all lowest and dense."""
     generator = torch.Generator().manual_seed(first)
     lowest = -largest if signed else 0
     inputs = torch.randint(lowest, largest + 1, tuple(shape), generator=generator).float()

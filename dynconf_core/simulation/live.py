@@ -1,9 +1,8 @@
-"""Inference that stops: every sample runs until the agent is confident, and its place goes to the next one.
+"""Live inference with early exit: every sample runs until the agent is confident.
 
-Finished samples leave the batch, so that nobody computes for them. While the stream lasts, new samples are written over the
-rows of those that have left; after it, the batch is compacted: the rows that stay are taken from every state tensor.
-Predictions, exit steps and counts are those of exiting on collected traces, for any batch size; with fixed-point weights the
-logits are too, bit for bit.
+No time step is computed for samples that have exited. While there are further samples, they take over the rows of those that
+have exited; afterwards the batch is compacted to the rows still running. Predictions, exit steps and counts equal those of
+exiting on collected traces, for any batch size; with fixed-point weights the logits do too, bit for bit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,26 +23,26 @@ from dynconf_core.simulation.footprint import batch_size
 from dynconf_core.simulation.network import InputCurrent, SpikingNetwork, State
 
 LOT = 16
-"""A refill waits until one place in so many is free: each costs a call for every state tensor."""
+"""The batch is refilled once one row in LOT is free: each refill costs a call per state tensor."""
 AHEAD = 64
-"""What images alone determine is computed for so many: for a few it costs nearly as much."""
+"""Number of images whose input current is computed together: for a few it costs nearly as much."""
 MOST = {"cpu": 128}
-"""Samples at a time: with more, the values of a step leave a CPU's cache, and the end of the stream takes longer."""
+"""Largest batch: with more samples the values of a time step outgrow a CPU's cache, and the last samples take longer."""
 GRAIN = 8
-"""A compacted batch keeps a multiple of so many rows: for each new size oneDNN makes its kernels anew."""
+"""A compacted batch keeps a multiple of GRAIN rows: oneDNN builds new kernels for every batch size."""
 
 
 @dataclass(frozen=True)
 class Exits:
-    """What became of N samples, in the order in which they were given.
+    """Results of N samples, in the order in which the samples were given.
 
     Attributes:
-        predictions: the class ``(N,)``.
-        steps: time steps taken ``(N,)``, from 1.
-        scores: the agent's confidence at the exit ``(N,)``, in units of its rule's score.
-        spikes: emitted until the exit ``(N,)``, a negative one counting 1.
-        synaptic_operations: until the exit ``(N,)``.
-        logits: their sum over the steps until the exit ``(N, C)`` float64.
+        predictions: predicted class, ``(N,)``.
+        steps: exit step, ``(N,)``, from 1.
+        scores: the agent's confidence at the exit, ``(N,)``, in units of its rule's score.
+        spikes: spikes emitted up to the exit, ``(N,)``; a negative spike counts as one.
+        synaptic_operations: synaptic operations up to the exit, ``(N,)``.
+        logits: logits summed over the time steps up to the exit, ``(N, C)`` float64.
     """
 
     predictions: NDArray[np.int64]
@@ -67,14 +66,16 @@ def run_until_confident(
     """Classify ``images``, each as soon as the agent is confident, at the latest after ``time_steps`` steps.
 
     Args:
-        snn: the converted network, on the device that is to run it.
-        agent: the exit rule.
+        snn: the converted network, on the device it is to run on.
+        agent: the exit rule at run time.
         images: a split, or normalised images ``(N, ...)``.
         time_steps: T.
-        batch: the most samples at a time (a CPU takes up to 128); None: what suits device and ``memory`` (bytes).
+        batch: the largest number of samples at a time (at most 128 on a CPU); None chooses a size that suits the device and
+            ``memory``.
+        memory: bytes the process may use on a CPU; None sets no limit.
 
     Raises:
-        InputError: where network, images and options do not fit together.
+        InputError: if network, images and options do not fit together.
     """
     count = len(images)
     if batch is not None and batch < 1:
@@ -96,7 +97,7 @@ def run_until_confident(
 
 
 class _Stream:
-    """What normalised images determine, taken in order."""
+    """The input current of the images, in order."""
 
     def __init__(self, snn: SpikingNetwork, images: Images | Tensor, time_steps: int, ahead: int) -> None:
         self.snn, self.images, self.time_steps, self.ahead = snn, images, time_steps, ahead
@@ -108,18 +109,18 @@ class _Stream:
         return len(self.images) - self.taken
 
     def take(self, most: int) -> InputCurrent:
-        """Of the next ones, at least one."""
+        """The input current of the next images: at least one, at most ``most``."""
         if self.taken == self.computed:
             self._compute(max(most, self.ahead))
         last = min(self.taken + most, self.computed)
-        rows = slice(self.taken - self.computed or None, last - self.computed or None)  # from the stock's end
+        rows = slice(self.taken - self.computed or None, last - self.computed or None)  # counted from the end of the stock
         values = {name: value[rows] for name, value in self.stock.items()}
         found = InputCurrent(values, last - self.taken)
         self.taken = last
         return found
 
     def _compute(self, most: int) -> None:
-        """The next stock."""
+        """Compute the input current of the next images."""
         rows = slice(self.computed, min(self.computed + most, len(self.images)))
         if isinstance(self.images, Tensor):
             pixels = self.images[rows].to(self.snn.device)
@@ -132,7 +133,7 @@ class _Stream:
 
 
 class _Run:
-    """The batch: one row a sample, the same row in every tensor."""
+    """The running batch: one row per sample, the same in every tensor."""
 
     def __init__(self, snn: SpikingNetwork, agent: ExitAgent, time_steps: int) -> None:
         self.snn, self.agent, self.time_steps = snn, agent, time_steps
@@ -144,7 +145,7 @@ class _Run:
         self._anew({}, 0)
 
     def _anew(self, values: Mapping[str, Tensor], rows: int) -> None:
-        """As many rows before their first step."""
+        """Start a batch of ``rows`` samples."""
         self.input_current = InputCurrent(values, rows)
         self.state: State | None = None
         self.agent_state = self.agent.initial(rows, self.classes, self.snn.device)
@@ -163,7 +164,7 @@ class _Run:
         return len(self.active) - int(np.count_nonzero(self.active))
 
     def step(self) -> None:
-        """One time step of every row; who is confident, or at T, leaves."""
+        """Run one time step; samples that are confident or have reached T exit."""
         self.clock += 1
         step = self.snn.step(self.input_current, self.state, self._time_step(), self.counter)
         self.state = step.state
@@ -177,7 +178,7 @@ class _Run:
         self.active[exiting] = False
 
     def _time_step(self) -> int | Tensor:
-        """One number where all rows are treated alike: always, or while the image acts on all of them or on none."""
+        """One number if image and biases act on all rows or on none; otherwise ``(N,)``."""
         until = self.snn.active_steps
         first = int(self.clock[0])
         if until is None or bool(((self.clock <= until) == (first <= until)).all()):
@@ -185,7 +186,7 @@ class _Run:
         return torch.from_numpy(self.clock).to(self.snn.device)
 
     def refill(self, stream: _Stream, size: int) -> None:
-        """New samples into free rows of ``size``; rows that stay free go on unwatched."""
+        """Put new samples into the free rows of a batch of ``size``; rows that remain free keep running unobserved."""
         if not self.busy:
             self._begin(stream, size)
         while stream.left and self.free:
@@ -193,7 +194,7 @@ class _Run:
             self._into(np.flatnonzero(~self.active)[: input_current.samples], input_current)
 
     def _begin(self, stream: _Stream, size: int) -> None:
-        """All rows anew."""
+        """Start a new batch of up to ``size`` samples."""
         parts: list[InputCurrent] = []
         rows = 0
         while stream.left and rows < size:
@@ -203,7 +204,7 @@ class _Run:
         self._anew({name: torch.cat([part.values[name] for part in parts]) for name in names}, rows)
 
     def _into(self, rows: NDArray[np.int64], input_current: InputCurrent) -> None:
-        """New samples into these rows."""
+        """Put new samples into ``rows``."""
         on_device = torch.from_numpy(rows).to(self.snn.device)
         for name, value in input_current.values.items():
             self.input_current.values[name].index_copy_(0, on_device, value)
@@ -223,14 +224,14 @@ class _Run:
         self.begun += len(rows)
 
     def _fresh(self, state: State) -> Mapping[str, tuple[float | Tensor, ...]]:
-        """What a row of every state tensor begins with; found out once."""
+        """The initial value of a row of every state tensor; determined once."""
         if self.fresh is None:
             initial = self.snn.initial_state(state)
             self.fresh = {name: tuple(_one_number(value) for value in values) for name, values in initial.items()}
         return self.fresh
 
     def compact(self) -> None:
-        """Keep the active rows, and as many of the others as make a good number."""
+        """Keep the active rows, and as many others as the new batch size needs."""
         busy = len(self.active) - self.free
         keep = _rows_kept(busy)
         if not busy or keep >= len(self.active):
@@ -245,7 +246,7 @@ class _Run:
         self.clock, self.sample, self.active = self.clock[rows], self.sample[rows], self.active[rows]
 
     def exits(self) -> Exits:
-        """What became of everybody."""
+        """The results of all samples."""
         if not self.gone:
             whole, real = np.zeros(0, np.int64), np.zeros(0)
             return Exits(whole, whole, real, whole, whole, np.zeros((0, self.classes)))
@@ -256,12 +257,12 @@ class _Run:
 
 
 def _rows_kept(busy: int) -> int:
-    """Of a batch in which so many are busy: a multiple of GRAIN, or a small power of two."""
+    """The size of a compacted batch with ``busy`` active rows: a multiple of GRAIN, or a small power of two."""
     return -(-busy // GRAIN) * GRAIN if 2 * busy > GRAIN else 1 << (busy - 1).bit_length()
 
 
 def _rows(values: Sequence[Tensor], rows: NDArray[np.int64]) -> list[NDArray[Any]]:
-    """Some rows of each, on the CPU."""
+    """The given rows of each tensor, as arrays."""
     if values[0].device.type == "cpu":
         return [value.numpy()[rows] for value in values]
     on_device = torch.from_numpy(rows).to(values[0].device)
@@ -269,7 +270,7 @@ def _rows(values: Sequence[Tensor], rows: NDArray[np.int64]) -> list[NDArray[Any
 
 
 def _one_number(values: Tensor) -> float | Tensor:
-    """All values in one, where they are the same."""
+    """A single number if all values are equal; otherwise the tensor."""
     first = values.flatten()[0]
     return float(first) if bool((values == first).all()) else values
 

@@ -1,8 +1,8 @@
 """A spiking network as a function of one time step: ``step(input_current, state, time_step) -> (logits, state)``.
 
-What depends on the image alone (everything before the first neurons, as the image is a constant current) is computed once
-(``input_current``). The state of all neurons is a value that the caller holds, batch first in every tensor, so that leaving out
-finished samples is an index. All values are in units of the thresholds: neurons fire at 1 and send 1.
+The image is a constant input current, so everything before the first neurons is computed only once (``input_current``). The
+state of all neurons is a value held by the caller, batch first in every tensor: samples that have exited are dropped by
+indexing. All values are in units of the thresholds: neurons fire at 1 and emit 1.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -23,14 +23,14 @@ from dynconf_core.simulation.step_plan import StepPlan
 from dynconf_core.simulation.step_values import StepValues
 
 State = dict[str, LayerState]
-"""Of each layer of neurons and each max pool, by the name of its node."""
+"""The state of each layer of neurons and each max pool, by node name."""
 Look = Callable[[Node, Tensor], None]
-"""Sees what a layer of neurons or a max pool sends in a step ``(N, ...)``; it must not keep or change the tensor."""
+"""Called with the spikes ``(N, ...)`` that a layer of neurons or a max pool emits; must not keep or change the tensor."""
 
 
 @dataclass(frozen=True)
 class InputCurrent:
-    """What the image alone determines: the values that spiking nodes read, by node, and the number of samples."""
+    """The constant part of a simulation: values that depend on the image alone, by node, and the number of samples."""
 
     values: Mapping[str, Tensor]
     samples: int
@@ -38,24 +38,24 @@ class InputCurrent:
 
 @dataclass(frozen=True)
 class Step:
-    """The outcome of one time step: its output ``logits (N, C)``, not the running sum, and the ``state`` after it."""
+    """The result of one time step: its ``logits (N, C)``, not their running sum, and the ``state`` after it."""
 
     logits: Tensor
     state: State
 
 
 class SpikingNetwork(nn.Module):
-    """A converted network; ``network(images, time_steps)`` gives its logits step by step.
+    """A converted network; ``network(images, time_steps)`` returns the logits of every time step.
 
     Attributes:
-        graph: the operations, in threshold units; the weights that count are this module's buffers (see ``tensors``), which it
-            shares until the network is moved.
-        neurons: the model of all its neurons.
-        active_steps: the number of steps in which the image and all biases act; None for always.
-        image_limit: the largest absolute value of a normalised image for which exactness is proven; None
-            without fixed-point weights.
-        time_steps_limit: the most steps for which exactness is proven; None without fixed-point weights.
-        facts: of the conversion, as JSON holds them (source of the thresholds, time steps, binary places, report).
+        graph: the operations, in threshold units. The module's buffers (see ``tensors``) hold the weights; the graph shares
+            their memory until the network is moved.
+        neurons: the neuron model of all layers.
+        active_steps: the number of time steps in which the image and all biases act; None for all.
+        image_limit: the largest absolute value of a normalised image for which exactness is proven; None without fixed-point
+            weights.
+        time_steps_limit: the most time steps for which exactness is proven; None without fixed-point weights.
+        facts: facts of the conversion, as JSON (source of the thresholds, time steps, binary places, report).
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class SpikingNetwork(nn.Module):
     ) -> None:
         super().__init__()
         if not graph.of_kind("neurons"):
-            raise InputError("the graph has no layer of neurons: nothing in it would spike.")
+            raise InputError("the graph has no layer of neurons, so nothing in it would spike.")
         self.neurons = neurons
         self.active_steps = neurons.active_steps
         self.image_limit, self.time_steps_limit = image_limit, time_steps_limit
@@ -85,11 +85,11 @@ class SpikingNetwork(nn.Module):
         self._forget()
 
     def _forget(self) -> None:
-        """What was prepared or found out for the weights and the device as they were."""
+        """Discard what was prepared for the previous weights or device."""
         self._tensors: dict[str, dict[str, Tensor]] | None = None
         self._products: Products | None = None
         self._accelerated_for = 0
-        self.tried_for: set[int] = set()  # batches for which the arithmetic was found exact where the network is
+        self.tried_for: set[int] = set()  # batch sizes for which the arithmetic is known to be exact on this device
 
     @property
     def exact(self) -> bool:
@@ -98,15 +98,15 @@ class SpikingNetwork(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.buffers()).device
 
     def layers(self) -> dict[str, Node]:
-        """The layers of neurons by node name, in the order of the data."""
+        """The layers of neurons by node name, in forward order."""
         return {node.name: node for node in self.graph.of_kind("neurons")}
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """Every node's weights and the like, where the network is."""
+        """The tensors of every node, on the network's device."""
         if self._tensors is None:
             self._tensors = {
                 node.name: {key: getattr(self, _buffer(node.name, key)) for key in node.tensors} for node in self.graph.nodes
@@ -114,13 +114,13 @@ class SpikingNetwork(nn.Module):
         return self._tensors
 
     def accelerate(self, samples: int) -> list[str]:
-        """Let integer products compute the layers where they are exact and, for batches of ``samples``, faster than float32.
+        """Compute layers by integer products where these are exact and, for batches of ``samples``, faster than float32.
 
-        Only where the weights are in fixed point and the network is on the CPU; each layer is tried against float arithmetic,
-        which takes some milliseconds.
+        Has an effect only with fixed-point weights on a CPU. Each layer is compared with float arithmetic, which takes some
+        milliseconds.
 
         Returns:
-            the names of these layers.
+            the names of the layers computed by integer products.
         """
         if not self.exact or self.device.type != "cpu":
             return []
@@ -130,7 +130,7 @@ class SpikingNetwork(nn.Module):
         return list(self._products.whole)
 
     def products(self, samples: int) -> Products:
-        """How the weighted layers are computed; prepared at the first call, for batches of ``samples``."""
+        """The prepared products of the weighted layers; made at the first call, for batches of ``samples``."""
         if self._products is None:
             cpu = self.device.type == "cpu"
             self._products = (
@@ -142,11 +142,11 @@ class SpikingNetwork(nn.Module):
         return self._products
 
     def pace(self, images: int, time_steps: int) -> Pace:
-        """How many of ``images`` and of ``time_steps`` are computed at a time by ``run``."""
+        """How many of ``images`` and ``time_steps`` are computed at a time by ``run``."""
         return pace(self.graph, self.device.type, images, time_steps)
 
     def forward(self, images: Tensor, time_steps: int) -> Tensor:
-        """The logits of every step ``(N, T, C)``, on the images' device, for normalised ``images (N, ...)``."""
+        """The logits ``(N, T, C)`` of every time step, on the images' device, for normalised ``images (N, ...)``."""
         self.check(images, time_steps)
         logits = images.new_empty((len(images), time_steps, self.graph.output.channels), dtype=torch.float32)
         for rows, steps, found in self.run(images, time_steps):
@@ -154,15 +154,15 @@ class SpikingNetwork(nn.Module):
         return logits
 
     def run(self, images: Tensor, time_steps: int, look: Look | None = None) -> Iterator[tuple[slice, range, Tensor]]:
-        """All steps of all images, some of both at a time, as suits the device.
+        """Run all images for all time steps, in pieces that suit the device.
 
         Args:
-            images: normalised, ``(N, ...)``, checked.
+            images: normalised images ``(N, ...)``, already checked.
             time_steps: T.
-            look: sees what every layer sends, ``(k * n, ...)``, step after step.
+            look: called with the spikes of every layer, ``(k * n, ...)``, one time step after the other.
 
         Yields:
-            which n images, which k time steps, and their logits ``(k, n, C)``.
+            the n images, the k time steps, and their logits ``(k, n, C)``.
         """
         at_a_time = self.pace(len(images), time_steps)
         for start in range(0, len(images), at_a_time.images):
@@ -174,13 +174,13 @@ class SpikingNetwork(nn.Module):
                 yield rows, steps, found.logits.unflatten(0, (len(steps), input_current.samples))
 
     def check(self, images: Tensor, time_steps: int) -> None:
-        """Raise ``InputError`` for images of another shape or beyond the limits that exactness was proven for, or T < 1."""
+        """Raise ``InputError`` if T < 1, or if images have the wrong shape or exceed the limits of proven exactness."""
         if time_steps < 1:
             raise InputError(f"time_steps={time_steps}: an SNN needs at least one.")
         if tuple(images.shape[1:]) != self.graph.input.shape:
             raise InputError(
-                f"the images have the shape {tuple(images.shape[1:])}, the network was converted for {self.graph.input.shape}: "
-                "convert it with an example of this shape."
+                f"the images have the shape {tuple(images.shape[1:])}, but the network was converted for "
+                f"{self.graph.input.shape}: convert it with an image of this shape."
             )
         if self.time_steps_limit is not None and time_steps > self.time_steps_limit:
             raise InputError(
@@ -192,7 +192,7 @@ class SpikingNetwork(nn.Module):
             raise InputError("the images hold NaN or infinite values: normalise them as in training.")
         if self.image_limit is not None and largest > self.image_limit:
             raise InputError(
-                f"the images reach {largest:.4g}, the fixed-point weights are proven exact up to {self.image_limit:.4g}: "
+                f"the images reach {largest:.4g}, but the fixed-point weights are proven exact up to {self.image_limit:.4g}: "
                 "normalise them as in training, or convert with image_limit=... or fixed_point=False (--no-fixed-point)."
             )
 
@@ -209,32 +209,32 @@ class SpikingNetwork(nn.Module):
 
     @torch.no_grad()
     def step(self, input_current: InputCurrent, state: State | None, time_step: int | Tensor, look: Look | None = None) -> Step:
-        """One time step, from 1; ``state`` is None in the first, and its tensors are used up.
+        """Run one time step.
 
         Args:
-            input_current: of the samples' images.
-            state: after the step before.
-            time_step: of all samples, or ``(N,)`` where those of a batch are at different steps.
-            look: sees what every layer sends.
+            input_current: the input current of the N samples.
+            state: the state after the previous time step, None before the first; its tensors are overwritten.
+            time_step: the number of the time step, from 1; ``(N,)`` if samples are at different time steps.
+            look: called with the spikes of every layer.
         """
         return self._steps(input_current, state, self._acting(time_step), 1, look)
 
     @torch.no_grad()
     def steps(self, input_current: InputCurrent, state: State | None, time_steps: range, look: Look | None = None) -> Step:
-        """Several time steps at once, layer by layer; as many calls of ``step`` give the same.
+        """Run several time steps together, layer by layer; equal to as many calls of ``step``.
 
         Args:
-            input_current: of the N samples' images.
-            state: after the step before, used up.
-            time_steps: k of them; the image and the biases must act in all or in none.
-            look: sees what every layer sends, ``(k * N, ...)``, step after step.
+            input_current: the input current of the N samples.
+            state: the state after the previous time step, None before the first; its tensors are overwritten.
+            time_steps: k consecutive time steps; the image and the biases must act in all or in none of them.
+            look: called with the spikes of every layer, ``(k * N, ...)``, one time step after the other.
 
         Returns:
-            the logits, ``(k * N, C)``, step after step, and the state after the last.
+            the logits ``(k * N, C)``, one time step after the other, and the state after the last.
         """
         acting = self._acting(time_steps[0])
         if acting != self._acting(time_steps[-1]):
-            raise ValueError(f"the image stops after step {self.active_steps}, within {time_steps}.")
+            raise ValueError(f"the image acts up to step {self.active_steps}, in some but not all of {time_steps}.")
         return self._steps(input_current, state, acting, len(time_steps), look)
 
     def _steps(
@@ -258,7 +258,7 @@ class SpikingNetwork(nn.Module):
         return Step(now.values[self.graph.output.name], after)
 
     def initial_state(self, like: State) -> dict[str, LayerState]:
-        """What every tensor of a state holds before the first step: one number, or one a channel, to be broadcast."""
+        """The initial value of every state tensor: one number, or one per channel, to be broadcast."""
         found: dict[str, LayerState] = {}
         for name, layer in like.items():
             if self.graph.by_name[name].kind == "max_pool":
@@ -269,7 +269,7 @@ class SpikingNetwork(nn.Module):
         return found
 
     def _acting(self, time_step: int | Tensor) -> bool | Tensor:
-        """Whether image and biases act: for all samples, or ``(N,)`` for each."""
+        """Whether image and biases act, for all samples or, as ``(N,)``, for each."""
         if self.active_steps is None:
             return True
         if isinstance(time_step, int):
@@ -283,7 +283,7 @@ class SpikingNetwork(nn.Module):
         return self
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """As of ``nn.Module``."""
+        """See ``nn.Module``."""
         self._forget()
         return super().load_state_dict(*args, **kwargs)
 

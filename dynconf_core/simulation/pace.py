@@ -1,7 +1,7 @@
-"""How many images and how many time steps a network computes at a time, layer by layer.
+"""How many images and time steps a network computes at a time.
 
-A layer that takes several steps at once reads its weights, and moves its membrane potentials through the cache, once for all of
-them. What bounds it is the memory of the values in between: they should stay in the cache too.
+A layer that computes several time steps together reads its weights and membrane potentials only once. Its intermediate values
+should still fit into the cache, which limits how many.
 """
 
 import math
@@ -11,9 +11,9 @@ from typing import NamedTuple
 from dynconf_core.graph.graph import Graph
 
 STEPS, IMAGES = 4, 64
-"""At once on a CPU at most (measured for 1 to 16 steps and 4 to 64 images, ResNet-18 and VGG-16)."""
+"""The most time steps and images at a time on a CPU (measured on ResNet-18 and VGG-16, 1 to 16 steps and 4 to 64 images)."""
 VALUES = 4 << 20
-"""Values of the largest layer at once: 64 rows of a CIFAR network at full width."""
+"""The most values of the largest layer at a time: 64 rows of a CIFAR network at full width."""
 
 
 class Pace(NamedTuple):
@@ -24,12 +24,12 @@ class Pace(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """What a layer computes at once."""
+        """Rows that a layer computes at a time."""
         return self.images * self.steps
 
 
 def pace(graph: Graph, device: str, images: int, time_steps: int) -> Pace:
-    """For ``images`` of which memory holds all, ``time_steps`` steps, and the kind of device: on a GPU one step of all."""
+    """The pace for ``images`` that fit into memory and ``time_steps``; on a GPU, one time step of all images."""
     if device != "cpu":
         return Pace(max(1, images), 1)
     room = max(1, VALUES // largest(graph))
@@ -38,12 +38,12 @@ def pace(graph: Graph, device: str, images: int, time_steps: int) -> Pace:
 
 
 def largest(graph: Graph) -> int:
-    """Values of one sample in the largest layer."""
+    """The number of values of one sample in the largest layer."""
     return max(math.prod(node.shape) for node in graph.nodes)
 
 
 def chunks(time_steps: int, longest: int, active_steps: int | None) -> Iterator[range]:
-    """The time steps from 1 in ranges up to ``longest``; none holds both steps in which the image acts and others."""
+    """The time steps from 1 in ranges of at most ``longest``; the image acts in all or none of a range's steps."""
     first = 1
     while first <= time_steps:
         last = min(first + longest - 1, time_steps)

@@ -1,14 +1,14 @@
-"""float32 products with weights that lie in memory as oneDNN reads them, once and not anew in every step.
+"""Float32 products with weights that are reordered for oneDNN only once.
 
-A convolution or linear layer of PyTorch reorders its weights at each call; where images are small, that and the reading of the
-weights is most of the work. Three forms, each of which only multiplies and adds:
+PyTorch's convolutions and linear layers reorder their weights at every call, which dominates the cost for small images. There
+are three forms, each of which only multiplies and adds:
 
-- convolution: the same kernels as PyTorch's own, on weights reordered once;
-- linear: oneDNN's matrix product in the place of the BLAS library's (2.5 times as fast on an AMD CPU);
-- a convolution over an image no larger than its kernel, as a linear layer: most of the kernel would meet padding.
+- convolution: PyTorch's own kernels on weights that are already reordered;
+- linear: oneDNN's matrix product instead of the BLAS library's (2.5 times as fast on an AMD CPU);
+- a convolution over an image no larger than its kernel, as a linear layer: most of the kernel would cover padding.
 
-The operations are private ones of PyTorch: they are looked up when needed and tried before use, and where they are missing or
-differ, the answer is None and the caller computes with the public ones.
+They use private operations of PyTorch, which are looked up and tested before use; if one is missing or differs, the result is
+None and the caller uses the public operations.
 """
 
 import math
@@ -22,25 +22,25 @@ from torch.nn import functional
 from dynconf_core.graph.graph import Node
 from dynconf_core.graph.operations import evaluate
 
-_GROWTH = 2  # times a convolution's weights that its linear form may have
+_GROWTH = 2  # the linear form may have at most this many times the convolution's weights
 
 
 class Product(Protocol):
-    """A layer."""
+    """A weighted layer as a function of its input."""
 
     def __call__(self, x: Tensor, biased: bool) -> Tensor:
-        """The current ``(N, O, ...)`` of values ``(N, C, ...)``, in fresh memory; with the bias or without."""
+        """The current ``(N, O, ...)`` for values ``(N, C, ...)``, in new memory, with or without the bias."""
 
 
 def prepacked(node: Node, tensors: Mapping[str, Tensor], shape: Sequence[int], exact: bool) -> Product | None:
-    """The product of a convolution or linear layer, or None where there is none.
+    """The product of a convolution or linear layer; None if there is none.
 
     Args:
         node: the layer.
         tensors: its weight and bias, float32 on the CPU.
-        shape: of the input, ``(N, C, H, W)`` or ``(N, C)``; other N may follow.
-        exact: whether it must equal PyTorch's public operations bit for bit, as with fixed-point weights; else to float32's
-            precision.
+        shape: the input's shape, ``(N, C, H, W)`` or ``(N, C)``; later inputs may have another N.
+        exact: whether it must equal PyTorch's public operations bit for bit, as with fixed-point weights; otherwise to
+            float32 precision.
     """
     weight, bias = tensors["weight"], tensors.get("bias")
     if weight.device.type != "cpu" or weight.dtype != torch.float32 or not torch.backends.mkldnn.is_available():
@@ -87,14 +87,14 @@ def _linear(weight: Tensor, bias: Tensor | None, samples: int) -> Product:
 
 
 def _as_linear(node: Node, shape: Sequence[int]) -> bool:
-    """Whether a convolution of images of ``shape (C, H, W)`` is less work, and not many more weights, as a linear layer."""
+    """Whether a linear layer does the work of a convolution over ``shape (C, H, W)`` faster and with few more weights."""
     kernel = math.prod(node.tensors["weight"].shape[2:])
     places, outputs = math.prod(shape[1:]), math.prod(node.shape[1:])
     return node.settings["groups"] == 1 and places < kernel and places * outputs <= _GROWTH * kernel
 
 
 def _dense(node: Node, weight: Tensor, bias: Tensor | None, shape: Sequence[int]) -> Product:
-    """Channels come last in the rows and columns of the matrix, as they do in memory."""
+    """A convolution as a matrix product; channels come last in rows and columns, as in channels-last memory."""
     channels, height, width = shape[1:]
     units = channels * height * width
     geometry = [node.settings[name] for name in ("stride", "padding", "dilation", "groups")]
@@ -112,6 +112,6 @@ def _dense(node: Node, weight: Tensor, bias: Tensor | None, shape: Sequence[int]
 
 
 def _trial(shape: Sequence[int]) -> Tensor:
-    """Sparse spikes, channels-last, as in every step."""
+    """Sparse trial spikes, channels-last."""
     x = (torch.rand(tuple(shape), generator=torch.Generator().manual_seed(0)) < 0.2).float()
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x

@@ -1,5 +1,7 @@
-"""How the weighted layers of a network are computed on a CPU: by integer arithmetic those that read whole numbers of spikes,
-where it is faster, the others in float32 with weights that are laid out once."""
+"""The prepared products of a network's weighted layers on a CPU.
+
+Layers that read spikes use integer arithmetic where it is faster; the others use float32 with weights reordered once.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,11 +20,11 @@ Tensors = Mapping[str, Mapping[str, Tensor]]
 
 @dataclass(frozen=True)
 class Products:
-    """The products of a network's layers, by node name; layers without one are computed by PyTorch's public operations.
+    """Products by node name; layers without one are computed by PyTorch's public operations.
 
     Attributes:
-        plain: in float32.
-        whole: in integers.
+        plain: float32 products.
+        whole: integer products.
     """
 
     plain: Mapping[str, Product] = field(default_factory=dict)
@@ -32,15 +34,15 @@ class Products:
     def of(
         cls, graph: Graph, neurons: NeuronModel, tensors: Tensors, samples: int, *, exact: bool, integers: bool
     ) -> "Products":
-        """Those that exist for batches of ``samples`` after the first neurons.
+        """The products of the layers behind the first neurons, for batches of ``samples``.
 
         Args:
             graph: the network.
-            neurons: the model of its neurons.
-            tensors: every node's weights, on the CPU.
+            neurons: its neuron model.
+            tensors: the tensors of every node, on the CPU.
             samples: N.
             exact: whether the weights are in fixed point.
-            integers: whether to try integer products, and to take those that are faster.
+            integers: whether to use integer products where they are faster.
         """
         after = graph.after(("neurons",))
         spikes = graph.spikes() if integers else frozenset[str]()

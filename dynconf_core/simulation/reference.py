@@ -1,8 +1,8 @@
-"""The network that a settled SNN equals: the same rounded weights, every neuron replaced by its quantised activation.
+"""The quantised network that a settled SNN equals: the same rounded weights, with a quantised activation for every neuron.
 
-In counts of spikes, where the image and the biases act n times: q = clip(floor(z + V(0)), 0, n) for a neuron with n levels. The
-logits are those of the sum over n steps, divided by n (exact counts are in ``reference_counts``). Layers that were plain ReLU
-or clip have no levels; the reference is then the ANN with the rounded weights.
+A neuron with n levels emits q = clip(floor(z + V(0)), 0, n) spikes, where z is its summed current when the image and the
+biases act n times. The logits are the sum over n time steps divided by n (``reference_counts`` returns the exact sum). Layers
+converted from plain ReLU or clip have no levels; the reference is then the ANN with rounded weights.
 """
 
 import torch
@@ -13,21 +13,22 @@ from dynconf_core.simulation.network import SpikingNetwork
 
 
 def reference_levels(snn: SpikingNetwork) -> int | None:
-    """n where all neurons have the same number of levels, else None."""
+    """n if all neurons have the same number of levels; otherwise None."""
     tops = {node.settings["levels"] for node in snn.graph.of_kind("neurons")}
     found: int | None = tops.pop() if len(tops) == 1 else None
     return found
 
 
 def reference_logits(snn: SpikingNetwork, images: Tensor) -> Tensor:
-    """``(N, C)`` for normalised ``images (N, ...)``."""
+    """The reference network's logits ``(N, C)`` for normalised ``images (N, ...)``."""
     counts = reference_counts(snn, images)
-    return counts / counts.new_full((), reference_levels(snn) or 1)  # by a plain number a GPU multiplies with its reciprocal
+    # Divided by a tensor, since a GPU multiplies by the reciprocal of a plain number.
+    return counts / counts.new_full((), reference_levels(snn) or 1)
 
 
 @torch.no_grad()
 def reference_counts(snn: SpikingNetwork, images: Tensor) -> Tensor:
-    """n times the logits ``(N, C)``: to the bit what a settled SNN's logits sum to, where the weights are in fixed point."""
+    """n times the logits, ``(N, C)``: with fixed-point weights exactly the sum of a settled SNN's logits."""
     levels = reference_levels(snn)
     times = levels or 1
     tensors, values = snn.tensors(), dict[str, Tensor]()

@@ -1,10 +1,11 @@
-"""Max pooling of spikes: sends the change of the window's largest running count.
+"""Max pooling of spikes: emits the change of the largest running spike count in the window.
 
     c_i(t) = c_i(t-1) + s_i(t);   m(t) = max over the window of c_i(t);   s(t) = m(t) - m(t-1)
 
-The pool's running count is at every step the maximum of its inputs' running counts, and so of their rates: a settled SNN has
-the ANN's max pool exactly. Since a count moves by one spike a step, so does the maximum. The gate that lets only the input
-with the highest count pass (Rueckauer et al., Front. Neurosci. 2017) tends to the same rate; here the count itself is kept.
+At every time step the pool's running count is the maximum of its inputs' running counts, and so of their rates: a settled SNN
+reproduces the ANN's max pool exactly. A count changes by one spike per time step, and so does the maximum. The gate of
+Rueckauer et al. (Front. Neurosci. 2017), which passes only the input with the highest count, approaches the same rate in the
+limit.
 """
 
 from typing import NamedTuple
@@ -23,12 +24,12 @@ class PoolState(NamedTuple):
 
 
 def step(node: Node, spikes: Tensor, state: tuple[Tensor, ...] | None) -> tuple[Tensor, PoolState]:
-    """One time step.
+    """Run one time step.
 
     Args:
-        node: the pool's window.
-        spikes: ``(N, C, H, W)``, whole numbers.
-        state: after the step before, None in the first.
+        node: the max pool.
+        spikes: whole numbers ``(N, C, H, W)``.
+        state: the state after the previous time step; None before the first.
 
     Returns:
         the change of each window's maximum ``(N, C, H', W')``, of the type of ``spikes``, and the new state.

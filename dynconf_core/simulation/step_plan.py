@@ -1,4 +1,4 @@
-"""In which order a time step computes a network's nodes, what each layer of neurons sums, and when a value is let go."""
+"""The plan of a time step: the order of the nodes, the terms of each layer's current, and when values are freed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ class StepPlan:
     """The plan of one time step.
 
     Attributes:
-        before: nodes that the image alone determines, in order.
-        order: the nodes that a step visits, in order; what a layer of neurons sums is computed by that layer.
+        before: nodes that depend on the image alone, in forward order.
+        order: the nodes that a time step visits, in order; a layer of neurons adds up its own current.
         needed: names of the values of ``before`` that later nodes read.
-        terms: for each layer of neurons the values whose sum is its current.
-        late: terms that are computed when their layer adds them up, into memory that nobody else reads.
-        last: the values that nobody needs any more after a node.
+        terms: by layer of neurons, the values whose sum is its current.
+        late: terms that are computed only when their layer adds them up, since no other node reads them.
+        last: by node, the values that are no longer needed after it.
     """
 
     before: tuple[Node, ...]
@@ -41,7 +41,7 @@ class StepPlan:
 
 
 def _summed(node: Node, graph: Graph, after: frozenset[str]) -> tuple[str, ...]:
-    """The values whose sum is a layer's current: sums that nobody else reads are taken apart."""
+    """The values whose sum is a layer's current; a sum that no other node reads is split into its terms."""
     waiting, found = [node.inputs[0]], []
     while waiting:
         source = graph.by_name[waiting.pop(0)]
@@ -64,7 +64,7 @@ def _between(node: Node, graph: Graph, terms: tuple[str, ...]) -> set[str]:
 
 
 def _late(node: Node, graph: Graph, after: frozenset[str]) -> bool:
-    """Whether a term is computed when its layer adds it up, into memory that is its own."""
+    """Whether a term is computed only when its layer adds it up, into memory of its own."""
     fresh = node.kind in ("convolution", "linear", "scale", "sum_pool", "add", "concatenate")
     return fresh and node.name in after and len(graph.readers[node.name]) == 1
 
@@ -72,7 +72,7 @@ def _late(node: Node, graph: Graph, after: frozenset[str]) -> bool:
 def _last_use(
     order: tuple[Node, ...], terms: Mapping[str, tuple[str, ...]], late: frozenset[str], graph: Graph
 ) -> dict[str, tuple[str, ...]]:
-    """Which values nobody needs any more after a node."""
+    """By node, the values that are no longer needed after it."""
     last: dict[str, str] = {}
     for node in order:
         read = [*node.inputs] if node.kind != "neurons" else []

@@ -1,4 +1,4 @@
-"""What the nodes compute in one time step, or in several at once: rows of values, step after step."""
+"""The values of all nodes in one time step, or in several computed together."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +15,7 @@ from dynconf_core.simulation.step_plan import StepPlan
 
 
 class StepValues:
-    """The values of some time steps of N samples, by node, ``(steps * N, ...)``, and how a node's is computed from them."""
+    """Values by node, ``(steps * N, ...)``, one time step after the other, and the computation of further ones from them."""
 
     def __init__(
         self,
@@ -35,20 +35,20 @@ class StepValues:
         self.packed: dict[tuple[str, Layout], Tensor] = {}
 
     def rows(self, name: str) -> Tensor:
-        """A node's values in all steps."""
-        if name not in self.values:  # of the image alone: the same in each
+        """A node's values in all time steps."""
+        if name not in self.values:  # depends on the image alone: the same in every time step
             constant = self.constant[name]
             self.values[name] = torch.cat([constant] * self.steps) if self.steps > 1 else constant
         return self.values[name]
 
     def each(self, name: str) -> Sequence[Tensor]:
-        """A node's values ``(N, ...)`` step by step."""
+        """A node's values ``(N, ...)`` of each time step."""
         if name in self.constant:
             return [self.constant[name]] * self.steps
         return self.values[name].chunk(self.steps)
 
     def value(self, node: Node) -> Tensor:
-        """Of a node without a state."""
+        """The value of a node without state."""
         own = self.tensors[node.name]
         biased = self.acting if isinstance(self.acting, bool) else False
         whole, plain = self.products.whole.get(node.name), self.products.plain.get(node.name)
@@ -63,23 +63,23 @@ class StepValues:
         return value
 
     def let_go(self, name: str) -> None:
-        """Nobody needs this node's values any more."""
+        """Free a node's values."""
         self.values.pop(name, None)
         self.packed = {key: kept for key, kept in self.packed.items() if key[0] != name}
 
     def _bytes(self, source: str, layout: Layout) -> Tensor:
-        """A value as the bytes that integer products read; those that read one layout share them."""
+        """A node's values as the bytes that integer products read, shared by all that use the same layout."""
         if (source, layout) not in self.packed:
             self.packed[source, layout] = packed(self.rows(source), layout)
         return self.packed[source, layout]
 
     def fired(self, node: Node, before: State | None) -> tuple[Tensor, State]:
-        """A layer's spikes and its state after the last step: every current is added to the membrane potential as it comes."""
+        """A layer's spikes, and its state after the last time step; currents are added directly to the membrane potential."""
         spare: Tensor | None = None
         currents: list[Sequence[Tensor]] = []
         for name in self.plan.terms[node.name]:
             if name in self.plan.late:
-                spare = self.value(self.graph.by_name[name])  # nobody else reads it: it may hold the spikes
+                spare = self.value(self.graph.by_name[name])  # no other node reads it, so its memory may hold the spikes
                 currents.append(spare.chunk(self.steps))
             else:
                 currents.append(self.each(name))
@@ -97,7 +97,7 @@ class StepValues:
         return spikes, state
 
     def pooled(self, node: Node, before: State | None) -> tuple[Tensor, State]:
-        """What a max pool sends, and its state after the last step."""
+        """The spikes of a max pool, and its state after the last time step."""
         sent: list[Tensor] = []
         state = before
         for spikes in self.each(node.inputs[0]):
@@ -108,14 +108,14 @@ class StepValues:
 
 
 def _like(value: Tensor, steps: int) -> Tensor:
-    """Memory for ``steps`` values ``(N, ...)`` one after the other, each in the layout of ``value``."""
+    """Uninitialised memory for ``steps`` values like ``value (N, ...)``, in the same layout."""
     last = value.ndim == 4 and value.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if last else torch.contiguous_format
     return torch.empty((steps * len(value), *value.shape[1:]), dtype=value.dtype, device=value.device, memory_format=layout)
 
 
 def gated(value: Tensor, acting: bool | Tensor) -> Tensor:
-    """The value where it acts, else 0."""
+    """The value for samples on which it acts, 0 for the others."""
     if isinstance(acting, bool):
         return value if acting else torch.zeros_like(value)
     return value * acting.view(-1, *([1] * (value.ndim - 1)))

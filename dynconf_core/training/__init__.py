@@ -1,1 +1,1 @@
-"""Training an ANN so that it converts."""
+"""Training the ANN that will be converted."""

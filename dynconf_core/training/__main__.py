@@ -1,4 +1,4 @@
-"""``python -m dynconf_core.training``: train one setting's network with torch and numpy alone, and write its checkpoint."""
+"""``python -m dynconf_core.training``: train the network of a setting with torch and numpy only, and write its checkpoint."""
 
 import argparse
 import logging
@@ -23,7 +23,7 @@ EVERY = 10.0
 
 
 class _Lines:
-    """Progress as a line every few seconds."""
+    """Prints a line of progress every few seconds."""
 
     def __init__(self) -> None:
         self.start = self.last = time.monotonic()
@@ -36,22 +36,28 @@ class _Lines:
 
 
 def main() -> int:
-    """Parse, train, write; 2 for what cannot work, 130 where it was interrupted."""
+    """Parse the arguments, train, and write the checkpoint; exit code 2 for invalid input, 130 if interrupted."""
     parser = argparse.ArgumentParser(prog="python -m dynconf_core.training", description=__doc__)
     parser.add_argument("--setting", required=True, help=f"{', '.join(names())}, or package.module:SETTING")
     parser.add_argument("--profile", default="smoke", help=", ".join(PROFILES))
-    parser.add_argument("--out", required=True, type=Path, help="the checkpoint to write; OUT.resume lies beside it meanwhile")
+    parser.add_argument(
+        "--out", required=True, type=Path, help="the checkpoint to write; OUT.resume holds the state during training"
+    )
     folder = Path(os.environ.get("DYNCONF_DATA", ".dynconf/data"))
     parser.add_argument(
         "--data", type=Path, default=folder, help="the folder of the data sets [DYNCONF_DATA, else .dynconf/data]"
     )
     recipe = "such as epochs=30, batch_size=256, width=0.5, levels=8; may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides", help=recipe)
-    parser.add_argument("--seed", type=int, default=0, help="of weights, shuffling and augmentation [0]")
+    parser.add_argument("--seed", type=int, default=0, help="seed of weights, shuffling and augmentation [0]")
     parser.add_argument("--device", default="auto", help="auto (a GPU where there is one), cpu, cuda, cuda:N")
-    parser.add_argument("--threads", type=int, default=None, help="of torch on the CPU; figures depend on it")
-    parser.add_argument("--speed-ups", default="auto", help="auto: by trial; none; or channels_last,autocast,compiled")
-    parser.add_argument("--half", action="store_true", help="write weight matrices in half precision: half the file")
+    parser.add_argument(
+        "--threads", type=int, default=None, help="torch threads on the CPU; the last digits of figures depend on them"
+    )
+    parser.add_argument(
+        "--speed-ups", default="auto", help="auto (chosen in a trial), none, or some of channels_last,autocast,compiled"
+    )
+    parser.add_argument("--half", action="store_true", help="write weights in half precision, which halves the file")
     given = parser.parse_args()
     keep_freed_memory()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -64,11 +70,8 @@ def main() -> int:
         if where.type == "cuda":
             allow_fast_arithmetic()
         provenance = train_to_file(
-            plan.network(),
-            plan.recipe,
-            data=plan.data,
+            plan,
             data_root=given.data,
-            seed=plan.seed,
             device=where,
             out=given.out,
             resume=resume,
@@ -76,12 +79,12 @@ def main() -> int:
             speed_ups=SpeedUps.named(given.speed_ups),
             half=given.half,
         )
-        resume.unlink(missing_ok=True)  # or the next run would take this one for its own, finished
+        resume.unlink(missing_ok=True)  # otherwise the next run would resume this finished one
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"interrupted; the same command goes on after the last finished epoch ({resume})", file=sys.stderr)
+        print(f"interrupted; the same command resumes after the last saved epoch ({resume})", file=sys.stderr)
         return 130
     print(f"{given.out}: {plan.setting}, profile {plan.profile}, {provenance['record']['seconds']:.0f} s of training")
     return 0

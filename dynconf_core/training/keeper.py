@@ -1,4 +1,4 @@
-"""The state between two epochs, written to disk while the next epoch is under way."""
+"""Saving the training state between epochs, in the background."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +11,7 @@ from dynconf_core.networks.checkpoint import write_atomically
 
 
 class Keeper:
-    """Writes each state whole, or leaves the one before; at the end of the ``with`` block the last one is on disk."""
+    """Writes each state atomically in a thread; at the end of the ``with`` block the last one is on disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -19,10 +19,10 @@ class Keeper:
         self.writing: Future[None] | None = None
 
     def keep(self, state: dict[str, Any]) -> None:
-        """Copy ``state`` and begin to write it, once the one before is written.
+        """Copy ``state`` and start writing it, once the previous one is written.
 
         Raises:
-            OSError: where the one before could not be written.
+            OSError: if the previous state could not be written.
         """
         self._wait()
         self.writing = self.writer.submit(write_atomically, _copied(state), self.path)
@@ -41,7 +41,7 @@ class Keeper:
 
 
 def _copied(value: Any) -> Any:
-    """Tensors copied to the CPU, dictionaries and lists copied, everything else as it is."""
+    """A copy in which tensors, dictionaries and lists are new, the tensors on the CPU."""
     if isinstance(value, Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):

@@ -1,18 +1,17 @@
-"""The training loop: every epoch a checkpoint, and a resumed run equal to an uninterrupted one.
+"""The training loop, which can be resumed after any saved epoch with the same result.
 
-Shuffling and augmentation are drawn from generators seeded by (seed, epoch), and the learning rate is a function of the
-step, so what a resume needs besides the weights is the optimiser's momentum and the number of the epoch.
+Shuffling and augmentation use generators seeded by (seed, epoch), and the learning rate is a function of the step. The saved
+state therefore consists of the weights, the optimiser's state and the record so far.
 
-On a GPU nothing is waited for within an epoch: the images lie there or are decoded ahead, the random numbers of a batch
-travel together, losses are summed there, and the state between two epochs is written while the next one is under way, but
-not of every epoch where these take a second or two.
+On a GPU an epoch has no synchronisation points: images are on the device or decoded ahead, losses are summed on the device, and
+the state is written in the background, at most every ``KEPT_EVERY`` seconds.
 """
 
 import time
 from contextlib import closing, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, TypedDict, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +28,15 @@ from dynconf_core.training.keeper import Keeper
 from dynconf_core.training.speed import SpeedUps, probe
 
 KEPT_EVERY = {"cpu": 0.0, "cuda": 15.0}
-"""Seconds at least between two states that are written: fetching one from a GPU takes as long as a dozen batches."""
+"""Least seconds between two saved states: fetching one from a GPU takes as long as a dozen batches."""
+
+
+class TrainingRecord(TypedDict):
+    """What a training did: mean loss of each epoch, seconds, and speed-ups by name."""
+
+    losses: list[float]
+    seconds: float
+    speed_ups: dict[str, bool]
 
 
 def train(
@@ -43,26 +50,26 @@ def train(
     progress: Progress = silent,
     stop_after: int | None = None,
     speed_ups: SpeedUps | None = None,
-) -> dict[str, Any]:
+) -> TrainingRecord:
     """Train ``network`` in place.
 
     Args:
-        network: logits ``(N, C)`` of images ``(N, 3, H, W)``.
+        network: a module from images ``(N, 3, H, W)`` to logits ``(N, C)``.
         images: the training split.
-        recipe: epochs, batch size, learning rate and the like.
-        seed: of shuffling and augmentation.
-        device: where to train; the network is left there.
-        resume: file that holds the state after a finished epoch; read if there, written after every epoch (on a GPU at most
-            every ``KEPT_EVERY`` seconds) and at the end.
-        progress: told of every batch.
-        stop_after: end after this many epochs of the recipe (an interrupted run, for tests and short leases).
-        speed_ups: those to use; None: those that a trial shows to pay. A resumed run goes on with those that it began with.
+        recipe: epochs, batch size, learning rate and so on.
+        seed: seed of shuffling and augmentation.
+        device: the device to train on, where the network remains.
+        resume: file of the state after a finished epoch; read if it exists, written after every epoch (on a GPU at most every
+            ``KEPT_EVERY`` seconds) and at the end.
+        progress: called after every batch.
+        stop_after: number of epochs after which to stop, for a run in several parts.
+        speed_ups: the speed-ups to use; None chooses them in a trial. A resumed run keeps those it started with.
 
     Returns:
-        the record: mean training loss of each epoch, seconds, speed-ups, versions of what it ran on.
+        the record: mean training loss of each epoch, seconds, and speed-ups.
 
     Raises:
-        InputError: where there are fewer images than a batch, or ``resume`` cannot be read.
+        InputError: if there are fewer images than a batch, or ``resume`` cannot be read.
     """
     steps_an_epoch = len(images) // recipe.batch_size
     if steps_an_epoch == 0:
@@ -75,20 +82,20 @@ def train(
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
-        # All parameters in few calls from Python, for which threads wait on each other; the same numbers on a CPU.
+        # Few calls from Python, for which parallel threads would have to wait; gives the same numbers on a CPU.
         foreach=device.type == "cpu",
         fused=device.type == "cuda",
     )
-    record: dict[str, Any] = {"losses": [], "seconds": 0.0, "speed_ups": None}
+    record = TrainingRecord(losses=[], seconds=0.0, speed_ups={})
     identity = {"recipe": {**asdict(recipe), "augmentation": list(recipe.augmentation)}, "seed": seed}
     if resume is not None and resume.is_file():
         state = read(resume)
         if state.get("of") != identity:
-            raise InputError(f"{resume} is of a run with another recipe or seed: remove it to begin anew.")
+            raise InputError(f"{resume} belongs to a run with another recipe or seed: remove it to start afresh.")
         try:
             network.load_state_dict(state["network"])
         except RuntimeError as error:
-            raise InputError(f"{resume} is of another network: remove it to begin anew.") from error
+            raise InputError(f"{resume} belongs to another network: remove it to start afresh.") from error
         optimiser.load_state_dict(state["optimiser"])
         record = state["record"]
         speed_ups = SpeedUps(**record["speed_ups"])
@@ -134,7 +141,7 @@ def train(
 
 
 def _seed(seed: int, epoch: int, purpose: int) -> int:
-    """One seed for each use, in 32 bits, since torch's generator on the CPU takes no more; seeds are spread over them all."""
+    """A separate 32-bit seed for each use; torch's generator on the CPU accepts no more bits."""
     return (seed * 0x9E3779B1 + (epoch << 4) + purpose) % 2**32
 
 
@@ -143,12 +150,12 @@ def _order(images: Images, seed: int, epoch: int) -> Tensor:
 
 
 def _first_batch(images: Images, recipe: Recipe, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """A batch to try things on, whatever is trained on later."""
+    """The batch used for initialisation and trials."""
     generator = torch.Generator().manual_seed(seed)
     indices = _order(images, seed, 0)[: recipe.batch_size]
     pixels = images.batch(indices, generator).to(device)
     batch = augmented(pixels, recipe.augmentation, images.normalisation, generator)
-    # The layout decides the last bits of the steps that this batch sets: with these, seeds give what they always gave.
+    # The layout affects the last bits of the step sizes initialised from this batch; keep it, so that seeds stay reproducible.
     if "cutout" in recipe.augmentation:
         batch = batch.contiguous()
     elif "crop" in recipe.augmentation:
@@ -158,23 +165,28 @@ def _first_batch(images: Images, recipe: Recipe, seed: int, device: torch.device
 
 @runtime_checkable
 class StartsFromABatch(Protocol):
-    """A layer, such as ``LSQ``, that sets itself from the first batch it sees.
+    """A layer, such as ``LSQ``, that is initialised from the first batch it sees.
 
     Attributes:
-        initialised: whether it has; a buffer, so that a resumed or loaded network does not start over.
+        initialised: whether this has happened; a buffer, so that a resumed or loaded network is not initialised again.
     """
 
     initialised: Tensor
 
     def initialise(self, x: Tensor) -> None:
-        """Set it from a batch ``x (N, ...)``."""
+        """Initialise the layer from its input ``x (N, ...)``."""
 
 
 @torch.no_grad()
 def initialise_steps(network: nn.Module, batch: Tensor) -> None:
-    """Let one ``batch (N, ...)`` set every layer that starts from one and is not set yet, each from the input it sees once
-    those before it are set. Running statistics of batch normalisation are reset; the network is left in training mode if any
-    layer was set."""
+    """Initialise all layers that start from a batch and are not initialised yet, each after those before it.
+
+    The running statistics of batch normalisation are then reset, and the network is in training mode.
+
+    Args:
+        network: the network.
+        batch: augmented, normalised images ``(N, ...)``.
+    """
 
     def initialise(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(module, StartsFromABatch)

@@ -1,8 +1,7 @@
-"""One network trained from its description to its checkpoint file."""
+"""Training a network and writing its checkpoint."""
 
 import hashlib
 import platform
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,7 @@ import torch
 from dynconf_core.data.images import SPLIT_SEED, held_out
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.images import images_of
-from dynconf_core.experiment.plan import Data
-from dynconf_core.experiment.recipe import Recipe
+from dynconf_core.experiment.plan import Plan
 from dynconf_core.networks.architecture import parameters
 from dynconf_core.networks.checkpoint import save_checkpoint
 from dynconf_core.progress import Progress, silent
@@ -22,12 +20,9 @@ from dynconf_core.training.speed import SpeedUps
 
 
 def train_to_file(
-    description: Mapping[str, Any],
-    recipe: Recipe,
+    plan: Plan,
     *,
-    data: Data,
     data_root: Path,
-    seed: int,
     device: torch.device,
     out: Path,
     resume: Path,
@@ -35,33 +30,32 @@ def train_to_file(
     speed_ups: SpeedUps | None = None,
     half: bool = False,
 ) -> dict[str, Any]:
-    """Train and write ``out``, a checkpoint with its provenance, which is also returned.
+    """Train the network of a plan and write its checkpoint.
 
     Args:
-        description: of the network, see ``described``.
-        recipe: how it is trained.
-        data: which images; those that it holds out are never seen here.
+        plan: the setting's plan; the images that it holds out are not used.
         data_root: the folder of the data sets.
-        seed: of weights, shuffling and augmentation.
-        device: where to train.
+        device: the device to train on.
         out: the checkpoint file.
-        resume: the state after the last finished epoch; an interrupted run goes on from it.
-        progress: told of every batch.
-        speed_ups: those to use; None: those that a trial shows to pay.
-        half: round the weights of convolutions and linear layers to half precision, which halves the file.
+        resume: file of the state after the last saved epoch, from which an interrupted run resumes.
+        progress: called after every batch.
+        speed_ups: the speed-ups to use; None chooses them in a trial.
+        half: whether to round the weights of convolutions and linear layers to half precision, which halves the file.
+
+    Returns:
+        the checkpoint's provenance.
 
     Raises:
-        InputError: where the data set is missing or damaged, or has another number of classes than the network.
+        InputError: if the data set is missing or damaged, or its number of classes is not that of the plan.
     """
+    data, recipe, seed, description = plan.data, plan.recipe, plan.seed, plan.network()
     images = images_of(data, "train", data_root)
-    if images.classes != description["classes"]:
-        raise InputError(
-            f"{data.name} under {data_root} has {images.classes} classes, not {description['classes']}: restore it."
-        )
+    if images.classes != data.classes:
+        raise InputError(f"{data.name} under {data_root} has {images.classes} classes, not {data.classes}: restore it.")
     network = described({**description, "initial_threshold": recipe.initial_threshold}, seed)
     record = train(network, images, recipe, seed=seed, device=device, resume=resume, progress=progress, speed_ups=speed_ups)
     provenance = {
-        "network": dict(description),
+        "network": description,
         "parameters": parameters(network),
         "recipe": {**recipe.__dict__, "augmentation": list(recipe.augmentation)},
         "seed": seed,
@@ -77,7 +71,7 @@ def train_to_file(
 
 
 def _split_facts(trained: int, calibration: int) -> dict[str, Any]:
-    """How the calibration images were held out, so that a reader can tell which ones training never saw."""
+    """How the calibration images were held out, which identifies the images not used in training."""
     _, held = held_out(trained + calibration, calibration)
     indices = hashlib.sha256(held.numpy().tobytes()).hexdigest()
     return {"seed": SPLIT_SEED, "calibration": calibration, "calibration_indices_sha256": indices}

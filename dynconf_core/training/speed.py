@@ -1,10 +1,10 @@
-"""Which speed-ups pay on this machine: channels-last, autocast, torch.compile. Tried on the real step, never assumed.
+"""Speed-ups of training (channels-last, autocast, torch.compile), chosen by timing a training step.
 
-bf16 autocast is three times slower on a CPU without bf16 instructions; torch.compile needs a compiler on the CPU and
-costs the better part of a minute. So each is timed on a copy of the network, and only where the run is long enough to
-win the trial back. A speed-up that fails is left out.
+bf16 autocast is three times slower on a CPU without bf16 instructions; torch.compile needs a compiler on the CPU and takes most
+of a minute. Each is therefore timed on a copy of the network, if the run is long enough to make up for the trial. A speed-up
+that fails is not used.
 
-Autocast is to bf16, which has the range of float32, so that gradients need no scaling as fp16's do; a GPU without bf16
+Autocast uses bf16, whose range equals that of float32, so that unlike with fp16 gradients need no scaling. A GPU without bf16
 arithmetic trains in float32.
 """
 
@@ -24,19 +24,19 @@ from dynconf_core.errors import InputError
 logger = logging.getLogger(__name__)
 
 WORTH_TRYING = 300.0
-"""Seconds that a run on a CPU must take before layouts and autocast are tried."""
+"""Seconds that a run on a CPU must take for channels-last and autocast to be tried."""
 WORTH_TRYING_ON_A_GPU = 20.0
 WORTH_COMPILING = 600.0
-"""Seconds that a run on a CPU must take before torch.compile is tried."""
+"""Seconds that a run on a CPU must take for torch.compile to be tried."""
 WORTH_COMPILING_ON_A_GPU = 120.0
-"""Compiling took some 35 seconds on an H100, beside three other trainings."""
+"""Compiling took about 35 seconds on an H100 that ran three other trainings."""
 MARGIN = 0.95
-"""A speed-up is taken if the step takes at most this share of the time without it."""
+"""A speed-up is used if a step takes at most this fraction of the time without it."""
 
 
 @dataclass(frozen=True)
 class SpeedUps:
-    """Which speed-ups a run uses; stands in the checkpoint's provenance, since figures differ in the last digits."""
+    """The speed-ups of a run; recorded in the checkpoint's provenance, since they change the last digits of figures."""
 
     channels_last: bool = False
     autocast: bool = False
@@ -44,7 +44,7 @@ class SpeedUps:
 
     @classmethod
     def named(cls, text: str) -> "SpeedUps | None":
-        """Those that ``text`` names, with commas between; none for "none", None for "auto", that is for a trial.
+        """The speed-ups named in ``text``, separated by commas, or "none"; None for "auto", which means a trial.
 
         Raises:
             InputError: for another name.
@@ -55,32 +55,32 @@ class SpeedUps:
         known = [field.name for field in fields(cls)]
         unknown = [name for name in names if name not in known]
         if unknown:
-            raise InputError(f"speed-ups={text!r}: {unknown[0]!r} is unknown; give auto, none, or some of {','.join(known)}.")
+            raise InputError(f"speed-ups={text!r}: {unknown[0]!r} is unknown: give auto, none, or some of {','.join(known)}.")
         return cls(**dict.fromkeys(names, True))
 
     def prepared(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
-        """The network's forward with these speed-ups; its parameters stay those of ``network``."""
+        """The network's forward pass with these speed-ups; it shares the parameters of ``network``."""
         if self.channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return torch.compile(network) if self.compiled else network
 
     def images(self, images: Tensor) -> Tensor:
-        """The batch in the layout of the network."""
+        """The batch in the memory layout of the network."""
         return images.contiguous(memory_format=torch.channels_last) if self.channels_last else images.contiguous()
 
     def precision(self, device: torch.device) -> AbstractContextManager[object]:
-        """bf16 autocast, or nothing."""
+        """The context of a forward pass: bf16 autocast, or none."""
         return torch.autocast(device.type, torch.bfloat16) if self.autocast else nullcontext()
 
     def as_dict(self) -> dict[str, bool]:
-        """For provenance."""
+        """The speed-ups by name, for provenance."""
         return asdict(self)
 
 
 def allow_fast_arithmetic() -> None:
-    """TF32 products, and cuDNN's search for its fastest algorithm, in this whole process.
+    """Enable TF32 and cuDNN's search for its fastest algorithm in this process.
 
-    For a process that trains and does nothing else: exact simulation needs neither, and settings are shared by all threads.
+    Only for a process that does nothing but train: exact simulation rules out both, and all threads share these settings.
     """
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
@@ -88,7 +88,7 @@ def allow_fast_arithmetic() -> None:
 
 
 def probe(network: nn.Module, images: Tensor, labels: Tensor, steps: int) -> SpeedUps:
-    """The speed-ups that pay for a run of ``steps`` steps of a batch ``images (n, 3, H, W)``, ``labels (n,)``."""
+    """The speed-ups worth using in a run of ``steps`` steps, timed on a batch ``images (n, 3, H, W)``, ``labels (n,)``."""
     best = SpeedUps()
     seconds = seconds_a_step(network, images, labels, best)
     on_gpu = images.device.type == "cuda"
@@ -101,18 +101,20 @@ def probe(network: nn.Module, images: Tensor, labels: Tensor, steps: int) -> Spe
         candidate = replace(best, **{name: True})
         try:
             tried = seconds_a_step(network, images, labels, candidate)
-        except Exception as error:  # a missing compiler, an unsupported operation: each its own exception
-            logger.info("%s is left out: %s", name, str(error).strip().splitlines()[0] if str(error) else type(error))
+        except Exception as error:  # a missing compiler, an unsupported operation, ...
+            logger.info("%s is not used: %s", name, str(error).strip().splitlines()[0] if str(error) else type(error))
             continue
-        logger.info("%s: %.3f s a step against %.3f", name, tried, seconds)
+        logger.info("%s: %.3f s per step, %.3f s without", name, tried, seconds)
         if tried < MARGIN * seconds:
             best, seconds = candidate, tried
     return best
 
 
 def seconds_a_step(network: nn.Module, images: Tensor, labels: Tensor, speed_ups: SpeedUps) -> float:
-    """Seconds of a training step of a batch ``images (n, 3, H, W)``, ``labels (n,)``: the best of three, on a copy of the
-    network, the first step left out."""
+    """Seconds of a training step on a batch ``images (n, 3, H, W)``, ``labels (n,)``.
+
+    The best of three steps after a first one, on a copy of the network.
+    """
     trial = copy.deepcopy(network).train()
     forward = speed_ups.prepared(trial)
     batch = speed_ups.images(images)

@@ -1,58 +1,76 @@
-"""``dynconf convert``: somebody's pretrained network into an SNN, with its report, and on request its traces."""
+"""``dynconf convert``: convert a pretrained network into an SNN, report on the conversion, and optionally write traces."""
 
-from collections.abc import Iterator, Mapping
+from __future__ import annotations
+
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.status import Status
 
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.request import data_folder, home_folder, size_in_bytes
+from dynconf_core.experiment.request import check_file, check_folder, data_folder, home_folder, size_in_bytes
+from dynconf_core.results.records import plain
 from dynconf_flows.command.options import Data, Debug, Device, print_json
-from dynconf_flows.command.places import check_file, check_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from dynconf_core.data.images import Images, Normalisation, Split
 
 REPORTED = 256
-"""Images of the report, at most."""
+"""The most images in the report."""
 
 
 def convert(
-    architecture: Annotated[str, typer.Option(help="resnet20 to resnet110 (CIFAR), torchvision/NAME, package.module:OBJECT.")],
-    checkpoint: Annotated[str, typer.Option(help="Its state dict; `default` for torchvision's own weights.")],
-    out: Annotated[Path, typer.Option(help="The file to write, SNN.pt.")],
-    thresholds: Annotated[str, typer.Option(help="Where they come from: learned, max, percentile or error.")] = "error",
-    neurons: Annotated[str, typer.Option(help="auto, integrate-and-fire, signed, or package.module:Class.")] = "signed",
-    levels: Annotated[int | None, typer.Option(help="n of signed neurons [default: 15, at most T].", min=1)] = None,
-    time_steps: Annotated[int, typer.Option(help="T.", min=1)] = 32,
-    correct: Annotated[bool, typer.Option(help="Correct biases, thresholds and initial potentials on the images.")] = True,
-    images: Annotated[int, typer.Option(help="Training images that the conversion looks at, at most.", min=1)] = 1024,
+    architecture: Annotated[
+        str, typer.Option(help="resnet20 to resnet110 (CIFAR), torchvision/NAME or package.module:OBJECT.")
+    ],
+    checkpoint: Annotated[str, typer.Option(help="The file of its state dict, or `default` for torchvision's weights.")],
+    out: Annotated[Path, typer.Option(help="The SNN file to write, e.g. SNN.pt.")],
+    thresholds: Annotated[str, typer.Option(help="Source of the thresholds: learned, max, percentile or error.")] = "error",
+    neurons: Annotated[
+        str, typer.Option(help="Neuron model: auto, integrate-and-fire, signed or package.module:Class.")
+    ] = "signed",
+    levels: Annotated[int | None, typer.Option(help="Levels n of signed neurons [default: 15, at most T].", min=1)] = None,
+    time_steps: Annotated[int, typer.Option(help="Number of time steps T.", min=1)] = 32,
+    correct: Annotated[
+        bool, typer.Option(help="Correct thresholds, biases and initial membrane potentials after conversion.")
+    ] = True,
+    images: Annotated[int, typer.Option(help="The most training images used for the conversion.", min=1)] = 1024,
     dataset: Annotated[
         str | None,
-        typer.Option(help="cifar10, imagenette, imagenet, digits, package.module:OBJECT [default: the network's]."),
+        typer.Option(help="cifar10, imagenette, imagenet, digits or package.module:OBJECT [default: the network's]."),
     ] = None,
     normalisation: Annotated[
         str | None,
-        typer.Option(metavar="NAME|M,M,M/S,S,S", help="That of a data set, or means/deviations [default: the network's]."),
+        typer.Option(metavar="NAME|M,M,M/S,S,S", help="A data set's, or means/standard deviations [default: the network's]."),
     ] = None,
-    percentile: Annotated[float, typer.Option(help="Of --thresholds percentile, in per cent.")] = 99.9,
+    percentile: Annotated[float, typer.Option(help="For --thresholds percentile, in per cent.")] = 99.9,
     no_fixed_point: Annotated[
-        bool, typer.Option("--no-fixed-point", help="Keep the weights as they are; float32 is then not exact.")
+        bool, typer.Option("--no-fixed-point", help="Do not round the weights; float32 is then not exact.")
     ] = False,
-    traces: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Also run the calibration and test images; DIR/{calibration,test}.npz.")
-    ] = None,
+    traces: Annotated[Path | None, typer.Option(metavar="DIR", help="Also write DIR/calibration.npz and DIR/test.npz.")] = None,
     device: Device = "auto",
-    memory: Annotated[str | None, typer.Option(metavar="SIZE", help="What --traces may take on a CPU, such as 8GiB.")] = None,
-    home: Annotated[str | None, typer.Option(help="Folder whose `data` holds the data sets [default: .dynconf].")] = None,
+    memory: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="Memory limit for --traces on a CPU, e.g. 8GiB [default: none].")
+    ] = None,
+    home: Annotated[
+        str | None, typer.Option(help="Folder whose `data` holds the data sets [default: $DYNCONF_HOME or .dynconf].")
+    ] = None,
     data: Data = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON and nothing else.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only the report as JSON.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Convert a pretrained network into an SNN, say layer by layer how far it is from the ANN, and write it."""
-    bound = None if memory is None else size_in_bytes(memory, "--memory")
+    """Convert a pretrained network into an SNN.
+
+    Reports layer by layer how far the SNN deviates from the ANN.
+    """
+    limit = None if memory is None else size_in_bytes(memory, "--memory")
     asked = normalisation_called(normalisation)
     check_file(out, "--out")
     if traces is not None:
@@ -81,17 +99,20 @@ def convert(
     held_out, trained = chosen.calibration, chosen.train - chosen.calibration
     asked_data = DataOfPlan(name, None, facts.resolution, trained, held_out, chosen.classes, chosen.stem)
 
-    def load(split: str) -> Any:
+    expected = asked or facts.normalisation
+
+    def load(split: Split) -> Images:
         loaded: Any = images_of(asked_data, split, root)
-        return replace(loaded, shorter_side=facts.shorter_side) if isinstance(loaded, FolderImages) else loaded
+        more = {"shorter_side": facts.shorter_side} if isinstance(loaded, FolderImages) else {}
+        found: Images = replace(loaded, normalisation=expected, **more)
+        return found
 
     held = load("calibration")
     if held.classes != facts.classes:
         raise InputError(
-            f"--dataset {name} has {held.classes} classes, {architecture} {facts.classes}: name the data it was trained on."
+            f"--dataset {name} has {held.classes} classes, but {architecture} {facts.classes}: name the data it was trained on."
         )
-    expected = asked or facts.normalisation
-    pixels, labels = _some(replace(held, normalisation=expected), images)
+    pixels, labels = _some(held, images)
     console, wait = Console(stderr=as_json), Console(stderr=True)
     with _waiting(wait, "converting"):
         snn = converted(
@@ -109,7 +130,7 @@ def convert(
     snn.to(where)
     network.to(where)
     if traces is not None:
-        batch_size(snn, bound)  # too little memory is said before anything is written
+        batch_size(snn, limit)  # raises if memory is too small, before anything is written
     few = images_for_report(snn, REPORTED)
     with _waiting(wait, "comparing with the ANN"):
         report = conversion_report(snn, network, pixels[:few].to(where), time_steps, labels[:few])
@@ -120,8 +141,9 @@ def convert(
         console.print(str(report), highlight=False, markup=False, soft_wrap=True)
         _say(
             console,
-            f"They are training images of {name}: whoever trained {origin['checkpoint']} may have used them, which flatters "
-            "both accuracies" + (". " if traces else "; --traces DIR runs the test images. ") + f"SNN: {out}",
+            f"These are training images of {name}: if {origin['checkpoint']} was trained on them, both accuracies are too high"
+            + (". " if traces else "; --traces DIR evaluates the test images. ")
+            + f"SNN: {out}",
         )
     written = None
     if traces is not None:
@@ -132,22 +154,20 @@ def convert(
                 snn,
                 network,
                 load,
-                expected,
                 traces,
                 time_steps,
-                device=where,
-                memory=bound,
+                memory=limit,
                 facts={"source": f"dynconf convert, {architecture}, {origin['checkpoint']}", "network": architecture, **origin},
                 progress=lambda split: lambda done, total, text: status.update(f"{split} traces: {text}"),
             )
         if not as_json:
-            for split, figures in written.items():
-                _say(console, _summary(split, figures, time_steps))
+            for split, one in written.items():
+                _say(console, one.summary(split))
     if as_json:
-        print_json({"schema": 2, "snn": str(out), **snn.facts, "traces": written})
+        print_json({"schema": 2, "snn": str(out), **snn.facts, "traces": plain(written)})
 
 
-def _network(architecture: str, checkpoint: str) -> Any:
+def _network(architecture: str, checkpoint: str) -> nn.Module:
     """The pretrained network, in evaluation mode."""
     from dynconf_core.networks.checkpoint import load_checkpoint
     from dynconf_core.networks.pretrained import architecture as network_called
@@ -159,19 +179,12 @@ def _network(architecture: str, checkpoint: str) -> Any:
     return network.eval()
 
 
-def _some(images: Any, count: int) -> tuple[Any, Any]:
-    """Some images, normalised, and their labels; always the same ones."""
+def _some(images: Images, count: int) -> tuple[Tensor, Tensor]:
+    """A fixed random choice of normalised images, and their labels."""
     import torch
 
     chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count]
     return images.normalisation(images.batch(chosen)), images.labels[chosen]
-
-
-def _summary(split: str, figures: Mapping[str, Any], time_steps: int) -> str:
-    """A line on a split's traces: the accuracies of the ANN and of the SNN after some numbers of steps."""
-    marks = sorted({max(1, time_steps // part) for part in (8, 4, 2, 1)})
-    curve = ", ".join(f"{100 * figures['accuracy_at_t'][mark - 1]:.2f} @ {mark}" for mark in marks)
-    return f"{figures['file']}: {figures['samples']} {split} images, ANN {100 * figures['ann_accuracy']:.2f} %, SNN {curve}"
 
 
 def _say(console: Console, text: str) -> None:
@@ -180,7 +193,7 @@ def _say(console: Console, text: str) -> None:
 
 @contextmanager
 def _waiting(console: Console, text: str) -> Iterator[Status]:
-    """Shows on a terminal what takes its time; elsewhere it shows nothing."""
+    """Show a status while the block runs, if the console is a terminal."""
     status = console.status(text)
     if not console.is_terminal:
         yield status
@@ -189,8 +202,8 @@ def _waiting(console: Console, text: str) -> Iterator[Status]:
         yield status
 
 
-def normalisation_called(given: str | None) -> Any:
-    """The ``Normalisation`` that ``--normalisation`` asks for, by name or as ``mean,mean,mean/std,std,std``; None for None.
+def normalisation_called(given: str | None) -> Normalisation | None:
+    """The value of ``--normalisation``: a data set's name, or ``mean,mean,mean/std,std,std``; None for None.
 
     Raises:
         InputError: for another name, another form, or numbers out of range.
@@ -209,6 +222,6 @@ def normalisation_called(given: str | None) -> Any:
     except ValueError:
         pass
     raise InputError(
-        f"--normalisation {given}: give a data set ({', '.join(DATASETS.names())}), or three means and deviations, "
-        "0.5,0.5,0.5/0.2,0.2,0.2."
+        f"--normalisation {given}: give a data set ({', '.join(DATASETS.names())}), or three means and standard deviations, "
+        "such as 0.5,0.5,0.5/0.2,0.2,0.2."
     )

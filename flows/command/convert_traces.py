@@ -1,78 +1,100 @@
-"""The traces of a converted network on the calibration and test images of a data set, for ``dynconf convert --traces``."""
+"""The traces of a converted network on calibration and test images, for ``dynconf convert --traces``."""
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dynconf_core.data.images import Normalisation
+from torch import nn
+
+from dynconf_core.data.images import Images, Split
 from dynconf_core.progress import Progress
 from dynconf_core.simulation.collect import collect
 from dynconf_core.simulation.network import SpikingNetwork
 from dynconf_core.traces.schema import Traces
 
-SPLITS = ("calibration", "test")
+SPLITS: tuple[Split, ...] = ("calibration", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrittenTraces:
+    """A file of traces and its accuracies, fractions.
+
+    Attributes:
+        file: the path of the file.
+        samples: the number of samples N.
+        ann_accuracy, reference_accuracy: None if the traces hold no such logits.
+        accuracy_at_t: accuracy of the SNN after each time step, ``(T,)``.
+    """
+
+    file: str
+    samples: int
+    ann_accuracy: float | None = None
+    reference_accuracy: float | None = None
+    accuracy_at_t: tuple[float, ...]
+
+    def summary(self, split: str) -> str:
+        """One line: the accuracies of the ANN, and of the SNN after some numbers of time steps."""
+        time_steps = len(self.accuracy_at_t)
+        marks = sorted({max(1, time_steps // part) for part in (8, 4, 2, 1)})
+        curve = ", ".join(f"{100 * self.accuracy_at_t[mark - 1]:.2f} @ {mark}" for mark in marks)
+        ann = "" if self.ann_accuracy is None else f"ANN {100 * self.ann_accuracy:.2f} %, "
+        return f"{self.file}: {self.samples} {split} images, {ann}SNN {curve}"
 
 
 def write_traces(
     snn: SpikingNetwork,
-    network: Any,
-    load: Callable[[str], Any],
-    normalisation: Normalisation,
+    ann: nn.Module,
+    load: Callable[[Split], Images],
     out: Path,
     time_steps: int,
     *,
-    device: Any,
     memory: int | None,
-    facts: dict[str, Any],
+    facts: Mapping[str, Any],
     progress: Callable[[str], Progress],
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, WrittenTraces]:
     """Simulate both splits and write ``out/calibration.npz`` and ``out/test.npz``.
 
-    Whether the network was trained on the calibration images is not known, so that ``meta`` does not say it.
+    It is unknown whether the network was trained on the calibration images, so ``meta`` does not say.
 
     Args:
-        snn: the converted network.
-        network: that it was made of.
-        load: gives the images of a split.
-        normalisation: what the network expects.
-        out: a folder, made where missing.
+        snn: the converted network, on the device to simulate on.
+        ann: the network from which it was converted.
+        load: loads a split, normalised as the network expects.
+        out: the folder, created if missing.
         time_steps: T.
-        device: where to simulate.
-        memory: bytes that the simulation may take on a CPU, None for no bound.
-        facts: for ``meta``.
-        progress: gives, for a split, what is told of every batch.
+        memory: bytes that the simulation may use on a CPU; None sets no limit.
+        facts: entries for ``meta``.
+        progress: gives the progress callback of a split.
 
     Returns:
-        by split: ``file``, ``samples``, ``ann_accuracy``, ``reference_accuracy``, ``accuracy_at_t``.
+        the written traces by split.
     """
     out.mkdir(parents=True, exist_ok=True)
     written = {}
     for split in SPLITS:
-        images = replace(load(split), normalisation=normalisation)
         with tempfile.TemporaryDirectory(dir=out, prefix=".traces-") as folder:
-            meta = {**facts, "split": split}
             traces = collect(
                 snn,
-                network,
-                images,
+                ann,
+                load(split),
                 time_steps,
                 Path(folder),
-                device=device,
+                device=snn.device,
                 memory=memory,
-                facts=meta,
+                facts={**facts, "split": split},
                 progress=progress(split),
             )
-            target = traces.save(out / f"{split}.npz")
-            written[split] = {"file": str(target), "samples": traces.samples, **accuracies(traces)}
-    return written
+            written[split] = WrittenTraces(
+                file=str(traces.save(out / f"{split}.npz")),
+                samples=traces.samples,
+                ann_accuracy=_accuracy(traces, traces.ann_logits),
+                reference_accuracy=_accuracy(traces, traces.reference_logits),
+                accuracy_at_t=tuple(traces.correct().mean(axis=0).tolist()),
+            )
+    return dict(written)
 
 
-def accuracies(traces: Traces) -> dict[str, Any]:
-    """``ann_accuracy`` and ``reference_accuracy`` where the traces hold them, and ``accuracy_at_t``; fractions."""
-    found: dict[str, Any] = {}
-    for name, logits in (("ann_accuracy", traces.ann_logits), ("reference_accuracy", traces.reference_logits)):
-        if logits is not None:
-            found[name] = float((logits.argmax(axis=1) == traces.labels).mean())
-    return {**found, "accuracy_at_t": traces.correct().mean(axis=0).tolist()}
+def _accuracy(traces: Traces, logits: Any) -> float | None:
+    return None if logits is None else float((logits.argmax(axis=1) == traces.labels).mean())

@@ -1,4 +1,4 @@
-"""Progress on a terminal: a bar for each running stage, a line for each finished one; in a pipe the lines alone."""
+"""Progress of the stages: a bar for each running stage and a line for each finished one; without a terminal, only lines."""
 
 import time
 from contextlib import AbstractContextManager
@@ -11,12 +11,12 @@ from dynconf_tasks import interruption
 from dynconf_tasks.listening import listen
 
 QUIET = 30.0
-"""Seconds after which a running stage gets a line where there are no bars."""
+"""Seconds between the lines of a running stage if there are no bars."""
 OUTCOMES = {"ran": "done", "cached": "from the store", "given": "given", "failed": "failed"}
 
 
 class Display(AbstractContextManager["Display"]):
-    """While open, hears of every stage of this process."""
+    """Shows the progress of every stage of this process while it is open."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -40,7 +40,7 @@ class Display(AbstractContextManager["Display"]):
         self.progress.stop()
 
     def say(self, text: str) -> None:
-        """A line above the bars."""
+        """Print a line above the bars."""
         self.console.print(text, highlight=False)
 
 

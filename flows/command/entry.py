@@ -1,4 +1,4 @@
-"""Where the command ``dynconf`` starts: says which extra is missing before anything else is imported."""
+"""The entry point of the command ``dynconf``, which reports missing extras before it imports anything else."""
 
 import sys
 
@@ -8,7 +8,7 @@ EXTRAS = {
 }
 """The optional dependency of pyproject.toml that brings each package."""
 UNUSABLE = 2
-"""The exit code for what cannot work; nothing was started."""
+"""Exit code for invalid input; nothing was started."""
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def missing_extra(error: ModuleNotFoundError) -> str | None:
-    """What to install where a package of one of the extras is missing; None for any other module."""
+    """A message on what to install if a package of one of the extras is missing; None for any other module."""
     package = (error.name or "").partition(".")[0]
     if package not in EXTRAS:
         return None

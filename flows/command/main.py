@@ -1,6 +1,6 @@
-"""The command ``dynconf``: a thin layer over the flows, for people who have not learnt Prefect yet.
+"""The command ``dynconf``: a thin layer over the flows that needs no knowledge of Prefect.
 
-Heavy packages are imported inside the commands, so that ``dynconf --help`` answers at once.
+Heavy packages are imported inside the commands, so that ``dynconf --help`` is fast.
 """
 
 import sys
@@ -11,45 +11,39 @@ from rich.console import Console
 from rich.markup import escape
 
 from dynconf_core.errors import InputError
-from dynconf_flows.command import analyse as analyse_command
-from dynconf_flows.command import convert as convert_command
-from dynconf_flows.command import explain as explain_commands
-from dynconf_flows.command import look as look_commands
-from dynconf_flows.command import reproduce as reproduce_command
-from dynconf_flows.command import sweep as sweep_command
-from dynconf_flows.command.entry import missing_extra
+from dynconf_flows.command.analyse import analyse
+from dynconf_flows.command.compare import compare
+from dynconf_flows.command.convert import convert
+from dynconf_flows.command.data import fetch
+from dynconf_flows.command.entry import UNUSABLE, missing_extra
+from dynconf_flows.command.explain import explain
+from dynconf_flows.command.export import export
+from dynconf_flows.command.reproduce import reproduce
 from dynconf_flows.command.session import FAILED, INTERRUPTED
+from dynconf_flows.command.settings import settings
+from dynconf_flows.command.sweep import sweep
+from dynconf_flows.command.traces import traces
+from dynconf_flows.command.ui import ui
 
-UNUSABLE = 2
+ABOUT = "Dynamic Confidence for spiking neural networks: reproduce the paper, convert networks, and analyse exit rules."
 
 app = typer.Typer(
-    help="Dynamic Confidence for spiking neural networks: reproduce the paper's settings, judge them, use them.",
+    help=ABOUT,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="The data sets.", no_args_is_help=True)
-for command in (
-    reproduce_command.reproduce,
-    look_commands.settings,
-    explain_commands.traces,
-    look_commands.export,
-    explain_commands.explain,
-    sweep_command.sweep,
-    convert_command.convert,
-    analyse_command.analyse,
-    analyse_command.compare,
-    look_commands.ui,
-):
+data_app = typer.Typer(help="Download data sets.", no_args_is_help=True)
+for command in (reproduce, settings, traces, export, explain, sweep, convert, analyse, compare, ui):
     app.command()(command)
 app.add_typer(data_app, name="data")
-data_app.command()(look_commands.fetch)
+data_app.command()(fetch)
 
 
-@app.callback(invoke_without_command=True)
+@app.callback(invoke_without_command=True, help=ABOUT)
 def version(show: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
-    """Dynamic Confidence for spiking neural networks: reproduce the paper's settings, judge them, use them."""
+    """Print the version if asked to."""
     if show:
         from importlib.metadata import version as installed
 
@@ -58,7 +52,7 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 
 def main() -> None:
-    """The command: no traceback for what the user gave, unless ``--debug``."""
+    """Run the command, without tracebacks unless ``--debug`` is given."""
     try:
         app()
     except InputError as error:

@@ -1,31 +1,116 @@
-"""Options that several commands share, and how they print JSON."""
+"""Options and arguments that several commands share: their declarations, their parsing, and printing as JSON."""
 
+import json
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
+from dynconf_core.errors import InputError
+from dynconf_core.experiment.overrides import parse
+from dynconf_core.schemes.field import Value
+
 Home = Annotated[
-    str | None, typer.Option(help="Folder of artefacts, results and tracking [default: $DYNCONF_HOME or .dynconf].")
+    str | None, typer.Option(help="Folder for artefacts, results and tracking [default: $DYNCONF_HOME or .dynconf].")
 ]
 Data = Annotated[str | None, typer.Option(help="Folder of the data sets [default: $DYNCONF_DATA or HOME/data].")]
-ProfileOption = Annotated[str, typer.Option(help="How much is run: smoke, quick or paper; see `dynconf settings`.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, such as time_steps=16.")]
+ProfileOption = Annotated[str, typer.Option(help="Scale of the run: smoke, quick or paper; see `dynconf settings`.")]
+SettingArgument = Annotated[str, typer.Argument(help="The setting, see `dynconf settings`, or package.module:SETTING.")]
+Set = Annotated[
+    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, e.g. time_steps=16; repeatable.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of weights, shuffling, augmentation and search.")]
 Checkpoint = Annotated[
-    list[str] | None, typer.Option(metavar="SETTING=PATH", help="The weights that the run was given, if it was given any.")
+    list[str] | None, typer.Option(metavar="SETTING=PATH", help="The checkpoint that the run was given, if any.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Memory = Annotated[
-    str | None, typer.Option(metavar="SIZE", help="What simulation on a CPU may take, such as 8GiB [default: no bound].")
+    str | None, typer.Option(metavar="SIZE", help="Memory limit for simulation on a CPU, e.g. 8GiB [default: none].")
 ]
 NoFixedPoint = Annotated[
-    bool, typer.Option("--no-fixed-point", help="Leave the SNN's weights unrounded: figures then depend on batch and device.")
+    bool, typer.Option("--no-fixed-point", help="Do not round the SNN's weights; results then depend on batch and device.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON.")]
 
 
-def print_json(content: dict[str, Any]) -> None:
-    """Print it and nothing else."""
-    import json
-
+def print_json(content: Mapping[str, Any]) -> None:
+    """Print ``content`` as JSON."""
     print(json.dumps(content, indent=1, allow_nan=False))
+
+
+def overrides_of(assignments: list[str] | None, no_fixed_point: bool) -> dict[str, Value]:
+    """The overrides given by ``--set`` and ``--no-fixed-point``.
+
+    Raises:
+        InputError: for an assignment that is malformed or given twice.
+    """
+    overrides: dict[str, Value] = {**parse(assignments or [])}
+    if not no_fixed_point:
+        return overrides
+    if "fixed_point" in overrides:
+        raise InputError(
+            f"--no-fixed-point and --set fixed_point={str(overrides['fixed_point']).lower()} are given: give one of them."
+        )
+    return {**overrides, "fixed_point": False}
+
+
+def with_rule(overrides: dict[str, Value], rule: str | None) -> dict[str, Value]:
+    """The overrides with the one that ``--rule`` stands for.
+
+    Raises:
+        InputError: if ``--set rule=...`` is given too.
+    """
+    if rule is None:
+        return overrides
+    if "rule" in overrides:
+        raise InputError(f"--rule {rule} and --set rule={overrides['rule']} are given: give one of them.")
+    return {**overrides, "rule": rule}
+
+
+def seed_numbers(seed: int | None, seeds: str | None) -> list[int]:
+    """The distinct seeds of ``--seed`` or ``--seeds``; 0 if neither is given.
+
+    Raises:
+        InputError: if both are given, or ``seeds`` is not a list of whole numbers.
+    """
+    if seeds is None:
+        return [seed or 0]
+    if seed is not None:
+        raise InputError(f"--seed {seed} and --seeds {seeds} are given: give one of them.")
+    try:
+        return list(dict.fromkeys(int(text) for text in seeds.split(",")))
+    except ValueError:
+        raise InputError(f"--seeds {seeds}: give whole numbers, such as 0,1,2.") from None
+
+
+def named_texts(texts: list[str] | None, option: str, form: str) -> dict[str, str]:
+    """The values of a repeatable ``option NAME=TEXT`` by name; ``form`` shows the syntax in errors.
+
+    Raises:
+        InputError: for a value that is malformed or given twice.
+    """
+    named: dict[str, str] = {}
+    for written in texts or []:
+        name, equals, text = written.partition("=")
+        if not equals or not text:
+            raise InputError(f"{option} {written}: write {form}.")
+        if name in named:
+            raise InputError(f"{option} {name} is given twice: give it once.")
+        named[name] = text
+    return named
+
+
+def checkpoint_files(texts: list[str] | None, seed: int, several: bool = False) -> dict[str, str]:
+    """The files of ``--checkpoint SETTING=PATH``, with ``{seed}`` in a path replaced by ``seed``.
+
+    Raises:
+        InputError: for a malformed value, or a path without ``{seed}`` if there are ``several`` seeds.
+    """
+    checkpoints = named_texts(texts, "--checkpoint", "SETTING=PATH")
+    for name, path in checkpoints.items():
+        if several and "{seed}" not in path:
+            raise InputError(
+                f"--checkpoint {name}={path}: one file for several seeds; write {{seed}} where their file names differ."
+            )
+    return {name: path.replace("{seed}", str(seed)) for name, path in checkpoints.items()}

@@ -1,4 +1,4 @@
-"""``dynconf reproduce``: the settings, from training to the table."""
+"""``dynconf reproduce``: run the settings, from training to the table of results."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from dynconf_core.experiment.request import CheckedRequest, Request, checked, data_folder, home_folder
-from dynconf_flows.command.arguments import checkpoint_files, seed_numbers, with_fixed_point, with_rule
+from dynconf_core.experiment.request import CheckedRequest, Request, checked, home_folder
 from dynconf_flows.command.options import (
     AsJson,
     Data,
@@ -22,7 +21,11 @@ from dynconf_flows.command.options import (
     NoFixedPoint,
     ProfileOption,
     Set,
+    checkpoint_files,
+    overrides_of,
     print_json,
+    seed_numbers,
+    with_rule,
 )
 from dynconf_flows.command.session import FAILED, INTERRUPTED, Session
 from dynconf_tasks import interruption
@@ -35,34 +38,33 @@ def reproduce(
     profile: ProfileOption = "smoke",
     setting: Annotated[
         list[str] | None,
-        typer.Option(
-            help="A name, see `dynconf settings`, or package.module:SETTING; repeatable [default: the paper's eight]."
-        ),
+        typer.Option(help="A setting, see `dynconf settings`, or package.module:SETTING; repeatable [default: the eight]."),
     ] = None,
     overrides: Set = None,
     rule: Annotated[
         str | None,
-        typer.Option(help="The rule's measure, best or one's own as package.module:Class; the same as --set rule=."),
+        typer.Option(help="Measure of the rule: a name, best, or package.module:Class; the same as --set rule=."),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, shuffling, augmentation and search.")] = None,
-    seeds: Annotated[str | None, typer.Option(help="Several seeds, such as 0,1,2; adds mean and deviation.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, shuffling, augmentation and search [default: 0].")] = None,
+    seeds: Annotated[str | None, typer.Option(help="Several seeds, e.g. 0,1,2; adds means and standard deviations.")] = None,
     device: Device = "auto",
     home: Home = None,
     data: Data = None,
     checkpoint: Annotated[
         list[str] | None,
-        typer.Option(metavar="SETTING=PATH", help="Take these weights instead of training; {seed} in PATH is the seed."),
+        typer.Option(metavar="SETTING=PATH", help="Use these weights instead of training; {seed} in PATH stands for the seed."),
     ] = None,
     memory: Memory = None,
     no_fixed_point: NoFixedPoint = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Run the paper's eight settings, or those named: train, convert, simulate, choose the exit rule, judge it."""
-    from dynconf_core.experiment.overrides import parse
+    """Run the paper's settings, from training to evaluation.
 
+    Trains, converts and simulates all eight settings or those named, chooses their exit rules and evaluates them.
+    """
     numbers = seed_numbers(seed, seeds)
-    values = with_rule(with_fixed_point(parse(overrides or []), no_fixed_point), rule)
+    values = with_rule(overrides_of(overrides, no_fixed_point), rule)
     folder = home_folder(home)
     requests = [
         Request(
@@ -71,8 +73,8 @@ def reproduce(
             values,
             number,
             device,
-            str(folder),
-            str(data_folder(data, folder)),
+            home,
+            data,
             checkpoint_files(checkpoint, number, several=len(numbers) > 1),
             memory,
         )
@@ -90,10 +92,10 @@ def _reproduced(session: Session, asked: CheckedRequest, quiet: bool) -> RunResu
     console = Console(stderr=True, quiet=quiet)
     count, request = len(asked.plans), asked.request
     console.print(
-        f"{count} setting{'s'[: count > 1]}, profile {request.profile}, seed {request.seed}, home {request.home}",
+        f"{count} setting{'s'[: count > 1]}, profile {request.profile}, seed {request.seed}, home {asked.context.home}",
         highlight=False,
     )
-    from dynconf_flows.reproduce import SomeFailed, checked_reproduction  # torch, Prefect: while the server comes up
+    from dynconf_flows.reproduce import SomeFailed, checked_reproduction  # imports torch and Prefect while the server starts
 
     def run() -> RunResult:
         try:
@@ -106,13 +108,13 @@ def _reproduced(session: Session, asked: CheckedRequest, quiet: bool) -> RunResu
 
 
 def _report(results: list[RunResult], as_json: bool, home: Path) -> None:
-    """Tables and places, then the exit code."""
+    """Print tables and where the results are, then exit with the right code."""
     from dynconf_core.results.files import over_seeds, write_over_seeds
     from dynconf_core.results.records import to_json
     from dynconf_flows.command.tables import results_table, seeds_table
 
     notes = Console(stderr=True)
-    console = Console(width=max(80, Console().width))  # narrower, figures would be cut
+    console = Console(width=max(80, Console().width))  # narrower tables would truncate figures
     if len(results) > 1:
         write_over_seeds(home, results)
     if as_json:

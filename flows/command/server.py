@@ -1,7 +1,7 @@
-"""A Prefect server for one run on one's own machine, where the user named none.
+"""A temporary Prefect server for a run on the local machine, used unless ``PREFECT_API_URL`` names a server.
 
-Prefect would start such a server itself, but only when the first flow begins, which then waits for it. Started first, it
-comes up while torch is imported and the data are checked.
+Prefect itself would start a server only with the first flow, which then has to wait for it. This one starts earlier and comes
+up while torch is imported and the data are checked.
 """
 
 import os
@@ -13,8 +13,8 @@ import urllib.request
 from pathlib import Path
 
 _PATIENCE = 90.0
-# The server ends when its standard input does: also when this process is killed. SQLite admits one writer; where two meet, the
-# server answers 503 and the client would sleep for seconds unless it is told how long.
+# The server ends when its standard input closes, even if this process is killed. SQLite allows a single writer: if two collide,
+# the server answers 503, and the header makes the client retry at once instead of after seconds.
 _LAUNCH = """
 import os, signal, sys, threading
 def watch():
@@ -33,7 +33,7 @@ async def soon_again(scope, receive, send):
 uvicorn.run(soon_again, host="127.0.0.1", port=int(sys.argv[1]), log_level="error", lifespan="on")
 """
 _SERVICES = "PREFECT_SERVER_SERVICES_"
-# For one run on one machine nothing is scheduled, late or triggered, and task runs are written in lots.
+# On one machine nothing is scheduled, late or triggered; task runs are recorded in batches.
 _SERVER_SETTINGS = {
     "PREFECT_SERVER_UI_ENABLED": "false",
     "PREFECT__SERVER_EPHEMERAL": "1",
@@ -58,11 +58,11 @@ _SERVER_SETTINGS = {
 
 
 def configure(home: Path) -> None:
-    """Settings of Prefect for this process and its server; what the user has set stays. Call before prefect is imported."""
+    """Configure Prefect for this process and its server, keeping what the user has set; call before importing prefect."""
     for name, value in {
         "PREFECT_HOME": str(home / "prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "DO_NOT_TRACK": "1",  # Prefect's client asks only this before it sends what it counts
+        "DO_NOT_TRACK": "1",  # the only setting that Prefect's client checks before it sends telemetry
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
         "PREFECT_CLIENT_MAX_RETRIES": "20",
     }.items():
@@ -70,7 +70,7 @@ def configure(home: Path) -> None:
 
 
 class TemporaryServer:
-    """A Prefect server on a free port of the loopback interface, until ``stop``; none where ``PREFECT_API_URL`` is set."""
+    """A Prefect server on a free loopback port until ``stop``; not started if ``PREFECT_API_URL`` is set."""
 
     def __init__(self, home: Path) -> None:
         self._process: subprocess.Popen[bytes] | None = None
@@ -94,10 +94,10 @@ class TemporaryServer:
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{self._port}/api"
 
     def wait(self) -> None:
-        """Return once it answers.
+        """Wait until the server answers.
 
         Raises:
-            RuntimeError: where it ends or stays silent; its log says why.
+            RuntimeError: if it ends or does not answer; its log says why.
         """
         if self._process is None:
             return
@@ -111,7 +111,7 @@ class TemporaryServer:
         raise RuntimeError(f"Prefect's temporary server did not start; {self._log} says why.")
 
     def stop(self) -> None:
-        """End it."""
+        """Stop the server."""
         if self._process is None:
             return
         _deliver_logs_and_events()
@@ -126,7 +126,7 @@ class TemporaryServer:
 
 
 def _deliver_logs_and_events() -> None:
-    """Let Prefect send what it still holds: left to the interpreter's end, it would try to reach a server that is gone."""
+    """Make Prefect send pending logs and events now; at interpreter exit the server would already be gone."""
     if "prefect" not in sys.modules:
         return
     from prefect.events.worker import EventsWorker

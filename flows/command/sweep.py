@@ -1,4 +1,4 @@
-"""``dynconf sweep``: a grid, or an Optuna study, over settings' fields."""
+"""``dynconf sweep``: a grid or an Optuna study over the fields of settings."""
 
 from typing import Annotated
 
@@ -6,8 +6,7 @@ import typer
 from rich.console import Console
 
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.request import Request, data_folder, home_folder
-from dynconf_flows.command.arguments import named_texts, with_fixed_point
+from dynconf_core.experiment.request import Request, home_folder
 from dynconf_flows.command.options import (
     AsJson,
     Data,
@@ -17,7 +16,10 @@ from dynconf_flows.command.options import (
     Memory,
     NoFixedPoint,
     ProfileOption,
+    Seed,
     Set,
+    named_texts,
+    overrides_of,
     print_json,
 )
 from dynconf_flows.command.session import FAILED, INTERRUPTED, Session
@@ -25,18 +27,20 @@ from dynconf_tasks import interruption
 
 
 def sweep(
-    setting: Annotated[list[str], typer.Option(help="A name, see `dynconf settings`, or package.module:SETTING; repeatable.")],
+    setting: Annotated[
+        list[str], typer.Option(help="A setting, see `dynconf settings`, or package.module:SETTING; repeatable.")
+    ],
     grid: Annotated[
-        list[str] | None, typer.Option(metavar="FIELD=A,B,C", help="Values of a field (or of seed); every combination is run.")
+        list[str] | None, typer.Option(metavar="FIELD=A,B,C", help="Values of a field or of seed; every combination runs.")
     ] = None,
     study: Annotated[
         list[str] | None,
-        typer.Option(metavar="FIELD=LOW..HIGH", help="A range, or a list of values, in which Optuna looks."),
+        typer.Option(metavar="FIELD=LOW..HIGH", help="A range, or a list of values, from which Optuna chooses."),
     ] = None,
-    trials: Annotated[int | None, typer.Option(help="Points of a study [default: 20].", min=1)] = None,
+    trials: Annotated[int | None, typer.Option(help="Number of points of a study [default: 20].", min=1)] = None,
     profile: ProfileOption = "smoke",
     overrides: Set = None,
-    seed: int = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     home: Home = None,
     data: Data = None,
@@ -45,17 +49,18 @@ def sweep(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Run a grid, or an Optuna study, over settings' fields and show the Pareto front of accuracy against mean steps."""
-    from dynconf_core.experiment.overrides import parse
+    """Run a grid or an Optuna study over the fields of settings.
+
+    Shows the Pareto front of accuracy against mean steps.
+    """
     from dynconf_core.experiment.points import checked_sweep
 
     if trials is not None and not study:
-        raise InputError(f"--trials {trials} is for a study: a grid has as many points as its values make.")
+        raise InputError(f"--trials {trials} applies to a study only: a grid runs every combination of its values.")
     folder = home_folder(home)
-    values = with_fixed_point(parse(overrides or []), no_fixed_point)
-    places = (str(folder), str(data_folder(data, folder)))
+    values = overrides_of(overrides, no_fixed_point)
     swept = checked_sweep(
-        Request(profile, tuple(setting), values, seed, device, *places, memory=memory),
+        Request(profile, tuple(setting), values, seed, device, home, data, memory=memory),
         named_texts(grid, "--grid", "FIELD=VALUES, such as --grid time_steps=8,16,32"),
         named_texts(study, "--study", "FIELD=VALUES, such as --study alpha=0.5..8"),
         trials or 20,

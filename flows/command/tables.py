@@ -1,4 +1,4 @@
-"""The results as tables on a terminal."""
+"""Results, settings and profiles as tables on a terminal."""
 
 from collections.abc import Sequence
 from dataclasses import fields
@@ -15,11 +15,11 @@ from dynconf_core.results.markdown import HEADINGS, PAPER, cells, notes, paper_c
 from dynconf_core.results.types import FiguresOverSeeds, RunResult, SweepPoint, SweepResult
 
 WIDE = 116
-"""Columns of a terminal from which on the paper's row stands beside the setting's; below it, in a footnote."""
+"""Width of a terminal from which the table has a column for the paper's figures; otherwise they are in footnotes."""
 
 
 def results_table(result: RunResult, width: int = 120) -> Table:
-    """The table that a reproduction ends with, for a terminal of ``width`` columns (80 are enough)."""
+    """The table of a reproduction, for a terminal of ``width`` columns (at least 80)."""
     table = _table(title(result))
     wide = width >= WIDE
     for heading in HEADINGS:
@@ -34,19 +34,19 @@ def results_table(result: RunResult, width: int = 120) -> Table:
 
 
 def seeds_table(results: Sequence[RunResult]) -> Table:
-    """Mean and sample standard deviation over seeds of every setting that is done in all of them."""
+    """Mean and sample standard deviation over seeds, for each setting that finished for all of them."""
     seeds = ", ".join(str(result.seed) for result in results)
     table = _table(f"Profile {results[0].profile} over the seeds {seeds}: mean ± standard deviation")
-    for heading in ("setting", "ANN", "SNN at T", "with exit", "mean steps", "saving"):
+    for heading in ("setting", "ANN", "SNN at T", "early exit", "mean steps", "saving"):
         table.add_column(heading, justify="left" if heading == "setting" else "right", no_wrap=True)
     for entry in over_seeds(results).settings:
-        table.add_row(entry.name, *(["failed in a seed"] if entry.figures is None else _spreads(entry.figures)))
+        table.add_row(entry.name, *(["failed for a seed"] if entry.figures is None else _spreads(entry.figures)))
     return table
 
 
 def settings_table() -> Table:
     """The settings with the paper's figures; those of other packages that cannot be used, with the reason."""
-    table = _table("The settings, and what the paper reports of them")
+    table = _table("The settings and the paper's figures")
     for heading in ("setting", "paper: SNN → exit", "source"):
         table.add_column(heading, no_wrap=heading != "source")
     for name in names():
@@ -56,17 +56,15 @@ def settings_table() -> Table:
             table.add_row(name, "", escape(f"cannot be used: {error}"))
             continue
         paper = escape(published_cell(published)) if published else ""
-        table.add_row(name, paper, published.source if published else "no figure at hand")
-    table.caption = (
-        "\\[S] stated by the source, \\[2] second-hand. Every setting also reports its figures cut at the paper's own T."
-    )
+        table.add_row(name, paper, published.source if published else "none available")
+    table.caption = "\\[S] stated by the source, \\[2] second-hand. Results also include figures for T as in the paper."
     return table
 
 
 def profiles_table() -> Table:
-    """What each profile makes of the settings."""
+    """The settings' values in each profile."""
     table = _table("The profiles")
-    for heading in ("profile", "setting", "data, px", "width", "scheme", "T", "epochs", "batch", "rate"):
+    for heading in ("profile", "setting", "data, px", "width", "scheme", "T", "epochs", "batch", "lr"):
         table.add_column(heading, no_wrap=heading != "setting", overflow="fold")
     found = {name: _plans(name) for name in names()}
     for profile in PROFILES:
@@ -101,10 +99,10 @@ def _plans(name: str) -> dict[str, Plan]:
 
 
 def sweep_table(result: SweepResult) -> Table:
-    """The points of a sweep, those on the Pareto front marked."""
+    """The points of a sweep, with those on the Pareto front marked."""
     table = _table(f"Sweep, profile {result.profile}: {len(result.points)} points; * on the Pareto front")
     swept = list(dict.fromkeys(name for point in result.points for name in point.values))
-    for heading in ("", "setting", *swept, "ANN", "SNN at T", "with exit", "mean steps"):
+    for heading in ("", "setting", *swept, "ANN", "SNN at T", "early exit", "mean steps"):
         table.add_column(heading)
     for point in result.points:
         given = [short(point.values.get(name, "")) for name in swept]
@@ -122,7 +120,7 @@ def _table(heading: str) -> Table:
 
 
 def _spreads(figures: FiguresOverSeeds) -> list[str]:
-    """Steps as they are, fractions in per cent."""
+    """Spreads as text: fractions in per cent, steps unchanged."""
     found = []
     for field in fields(figures):
         spread, scale = getattr(figures, field.name), 1 if field.name == "exit_mean_steps" else 100

@@ -1,0 +1,53 @@
+"""``dynconf compare``: exit rules compared at equal accuracy."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from dynconf_core.experiment.request import home_folder
+from dynconf_flows.command.analyse import Seed, Test, TimeSteps, Traces, heading, say, warn
+from dynconf_flows.command.options import AsJson, Debug, Home, print_json
+from dynconf_flows.command.server import configure
+
+
+def compare(
+    traces: Traces,
+    test: Test = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option("--rule", help="A measure of your own to include, as package.module:Class; repeatable."),
+    ] = None,
+    time_steps: TimeSteps = None,
+    seed: Seed = 0,
+    home: Home = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Compare exit rules at equal accuracy.
+
+    Thresholds are chosen on the calibration traces for allowed drops of 0, 0.1, 0.5 and 1 point.
+    """
+    configure(home_folder(home))
+    from dynconf_core.choosing.comparison import compare as compared
+    from dynconf_core.choosing.comparison import interval_lines
+    from dynconf_core.confidence.measure import MEASURES, measures_of
+    from dynconf_core.evaluation.precautions import warnings_about
+    from dynconf_core.results.records import to_json
+    from dynconf_core.results.trace_pairs import pairs
+    from dynconf_tasks.analyse import described, loaded
+
+    measures = measures_of((*MEASURES.names(), *(rule or ())))
+    found = pairs(traces, test, home)
+    console, tables = Console(stderr=as_json), {}
+    for pair in found:
+        calibration, judge, _ = loaded(pair, seed, time_steps)
+        comparison = compared(calibration, judge, measures=measures, seed=seed)
+        tables[pair.name] = comparison.rows
+        if not as_json:
+            heading(console, pair.name, described(judge), calibration.samples, judge.samples)
+            for line in interval_lines(comparison):
+                say(console, line)
+        warn(console, warnings_about(calibration, judge))
+    if as_json:
+        print_json(to_json({"comparisons": tables}))
