@@ -13,7 +13,7 @@ from dynconf_core.data.dataset import DATASETS
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.profiles import PROFILES
 from dynconf_core.experiment.request import CheckedRequest, Request, checked
-from dynconf_core.experiment.settings import UNNAMED
+from dynconf_core.experiment.settings import SETTINGS, UNNAMED
 from dynconf_core.results.environment import environment
 from dynconf_core.results.files import new_run, write_results
 from dynconf_core.results.markdown import results_markdown
@@ -105,6 +105,7 @@ def run_request(asked: CheckedRequest, command: str | None = None) -> RunResult:
 
     rows = tuple(run.row for run in runs)
     savings = [row.exit.latency_saving for row in rows if isinstance(row, SettingResult)]
+    ours = [plan.setting for plan in asked.plans if plan.setting in SETTINGS]
     result = RunResult(
         run=new_run(folder, f"{profile}-seed{seed}"),
         profile=profile,
@@ -117,6 +118,7 @@ def run_request(asked: CheckedRequest, command: str | None = None) -> RunResult:
         paper_footnotes=tuple(
             PaperFootnote(family=f"{DATASETS.get(data).title}, {SCHEMES.get(method).title}", **vars(row))
             for (data, method), row in UNNAMED.items()
+            if any(SETTINGS[name].dataset == data and SETTINGS[name].method == method for name in ours)
         ),
         settings=rows,
     )

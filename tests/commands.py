@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from dynconf_flows.command import analyse as analyse_command
+from dynconf_flows.command import compare as compare_command
 from dynconf_flows.command import main as cli
 
 
@@ -46,7 +47,8 @@ def command_on_traces(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     for name in ("DYNCONF_HOME", "DYNCONF_DATA", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(analyse_command, "configure", lambda home: None)
+    for module in (analyse_command, compare_command):
+        monkeypatch.setattr(module, "configure", lambda home: None)
     folder.mkdir()
     monkeypatch.chdir(folder)
     return command(monkeypatch, capsys)

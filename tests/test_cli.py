@@ -12,7 +12,7 @@ from commands import Answer, Command, command
 from dynconf_core.data.cifar10 import BINARY_SHA1, FOLDER, PER_BATCH, RECORD
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import Request, size_in_bytes
-from dynconf_core.experiment.settings import SETTINGS
+from dynconf_core.experiment.settings import FURTHER, SETTINGS
 from dynconf_core.experiment.stages import STAGES
 from dynconf_flows.command import main as cli
 from dynconf_flows.command import session
@@ -206,7 +206,7 @@ def test_settings_lists_the_eight(dynconf: Command, home: Path) -> None:
 def test_settings_as_json(dynconf: Command) -> None:
     answer = dynconf("settings", "--json")
     content = json.loads(answer.out)
-    assert (answer.code, content["schema"], list(content["settings"])) == (0, 2, list(SETTINGS))
+    assert (answer.code, content["schema"], list(content["settings"])) == (0, 2, [*SETTINGS, *FURTHER])
     entry = content["settings"][RESNET]
     assert (entry["smoke"]["time_steps"], entry["smoke"]["levels"], "bits" in entry["smoke"]) == (32, 4, False)
     assert (entry["paper"]["time_steps"], entry["paper"]["label"]) == (27, "S")

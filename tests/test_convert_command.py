@@ -108,7 +108,7 @@ def test_what_is_said_of_the_images_is_honest(dynconf: Command, checkpoint: Path
     text = " ".join(dynconf(*asked(checkpoint)).out.split())
     assert "held-out" not in text
     assert "training images of digits: if resnet20.th was trained on them, both accuracies are too high" in text
-    assert "layer1.0.activation1" in text and "On 8 images: after T = 3 steps" in text
+    assert "layer1.0.activation1" in text and "On 8 images: after T = 3 time steps" in text
 
 
 def test_json_is_all_that_is_printed_and_a_study_reads_the_traces(dynconf: Command, checkpoint: Path) -> None:

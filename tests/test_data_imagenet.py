@@ -149,7 +149,7 @@ def test_from_the_paper_profile_to_traces(tmp_path: Path) -> None:
             resume=tmp_path / "resume",
         )
 
-    with pytest.raises(InputError, match="has 3 classes, not 1000"):
+    with pytest.raises(InputError, match=r"3 classes, though the data set's entry says 1000"):
         trained(1000)
     provenance = trained(3)
     assert provenance["data"]["train"] == 18 and len(provenance["record"]["losses"]) == 1  # type: ignore[index]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import time
+import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -158,8 +160,8 @@ def test_described() -> None:
     [
         ({"architecture": "resnet1"}, "architecture 'resnet1' is unknown .*: choose one of vgg16, resnet18"),
         ({"stem": "cifar100"}, "stem='cifar100' is unknown: choose one of cifar, imagenet"),
-        ({"bits": 2}, "bits=2 is no field of the conversion scheme 'qcfs': it has levels"),
-        ({"method": "qffs", "bits": 2}, "levels=4 is no field of the conversion scheme 'qffs': it has bits"),
+        ({"bits": 2}, "bits=2 is not a field of the conversion scheme 'qcfs': it has levels"),
+        ({"method": "qffs", "bits": 2}, "levels=4 is not a field of the conversion scheme 'qffs': it has bits"),
         ({"architecture": "vgg16", "resolution": 31}, "resolution=31: vgg16 .* at least 32"),
         ({"method": "qqfs"}, "conversion scheme 'qqfs' is unknown .*: choose one of qcfs, qffs"),
     ],
@@ -306,13 +308,16 @@ def test_names_that_cannot_work(asked: dict[str, Any], words: str) -> None:
 
 
 @pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty torch cache and a proxy that does not answer: no test reaches a network."""
+    direct = urllib.request.build_opener()  # the first opener is kept for the process, with the proxies of its time
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for scheme in ("http", "https"):
         monkeypatch.setenv(f"{scheme}_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
-    return tmp_path / "hub" / "checkpoints"
+    urllib.request.install_opener(urllib.request.build_opener())
+    yield tmp_path / "hub" / "checkpoints"
+    urllib.request.install_opener(direct)
 
 
 def test_weights_without_a_network_connection(cache: Path) -> None:

@@ -100,7 +100,7 @@ def test_plain_weights_give_the_same_twice() -> None:
 def test_no_steps_across_the_end_of_the_image() -> None:
     snn = everything("qffs")
     assert snn.active_steps == 3
-    with pytest.raises(ValueError, match="stops after step 3"):
+    with pytest.raises(ValueError, match="acts up to step 3"):
         snn.steps(snn.input_current(images()), None, range(2, 5))
 
 

@@ -101,10 +101,11 @@ class TemporaryServer:
         """
         if self._process is None:
             return
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not know this machine's loopback
         end = time.monotonic() + _PATIENCE
         while time.monotonic() < end and self._process.poll() is None:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{self._port}/api/health", timeout=1):
+                with direct.open(f"http://127.0.0.1:{self._port}/api/health", timeout=1):
                     return
             except OSError:
                 time.sleep(0.05)
