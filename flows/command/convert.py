@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -121,7 +121,7 @@ def convert(
             thresholds=thresholds,
             time_steps=time_steps,
             neurons=neurons,
-            levels=min(15, time_steps) if neurons == "signed" and levels is None else levels,
+            levels=_levels(neurons, levels, time_steps),
             correct=correct,
             percentile=percentile,
             fixed_point=not no_fixed_point,
@@ -165,6 +165,16 @@ def convert(
                 _say(console, one.summary(split))
     if as_json:
         print_json({"schema": 2, "snn": str(out), **snn.facts, "traces": plain(written)})
+
+
+def _levels(neurons: str, levels: int | None, time_steps: int) -> int | None:
+    """``--levels``, or 15 (at most T) for a neuron model that has levels."""
+    from dynconf_core.conversion.options import AUTO
+    from dynconf_core.neurons.model import NEURONS
+
+    if levels is not None or neurons == AUTO:
+        return levels
+    return min(15, time_steps) if "levels" in (field.name for field in fields(NEURONS.get(neurons))) else None
 
 
 def _network(architecture: str, checkpoint: str) -> nn.Module:
