@@ -243,3 +243,9 @@ def test_from_a_file_and_from_its_content(rule: Rule, tmp_path: Path) -> None:
     assert ExitAgent.from_json(entry, own).rule == rule and entry["schema"] == 2
     with pytest.raises(InputError, match="nowhere"):
         ExitAgent.from_json(tmp_path / "nowhere.json")
+
+
+def test_logits_that_are_no_tensor_are_refused() -> None:
+    agent = ExitAgent(Rule("gap", Smoothing("sum", 1.0), 1.0))
+    with pytest.raises(InputError, match="ndarray; give a tensor"):
+        agent(np.zeros((1, 4)), agent.initial(1, 4))

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.lib import format as npy
 
 from dynconf_core.traces import checks as traces_checks
@@ -336,3 +337,15 @@ def test_two_million_samples_are_read_in_pieces(tmp_path: Path) -> None:
     found = json.loads(outputs[1])
     assert found["accuracy"] == [0.25, 0.5, 0.75, 1.0]
     assert found["mebibytes"] < MEMORY
+
+
+def test_time_steps_first_are_recognised() -> None:
+    with pytest.raises(TracesError, match=r"logits\.transpose\(1, 0, 2\)"):
+        Traces(np.zeros((10, 400, 10), dtype=np.float32), np.zeros(400, dtype=np.int64))
+
+
+def test_tensors_are_taken_as_arrays() -> None:
+    logits, labels = torch.randn(3, 2, 4, requires_grad=True), torch.tensor([0, 1, 3])
+    traces = Traces(logits, labels)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(traces.logits, logits.detach().numpy())
+    assert traces.labels.tolist() == [0, 1, 3]

@@ -71,6 +71,15 @@ class Analysis:
     guarantee: Guarantee | None
     robustness: RobustnessMap
 
+    def __str__(self) -> str:
+        """The chosen rule and its figures on the test traces, in two lines."""
+        judged, time_steps = self.record.rules[self.record.chosen].test, self.record.time_steps
+        return (
+            f"{self.rule.measure.name} above {self.rule.threshold:.4g}, {self.rule.smoothing}\n"
+            f"test: {100 * judged.accuracy:.2f} % @ {judged.mean_steps:.2f} of {time_steps} time steps, "
+            f"{100 * (1 - judged.mean_steps / time_steps):.1f} % fewer; {100 * judged.loss:+z.2f} points lost"
+        )
+
 
 def analyse(
     calibration: Traces,

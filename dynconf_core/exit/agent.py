@@ -101,8 +101,10 @@ class ExitAgent(nn.Module):
             score is greater than the threshold (at step T the caller ends every sample); the new state.
 
         Raises:
-            InputError: for logits whose shape is not that of the state.
+            InputError: for logits that are not a tensor, or whose shape is not that of the state.
         """
+        if not isinstance(logits, Tensor):
+            raise InputError(f"logits is a {type(logits).__name__}; give a tensor (n, C), such as torch.from_numpy(logits).")
         if logits.shape != state.accumulated.shape:
             raise InputError(
                 f"logits has the shape {tuple(logits.shape)}, the agent's state {tuple(state.accumulated.shape)}; "

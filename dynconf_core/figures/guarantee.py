@@ -45,7 +45,7 @@ def guarantee_figure(guarantee: Guarantee, time_steps: int, title: str, subtitle
             color=VERMILLION,
             linewidth=1.8,
             marker="o" if in_view.sum() == 1 else None,
-            label=f"largest loss certified with {sure} confidence",
+            label=f"largest measured loss that is certified with {sure} confidence",
             zorder=2,
         )
     axes.plot(steps, lost, color=BLUE, linewidth=2.2, label=f"measured on {guarantee.samples} samples", zorder=3)

@@ -80,9 +80,11 @@ def check_forms(forms: Mapping[str, Form]) -> None:
     for name, form in forms.items():
         needed = tuple(sizes[axis] for axis in KINDS[name].axes)
         if form.shape != needed:
+            swapped = name == "labels" and form.shape == (time_steps,)
+            hint = " If the time steps come first, give logits.transpose(1, 0, 2)." if swapped else ""
             raise TracesError(
                 f"{name} has the shape {form.shape}, but logits holds {samples} samples, {time_steps} time steps and "
-                f"{classes} classes; it must be {_shown(KINDS[name].axes)} = {needed}."
+                f"{classes} classes; it must be {_shown(KINDS[name].axes)} = {needed}.{hint}"
             )
 
 

@@ -63,6 +63,9 @@ class Traces:
     reference_logits: NDArray[np.floating[Any]] | None = None
 
     def __post_init__(self) -> None:
+        for name in KINDS:
+            if hasattr(given := getattr(self, name), "detach"):  # a tensor, on any device
+                object.__setattr__(self, name, given.detach().cpu().numpy())
         arrays = self._arrays()
         check_forms({name: form_of(name, array) for name, array in arrays.items()})
         check_logits(self.logits)

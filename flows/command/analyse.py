@@ -41,7 +41,7 @@ def analyse(
         str | None,
         typer.Option(
             help="The measure of the rule: max_softmax, entropy, gap, patience, learned, or your own as "
-            "package.module:Class [default: the one with the fewest mean steps]."
+            "package.module:Class [default: chosen among all measures]."
         ),
     ] = None,
     smoothing: Annotated[
@@ -120,6 +120,7 @@ def _show(console: Console, done: FinishedAnalysis) -> None:
     lines = [f"* exits once the {measure.label} passes {record.rule.threshold_shown:.4g}.", *_caption(record)]
     if guarantee is not None:
         lines.append(f"Guarantee: {guarantee.statement()}.")
+        lines.append("rule.json holds the certified rule, rule-uncertified.json the one marked *.")
     if record.comparison:
         lines += ["", *comparison_lines(Comparison(record.time_steps, record.comparison))]
     for line in lines:
