@@ -189,7 +189,9 @@ def test_the_guarantee_shows_what_was_lost_and_what_certifies() -> None:
     assert any(word.startswith("certified: ") and word.endswith(" mean steps") for word in words)
     lines = {str(line.get_label()): line for line in figure.axes[0].lines}
     lost = np.asarray(lines["measured on 2000 samples"].get_ydata())
-    allowed = np.asarray(next(line for name, line in lines.items() if name.startswith("largest measured loss that is certified")).get_ydata())
+    allowed = np.asarray(
+        next(line for name, line in lines.items() if name.startswith("largest measured loss that is certified")).get_ydata()
+    )
     mark = next(line for name, line in lines.items() if name.startswith("certified"))
     at = np.flatnonzero(lost[1:] > allowed)[0]
     assert np.asarray(mark.get_ydata())[0] == lost[at], "the last before the first that lost too much"
