@@ -176,7 +176,7 @@ def _suggested(trial: "optuna.Trial", one: Range) -> Value:
 def _point(row: AnySetting, values: Mapping[str, Value]) -> AnyPoint:
     """The entry of a point: a study optimises the figures of the calibration split and only reports those of the test split."""
     if not isinstance(row, SettingResult):
-        return FailedPoint(setting=row.name, values=dict(values), error=row.error)
+        return FailedPoint(setting=row.name, values=dict(values), error=row.error, artefacts=row.artefacts)
     return SweepPoint(
         setting=row.name,
         values=dict(values),
@@ -188,6 +188,7 @@ def _point(row: AnySetting, values: Mapping[str, Value]) -> AnyPoint:
         calibration_accuracy=row.exit.rule.calibration.accuracy,
         calibration_mean_steps=row.exit.rule.calibration.mean_steps,
         stages=row.stages,
+        artefacts=row.artefacts,
     )
 
 

@@ -20,6 +20,9 @@ class Listener(Protocol):
     def __call__(self, done: int, total: int, text: str) -> None:
         """Called when ``done`` of ``total`` parts are done; see ``dynconf_core.progress``."""
 
+    def waiting(self, text: str) -> None:
+        """Called several times a second while another process works on the stage's key; ``text`` says which."""
+
     def finished(self, outcome: str, seconds: float) -> None:
         """Called at the end with the outcome: "ran", "cached", "given" or "failed"."""
 
@@ -31,6 +34,7 @@ class LogListener:
     setting: str
     stage: str
     last: float = field(default_factory=time.monotonic)
+    waited: bool = False
 
     def started(self) -> None:
         """See ``Listener``."""
@@ -41,6 +45,12 @@ class LogListener:
         if time.monotonic() - self.last >= EVERY:
             self.last = time.monotonic()
             logger.info("%s · %s %d/%d %s", self.setting, self.stage, done, total, text)
+
+    def waiting(self, text: str) -> None:
+        """See ``Listener``."""
+        if not self.waited:
+            self.waited = True
+            logger.info("%s · %s waits for %s", self.setting, self.stage, text)
 
     def finished(self, outcome: str, seconds: float) -> None:
         """See ``Listener``."""

@@ -128,7 +128,7 @@ def setting_result(name: str = "cifar10-vgg16-qcfs", paper: Published | None = N
 
 
 def failed_setting(name: str, error: str) -> FailedSetting:
-    return FailedSetting(name=name, error=error, stages=dict.fromkeys(NAMES, "not_run"))
+    return FailedSetting(name=name, error=error, stages=dict.fromkeys(NAMES, "not_run"), artefacts={})
 
 
 def run_result(*rows: SettingResult | FailedSetting, **changes: Any) -> RunResult:

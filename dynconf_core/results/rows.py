@@ -60,7 +60,9 @@ def failed(plan: Plan, done: Mapping[str, Finished], error: BaseException) -> Fa
     broken = next((name for name in NAMES if name not in done), "evaluate")
     outcomes[broken] = "failed"
     reason = " ".join(str(error).split()) or type(error).__name__
-    return FailedSetting(name=plan.setting, error=f"{broken}: {reason}", stages=outcomes)
+    return FailedSetting(
+        name=plan.setting, error=f"{broken}: {reason}", stages=outcomes, artefacts={name: one.key for name, one in done.items()}
+    )
 
 
 def _whole(value: Value | None) -> int | None:

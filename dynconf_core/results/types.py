@@ -101,12 +101,17 @@ class SettingResult(SettingFigures, SettingFacts):
 
 @dataclass(frozen=True, kw_only=True)
 class FailedSetting:
-    """A setting in which a stage failed; outcomes in ``stages`` may also be "failed" and "not_run"."""
+    """A setting in which a stage failed; outcomes in ``stages`` may also be "failed" and "not_run".
+
+    Attributes:
+        artefacts: key in the store of each finished stage.
+    """
 
     name: str
     status: Literal["failed"] = "failed"
     error: str
     stages: dict[str, str]
+    artefacts: dict[str, str]
 
 
 AnySetting = Annotated[SettingResult | FailedSetting, Discriminator("status")]
@@ -155,6 +160,7 @@ class SweepPoint:
         values: the values of the swept fields.
         accuracy, mean_steps: accuracy and mean steps with early exit on the test split; reported only.
         calibration_accuracy, calibration_mean_steps: the same on the calibration split; the objectives of a study.
+        artefacts: key in the store by stage.
         on_front: whether the point is on the Pareto front of its setting (accuracy against mean steps).
     """
 
@@ -169,17 +175,19 @@ class SweepPoint:
     calibration_accuracy: float
     calibration_mean_steps: float
     stages: dict[str, str]
+    artefacts: dict[str, str]
     on_front: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class FailedPoint:
-    """A point in which a stage failed."""
+    """A point in which a stage failed; ``artefacts`` holds the key in the store of each finished stage."""
 
     setting: str
     values: dict[str, Value]
     status: Literal["failed"] = "failed"
     error: str
+    artefacts: dict[str, str]
 
 
 AnyPoint = Annotated[SweepPoint | FailedPoint, Discriminator("status")]

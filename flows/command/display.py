@@ -50,6 +50,7 @@ class _StageDisplay:
         self.setting, self.stage = setting, stage
         self.bar: TaskID | None = None
         self.last = time.monotonic()
+        self.waited = False
 
     @property
     def name(self) -> str:
@@ -66,6 +67,12 @@ class _StageDisplay:
         if not self.display.console.is_terminal and time.monotonic() - self.last >= QUIET:
             self.last = time.monotonic()
             self.display.say(f"{self.name} {done}/{total} {text}")
+
+    def waiting(self, text: str) -> None:
+        interruption.check()
+        if not self.waited:
+            self.waited = True
+            self.display.say(f"{self.name} waits for {text}")
 
     def finished(self, outcome: str, seconds: float) -> None:
         if self.bar is not None:

@@ -4,7 +4,10 @@ import sys
 
 EXTRAS = {
     **dict.fromkeys(("matplotlib", "PIL", "pydantic", "scipy", "sklearn"), "analysis"),
-    **dict.fromkeys(("fastapi", "mlflow", "optuna", "prefect", "rich", "sqlalchemy", "torchvision", "typer"), "pipeline"),
+    **dict.fromkeys(
+        ("fastapi", "filelock", "mlflow", "optuna", "prefect", "psutil", "rich", "sqlalchemy", "torchvision", "typer"),
+        "pipeline",
+    ),
 }
 """The optional dependency of pyproject.toml that brings each package."""
 UNUSABLE = 2

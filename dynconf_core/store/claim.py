@@ -1,0 +1,73 @@
+"""Claims: at most one process at a time works on a key, in any number of processes that share a home.
+
+A claim is a lock on a file, which ends with its process, however that ends: whoever waits takes over within a fraction of a
+second. The holder writes who it is into a file beside the lock, for people who look.
+
+    <home>/claims/<name>.lock   and   <name>.json   while the claim is held
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dynconf_core.errors import InputError
+from dynconf_core.store.owner import Owner
+
+FOLDER = "claims"
+POLL = 0.2
+"""Seconds between two attempts of a process that waits."""
+
+
+@contextmanager
+def claim(home: Path, name: str, what: str, waiting: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold the claim ``name`` during the block, once no other process or thread holds it.
+
+    Args:
+        home: the folder that the processes share.
+        name: a file name, such as a stage's key.
+        what: what is done under the claim, shown to those who wait.
+        waiting: called repeatedly while another holds the claim, with text that says who; an exception from it ends the wait.
+
+    Raises:
+        InputError: if the home cannot be written.
+    """
+    from filelock import FileLock, Timeout
+
+    folder = home / FOLDER
+    path, note = folder / f"{name}.lock", folder / f"{name}.json"
+    lock = FileLock(path, thread_local=False)
+    while True:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=POLL if waiting else -1, poll_interval=POLL / 4)
+            break
+        except Timeout:
+            if waiting is not None:
+                waiting(holder(home, name) or "another process")
+        except OSError as error:
+            raise InputError(f"{folder} cannot be written ({error.strerror}): name another home.") from error
+    try:
+        with suppress(OSError):  # the note is for people alone
+            note.write_text(json.dumps({"owner": str(Owner.this()), "what": what}))
+        yield
+    finally:
+        # A process that has opened the file meanwhile sees that it is unlinked, and opens it anew.
+        with suppress(OSError):
+            note.unlink(missing_ok=True)
+        with suppress(OSError):
+            os.unlink(path)
+        lock.release()
+
+
+def holder(home: Path, name: str) -> str | None:
+    """Who holds a claim and what for, as text; None if nobody is known to."""
+    try:
+        note = json.loads((home / FOLDER / f"{name}.json").read_text())
+        owner = Owner.parse(note["owner"])
+        return f"process {owner.pid} on {owner.host} ({note['what']})" if owner is not None else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
