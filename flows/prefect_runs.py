@@ -1,7 +1,7 @@
 """Prefect's records of our runs: whose they are, how they end if their process dies, and that they arrive."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
@@ -34,18 +34,26 @@ def context_for_child() -> dict[str, Any]:
     return context
 
 
-def end_runs(flow_run: UUID, message: str, cancelled: bool) -> None:
-    """End the flow run of a process that died, and its unfinished task runs, as crashed or ``cancelled``."""
+def end_runs(flow_run: UUID, message: str, cancelled: bool, finished: Collection[str] = ()) -> None:
+    """End the flow run of a process that died, and its unfinished task runs, as crashed or ``cancelled``.
+
+    Args:
+        flow_run: the flow run.
+        message: why it ended.
+        cancelled: whether it was stopped on purpose.
+        finished: the names of its task runs that have finished, of which Prefect may not have heard.
+    """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-    from prefect.states import Cancelled, Crashed
+    from prefect.states import Cancelled, Completed, Crashed
 
     make = Cancelled if cancelled else Crashed
     with get_client(sync_client=True) as client:
-        client.set_flow_run_state(flow_run, make(message=message), force=True)
         for task_run in client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))):
             if task_run.state is None or not task_run.state.is_final():
-                client.set_task_run_state(task_run.id, make(message=message), force=True)
+                state = Completed() if task_run.name in finished else make(message=message)
+                client.set_task_run_state(task_run.id, state, force=True)
+        client.set_flow_run_state(flow_run, make(message=message), force=True)
 
 
 def deliver_logs_and_events(seconds: float = 3) -> None:

@@ -76,6 +76,6 @@ def _watch(told: int) -> None:
     interruption.interrupt(numbers[0])
     with suppress(OSError):  # the terminal may be gone
         name = signal.Signals(numbers[0]).name
-        os.write(2, f"\nInterrupted by {name}: stopping; finished stages are kept.\n".encode())
+        os.write(2, f"\nInterrupted by {name}: stopping; what is finished is kept.\n".encode())
     time.sleep(GRACE)
     os._exit(interruption.exit_code())
