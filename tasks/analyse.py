@@ -15,6 +15,7 @@ from dynconf_core.results.records import flat, json_text
 from dynconf_core.results.trace_pairs import Pair
 from dynconf_core.traces.parts import Split, split_in_two
 from dynconf_core.traces.schema import Traces
+from dynconf_tasks.interruption import deferred
 
 TRACKED = ("ann_accuracy", "reference_accuracy", "exit", "baselines", "oracle_gap", "spikes_per_inference", "energy")
 """Fields of the record that are logged to MLflow unchanged."""
@@ -170,4 +171,6 @@ def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions,
         "rule": chosen.measure,
         **{f"smoothing_{name}": value for name, value in flat(chosen.smoothing).items()},
     }
-    return tracker(home).analysis(done.name, flat(figures), params, done.files, key)
+    tracking = tracker(home)
+    with deferred():  # a signal does not leave the run unfinished
+        return tracking.analysis(done.name, flat(figures), params, done.files, key)

@@ -25,7 +25,7 @@ from prefect import task
 from dynconf_core.experiment.job import Handle
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.results.records import Scalar, flat, json_text, plain, to_json
-from dynconf_core.results.types import AnySetting, FailedSetting, RunResult, SettingResult
+from dynconf_core.results.types import AnySetting, FailedSetting, RunResult, SettingResult, SweepResult
 from dynconf_core.schemes.field import Value
 from dynconf_tasks.evaluate import FIGURES
 from dynconf_tasks.stage import TASK_OPTIONS
@@ -35,7 +35,7 @@ BATCH = 1000
 TAG_LENGTH = 5000
 PROBE_SECONDS = 4.0
 PARENT, SETTING, DIGEST = "mlflow.parentRunId", "dynconf.setting", "dynconf.evaluation"
-IDENTITY, KEY = "dynconf.identity", "dynconf.key"
+IDENTITY, KEY, POINT = "dynconf.identity", "dynconf.key", "dynconf.point"
 Figures = Mapping[str, Scalar | list[Scalar]]
 """Figures under flat names."""
 Params = Mapping[str, object]
@@ -76,11 +76,11 @@ class Tracker:
         except Exception as error:  # an unknown scheme, a driver that is not installed, ...
             raise self._unavailable(error) from None
 
-    def parent(self, profile: str, seed: int, identity: Mapping[str, Value], name: str) -> str:
-        """Find or create the run of a reproduction and mark it as running; returns its id."""
-        text = _canonical({"profile": profile, "seed": seed, **identity})
+    def parent(self, profile: str, seed: int, identity: Mapping[str, Value], name: str, kind: str = "reproduction") -> str:
+        """Find or create the run of a reproduction or sweep and mark it as running; returns its id."""
+        text = _canonical({"profile": profile, "seed": seed, **({} if kind == "reproduction" else {"kind": kind}), **identity})
         key = hashlib.sha256(text.encode()).hexdigest()
-        tags = {KEY: key, IDENTITY: text[:TAG_LENGTH], "dynconf.profile": profile, "dynconf.kind": "reproduction"}
+        tags = {KEY: key, IDENTITY: text[:TAG_LENGTH], "dynconf.profile": profile, "dynconf.kind": kind}
         try:
             with _finding:
                 experiment = self._experiment(f"dynconf-{profile}")
@@ -96,19 +96,30 @@ class Tracker:
         except self._errors as error:
             raise self._unavailable(error) from None
 
-    def child(self, parent: str, row: AnySetting, params: Params, files: Sequence[Path], digest: str) -> str:
-        """Find or create the finished (or failed) run of a setting below ``parent``; returns its id."""
+    def child(
+        self,
+        parent: str,
+        row: AnySetting,
+        params: Params,
+        files: Sequence[Path],
+        digest: str,
+        point: Mapping[str, Value] | None = None,
+    ) -> str:
+        """Find or create the finished (or failed) run of a setting, at a point of a sweep, below ``parent``; returns its id."""
+        at = _canonical(point or {})
         try:
             above = self._client.get_run(parent)
             experiment = above.info.experiment_id
             identity = above.data.tags.get(IDENTITY, "")
             for run in self._find(experiment, PARENT, parent):
-                if run.data.tags.get(SETTING) != row.name:
+                if (run.data.tags.get(SETTING), run.data.tags.get(POINT, "{}")) != (row.name, at):
                     continue
                 if run.data.tags.get(DIGEST) == digest and run.info.status == "FINISHED":
                     return str(run.info.run_id)
                 self._client.delete_run(run.info.run_id)
             tags = {PARENT: parent, SETTING: row.name, DIGEST: digest, IDENTITY: identity, "dynconf.kind": "setting"}
+            if point:
+                tags[POINT] = at
             if isinstance(row, FailedSetting):
                 tags["error"] = row.error[:TAG_LENGTH]
             run = self._client.create_run(experiment, run_name=row.name, tags=tags)
@@ -138,11 +149,11 @@ class Tracker:
         except self._errors as error:
             raise self._unavailable(error) from None
 
-    def finish_parent(self, parent: str, result: RunResult, interrupted: bool = False) -> None:
-        """Log the mean latency saving and results.json of a reproduction, and end its run as finished, failed or killed."""
+    def finish_parent(self, parent: str, result: RunResult | SweepResult, interrupted: bool = False) -> None:
+        """Log results.json, and a reproduction's mean latency saving, and end the run as finished, failed or killed."""
         try:
             run = self._client.get_run(parent)
-            saving = result.mean_latency_saving
+            saving = result.mean_latency_saving if isinstance(result, RunResult) else None
             if saving is not None and run.data.metrics.get("mean_latency_saving") != saving:
                 self._client.log_metric(parent, "mean_latency_saving", saving)
             with tempfile.TemporaryDirectory() as folder:
@@ -212,6 +223,7 @@ def track(
     home: Path,
     identity: Mapping[str, Value],
     parent: str | None,
+    point: Mapping[str, Value] | None = None,
 ) -> str:
     """Log a setting's figures, plots and rule below ``parent`` (None: found or created); returns the run's id."""
     writer = tracker(home)
@@ -219,7 +231,7 @@ def track(
         parent = writer.parent(plan.profile, plan.seed, identity, f"{plan.profile}, seed {plan.seed}")
     files = [evaluation.file(name) for name in (*FIGURES, "evaluation.json", "rule.json")] if evaluation else []
     digest = evaluation.digest if evaluation else "none"
-    return writer.child(parent, row, setting_params(plan), files, digest)
+    return writer.child(parent, row, setting_params(plan), files, digest, point)
 
 
 def setting_params(plan: Plan) -> Params:
@@ -229,7 +241,7 @@ def setting_params(plan: Plan) -> Params:
 
 def setting_figures(row: SettingResult) -> Figures:
     """The metrics of a setting's run: its figures under flat names."""
-    skipped = ("name", "error", "paper", "stages", "artefacts")
+    skipped = ("name", "error", "paper", "stages", "artefacts", "resources")
     return flat({name: value for name, value in plain(row).items() if name not in skipped})
 
 

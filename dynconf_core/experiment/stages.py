@@ -199,6 +199,12 @@ def job(plan: Plan, context: RunContext, checkpoint: Path | None = None) -> Job:
     return Job(plan, context, digest, checkpoint)
 
 
+def known_everywhere(plan: Plan) -> bool:
+    """Whether every process finds the implementations that a plan names, that is, none was added with ``register``."""
+    used = [pair for implementations in _IMPLEMENTATIONS.values() for pair in implementations(plan)]
+    return all(":" in name or registry.lasting(name) for registry, name in used)
+
+
 def stage(name: str) -> Stage:
     """The stage called ``name``."""
     return next(one for one in STAGES if one.name == name)

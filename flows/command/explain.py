@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from dynconf_core.experiment.job import Handle
+from dynconf_core.experiment.following import FollowedStages, follow
 from dynconf_core.experiment.request import Request, checked, home_folder
 from dynconf_core.experiment.stages import STAGES, job
 from dynconf_core.results.records import to_json
@@ -40,19 +40,6 @@ class Explained:
     stage: str
     outcome: str
     reason: str
-
-
-@dataclass(frozen=True)
-class FollowedStages:
-    """The stages of a request in the store.
-
-    Attributes:
-        finished: handles of the finished stages, by name.
-        keys: keys of all stages whose inputs are finished, by name.
-    """
-
-    finished: Mapping[str, Handle]
-    keys: Mapping[str, StageKey]
 
 
 def explain(
@@ -102,18 +89,7 @@ def followed(request: Request) -> FollowedStages:
     """Follow the stages of a request for one setting through the store."""
     asked = checked(request, writes=False)
     (plan,) = asked.plans
-    given = job(plan, asked.context, asked.checkpoint(plan))
-    store = Store(asked.context.artefacts)
-    done: dict[str, Handle] = {}
-    keys: dict[str, StageKey] = {}
-    for stage in STAGES:
-        if any(name not in done for name in stage.inputs.values()):
-            continue
-        keys[stage.name] = stage.key(given, {role: done[name] for role, name in stage.inputs.items()})
-        found = store.get(keys[stage.name])
-        if found is not None:
-            done[stage.name] = Handle(found.stage, found.key, found.digest, found.folder, "cached")
-    return FollowedStages(done, keys)
+    return follow(job(plan, asked.context, asked.checkpoint(plan)))
 
 
 def _difference(key: StageKey, store: Store) -> str:

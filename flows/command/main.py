@@ -3,6 +3,7 @@
 Heavy packages are imported inside the commands, so that ``dynconf --help`` is fast.
 """
 
+import os
 import sys
 from typing import Annotated
 
@@ -19,11 +20,13 @@ from dynconf_flows.command.entry import UNUSABLE, missing_extra
 from dynconf_flows.command.explain import explain
 from dynconf_flows.command.export import export
 from dynconf_flows.command.reproduce import reproduce
-from dynconf_flows.command.session import FAILED, INTERRUPTED
+from dynconf_flows.command.session import FAILED
 from dynconf_flows.command.settings import settings
+from dynconf_flows.command.signals import handled
 from dynconf_flows.command.sweep import sweep
 from dynconf_flows.command.traces import traces
 from dynconf_flows.command.ui import ui
+from dynconf_tasks.interruption import Stopped, exit_code, interrupted
 
 ABOUT = "Dynamic Confidence for spiking neural networks: reproduce the paper, convert networks, and analyse exit rules."
 
@@ -53,16 +56,20 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def main() -> None:
     """Run the command, without tracebacks unless ``--debug`` is given."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # as in ``entry``, for ``python -m dynconf_flows.command.main``
     try:
-        app()
+        with handled():
+            app()
     except InputError as error:
         if "--debug" in sys.argv:
             raise
         Console(stderr=True, emoji=False).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(UNUSABLE)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    except Stopped:
+        sys.exit(exit_code())
     except Exception as error:
+        if interrupted():  # whatever fails then, such as writing to a terminal that is gone, follows from it
+            sys.exit(exit_code())
         if "--debug" in sys.argv or (isinstance(error, ModuleNotFoundError) and missing_extra(error)):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__

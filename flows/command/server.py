@@ -12,6 +12,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+from dynconf_flows.prefect_runs import deliver_logs_and_events
+
 _PATIENCE = 90.0
 # The server ends when its standard input closes, even if this process is killed. SQLite allows a single writer: if two collide,
 # the server answers 503, and the header makes the client retry at once instead of after seconds.
@@ -115,7 +117,7 @@ class TemporaryServer:
         """Stop the server."""
         if self._process is None:
             return
-        _deliver_logs_and_events()
+        deliver_logs_and_events()
         os.environ.pop("PREFECT_API_URL", None)
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -124,14 +126,3 @@ class TemporaryServer:
         except subprocess.TimeoutExpired:
             self._process.kill()
         self._process = None
-
-
-def _deliver_logs_and_events() -> None:
-    """Make Prefect send pending logs and events now; at interpreter exit the server would already be gone."""
-    if "prefect" not in sys.modules:
-        return
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
-
-    for worker in (APILogWorker, EventsWorker):
-        worker.drain_all(timeout=3)
