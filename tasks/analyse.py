@@ -147,7 +147,7 @@ def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions,
 
     Repeating an analysis with the same result returns the existing run.
     """
-    from dynconf_tasks.track import tracker
+    from dynconf_tasks.track import Tracker
 
     record = done.analysis.record
     chosen = record.rule
@@ -170,4 +170,4 @@ def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions,
         "rule": chosen.measure,
         **{f"smoothing_{name}": value for name, value in flat(chosen.smoothing).items()},
     }
-    return tracker(home).analysis(done.name, flat(figures), params, done.files, key)
+    return Tracker(home, "analyse them again to log the analysis").analysis(done.name, flat(figures), params, done.files, key)
