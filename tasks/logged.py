@@ -1,12 +1,14 @@
 """What MLflow holds of a setting: its figures as metrics, its plan as parameters, and the files of its evaluation."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dynconf_core.experiment.job import Handle
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.results.records import Scalar, flat, plain
-from dynconf_core.results.types import AnySetting, FailedSetting
+from dynconf_core.results.types import AnyPoint, AnySetting, FailedPoint, FailedSetting, SweepPoint
 from dynconf_core.schemes.field import Value
 
 FILES = ("accuracy_against_latency.png", "exit_histogram.png", "robustness.png", "evaluation.json", "rule.json")
@@ -47,16 +49,50 @@ class Child:
         return f"{self.setting} {values}".strip()
 
 
+def child_of(
+    row: AnySetting | AnyPoint,
+    evaluation: Handle | None,
+    params: Params,
+    point: Mapping[str, Value] | None = None,
+    figures: Figures | None = None,
+) -> Child:
+    """What is logged of a row of the results.
+
+    Args:
+        row: the row.
+        evaluation: the artefact of its evaluation; None if there is none.
+        params: the parameters.
+        point: the values of the swept fields; None below a reproduction.
+        figures: the metrics; by default those of the row.
+    """
+    error = row.error if isinstance(row, FailedSetting | FailedPoint) else None
+    key = row.artefacts.get("evaluate", "")
+    if error is not None:
+        digest = f"failed {hashlib.sha256(error.encode()).hexdigest()}"
+    else:
+        digest = evaluation.digest if evaluation is not None else f"key {key}"
+    return Child(
+        setting=row.setting if isinstance(row, SweepPoint | FailedPoint) else row.name,
+        digest=digest,
+        figures=setting_figures(row) if figures is None else figures,
+        params=params,
+        files=tuple(evaluation.file(name) for name in FILES) if evaluation is not None else (),
+        error=error,
+        key=key,
+        point=point,
+    )
+
+
 def setting_params(plan: Plan) -> Params:
     """The parameters of a setting's run: the plan's values under flat names."""
     return flat(plan)
 
 
-def setting_figures(row: AnySetting) -> Figures:
-    """The metrics of a setting's run: its figures under flat names; none if it failed."""
-    if isinstance(row, FailedSetting):
+def setting_figures(row: AnySetting | AnyPoint) -> Figures:
+    """The metrics of a row of the results: its figures under flat names; none if it failed."""
+    if isinstance(row, FailedSetting | FailedPoint):
         return {}
-    skipped = ("name", "error", "paper", "stages", "artefacts")
+    skipped = ("name", "setting", "values", "error", "paper", "stages", "artefacts", "resources")
     return flat({name: value for name, value in plain(row).items() if name not in skipped})
 
 

@@ -22,13 +22,13 @@ from dynconf_core.errors import InputError
 from dynconf_core.experiment.job import Handle
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.results.records import json_text, to_json
-from dynconf_core.results.types import AnySetting, FailedSetting, RunResult, SweepResult
+from dynconf_core.results.types import AnySetting, RunResult, SweepResult
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.claim import claim
 from dynconf_core.store.owner import Owner
 from dynconf_tasks import interruption
 from dynconf_tasks.answering import without_password
-from dynconf_tasks.logged import FILES, Child, Figures, Params, setting_figures, setting_params
+from dynconf_tasks.logged import Child, Figures, Params, child_of, setting_params
 from dynconf_tasks.mlflow_database import tracking_uri
 from dynconf_tasks.mlflow_runs import Runs, errors
 from dynconf_tasks.stage import TASK_OPTIONS
@@ -40,7 +40,7 @@ PARENT, SETTING, POINT, DIGEST = "mlflow.parentRunId", "dynconf.setting", "dynco
 IDENTITY, KEY, ARTEFACT, OWNER, KIND = "dynconf.identity", "dynconf.key", "dynconf.artefact", "dynconf.owner", "dynconf.kind"
 Kind = Literal["reproduction", "sweep"]
 Known = tuple[str, str, str]
-"""A child's setting, point, and digest or artefact."""
+"""A child's setting, point, and digest or artefact; see ``known_as``."""
 
 
 class TrackingUnavailable(RuntimeError):
@@ -67,8 +67,8 @@ class Tracker:
     def parent(self, profile: str, seed: int, identity: Mapping[str, Value], name: str, kind: Kind = "reproduction") -> str:
         """Find or create the run of a reproduction or sweep and mark it as running; returns its id.
 
-        A reproduction is identified by profile, seed and ``identity``; a sweep by its name, which holds a digest of what was
-        asked.
+        A reproduction is identified by profile, seed and ``identity``; a sweep by ``name``, since a sweep's name holds a digest
+        of what was asked.
         """
         text, key = _identified(profile, seed, identity, name, kind)
         tags = {KEY: key, IDENTITY: text[:TAG_LENGTH], "dynconf.profile": profile, KIND: kind, OWNER: str(Owner.this())}
@@ -91,7 +91,7 @@ class Tracker:
 
         Runs that it replaces are deleted afterwards; never one that a living process is logging.
         """
-        point = _canonical(child.point) if child.point is not None else ""
+        point = point_text(child.point)
         digest = hashlib.sha256("\n".join([parent, child.setting, point]).encode()).hexdigest()
         with self._speaking_clearly(), self._claimed(digest, child.name):
             above = self._runs.client.get_run(parent)
@@ -165,7 +165,7 @@ class Tracker:
         return ended
 
     def known(self, profile: str, seed: int, identity: Mapping[str, Value], name: str, kind: Kind) -> tuple[set[Known], bool]:
-        """The complete children of a reproduction or sweep, and whether its own run has ended."""
+        """The complete children of a reproduction or sweep, and whether its own run has ended, or will by another process."""
         _, key = _identified(profile, seed, identity, name, kind)
         with self._speaking_clearly():
             experiment = self._runs.client.get_experiment_by_name(f"dynconf-{profile}")
@@ -177,7 +177,7 @@ class Tracker:
             found = {
                 (one.get(SETTING, ""), one.get(POINT, ""), one.get(name, "")) for one in tags for name in (DIGEST, ARTEFACT)
             }
-            return found, parents[0].info.status != "RUNNING"
+            return found, parents[0].info.status != "RUNNING" or bool(self._other_owners(parents[0]))
 
     def _create_child(self, above: Any, child: Child, point: str) -> str:
         tags = {
@@ -240,16 +240,14 @@ def track(
     return writer.child(parent, child_of(row, evaluation, setting_params(plan), point))
 
 
-def child_of(row: AnySetting, evaluation: Handle | None, params: Params, point: Mapping[str, Value] | None = None) -> Child:
-    """What is logged of a setting or, with ``point``, of a point; ``evaluation`` is its artefact, None if there is none."""
-    error = row.error if isinstance(row, FailedSetting) else None
-    key = row.artefacts.get("evaluate", "")
-    if error is not None:
-        digest = f"failed {hashlib.sha256(error.encode()).hexdigest()}"
-    else:
-        digest = evaluation.digest if evaluation is not None else f"key {key}"
-    files = tuple(evaluation.file(name) for name in FILES) if evaluation is not None else ()
-    return Child(row.name, digest, setting_figures(row), params, files, error, key, point)
+def known_as(child: Child) -> set[Known]:
+    """The entries of ``Tracker.known`` of which each says that a child is logged."""
+    return {(child.setting, point_text(child.point), told) for told in (child.digest, child.key) if told}
+
+
+def point_text(point: Mapping[str, Value] | None) -> str:
+    """A point as text, the same for equal points; "" for none."""
+    return "" if point is None else _canonical(point)
 
 
 def _identified(profile: str, seed: int, identity: Mapping[str, Value], name: str, kind: Kind) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from dynconf_core.exit.judgement import OperatingPoint
 from dynconf_core.exit.oracles import AveragedEarliest, Oracles
 from dynconf_core.results.records import flat
 from dynconf_core.results.types import AnySetting, RunResult
-from dynconf_tasks import track
+from dynconf_tasks import logged
 from dynconf_tasks.logged import Child, metrics_of, setting_figures
 from dynconf_tasks.track import PARENT, SETTING, Tracker, TrackingUnavailable
 
@@ -39,7 +39,7 @@ PARAMS = {"profile": "smoke", "seed": 0, "levels": 4, "bits": None}
 
 def child_of(row: AnySetting, files: list[Path] | None = None, digest: str = "d1") -> Child:
     """What is logged of a setting whose evaluation has these files and this digest."""
-    found = track.child_of(row, None, PARAMS)
+    found = logged.child_of(row, None, PARAMS)
     return found if found.error else replace(found, digest=digest, files=tuple(files or ()))
 
 
