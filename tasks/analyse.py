@@ -148,7 +148,7 @@ def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions,
 
     Repeating an analysis with the same result returns the existing run.
     """
-    from dynconf_tasks.track import tracker
+    from dynconf_tasks.track import Tracker
 
     record = done.analysis.record
     chosen = record.rule
@@ -171,6 +171,6 @@ def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions,
         "rule": chosen.measure,
         **{f"smoothing_{name}": value for name, value in flat(chosen.smoothing).items()},
     }
-    tracking = tracker(home)
+    tracking = Tracker(home, "analyse them again to log the analysis")
     with deferred():  # a signal does not leave the run unfinished
         return tracking.analysis(done.name, flat(figures), params, done.files, key)

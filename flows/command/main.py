@@ -20,6 +20,7 @@ from dynconf_flows.command.entry import UNUSABLE, missing_extra
 from dynconf_flows.command.explain import explain
 from dynconf_flows.command.export import export
 from dynconf_flows.command.reproduce import reproduce
+from dynconf_flows.command.resend import resend
 from dynconf_flows.command.session import FAILED
 from dynconf_flows.command.settings import settings
 from dynconf_flows.command.signals import handled
@@ -38,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(help="Download data sets.", no_args_is_help=True)
-for command in (reproduce, settings, traces, export, explain, sweep, convert, analyse, compare, ui):
+for command in (reproduce, settings, traces, export, explain, sweep, convert, analyse, compare, resend, ui):
     app.command()(command)
 app.add_typer(data_app, name="data")
 data_app.command()(fetch)
