@@ -23,6 +23,7 @@ from dynconf_core.schemes.scheme import SCHEMES
 from dynconf_flows.setting import SettingFailed, SettingRun, planned_setting
 from dynconf_tasks import interruption
 from dynconf_tasks.parameters import Memory, Overrides, ProfileName, Seed, SettingName, values_of
+from dynconf_tasks.reconcile import at_work
 from dynconf_tasks.track import TrackingUnavailable, tracker
 
 
@@ -75,6 +76,11 @@ def reproduce(
 
 def run_request(asked: CheckedRequest, command: str | None = None) -> RunResult:
     """Run a checked request; see ``reproduce``."""
+    with at_work(asked.context.home, command or f"flow reproduce, profile {asked.request.profile}"):
+        return _run_request(asked, command)
+
+
+def _run_request(asked: CheckedRequest, command: str | None) -> RunResult:
     request, folder = asked.request, asked.context.home
     profile, seed = request.profile, request.seed
     logger = get_run_logger()

@@ -16,6 +16,7 @@ from dynconf_core.results.rows import completed, failed
 from dynconf_core.results.types import AnySetting, FailedSetting
 from dynconf_core.schemes.field import Value
 from dynconf_tasks.parameters import Memory, Overrides, ProfileName, Seed, SettingName, values_of
+from dynconf_tasks.reconcile import at_work
 from dynconf_tasks.track import TrackingUnavailable, track
 
 
@@ -74,7 +75,8 @@ def setting(
     checkpoints = {name: checkpoint} if checkpoint else {}
     request = checked(Request(profile, (name,), values_of(overrides), seed, device, home, data, checkpoints, memory))
     (plan,) = request.plans
-    return run_setting(plan, request.context, request.checkpoint(plan), request.identity(), parent_run, track_run)
+    with at_work(request.context.home, f"setting {name}, profile {profile}"):
+        return run_setting(plan, request.context, request.checkpoint(plan), request.identity(), parent_run, track_run)
 
 
 def run_setting(

@@ -23,6 +23,7 @@ from dynconf_core.schemes.field import Value
 from dynconf_flows.setting import SettingFailed, planned_setting
 from dynconf_tasks import interruption
 from dynconf_tasks.parameters import Count, Memory, Overrides, ProfileName, Seed, SettingName, values_of
+from dynconf_tasks.reconcile import at_work
 from dynconf_tasks.track import TrackingUnavailable, tracker
 
 if TYPE_CHECKING:
@@ -70,6 +71,12 @@ def sweep(
 
 def run_sweep(swept: CheckedSweep) -> SweepResult:
     """Run a checked sweep; see ``sweep``."""
+    home = swept.asked.context.home
+    with at_work(home, f"sweep {_name(swept)}", home / "sweeps" / _name(swept)):
+        return _run_sweep(swept)
+
+
+def _run_sweep(swept: CheckedSweep) -> SweepResult:
     asked = swept.asked
     profile, seed, where = asked.request.profile, asked.request.seed, asked.context.home
     asked.context.prepare()

@@ -10,6 +10,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.evaluation.analysis import Analysis, analyse, fixed_smoothing
 from dynconf_core.evaluation.precautions import check_options, check_pair
 from dynconf_core.figures.analysis import analysis_figures
+from dynconf_core.home.running import running
 from dynconf_core.results.analysis_folder import write_analysis
 from dynconf_core.results.records import flat, json_text
 from dynconf_core.results.trace_pairs import Pair
@@ -170,4 +171,5 @@ def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions,
         "rule": chosen.measure,
         **{f"smoothing_{name}": value for name, value in flat(chosen.smoothing).items()},
     }
-    return tracker(home).analysis(done.name, flat(figures), params, done.files, key)
+    with running(home, f"analyse {pair.calibration}"):
+        return tracker(home).analysis(done.name, flat(figures), params, done.files, key)

@@ -16,7 +16,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from dynconf_core.experiment.plan import Plan
 from dynconf_core.results.records import Scalar, flat, json_text, plain, to_json
 from dynconf_core.results.types import AnySetting, FailedSetting, RunResult, SettingResult
 from dynconf_core.schemes.field import Value
+from dynconf_core.store.owner import Owner
 from dynconf_tasks.evaluate import FIGURES
 from dynconf_tasks.stage import TASK_OPTIONS
 
@@ -35,7 +36,7 @@ BATCH = 1000
 TAG_LENGTH = 5000
 PROBE_SECONDS = 4.0
 PARENT, SETTING, DIGEST = "mlflow.parentRunId", "dynconf.setting", "dynconf.evaluation"
-IDENTITY, KEY = "dynconf.identity", "dynconf.key"
+IDENTITY, KEY, OWNER = "dynconf.identity", "dynconf.key", "dynconf.owner"
 Figures = Mapping[str, Scalar | list[Scalar]]
 """Figures under flat names."""
 Params = Mapping[str, object]
@@ -81,6 +82,7 @@ class Tracker:
         text = _canonical({"profile": profile, "seed": seed, **identity})
         key = hashlib.sha256(text.encode()).hexdigest()
         tags = {KEY: key, IDENTITY: text[:TAG_LENGTH], "dynconf.profile": profile, "dynconf.kind": "reproduction"}
+        tags[OWNER] = str(Owner.this())
         try:
             with _finding:
                 experiment = self._experiment(f"dynconf-{profile}")
@@ -88,6 +90,7 @@ class Tracker:
                 if found:
                     run = found[0]
                     self._client.update_run(run.info.run_id, status="RUNNING")
+                    self._client.set_tag(run.info.run_id, OWNER, tags[OWNER])
                 else:
                     run = self._client.create_run(experiment, run_name=name, tags=tags)
             if not run.data.params:  # new, or killed before its parameters were logged
@@ -109,6 +112,7 @@ class Tracker:
                     return str(run.info.run_id)
                 self._client.delete_run(run.info.run_id)
             tags = {PARENT: parent, SETTING: row.name, DIGEST: digest, IDENTITY: identity, "dynconf.kind": "setting"}
+            tags[OWNER] = str(Owner.this())
             if isinstance(row, FailedSetting):
                 tags["error"] = row.error[:TAG_LENGTH]
             run = self._client.create_run(experiment, run_name=row.name, tags=tags)
@@ -135,6 +139,21 @@ class Tracker:
             self._log(run.info.run_id, figures, params, files)
             self._client.set_terminated(run.info.run_id, "FINISHED")
             return str(run.info.run_id)
+        except self._errors as error:
+            raise self._unavailable(error) from None
+
+    def end_abandoned(self, dead: Callable[[Owner], bool], dry_run: bool = False) -> list[str]:
+        """End the unfinished runs whose owner is ``dead`` as killed, unless ``dry_run``; returns their names."""
+        ended = []
+        try:
+            experiments = [one.experiment_id for one in self._client.search_experiments(filter_string="name LIKE 'dynconf-%'")]
+            for run in self._client.search_runs(experiments, "attributes.status = 'RUNNING'") if experiments else ():
+                owner = Owner.parse(run.data.tags.get(OWNER, ""))
+                if owner is not None and dead(owner):
+                    if not dry_run:
+                        self._client.set_terminated(run.info.run_id, "KILLED")
+                    ended.append(str(run.info.run_name))
+            return ended
         except self._errors as error:
             raise self._unavailable(error) from None
 
