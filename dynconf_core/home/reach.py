@@ -1,7 +1,6 @@
 """Which artefacts of a home are reached: from its results and sweeps, and from the settings as they are now.
 
-An artefact that is reached keeps all artefacts that it was made from. What a published folder or a script elsewhere refers to
-is not known here.
+What a published folder or a script elsewhere refers to is not known here.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def reached(home: Path, manifests: Mapping[str, Manifest]) -> set[str]:
     Raises:
         InputError: if a results.json cannot be read, so that what it refers to is unknown.
     """
-    return with_inputs({*named_in_results(home), *current(home, manifests)}, manifests)
+    return named_in_results(home) | current(home, manifests)
 
 
 def with_inputs(keys: Iterable[str], manifests: Mapping[str, Manifest]) -> set[str]:

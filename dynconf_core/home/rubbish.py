@@ -19,7 +19,7 @@ from pathlib import Path
 from dynconf_core.home import claims
 from dynconf_core.home.leftovers import leftovers
 from dynconf_core.home.leftovers import remove as remove_leftover
-from dynconf_core.home.reach import reached
+from dynconf_core.home.reach import reached, with_inputs
 from dynconf_core.home.running import runs
 from dynconf_core.home.sizes import size_of
 from dynconf_core.home.verification import folders, surface
@@ -62,8 +62,8 @@ def rubbish(home: Path, keep_days: float, check: Check = surface) -> list[Rubbis
 
     Args:
         home: the home.
-        keep_days: artefacts that were used, and work folders, logs and files set aside that were changed, within so many days
-            stay.
+        keep_days: artefacts that were used within so many days stay, with all that they were made from; so do work folders,
+            logs and files set aside that were changed since.
         check: how artefacts are checked for damage.
 
     Raises:
@@ -79,14 +79,15 @@ def rubbish(home: Path, keep_days: float, check: Check = surface) -> list[Rubbis
         try:
             good[folder.name] = check(folder)
         except Damaged as damage:
-            if folder.name not in claimed and (used := _used(folder)) < in_use:
-                found.append(Rubbish(DAMAGED, folder, size_of(folder), used, str(damage)))
-    kept = reached(home, good) | claimed
-    for folder in folders(home / "artefacts"):
-        name = folder.name
-        if name in good and name not in kept and (used := _used(folder)) < min(in_use, old):
-            why = f"{good[name]['parts']['stage']} {name[:12]}, used last {_ago(used)}"
-            found.append(Rubbish(ARTEFACT, folder, size_of(folder), used, why))
+            if folder.name not in claimed and (when := _used(folder)) < in_use:
+                found.append(Rubbish(DAMAGED, folder, size_of(folder), when, str(damage)))
+    used = {folder: _used(folder) for folder in folders(home / "artefacts") if folder.name in good}
+    young = {folder.name for folder, when in used.items() if when >= min(in_use, old)}
+    kept = with_inputs(reached(home, good) | claimed | young, good)
+    for folder, when in used.items():
+        if folder.name not in kept:
+            why = f"{good[folder.name]['parts']['stage']} {folder.name[:12]}, used last {_ago(when)}"
+            found.append(Rubbish(ARTEFACT, folder, size_of(folder), when, why))
     found += _work_folders(home, good, claimed, old)
     found += [Rubbish(LEFT, path, size_of(path), _changed(path), "its process has ended") for path in leftovers(home)]
     for kind, patterns in ((ASIDE, ASIDES), (LOG, LOGS)):
