@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ from dynconf_core.store.owner import Owner
 FOLDER = "running"
 Dead = Callable[[Owner], bool]
 """Whether a process has certainly ended."""
+_shown: dict[Path, tuple[int, Path | None]] = {}
+"""By home, the number of blocks in which this process is shown there, and its running file."""
+_entering = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -47,14 +51,23 @@ class Run:
 
 @contextmanager
 def running(home: Path, command: str, results: Path | None = None) -> Iterator[None]:
-    """Show during the block that this process computes in ``home``; a home that cannot be written is left as it is."""
-    file = _write(home, command, results)
+    """Show during the block that this process computes in ``home``; a home that cannot be written is left as it is.
+
+    A process that is shown already is not shown twice.
+    """
+    with _entering:
+        within, file = _shown.get(home, (0, None))
+        _shown[home] = within + 1, file if within else _write(home, command, results)
     try:
         yield
     finally:
-        if file is not None:
-            with suppress(OSError):
-                file.unlink()
+        with _entering:
+            within, file = _shown.pop(home)
+            if within > 1:
+                _shown[home] = within - 1, file
+            elif file is not None:
+                with suppress(OSError):
+                    file.unlink()
 
 
 def runs(home: Path) -> list[Run]:
