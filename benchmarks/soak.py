@@ -55,9 +55,13 @@ UNEQUAL = ("stages", "resources", "artefacts")
 
 @dataclass
 class Soak:
-    """A soak in progress: its home, and what was seen."""
+    """A soak in progress: its home, and what was seen.
+
+    If ``kill_after`` names a stage, each run is killed once the home has an artefact of it.
+    """
 
     home: Path
+    kill_after: str | None = None
     mark: str = field(default_factory=lambda: secrets.token_hex(8))
     longest: float = 20.0
     wrong: list[str] = field(default_factory=list)
@@ -67,7 +71,7 @@ class Soak:
 
     def run(self, number: int, chance: random.Random) -> None:
         """One run with a random fate, and the checks after it."""
-        fate = chance.choices(list(FATES), list(FATES.values()))[0]
+        fate = "killed" if self.kill_after else chance.choices(list(FATES), list(FATES.values()))[0]
         self.fates[fate] += 1
         die_at = f"{chance.choice(list(POINTS))}:{chance.choice((1, 1, 2, 3, 7))}" if fate == "killed at a point" else None
         arguments = ("--seed", str(chance.randrange(SEEDS)), "--set", f"max_drop={chance.choice(DROPS)}")
@@ -116,7 +120,11 @@ class Soak:
         if fate not in ("killed", "descendant killed", "signal"):
             return
         with suppress(subprocess.TimeoutExpired):
-            process.wait(chance.uniform(0, 1.2 * self.longest))
+            if self.kill_after is None:
+                process.wait(chance.uniform(0, 1.2 * self.longest))
+            else:
+                while not any((self.home / "artefacts" / self.kill_after).glob("*/*")) and process.poll() is None:
+                    time.sleep(0.02)
         with suppress(psutil.NoSuchProcess, ProcessLookupError):
             if fate == "descendant killed":
                 below = psutil.Process(process.pid).children(recursive=True)
@@ -221,13 +229,14 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--home", type=Path, required=True, help="a folder that does not exist yet")
+    parser.add_argument("--kill-after", metavar="STAGE", help="kill each run once the home has an artefact of this stage")
     parser.add_argument("--no-reference", action="store_true", help="do not compare with a home in which nothing was killed")
     asked = parser.parse_args()
     for name in ("PREFECT_API_URL", "PREFECT_HOME", "MLFLOW_TRACKING_URI", "DYNCONF_HOME", DIE_AT):
         os.environ.pop(name, None)
     home: Path = asked.home.absolute()
     home.mkdir(parents=True)
-    soak, begin = Soak(home), time.monotonic()
+    soak, begin = Soak(home, asked.kill_after), time.monotonic()
     for number in range(asked.runs):
         soak.run(number, random.Random(f"{asked.seed}-{number}"))
         soak.check_processes(f"run {number}")
@@ -235,7 +244,7 @@ def main() -> None:
     soak.complete()
     soak.check_records()
     if not asked.no_reference:
-        reference = Soak(home.with_name(f"{home.name}-undisturbed"), soak.mark)
+        reference = Soak(home.with_name(f"{home.name}-undisturbed"), mark=soak.mark)
         reference.complete()
         soak.wrong += reference.wrong
         if figures(home) != figures(reference.home):
