@@ -45,13 +45,13 @@ def end_runs(flow_run: UUID, message: str, cancelled: bool, finished: Collection
     """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-    from prefect.states import Cancelled, Completed, Crashed
+    from prefect.states import Cancelled, Completed, Crashed, State
 
     make = Cancelled if cancelled else Crashed
     with get_client(sync_client=True) as client:
         for task_run in client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))):
             if task_run.state is None or not task_run.state.is_final():
-                state = Completed() if task_run.name in finished else make(message=message)
+                state: State[Any] = Completed() if task_run.name in finished else make(message=message)
                 client.set_task_run_state(task_run.id, state, force=True)
         client.set_flow_run_state(flow_run, make(message=message), force=True)
 

@@ -20,6 +20,7 @@ from dynconf_flows.prefect_runs import owned
 from dynconf_flows.run_result import run_result
 from dynconf_tasks import interruption
 from dynconf_tasks.parameters import Duration, Memory, Overrides, ProfileName, Seed, SettingName, values_of
+from dynconf_tasks.reconcile import at_work
 
 
 class SomeFailed(RuntimeError):
@@ -84,6 +85,12 @@ def reproduce(
 
 def run_request(asked: CheckedRequest, command: str | None = None) -> RunResult | State[RunResult]:
     """Run a checked request; see ``reproduce``. If it was interrupted, Prefect's run ends as cancelled, with the result."""
+    told = command or f"flow reproduce, profile {asked.request.profile}"
+    with at_work(asked.context.home, told):
+        return _run_request(asked, told)
+
+
+def _run_request(asked: CheckedRequest, command: str) -> RunResult | State[RunResult]:
     request, folder = asked.request, asked.context.home
     profile, seed = request.profile, request.seed
     asked.context.prepare()
@@ -96,7 +103,7 @@ def run_request(asked: CheckedRequest, command: str | None = None) -> RunResult 
         asked,
         new_run(folder, f"{profile}-seed{seed}"),
         [run.row for run in runs],
-        command or f"flow reproduce, profile {profile}",
+        command,
         next((run.tracking_error for run in reversed(runs) if run.tracking_error), parent.error),
     )
     write_results(folder, result, newest=not interruption.interrupted())

@@ -14,7 +14,7 @@ from prefect.states import Cancelled
 
 from dynconf_core.experiment.job import Handle, Job, RunContext
 from dynconf_core.experiment.plan import Plan
-from dynconf_core.experiment.request import Request, checked
+from dynconf_core.experiment.request import CheckedRequest, Request, checked
 from dynconf_core.experiment.stages import STAGES, Stage, code_fingerprint, job
 from dynconf_core.results.rows import completed, failed
 from dynconf_core.results.types import AnySetting, FailedSetting
@@ -24,6 +24,7 @@ from dynconf_flows.prefect_runs import owned
 from dynconf_flows.run_result import run_result
 from dynconf_tasks import interruption
 from dynconf_tasks.parameters import Memory, Overrides, ProfileName, Seed, SettingName, values_of
+from dynconf_tasks.reconcile import at_work
 from dynconf_tasks.track import TrackingUnavailable, track
 
 
@@ -93,10 +94,16 @@ def setting(
     """
     checkpoints = {name: checkpoint} if checkpoint else {}
     request = checked(Request(profile, (name,), values_of(overrides), seed, device, home, data, checkpoints, memory))
+    with at_work(request.context.home, f"setting {name}, profile {profile}"):
+        return _run_alone(request, parent_run, track_run)
+
+
+def _run_alone(request: CheckedRequest, parent_run: str | None, track_run: bool) -> SettingRun:
+    """Run the one setting of a request, and end the MLflow run that was found or created for it."""
     (plan,) = request.plans
+    profile, seed, identity = plan.profile, plan.seed, request.identity()
     own = None
     if track_run and parent_run is None:
-        identity = request.identity()
         own = ParentRun.started(request.context.home, profile, seed, identity, f"{profile}, seed {seed}")
     parent = own.id if own is not None else parent_run if track_run else None
     row: AnySetting = failed(plan, {}, interruption.Interrupted())
@@ -104,7 +111,7 @@ def setting(
     killed = True
     try:
         with owned():
-            found = run_setting(plan, request.context, request.checkpoint(plan), request.identity(), parent)
+            found = run_setting(plan, request.context, request.checkpoint(plan), identity, parent)
         row, error, killed = found.row, found.tracking_error or error, found.interrupted
         return SettingRun(row, error)
     except SettingFailed as failure:
@@ -112,7 +119,7 @@ def setting(
         raise
     finally:
         if own is not None:
-            own.finish(run_result(request, name, [row], f"flow setting, profile {profile}", error), killed)
+            own.finish(run_result(request, plan.setting, [row], f"flow setting, profile {profile}", error), killed)
 
 
 def run_setting(

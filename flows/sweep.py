@@ -31,6 +31,7 @@ from dynconf_flows.prefect_runs import owned
 from dynconf_flows.study import run_study
 from dynconf_tasks import interruption
 from dynconf_tasks.parameters import Count, Duration, Memory, Overrides, ProfileName, Seed, SettingName, values_of
+from dynconf_tasks.reconcile import at_work
 
 
 @flow(name="sweep", flow_run_name="sweep {profile}", persist_result=False)
@@ -78,7 +79,13 @@ def sweep(
 
 def run_sweep(swept: CheckedSweep) -> SweepResult | State[SweepResult]:
     """Run a checked sweep; see ``sweep``. If it was interrupted, Prefect's run ends as cancelled, with the result."""
-    asked, name = swept.asked, _name(swept)
+    home, name = swept.asked.context.home, _name(swept)
+    with at_work(home, f"sweep {name}", home / "sweeps" / name):
+        return _run_sweep(swept, name)
+
+
+def _run_sweep(swept: CheckedSweep, name: str) -> SweepResult | State[SweepResult]:
+    asked = swept.asked
     request, home = asked.request, asked.context.home
     profile, seed = request.profile, request.seed
     asked.context.prepare()

@@ -10,6 +10,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.evaluation.analysis import Analysis, analyse, fixed_smoothing
 from dynconf_core.evaluation.precautions import check_options, check_pair
 from dynconf_core.figures.analysis import analysis_figures
+from dynconf_core.home.running import running
 from dynconf_core.results.analysis_folder import write_analysis
 from dynconf_core.results.records import flat, json_text
 from dynconf_core.results.trace_pairs import Pair
@@ -172,5 +173,5 @@ def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions,
         **{f"smoothing_{name}": value for name, value in flat(chosen.smoothing).items()},
     }
     tracking = Tracker(home, "analyse them again to log the analysis")
-    with deferred():  # a signal does not leave the run unfinished
+    with running(home, f"analyse {pair.calibration}"), deferred():  # a signal does not leave the run unfinished
         return tracking.analysis(done.name, flat(figures), params, done.files, key)

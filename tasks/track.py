@@ -152,15 +152,16 @@ class Tracker:
                     status = "KILLED" if interrupted else "FAILED" if result.failed else "FINISHED"
                     self._runs.client.set_terminated(parent, status)
 
-    def end_abandoned(self, dead: Callable[[Owner], bool]) -> list[str]:
-        """End the runs marked as running whose owners are all ``dead`` as killed; returns their names."""
+    def end_abandoned(self, dead: Callable[[Owner], bool], dry_run: bool = False) -> list[str]:
+        """End the runs marked as running whose owners are all ``dead`` as killed, except in a ``dry_run``; returns their names."""
         ended = []
         with self._speaking_clearly():
             for experiment in self._runs.client.search_experiments(max_results=1000):
                 for run in self._runs.search(experiment.experiment_id, "attributes.status = 'RUNNING'"):
                     owners = _owners(run)
                     if owners and all(dead(owner) for owner in owners):
-                        self._runs.client.set_terminated(run.info.run_id, "KILLED")
+                        if not dry_run:
+                            self._runs.client.set_terminated(run.info.run_id, "KILLED")
                         ended.append(str(run.info.run_name))
         return ended
 

@@ -7,6 +7,7 @@ manifest's own checksum. A flipped bit or a truncated, swapped, missing or stray
 
     <root>/<stage>/<first two digits of the key>/<key>/manifest.json and the stage's files
     <root>/.tmp/...   artefacts being written
+    <root>/.lock      see `dynconf_core.store.use`
 
 POSIX file systems only: the rename must be atomic, and the lock of a running writer must end with its process.
 """
@@ -29,6 +30,7 @@ from typing import Any
 from dynconf_core.errors import InputError
 from dynconf_core.store.keys import StageKey, canonical
 from dynconf_core.store.manifest import MANIFEST, Damaged, Manifest, read, sync_folder, verify, write
+from dynconf_core.store.use import note_use
 
 _log = logging.getLogger(__name__)
 _OLD = 3600.0  # seconds after which a temporary folder that no running process has locked is removed
@@ -73,6 +75,9 @@ class Store:
         """The artefact of this key, or None if it is missing or damaged; damage is logged as a warning."""
         folder = self._find(key)
         if folder is None or not os.path.lexists(folder):
+            return None
+        note_use(self.root, folder)
+        if not os.path.lexists(folder):  # it has just been removed
             return None
         try:
             return _artefact(folder, verify(folder, folder.name))

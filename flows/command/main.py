@@ -19,14 +19,18 @@ from dynconf_flows.command.data import fetch
 from dynconf_flows.command.entry import UNUSABLE, missing_extra
 from dynconf_flows.command.explain import explain
 from dynconf_flows.command.export import export
+from dynconf_flows.command.gc import gc
+from dynconf_flows.command.reconcile import reconcile
 from dynconf_flows.command.reproduce import reproduce
 from dynconf_flows.command.resend import resend
 from dynconf_flows.command.session import FAILED
 from dynconf_flows.command.settings import settings
 from dynconf_flows.command.signals import handled
+from dynconf_flows.command.status import status
 from dynconf_flows.command.sweep import sweep
 from dynconf_flows.command.traces import traces
 from dynconf_flows.command.ui import ui
+from dynconf_flows.command.verify import verify
 from dynconf_tasks.interruption import Stopped, exit_code, interrupted
 
 ABOUT = "Dynamic Confidence for spiking neural networks: reproduce the paper, convert networks, and analyse exit rules."
@@ -39,7 +43,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(help="Download data sets.", no_args_is_help=True)
-for command in (reproduce, settings, traces, export, explain, sweep, convert, analyse, compare, resend, ui):
+for command in (
+    reproduce,
+    settings,
+    traces,
+    export,
+    explain,
+    sweep,
+    convert,
+    analyse,
+    compare,
+    resend,
+    ui,
+    status,
+    reconcile,
+    gc,
+    verify,
+):
     app.command()(command)
 app.add_typer(data_app, name="data")
 data_app.command()(fetch)

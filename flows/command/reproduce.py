@@ -99,10 +99,12 @@ def _reproduced(session: Session, asked: CheckedRequest, quiet: bool) -> RunResu
         highlight=False,
     )
     from dynconf_flows.reproduce import checked_reproduction, result_of  # imports torch and Prefect while the server starts
+    from dynconf_tasks.reconcile import at_work
 
     command = shlex.join(["dynconf", *sys.argv[1:]])
     session.ready()
-    return result_of(session.run(lambda: checked_reproduction(asked, command, return_state=True), quiet))
+    with at_work(asked.context.home, command):
+        return result_of(session.run(lambda: checked_reproduction(asked, command, return_state=True), quiet))
 
 
 def _report(results: list[RunResult], as_json: bool, home: Path) -> None:

@@ -1,5 +1,7 @@
 """``dynconf sweep``: a grid or an Optuna study over the fields of settings."""
 
+import shlex
+import sys
 from typing import Annotated
 
 import typer
@@ -69,9 +71,11 @@ def sweep(
     )
     with Session(folder, debug) as session:
         from dynconf_flows.sweep import checked_sweeping, result_of
+        from dynconf_tasks.reconcile import at_work
 
         session.ready()
-        state = session.run(lambda: checked_sweeping(swept, return_state=True), as_json)
+        with at_work(folder, shlex.join(["dynconf", *sys.argv[1:]])):
+            state = session.run(lambda: checked_sweeping(swept, return_state=True), as_json)
     result = result_of(state)
     if as_json:
         from dynconf_core.results.records import to_json

@@ -1,0 +1,1 @@
+"""The home: which processes compute in it, what dead ones left behind, and what nothing reaches any more."""

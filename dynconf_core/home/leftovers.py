@@ -1,0 +1,96 @@
+"""What killed processes left in a home: temporary files, empty and temporary folders, and the files of their claims."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from dynconf_core.home import claims
+from dynconf_core.home.running import Dead, ended, runs
+from dynconf_core.store.claim import FOLDER
+
+GRACE = 60.0
+"""Seconds for which a temporary file may lie untouched while a process that has no running file still writes it."""
+WRITTEN = (".", "running", "claims", "prefect", "results/*", "sweeps/*", "results", "sweeps", "work", "work/*")
+"""The folders of a home in which files are written under temporary names."""
+TEMPORARY = re.compile(r"\..+[.-](\d+|[0-9a-f]{8,})(\.tmp|\.json)?|\.writable-\w+", re.DOTALL)
+"""Temporary names: hidden, and ending in the number of a process or in random digits."""
+JOURNAL_LOCK = "optuna.journal.lock*"
+
+
+def leftovers(home: Path, dead: Dead = ended, grace: float = GRACE) -> list[Path]:
+    """Files and folders that nobody writes or locks any more.
+
+    A temporary file counts if it is older than every run of a living process, and older than ``grace`` seconds.
+    """
+    return [*temporaries(home, dead, grace), *claims.abandoned(home, dead)]
+
+
+def remove(path: Path) -> bool:
+    """Remove one of the ``leftovers``; returns whether it is gone."""
+    with suppress(OSError):
+        if path.parent.name == FOLDER:
+            claims.remove(path)
+        elif path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    return not os.path.lexists(path)
+
+
+def temporaries(home: Path, dead: Dead = ended, grace: float = GRACE) -> list[Path]:
+    """The temporary files and the folders among the ``leftovers``."""
+    living = [run.began for run in runs(home) if run.owner is not None and not dead(run.owner)]
+    before = min([time.time() - grace, *living])
+    found = [path for path in (*_candidates(home), *_empty(home)) if _touched(path) < before]
+    return sorted([*found, *(path for path in (home / "artefacts" / ".tmp").glob("*") if _unlocked(path, grace))])
+
+
+def _candidates(home: Path) -> Iterator[Path]:
+    for folder in WRITTEN:
+        for path in home.glob(f"{folder}/.*"):
+            if TEMPORARY.fullmatch(path.name) and not path.parent.is_symlink():
+                yield path
+    yield from home.glob(JOURNAL_LOCK)
+
+
+def _empty(home: Path) -> Iterator[Path]:
+    """Folders of runs that were killed before they had results."""
+    for room in ("results", "sweeps"):
+        for folder in (home / room).glob("[!.]*"):
+            if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
+                yield folder
+
+
+def _touched(path: Path) -> float:
+    """The time of the last change; now for what has just gone."""
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return time.time()
+
+
+def _unlocked(folder: Path, grace: float) -> bool:
+    """Whether the writer of an artefact's temporary folder has ended; a young folder may not be locked yet."""
+    if _touched(folder) > time.time() - grace:
+        return False
+    try:
+        descriptor = os.open(folder / "lock", os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+    finally:
+        with suppress(OSError):
+            os.close(descriptor)

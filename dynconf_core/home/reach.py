@@ -1,0 +1,140 @@
+"""Which artefacts of a home are reached: from its results and sweeps, and from the settings as they are now.
+
+What a published folder or a script elsewhere refers to is not known here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dynconf_core.errors import InputError
+from dynconf_core.experiment.job import Handle, Job, RunContext
+from dynconf_core.experiment.plan import Plan
+from dynconf_core.experiment.profiles import plans
+from dynconf_core.experiment.settings import names
+from dynconf_core.experiment.stages import STAGES, Stage
+from dynconf_core.store.manifest import Manifest
+
+RESULTS = ("results", "sweeps")
+
+
+def reached(home: Path, manifests: Mapping[str, Manifest]) -> set[str]:
+    """The keys of the artefacts that are reached.
+
+    Args:
+        home: the home.
+        manifests: the manifests of its artefacts, by key.
+
+    Raises:
+        InputError: if a results.json cannot be read, so that what it refers to is unknown.
+    """
+    return named_in_results(home) | current(home, manifests)
+
+
+def with_inputs(keys: Iterable[str], manifests: Mapping[str, Manifest]) -> set[str]:
+    """The keys, and those of all artefacts with the content of their inputs, directly or indirectly."""
+    with_content = defaultdict(set)
+    for key, manifest in manifests.items():
+        with_content[manifest["digest"]].add(key)
+    found: set[str] = set()
+    waiting = set(keys)
+    while waiting:
+        key = waiting.pop()
+        found.add(key)
+        if key in manifests:
+            inputs = manifests[key]["parts"]["inputs"].values()
+            waiting |= {source for digest in inputs for source in with_content[digest]} - found
+    return found
+
+
+def named_in_results(home: Path) -> set[str]:
+    """The keys that the results and sweeps of the home name.
+
+    Raises:
+        InputError: if one of them cannot be read.
+    """
+    found: set[str] = set()
+    for room in RESULTS:
+        for path in sorted((home / room).glob("*/results.json")):
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+            except FileNotFoundError:  # it has just been removed
+                continue
+            except (OSError, ValueError, RecursionError) as error:
+                raise InputError(
+                    f"{path} cannot be read ({type(error).__name__}), so that the artefacts it needs are unknown: repair the "
+                    "file or remove its folder."
+                ) from None
+            found |= set(_keys(content))
+    return found
+
+
+def _keys(content: Any) -> Iterator[str]:
+    """The keys in every mapping called ``artefacts``, however deep it stands."""
+    waiting = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            artefacts = value.get("artefacts")
+            if isinstance(artefacts, dict):
+                yield from (key for key in artefacts.values() if isinstance(key, str))
+            waiting += value.values()
+        elif isinstance(value, list):
+            waiting += value
+
+
+def current(home: Path, manifests: Mapping[str, Manifest]) -> set[str]:
+    """The keys of the artefacts that a run of some setting would find now, with seed 0 and no field changed.
+
+    The data sets are not read: artefacts of any content of a data set count.
+    """
+    by_stage = defaultdict(list)
+    for manifest in manifests.values():
+        by_stage[manifest["parts"]["stage"]].append(manifest)
+    found: set[str] = set()
+    for plan in _plans():
+        job = Job(plan, RunContext(home, home / "data"), "")
+        digests: dict[str, set[str]] = {}
+        for stage in STAGES:
+            usable = [one for one in _made_by(stage, job, by_stage[stage.name]) if _fits(stage, one, digests)]
+            digests[stage.name] = {manifest["digest"] for manifest in usable}
+            found |= {manifest["key"] for manifest in usable}
+    return found
+
+
+def _plans() -> Iterator[Plan]:
+    for name in names():
+        try:
+            yield from plans(name).values()
+        except InputError:  # it needs a checkpoint, or belongs to a package that does not work
+            continue
+
+
+def _made_by(stage: Stage, job: Job, manifests: Iterable[Manifest]) -> list[Manifest]:
+    """The artefacts with the config and the code that the stage has in this job."""
+    nothing = {role: Handle(name, "", "", Path(), "") for role, name in stage.inputs.items()}
+    wanted = stage.key(job, nothing).parts
+    return [
+        manifest
+        for manifest in manifests
+        if manifest["parts"]["code"] == wanted["code"]
+        and _without_content(manifest["parts"]["config"]) == _without_content(wanted["config"])
+    ]
+
+
+def _fits(stage: Stage, manifest: Manifest, digests: Mapping[str, set[str]]) -> bool:
+    """Whether the artefact was made from artefacts that the job's earlier stages give."""
+    inputs = manifest["parts"]["inputs"]
+    return all(inputs.get(role) in digests[name] for role, name in stage.inputs.items())
+
+
+def _without_content(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without the digest of the data set's content."""
+    data = config.get("data")
+    if not isinstance(data, Mapping):
+        return dict(config)
+    return {**config, "data": {name: value for name, value in data.items() if name != "digest"}}

@@ -1,0 +1,120 @@
+"""Running files: which processes compute in a home, and which were killed there.
+
+A process that computes in a home writes a running file when it begins and removes it when it ends. A file whose owner no longer
+runs shows that the process was killed, and that its records in Prefect, MLflow and Optuna may still say that they run.
+
+    <home>/running/<host>-<pid>-....json
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dynconf_core.store.owner import Owner
+
+FOLDER = "running"
+Dead = Callable[[Owner], bool]
+"""Whether a process has certainly ended."""
+_shown: dict[Path, tuple[int, Path | None]] = {}
+"""By home, the number of blocks in which this process is shown there, and its running file."""
+_entering = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A process that computes in the home, or was killed while it did.
+
+    Attributes:
+        file: its running file.
+        owner: the process; None if the file does not say.
+        command: what it was asked to do.
+        since: when it began, in ISO 8601.
+        results: the folder of its results, if known at the beginning.
+        began: when its running file was written, in seconds since 1970 by the clock of the home's file system.
+    """
+
+    file: Path
+    owner: Owner | None
+    command: str
+    since: str
+    results: str | None
+    began: float
+
+
+@contextmanager
+def running(home: Path, command: str, results: Path | None = None) -> Iterator[None]:
+    """Show during the block that this process computes in ``home``; a home that cannot be written is left as it is.
+
+    A process that is shown already is not shown twice.
+    """
+    with _entering:
+        within, file = _shown.get(home, (0, None))
+        _shown[home] = within + 1, file if within else _write(home, command, results)
+    try:
+        yield
+    finally:
+        with _entering:
+            within, file = _shown.pop(home)
+            if within > 1:
+                _shown[home] = within - 1, file
+            elif file is not None:
+                with suppress(OSError):
+                    file.unlink()
+
+
+def runs(home: Path) -> list[Run]:
+    """The runs that have a running file in the home, in the order in which they began."""
+    found = []
+    for file in sorted((home / FOLDER).glob("[!.]*.json")):
+        with suppress(FileNotFoundError):  # it has just ended
+            found.append(_read(file))
+    return sorted(found, key=lambda run: run.began)
+
+
+def stale(home: Path, dead: Dead | None = None) -> list[Run]:
+    """The runs whose process has ended without an orderly end, or whose running file names no process.
+
+    ``dead`` is by default ``ended``.
+    """
+    judge = dead or ended
+    return [run for run in runs(home) if run.owner is None or judge(run.owner)]
+
+
+def ended(owner: Owner) -> bool:
+    """Whether the process has certainly ended; one of another host counts as running."""
+    return owner.alive() is False
+
+
+def _write(home: Path, command: str, results: Path | None) -> Path | None:
+    owner = Owner.this()
+    file = home / FOLDER / f"{owner.host}-{owner.pid}-{secrets.token_hex(4)}.json"
+    beside = file.with_name(f".{file.name}")
+    since = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    content = {"owner": str(owner), "command": command, "since": since, "results": str(results) if results else None}
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        beside.replace(file)
+        return file
+    except OSError:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        return None
+
+
+def _read(file: Path) -> Run:
+    began = os.stat(file).st_mtime
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        owner, results = Owner.parse(content["owner"]), content.get("results")
+        return Run(file, owner, str(content["command"]), str(content["since"]), str(results) if results else None, began)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return Run(file, None, "unknown", f"{datetime.fromtimestamp(began, UTC):%Y-%m-%dT%H:%M:%SZ}", None, began)
