@@ -8,11 +8,13 @@ its old ``mlartifacts`` are rewritten.
 import logging
 import os
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+from sqlalchemy import event
 from sqlalchemy.engine import URL
+from sqlalchemy.pool import Pool
 
 from dynconf_core.failing import failure_point
 from dynconf_core.store.claim import claim
@@ -106,13 +108,30 @@ def _make(home: Path) -> None:
     removed(new)  # of a process that was killed
     removed(path)  # files that SQLite has kept beside a database that is gone
     try:
-        store = SqlAlchemyStore(_uri(new), (home / ARTEFACTS).as_uri())
-        store.engine.dispose()
+        with _unsynchronised(new):
+            SqlAlchemyStore(_uri(new), (home / ARTEFACTS).as_uri()).engine.dispose()
+        with new.open("rb") as file:
+            os.fsync(file.fileno())
         failure_point("mlflow.made")
         new.replace(path)
     except BaseException:
         removed(new)
         raise
+
+
+@contextmanager
+def _unsynchronised(path: Path) -> Iterator[None]:
+    """Do not wait for the disk after each of the hundred steps in which Alembic makes this database."""
+
+    def connected_now(connection: sqlite3.Connection, record: object) -> None:
+        if [file for _, _, file in connection.execute("PRAGMA database_list")] == [str(path)]:
+            connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Pool, "connect", connected_now)
+    try:
+        yield
+    finally:
+        event.remove(Pool, "connect", connected_now)
 
 
 def _other_version(path: Path) -> str | None:
