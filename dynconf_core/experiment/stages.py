@@ -122,12 +122,11 @@ def _train(job: Job) -> dict[str, Any]:
 
 
 def _convert(job: Job) -> dict[str, Any]:
-    """If thresholds are learned, only the shape and range of the images matter, which the name of the data set determines."""
+    """The images are included even where thresholds are learned, because the report shows how well both networks agree on them."""
     plan = job.plan
     return {
         "network": plan.network(),
-        "data": plan.data.name if plan.scheme.images == 1 else _data(job),
-        "normalisation": plan.data.normalisation,
+        "data": _data(job),
         "time_steps": plan.time_steps,
         "fixed_point": plan.fixed_point,
         "conversion": plan.scheme.conversion(plan.time_steps),
@@ -143,7 +142,13 @@ def _collect(split: str) -> Callable[[Job], dict[str, Any]]:
 
     def config(job: Job) -> dict[str, Any]:
         plan = job.plan
-        values = {"split": split, "network": plan.network(), "time_steps": plan.time_steps, "data": _data(job)}
+        values = {
+            "split": split,
+            "network": plan.network(),
+            "time_steps": plan.time_steps,
+            "data": _data(job),
+            "origin": plan.origin(),
+        }
         if plan.fixed_point:
             return values
         from dynconf_core.machine import device
