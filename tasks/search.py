@@ -5,8 +5,8 @@ few mean steps; the threshold of each smoothing follows exactly from its front. 
 of their own. The rule is then chosen among all candidates by cross-fitting, so that its expected loss does not exceed the
 allowed one. Artefact: ``rule.json``, ``front.csv``.
 
-The study lies in memory. Each trial is seeded by its number, so that the rule depends on the stage's key alone, whether the search
-was interrupted or not; finished trials are kept in the stage's work folder.
+The study lies in memory. Each trial is seeded by its number, so that the rule depends on the stage's key alone, whether the
+search was interrupted or not; finished trials are kept in the stage's work folder.
 """
 
 import logging

@@ -122,7 +122,7 @@ def _train(job: Job) -> dict[str, Any]:
 
 
 def _convert(job: Job) -> dict[str, Any]:
-    """The images are included even where thresholds are learned, because the report shows how well both networks agree on them."""
+    """The images count even where thresholds are learned: the report shows how well both networks agree on them."""
     plan = job.plan
     return {
         "network": plan.network(),

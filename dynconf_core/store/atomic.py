@@ -32,7 +32,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a file that is of no use, so that a new one can take its place; returns its new name, ``path`` with ``.damaged``."""
+    """Rename a file that is of no use to ``<name>.damaged``, so that a new one can take its place; returns its new path."""
     aside = path.with_name(f"{path.name}.damaged")
     path.replace(aside)
     return aside

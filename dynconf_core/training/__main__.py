@@ -37,7 +37,10 @@ class _Lines:
 
 
 def main() -> int:
-    """Parse the arguments, train, and write the checkpoint; exit code 1 if it diverges, 2 for invalid input, 130 if interrupted."""
+    """Parse the arguments, train, and write the checkpoint.
+
+    Exit code 1 if the training diverges, 2 for invalid input, 130 if interrupted.
+    """
     parser = argparse.ArgumentParser(prog="python -m dynconf_core.training", description=__doc__)
     parser.add_argument("--setting", required=True, help=f"{', '.join(names())}, or package.module:SETTING")
     parser.add_argument("--profile", default="smoke", help=", ".join(PROFILES))

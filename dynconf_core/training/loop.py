@@ -45,8 +45,9 @@ class Diverged(RuntimeError):
     def __init__(self, epoch: int, recipe: Recipe) -> None:
         rate, warm_up = recipe.learning_rate, recipe.warm_up
         super().__init__(
-            f"training diverged in epoch {epoch + 1} of {recipe.epochs} with learning_rate={rate:g}: the loss or a weight is no "
-            f"longer finite. Choose a lower one, such as learning_rate={rate / 4:g}, or a longer warm-up than warm_up={warm_up:g}."
+            f"training diverged in epoch {epoch + 1} of {recipe.epochs} with learning_rate={rate:g}: the loss or a weight is "
+            f"no longer finite. Choose a lower one, such as learning_rate={rate / 4:g}, or a longer warm-up than "
+            f"warm_up={warm_up:g}."
         )
 
 

@@ -1,12 +1,12 @@
 """Speed-ups of training: channels-last, bf16 autocast, torch.compile. They change the last digits of the weights.
 
-On a CPU the choice is a function of the run alone, so that the same training gives the same weights: channels-last if the run is
-long, which measured 6 to 17 % faster, and nothing that helps one CPU and hurts another (autocast is three times slower without
-bf16 instructions, and compiled code may be six times slower) unless it is asked for.
+On a CPU the choice is a function of the run alone, so that the same training gives the same weights: channels-last if the run
+is long, which measured 6 to 17 % faster. What helps one CPU and hurts another is used only if it is asked for: autocast was
+three times slower without bf16 instructions, and compiled code six times slower on one of two machines.
 
-On a GPU, whose sums depend on the order of its threads anyway, each is timed on a copy of the network, if the run is long enough
-to make up for the trial. A speed-up that fails is not used. Autocast uses bf16, whose range equals that of float32, so that unlike
-with fp16 gradients need no scaling. A GPU without bf16 arithmetic trains in float32.
+On a GPU, whose sums depend on the order of its threads anyway, each is timed on a copy of the network, if the run is long
+enough to make up for the trial. A speed-up that fails is not used. Autocast uses bf16, whose range equals that of float32, so
+that unlike with fp16 gradients need no scaling. A GPU without bf16 arithmetic trains in float32.
 """
 
 import copy
@@ -29,7 +29,7 @@ LONG = 1e9
 WORTH_TRYING = 20.0
 """Seconds that a run must take for channels-last and autocast to be tried."""
 WORTH_COMPILING = 120.0
-"""Seconds that a run must take for torch.compile to be tried, which took about 35 seconds on an H100 with three other trainings."""
+"""Seconds that a run must take for torch.compile to be tried; compiling took 35 on an H100 that ran three other trainings."""
 MARGIN = 0.95
 """A speed-up is used if a step takes at most this fraction of the time without it."""
 
@@ -88,7 +88,7 @@ def allow_fast_arithmetic() -> None:
 
 
 def chosen(network: nn.Module, images: Tensor, labels: Tensor, steps: int) -> SpeedUps:
-    """The speed-ups of a run of ``steps`` steps, unless it is given some; its batch is ``images (n, 3, H, W)``, ``labels (n,)``."""
+    """The speed-ups for a run of ``steps`` steps, on batches like ``images (n, 3, H, W)``, ``labels (n,)``."""
     if images.device.type == "cuda":
         return probe(network, images, labels, steps)
     return SpeedUps(channels_last=steps * images.numel() >= LONG)
