@@ -115,7 +115,7 @@ def place(part: Any) -> Path:
 
 @cache
 def code_of(name: str) -> list[Path]:
-    return reached(list(stage(name).modules(PLAN).values()), ROOT)
+    return stage(name).code(PLAN)
 
 
 def reaches(name: str, part: Any) -> bool:
@@ -135,7 +135,7 @@ def test_a_stage_reaches_its_code_and_no_other(name: str) -> None:
 
 def test_a_search_among_all_measures_reaches_them_all() -> None:
     best = replace(PLAN, search=replace(PLAN.search, rule="best"))
-    found = reached(list(stage("search").modules(best).values()), ROOT)
+    found = stage("search").code(best)
     assert {place(measure) for measure in (MaxSoftmax, Entropy, Gap, Patience, Learned)} <= set(found)
 
 
@@ -244,7 +244,7 @@ def test_a_larger_held_out_part_holds_the_smaller() -> None:
 def test_code_is_read_by_one_thread_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     busy, most = [0], [0]
 
-    def slow(files: list[Path], root: Path, names: dict[Path, str]) -> str:
+    def slow(files: list[Path], *given: object, **more: object) -> str:
         busy[0] += 1
         most[0] = max(most[0], busy[0])
         time.sleep(0.02)
@@ -293,9 +293,9 @@ def test_a_key_does_not_depend_on_where_the_tasks_lie(tmp_path: Path) -> None:
     moved.write_text(modules["dynconf_tasks.convert"].read_text())
     assert set(modules) == {
         "dynconf_tasks.convert",
-        "dynconf_core.data.cifar10",
-        "dynconf_core.networks.resnet",
-        "dynconf_core.schemes.qcfs",
-        "dynconf_core.neurons.integrate_and_fire",
+        "dynconf_core.data.cifar10:CIFAR10",
+        "dynconf_core.networks.resnet:RESNET18",
+        "dynconf_core.schemes.qcfs:QCFSScheme",
+        "dynconf_core.neurons.integrate_and_fire:IntegrateAndFire",
     }
     assert code_fingerprint({**modules, "dynconf_tasks.convert": moved}) == code_fingerprint(modules)

@@ -96,12 +96,14 @@ class Store:
         return Writing(self, key, provenance)
 
     def adopt(self, old: Artefact, key: StageKey) -> Artefact:
-        """Take an artefact that other code made under a new key, with its provenance and an entry ``adopted``.
+        """Take an artefact that other code made under a new key.
 
-        The files become hard links to the old ones, or copies on a file system without links. `old` must be verified.
+        It keeps its provenance, in which the list `adopted` gets an entry: the key and code it was made under, and when it was
+        taken. The files become hard links to the old ones, or copies on a file system without links.
         """
+        before = old.manifest["provenance"]
         origin = {"from": old.key, "code": old.manifest["parts"]["code"], "at": datetime.now(UTC).isoformat(timespec="seconds")}
-        with (new := self.create(key, {**old.manifest["provenance"], "adopted": origin})) as folder:
+        with (new := self.create(key, {**before, "adopted": [*before.get("adopted", ()), origin]})) as folder:
             for name in old.manifest["files"]:
                 target = folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -110,6 +112,16 @@ class Store:
                 except OSError:
                     shutil.copyfile(old.folder / name, target)
         return new.created
+
+    def of_other_code(self, key: StageKey) -> Artefact | None:
+        """The newest artefact whose key differs from this one in its code alone; None if there is none."""
+        for manifest in self.manifests(key.stage):
+            parts = manifest["parts"]
+            if parts["code"] != key.parts["code"] and {**parts, "code": key.parts["code"]} == key.parts:
+                found = self.get(manifest["key"])
+                if found is not None:
+                    return found
+        return None
 
     def manifests(self, stage: str) -> list[Manifest]:
         """The readable manifests of a stage's artefacts, newest first; the files are not verified."""

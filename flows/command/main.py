@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dynconf_core.errors import InputError
+from dynconf_flows.command.adopt import adopt
 from dynconf_flows.command.analyse import analyse
 from dynconf_flows.command.compare import compare
 from dynconf_flows.command.convert import convert
@@ -35,7 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(help="Download data sets.", no_args_is_help=True)
-for command in (reproduce, settings, traces, export, explain, sweep, convert, analyse, compare, ui):
+for command in (reproduce, settings, traces, export, explain, adopt, sweep, convert, analyse, compare, ui):
     app.command()(command)
 app.add_typer(data_app, name="data")
 data_app.command()(fetch)
