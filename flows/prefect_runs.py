@@ -43,9 +43,10 @@ def end_runs(flow_run: UUID, message: str, cancelled: bool, finished: Collection
         cancelled: whether it was stopped on purpose.
         finished: the names of its task runs that have finished, of which Prefect may not have heard.
     """
+    from prefect import State
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-    from prefect.states import Cancelled, Completed, Crashed, State
+    from prefect.states import Cancelled, Completed, Crashed
 
     make = Cancelled if cancelled else Crashed
     with get_client(sync_client=True) as client:

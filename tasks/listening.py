@@ -26,7 +26,7 @@ class Listener(Protocol):
         """Called several times a second while another process works on the stage's key; ``text`` says which."""
 
     def finished(self, outcome: str, seconds: float) -> None:
-        """Called at the end with the outcome: "ran", "cached", "given" or "failed"."""
+        """Called at the end with the outcome: "ran", "cached", "given", "adopted" or "failed"."""
 
 
 @dataclass

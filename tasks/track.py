@@ -153,7 +153,7 @@ class Tracker:
                     self._runs.client.set_terminated(parent, status)
 
     def end_abandoned(self, dead: Callable[[Owner], bool], dry_run: bool = False) -> list[str]:
-        """End the runs marked as running whose owners are all ``dead`` as killed, except in a ``dry_run``; returns their names."""
+        """End the runs marked as running whose owners are all ``dead`` as killed, unless ``dry_run``; returns their names."""
         ended = []
         with self._speaking_clearly():
             for experiment in self._runs.client.search_experiments(max_results=1000):

@@ -27,12 +27,15 @@ class FollowedStages:
         return len(self.finished) == len(STAGES)
 
 
-def follow(job: Job, verified: bool = True) -> FollowedStages:
+def follow(
+    job: Job, verified: bool = True, otherwise: Callable[[StageKey], Artefact | None] = lambda key: None
+) -> FollowedStages:
     """Look up the stages of a job, whose keys depend on the content of their inputs, in the order in which they run.
 
     Args:
         job: the run of one setting.
         verified: whether to verify the artefacts' files; without, only their manifests are read.
+        otherwise: called for the key of an artefact that the store does not hold; what it returns is used instead.
     """
     store = Store(job.context.artefacts)
     look: Callable[[StageKey], Artefact | None] = store.get if verified else store.listed
@@ -42,7 +45,8 @@ def follow(job: Job, verified: bool = True) -> FollowedStages:
         if any(name not in done for name in stage.inputs.values()):
             continue
         keys[stage.name] = stage.key(job, {role: done[name] for role, name in stage.inputs.items()})
-        found = look(keys[stage.name])
+        found = look(keys[stage.name]) or otherwise(keys[stage.name])
         if found is not None:
-            done[stage.name] = Handle(found.stage, found.key, found.digest, found.folder, "cached")
+            outcome = "adopted" if found.adopted else "cached"
+            done[stage.name] = Handle(found.stage, found.key, found.digest, found.folder, outcome)
     return FollowedStages(done, keys)

@@ -104,7 +104,7 @@ class SettingResult(SettingFigures, SettingFacts):
 
     Attributes:
         paper: the paper's figures; None if none are known.
-        stages: outcome by stage: "ran", "cached" or "given".
+        stages: outcome by stage: "ran", "cached", "given" or "adopted".
         artefacts: key in the store by stage.
         resources: time and memory; None where everything came from the store.
     """

@@ -12,7 +12,7 @@ from dynconf_tasks.listening import listen
 
 QUIET = 30.0
 """Seconds between the lines of a running stage if there are no bars."""
-OUTCOMES = {"ran": "done", "cached": "from the store", "given": "given", "failed": "failed"}
+OUTCOMES = {"ran": "done", "cached": "from the store", "given": "given", "adopted": "adopted", "failed": "failed"}
 
 
 class Display(AbstractContextManager["Display"]):

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dynconf_core.errors import InputError
+from dynconf_flows.command.adopt import adopt
 from dynconf_flows.command.analyse import analyse
 from dynconf_flows.command.compare import compare
 from dynconf_flows.command.convert import convert
@@ -49,6 +50,7 @@ for command in (
     traces,
     export,
     explain,
+    adopt,
     sweep,
     convert,
     analyse,
