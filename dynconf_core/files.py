@@ -31,6 +31,7 @@ REMEDIES = {
     errno.EIO: "look at the disk and run again",
     errno.EFBIG: "write it to another file system",
     errno.ENAMETOOLONG: "use a shorter name",
+    errno.EEXIST: "move it away or name another place",
     errno.EISDIR: "it is a folder; move it away or name another place",
     errno.ENOTEMPTY: "it is a folder that is not empty; move it away or name another place",
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP), ANOTHER),
@@ -43,6 +44,11 @@ class NotWritten(OSError):
 
     def __init__(self, number: int, path: Path) -> None:
         super().__init__(number, os.strerror(number), str(path))
+
+    @property
+    def of_the_disk(self) -> bool:
+        """Whether the disk failed or is full; otherwise the place cannot take the file."""
+        return self.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
     def __str__(self) -> str:
         assert self.errno is not None and self.strerror is not None
@@ -100,6 +106,32 @@ def written_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         beside.replace(target)
 
 
+def link(path: str | os.PathLike[str], to: str) -> None:
+    """Make the symbolic link ``path``, or replace it; a file or folder of that name is never replaced.
+
+    Raises:
+        NotWritten: if something else has that name, or the link cannot be made.
+    """
+    target = Path(path)
+    with _placed(target) as beside:
+        if os.path.lexists(target) and not target.is_symlink():
+            raise NotWritten(errno.EISDIR if target.is_dir() else errno.EEXIST, target)
+        beside.symlink_to(to)
+        beside.replace(target)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and those that it lies in.
+
+    Raises:
+        NotADirectoryError: if one of them is a file.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from None
+
+
 def reserve(path: str | os.PathLike[str]) -> None:
     """Allocate the disk space of a sparse file, such as a new memory map: once it is full, writing to a map kills the process.
 
@@ -135,14 +167,11 @@ def _placed(target: Path) -> Iterator[Path]:
     beside = target.with_name(f".{target.name[:LONGEST]}.{host}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with naming(target):
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-            except FileExistsError as error:
-                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), error.filename) from None
+            make_folder(target.parent)
             yield beside
     except BaseException:
         with suppress(OSError):
-            shutil.rmtree(beside) if beside.is_dir() else beside.unlink(missing_ok=True)
+            beside.unlink(missing_ok=True) if beside.is_symlink() or not beside.is_dir() else shutil.rmtree(beside)
         raise
 
 

@@ -168,7 +168,7 @@ def test_space_is_reserved_before_it_is_mapped(tmp_path: Path, monkeypatch: pyte
     done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.stdout == "True\n", done.stderr
     monkeypatch.setattr(os, "posix_fallocate", refuse)
-    with pytest.raises(NotWritten, match="map.npy cannot be written"):
+    with pytest.raises(NotWritten, match=r"map\.npy cannot be written"):
         reserve(tmp_path / "map.npy")
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.plan import Published
 from dynconf_core.experiment.recipe import Recipe
+from dynconf_core.names import plain_name
 from dynconf_core.registry import Registry, no_instance_of, unknown
 from dynconf_core.schemes.field import Value
 
@@ -120,6 +121,7 @@ def setting(name: str) -> Setting:
     found = INSTALLED.get(name)
     if ":" not in name and found.name != name:
         raise InputError(f"setting {name!r} of {INSTALLED.origin(name)} calls itself {found.name!r}: give it one name.")
+    plain_name(found.name, f"setting {name!r}: its name")
     return found
 
 

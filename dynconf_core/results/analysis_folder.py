@@ -1,13 +1,13 @@
 """Writing an analysis as a folder: ``analysis.json``, ``rule.json``, ``front.csv`` and figures."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from dynconf_core.evaluation.analysis import Analysis
 from dynconf_core.exit.front import write_front
+from dynconf_core.files import make_folder, naming, write_text, written
 from dynconf_core.results.records import json_text, plain, to_json
 
 RECORD, RULE, UNCERTIFIED, FRONT = "analysis.json", "rule.json", "rule-uncertified.json", "front.csv"
@@ -18,7 +18,7 @@ DPI = 150
 class Picture(Protocol):
     """A matplotlib figure, as far as it is used here."""
 
-    def savefig(self, path: str | os.PathLike[str], /, *, dpi: int) -> Any: ...
+    def savefig(self, stream: BinaryIO, /, *, format: str, dpi: int) -> Any: ...
 
 
 def write_analysis(analysis: Analysis, out: Path, pictures: Mapping[str, Picture]) -> list[Path]:
@@ -35,20 +35,22 @@ def write_analysis(analysis: Analysis, out: Path, pictures: Mapping[str, Picture
     Returns:
         the paths written, ``analysis.json`` last.
     """
-    out.mkdir(parents=True, exist_ok=True)
     record = out / RECORD
-    record.unlink(missing_ok=True)
-    written = [*_write_rules(analysis, out), out / FRONT]
+    with naming(out):
+        make_folder(out)
+        record.unlink(missing_ok=True)
+    paths = [*_write_rules(analysis, out), out / FRONT]
     write_front(analysis.front, out / FRONT)
     for name in PICTURES:
         path = out / f"{name}.png"
         if name in pictures:
-            pictures[name].savefig(path, dpi=DPI)
-            written.append(path)
+            with written(path) as stream:
+                pictures[name].savefig(stream, format="png", dpi=DPI)
+            paths.append(path)
         else:
             path.unlink(missing_ok=True)
-    record.write_text(json_text(to_json(analysis.record)), encoding="utf-8")
-    return [*written, record]
+    write_text(record, json_text(to_json(analysis.record)))
+    return [*paths, record]
 
 
 def _write_rules(analysis: Analysis, out: Path) -> list[Path]:

@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any
 
 from dynconf_core.errors import InputError
-from dynconf_core.store.keys import StageKey, canonical
+from dynconf_core.store.keys import StageKey, canonical, is_key
 from dynconf_core.store.manifest import MANIFEST, Damaged, Manifest, read, sync_folder, verify, write
 
 _log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class Store:
     def _find(self, key: StageKey | str) -> Path | None:
         if isinstance(key, StageKey):
             return self.root / key.stage / key.key[:2] / key.key
-        if not (len(key) == 64 and set(key) <= set("0123456789abcdef")):
+        if not is_key(key):
             raise ValueError(f"{key!r} is not an artefact's key: 64 hexadecimal digits")
         return next(iter(sorted(self.root.glob(f"[!.]*/{key[:2]}/{key}"))), None)
 
