@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.plan import Published
 from dynconf_core.experiment.recipe import Recipe
-from dynconf_core.names import plain_name
 from dynconf_core.registry import Registry, no_instance_of, unknown
 from dynconf_core.schemes.field import Value
 
@@ -54,8 +53,10 @@ class Setting:
     stand_ins: bool = True
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", self.name):
-            raise InputError(f"setting {self.name!r}: files bear its name; take letters, digits, and - _ + . between them.")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}", self.name):
+            raise InputError(
+                f"setting {self.name!r}: files bear its name; take at most 200 letters, digits, and - _ + . between them."
+            )
         for profile, recipe in self.recipes.items():
             if not isinstance(recipe, Recipe):
                 raise InputError(f"setting {self.name!r}: recipes[{profile!r}] is a {type(recipe).__name__}: give a Recipe.")
@@ -121,7 +122,6 @@ def setting(name: str) -> Setting:
     found = INSTALLED.get(name)
     if ":" not in name and found.name != name:
         raise InputError(f"setting {name!r} of {INSTALLED.origin(name)} calls itself {found.name!r}: give it one name.")
-    plain_name(found.name, f"setting {name!r}: its name")
     return found
 
 
