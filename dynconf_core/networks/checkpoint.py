@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dynconf_core.errors import InputError
+from dynconf_core.networks.untrusted import Unsuitable, check_archive, check_content
 
 SCHEMA = 2
 WRAPPERS = ("state_dict", "model")
@@ -53,7 +54,11 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"checkpoint {path} does not exist: name the file that a training run wrote.")
     try:
+        check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+        check_content(content, path.stat().st_size)
+    except Unsuitable as error:
+        raise InputError(f"checkpoint {path} cannot be read: {error}. It is damaged, or holds no weights.") from error
     except Exception as error:  # a damaged pickle raises almost anything: struct.error, IndexError, AssertionError, ...
         raise InputError(
             f"checkpoint {path} cannot be read ({_reason(path, error)}): it is damaged, or holds more than weights, which are "
@@ -87,6 +92,11 @@ def load_checkpoint(network: nn.Module, path: Path) -> dict[str, Any]:
     ]
     faults = [f"it lacks {_keys(missing)}"] if missing else []
     faults += [f"it holds {_keys(unexpected)}, which the network does not have"] if unexpected else []
+    faults += [
+        f"{name!r} is of the type {given[name].dtype}, the network needs {value.dtype}"
+        for name, value in wanted.items()
+        if name in given and given[name].is_complex() and not value.is_complex()
+    ][:SHOWN]
     faults += shapes[:SHOWN]
     faults += [f"{len(shapes) - SHOWN} more have other shapes too"] if len(shapes) > SHOWN else []
     if faults:
