@@ -7,10 +7,9 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from dynconf_core.errors import InputError
+from dynconf_core.files import NotWritten
 from dynconf_flows.command.analyse import analyse
 from dynconf_flows.command.compare import compare
 from dynconf_flows.command.convert import convert
@@ -22,9 +21,12 @@ from dynconf_flows.command.reproduce import reproduce
 from dynconf_flows.command.session import FAILED, INTERRUPTED
 from dynconf_flows.command.settings import settings
 from dynconf_flows.command.sweep import sweep
+from dynconf_flows.command.terminal import Terminal, flush, labelled, prepare, silence
 from dynconf_flows.command.traces import traces
 from dynconf_flows.command.ui import ui
 
+BROKEN_PIPE = 141
+"""Exit code if the reader of the output has gone away, as of a process that the signal SIGPIPE ends."""
 ABOUT = "Dynamic Confidence for spiking neural networks: reproduce the paper, convert networks, and analyse exit rules."
 
 app = typer.Typer(
@@ -53,12 +55,19 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def main() -> None:
     """Run the command, without tracebacks unless ``--debug`` is given."""
+    prepare()
     try:
-        app()
+        try:
+            app()
+        finally:
+            flush()
+    except BrokenPipeError:  # nobody reads the output any more
+        silence(sys.stdout)
+        sys.exit(BROKEN_PIPE)
     except InputError as error:
         if "--debug" in sys.argv:
             raise
-        Console(stderr=True, emoji=False).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        Terminal(stderr=True).print(labelled("error:", "red", str(error)), soft_wrap=True)
         sys.exit(UNUSABLE)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
@@ -66,9 +75,8 @@ def main() -> None:
         if "--debug" in sys.argv or (isinstance(error, ModuleNotFoundError) and missing_extra(error)):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        Console(stderr=True).print(
-            f"[red]failed:[/red] {escape(reason)} (--debug shows where)", highlight=False, soft_wrap=True
-        )
+        hint = "" if isinstance(error, NotWritten) else " (--debug shows where)"
+        Terminal(stderr=True).print(labelled("failed:", "red", f"{reason}{hint}"), soft_wrap=True)
         sys.exit(FAILED)
 
 

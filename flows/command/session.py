@@ -9,9 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from rich.console import Console
-
 from dynconf_flows.command.server import TemporaryServer
+from dynconf_flows.command.terminal import Terminal
 from dynconf_tasks import interruption
 
 T = TypeVar("T")
@@ -65,7 +64,7 @@ class Session:
         from dynconf_flows.command.display import Display
 
         # A heartbeat tells a remote server that a flow is alive; here it would only delay the end of each flow by a second.
-        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), Display(Console(stderr=True, quiet=quiet)):
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), Display(Terminal(stderr=True, quiet=quiet)):
             try:
                 return flow()
             except KeyboardInterrupt:
