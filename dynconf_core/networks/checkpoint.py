@@ -3,7 +3,6 @@
 Everything is read with ``weights_only=True``, so that a file from somebody else cannot run code.
 """
 
-import os
 import pickle
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dynconf_core.errors import InputError
+from dynconf_core.files import written
 from dynconf_core.networks.untrusted import Unsuitable, check_archive, check_content
 
 SCHEMA = 2
@@ -25,15 +25,9 @@ SHOWN = 5
 
 
 def write_atomically(content: dict[str, Any], path: Path) -> None:
-    """``torch.save`` to a temporary file beside ``path``, then rename it: if the process is killed, ``path`` is either the
-    old or the new file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("wb") as file:
-        torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    """``torch.save``, whole or not at all: if the process is killed, ``path`` is either the old or the new file."""
+    with written(path) as stream:
+        torch.save(content, stream)
 
 
 def save_checkpoint(network: nn.Module, provenance: dict[str, Any], path: Path, *, half: bool = False) -> None:

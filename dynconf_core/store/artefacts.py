@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Any
 
 from dynconf_core.errors import InputError
+from dynconf_core.files import naming
 from dynconf_core.store.keys import StageKey, canonical, is_key
 from dynconf_core.store.manifest import MANIFEST, Damaged, Manifest, read, sync_folder, verify, write
 
@@ -145,7 +146,9 @@ class Writing:
 
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            if kind is None:
+            with naming(self._store.root / self._key.stage):  # before the removal makes room on a full disk
+                if fault is not None:
+                    raise fault
                 self._commit()
         finally:
             self._clean()

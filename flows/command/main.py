@@ -21,12 +21,10 @@ from dynconf_flows.command.reproduce import reproduce
 from dynconf_flows.command.session import FAILED, INTERRUPTED
 from dynconf_flows.command.settings import settings
 from dynconf_flows.command.sweep import sweep
-from dynconf_flows.command.terminal import Terminal, flush, labelled, prepare, silence
+from dynconf_flows.command.terminal import Terminal, flush, labelled, prepare
 from dynconf_flows.command.traces import traces
 from dynconf_flows.command.ui import ui
 
-BROKEN_PIPE = 141
-"""Exit code if the reader of the output has gone away, as of a process that the signal SIGPIPE ends."""
 ABOUT = "Dynamic Confidence for spiking neural networks: reproduce the paper, convert networks, and analyse exit rules."
 
 app = typer.Typer(
@@ -61,9 +59,6 @@ def main() -> None:
             app()
         finally:
             flush()
-    except BrokenPipeError:  # nobody reads the output any more
-        silence(sys.stdout)
-        sys.exit(BROKEN_PIPE)
     except InputError as error:
         if "--debug" in sys.argv:
             raise
