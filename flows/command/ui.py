@@ -6,12 +6,12 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import home_folder
 from dynconf_flows.command.options import Home
 from dynconf_flows.command.server import configure
+from dynconf_flows.command.terminal import Terminal
 
 RUNS = "#/experiments?workflowType=machine_learning"
 """The page for training runs; by default the UI opens on one for language models, which does not show them."""
@@ -30,7 +30,7 @@ def ui(
         if probe.connect_ex(("127.0.0.1", port)) == 0:
             raise InputError(f"port {port} is in use: choose another with --port.")
     place = f"http://127.0.0.1:{port}/{RUNS}"
-    Console().print(f"MLflow UI, ready in a few seconds (Ctrl-C stops it):\n{place}", highlight=False, soft_wrap=True)
+    Terminal().print(f"MLflow UI, ready in a few seconds (Ctrl-C stops it):\n{place}", soft_wrap=True)
     configure(folder)
     from dynconf_tasks.mlflow_database import tracking_uri
 
