@@ -39,10 +39,11 @@ def handled() -> Iterator[None]:
     try:
         yield
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
-        signal.set_wakeup_fd(wakeup)
-        os.close(tell)
+        if not interruption.interrupted():  # else a second signal still does nothing new
+            for one, handler in before.items():
+                signal.signal(one, handler)
+            signal.set_wakeup_fd(wakeup)
+            os.close(tell)
 
 
 @contextmanager
