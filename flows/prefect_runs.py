@@ -49,6 +49,7 @@ def end_runs(flow_run: UUID, message: str, cancelled: bool, finished: Collection
     """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.client.schemas.objects import State
     from prefect.states import Cancelled, Completed, Crashed
 
     make = Cancelled if cancelled else Crashed
@@ -61,7 +62,7 @@ def end_runs(flow_run: UUID, message: str, cancelled: bool, finished: Collection
             task_runs = client.read_task_runs(flow_run_filter=of_flow_run)
         for task_run in task_runs:
             if task_run.state is None or not task_run.state.is_final():
-                state = Completed() if task_run.name in finished else make(message=message)
+                state: State[Any] = Completed() if task_run.name in finished else make(message=message)
                 client.set_task_run_state(task_run.id, state, force=True)
         client.set_flow_run_state(flow_run, make(message=message), force=True)
 

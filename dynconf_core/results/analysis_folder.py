@@ -26,8 +26,8 @@ def write_analysis(analysis: Analysis, out: Path, pictures: Mapping[str, Picture
     """Write an analysis into the folder ``out``.
 
     All files are written into a temporary folder inside it, then moved: no file under its own name is incomplete. Files of an
-    earlier analysis are replaced, or removed if this one has no such file. ``analysis.json`` is removed first and moved last, so
-    that a folder that holds one is complete.
+    earlier analysis are replaced, or removed if this one has no such file. ``analysis.json`` is removed first and moved last,
+    so that a folder that holds one is complete.
 
     Args:
         analysis: the analysis.
