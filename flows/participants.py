@@ -207,8 +207,9 @@ def _died(child: Child, work: Work) -> SettingRun:
             work.listeners[work.stage].finished("failed", time.monotonic() - work.since)
     if work.flow_run is not None:
         try:
-            finished = {f"{asked.plan.setting} · {stage.replace('_', ' ')}" for stage in work.done}
-            end_runs(work.flow_run, run.row.error or "", cancelled=stopped, finished=finished)
+            names = {stage: f"{asked.plan.setting} · {stage.replace('_', ' ')}" for stage in (*work.done, work.stage) if stage}
+            finished = {names[stage] for stage in work.done}
+            end_runs(work.flow_run, run.row.error or "", stopped, finished, names.get(work.stage or ""))
         except Exception as error:  # of whatever kind Prefect's client raises
             _log.warning("The flow run of %s could not be ended in Prefect: %s", asked.plan.setting, error)
     if asked.parent is not None and not stopped:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dynconf_core.failing import failure_point
 from dynconf_core.files import NotWritten, link, make_folder, naming, write_text
 from dynconf_core.results.records import flat, json_text, to_json
 from dynconf_core.results.types import (
@@ -83,6 +84,7 @@ def _written(room: Path, result: RunResult | SweepResult, rows: Sequence[AnySett
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / RESULTS, json_text(to_json(result)))
     write_text(folder / CSV, csv_text(rows))
+    failure_point("results.written")
     if newest:
         try:
             link(room / LATEST, result.run)
