@@ -96,19 +96,15 @@ def _reproduced(session: Session, asked: CheckedRequest, quiet: bool) -> RunResu
         highlight=False,
     )
     from dynconf_flows.reproduce import SomeFailed, checked_reproduction  # imports torch and Prefect while the server starts
-    from dynconf_tasks.reconcile import at_work
-
-    command = shlex.join(["dynconf", *sys.argv[1:]])
 
     def run() -> RunResult:
         try:
-            return checked_reproduction(asked, command)
+            return checked_reproduction(asked, shlex.join(["dynconf", *sys.argv[1:]]))
         except SomeFailed as failure:
             return failure.result
 
     session.ready()
-    with at_work(asked.context.home, command):
-        return session.run(run, quiet)
+    return session.run(run, quiet)
 
 
 def _report(results: list[RunResult], as_json: bool, home: Path) -> None:
