@@ -96,15 +96,19 @@ def _reproduced(session: Session, asked: CheckedRequest, quiet: bool) -> RunResu
         highlight=False,
     )
     from dynconf_flows.reproduce import SomeFailed, checked_reproduction  # imports torch and Prefect while the server starts
+    from dynconf_tasks.reconcile import at_work
+
+    command = shlex.join(["dynconf", *sys.argv[1:]])
 
     def run() -> RunResult:
         try:
-            return checked_reproduction(asked, shlex.join(["dynconf", *sys.argv[1:]]))
+            return checked_reproduction(asked, command)
         except SomeFailed as failure:
             return failure.result
 
     session.ready()
-    return session.run(run, quiet)
+    with at_work(asked.context.home, command):
+        return session.run(run, quiet)
 
 
 def _report(results: list[RunResult], as_json: bool, home: Path) -> None:

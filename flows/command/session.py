@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shlex
 import signal
 import sys
 import threading
@@ -28,7 +27,7 @@ class Session:
     """A temporary Prefect server for the duration of a command, and an orderly end on Ctrl-C."""
 
     def __init__(self, home: Path, debug: bool) -> None:
-        self.home, self.debug = home, debug
+        self.debug = debug
         handler = logging.StreamHandler(sys.stderr)
         handler.setLevel(logging.INFO if debug else logging.WARNING)
         handler.addFilter(lambda record: record.name.split(".")[0] != "prefect")  # prefect has its own handlers
@@ -64,12 +63,9 @@ class Session:
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
         from dynconf_flows.command.display import Display
-        from dynconf_tasks.reconcile import at_work
 
-        command = shlex.join(["dynconf", *sys.argv[1:]])
         # A heartbeat tells a remote server that a flow is alive; here it would only delay the end of each flow by a second.
-        heartless = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
-        with at_work(self.home, command), heartless, Display(Console(stderr=True, quiet=quiet)):
+        with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}), Display(Console(stderr=True, quiet=quiet)):
             try:
                 return flow()
             except KeyboardInterrupt:

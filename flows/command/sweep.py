@@ -1,5 +1,7 @@
 """``dynconf sweep``: a grid or an Optuna study over the fields of settings."""
 
+import shlex
+import sys
 from typing import Annotated
 
 import typer
@@ -67,9 +69,11 @@ def sweep(
     )
     with Session(folder, debug) as session:
         from dynconf_flows.sweep import checked_sweeping
+        from dynconf_tasks.reconcile import at_work
 
         session.ready()
-        result = session.run(lambda: checked_sweeping(swept), as_json)
+        with at_work(folder, shlex.join(["dynconf", *sys.argv[1:]])):
+            result = session.run(lambda: checked_sweeping(swept), as_json)
     if result is None:
         raise typer.Exit(INTERRUPTED)
     if as_json:
