@@ -39,12 +39,25 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(help="Download data sets.", no_args_is_help=True)
-for command in (reproduce, settings, traces, export, explain, sweep, convert, analyse, compare, ui):
+for command in (
+    reproduce,
+    settings,
+    traces,
+    export,
+    explain,
+    sweep,
+    convert,
+    analyse,
+    compare,
+    ui,
+    status,
+    reconcile,
+    gc,
+    verify,
+):
     app.command()(command)
 app.add_typer(data_app, name="data")
 data_app.command()(fetch)
-for of_the_home in (status, reconcile, gc, verify):
-    app.command()(of_the_home)
 
 
 @app.callback(invoke_without_command=True, help=ABOUT)
