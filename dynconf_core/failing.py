@@ -20,6 +20,7 @@ POINTS = {
     "file.written": "a file is written under a temporary name, and not renamed",
     "train.epoch": "an epoch's state is on disk",
     "search.trial": "a trial of a search is recorded",
+    "mlflow.made": "MLflow's database is made, and not in place",
     "track.created": "a run in MLflow is created, nothing is logged",
     "track.logged": "a run in MLflow has its figures, and has not ended",
     "results.written": "results.json is written, the run is not reported as finished",

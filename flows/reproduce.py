@@ -1,30 +1,26 @@
 """The flow ``reproduce``: the paper's eight settings or some, each as a subflow, and the table of results."""
 
-import contextvars
 import os
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
-from prefect import flow
+from prefect import State, flow
 from prefect.artifacts import create_markdown_artifact
-from prefect.logging import get_run_logger
+from prefect.states import Cancelled
 
-from dynconf_core.data.dataset import DATASETS
-from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.profiles import PROFILES
 from dynconf_core.experiment.request import CheckedRequest, Request, checked
-from dynconf_core.experiment.settings import SETTINGS, UNNAMED
-from dynconf_core.results.environment import environment
 from dynconf_core.results.files import new_run, write_results
 from dynconf_core.results.markdown import results_markdown
-from dynconf_core.results.rows import failed
-from dynconf_core.results.types import PaperFootnote, RunResult, SettingResult
-from dynconf_core.schemes.scheme import SCHEMES
-from dynconf_flows.setting import SettingFailed, SettingRun, planned_setting
+from dynconf_core.results.types import RunResult
+from dynconf_flows.messages import Assignment
+from dynconf_flows.parent_run import ParentRun
+from dynconf_flows.participants import Participants, finished_or_interrupted
+from dynconf_flows.prefect_runs import owned
+from dynconf_flows.run_result import run_result
 from dynconf_tasks import interruption
-from dynconf_tasks.parameters import Memory, Overrides, ProfileName, Seed, SettingName, values_of
+from dynconf_tasks.parameters import Duration, Memory, Overrides, ProfileName, Seed, SettingName, values_of
 from dynconf_tasks.reconcile import at_work
-from dynconf_tasks.track import TrackingUnavailable, tracker
 
 
 class SomeFailed(RuntimeError):
@@ -48,7 +44,8 @@ def reproduce(
     checkpoints: dict[str, str] | None = None,
     command: str | None = None,
     memory: Memory | None = None,
-) -> RunResult:
+    stage_timeout: Duration | None = None,
+) -> RunResult | State[RunResult]:
     """Run the paper's settings, write `results.json` and log to MLflow.
 
     Args:
@@ -62,6 +59,7 @@ def reproduce(
         checkpoints: by setting, a file whose weights are used instead of training.
         command: the command line, for the record.
         memory: memory limit for simulation on a CPU, such as 8GiB; default: none.
+        stage_timeout: the longest that a stage may run, such as 90s, 30m or 2h; default: any time.
 
     Returns:
         the content of results.json.
@@ -70,71 +68,52 @@ def reproduce(
         InputError: if the request cannot work; nothing is started.
         SomeFailed: if a setting failed; the results of all are written.
     """
-    request = Request(profile, tuple(settings or ()), values_of(overrides), seed, device, home, data, checkpoints or {}, memory)
+    request = Request(
+        profile,
+        tuple(settings or ()),
+        values_of(overrides),
+        seed,
+        device,
+        home,
+        data,
+        checkpoints or {},
+        memory,
+        stage_timeout,
+    )
     return run_request(checked(request), command)
 
 
-def run_request(asked: CheckedRequest, command: str | None = None) -> RunResult:
-    """Run a checked request; see ``reproduce``."""
-    with at_work(asked.context.home, command or f"flow reproduce, profile {asked.request.profile}"):
-        return _run_request(asked, command)
+def run_request(asked: CheckedRequest, command: str | None = None) -> RunResult | State[RunResult]:
+    """Run a checked request; see ``reproduce``. If it was interrupted, Prefect's run ends as cancelled, with the result."""
+    told = command or f"flow reproduce, profile {asked.request.profile}"
+    with at_work(asked.context.home, told):
+        return _run_request(asked, told)
 
 
-def _run_request(asked: CheckedRequest, command: str | None) -> RunResult:
+def _run_request(asked: CheckedRequest, command: str) -> RunResult | State[RunResult]:
     request, folder = asked.request, asked.context.home
     profile, seed = request.profile, request.seed
-    logger = get_run_logger()
     asked.context.prepare()
-    parent, tracking_error = None, None
-    try:
-        tracking = tracker(folder)
-        parent = tracking.parent(profile, seed, asked.identity(), f"{profile}, seed {seed}")
-    except TrackingUnavailable as error:
-        tracking_error = str(error)
-        logger.warning("%s", error)
-
-    def run_one(plan: Plan) -> SettingRun:
-        interruption.check()
-        tracked = parent is not None
-        return planned_setting(plan, asked.context, asked.checkpoint(plan), asked.identity(), parent, tracked)
-
-    runs: list[SettingRun] = []
-    jobs = max(1, min(PROFILES[profile].jobs, os.cpu_count() or 1))
-    with ThreadPoolExecutor(jobs) as pool:
-        # Each thread runs in a copy of the flow's context, so that its setting is a subflow of this run.
-        running = [pool.submit(contextvars.copy_context().run, run_one, plan) for plan in asked.plans]
-        try:
-            runs = [_run_of(future, plan) for future, plan in zip(running, asked.plans, strict=True)]
-        except KeyboardInterrupt:
-            interruption.interrupt()
-            runs = [_run_of(future, plan) for future, plan in zip(running, asked.plans, strict=True)]
-
-    rows = tuple(run.row for run in runs)
-    savings = [row.exit.latency_saving for row in rows if isinstance(row, SettingResult)]
-    ours = [plan.setting for plan in asked.plans if plan.setting in SETTINGS]
-    result = RunResult(
-        run=new_run(folder, f"{profile}-seed{seed}"),
-        profile=profile,
-        seed=seed,
-        overrides=dict(asked.overrides),
-        command=command or f"flow reproduce, profile {profile}",
-        environment=environment(),
-        tracking_error=next((run.tracking_error for run in reversed(runs) if run.tracking_error), tracking_error),
-        mean_latency_saving=sum(savings) / len(savings) if savings else None,
-        paper_footnotes=tuple(
-            PaperFootnote(family=f"{DATASETS.get(data).title}, {SCHEMES.get(method).title}", **vars(row))
-            for (data, method), row in UNNAMED.items()
-            if any(SETTINGS[name].dataset == data and SETTINGS[name].method == method for name in ours)
-        ),
-        settings=rows,
+    parent = ParentRun.started(folder, profile, seed, asked.identity(), f"{profile}, seed {seed}")
+    assignments = [Assignment(plan, asked.context, asked.checkpoint(plan), asked.identity(), parent.id) for plan in asked.plans]
+    jobs = max(1, min(PROFILES[profile].jobs, os.cpu_count() or 1, len(assignments)))
+    with owned(), Participants(folder, jobs, request.stage_seconds()) as participants:
+        runs, signalled = finished_or_interrupted(participants, assignments)
+    result = run_result(
+        asked,
+        new_run(folder, f"{profile}-seed{seed}"),
+        [run.row for run in runs],
+        command,
+        next((run.tracking_error for run in reversed(runs) if run.tracking_error), parent.error),
     )
     write_results(folder, result, newest=not interruption.interrupted())
+    parent.finish(result, interruption.interrupted())
+    result = replace(result, tracking_error=result.tracking_error or parent.error)
+    if signalled is not None:
+        raise signalled
+    if interruption.interrupted():
+        return Cancelled(message="Interrupted; finished stages are kept.", data=result)
     create_markdown_artifact(results_markdown(result), key="results", description=f"Results, profile {profile}")
-    if parent is not None:
-        try:
-            tracking.finish_parent(parent, result, interrupted=interruption.interrupted())
-        except TrackingUnavailable as error:
-            result = replace(result, tracking_error=str(error))
     if result.failed:
         raise SomeFailed(result)
     return result
@@ -149,10 +128,11 @@ checked_reproduction = flow(
 """The flow for the command, which checks the request before it starts a server."""
 
 
-def _run_of(future: "Future[SettingRun]", plan: Plan) -> SettingRun:
-    try:
-        return future.result()
-    except SettingFailed as failure:
-        return failure.run
-    except Exception as error:
-        return SettingRun(failed(plan, {}, error))
+def result_of(state: State[Any]) -> RunResult:
+    """The result of a flow run that has finished, in which some settings failed, or which was interrupted."""
+    found = state.result(raise_on_failure=False)
+    if isinstance(found, SomeFailed):
+        return found.result
+    if isinstance(found, RunResult):
+        return found
+    raise found

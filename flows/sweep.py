@@ -5,29 +5,33 @@ Each point is a ``setting`` subflow. Points share all stages with equal keys, an
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+import logging
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
 
-from prefect import flow
+from prefect import State, flow
 from prefect.artifacts import create_markdown_artifact
+from prefect.states import Cancelled
 
 from dynconf_core.experiment.overrides import fitting
-from dynconf_core.experiment.points import CheckedSweep, Range, at_point, checked_sweep
+from dynconf_core.experiment.points import CheckedSweep, at_point, checked_sweep
 from dynconf_core.experiment.request import Request
 from dynconf_core.results.environment import environment
 from dynconf_core.results.files import write_sweep
 from dynconf_core.results.markdown import sweep_markdown
 from dynconf_core.results.types import AnyPoint, AnySetting, FailedPoint, SettingResult, SweepPoint, SweepResult
 from dynconf_core.schemes.field import Value
-from dynconf_flows.setting import SettingFailed, planned_setting
+from dynconf_core.store.claim import claim
+from dynconf_flows.messages import Assignment
+from dynconf_flows.parent_run import ParentRun
+from dynconf_flows.participants import Participants, finished_or_interrupted
+from dynconf_flows.prefect_runs import owned
+from dynconf_flows.study import run_study
 from dynconf_tasks import interruption
-from dynconf_tasks.parameters import Count, Memory, Overrides, ProfileName, Seed, SettingName, values_of
+from dynconf_tasks.parameters import Count, Duration, Memory, Overrides, ProfileName, Seed, SettingName, values_of
 from dynconf_tasks.reconcile import at_work
-from dynconf_tasks.track import TrackingUnavailable, tracker
-
-if TYPE_CHECKING:
-    import optuna
 
 
 @flow(name="sweep", flow_run_name="sweep {profile}", persist_result=False)
@@ -43,7 +47,8 @@ def sweep(
     home: str | None = None,
     data: str | None = None,
     memory: Memory | None = None,
-) -> SweepResult:
+    stage_timeout: Duration | None = None,
+) -> SweepResult | State[SweepResult]:
     """Run all points and report the Pareto front of test accuracy against mean steps.
 
     Args:
@@ -58,6 +63,7 @@ def sweep(
         home: folder of artefacts and tracking; default DYNCONF_HOME or .dynconf.
         data: folder of the data sets; default DYNCONF_DATA or data in the home.
         memory: memory limit for simulation on a CPU, such as 8GiB; default: none.
+        stage_timeout: the longest that a stage may run, such as 90s, 30m or 2h; default: any time.
 
     Returns:
         the content of the sweep's results.json.
@@ -65,64 +71,69 @@ def sweep(
     Raises:
         InputError: if the request cannot work; nothing is started.
     """
-    request = Request(profile, tuple(settings), values_of(overrides), seed, device, home, data, memory=memory)
+    request = Request(
+        profile, tuple(settings), values_of(overrides), seed, device, home, data, memory=memory, stage_timeout=stage_timeout
+    )
     return run_sweep(checked_sweep(request, grid or {}, study or {}, trials))
 
 
-def run_sweep(swept: CheckedSweep) -> SweepResult:
-    """Run a checked sweep; see ``sweep``."""
-    home = swept.asked.context.home
-    with at_work(home, f"sweep {_name(swept)}", home / "sweeps" / _name(swept)):
-        return _run_sweep(swept)
+def run_sweep(swept: CheckedSweep) -> SweepResult | State[SweepResult]:
+    """Run a checked sweep; see ``sweep``. If it was interrupted, Prefect's run ends as cancelled, with the result."""
+    home, name = swept.asked.context.home, _name(swept)
+    with at_work(home, f"sweep {name}", home / "sweeps" / name):
+        return _run_sweep(swept, name)
 
 
-def _run_sweep(swept: CheckedSweep) -> SweepResult:
+def _run_sweep(swept: CheckedSweep, name: str) -> SweepResult | State[SweepResult]:
     asked = swept.asked
-    profile, seed, where = asked.request.profile, asked.request.seed, asked.context.home
+    request, home = asked.request, asked.context.home
+    profile, seed = request.profile, request.seed
     asked.context.prepare()
-    try:
-        tracker(where)
-        tracking = True
-    except TrackingUnavailable:
-        tracking = False
-
+    signalled: BaseException | None = None
     found: list[AnyPoint] = []
-
-    def run_point(values: Mapping[str, Value]) -> list[AnyPoint]:
-        entries = []
-        request = at_point(asked.request, values)
-        plans = request.plans()
-        overrides = request.values(plans)
-        for plan in plans:
-            try:
-                run = planned_setting(plan, asked.context, None, fitting(plan, overrides), track_run=tracking)
-            except SettingFailed as failure:
-                run = failure.run
-            entries.append(_point(run.row, values))
-            found.append(entries[-1])
-            interruption.check()
-        return entries
-
-    name = _name(swept)
+    claimed = claim(home, f"sweep-{name}", f"sweep {name}", _Wait(name)) if swept.ranges else nullcontext()
     try:
-        if swept.points:
-            for point in swept.points:
-                run_point(point)
-        else:
-            for _ in _studied(run_point, swept, name):
-                pass
-    except (KeyboardInterrupt, interruption.Interrupted):
-        interruption.interrupt()
-    points_found = _with_front(found)
-    result = SweepResult(
-        run=name,
-        profile=profile,
-        seed=seed,
-        environment=environment(),
-        failed=sum(isinstance(point, FailedPoint) for point in points_found),
-        points=points_found,
-    )
-    write_sweep(where, result, newest=not interruption.interrupted())
+        with claimed:
+            parent = ParentRun.started(home, profile, seed, {**asked.overrides, **swept.fields}, f"sweep {name}", "sweep")
+            with owned(), Participants(home, 1, request.stage_seconds()) as participants:
+
+                def run_point(values: Mapping[str, Value]) -> list[AnyPoint]:
+                    nonlocal signalled
+                    interruption.check()
+                    plans = at_point(request, values).plans()
+                    overrides = at_point(request, values).values(plans)
+                    assignments = [
+                        Assignment(plan, asked.context, None, fitting(plan, overrides), parent.id, dict(values))
+                        for plan in plans
+                    ]
+                    runs, signalled = finished_or_interrupted(participants, assignments)
+                    found.extend(_point(run.row, values) for run in runs)
+                    interruption.check()
+                    return found[-len(runs) :]
+
+                try:
+                    for point in swept.points:
+                        run_point(point)
+                    if swept.ranges:
+                        run_study(
+                            lambda values: _aims(run_point(values)),
+                            swept.ranges,
+                            swept.trials,
+                            seed,
+                            f"sweep-{name}",
+                            asked.context.journal,
+                        )
+                except interruption.Interrupted:
+                    pass
+            result = _result(swept, found)
+            write_sweep(home, result, newest=not interruption.interrupted())
+            parent.finish(result, interruption.interrupted())
+    except interruption.Interrupted:  # while it waited for another process
+        result = _result(swept, found)
+    if signalled is not None:
+        raise signalled
+    if interruption.interrupted():
+        return Cancelled(message="Interrupted; finished stages are kept.", data=result)
     create_markdown_artifact(sweep_markdown(result), key="sweep", description=f"Pareto front, profile {profile}")
     return result
 
@@ -136,54 +147,55 @@ checked_sweeping = flow(
 """The flow for the command, which checks the sweep before it starts a server."""
 
 
-def _studied(
-    run_point: Callable[[Mapping[str, Value]], list[AnyPoint]], swept: CheckedSweep, name: str
-) -> Iterator[list[AnyPoint]]:
-    """Run points chosen by Optuna until the study has ``trials``, including those of earlier runs, which the store supplies.
+def result_of(state: State[Any]) -> SweepResult:
+    """The result of a flow run that has finished or was interrupted."""
+    found = state.result(raise_on_failure=False)
+    if isinstance(found, SweepResult):
+        return found
+    raise found
 
-    The objectives are means over the settings.
-    """
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-    from optuna.trial import TrialState
 
-    trials, seed = swept.trials, swept.asked.request.seed
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        study_name=f"sweep-{name}",
-        storage=JournalStorage(JournalFileBackend(str(swept.asked.context.journal))),
-        directions=["maximize", "minimize"],
-        load_if_exists=True,
+@dataclass
+class _Wait:
+    """Says once which process is waited for, and ends the wait when the run is interrupted."""
+
+    name: str
+    said: bool = False
+
+    def __call__(self, holder: str) -> None:
+        interruption.check()
+        if not self.said:
+            self.said = True
+            logging.getLogger(__name__).warning("sweep %s waits for %s", self.name, holder)
+
+
+def _aims(points: Sequence[AnyPoint]) -> Sequence[float] | None:
+    """The objectives of a study, means over the settings; None if one failed."""
+    finished = [point for point in points if isinstance(point, SweepPoint)]
+    if len(finished) < len(points):
+        return None
+    aims = zip(*((point.calibration_accuracy, point.calibration_mean_steps) for point in finished), strict=True)
+    return [sum(values) / len(points) for values in aims]
+
+
+def _result(swept: CheckedSweep, found: Sequence[AnyPoint]) -> SweepResult:
+    points = _with_front(found)
+    return SweepResult(
+        run=_name(swept),
+        profile=swept.asked.request.profile,
+        seed=swept.asked.request.seed,
+        environment=environment(),
+        failed=sum(isinstance(point, FailedPoint) for point in points),
+        points=points,
     )
-    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    study.sampler = optuna.samplers.TPESampler(seed=(seed * 1_000_003 + len(study.trials)) % 2**32)
-    for trial in finished[:trials]:
-        yield run_point(dict(trial.params))
-    for _ in range(trials - len(finished)):
-        asked = study.ask()
-        rows = run_point({one.field: _suggested(asked, one) for one in swept.ranges})
-        finished_points = [row for row in rows if isinstance(row, SweepPoint)]
-        if len(finished_points) < len(rows):
-            study.tell(asked, state=TrialState.FAIL)
-        else:
-            aims = zip(*((row.calibration_accuracy, row.calibration_mean_steps) for row in finished_points), strict=True)
-            study.tell(asked, [sum(values) / len(rows) for values in aims])
-        yield rows
-
-
-def _suggested(trial: "optuna.Trial", one: Range) -> Value:
-    if one.choices:
-        return cast(Value, trial.suggest_categorical(one.field, list(one.choices)))
-    if isinstance(one.low, int) and isinstance(one.high, int):
-        return trial.suggest_int(one.field, one.low, one.high)
-    return trial.suggest_float(one.field, one.low, one.high, log=one.field in ("alpha", "learning_rate"))
 
 
 def _point(row: AnySetting, values: Mapping[str, Value]) -> AnyPoint:
     """The entry of a point: a study optimises the figures of the calibration split and only reports those of the test split."""
     if not isinstance(row, SettingResult):
-        return FailedPoint(setting=row.name, values=dict(values), error=row.error, artefacts=row.artefacts)
+        return FailedPoint(
+            setting=row.name, values=dict(values), error=row.error, artefacts=row.artefacts, resources=row.resources
+        )
     return SweepPoint(
         setting=row.name,
         values=dict(values),
@@ -196,6 +208,7 @@ def _point(row: AnySetting, values: Mapping[str, Value]) -> AnyPoint:
         calibration_mean_steps=row.exit.rule.calibration.mean_steps,
         stages=row.stages,
         artefacts=row.artefacts,
+        resources=row.resources,
     )
 
 

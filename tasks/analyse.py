@@ -16,6 +16,7 @@ from dynconf_core.results.records import flat, json_text
 from dynconf_core.results.trace_pairs import Pair
 from dynconf_core.traces.parts import Split, split_in_two
 from dynconf_core.traces.schema import Traces
+from dynconf_tasks.interruption import deferred
 
 TRACKED = ("ann_accuracy", "reference_accuracy", "exit", "baselines", "oracle_gap", "spikes_per_inference", "energy")
 """Fields of the record that are logged to MLflow unchanged."""
@@ -148,7 +149,7 @@ def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions,
 
     Repeating an analysis with the same result returns the existing run.
     """
-    from dynconf_tasks.track import tracker
+    from dynconf_tasks.track import Tracker
 
     record = done.analysis.record
     chosen = record.rule
@@ -171,5 +172,6 @@ def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions,
         "rule": chosen.measure,
         **{f"smoothing_{name}": value for name, value in flat(chosen.smoothing).items()},
     }
-    with running(home, f"analyse {pair.calibration}"):
-        return tracker(home).analysis(done.name, flat(figures), params, done.files, key)
+    tracking = Tracker(home, "analyse them again to log the analysis")
+    with running(home, f"analyse {pair.calibration}"), deferred():  # a signal does not leave the run unfinished
+        return tracking.analysis(done.name, flat(figures), params, done.files, key)

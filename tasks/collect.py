@@ -15,7 +15,7 @@ from dynconf_core.experiment.images import images_of
 from dynconf_core.experiment.job import Handle, Inputs, Job
 from dynconf_core.experiment.plan import Data
 from dynconf_core.machine import device
-from dynconf_core.networks.checkpoint import load_checkpoint, own_provenance
+from dynconf_core.networks.checkpoint import load_checkpoint
 from dynconf_core.neurons.model import NEURONS
 from dynconf_core.schemes.network import described
 from dynconf_core.simulation.collect import collect
@@ -38,14 +38,13 @@ def collect_test(job: Job, inputs: Inputs) -> State[Handle] | Handle:
 def _collected(split: str, job: Job, inputs: Inputs) -> State[Handle] | Handle:
     plan, context = job.plan, job.context
 
-    def write(folder: Path, listener: Listener) -> Mapping[str, Any]:
+    def write(folder: Path, work: Path, listener: Listener) -> Mapping[str, Any]:
         ann = described(plan.network(), plan.seed)
         provenance = load_checkpoint(ann, inputs["train"].file("checkpoint.pt"))
         images = images_of(plan.data, split, context.data)
         facts = {
-            "source": f"dynconf, {plan.setting}, profile {plan.profile}, seed {plan.seed}",
+            **plan.origin(),
             "data": plan.data.name,
-            "stands_in_for": plan.data.stands_in_for,
             "split": split,
             "network": plan.network(),
         }
@@ -68,7 +67,7 @@ def _collected(split: str, job: Job, inputs: Inputs) -> State[Handle] | Handle:
 
 def trained_on_calibration(provenance: Mapping[str, Any], data: Data) -> bool | None:
     """Whether a checkpoint was trained on images that ``data`` holds out; None if its provenance does not say."""
-    images = own_provenance(provenance).get("data")
+    images = provenance.get("data")
     if not isinstance(images, dict):
         return None
     split = images.get("split")

@@ -30,7 +30,7 @@ def convert(job: Job, inputs: Inputs) -> State[Handle] | Handle:
     """Fold batch normalisation, replace activations by spiking neurons, and round the weights to fixed point."""
     plan = job.plan
 
-    def write(folder: Path, listener: Listener) -> Mapping[str, Any]:
+    def write(folder: Path, work: Path, listener: Listener) -> Mapping[str, Any]:
         ann = described(plan.network(), plan.seed)
         load_checkpoint(ann, inputs["train"].file("checkpoint.pt"))
         images = images_of(plan.data, "calibration", job.context.data)

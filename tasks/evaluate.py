@@ -35,7 +35,7 @@ def evaluate(job: Job, inputs: Inputs) -> State[Handle] | Handle:
     """Evaluate the rule on the test traces and draw its figures."""
     plan = job.plan
 
-    def write(folder: Path, listener: Listener) -> Mapping[str, Any]:
+    def write(folder: Path, work: Path, listener: Listener) -> Mapping[str, Any]:
         # A measure from outside the project is named by the plan, as loading a rule file imports no code.
         own = plan.search.rule if ":" in plan.search.rule else None
         found = inputs["search"].file("rule.json")
@@ -70,7 +70,7 @@ def evaluate(job: Job, inputs: Inputs) -> State[Handle] | Handle:
             robustness_figure(robustness, plan.setting, subtitle),
         )
         for name, picture in zip(FIGURES, pictures, strict=True):
-            picture.savefig(folder / name, dpi=DPI)
+            picture.savefig(folder / name, dpi=DPI, metadata={"Software": None})
         return {"accuracy": figures.exit.accuracy, "mean_steps": figures.exit.mean_steps}
 
     return run("evaluate", job, inputs, write)

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from dynconf_tasks import interruption
+
 logger = logging.getLogger(__name__)
 EVERY = 60.0
 """Seconds between two lines of the log."""
 
 
 class Listener(Protocol):
-    """Receives the progress of one stage; an exception from ``__call__`` ends the stage, so that threads can be interrupted."""
+    """Receives the progress of one stage."""
 
     def started(self) -> None:
         """Called when the stage starts, if the store has no artefact for it."""
@@ -24,7 +26,7 @@ class Listener(Protocol):
         """Called several times a second while another process works on the stage's key; ``text`` says which."""
 
     def finished(self, outcome: str, seconds: float) -> None:
-        """Called at the end with the outcome: "ran", "cached", "given" or "failed"."""
+        """Called at the end with the outcome: "ran", "cached", "given", "adopted" or "failed"."""
 
 
 @dataclass
@@ -57,6 +59,32 @@ class LogListener:
         logger.info("%s · %s %s after %.1f s", self.setting, self.stage, outcome, seconds)
 
 
+@dataclass
+class Interruptible:
+    """Ends the stage with ``Interrupted`` once the run is interrupted; passes everything on."""
+
+    inner: Listener
+
+    def started(self) -> None:
+        """See ``Listener``."""
+        interruption.check()
+        self.inner.started()
+
+    def __call__(self, done: int, total: int, text: str) -> None:
+        """See ``Listener``."""
+        interruption.check()
+        self.inner(done, total, text)
+
+    def waiting(self, text: str) -> None:
+        """See ``Listener``."""
+        interruption.check()
+        self.inner.waiting(text)
+
+    def finished(self, outcome: str, seconds: float) -> None:
+        """See ``Listener``."""
+        self.inner.finished(outcome, seconds)
+
+
 _make: Callable[[str, str], Listener] = LogListener
 
 
@@ -67,5 +95,10 @@ def listen(make: Callable[[str, str], Listener]) -> None:
 
 
 def listener(setting: str, stage: str) -> Listener:
-    """The listener of a stage."""
+    """The listener of a stage that runs in this process; an interruption of the run ends the stage."""
+    return Interruptible(_make(setting, stage))
+
+
+def observer(setting: str, stage: str) -> Listener:
+    """The listener of a stage that runs in another process."""
     return _make(setting, stage)

@@ -11,7 +11,7 @@ from typing_extensions import TypedDict
 
 from dynconf_core.experiment.overrides import known_fields
 from dynconf_core.experiment.profiles import PROFILES
-from dynconf_core.experiment.request import SIZE
+from dynconf_core.experiment.request import DURATION, SIZE
 from dynconf_core.experiment.settings import names
 from dynconf_core.schemes.field import Value
 
@@ -23,6 +23,7 @@ ProfileName = Literal[*PROFILES]  # type: ignore[valid-type]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Count = Annotated[int, Field(ge=1)]
 Memory = Annotated[str, Field(pattern=SIZE)]
+Duration = Annotated[str, Field(pattern=DURATION)]
 
 _fields: dict[str, Any] = {
     name: Annotated[field.kind, Field(title=name, description=field.wants)] for name, field in known_fields().items()

@@ -3,14 +3,16 @@
 For measures that ask for it, Optuna searches the smoothing (form, alpha and exponent) with two objectives, high accuracy and
 few mean steps; the threshold of each smoothing follows exactly from its front. Other measures are tried with a few smoothings
 of their own. The rule is then chosen among all candidates by cross-fitting, so that its expected loss does not exceed the
-allowed one. Artefact: ``rule.json``, ``front.csv``. The study is kept in the home's journal, under the stage's key.
+allowed one. Artefact: ``rule.json``, ``front.csv``.
+
+The study lies in memory. Each trial is seeded by its number, so that the rule depends on the stage's key alone, whether the
+search was interrupted or not; finished trials are kept in the stage's work folder.
 """
 
 import logging
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import State, task
 
@@ -22,9 +24,14 @@ from dynconf_core.confidence.smoothing import ALL_FORMS, Smoothing
 from dynconf_core.exit.front import exact_front, paired_front, write_front
 from dynconf_core.experiment.job import Handle, Inputs, Job
 from dynconf_core.experiment.plan import Plan
+from dynconf_core.failing import failure_point
 from dynconf_core.traces.schema import Traces
 from dynconf_tasks.listening import Listener
-from dynconf_tasks.stage import TASK_OPTIONS, run, run_key
+from dynconf_tasks.stage import TASK_OPTIONS, run
+from dynconf_tasks.trials import Trial, read_trials, write_trials
+
+if TYPE_CHECKING:
+    import optuna
 
 ALPHAS = (0.3, 300.0)
 """Range of useful alphas for a trained network's logits summed over up to 64 time steps."""
@@ -38,9 +45,9 @@ def search(job: Job, inputs: Inputs) -> State[Handle] | Handle:
     """Choose the score and threshold with the fewest mean steps whose expected loss is allowed."""
     plan = job.plan
 
-    def write(folder: Path, listener: Listener) -> Mapping[str, Any]:
+    def write(folder: Path, work: Path, listener: Listener) -> Mapping[str, Any]:
         traces = Traces.load(inputs["calibration"].folder)
-        found = _tried(traces, plan, job.context.journal, run_key("search", job, inputs), listener)
+        found = _tried(traces, plan, work, listener)
         rule, choice = choose(found, traces, plan.search.max_drop, plan.seed)
         rule.save(folder / "rule.json", choice.to_json())
         scores = next(calibration_scores([found[choice.index]], traces))
@@ -50,7 +57,7 @@ def search(job: Job, inputs: Inputs) -> State[Handle] | Handle:
     return run("search", job, inputs, write)
 
 
-def _tried(traces: Traces, plan: Plan, journal: Path, name: str, listener: Listener) -> list[Candidate]:
+def _tried(traces: Traces, plan: Plan, work: Path, listener: Listener) -> list[Candidate]:
     """All candidates among which the rule is chosen."""
     measures = measures_of(measures_tried(plan.search.rule))
     fixed: dict[str, Smoothing] = {}
@@ -60,60 +67,47 @@ def _tried(traces: Traces, plan: Plan, journal: Path, name: str, listener: Liste
     studied = [one for one in measures if one.searches_smoothing and one.name not in fixed and large_enough(traces, one)]
     found: list[Candidate] = []
     for measure in studied:
-        found += _studied(traces, measure, plan, journal, f"{name}-{measure.name}", listener)
+        found += _studied(traces, measure, plan, work / "trials.json", listener)
     rest = [measure for measure in measures if measure not in studied]
     return found + candidates(traces, plan.seed, rest, fixed) if rest else found
 
 
-def _studied(
-    traces: Traces, measure: ConfidenceMeasure, plan: Plan, journal: Path, name: str, listener: Listener
-) -> list[Candidate]:
-    """One measure with the smoothing of every trial, including those of an interrupted study."""
+def _studied(traces: Traces, measure: ConfidenceMeasure, plan: Plan, file: Path, listener: Listener) -> list[Candidate]:
+    """One measure with the smoothing of every trial; those that ``file`` holds are replayed, not computed."""
     import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-    from optuna.study import MaxTrialsCallback
-    from optuna.trial import TrialState
 
     logging.getLogger("optuna").setLevel(logging.WARNING)
-    journal.parent.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(
-        study_name=name,
-        storage=JournalStorage(JournalFileBackend(str(journal))),
-        directions=["maximize", "minimize"],
-        load_if_exists=True,
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study.set_metric_names(["accuracy", "mean_steps"])
-    finished = len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))
-    # After an interruption the same seed would repeat the start-up trials.
-    study.sampler = optuna.samplers.TPESampler(seed=(plan.seed * 1_000_003 + finished) % 2**32)
-    if not study.trials:
-        study.set_user_attr("setting", plan.setting)
-        study.set_user_attr("profile", plan.profile)
-        study.enqueue_trial(DEMO)
+    study = optuna.create_study(directions=["maximize", "minimize"])
+    recorded = read_trials(file)
+    done = recorded.setdefault(measure.name, [])
     correct = traces.correct()
 
-    def objective(trial: optuna.Trial) -> tuple[float, float]:
-        form = plan.search.smoothing or trial.suggest_categorical("form", list(ALL_FORMS))
-        alpha = plan.search.alpha or trial.suggest_float("alpha", *ALPHAS, log=True)
-        exponent = trial.suggest_float("exponent", *EXPONENTS) if form == "power" else None
-        smoothing = Smoothing.from_dict({"form": form, "alpha": alpha, "exponent": exponent})
-        tried = Candidate.fitted(measure, smoothing, traces, plan.seed)
+    def objectives(tried: Candidate) -> tuple[float, float]:
         front = paired_front(next(calibration_scores([tried], traces)), correct)
         point = promised_point(front, plan.search.max_drop)
-        listener(trial.number + 1, plan.search.trials, f"{front.mean_steps[point]:.2f} mean steps")
+        listener(number + 1, plan.search.trials, f"{front.mean_steps[point]:.2f} mean steps")
         return float(correct[:, -1].mean() - front.loss[point]), float(front.mean_steps[point])
 
-    if finished < plan.search.trials:
-        study.optimize(objective, callbacks=[MaxTrialsCallback(plan.search.trials, states=(TrialState.COMPLETE,))])
-    return [
-        Candidate.fitted(measure, _smoothing(plan, trial.params), traces, plan.seed)
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    ]
+    found = []
+    for number in range(plan.search.trials):
+        known = done[number] if number < len(done) else None
+        if known is not None or number == 0:
+            study.enqueue_trial(DEMO if known is None else dict(known.params))
+        # A new sampler for each trial, so that its proposal depends on the trials before it and not on when the study began.
+        study.sampler = optuna.samplers.TPESampler(seed=(plan.seed * 1_000_003 + number) % 2**32)
+        trial = study.ask()
+        found.append(Candidate.fitted(measure, _suggested(trial, plan), traces, plan.seed))
+        values = objectives(found[-1]) if known is None else known.values
+        study.tell(trial, values)
+        if known is None:
+            done.append(Trial(trial.params, values))
+            write_trials(file, recorded)
+            failure_point("search.trial")
+    return found
 
 
-def _smoothing(plan: Plan, params: Mapping[str, Any]) -> Smoothing:
-    form, alpha = plan.search.smoothing or params["form"], plan.search.alpha or params["alpha"]
-    return Smoothing.from_dict({"form": form, "alpha": alpha, "exponent": params.get("exponent")})
+def _suggested(trial: "optuna.Trial", plan: Plan) -> Smoothing:
+    form = plan.search.smoothing or trial.suggest_categorical("form", list(ALL_FORMS))
+    alpha = plan.search.alpha or trial.suggest_float("alpha", *ALPHAS, log=True)
+    exponent = trial.suggest_float("exponent", *EXPONENTS) if form == "power" else None
+    return Smoothing.from_dict({"form": form, "alpha": alpha, "exponent": exponent})

@@ -2,9 +2,13 @@
 
 The artefact store is the only cache; an artefact found there is verified file by file and returned as the state ``Cached``.
 Prefect's own result cache is off, since it neither verifies results nor knows which code a stage depends on.
+
+A stage is made under a claim on its key, so that processes sharing a home make each artefact once: the others wait, and take
+over if the first one dies. What a stage needs to go on after an interruption lies in its work folder ``<home>/work/<key>``.
 """
 
 import platform
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -17,44 +21,59 @@ from prefect.states import Completed
 
 from dynconf_core.experiment.job import Handle, Inputs, Job
 from dynconf_core.experiment.stages import stage
+from dynconf_core.failing import failure_point
 from dynconf_core.store.artefacts import Artefact, Store
+from dynconf_core.store.claim import claim
+from dynconf_core.store.keys import StageKey
 from dynconf_tasks.listening import Listener, listener
 
 TASK_OPTIONS: dict[str, Any] = {"cache_policy": NO_CACHE, "persist_result": False}
-Write = Callable[[Path, Listener], Mapping[str, Any]]
-"""Writes a stage's files into a folder; returns facts for the artefact's provenance."""
+Write = Callable[[Path, Path, Listener], Mapping[str, Any]]
+"""Writes a stage's files into a folder; returns facts for the artefact's provenance.
+
+The second folder is the stage's work folder, which need not exist: what lies there survives an interruption, until the artefact
+is in the store.
+"""
 
 
 def run(name: str, job: Job, inputs: Inputs, write: Write, outcome: str = "ran") -> State[Handle] | Handle:
-    """Take the artefact of the stage ``name`` from the store, or make it with ``write(folder, listener)``."""
+    """Take the artefact of the stage ``name`` from the store, or make it with ``write(folder, work, listener)``."""
     key, store = stage(name).key(job, inputs), Store(job.context.artefacts)
+    work = job.context.work / key.key
     listening = listener(job.plan.setting, name)
     start = time.perf_counter()
-    found = store.get(key)
-    if found is not None:
-        outcome = "cached" if outcome == "ran" else outcome
-        listening.finished(outcome, time.perf_counter() - start)
-        return Completed(name="Cached", message=f"artefact {key.key[:12]}", data=handle(found, outcome))
-    listening.started()
-    provenance: dict[str, Any] = {"setting": job.plan.setting, "versions": _versions()}
     try:
-        with (new := store.create(key, provenance)) as folder:
-            provenance["facts"] = dict(write(folder, listening))
-            provenance["seconds"] = round(time.perf_counter() - start, 3)
+        found, made = store.get(key), None
+        if found is None or work.exists():
+            with claim(job.context.home, key.key, f"{job.plan.setting} · {name}", listening.waiting):
+                found = store.get(key)
+                if found is None:
+                    failure_point("stage.claimed")
+                    listening.started()
+                    made = _made(key, store, job, work, write, listening)
+                shutil.rmtree(work, ignore_errors=True)
     except BaseException:
         listening.finished("failed", time.perf_counter() - start)
         raise
+    if made is not None:
+        listening.finished(outcome, time.perf_counter() - start)
+        return _handle(made, outcome)
+    assert found is not None
+    outcome = "adopted" if found.adopted else "cached" if outcome == "ran" else outcome
     listening.finished(outcome, time.perf_counter() - start)
-    return handle(new.created, outcome)
+    return Completed(name="Cached", message=f"artefact {key.key[:12]}", data=_handle(found, outcome))
 
 
-def run_key(name: str, job: Job, inputs: Inputs) -> str:
-    """The key of the stage's artefact, for files kept outside the store."""
-    return stage(name).key(job, inputs).key
+def _made(key: StageKey, store: Store, job: Job, work: Path, write: Write, listening: Listener) -> Artefact:
+    start = time.perf_counter()
+    provenance: dict[str, Any] = {"setting": job.plan.setting, "versions": _versions()}
+    with (new := store.create(key, provenance)) as folder:
+        provenance["facts"] = dict(write(folder, work, listening))
+        provenance["seconds"] = round(time.perf_counter() - start, 3)
+    return new.created
 
 
-def handle(artefact: Artefact, outcome: str) -> Handle:
-    """The handle of an artefact."""
+def _handle(artefact: Artefact, outcome: str) -> Handle:
     return Handle(artefact.stage, artefact.key, artefact.digest, artefact.folder, outcome)
 
 

@@ -1,48 +1,46 @@
-"""Logging to MLflow: one experiment per profile, one parent run per reproduction, one child run per setting.
+"""Logging to MLflow: one experiment per profile, one parent run per reproduction or sweep, one child run per setting or point.
 
-Runs are found by their tags, so that repeating a reproduction adds no duplicates: a child is identified by its parent, its
-setting and the digest of its evaluation. If the evaluation has changed, a new child is created and the old one deleted. All
-calls use explicit run ids, since MLflow's active run is per thread and settings run in several threads.
+Runs are found by their tags, so that a repetition adds no duplicates: a parent by the digest of what was asked, a child by its
+parent, setting, point and the digest of its evaluation. If the evaluation has changed, a new child takes the place of the old.
+The claim ``track-DIGEST`` in the home keeps processes that log the same apart, and the tag ``dynconf.owner`` names the
+processes that a run belongs to. All calls use explicit run ids, since MLflow's active run is per thread.
 """
 
 import hashlib
 import json
-import logging
-import os
-import re
-import ssl
+import shlex
 import tempfile
-import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefect import task
 
+from dynconf_core.errors import InputError
 from dynconf_core.experiment.job import Handle
 from dynconf_core.experiment.plan import Plan
-from dynconf_core.results.records import Scalar, flat, json_text, plain, to_json
-from dynconf_core.results.types import AnySetting, FailedSetting, RunResult, SettingResult
+from dynconf_core.results.records import json_text, to_json
+from dynconf_core.results.types import AnySetting, RunResult, SweepResult
 from dynconf_core.schemes.field import Value
+from dynconf_core.store.claim import claim
 from dynconf_core.store.owner import Owner
-from dynconf_tasks.evaluate import FIGURES
+from dynconf_tasks import interruption
+from dynconf_tasks.answering import without_password
+from dynconf_tasks.logged import Child, Figures, Params, child_of, setting_params
+from dynconf_tasks.mlflow_database import tracking_uri
+from dynconf_tasks.mlflow_runs import Runs, errors
 from dynconf_tasks.stage import TASK_OPTIONS
 
-BATCH = 1000
-"""The most metrics that MLflow accepts at a time."""
 TAG_LENGTH = 5000
-PROBE_SECONDS = 4.0
-PARENT, SETTING, DIGEST = "mlflow.parentRunId", "dynconf.setting", "dynconf.evaluation"
-IDENTITY, KEY, OWNER = "dynconf.identity", "dynconf.key", "dynconf.owner"
-Figures = Mapping[str, Scalar | list[Scalar]]
-"""Figures under flat names."""
-Params = Mapping[str, object]
-"""Parameters by name, logged as text unless None."""
-_finding = threading.Lock()
-"""Held while a run is looked up and, if missing, created."""
+PATIENCE, LAST_PATIENCE = 60.0, 2.0
+"""Seconds to wait for another process that logs the same, and after an interruption."""
+PARENT, SETTING, POINT, DIGEST = "mlflow.parentRunId", "dynconf.setting", "dynconf.point", "dynconf.evaluation"
+IDENTITY, KEY, ARTEFACT, OWNER, KIND = "dynconf.identity", "dynconf.key", "dynconf.artefact", "dynconf.owner", "dynconf.kind"
+Kind = Literal["reproduction", "sweep"]
+Known = tuple[str, str, str]
+"""A child's setting, point, and digest or artefact; see ``known_as``."""
 
 
 class TrackingUnavailable(RuntimeError):
@@ -52,170 +50,173 @@ class TrackingUnavailable(RuntimeError):
 class Tracker:
     """Logs to ``MLFLOW_TRACKING_URI``, or to ``mlflow.db`` in the home.
 
+    Args:
+        home: the home.
+        remedy: what the user can do if nothing could be logged, for messages; by default ``dynconf resend``.
+
     Raises:
         TrackingUnavailable: naming the URI, within seconds, if tracking does not work.
     """
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.uri = tracking_uri(home)
-        for name, value in {
-            "MLFLOW_DISABLE_TELEMETRY": "true",
-            "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
-            "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-        }.items():
-            os.environ.setdefault(name, value)
-        try:
-            _probe(self.uri)
-            from mlflow import MlflowClient
+    def __init__(self, home: Path, remedy: str | None = None) -> None:
+        self.home, self.uri = home, tracking_uri(home)
+        self._remedy = remedy or f"`dynconf resend --home {shlex.quote(str(home))}` logs them"
+        with self._speaking_clearly(Exception):  # an unknown scheme, a driver that is not installed, ...
+            self._runs, self._errors = Runs(home, _waiting()), errors()
 
-            for noisy in ("mlflow", "alembic"):  # importing mlflow sets them to INFO
-                logging.getLogger(noisy).setLevel(logging.ERROR)
-            self._errors = _errors()
-            self._client = MlflowClient(tracking_uri=self.uri)
-            self._client.search_experiments(max_results=1)
-        except Exception as error:  # an unknown scheme, a driver that is not installed, ...
-            raise self._unavailable(error) from None
+    def parent(self, profile: str, seed: int, identity: Mapping[str, Value], name: str, kind: Kind = "reproduction") -> str:
+        """Find or create the run of a reproduction or sweep and mark it as running; returns its id.
 
-    def parent(self, profile: str, seed: int, identity: Mapping[str, Value], name: str) -> str:
-        """Find or create the run of a reproduction and mark it as running; returns its id."""
-        text = _canonical({"profile": profile, "seed": seed, **identity})
-        key = hashlib.sha256(text.encode()).hexdigest()
-        tags = {KEY: key, IDENTITY: text[:TAG_LENGTH], "dynconf.profile": profile, "dynconf.kind": "reproduction"}
-        tags[OWNER] = str(Owner.this())
-        try:
-            with _finding:
-                experiment = self._experiment(f"dynconf-{profile}")
-                found = self._find(experiment, KEY, key)
-                if found:
-                    run = found[0]
-                    self._client.update_run(run.info.run_id, status="RUNNING")
-                    self._client.set_tag(run.info.run_id, OWNER, tags[OWNER])
-                else:
-                    run = self._client.create_run(experiment, run_name=name, tags=tags)
+        A reproduction is identified by profile, seed and ``identity``; a sweep by ``name``, since a sweep's name holds a digest
+        of what was asked.
+        """
+        text, key = _identified(profile, seed, identity, name, kind)
+        tags = {KEY: key, IDENTITY: text[:TAG_LENGTH], "dynconf.profile": profile, KIND: kind, OWNER: str(Owner.this())}
+        with self._speaking_clearly(), self._claimed(key, name):
+            experiment = self._runs.experiment(f"dynconf-{profile}")
+            found = self._runs.find(experiment, KEY, key)
+            if found:
+                run = found[0]
+                owners = [*self._other_owners(run), Owner.this()]
+                self._runs.client.set_tag(run.info.run_id, OWNER, " ".join(map(str, owners)))
+                self._runs.client.update_run(run.info.run_id, status="RUNNING")
+            else:
+                run = self._runs.client.create_run(experiment, run_name=name, tags=tags)
             if not run.data.params:  # new, or killed before its parameters were logged
-                self._log(run.info.run_id, {}, {"profile": profile, "seed": seed, **identity}, ())
+                self._runs.log(run.info.run_id, {}, {"profile": profile, "seed": seed, **identity}, ())
             return str(run.info.run_id)
-        except self._errors as error:
-            raise self._unavailable(error) from None
 
-    def child(self, parent: str, row: AnySetting, params: Params, files: Sequence[Path], digest: str) -> str:
-        """Find or create the finished (or failed) run of a setting below ``parent``; returns its id."""
-        try:
-            above = self._client.get_run(parent)
-            experiment = above.info.experiment_id
-            identity = above.data.tags.get(IDENTITY, "")
-            for run in self._find(experiment, PARENT, parent):
-                if run.data.tags.get(SETTING) != row.name:
-                    continue
-                if run.data.tags.get(DIGEST) == digest and run.info.status == "FINISHED":
-                    return str(run.info.run_id)
-                self._client.delete_run(run.info.run_id)
-            tags = {PARENT: parent, SETTING: row.name, DIGEST: digest, IDENTITY: identity, "dynconf.kind": "setting"}
-            tags[OWNER] = str(Owner.this())
-            if isinstance(row, FailedSetting):
-                tags["error"] = row.error[:TAG_LENGTH]
-            run = self._client.create_run(experiment, run_name=row.name, tags=tags)
-            figures = {} if isinstance(row, FailedSetting) else setting_figures(row)
-            self._log(run.info.run_id, figures, params, files)
-            self._client.set_terminated(run.info.run_id, "FAILED" if isinstance(row, FailedSetting) else "FINISHED")
-            return str(run.info.run_id)
-        except self._errors as error:
-            raise self._unavailable(error) from None
+    def child(self, parent: str, child: Child) -> str:
+        """Find or create the finished (or failed) run of a setting or point below ``parent``; returns its id.
+
+        Runs that it replaces are deleted afterwards; never one that a living process is logging.
+        """
+        point = point_text(child.point)
+        digest = hashlib.sha256("\n".join([parent, child.setting, point]).encode()).hexdigest()
+        with self._speaking_clearly(), self._claimed(digest, child.name):
+            above = self._runs.client.get_run(parent)
+            old = [
+                run
+                for run in self._runs.find(above.info.experiment_id, PARENT, parent)
+                if (run.data.tags.get(SETTING), run.data.tags.get(POINT, "")) == (child.setting, point)
+            ]
+            found = next((run for run in old if run.data.tags.get(DIGEST) == child.digest and _complete(run)), None)
+            identifier = found.info.run_id if found is not None else self._create_child(above, child, point)
+            for run in old:
+                if run is not found and not _being_logged(run):
+                    self._runs.client.delete_run(run.info.run_id)
+            return str(identifier)
 
     def analysis(self, name: str, figures: Figures, params: Params, files: Sequence[Path], key: str) -> str:
         """Find or create the finished run of an analysis in the experiment ``dynconf-analysis``; returns its id.
 
         ``key`` is a digest of the analysis. Runs with this key that never finished are deleted.
         """
-        try:
-            with _finding:
-                experiment = self._experiment("dynconf-analysis")
-                for run in self._find(experiment, KEY, key):
-                    if run.info.status == "FINISHED":
-                        return str(run.info.run_id)
-                    self._client.delete_run(run.info.run_id)
-                run = self._client.create_run(experiment, run_name=name, tags={KEY: key, "dynconf.kind": "analysis"})
-            self._log(run.info.run_id, figures, params, files)
-            self._client.set_terminated(run.info.run_id, "FINISHED")
-            return str(run.info.run_id)
-        except self._errors as error:
-            raise self._unavailable(error) from None
+        with self._speaking_clearly(), self._claimed(key, name):
+            experiment = self._runs.experiment("dynconf-analysis")
+            old = self._runs.find(experiment, KEY, key)
+            found = next((run for run in old if run.info.status == "FINISHED"), None)
+            if found is not None:
+                return str(found.info.run_id)
+            tags = {KEY: key, KIND: "analysis", OWNER: str(Owner.this())}
+            identifier = self._runs.create(experiment, name, tags, figures, params, files, "FINISHED")
+            for run in old:
+                if not _being_logged(run):
+                    self._runs.client.delete_run(run.info.run_id)
+            return identifier
+
+    def finish_parent(self, parent: str, result: RunResult | SweepResult, interrupted: bool = False) -> None:
+        """Log the main figures and results.json of a reproduction or sweep, and end its run as finished, failed or killed.
+
+        If another living process works on the same reproduction or sweep, the run goes on, and that process ends it.
+        """
+        if isinstance(result, RunResult):
+            figures: dict[str, float | None] = {"mean_latency_saving": result.mean_latency_saving}
+        else:
+            figures = {"points": len(result.points), "failed_points": result.failed}
+        with self._speaking_clearly():
+            run = self._runs.client.get_run(parent)
+            with self._claimed(run.data.tags.get(KEY, parent), result.run):
+                run = self._runs.client.get_run(parent)
+                for name, value in figures.items():
+                    if value is not None and run.data.metrics.get(name) != value:
+                        self._runs.client.log_metric(parent, name, value)
+                with tempfile.TemporaryDirectory() as folder:
+                    path = Path(folder) / "results.json"
+                    path.write_text(json_text(to_json(result)), encoding="utf-8")
+                    self._runs.client.log_artifact(parent, str(path))
+                others = self._other_owners(run)
+                if others:
+                    self._runs.client.set_tag(parent, OWNER, " ".join(map(str, others)))
+                else:
+                    status = "KILLED" if interrupted else "FAILED" if result.failed else "FINISHED"
+                    self._runs.client.set_terminated(parent, status)
 
     def end_abandoned(self, dead: Callable[[Owner], bool], dry_run: bool = False) -> list[str]:
-        """End the unfinished runs whose owner is ``dead`` as killed, unless ``dry_run``; returns their names."""
+        """End the runs marked as running whose owners are all ``dead`` as killed, unless ``dry_run``; returns their names."""
         ended = []
+        with self._speaking_clearly():
+            for experiment in self._runs.client.search_experiments(max_results=1000):
+                for run in self._runs.search(experiment.experiment_id, "attributes.status = 'RUNNING'"):
+                    owners = _owners(run)
+                    if owners and all(dead(owner) for owner in owners):
+                        if not dry_run:
+                            self._runs.client.set_terminated(run.info.run_id, "KILLED")
+                        ended.append(str(run.info.run_name))
+        return ended
+
+    def known(self, profile: str, seed: int, identity: Mapping[str, Value], name: str, kind: Kind) -> tuple[set[Known], bool]:
+        """The complete children of a reproduction or sweep, and whether its own run has ended, or will by another process."""
+        _, key = _identified(profile, seed, identity, name, kind)
+        with self._speaking_clearly():
+            experiment = self._runs.client.get_experiment_by_name(f"dynconf-{profile}")
+            parents = [] if experiment is None else self._runs.find(experiment.experiment_id, KEY, key)
+            if experiment is None or not parents:
+                return set(), False
+            children = self._runs.find(experiment.experiment_id, PARENT, parents[0].info.run_id)
+            tags = [run.data.tags for run in children if _complete(run)]
+            found = {
+                (one.get(SETTING, ""), one.get(POINT, ""), one.get(name, "")) for one in tags for name in (DIGEST, ARTEFACT)
+            }
+            return found, parents[0].info.status != "RUNNING" or bool(self._other_owners(parents[0]))
+
+    def _create_child(self, above: Any, child: Child, point: str) -> str:
+        tags = {
+            PARENT: above.info.run_id,
+            SETTING: child.setting,
+            DIGEST: child.digest,
+            ARTEFACT: child.key,
+            IDENTITY: above.data.tags.get(IDENTITY, ""),
+            KIND: "setting" if child.point is None else "point",
+            OWNER: str(Owner.this()),
+            **({POINT: point} if point else {}),
+            **({"error": child.error[:TAG_LENGTH]} if child.error else {}),
+        }
+        status = "FAILED" if child.error else "FINISHED"
+        return self._runs.create(above.info.experiment_id, child.name, tags, child.figures, child.params, child.files, status)
+
+    def _other_owners(self, run: Any) -> list[Owner]:
+        """The other processes that have a run open, as far as it is not known that they ended."""
+        if run.info.status != "RUNNING":
+            return []
+        return [owner for owner in _owners(run) if owner != Owner.this() and owner.alive() is not False]
+
+    @contextmanager
+    def _claimed(self, digest: str, name: str) -> Iterator[None]:
+        with claim(self.home, f"track-{digest[:16]}", f"logging {name}", _waiting()):
+            yield
+
+    @contextmanager
+    def _speaking_clearly(self, *others: type[BaseException]) -> Iterator[None]:
+        """Turn what a broken tracking server or database raises into ``TrackingUnavailable``."""
+        caught = others or self._errors
         try:
-            experiments = [one.experiment_id for one in self._client.search_experiments(filter_string="name LIKE 'dynconf-%'")]
-            for run in self._client.search_runs(experiments, "attributes.status = 'RUNNING'") if experiments else ():
-                owner = Owner.parse(run.data.tags.get(OWNER, ""))
-                if owner is not None and dead(owner):
-                    if not dry_run:
-                        self._client.set_terminated(run.info.run_id, "KILLED")
-                    ended.append(str(run.info.run_name))
-            return ended
-        except self._errors as error:
-            raise self._unavailable(error) from None
-
-    def finish_parent(self, parent: str, result: RunResult, interrupted: bool = False) -> None:
-        """Log the mean latency saving and results.json of a reproduction, and end its run as finished, failed or killed."""
-        try:
-            run = self._client.get_run(parent)
-            saving = result.mean_latency_saving
-            if saving is not None and run.data.metrics.get("mean_latency_saving") != saving:
-                self._client.log_metric(parent, "mean_latency_saving", saving)
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder) / "results.json"
-                path.write_text(json_text(to_json(result)), encoding="utf-8")
-                self._client.log_artifact(parent, str(path))
-            self._client.set_terminated(parent, "KILLED" if interrupted else "FAILED" if result.failed else "FINISHED")
-        except self._errors as error:
-            raise self._unavailable(error) from None
-
-    def _experiment(self, name: str) -> str:
-        from mlflow.exceptions import MlflowException
-
-        found = self._client.get_experiment_by_name(name)
-        if found is not None:
-            return str(found.experiment_id)
-        place = (self.home / "mlartifacts" / name).as_uri() if self.uri.startswith("sqlite") else None
-        try:
-            return str(self._client.create_experiment(name, artifact_location=place))
-        except MlflowException:  # another process has just created it
-            found = self._client.get_experiment_by_name(name)
-            if found is None:
-                raise
-            return str(found.experiment_id)
-
-    def _find(self, experiment: str, tag: str, value: str) -> list[Any]:
-        """The runs with this tag, newest first; ``value`` is an id or a digest and needs no escaping."""
-        return list(self._client.search_runs([experiment], f"tags.`{tag}` = '{value}'", max_results=1000))
-
-    def _log(self, run: str, figures: Figures, params: Params, files: Sequence[Path]) -> None:
-        from mlflow.entities import Metric, Param
-
-        now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, step) for name, value, step in metrics_of(figures)]
-        texts = [Param(name, str(value)) for name, value in params.items() if value is not None]
-        self._client.log_batch(run, params=texts)
-        for start in range(0, len(metrics), BATCH):
-            self._client.log_batch(run, metrics=metrics[start : start + BATCH])
-        for path in files:
-            self._client.log_artifact(run, str(path))
-
-    def _unavailable(self, error: BaseException) -> TrackingUnavailable:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        return TrackingUnavailable(
-            _without_password(
-                f"MLflow at {self.uri} does not work ({reason}). The results are in the home; run again to log them."
-            )
-        )
-
-
-def tracking_uri(home: Path) -> str:
-    """``MLFLOW_TRACKING_URI``, by default the URI of ``mlflow.db`` in the home, with ``%`` and ``?`` in its path escaped."""
-    path = str(home / "mlflow.db").replace("%", "%25").replace("?", "%3F")
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{path}"
+            yield
+        except caught as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise TrackingUnavailable(
+                without_password(f"MLflow at {self.uri} does not work ({reason}). The results are complete; {self._remedy}.")
+            ) from None
 
 
 def tracker(home: Path) -> Tracker:
@@ -231,64 +232,59 @@ def track(
     home: Path,
     identity: Mapping[str, Value],
     parent: str | None,
+    point: Mapping[str, Value] | None = None,
 ) -> str:
     """Log a setting's figures, plots and rule below ``parent`` (None: found or created); returns the run's id."""
     writer = tracker(home)
     if parent is None:
         parent = writer.parent(plan.profile, plan.seed, identity, f"{plan.profile}, seed {plan.seed}")
-    files = [evaluation.file(name) for name in (*FIGURES, "evaluation.json", "rule.json")] if evaluation else []
-    digest = evaluation.digest if evaluation else "none"
-    return writer.child(parent, row, setting_params(plan), files, digest)
+    return writer.child(parent, child_of(row, evaluation, setting_params(plan), point))
 
 
-def setting_params(plan: Plan) -> Params:
-    """The parameters of a setting's run: the plan's values under flat names."""
-    return flat(plan)
+def known_as(child: Child) -> set[Known]:
+    """The entries of ``Tracker.known`` of which each says that a child is logged."""
+    return {(child.setting, point_text(child.point), told) for told in (child.digest, child.key) if told}
 
 
-def setting_figures(row: SettingResult) -> Figures:
-    """The metrics of a setting's run: its figures under flat names."""
-    skipped = ("name", "error", "paper", "stages", "artefacts")
-    return flat({name: value for name, value in plain(row).items() if name not in skipped})
+def point_text(point: Mapping[str, Value] | None) -> str:
+    """A point as text, the same for equal points; "" for none."""
+    return "" if point is None else _canonical(point)
 
 
-def metrics_of(figures: Figures) -> list[tuple[str, float, int]]:
-    """The numbers in ``figures`` as (metric, value, step); values of a list, such as ``accuracy_at_t``, have steps from 1."""
-    found = []
-    for name, value in figures.items():
-        if isinstance(value, list):
-            found += [(name, float(one), step) for step, one in enumerate(value, 1) if isinstance(one, int | float)]
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            found.append((name, float(value), 0))
-    return found
+def _identified(profile: str, seed: int, identity: Mapping[str, Value], name: str, kind: Kind) -> tuple[str, str]:
+    """What identifies a parent: readable, and as a digest."""
+    text = _canonical({"profile": profile, "seed": seed, **identity})
+    told = text if kind == "reproduction" else _canonical({"kind": kind, "name": name})
+    return text, hashlib.sha256(told.encode()).hexdigest()
 
 
 def _canonical(value: Mapping[str, Value]) -> str:
     return json.dumps(dict(value), sort_keys=True, default=str)
 
 
-def _probe(uri: str) -> None:
-    """Raise ``OSError`` unless the server gives any answer within seconds; MLflow itself would wait for minutes."""
-    if not uri.startswith(("http://", "https://")):
-        return
-    address = re.sub(r"//[^/@]*@", "//", uri).rstrip("/") + "/health"
-    try:
-        urllib.request.urlopen(address, timeout=PROBE_SECONDS).close()
-    except urllib.error.HTTPError:
-        pass
-    except urllib.error.URLError as error:
-        if not isinstance(error.reason, ssl.SSLError):  # MLflow may be configured with other certificates
-            raise
+def _complete(run: Any) -> bool:
+    """Whether all of a child was logged: a run whose logging failed is ``KILLED``."""
+    return run.info.status in ("FINISHED", "FAILED")
 
 
-def _without_password(text: str) -> str:
-    return re.sub(r"(://[^:/@\s]*):[^/@\s]*@", r"\1:***@", text)
+def _owners(run: Any) -> list[Owner]:
+    found = (Owner.parse(text) for text in run.data.tags.get(OWNER, "").split())
+    return [owner for owner in found if owner is not None]
 
 
-def _errors() -> tuple[type[BaseException], ...]:
-    """The exceptions that a broken tracking server or database raises."""
-    from mlflow.exceptions import MlflowException
-    from requests.exceptions import RequestException
-    from sqlalchemy.exc import SQLAlchemyError
+def _being_logged(run: Any) -> bool:
+    """Whether another process may still be logging a run; the caller holds its claim, so this process is not."""
+    if run.info.status != "RUNNING":
+        return False
+    return any(owner != Owner.this() and owner.alive() is not False for owner in _owners(run))
 
-    return (MlflowException, RequestException, SQLAlchemyError, OSError)
+
+def _waiting() -> Callable[[str], None]:
+    """What to call while another process holds a claim; it raises when the patience ends."""
+    start = time.monotonic()
+
+    def call(holder: str) -> None:
+        if time.monotonic() - start > (LAST_PATIENCE if interruption.interrupted() else PATIENCE):
+            raise InputError(f"{holder} does not finish")
+
+    return call

@@ -1,6 +1,7 @@
 """The stage ``train``: train the network from scratch, or take the checkpoint given by the user.
 
-Artefact: ``checkpoint.pt``.
+Artefact: ``checkpoint.pt``, which holds what the stage's key determines: seconds, device, threads and versions, or the name of
+the given file, stand in the manifest.
 """
 
 from collections.abc import Mapping
@@ -16,33 +17,28 @@ from dynconf_core.networks.checkpoint import load_checkpoint, save_checkpoint
 from dynconf_core.schemes.network import described
 from dynconf_core.training.run import train_to_file
 from dynconf_tasks.listening import Listener
-from dynconf_tasks.stage import TASK_OPTIONS, run, run_key
+from dynconf_tasks.stage import TASK_OPTIONS, run
 
 
 @task(name="train", task_run_name="{job.plan.setting} · train", **TASK_OPTIONS)
 def train(job: Job, inputs: Inputs) -> State[Handle] | Handle:
     """Train the plan's network, resuming an interrupted run after its last saved epoch, or take the given checkpoint."""
     plan, given = job.plan, job.checkpoint
-    resume = job.context.home / "work" / run_key("train", job, inputs) / "epoch.pt"
 
-    def write(folder: Path, listener: Listener) -> Mapping[str, Any]:
+    def write(folder: Path, work: Path, listener: Listener) -> Mapping[str, Any]:
         out = folder / "checkpoint.pt"
         if given is not None:
             network = described(plan.network(), plan.seed)
-            provenance = load_checkpoint(network, given)
-            save_checkpoint(network, {"given": given.name, "provenance": provenance}, out)
+            save_checkpoint(network, load_checkpoint(network, given), out)
             return {"given": given.name, "parameters": parameters(network)}
         return train_to_file(
             plan,
             data_root=job.context.data,
             device=device(job.context.device),
             out=out,
-            resume=resume,
+            resume=work / "epoch.pt",
             progress=listener,
+            facts_inside=False,
         )
 
-    done = run("train", job, inputs, write, "given" if given is not None else "ran")
-    if resume.is_file():
-        resume.unlink()
-        resume.parent.rmdir()
-    return done
+    return run("train", job, inputs, write, "given" if given is not None else "ran")

@@ -12,6 +12,7 @@ import pytest
 import dynconf_core
 from dynconf_core import store
 from dynconf_core.errors import InputError
+from dynconf_core.failing import failure_point
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.fingerprint import fingerprint, reached
 from dynconf_core.store.keys import stage_key
@@ -117,7 +118,36 @@ def test_a_changed_file_changes_exactly_what_reaches_it(tree: Path, changed: str
         ("def f(a, b=1): pass\n", "def f(a=1, b=1): pass\n", False),
         ("def f(*, b): pass\n", "def f(b): pass\n", False),
         ("def f(*, a, b=1): pass\n", "def f(*, a=1, b): pass\n", False),
-        ("def f() -> int: pass\n", "def f(): pass\n", False),
+        ("def f(a) -> int: pass\n", "def f(a: int): pass\n", True),
+        ("class A:\n    x: int = 1\n", "class A:\n    x: float = 1\n", False),
+        ("raise E('a')\n", "raise E(f'b {x} {g(x)}')\n", True),
+        ("raise E('a', 1)\n", "raise E('a', 2)\n", False),
+        ("raise E('a')\n", "raise F('a')\n", False),
+        ("raise E('; '.join(a))\n", "raise E(', '.join(a))\n", True),
+        ("raise E('a') from b\n", "raise E('a') from None\n", False),
+        ("assert x, 'a'\n", "assert x, f'b {y}'\n", True),
+        ("assert x, 'a'\n", "assert y, 'a'\n", False),
+        ("logger.info('a %d', x)\n", "logger.info('b %s', x)\n", True),
+        ("logger.info('a %d', x)\n", "logger.info('a %d', y)\n", False),
+        ("logger.info(f'a {x}')\n", "logger.info(f'b {y}')\n", True),
+        ("logger.info(f'a {next(x)}')\n", "logger.info(f'a {y}')\n", False),
+        ("x = logger.info('a')\n", "x = logger.info('b')\n", False),
+        ("warnings.warn('a', stacklevel=2)\n", "warnings.warn('b', stacklevel=2)\n", True),
+        ("progress(1, 2, 'a')\n", "progress(1, 2, f'b {x}')\n", True),
+        ("progress(1, 2, 'a')\n", "progress(1, 3, 'a')\n", False),
+        ("f(1, 2, 'a')\n", "f(1, 2, 'b')\n", False),
+        (
+            "class E(ValueError):\n    def __init__(self):\n        super().__init__('a')\n",
+            "class E(ValueError):\n    def __init__(self):\n        super().__init__('b')\n",
+            True,
+        ),
+        (
+            "class E(Base):\n    def __init__(self):\n        super().__init__('a')\n",
+            "class E(Base):\n    def __init__(self):\n        super().__init__('b')\n",
+            False,
+        ),
+        ("R = Registry('a', 'b', {'c': 'd:E'}, f)\n", "R = Registry('a', 'b', {'c': 'd:E', 'g': 'h:I'}, f)\n", True),
+        ("R = Registry('a', 'b', {}, f)\n", "R = Registry('a', 'b', {}, g)\n", False),
         ("@cache\ndef f(): pass\n", "def f(): pass\n", False),
         ("{**a, 'b': 1}\n", "{None: a, 'b': 1}\n", False),
         ("f'{x}'\n", "f'{x:.2f}'\n", False),
@@ -187,6 +217,8 @@ def test_the_same_in_another_process(tree: Path) -> None:
 def test_it_reads_the_projects_own_files() -> None:
     """The files that make up the store, and their packages."""
     root = Path(dynconf_core.__file__).parent.parent
-    expected = [Path(inspect.getfile(part)) for part in (dynconf_core, store, InputError, Store, stage_key, Damaged)]
+    expected = [
+        Path(inspect.getfile(part)) for part in (dynconf_core, store, InputError, failure_point, Store, stage_key, Damaged)
+    ]
     found = reached([Path(inspect.getfile(Store))], root)
     assert found == sorted(expected, key=lambda path: path.relative_to(root).as_posix())

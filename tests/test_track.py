@@ -18,7 +18,9 @@ from dynconf_core.exit.judgement import OperatingPoint
 from dynconf_core.exit.oracles import AveragedEarliest, Oracles
 from dynconf_core.results.records import flat
 from dynconf_core.results.types import AnySetting, RunResult
-from dynconf_tasks.track import PARENT, SETTING, Tracker, TrackingUnavailable, metrics_of, setting_figures
+from dynconf_tasks import logged
+from dynconf_tasks.logged import Child, metrics_of, setting_figures
+from dynconf_tasks.track import PARENT, SETTING, Tracker, TrackingUnavailable
 
 ROW = setting_result(
     "cifar10-vgg16-qcfs",
@@ -33,6 +35,12 @@ ROW = setting_result(
 )
 FAILED = failed_setting("imagenet-vgg16-qffs", "convert: no threshold")
 PARAMS = {"profile": "smoke", "seed": 0, "levels": 4, "bits": None}
+
+
+def child_of(row: AnySetting, files: list[Path] | None = None, digest: str = "d1") -> Child:
+    """What is logged of a setting whose evaluation has these files and this digest."""
+    found = logged.child_of(row, None, PARAMS)
+    return found if found.error else replace(found, digest=digest, files=tuple(files or ()))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +84,7 @@ def document(*rows: AnySetting, saving: float | None = 0.375) -> RunResult:
 
 def test_a_childs_params_metrics_steps_and_artefacts(tracker: Tracker, files: list[Path]) -> None:
     parent = tracker.parent("smoke", 1, {"time_steps": 4}, "smoke, seed 1")
-    child = client(tracker).get_run(tracker.child(parent, ROW, PARAMS, files, "d1"))
+    child = client(tracker).get_run(tracker.child(parent, child_of(ROW, files, "d1")))
     assert child.info.status == "FINISHED" and child.info.run_name == ROW.name
     assert child.data.tags[PARENT] == parent and child.data.tags[SETTING] == ROW.name
     assert child.data.params == {"profile": "smoke", "seed": "0", "levels": "4"}
@@ -102,7 +110,7 @@ def test_a_rerun_finds_its_runs_and_appends_nothing(home: Path, files: list[Path
     def once(digest: str) -> tuple[str, str]:
         tracker = Tracker(home)
         parent = tracker.parent("smoke", 2, {}, "again")
-        child = tracker.child(parent, ROW, PARAMS, files, digest)
+        child = tracker.child(parent, child_of(ROW, files, digest))
         tracker.finish_parent(parent, document(ROW))
         return parent, child
 
@@ -134,9 +142,9 @@ def test_seed_overrides_and_profile_tell_parents_apart(tracker: Tracker) -> None
 
 def test_a_child_of_a_killed_run_is_replaced(tracker: Tracker) -> None:
     parent = tracker.parent("smoke", 5, {}, "killed")
-    child = tracker.child(parent, ROW, PARAMS, [], "d1")
+    child = tracker.child(parent, child_of(ROW))
     client(tracker).update_run(child, status="RUNNING")
-    again = tracker.child(parent, ROW, PARAMS, [], "d1")
+    again = tracker.child(parent, child_of(ROW))
     found = [run for run in runs(tracker) if run.data.tags.get(PARENT) == parent]
     assert [run.info.run_id for run in found] == [again] and found[0].info.status == "FINISHED"
 
@@ -144,12 +152,12 @@ def test_a_child_of_a_killed_run_is_replaced(tracker: Tracker) -> None:
 def test_a_failed_setting_is_a_failed_child_until_it_succeeds(tracker: Tracker) -> None:
     parent = tracker.parent("smoke", 6, {}, "failed")
     long = replace(FAILED, error="convert: " + "x" * 20_000)
-    tracker.child(parent, long, PARAMS, [], "none")
-    child = client(tracker).get_run(tracker.child(parent, FAILED, PARAMS, [], "none"))
+    tracker.child(parent, child_of(long))
+    child = client(tracker).get_run(tracker.child(parent, child_of(FAILED)))
     assert child.info.status == "FAILED" and child.data.tags["error"] == FAILED.error
     tracker.finish_parent(parent, document(ROW, FAILED))
     assert client(tracker).get_run(parent).info.status == "FAILED"
-    tracker.child(parent, replace(ROW, name=FAILED.name), PARAMS, [], "d1")
+    tracker.child(parent, child_of(replace(ROW, name=FAILED.name)))
     found = [run for run in runs(tracker) if run.data.tags.get(PARENT) == parent]
     assert [run.info.status for run in found] == ["FINISHED"]
 
@@ -172,7 +180,7 @@ def test_several_threads(home: Path) -> None:
             tracker = Tracker(home)
             parent = tracker.parent("smoke", 8, {}, "threads")
             row = replace(ROW, name=f"setting-{number}", accuracy_at_t=(number / 10,) * 1500)
-            made.append((parent, tracker.child(parent, row, PARAMS, [], "d")))
+            made.append((parent, tracker.child(parent, child_of(row, [], "d"))))
         except BaseException as fault:
             faults.append(fault)
 
@@ -231,7 +239,7 @@ def test_a_home_with_odd_characters(tmp_path: Path, files: list[Path]) -> None:
     home = tmp_path / "50%20 of a? home #1"
     home.mkdir()
     tracker = Tracker(home)
-    child = tracker.child(tracker.parent("smoke", 0, {}, "odd"), ROW, PARAMS, files, "d")
+    child = tracker.child(tracker.parent("smoke", 0, {}, "odd"), child_of(ROW, files, "d"))
     assert (home / "mlflow.db").is_file()
     assert {file.path for file in client(tracker).list_artifacts(child)} >= {"evaluation.json"}
     stored = [path for path in (home / "mlartifacts").rglob("evaluation.json") if os.path.getsize(path)]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from training_cases import CPU, RECIPE, equal, network, pictures
 from dynconf_core.data import digits
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.recipe import Recipe, learning_rate
+from dynconf_core.failing import failing
 from dynconf_core.networks.checkpoint import read
 from dynconf_core.training import loop
 from dynconf_core.training.keeper import Keeper
@@ -141,7 +144,7 @@ def test_progress_that_raises_stops_and_the_run_goes_on_later(at: int, tmp_path:
 def test_progress_tells_every_batch() -> None:
     told: list[tuple[int, int, str]] = []
     train(network(), pictures(), RECIPE, seed=5, device=CPU, progress=lambda *given: told.append(given))
-    assert told[0] == (0, 9, "probing speed-ups")
+    assert told[0] == (0, 9, "choosing speed-ups")
     assert [done for done, _, _ in told[1:]] == list(range(1, 10))
     assert told[1][2] == "epoch 1/3" and told[-1][2].startswith("epoch 3/3, loss ")
 
@@ -208,15 +211,81 @@ def test_states_of_short_epochs_are_not_all_written(tmp_path: Path, monkeypatch:
         assert kept == expected
 
 
-def test_a_damaged_resume_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "resume").write_bytes(b"\x00" * 40)
-    with pytest.raises(InputError, match=r"resume cannot be read"):
-        train(network(), pictures(), RECIPE, seed=0, device=CPU, resume=tmp_path / "resume")
+@pytest.mark.parametrize(
+    "damage", ["nothing", "zeros", "half", "a flipped bit", "another seed", "another network", "more images"]
+)
+def test_a_resume_file_of_no_use_is_set_aside(damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Training starts afresh, with a warning that names the file, and gives the bits of an undisturbed run."""
+    whole, resume = network(), tmp_path / "resume"
+    train(whole, pictures(), RECIPE, seed=5, device=CPU)
+    other = network("qffs") if damage == "another network" else network()
+    seed, count = (6 if damage == "another seed" else 5), (40 if damage == "more images" else 27)
+    train(other, pictures(count), RECIPE, seed=seed, device=CPU, resume=resume, stop_after=1)
+    content = resume.read_bytes()
+    middle = len(content) // 2
+    changed = {
+        "nothing": b"",
+        "zeros": bytes(40),
+        "half": content[:middle],
+        "a flipped bit": content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :],
+    }
+    resume.write_bytes(changed.get(damage, content))
+    resumed = network()
+    train(resumed, pictures(), RECIPE, seed=5, device=CPU, resume=resume)
+    assert equal(resumed, whole)
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert str(resume) in warning and "resume.damaged" in warning and (tmp_path / "resume.damaged").exists()
+    train(network(), pictures(), RECIPE, seed=5, device=CPU, resume=resume)
+    assert len(caplog.records) == 1, "the new file is of use"
 
 
-def test_a_resume_file_of_another_run_is_refused(tmp_path: Path) -> None:
-    train(network("qcfs"), pictures(), RECIPE, seed=5, device=CPU, resume=tmp_path / "resume", stop_after=1)
-    with pytest.raises(InputError, match="another recipe or seed"):
-        train(network("qcfs"), pictures(), RECIPE, seed=6, device=CPU, resume=tmp_path / "resume")
-    with pytest.raises(InputError, match="another network"):
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("point", ["file.written", "train.epoch"])
+@pytest.mark.parametrize("at", [1, 2, 3])
+def test_a_run_that_dies_in_a_write_goes_on_to_the_same_bits(point: str, at: int, tmp_path: Path) -> None:
+    passed: list[str] = []
+
+    def die(name: str) -> None:
+        passed.append(name)
+        if passed.count(point) == at:
+            raise Killed
+
+    whole, resumed = network("qffs"), network("qffs")
+    train(whole, pictures(), RECIPE, seed=5, device=CPU)
+    with pytest.raises(Killed), failing(die):
         train(network("qffs"), pictures(), RECIPE, seed=5, device=CPU, resume=tmp_path / "resume")
+    assert passed.count(point) == at
+    train(resumed, pictures(), RECIPE, seed=5, device=CPU, resume=tmp_path / "resume")
+    assert equal(resumed, whole)
+
+
+@pytest.mark.parametrize(("rate", "epoch"), [(1e6, 2), (float("inf"), 1)])
+def test_a_run_that_diverges_stops_at_once(rate: float, epoch: int, tmp_path: Path) -> None:
+    """It names the epoch, the learning rate and the remedy, and keeps no state that is not finite."""
+    done: list[int] = []
+    recipe = replace(RECIPE, learning_rate=rate, epochs=50)
+    words = (
+        re.escape(f"diverged in epoch {epoch} of 50 with learning_rate={rate:g}: ")
+        + ".*Choose a lower one, such as learning_rate="
+    )
+    with pytest.raises(loop.Diverged, match=words):
+        train(
+            network(),
+            pictures(),
+            recipe,
+            seed=5,
+            device=CPU,
+            resume=tmp_path / "resume",
+            progress=lambda *given: done.append(given[0]),
+        )
+    assert len(done) <= 3 * epoch and (tmp_path / "resume").exists() == (epoch > 1)
+
+
+def test_weights_that_overflow_in_the_last_step_are_noticed() -> None:
+    """Its loss was finite."""
+    recipe = replace(RECIPE, epochs=1, batch_size=27, learning_rate=float("inf"))
+    with pytest.raises(loop.Diverged, match="a weight is no longer finite"):
+        train(network(), pictures(), recipe, seed=5, device=CPU)

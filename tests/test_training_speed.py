@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from training_cases import CPU, RECIPE, network, pictures
 
 from dynconf_core.errors import InputError
+from dynconf_core.experiment.profiles import resolve
+from dynconf_core.experiment.settings import SETTINGS
 from dynconf_core.training import speed
 from dynconf_core.training.loop import train
-from dynconf_core.training.speed import SpeedUps, probe
+from dynconf_core.training.speed import SpeedUps, chosen, probe
 
 # Speed-ups
 
@@ -78,30 +80,46 @@ def test_probe_takes_what_pays(method: str, monkeypatch: pytest.MonkeyPatch) -> 
     seconds["channels_last", "compiled"] = 0.8
     assert probe(network(method), batch, labels, 1) == SpeedUps(channels_last=True, compiled=True)
     net = network(method)
-    record = train(net, pictures(), RECIPE, seed=0, device=CPU)
+    record = train(net, pictures(), RECIPE, seed=0, device=CPU, speed_ups=probe(network(method), batch, labels, 1))
     assert record["speed_ups"] == {"channels_last": True, "autocast": False, "compiled": True}
     plain = network(method)
-    monkeypatch.setattr(speed, "WORTH_TRYING", 1e9)
-    monkeypatch.setattr(speed, "WORTH_COMPILING", 1e9)
     other = train(plain, pictures(), RECIPE, seed=0, device=CPU)
     assert other["speed_ups"] == SpeedUps().as_dict()
     assert record["losses"][0] == pytest.approx(other["losses"][0], rel=0.1)
 
 
 def test_a_short_run_tries_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = []
+    tried: list[SpeedUps] = []
     monkeypatch.setattr(speed, "seconds_a_step", lambda *given: tried.append(given[3]) or 0.5)
-    assert probe(network(), torch.randn(2, 3, 16, 16), torch.arange(2), 599) == SpeedUps()
+    assert probe(network(), torch.randn(2, 3, 16, 16), torch.arange(2), 39) == SpeedUps()
     assert tried == [SpeedUps()]
-    probe(network(), torch.randn(2, 3, 16, 16), torch.arange(2), 601)
-    assert [s.compiled for s in tried] == [False] * 4, "300 s pay for a trial of layouts, not for a compilation"
+    probe(network(), torch.randn(2, 3, 16, 16), torch.arange(2), 41)
+    assert [s.compiled for s in tried] == [False] * 4, "20 s pay for a trial of layouts, not for a compilation"
 
 
-def test_autocast_trains(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_on_a_cpu_the_choice_does_not_depend_on_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long runs use channels-last; every profile's runs are long or short by their key alone."""
+
+    def timed(*given: Any) -> float:
+        raise AssertionError("no step is timed")
+
+    monkeypatch.setattr(speed, "seconds_a_step", timed)
+    images, labels = torch.zeros(100, 3, 100, 100), torch.zeros(100)
+    assert chosen(network(), images, labels, 333) == SpeedUps()
+    assert chosen(network(), images, labels, 334) == SpeedUps(channels_last=True)
+    for profile, expected in (("smoke", False), ("quick", True), ("paper", True)):
+        for name in SETTINGS:
+            plan = resolve(name, profile)
+            steps = plan.data.train // plan.recipe.batch_size * plan.recipe.epochs
+            batch = torch.empty(plan.recipe.batch_size, 3, plan.data.resolution, plan.data.resolution, device="meta")
+            assert chosen(network(), batch, labels, steps) == SpeedUps(channels_last=expected)
+
+
+def test_autocast_trains() -> None:
     """bf16 on any machine: the activations' own gradients keep the types of their parameters."""
-    monkeypatch.setattr("dynconf_core.training.loop.probe", lambda *given: SpeedUps(channels_last=True, autocast=True))
+    fast = SpeedUps(channels_last=True, autocast=True)
     for method in ("qcfs", "qffs"):
         net = network(method)
-        record = train(net, pictures(), RECIPE, seed=0, device=CPU)
+        record = train(net, pictures(), RECIPE, seed=0, device=CPU, speed_ups=fast)
         assert all(math.isfinite(loss) for loss in record["losses"])
         assert all(parameter.dtype == torch.float32 for parameter in net.parameters())

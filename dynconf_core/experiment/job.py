@@ -31,8 +31,13 @@ class RunContext:
         return self.home / "artefacts"
 
     @property
+    def work(self) -> Path:
+        """The folder of what unfinished stages need to go on: a folder for each key."""
+        return self.home / "work"
+
+    @property
     def journal(self) -> Path:
-        """The file of Optuna's journal."""
+        """The file of Optuna's journal, in which sweeps keep their studies."""
         return self.home / "optuna.journal"
 
     def prepare(self) -> None:
@@ -65,7 +70,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Handle:
-    """A finished stage: its artefact's key, digest and folder, and its outcome ("ran", "cached" or "given")."""
+    """A finished stage: its artefact's key, digest and folder, and its outcome ("ran", "cached", "given" or "adopted")."""
 
     stage: str
     key: str

@@ -132,6 +132,11 @@ class Plan:
         """The scheme's parameters that may be overridden."""
         return {name: getattr(self.scheme, name) for name in self.scheme.fields}
 
+    def origin(self) -> dict[str, str | None]:
+        """What traces say of their origin, apart from data and network."""
+        source = f"dynconf, {self.setting}, profile {self.profile}, seed {self.seed}"
+        return {"source": source, "stands_in_for": self.data.stands_in_for}
+
     def as_dict(self) -> dict[str, Any]:
         """The plan as nested plain values, without the paper's figures."""
         return {

@@ -25,6 +25,9 @@ HOME, DATA = "DYNCONF_HOME", "DYNCONF_DATA"
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 SIZE = rf"^\s*(\d+(?:\.\d+)?|\.\d+)\s*({'|'.join(UNITS)})\s*$"
 """Pattern of a size: a number and a unit."""
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+DURATION = rf"^\s*(\d+(?:\.\d+)?|\.\d+)\s*({'|'.join(SECONDS)})\s*$"
+"""Pattern of a duration: a number and a unit."""
 
 
 def home_folder(given: str | Path | None) -> Path:
@@ -49,6 +52,7 @@ class Request:
         device, home, data: as on the command line; None for the default.
         checkpoints: by setting, a file whose weights are used instead of training.
         memory: memory that simulation may use, such as "8GiB"; None sets no limit.
+        stage_timeout: the longest that a stage may run, such as "2h"; None sets no limit.
     """
 
     profile: str = "smoke"
@@ -60,6 +64,7 @@ class Request:
     data: str | None = None
     checkpoints: Mapping[str, str] = field(default_factory=dict)
     memory: str | None = None
+    stage_timeout: str | None = None
 
     def plans(self) -> list[Plan]:
         """The settings' plans, in the order of the table.
@@ -101,6 +106,14 @@ class Request:
         if self.memory is None:
             return None
         return size_in_bytes(self.memory, "--memory") // profile(self.profile).jobs
+
+    def stage_seconds(self) -> float | None:
+        """Seconds that a stage may run; None sets no limit.
+
+        Raises:
+            InputError: for text that is not a duration.
+        """
+        return None if self.stage_timeout is None else seconds(self.stage_timeout, "--stage-timeout")
 
     def context(self) -> RunContext:
         """The environment in which the request's stages run."""
@@ -151,6 +164,7 @@ def checked(request: Request, *, writes: bool = True) -> CheckedRequest:
     if writes:
         check_writable(context.home)
     check_memory(request)
+    request.stage_seconds()
     check_data(plans, context.data)
     if request.device not in ("auto", "cpu"):  # these exist everywhere, and the check would import torch
         from dynconf_core.machine import device
@@ -244,3 +258,11 @@ def size_in_bytes(text: str, option: str) -> int:
     if size < 1:
         raise InputError(f"{option} {text}: give a size above 0, such as 8GiB.")
     return size
+
+
+def seconds(text: str, option: str) -> float:
+    """The seconds of a duration such as 90s, 30m or 2h; ``option`` is named in errors."""
+    found = re.match(DURATION, text, re.ASCII)
+    if found is None or float(found[1]) == 0:
+        raise InputError(f"{option} {text}: write a number above 0 and a unit ({', '.join(SECONDS)}), such as 90s, 30m or 2h.")
+    return float(found[1]) * SECONDS[found[2]]

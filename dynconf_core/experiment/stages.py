@@ -17,16 +17,30 @@ from typing import Any
 from dynconf_core.data.dataset import DATASETS
 from dynconf_core.data.images import SPLIT_SEED
 from dynconf_core.errors import InputError
+from dynconf_core.experiment.equal_code import equal_code
 from dynconf_core.experiment.job import Inputs, Job, RunContext
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.networks.architecture import ARCHITECTURES
 from dynconf_core.registry import Registry
 from dynconf_core.schemes.scheme import SCHEMES
-from dynconf_core.store.fingerprint import fingerprint
+from dynconf_core.store.fingerprint import fingerprint, reached
 from dynconf_core.store.keys import StageKey, stage_key
 
 ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds the package ``dynconf_core``."""
+WITHOUT_INFLUENCE = {
+    "dynconf_core/__init__.py": "finds the public names, which no stage uses",
+    "dynconf_core/errors.py": "the exception for unusable input: no result comes of it",
+    "dynconf_core/experiment/job.py": "carries a stage's inputs, which its key covers",
+    "dynconf_core/experiment/plan.py": "carries the values of a setting; those that a stage uses are in its key",
+    "dynconf_core/failing.py": "does nothing outside tests",
+    "dynconf_core/machine.py": "chooses the device, which is in the key where it can change a result, and sets up memory",
+    "dynconf_core/progress.py": "reports to people",
+    "dynconf_core/registry.py": "finds implementations, which the key names and whose code it covers",
+    "dynconf_core/store/__init__.py": "a docstring",
+    "dynconf_core/store/atomic.py": "says how a file gets to disk, not what is in it",
+}
+"""The only files that stages reach and that are no part of their keys, each with the reason."""
 _fingerprinting = threading.Lock()
 """Serialises parsing: Python 3.11 tracks the depth of a syntax tree across threads, so that parallel parses fail."""
 
@@ -56,13 +70,18 @@ class Stage:
     published: bool = True
 
     def modules(self, plan: Plan) -> dict[str, Path]:
-        """The files from which the stage's code is followed, by their names in the key."""
+        """The files from which the stage's code is followed, by their names in the key: the task's module and the registered
+        implementations."""
         task = self.task.partition(":")[0]
         found = {task: module_file(task)}
         for what in self.reads:
             for registry, name in _IMPLEMENTATIONS[what](plan):
-                found[registry.origin(name).partition(":")[0]] = registry.source(name)
+                found[registry.origin(name)] = registry.source(name)
         return found
+
+    def code(self, plan: Plan) -> list[Path]:
+        """The files whose code the key covers."""
+        return reached(list(self.modules(plan).values()), ROOT, without=WITHOUT_INFLUENCE)
 
     def key(self, job: Job, inputs: Inputs) -> StageKey:
         """The key of the stage's artefact."""
@@ -107,6 +126,7 @@ def _data(job: Job) -> dict[str, Any]:
         "name": data.name,
         "digest": job.data_digest,
         "resolution": data.resolution,
+        "train": data.train,
         "calibration": data.calibration,
         "split_seed": SPLIT_SEED,
         "normalisation": data.normalisation,
@@ -122,12 +142,11 @@ def _train(job: Job) -> dict[str, Any]:
 
 
 def _convert(job: Job) -> dict[str, Any]:
-    """If thresholds are learned, only the shape and range of the images matter, which the name of the data set determines."""
+    """The images count even where thresholds are learned: the report shows how well both networks agree on them."""
     plan = job.plan
     return {
         "network": plan.network(),
-        "data": plan.data.name if plan.scheme.images == 1 else _data(job),
-        "normalisation": plan.data.normalisation,
+        "data": _data(job),
         "time_steps": plan.time_steps,
         "fixed_point": plan.fixed_point,
         "conversion": plan.scheme.conversion(plan.time_steps),
@@ -143,7 +162,13 @@ def _collect(split: str) -> Callable[[Job], dict[str, Any]]:
 
     def config(job: Job) -> dict[str, Any]:
         plan = job.plan
-        values = {"split": split, "network": plan.network(), "time_steps": plan.time_steps, "data": _data(job)}
+        values = {
+            "split": split,
+            "network": plan.network(),
+            "time_steps": plan.time_steps,
+            "data": _data(job),
+            "origin": plan.origin(),
+        }
         if plan.fixed_point:
             return values
         from dynconf_core.machine import device
@@ -156,7 +181,8 @@ def _collect(split: str) -> Callable[[Job], dict[str, Any]]:
 
 
 def _search(job: Job) -> dict[str, Any]:
-    return {**asdict(job.plan.search), "seed": job.plan.seed}
+    """The names of the measures are included, because the first of equal candidates is chosen."""
+    return {**asdict(job.plan.search), "seed": job.plan.seed, "measures": [name for _, name in _tried(job.plan)]}
 
 
 def _evaluate(job: Job) -> dict[str, Any]:
@@ -170,6 +196,7 @@ def _evaluate(job: Job) -> dict[str, Any]:
         "width": plan.width,
         "seed": plan.seed,
         "paper_time_steps": plan.paper_time_steps,
+        "measures": [name for _, name in _compared(plan)],
     }
 
 
@@ -199,6 +226,12 @@ def job(plan: Plan, context: RunContext, checkpoint: Path | None = None) -> Job:
     return Job(plan, context, digest, checkpoint)
 
 
+def known_everywhere(plan: Plan) -> bool:
+    """Whether every process finds the implementations that a plan names, that is, none was added with ``register``."""
+    used = [pair for implementations in _IMPLEMENTATIONS.values() for pair in implementations(plan)]
+    return all(":" in name or registry.lasting(name) for registry, name in used)
+
+
 def stage(name: str) -> Stage:
     """The stage called ``name``."""
     return next(one for one in STAGES if one.name == name)
@@ -223,4 +256,7 @@ def code_fingerprint(modules: Mapping[str, Path]) -> str:
 
 @cache
 def _fingerprint(modules: tuple[tuple[str, Path], ...]) -> str:
-    return fingerprint([file for _, file in modules], ROOT, names={file: name for name, file in modules})
+    names: dict[Path, str] = {}
+    for name, file in sorted(modules):
+        names[file] = f"{names[file]}, {name}" if file in names else name
+    return fingerprint(list(names), ROOT, names=names, without=WITHOUT_INFLUENCE, equal=equal_code())

@@ -3,10 +3,9 @@
 Everything is read with ``weights_only=True``, so that a file from somebody else cannot run code.
 """
 
-import os
 import pickle
 import re
-from collections.abc import Mapping
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from dynconf_core.errors import InputError
+from dynconf_core.store.atomic import replacing
 
 SCHEMA = 2
 WRAPPERS = ("state_dict", "model")
@@ -26,13 +26,8 @@ SHOWN = 5
 def write_atomically(content: dict[str, Any], path: Path) -> None:
     """``torch.save`` to a temporary file beside ``path``, then rename it: if the process is killed, ``path`` is either the
     old or the new file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("wb") as file:
+    with replacing(path) as file:
         torch.save(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
 
 
 def save_checkpoint(network: nn.Module, provenance: dict[str, Any], path: Path, *, half: bool = False) -> None:
@@ -53,6 +48,8 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"checkpoint {path} does not exist: name the file that a training run wrote.")
     try:
+        if zipfile.is_zipfile(path):
+            _check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises almost anything: struct.error, IndexError, AssertionError, ...
         raise InputError(
@@ -99,10 +96,12 @@ def load_checkpoint(network: nn.Module, path: Path) -> dict[str, Any]:
     return provenance if isinstance(provenance, dict) else {}
 
 
-def own_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """The provenance that a checkpoint's own training recorded, also if the checkpoint was given to a run; {} if none was
-    recorded."""
-    return dict(provenance.get("provenance", {}) if "given" in provenance else provenance)
+def _check_sums(path: Path) -> None:
+    """Compare the checksums in the file, which ``torch.load`` does not: a flipped bit would silently change a weight."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"the checksum of {damaged} is wrong")
 
 
 def _state_dict(content: dict[str, Any], path: Path) -> dict[str, Tensor]:

@@ -87,12 +87,20 @@ def _written(out: Path, name: str, parts: Mapping[str, Artefact]) -> dict[str, A
     figures.mkdir(exist_ok=True)
     for picture in sorted(evaluation.glob("*.png")):
         shutil.copyfile(picture, figures / f"{name}-{picture.name}")
-    from dynconf_core.networks.checkpoint import own_provenance
-    from dynconf_core.networks.checkpoint import read as checkpoint
-
-    training = own_provenance(checkpoint(parts["train"].file("checkpoint.pt")).get("provenance", {}))
+    training = _training(parts["train"])
     (out / f"{name}-training.json").write_text(json.dumps(training, indent=1))
     return training
+
+
+def _training(artefact: Artefact) -> dict[str, Any]:
+    """The facts of a training, from the manifest; those of a given checkpoint's, as far as it holds them."""
+    facts: dict[str, Any] = artefact.manifest["provenance"]["facts"]
+    if "given" not in facts:
+        return facts
+    from dynconf_core.networks.checkpoint import read as checkpoint
+
+    found: dict[str, Any] = checkpoint(artefact.file("checkpoint.pt"))["provenance"]
+    return found
 
 
 def _write_traces(out: Path, name: str, parts: Mapping[str, Artefact], rule: Rule) -> None:

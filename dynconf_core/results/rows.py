@@ -17,7 +17,7 @@ NAMES = tuple(stage.name for stage in STAGES)
 
 
 class Finished(Protocol):
-    """A finished stage: its outcome ("ran", "cached" or "given"), its key in the store and its artefact's folder."""
+    """A finished stage: its outcome ("ran", "cached", "given" or "adopted"), its key in the store and its artefact's folder."""
 
     @property
     def outcome(self) -> str: ...

@@ -84,19 +84,35 @@ class SettingFacts:
     conversion: ConversionFacts
 
 
+@dataclass(frozen=True)
+class Resources:
+    """What a setting took in a process of its own.
+
+    Attributes:
+        seconds: from its start to its end, waiting for others included.
+        peak_memory_bytes: the most memory (resident set) of the process meanwhile, libraries included, a GPU's not; None if
+            unknown.
+    """
+
+    seconds: float
+    peak_memory_bytes: int | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class SettingResult(SettingFigures, SettingFacts):
     """A finished setting: its description, its figures, and its stages.
 
     Attributes:
         paper: the paper's figures; None if none are known.
-        stages: outcome by stage: "ran", "cached" or "given".
+        stages: outcome by stage: "ran", "cached", "given" or "adopted".
         artefacts: key in the store by stage.
+        resources: time and memory; None where everything came from the store.
     """
 
     paper: PaperRows | None
     stages: dict[str, str]
     artefacts: dict[str, str]
+    resources: Resources | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +121,7 @@ class FailedSetting:
 
     Attributes:
         artefacts: key in the store of each finished stage.
+        resources: time and memory, if it was started in a process of its own.
     """
 
     name: str
@@ -112,6 +129,7 @@ class FailedSetting:
     error: str
     stages: dict[str, str]
     artefacts: dict[str, str]
+    resources: Resources | None = None
 
 
 AnySetting = Annotated[SettingResult | FailedSetting, Discriminator("status")]
@@ -161,6 +179,7 @@ class SweepPoint:
         accuracy, mean_steps: accuracy and mean steps with early exit on the test split; reported only.
         calibration_accuracy, calibration_mean_steps: the same on the calibration split; the objectives of a study.
         artefacts: key in the store by stage.
+        resources: time and memory; None where everything came from the store.
         on_front: whether the point is on the Pareto front of its setting (accuracy against mean steps).
     """
 
@@ -176,6 +195,7 @@ class SweepPoint:
     calibration_mean_steps: float
     stages: dict[str, str]
     artefacts: dict[str, str]
+    resources: Resources | None = None
     on_front: bool = False
 
 
@@ -188,6 +208,7 @@ class FailedPoint:
     status: Literal["failed"] = "failed"
     error: str
     artefacts: dict[str, str]
+    resources: Resources | None = None
 
 
 AnyPoint = Annotated[SweepPoint | FailedPoint, Discriminator("status")]

@@ -23,11 +23,13 @@ import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from dynconf_core.errors import InputError
+from dynconf_core.failing import failure_point
 from dynconf_core.store.keys import StageKey, canonical
 from dynconf_core.store.manifest import MANIFEST, Damaged, Manifest, read, sync_folder, verify, write
 from dynconf_core.store.use import note_use
@@ -58,6 +60,11 @@ class Artefact:
         """The name of the stage that wrote it."""
         return self.manifest["parts"]["stage"]
 
+    @property
+    def adopted(self) -> bool:
+        """Whether other code made it; see ``Store.adopt``."""
+        return "adopted" in self.manifest["provenance"]
+
     def file(self, name: str) -> Path:
         """The path of one of its files; raises KeyError listing the files it has."""
         if name not in self.manifest["files"]:
@@ -85,6 +92,16 @@ class Store:
             _log.warning("%s. The artefact is treated as missing and made again.", damage)
             return None
 
+    def listed(self, key: StageKey) -> Artefact | None:
+        """The artefact of this key if its manifest is intact; unlike with ``get``, its files are not verified."""
+        folder = self._find(key)
+        if folder is None:
+            return None
+        try:
+            return _artefact(folder, read(folder, folder.name))
+        except Damaged:
+            return None
+
     def create(self, key: StageKey, provenance: Mapping[str, Any]) -> Writing:
         """Write an artefact: `with (new := store.create(key, provenance)) as folder:`, then `new.created`.
 
@@ -92,6 +109,34 @@ class Store:
         key. Raises InputError if the store is not writable.
         """
         return Writing(self, key, provenance)
+
+    def adopt(self, old: Artefact, key: StageKey) -> Artefact:
+        """Take an artefact that other code made under a new key.
+
+        It keeps its provenance, in which the list `adopted` gets an entry: the key and code it was made under, and when it was
+        taken. The files become hard links to the old ones, or copies on a file system without links.
+        """
+        before = old.manifest["provenance"]
+        origin = {"from": old.key, "code": old.manifest["parts"]["code"], "at": datetime.now(UTC).isoformat(timespec="seconds")}
+        with (new := self.create(key, {**before, "adopted": [*before.get("adopted", ()), origin]})) as folder:
+            for name in old.manifest["files"]:
+                target = folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    os.link(old.folder / name, target)
+                except OSError:
+                    shutil.copyfile(old.folder / name, target)
+        return new.created
+
+    def of_other_code(self, key: StageKey) -> Artefact | None:
+        """The newest artefact whose key differs from this one in its code alone; None if there is none."""
+        for manifest in self.manifests(key.stage):
+            parts = manifest["parts"]
+            if parts["code"] != key.parts["code"] and {**parts, "code": key.parts["code"]} == key.parts:
+                found = self.get(manifest["key"])
+                if found is not None:
+                    return found
+        return None
 
     def manifests(self, stage: str) -> list[Manifest]:
         """The readable manifests of a stage's artefacts, newest first; the files are not verified."""
@@ -158,8 +203,11 @@ class Writing:
     def _commit(self) -> None:
         assert self._work is not None, "entered"
         files = self._work / "files"
+        failure_point("store.files")
         write(files, self._key, self._provenance)
+        failure_point("store.manifest")
         self._created = self._move_into_place(files)
+        failure_point("store.placed")
 
     def _move_into_place(self, files: Path) -> Artefact:
         target = self._store.root / self._key.stage / self._key.key[:2] / self._key.key

@@ -2,21 +2,19 @@
 
 Starting from a stage's entry files, imports are followed through the project's own packages by reading the source; nothing is
 executed. Imports count wherever they stand in a file, inside functions too, and so do relative ones; those below `if
-TYPE_CHECKING:` are for type checkers only and are ignored. The fingerprint covers the parsed source: comments, blank lines,
-formatting and docstrings do not change it, everything else does.
+TYPE_CHECKING:` are for type checkers only and are ignored. `dynconf_core.store.source` says which parts of a file count.
 
 Not covered: imports whose names are computed at run time, and files that are not Python.
 """
 
 from __future__ import annotations
 
-import ast
-import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from dynconf_core.errors import InputError
+from dynconf_core.store.source import Import, digest_and_imports
 
 PACKAGES = ("dynconf_core",)
 
@@ -26,38 +24,47 @@ def fingerprint(
     root: Path,
     packages: Sequence[str] = PACKAGES,
     names: Mapping[Path, str] | None = None,
+    without: Collection[str] = (),
+    equal: Mapping[str, str] | None = None,
 ) -> str:
     """The sha256 (hexadecimal) of all source that the entry files reach, with file names relative to `root`.
 
     It is the same in every process and on every machine; see `reached` for the arguments and errors. `names` gives entry files
-    other names, so that their location does not matter.
+    other names, so that their location does not matter. `equal` gives digests of source that stand for others, because the
+    results are known to be the same.
     """
     root = Path(root).resolve()
     called = {Path(path).resolve(): name for path, name in (names or {}).items()}
     whole = hashlib.sha256()
-    for name, path in sorted((called.get(path) or _name(path, root), path) for path in reached(entry_files, root, packages)):
+    for name, path in sorted(
+        (called.get(path) or _name(path, root), path) for path in reached(entry_files, root, packages, without)
+    ):
         digest, _ = _parsed(path)
-        whole.update(f"{name}\0{digest}\n".encode())
+        whole.update(f"{name}\0{(equal or {}).get(digest, digest)}\n".encode())
     return whole.hexdigest()
 
 
-def reached(entry_files: Sequence[Path], root: Path, packages: Sequence[str] = PACKAGES) -> list[Path]:
+def reached(
+    entry_files: Sequence[Path], root: Path, packages: Sequence[str] = PACKAGES, without: Collection[str] = ()
+) -> list[Path]:
     """The entry files and every file of `packages` (folders in `root`) that they import, directly or indirectly; sorted.
 
     Importing `a.b.c` also runs `a/__init__.py` and `a/b/__init__.py`, so these are included. Entry files may lie outside the
-    packages; their imports are followed only into the packages.
+    packages; their imports are followed only into the packages. The files named in `without`, relative to `root`, are left out,
+    and what they import is not followed.
 
     Raises InputError naming a file that is missing or does not parse.
     """
     root = Path(root).resolve()
     found: set[Path] = set()
+    left_out = {root / name for name in without}
     waiting = [Path(entry).resolve() for entry in entry_files]
     for entry in list(waiting):
         if entry.is_relative_to(root):
             waiting += _files_of(".".join(entry.relative_to(root).parts[:-1]), root, packages)
     while waiting:
         path = waiting.pop()
-        if path in found:
+        if path in found or path in left_out:
             continue
         found.add(path)
         _, imports = _parsed(path)
@@ -65,11 +72,6 @@ def reached(entry_files: Sequence[Path], root: Path, packages: Sequence[str] = P
             for target in _targets(path, root, level, module, names):
                 waiting += _files_of(target, root, packages)
     return sorted(found, key=lambda path: _name(path, root))
-
-
-# --- From imports to files --------------------------------------------------------------------------------
-
-_Import = tuple[int, str, tuple[str, ...]]  # level (leading dots), module, names imported from it
 
 
 def _targets(path: Path, root: Path, level: int, module: str, names: tuple[str, ...]) -> Iterator[str]:
@@ -114,80 +116,13 @@ def _name(path: Path, root: Path) -> str:
     return str(PurePosixPath(path.relative_to(root))) if path.is_relative_to(root) else path.name
 
 
-# --- From source to digest and imports --------------------------------------------------------------------
-
-
-def _parsed(path: Path) -> tuple[str, tuple[_Import, ...]]:
-    """The digest of the file's normalised source, and its imports."""
+def _parsed(path: Path) -> tuple[str, tuple[Import, ...]]:
+    """The digest of the file's source, and its imports."""
     try:
         source = path.read_bytes()
     except OSError as fault:
         raise InputError(f"the source file {path} cannot be read ({fault.strerror}); is the installation complete?") from fault
     try:
-        return _parse(source)
+        return digest_and_imports(source)
     except (SyntaxError, ValueError) as fault:
         raise InputError(f"the source file {path} does not parse ({fault}); a stage's key needs source that parses") from fault
-
-
-@functools.lru_cache(maxsize=512)
-def _parse(source: bytes) -> tuple[str, tuple[_Import, ...]]:
-    tree = ast.parse(source)
-    text = "".join(_dump(tree))
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest(), tuple(_imports(tree))
-
-
-def _run(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node that can be executed, that is, all but those below ``if TYPE_CHECKING``."""
-    waiting: list[ast.AST] = [tree]
-    while waiting:
-        node = waiting.pop()
-        yield node
-        if isinstance(node, ast.If) and getattr(node.test, "id", getattr(node.test, "attr", "")) == "TYPE_CHECKING":
-            waiting += node.orelse
-        else:
-            waiting += ast.iter_child_nodes(node)
-
-
-def _imports(tree: ast.Module) -> Iterator[_Import]:
-    for node in _run(tree):
-        if isinstance(node, ast.Import):
-            yield from ((0, alias.name, ()) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.level, node.module or "", tuple(alias.name for alias in node.names)
-        elif isinstance(node, ast.Call) and node.args:
-            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            name = getattr(node.args[0], "value", None)
-            if called in ("import_module", "__import__") and isinstance(name, str):
-                yield 0, name, ()
-
-
-def _dump(value: object) -> Iterator[str]:
-    """The parsed source as text, without positions, bare strings and empty fields.
-
-    `ast.dump` and `ast.unparse` would do, but their output changes between versions of Python.
-    """
-    if isinstance(value, ast.AST):
-        yield type(value).__name__ + "("
-        for field in sorted(value._fields):
-            child = getattr(value, field, None)
-            if field in ("ctx", "kind", "type_comment") or child == []:
-                continue
-            if child is None and not isinstance(value, ast.Constant):
-                continue
-            yield field + "="
-            yield from _dump(child)
-        yield ")"
-    elif isinstance(value, list):
-        yield "["
-        for item in value:
-            if not _is_bare_string(item):
-                yield from _dump(item)
-                yield ","
-        yield "]"
-    else:
-        yield repr(value)
-
-
-def _is_bare_string(node: object) -> bool:
-    """A docstring, or a string standing alone as a statement."""
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)

@@ -15,6 +15,7 @@ from dynconf_core.experiment.profiles import PROFILES
 from dynconf_core.experiment.request import Request
 from dynconf_core.experiment.settings import names
 from dynconf_core.machine import device, keep_freed_memory
+from dynconf_core.training.loop import Diverged
 from dynconf_core.training.run import train_to_file
 from dynconf_core.training.speed import SpeedUps, allow_fast_arithmetic
 
@@ -36,7 +37,10 @@ class _Lines:
 
 
 def main() -> int:
-    """Parse the arguments, train, and write the checkpoint; exit code 2 for invalid input, 130 if interrupted."""
+    """Parse the arguments, train, and write the checkpoint.
+
+    Exit code 1 if the training diverges, 2 for invalid input, 130 if interrupted.
+    """
     parser = argparse.ArgumentParser(prog="python -m dynconf_core.training", description=__doc__)
     parser.add_argument("--setting", required=True, help=f"{', '.join(names())}, or package.module:SETTING")
     parser.add_argument("--profile", default="smoke", help=", ".join(PROFILES))
@@ -55,7 +59,7 @@ def main() -> int:
         "--threads", type=int, default=None, help="torch threads on the CPU; the last digits of figures depend on them"
     )
     parser.add_argument(
-        "--speed-ups", default="auto", help="auto (chosen in a trial), none, or some of channels_last,autocast,compiled"
+        "--speed-ups", default="auto", help="auto (on a GPU by trial), none, or some of channels_last,autocast,compiled"
     )
     parser.add_argument("--half", action="store_true", help="write weights in half precision, which halves the file")
     given = parser.parse_args()
@@ -83,6 +87,9 @@ def main() -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except Diverged as error:
+        print(f"failed: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"interrupted; the same command resumes after the last saved epoch ({resume})", file=sys.stderr)
         return 130

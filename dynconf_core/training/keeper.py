@@ -1,5 +1,7 @@
-"""Saving the training state between epochs, in the background."""
+"""The training state between epochs: saved in the background, and read back when a run goes on."""
 
+import logging
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -7,7 +9,12 @@ from typing import Any
 
 from torch import Tensor
 
-from dynconf_core.networks.checkpoint import write_atomically
+from dynconf_core.errors import InputError
+from dynconf_core.failing import failure_point
+from dynconf_core.networks.checkpoint import read, write_atomically
+from dynconf_core.store.atomic import set_aside
+
+logger = logging.getLogger(__name__)
 
 
 class Keeper:
@@ -25,7 +32,11 @@ class Keeper:
             OSError: if the previous state could not be written.
         """
         self._wait()
-        self.writing = self.writer.submit(write_atomically, _copied(state), self.path)
+        self.writing = self.writer.submit(self._write, _copied(state))
+
+    def _write(self, state: dict[str, Any]) -> None:
+        write_atomically(state, self.path)
+        failure_point("train.epoch")
 
     def _wait(self) -> None:
         if self.writing is not None:
@@ -38,6 +49,27 @@ class Keeper:
         self.writer.shutdown()
         if error is None:
             self._wait()
+
+
+def kept_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The state that a ``Keeper`` wrote to ``path`` for the run ``identity``, which is the entry ``of`` of the state.
+
+    Returns:
+        the state; None if there is no file, or if it is damaged or belongs to another run. It is then renamed, with a warning,
+        and the training starts afresh.
+    """
+    if not path.is_file():
+        return None
+    try:
+        state = read(path)
+    except InputError as error:
+        fault = str(error)
+    else:
+        if state.get("of") == identity:
+            return state
+        fault = f"{path} belongs to a training of another network, recipe or seed."
+    logger.warning("%s It is now called %s, and training starts afresh.", fault, set_aside(path).name)
+    return None
 
 
 def _copied(value: Any) -> Any:

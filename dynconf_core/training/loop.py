@@ -7,6 +7,7 @@ On a GPU an epoch has no synchronisation points: images are on the device or dec
 the state is written in the background, at most every ``KEPT_EVERY`` seconds.
 """
 
+import math
 import time
 from contextlib import closing, nullcontext
 from dataclasses import asdict
@@ -22,10 +23,9 @@ from dynconf_core.data.batches import batches
 from dynconf_core.data.images import Images
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.recipe import Recipe, learning_rate
-from dynconf_core.networks.checkpoint import read
 from dynconf_core.progress import Progress, silent
-from dynconf_core.training.keeper import Keeper
-from dynconf_core.training.speed import SpeedUps, probe
+from dynconf_core.training.keeper import Keeper, kept_state
+from dynconf_core.training.speed import SpeedUps, chosen
 
 KEPT_EVERY = {"cpu": 0.0, "cuda": 15.0}
 """Least seconds between two saved states: fetching one from a GPU takes as long as a dozen batches."""
@@ -37,6 +37,18 @@ class TrainingRecord(TypedDict):
     losses: list[float]
     seconds: float
     speed_ups: dict[str, bool]
+
+
+class Diverged(RuntimeError):
+    """The loss or a weight is no longer finite."""
+
+    def __init__(self, epoch: int, recipe: Recipe) -> None:
+        rate, warm_up = recipe.learning_rate, recipe.warm_up
+        super().__init__(
+            f"training diverged in epoch {epoch + 1} of {recipe.epochs} with learning_rate={rate:g}: the loss or a weight is "
+            f"no longer finite. Choose a lower one, such as learning_rate={rate / 4:g}, or a longer warm-up than "
+            f"warm_up={warm_up:g}."
+        )
 
 
 def train(
@@ -60,21 +72,23 @@ def train(
         seed: seed of shuffling and augmentation.
         device: the device to train on, where the network remains.
         resume: file of the state after a finished epoch; read if it exists, written after every epoch (on a GPU at most every
-            ``KEPT_EVERY`` seconds) and at the end.
+            ``KEPT_EVERY`` seconds) and at the end. A damaged file, or one of another run, is set aside.
         progress: called after every batch.
         stop_after: number of epochs after which to stop, for a run in several parts.
-        speed_ups: the speed-ups to use; None chooses them in a trial. A resumed run keeps those it started with.
+        speed_ups: the speed-ups to use; None means ``speed.chosen``. A resumed run keeps those it started with.
 
     Returns:
         the record: mean training loss of each epoch, seconds, and speed-ups.
 
     Raises:
-        InputError: if there are fewer images than a batch, or ``resume`` cannot be read.
+        InputError: if there are fewer images than a batch.
+        Diverged: if the loss or a weight is no longer finite.
     """
     steps_an_epoch = len(images) // recipe.batch_size
     if steps_an_epoch == 0:
         raise InputError(f"batch_size={recipe.batch_size} exceeds the {len(images)} training images: choose fewer.")
     total = steps_an_epoch * recipe.epochs
+    on_gpu = device.type == "cuda"
     network.to(device)
     images = images.to(device)
     optimiser = torch.optim.SGD(
@@ -83,19 +97,19 @@ def train(
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         # Few calls from Python, for which parallel threads would have to wait; gives the same numbers on a CPU.
-        foreach=device.type == "cpu",
-        fused=device.type == "cuda",
+        foreach=not on_gpu,
+        fused=on_gpu,
     )
     record = TrainingRecord(losses=[], seconds=0.0, speed_ups={})
-    identity = {"recipe": {**asdict(recipe), "augmentation": list(recipe.augmentation)}, "seed": seed}
-    if resume is not None and resume.is_file():
-        state = read(resume)
-        if state.get("of") != identity:
-            raise InputError(f"{resume} belongs to a run with another recipe or seed: remove it to start afresh.")
-        try:
-            network.load_state_dict(state["network"])
-        except RuntimeError as error:
-            raise InputError(f"{resume} belongs to another network: remove it to start afresh.") from error
+    identity = {
+        "recipe": {**asdict(recipe), "augmentation": list(recipe.augmentation)},
+        "seed": seed,
+        "images": len(images),
+        "network": {name: list(value.shape) for name, value in network.state_dict().items()},
+    }
+    state = None if resume is None else kept_state(resume, identity)
+    if state is not None:
+        network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
         record = state["record"]
         speed_ups = SpeedUps(**record["speed_ups"])
@@ -103,8 +117,8 @@ def train(
         first, labels = _first_batch(images, recipe, seed, device)
         initialise_steps(network, first)
         if speed_ups is None:
-            progress(0, total, "probing speed-ups")
-            speed_ups = probe(network, first, labels, total)
+            progress(0, total, "choosing speed-ups")
+            speed_ups = chosen(network, first, labels, total)
         record["speed_ups"] = speed_ups.as_dict()
     forward = speed_ups.prepared(network)
 
@@ -128,7 +142,11 @@ def train(
                     loss.backward()
                     optimiser.step()
                     losses += loss.detach()
+                    if not on_gpu and not math.isfinite(float(losses)):  # on a GPU, reading it would wait for the step
+                        raise Diverged(epoch, recipe)
                     progress(step + 1, total, done)
+            if not math.isfinite(float(losses)):
+                raise Diverged(epoch, recipe)
             record["losses"].append(float(losses) / steps_an_epoch)
             record["seconds"] += time.perf_counter() - start
             now = time.perf_counter()
@@ -136,6 +154,9 @@ def train(
                 kept = now
                 state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "record": record, "of": identity}
                 keeper.keep(state)
+    # The last step may have overflowed after its loss was computed.
+    if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
+        raise Diverged(last - 1, recipe)
     network.eval()
     return record
 

@@ -29,6 +29,7 @@ def train_to_file(
     progress: Progress = silent,
     speed_ups: SpeedUps | None = None,
     half: bool = False,
+    facts_inside: bool = True,
 ) -> dict[str, Any]:
     """Train the network of a plan and write its checkpoint.
 
@@ -39,14 +40,17 @@ def train_to_file(
         out: the checkpoint file.
         resume: file of the state after the last saved epoch, from which an interrupted run resumes.
         progress: called after every batch.
-        speed_ups: the speed-ups to use; None chooses them in a trial.
+        speed_ups: the speed-ups to use; None means ``speed.chosen``.
         half: whether to round the weights of convolutions and linear layers to half precision, which halves the file.
+        facts_inside: whether the checkpoint also holds what differs from one run of a training to the next: seconds, speed-ups,
+            device, threads and versions.
 
     Returns:
-        the checkpoint's provenance.
+        the provenance of the training, with these facts.
 
     Raises:
         InputError: if the data set is missing or damaged, or its number of classes is not that of the plan.
+        Diverged: if the loss or a weight is no longer finite.
     """
     data, recipe, seed, description = plan.data, plan.recipe, plan.seed, plan.network()
     images = images_of(data, "train", data_root)
@@ -54,20 +58,24 @@ def train_to_file(
         raise InputError(f"{data.name} under {data_root} has {images.classes} classes, not {data.classes}: restore it.")
     network = described({**description, "initial_threshold": recipe.initial_threshold}, seed)
     record = train(network, images, recipe, seed=seed, device=device, resume=resume, progress=progress, speed_ups=speed_ups)
-    provenance = {
+    determined = {
         "network": description,
         "parameters": parameters(network),
         "recipe": {**recipe.__dict__, "augmentation": list(recipe.augmentation)},
         "seed": seed,
         "data": {"name": data.name, "train": len(images), "split": _split_facts(len(images), data.calibration)},
+        "record": {"losses": record["losses"]},
+        "half": half,
+    }
+    facts = {
+        **determined,
         "record": record,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
-        "half": half,
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
     }
-    save_checkpoint(network.cpu(), provenance, out, half=half)
-    return provenance
+    save_checkpoint(network.cpu(), facts if facts_inside else determined, out, half=half)
+    return facts
 
 
 def _split_facts(trained: int, calibration: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dynconf_tasks.listening import listen
 
 QUIET = 30.0
 """Seconds between the lines of a running stage if there are no bars."""
-OUTCOMES = {"ran": "done", "cached": "from the store", "given": "given", "failed": "failed"}
+OUTCOMES = {"ran": "done", "cached": "from the store", "given": "given", "adopted": "adopted", "failed": "failed"}
 
 
 class Display(AbstractContextManager["Display"]):
@@ -57,11 +57,9 @@ class _StageDisplay:
         return f"{self.setting:<23} {self.stage.replace('_', ' '):<19}"
 
     def started(self) -> None:
-        interruption.check()
         self.bar = self.display.progress.add_task(self.name, total=None, text="")
 
     def __call__(self, done: int, total: int, text: str) -> None:
-        interruption.check()
         if self.bar is not None:
             self.display.progress.update(self.bar, completed=done, total=total, text=text)
         if not self.display.console.is_terminal and time.monotonic() - self.last >= QUIET:
@@ -69,7 +67,6 @@ class _StageDisplay:
             self.display.say(f"{self.name} {done}/{total} {text}")
 
     def waiting(self, text: str) -> None:
-        interruption.check()
         if not self.waited:
             self.waited = True
             self.display.say(f"{self.name} waits for {text}")

@@ -1,6 +1,10 @@
 """The entry point of the command ``dynconf``, which reports missing extras before it imports anything else."""
 
+import os
 import sys
+
+from dynconf_flows.command.signals import handled
+from dynconf_tasks.interruption import Stopped, exit_code
 
 EXTRAS = {
     **dict.fromkeys(("matplotlib", "PIL", "pydantic", "scipy", "sklearn"), "analysis"),
@@ -16,10 +20,14 @@ UNUSABLE = 2
 
 def main() -> None:
     """The command ``dynconf``."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # no interpreter that is started from here runs what lies in the current folder
     try:
-        from dynconf_flows.command.main import main as run
-
-        run()
+        with handled():
+            try:
+                from dynconf_flows.command.main import main as run
+            except Stopped:
+                sys.exit(exit_code())
+            run()
     except ModuleNotFoundError as error:
         message = missing_extra(error)
         if message is None or "--debug" in sys.argv:

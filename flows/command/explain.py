@@ -3,16 +3,16 @@
 The key of a stage covers the content of its inputs, so stages are looked up in the order in which they run.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rich.console import Console
 
-from dynconf_core.experiment.job import Handle
+from dynconf_core.experiment.following import FollowedStages, follow
 from dynconf_core.experiment.request import Request, checked, home_folder
 from dynconf_core.experiment.stages import STAGES, job
 from dynconf_core.results.records import to_json
-from dynconf_core.store.artefacts import Store
+from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_core.store.keys import StageKey
 from dynconf_flows.command.options import (
     AsJson,
@@ -40,19 +40,6 @@ class Explained:
     stage: str
     outcome: str
     reason: str
-
-
-@dataclass(frozen=True)
-class FollowedStages:
-    """The stages of a request in the store.
-
-    Attributes:
-        finished: handles of the finished stages, by name.
-        keys: keys of all stages whose inputs are finished, by name.
-    """
-
-    finished: Mapping[str, Handle]
-    keys: Mapping[str, StageKey]
 
 
 def explain(
@@ -90,30 +77,35 @@ def explained(request: Request) -> list[Explained]:
     stages = []
     for name in (stage.name for stage in STAGES):
         if name in found.finished:
-            stages.append(Explained(name, "hit", f"artefact {found.finished[name].key[:12]}"))
+            done = found.finished[name]
+            stages.append(Explained(name, "hit", f"artefact {done.key[:12]}" + ", adopted" * (done.outcome == "adopted")))
         elif name not in found.keys:
             stages.append(Explained(name, "miss", "an earlier stage must run first"))
         else:
-            stages.append(Explained(name, "miss", _difference(found.keys[name], store)))
+            stages.append(Explained(name, "miss", _reason(found.keys[name], store, request.settings[0])))
     return stages
 
 
-def followed(request: Request) -> FollowedStages:
-    """Follow the stages of a request for one setting through the store."""
+def followed(request: Request, otherwise: Callable[[StageKey], Artefact | None] = lambda key: None) -> FollowedStages:
+    """Follow the stages of a request for one setting through the store.
+
+    Args:
+        request: what is asked for.
+        otherwise: called for the key of an artefact that the store does not hold; what it returns is used instead.
+    """
     asked = checked(request, writes=False)
     (plan,) = asked.plans
-    given = job(plan, asked.context, asked.checkpoint(plan))
-    store = Store(asked.context.artefacts)
-    done: dict[str, Handle] = {}
-    keys: dict[str, StageKey] = {}
-    for stage in STAGES:
-        if any(name not in done for name in stage.inputs.values()):
-            continue
-        keys[stage.name] = stage.key(given, {role: done[name] for role, name in stage.inputs.items()})
-        found = store.get(keys[stage.name])
-        if found is not None:
-            done[stage.name] = Handle(found.stage, found.key, found.digest, found.folder, "cached")
-    return FollowedStages(done, keys)
+    return follow(job(plan, asked.context, asked.checkpoint(plan)), otherwise=otherwise)
+
+
+def _reason(key: StageKey, store: Store, setting: str) -> str:
+    """Why the store holds no artefact of this key."""
+    if store.of_other_code(key) is None:
+        return _difference(key, store)
+    return (
+        "an artefact is there that only differs in the code that made it; if results have not changed, "
+        f"`dynconf adopt {setting} --stage {key.stage}` with the same options takes it over"
+    )
 
 
 def _difference(key: StageKey, store: Store) -> str:

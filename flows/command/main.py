@@ -3,6 +3,7 @@
 Heavy packages are imported inside the commands, so that ``dynconf --help`` is fast.
 """
 
+import os
 import sys
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dynconf_core.errors import InputError
+from dynconf_flows.command.adopt import adopt
 from dynconf_flows.command.analyse import analyse
 from dynconf_flows.command.compare import compare
 from dynconf_flows.command.convert import convert
@@ -21,13 +23,16 @@ from dynconf_flows.command.export import export
 from dynconf_flows.command.gc import gc
 from dynconf_flows.command.reconcile import reconcile
 from dynconf_flows.command.reproduce import reproduce
-from dynconf_flows.command.session import FAILED, INTERRUPTED
+from dynconf_flows.command.resend import resend
+from dynconf_flows.command.session import FAILED
 from dynconf_flows.command.settings import settings
+from dynconf_flows.command.signals import handled
 from dynconf_flows.command.status import status
 from dynconf_flows.command.sweep import sweep
 from dynconf_flows.command.traces import traces
 from dynconf_flows.command.ui import ui
 from dynconf_flows.command.verify import verify
+from dynconf_tasks.interruption import Stopped, exit_code, interrupted
 
 ABOUT = "Dynamic Confidence for spiking neural networks: reproduce the paper, convert networks, and analyse exit rules."
 
@@ -45,10 +50,12 @@ for command in (
     traces,
     export,
     explain,
+    adopt,
     sweep,
     convert,
     analyse,
     compare,
+    resend,
     ui,
     status,
     reconcile,
@@ -72,16 +79,20 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def main() -> None:
     """Run the command, without tracebacks unless ``--debug`` is given."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # as in ``entry``, for ``python -m dynconf_flows.command.main``
     try:
-        app()
+        with handled():
+            app()
     except InputError as error:
         if "--debug" in sys.argv:
             raise
         Console(stderr=True, emoji=False).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(UNUSABLE)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+    except Stopped:
+        sys.exit(exit_code())
     except Exception as error:
+        if interrupted():  # whatever fails then, such as writing to a terminal that is gone, follows from it
+            sys.exit(exit_code())
         if "--debug" in sys.argv or (isinstance(error, ModuleNotFoundError) and missing_extra(error)):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__

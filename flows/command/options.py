@@ -27,6 +27,10 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Memory = Annotated[
     str | None, typer.Option(metavar="SIZE", help="Memory limit for simulation on a CPU, e.g. 8GiB [default: none].")
 ]
+StageTimeout = Annotated[
+    str | None,
+    typer.Option(metavar="DURATION", help="The longest that a stage may run, e.g. 90s, 30m or 2h [default: any time]."),
+]
 NoFixedPoint = Annotated[
     bool, typer.Option("--no-fixed-point", help="Do not round the SNN's weights; results then depend on batch and device.")
 ]

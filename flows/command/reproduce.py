@@ -21,13 +21,14 @@ from dynconf_flows.command.options import (
     NoFixedPoint,
     ProfileOption,
     Set,
+    StageTimeout,
     checkpoint_files,
     overrides_of,
     print_json,
     seed_numbers,
     with_rule,
 )
-from dynconf_flows.command.session import FAILED, INTERRUPTED, Session
+from dynconf_flows.command.session import FAILED, Session
 from dynconf_tasks import interruption
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def reproduce(
         typer.Option(metavar="SETTING=PATH", help="Use these weights instead of training; {seed} in PATH stands for the seed."),
     ] = None,
     memory: Memory = None,
+    stage_timeout: StageTimeout = None,
     no_fixed_point: NoFixedPoint = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -77,6 +79,7 @@ def reproduce(
             data,
             checkpoint_files(checkpoint, number, several=len(numbers) > 1),
             memory,
+            stage_timeout,
         )
         for number in numbers
     ]
@@ -95,20 +98,13 @@ def _reproduced(session: Session, asked: CheckedRequest, quiet: bool) -> RunResu
         f"{count} setting{'s'[: count > 1]}, profile {request.profile}, seed {request.seed}, home {asked.context.home}",
         highlight=False,
     )
-    from dynconf_flows.reproduce import SomeFailed, checked_reproduction  # imports torch and Prefect while the server starts
+    from dynconf_flows.reproduce import checked_reproduction, result_of  # imports torch and Prefect while the server starts
     from dynconf_tasks.reconcile import at_work
 
     command = shlex.join(["dynconf", *sys.argv[1:]])
-
-    def run() -> RunResult:
-        try:
-            return checked_reproduction(asked, command)
-        except SomeFailed as failure:
-            return failure.result
-
     session.ready()
     with at_work(asked.context.home, command):
-        return session.run(run, quiet)
+        return result_of(session.run(lambda: checked_reproduction(asked, command, return_state=True), quiet))
 
 
 def _report(results: list[RunResult], as_json: bool, home: Path) -> None:
@@ -139,6 +135,6 @@ def _report(results: list[RunResult], as_json: bool, home: Path) -> None:
         console.print(f"Results: {home / 'results' / results[-1].run}", highlight=False, soft_wrap=True)
         console.print(f"MLflow:  dynconf ui --home {home}", highlight=False, soft_wrap=True)
     if interruption.interrupted():
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(interruption.exit_code())
     if any(result.failed for result in results):
         raise typer.Exit(FAILED)

@@ -4,34 +4,32 @@ Prefect itself would start a server only with the first flow, which then has to 
 up while torch is imported and the data are checked.
 """
 
+import json
+import logging
 import os
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
 from pathlib import Path
 
+from dynconf_core.errors import InputError
+from dynconf_flows.prefect_runs import deliver_logs_and_events
+from dynconf_tasks.answering import NoCertificate, answer, without_password
+from dynconf_tasks.databases import damage, set_aside
+
 _PATIENCE = 90.0
-# The server ends when its standard input closes, even if this process is killed. SQLite allows a single writer: if two collide,
-# the server answers 503, and the header makes the client retry at once instead of after seconds.
-_LAUNCH = """
-import os, signal, sys, threading
-def watch():
-    sys.stdin.buffer.read()
-    os.kill(os.getpid(), signal.SIGTERM)
-threading.Thread(target=watch, daemon=True).start()
-import uvicorn
-from prefect.server.api.server import create_app
-app = create_app()
-async def soon_again(scope, receive, send):
-    async def answer(message):
-        if message["type"] == "http.response.start" and message["status"] == 503:
-            message = {**message, "headers": [*message["headers"], (b"retry-after", b"0.05")]}
-        await send(message)
-    await app(scope, receive, answer if scope["type"] == "http" else send)
-uvicorn.run(soon_again, host="127.0.0.1", port=int(sys.argv[1]), log_level="error", lifespan="on")
-"""
+_PROCESS = Path(__file__).with_name("server_process.py")
+_log = logging.getLogger(__name__)
+_LITTLE = 2**20
+"""Free bytes below which a disk is full."""
+_OWN = [
+    f"PREFECT_{kind}_DATABASE_{name}" for kind in ("API", "SERVER") for name in ("CONNECTION_URL", "DRIVER", "HOST", "NAME")
+]
+"""Settings with which users name a database of their own."""
 _SERVICES = "PREFECT_SERVER_SERVICES_"
 # On one machine nothing is scheduled, late or triggered; task runs are recorded in batches.
 _SERVER_SETTINGS = {
@@ -70,52 +68,47 @@ def configure(home: Path) -> None:
 
 
 class TemporaryServer:
-    """A Prefect server on a free loopback port until ``stop``; not started if ``PREFECT_API_URL`` is set."""
+    """A Prefect server on a free loopback port until ``stop``; not started if ``PREFECT_API_URL`` is set.
+
+    Raises:
+        InputError: if the server that ``PREFECT_API_URL`` names does not answer within seconds, or is none of Prefect's.
+    """
 
     def __init__(self, home: Path) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[str] | None = None
         configure(home)
         if os.environ.get("PREFECT_API_URL"):
+            check_api(os.environ["PREFECT_API_URL"])
             return
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = free.getsockname()[1]
-        (home / "prefect").mkdir(parents=True, exist_ok=True)
-        self._log = home / "prefect" / "server.log"
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _LAUNCH, str(self._port)],
-                env={**os.environ, **_SERVER_SETTINGS},
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{self._port}/api"
+        self._folder = Path(os.environ["PREFECT_HOME"]).absolute()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._log = self._folder / "server.log"
+        self._start()
 
     def wait(self) -> None:
         """Wait until the server answers.
 
         Raises:
-            RuntimeError: if it ends or does not answer; its log says why.
+            RuntimeError: if it ends or does not answer.
         """
         if self._process is None:
             return
-        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not know this machine's loopback
-        end = time.monotonic() + _PATIENCE
-        while time.monotonic() < end and self._process.poll() is None:
-            try:
-                with direct.open(f"http://127.0.0.1:{self._port}/api/health", timeout=1):
-                    return
-            except OSError:
-                time.sleep(0.05)
-        raise RuntimeError(f"Prefect's temporary server did not start; {self._log} says why.")
+        if not self._answers():
+            reason = self._reason()
+            if not self._set_aside():
+                raise RuntimeError(f"Prefect's temporary server did not start: {reason}; {self._log} may say more.")
+            self._start()
+            if not self._answers():
+                raise RuntimeError(f"Prefect's temporary server did not start: {self._reason()}; {self._log} may say more.")
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            _log.warning("%s", line.strip())
 
     def stop(self) -> None:
         """Stop the server."""
         if self._process is None:
             return
-        _deliver_logs_and_events()
+        deliver_logs_and_events()
         os.environ.pop("PREFECT_API_URL", None)
         assert self._process.stdin is not None
         self._process.stdin.close()
@@ -123,15 +116,84 @@ class TemporaryServer:
             self._process.wait(5)
         except subprocess.TimeoutExpired:
             self._process.kill()
+            self._process.wait()
         self._process = None
 
+    def _start(self) -> None:
+        """Start the process; connections wait in its socket until it serves."""
+        database = self._folder / "prefect.db"
+        url = {"PREFECT_API_DATABASE_CONNECTION_URL": _url(database)} if not any(os.environ.get(name) for name in _OWN) else {}
+        paths = [os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+        with socket.create_server(("127.0.0.1", 0), backlog=128) as listening, self._log.open("ab") as log:
+            self._port, self._logged = listening.getsockname()[1], log.tell()
+            asked = {
+                "socket": listening.fileno(),
+                "database": str(database) if url else None,
+                "path": [os.path.abspath(entry) for entry in sys.path],
+            }
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(_PROCESS), json.dumps(asked)],
+                # Prefect reads settings from files in the current folder, which may be any.
+                cwd=self._folder,
+                env={**os.environ, **_SERVER_SETTINGS, **url, "PYTHONPATH": os.pathsep.join(paths)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                pass_fds=[listening.fileno()],
+                start_new_session=True,
+                text=True,
+            )
+        os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{self._port}/api"
 
-def _deliver_logs_and_events() -> None:
-    """Make Prefect send pending logs and events now; at interpreter exit the server would already be gone."""
-    if "prefect" not in sys.modules:
-        return
-    from prefect.events.worker import EventsWorker
-    from prefect.logging.handlers import APILogWorker
+    def _answers(self) -> bool:
+        """Wait until the server answers or ends."""
+        assert self._process is not None
+        direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a proxy does not know this machine's loopback
+        end = time.monotonic() + _PATIENCE
+        while time.monotonic() < end and self._process.poll() is None:
+            try:
+                with direct.open(f"http://127.0.0.1:{self._port}/api/health", timeout=1):
+                    return True
+            except OSError:
+                time.sleep(0.05)
+        return False
 
-    for worker in (APILogWorker, EventsWorker):
-        worker.drain_all(timeout=3)
+    def _reason(self) -> str:
+        """Why the server did not start, as far as is known."""
+        if shutil.disk_usage(self._folder).free < _LITTLE:
+            return f"there is no space left for {self._folder}"
+        with self._log.open("rb") as log:
+            log.seek(self._logged)
+            lines = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
+        return lines[-1].strip()[:300] if lines else "it gave no reason"
+
+    def _set_aside(self) -> bool:
+        """Set the database aside if it is damaged where the server did not look; returns whether it was."""
+        database = self._folder / "prefect.db"
+        try:
+            found = damage(database, (), thorough=True) if database.is_file() else None
+        except sqlite3.Error:
+            return False
+        if found:
+            _log.warning("%s is damaged (%s): set aside as %s, and made anew.", database, found, set_aside(database).name)
+        return bool(found)
+
+
+def check_api(address: str) -> None:
+    """Raise ``InputError`` unless a Prefect server answers at ``address``, within seconds."""
+    told = without_password(address)
+    remedy = "start that server, correct PREFECT_API_URL, or unset it to use a temporary server."
+    try:
+        status, body = answer(f"{address.rstrip('/')}/health")
+    except NoCertificate:
+        return  # Prefect may be configured with other certificates
+    except OSError as error:
+        raise InputError(f"PREFECT_API_URL: nothing answers at {told} ({without_password(str(error))}): {remedy}") from None
+    if status not in (401, 403) and not (status == 200 and body.strip() == b"true"):  # without an API key: refused, but there
+        raise InputError(f"PREFECT_API_URL: what answers at {told} is not Prefect's API (status {status}): {remedy}")
+
+
+def _url(database: Path) -> str:
+    from sqlalchemy.engine import URL
+
+    return URL.create("sqlite+aiosqlite", database=str(database)).render_as_string()

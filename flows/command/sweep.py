@@ -20,11 +20,12 @@ from dynconf_flows.command.options import (
     ProfileOption,
     Seed,
     Set,
+    StageTimeout,
     named_texts,
     overrides_of,
     print_json,
 )
-from dynconf_flows.command.session import FAILED, INTERRUPTED, Session
+from dynconf_flows.command.session import FAILED, Session
 from dynconf_tasks import interruption
 
 
@@ -47,6 +48,7 @@ def sweep(
     home: Home = None,
     data: Data = None,
     memory: Memory = None,
+    stage_timeout: StageTimeout = None,
     no_fixed_point: NoFixedPoint = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -62,20 +64,19 @@ def sweep(
     folder = home_folder(home)
     values = overrides_of(overrides, no_fixed_point)
     swept = checked_sweep(
-        Request(profile, tuple(setting), values, seed, device, home, data, memory=memory),
+        Request(profile, tuple(setting), values, seed, device, home, data, memory=memory, stage_timeout=stage_timeout),
         named_texts(grid, "--grid", "FIELD=VALUES, such as --grid time_steps=8,16,32"),
         named_texts(study, "--study", "FIELD=VALUES, such as --study alpha=0.5..8"),
         trials or 20,
     )
     with Session(folder, debug) as session:
-        from dynconf_flows.sweep import checked_sweeping
+        from dynconf_flows.sweep import checked_sweeping, result_of
         from dynconf_tasks.reconcile import at_work
 
         session.ready()
         with at_work(folder, shlex.join(["dynconf", *sys.argv[1:]])):
-            result = session.run(lambda: checked_sweeping(swept), as_json)
-    if result is None:
-        raise typer.Exit(INTERRUPTED)
+            state = session.run(lambda: checked_sweeping(swept, return_state=True), as_json)
+    result = result_of(state)
     if as_json:
         from dynconf_core.results.records import to_json
 
@@ -87,6 +88,6 @@ def sweep(
         console.print(sweep_table(result))
         console.print(f"Results: {folder / 'sweeps' / result.run}", highlight=False)
     if interruption.interrupted():
-        raise typer.Exit(INTERRUPTED)
+        raise typer.Exit(interruption.exit_code())
     if result.failed:
         raise typer.Exit(FAILED)

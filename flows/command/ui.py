@@ -32,7 +32,7 @@ def ui(
     place = f"http://127.0.0.1:{port}/{RUNS}"
     Console().print(f"MLflow UI, ready in a few seconds (Ctrl-C stops it):\n{place}", highlight=False, soft_wrap=True)
     configure(folder)
-    from dynconf_tasks.track import tracking_uri
+    from dynconf_tasks.mlflow_database import tracking_uri
 
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port)]

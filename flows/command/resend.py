@@ -1,0 +1,40 @@
+"""``dynconf resend``: log to MLflow what is missing there of the results of a home."""
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from dynconf_core.experiment.request import home_folder
+from dynconf_flows.command.options import Debug, Home
+from dynconf_flows.command.server import configure
+
+
+def resend(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN]...", help="Reproductions or sweeps, by name or folder [default: all of the home]."),
+    ] = None,
+    home: Home = None,
+    debug: Debug = False,
+) -> None:
+    """Log to MLflow what is missing there of the results of a home.
+
+    After a run whose tracking failed: repeating it does no harm.
+    """
+    folder = home_folder(home)
+    configure(folder)
+    from dynconf_tasks.resend import resend as sent_by
+
+    console = Console()
+    count = 0
+    for sent in sent_by(folder, runs or []):
+        count += 1
+        what = ", ".join(sent.children) or "the run itself"
+        console.print(f"{sent.run}: sent {what}", markup=False, highlight=False, soft_wrap=True)
+        if sent.without_files:
+            names = ", ".join(sent.without_files)
+            text = f"  figures only, without files, of {names}: their artefacts are not in the store any more"
+            console.print(text, markup=False, highlight=False, soft_wrap=True)
+    if not count:
+        console.print("Nothing to send: MLflow has all results.", highlight=False)

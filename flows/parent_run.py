@@ -1,0 +1,59 @@
+"""The parent run in MLflow of a reproduction, a sweep or a single setting, as far as tracking works."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from prefect.logging import get_run_logger
+
+from dynconf_core.results.types import RunResult, SweepResult
+from dynconf_core.schemes.field import Value
+from dynconf_tasks.track import TrackingUnavailable, tracker
+
+if TYPE_CHECKING:
+    from dynconf_tasks.track import Tracker
+
+
+@dataclass
+class ParentRun:
+    """The run of a reproduction or sweep in MLflow.
+
+    Attributes:
+        id: its id; None if tracking does not work.
+        error: why tracking does not work; None if it does.
+    """
+
+    id: str | None = None
+    error: str | None = None
+    _tracker: Tracker | None = None
+
+    @classmethod
+    def started(
+        cls,
+        home: Path,
+        profile: str,
+        seed: int,
+        identity: Mapping[str, Value],
+        name: str,
+        kind: Literal["reproduction", "sweep"] = "reproduction",
+    ) -> ParentRun:
+        """Find or create the run and mark it as running; warn if tracking does not work."""
+        try:
+            tracking = tracker(home)
+            return cls(tracking.parent(profile, seed, identity, name, kind), None, tracking)
+        except TrackingUnavailable as error:
+            get_run_logger().warning("%s", error)
+            return cls(None, str(error))
+
+    def finish(self, result: RunResult | SweepResult, interrupted: bool) -> None:
+        """Log the result, and end the run as finished, failed or killed."""
+        if self._tracker is None or self.id is None:
+            return
+        try:
+            self._tracker.finish_parent(self.id, result, interrupted)
+        except TrackingUnavailable as error:
+            get_run_logger().warning("%s", error)
+            self.error = str(error)

@@ -1,0 +1,68 @@
+"""Prefect's records of our runs: whose they are, how they end if their process dies, and that they arrive."""
+
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+from uuid import UUID
+
+from dynconf_core.store.owner import Owner
+
+OWNER = "dynconf.owner="
+"""Prefix of the tag that names the process of a run."""
+
+
+@contextmanager
+def owned() -> Iterator[None]:
+    """Tag all runs that start in the block with this process."""
+    from prefect import tags
+
+    with tags(f"{OWNER}{Owner.this()}"):
+        yield
+
+
+def context_for_child() -> dict[str, Any]:
+    """This flow run's context, for a subflow in another process; without the owner, which is another one there."""
+    from prefect.context import serialize_context
+
+    context = serialize_context()
+    if context["flow_run_context"]:
+        context["flow_run_context"]["parameters"] = {}  # the subflow has its own
+    if context["tags_context"]:
+        tags = context["tags_context"]["current_tags"]
+        context["tags_context"]["current_tags"] = {tag for tag in tags if not tag.startswith(OWNER)}
+    return context
+
+
+def end_runs(flow_run: UUID, message: str, cancelled: bool, finished: Collection[str] = ()) -> None:
+    """End the flow run of a process that died, and its unfinished task runs, as crashed or ``cancelled``.
+
+    Args:
+        flow_run: the flow run.
+        message: why it ended.
+        cancelled: whether it was stopped on purpose.
+        finished: the names of its task runs that have finished, of which Prefect may not have heard.
+    """
+    from prefect import State
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.states import Cancelled, Completed, Crashed
+
+    make = Cancelled if cancelled else Crashed
+    with get_client(sync_client=True) as client:
+        for task_run in client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))):
+            if task_run.state is None or not task_run.state.is_final():
+                state: State[Any] = Completed() if task_run.name in finished else make(message=message)
+                client.set_task_run_state(task_run.id, state, force=True)
+        client.set_flow_run_state(flow_run, make(message=message), force=True)
+
+
+def deliver_logs_and_events(seconds: float = 3) -> None:
+    """Make Prefect send pending logs and events now; at the end of the interpreter the server may already be gone."""
+    if "prefect" not in sys.modules:
+        return
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=seconds)

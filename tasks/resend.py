@@ -1,0 +1,206 @@
+"""Logging to MLflow again: what is missing there of a home's reproductions and sweeps, from their results and the store.
+
+A run in MLflow shows the newest results of a reproduction. Of older ones, those settings are sent that no newer one has.
+"""
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TypeVar
+
+from dynconf_core.errors import InputError
+from dynconf_core.evaluation.setting import EVALUATION, SettingEvaluation, SettingFigures
+from dynconf_core.experiment.job import Handle
+from dynconf_core.experiment.overrides import applied, applies, typed
+from dynconf_core.experiment.profiles import resolve
+from dynconf_core.results.files import RESULTS, write_results
+from dynconf_core.results.records import flat, plain, read
+from dynconf_core.results.types import AnyPoint, AnySetting, FailedSetting, RunResult, SettingResult, SweepResult
+from dynconf_core.schemes.field import Value
+from dynconf_core.store.artefacts import Artefact, Store
+from dynconf_tasks.interruption import Interrupted
+from dynconf_tasks.logged import FILES, Child, Figures, Params, child_of, setting_params
+from dynconf_tasks.track import Kind, Tracker, known_as
+
+ROOMS = ("results", "sweeps")
+NEVER_RAN = str(Interrupted())
+"""Ends the error of a setting that an interruption kept from finishing."""
+FACTS = ("data", "network", "method", "levels", "bits", "scheme", "time_steps", "fixed_point")
+"""What a row says about its plan."""
+STARTED = re.compile(r"(\d{8}-\d{6})(?:-(\d+)(?=-))?")
+"""The beginning of a reproduction's name: when it started, and its number if several started in that second."""
+Row = AnySetting | AnyPoint
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What was sent of one results folder.
+
+    Attributes:
+        run: the folder's name.
+        children: the names of the runs logged.
+        without_files: those of which only figures were logged, since their artefacts were removed.
+    """
+
+    run: str
+    children: tuple[str, ...]
+    without_files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The results of a folder, what identifies their run in MLflow, and the rows that no newer results replace."""
+
+    folder: Path
+    result: RunResult | SweepResult
+    identity: Mapping[str, Value]
+    rows: tuple[Row, ...]
+
+    @property
+    def of_parent(self) -> tuple[str, int, Mapping[str, Value], str, Kind]:
+        result = self.result
+        if isinstance(result, RunResult):
+            return (result.profile, result.seed, self.identity, f"{result.profile}, seed {result.seed}", "reproduction")
+        return (result.profile, result.seed, {}, f"sweep {result.run}", "sweep")
+
+
+def resend(home: Path, named: Sequence[str] = ()) -> Iterator[Sent]:
+    """Log what is missing in MLflow, folder by folder, the newest last; yields the folders of which anything was missing.
+
+    Args:
+        home: the home.
+        named: names or folders of reproductions and sweeps; empty for all of the home.
+
+    Raises:
+        InputError: for a name that the home does not have, or results of that name that cannot be read.
+        TrackingUnavailable: if MLflow does not work; what was sent before is there.
+    """
+    store = Store(home / "artefacts")
+    chosen = {_folder(home, name) for name in named}
+    found = [*_reproductions(home, store, chosen), *_sweeps(home, chosen)]
+    if not found:
+        return
+    tracker = Tracker(home, "`dynconf resend` sends what is missing once it works")
+    for one in found:
+        if chosen and one.folder not in chosen:
+            continue
+        sent = _send(tracker, one, store)
+        result = one.result
+        if isinstance(result, RunResult) and result.tracking_error and len(one.rows) == len(result.settings):
+            write_results(home, replace(result, tracking_error=None), newest=False)
+        if sent is not None:
+            yield sent
+
+
+def _send(tracker: Tracker, one: _Found, store: Store) -> Sent | None:
+    """Send what is missing of one folder; None if nothing was."""
+    known, ended = tracker.known(*one.of_parent)
+    ran = [row for row in one.rows if not (isinstance(row, FailedSetting) and row.error.endswith(NEVER_RAN))]
+    missing = [child for row in ran if not known & known_as(child := _child(row, one.result, store))]
+    if not missing and (ended or not one.rows):
+        return None
+    parent = tracker.parent(*one.of_parent)
+    for child in missing:
+        tracker.child(parent, child)
+    result = replace(one.result, tracking_error=None) if isinstance(one.result, RunResult) else one.result
+    tracker.finish_parent(parent, result, interrupted=len(ran) < len(one.rows))
+    bare = tuple(child.name for child in missing if child.key and not child.files)
+    return Sent(one.folder.name, tuple(child.name for child in missing), bare)
+
+
+def _folder(home: Path, name: str) -> Path:
+    """The folder of a reproduction or sweep of the home, given by its name or path."""
+    rooms = [(home / room).resolve() for room in ROOMS]
+    for given in (Path(name), *(home / room / name for room in ROOMS)):
+        folder = given.resolve()
+        if folder.parent in rooms and (folder / RESULTS).is_file():
+            return folder
+    there = [path.parent.name for room in rooms for path in sorted(room.glob(f"*/{RESULTS}"))]
+    raise InputError(f"{name} is no reproduction or sweep of {home}, which has: {', '.join(there) or 'none'}.")
+
+
+def _reproductions(home: Path, store: Store, chosen: set[Path]) -> list[_Found]:
+    """The reproductions of the home, the oldest first."""
+    found: list[_Found] = []
+    taken: set[tuple[object, ...]] = set()
+    for folder, result in reversed(_read(home / "results", RunResult, chosen)):
+        identity = _identity(result, store)
+        same = (result.profile, result.seed, *sorted(identity.items()))
+        rows = tuple(row for row in result.settings if (*same, row.name) not in taken)
+        taken |= {(*same, row.name) for row in rows}
+        found.append(_Found(folder, result, identity, rows))
+    return found[::-1]
+
+
+def _sweeps(home: Path, chosen: set[Path]) -> list[_Found]:
+    return [_Found(folder, result, {}, result.points) for folder, result in _read(home / "sweeps", SweepResult, chosen)]
+
+
+def _read(room: Path, kind: type[T], chosen: set[Path]) -> list[tuple[Path, T]]:
+    """The results in a room, the oldest first; what cannot be read is named in a warning, or raised if it was chosen."""
+
+    def started(folder: Path) -> tuple[str, int, str]:
+        found = STARTED.match(folder.name)
+        return (found[1], int(found[2] or 1), folder.name) if found else ("", 0, folder.name)
+
+    found = []
+    folders = {path.parent.resolve() for path in room.glob(f"*/{RESULTS}")}  # each once, also if linked as `latest`
+    for folder in sorted((folder for folder in folders if folder.parent == room.resolve()), key=started):
+        try:
+            found.append((folder, read(kind, folder / RESULTS)))
+        except InputError as error:
+            if folder in chosen:
+                raise
+            _log.warning("%s", error)
+    return found
+
+
+def _identity(result: RunResult, store: Store) -> dict[str, Value]:
+    """What identifies a reproduction besides profile and seed: its overrides, and the files that took the place of training."""
+    files: dict[str, Value] = {}
+    for row in result.settings:
+        artefact = _artefact(row, "train", store) if row.stages.get("train") == "given" else None
+        if artefact is not None:
+            files[f"checkpoint {row.name}"] = str(artefact.manifest["provenance"].get("facts", {}).get("given"))
+    return {**result.overrides, **files}
+
+
+def _child(row: Row, result: RunResult | SweepResult, store: Store) -> Child:
+    """What is logged of a row, as far as it is in the store, else as the row has it."""
+    artefact = _artefact(row, "evaluate", store)
+    whole = artefact is not None and set(FILES) <= set(artefact.manifest["files"])
+    evaluation = Handle("evaluate", artefact.key, artefact.digest, artefact.folder, "cached") if artefact and whole else None
+    if isinstance(row, SettingResult | FailedSetting):
+        assert isinstance(result, RunResult)
+        return child_of(row, evaluation, _params(row, result))
+    params = {"setting": row.setting, "profile": result.profile, "seed": result.seed, **row.values}
+    return child_of(row, evaluation, params, row.values, _figures(evaluation) if evaluation else None)
+
+
+def _params(row: AnySetting, result: RunResult) -> Params:
+    """The values of the plan; where the setting is not known any more, or has other fields now, those of the row."""
+    with suppress(InputError):
+        plan = resolve(row.name, result.profile, result.seed)
+        values = {name: typed(name, given, [plan]) for name, given in result.overrides.items() if applies(name, plan)}
+        return setting_params(applied(plan, values))
+    facts = plain(row)
+    told = {name: facts[name] for name in FACTS if name in facts}
+    return {"setting": row.name, "profile": result.profile, "seed": result.seed, **result.overrides, **flat(told)}
+
+
+def _figures(evaluation: Handle) -> Figures:
+    """The figures of a point's evaluation, of which the results hold a few."""
+    found = read(SettingEvaluation, evaluation.file(EVALUATION))
+    return flat({field.name: plain(getattr(found, field.name)) for field in fields(SettingFigures)})
+
+
+def _artefact(row: Row, stage: str, store: Store) -> Artefact | None:
+    """The artefact of a row's stage; None if there is none any more."""
+    with suppress(ValueError):  # not a key
+        return store.get(row.artefacts[stage]) if stage in row.artefacts else None
+    return None

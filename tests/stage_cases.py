@@ -1,0 +1,126 @@
+"""Stages run one after the other without a flow, in this process or, as a script, in one of its own.
+
+    python tests/stage_cases.py HOME STAGE ...    of a tiny setting; prints a line of JSON for each event
+
+The variable ``BLOCK_AT`` names a failure point at which the script stops for good; with ``FORKS``, as many copies of the
+process run the stages at once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from dynconf_core.experiment.job import Handle, Job
+from dynconf_core.experiment.request import Request
+from dynconf_core.experiment.stages import STAGES, job, stage
+
+SETTING = "cifar10-vgg16-qffs"
+TINY = {"epochs": 2, "time_steps": 4, "width": 0.04}
+
+
+def tiny_job(home: Path, **search: Any) -> Job:
+    """The job of a tiny setting on the digits; ``search`` changes fields of its search."""
+    request = Request(settings=(SETTING,), overrides=TINY, home=str(home), device="cpu")
+    (plan,) = request.plans()
+    return job(replace(plan, search=replace(plan.search, **search)), request.context())
+
+
+def run_stage(name: str, given: Job, done: dict[str, Handle]) -> Handle:
+    """Run one stage, whose inputs ``done`` holds."""
+    module, _, function = stage(name).task.partition(":")
+    inputs = {role: done[other] for role, other in stage(name).inputs.items()}
+    returned = getattr(import_module(module), function).fn(given, inputs)
+    found: Handle = returned if isinstance(returned, Handle) else returned.result()
+    return found
+
+
+def run_stages(given: Job, names: Iterable[str] = (), done: dict[str, Handle] | None = None) -> dict[str, Handle]:
+    """Run all stages or the named ones, in their order."""
+    wanted = tuple(names) or tuple(one.name for one in STAGES)
+    found = dict(done or {})
+    for one in STAGES:
+        if one.name in wanted:
+            found[one.name] = run_stage(one.name, given, found)
+    return found
+
+
+def process(home: Path, *stages: str, cwd: Path | None = None, **variables: str) -> subprocess.Popen[str]:
+    """This file as a script; ``variables`` are added to its environment."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent), **variables}
+    words = [sys.executable, str(Path(__file__)), str(home), *stages]
+    return subprocess.Popen(words, env=environment, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def events(running: subprocess.Popen[str], timeout: float = 240) -> list[dict[str, Any]]:
+    """What the script printed, once it has ended well."""
+    out, errors = running.communicate(timeout=timeout)
+    assert running.returncode == 0, errors
+    return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+
+
+def say(**event: Any) -> None:
+    print(json.dumps(event), flush=True)
+
+
+class Says:
+    """A listener that prints events."""
+
+    def __init__(self, setting: str, name: str) -> None:
+        self.stage, self.waited = name, False
+
+    def started(self) -> None:
+        say(event="started", stage=self.stage, at=time.time())
+
+    def __call__(self, done: int, total: int, text: str) -> None:
+        pass
+
+    def waiting(self, text: str) -> None:
+        if not self.waited:
+            self.waited = True
+            say(event="waiting", stage=self.stage, text=text)
+
+    def finished(self, outcome: str, seconds: float) -> None:
+        say(event="finished", stage=self.stage, outcome=outcome)
+
+
+def main(home: str, *names: str) -> None:
+    from dynconf_core.failing import failing
+    from dynconf_tasks.listening import listen
+
+    def block(point: str) -> None:
+        if point == os.environ.get("BLOCK_AT"):
+            say(event="blocked", point=point)
+            time.sleep(600)
+
+    listen(Says)
+    given = tiny_job(Path(home))
+    given.context.prepare()
+    for one in STAGES:
+        import_module(one.task.partition(":")[0])
+    forks = int(os.environ.get("FORKS", 0))
+    children = []
+    for _ in range(forks):
+        children.append(os.fork())
+        if children[-1] == 0:
+            forks = 0
+            break
+    if forks:
+        for child in children:
+            assert os.waitpid(child, 0)[1] == 0
+        return
+    with failing(block):
+        done = run_stages(given, names)
+    say(event="done", digests={name: one.digest for name, one in done.items()})
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

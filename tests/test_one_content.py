@@ -1,0 +1,227 @@
+"""A stage is a function of its key: in any process and environment, made by several at once, after any interruption."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from stage_cases import events, process, run_stage, tiny_job
+from study_cases import made
+
+from dynconf_core.experiment.job import Handle
+from dynconf_core.experiment.stages import STAGES
+from dynconf_core.failing import failing
+from dynconf_tasks.trials import read_trials
+
+NAMES = [one.name for one in STAGES]
+ELSEWHERE = {"PYTHONHASHSEED": "5", "OMP_NUM_THREADS": "2", "LC_ALL": "C", "TZ": "Asia/Tokyo", "PYTHONUTF8": "0"}
+
+
+class Killed(BaseException):
+    pass
+
+
+class Die:
+    """A hook that raises at the ``at``-th passage of a point."""
+
+    def __init__(self, point: str, at: int = 1) -> None:
+        self.point, self.at, self.passed = point, at, 0
+
+    def __call__(self, name: str) -> None:
+        self.passed += name == self.point
+        if name == self.point and self.passed == self.at:
+            raise Killed
+
+
+# All stages, in processes
+
+
+@pytest.fixture(scope="module")
+def two_homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[list[dict[str, Any]]]]]:
+    """All stages by one process in a home of its own, and by two at once, in other environments, in another home."""
+    folder = tmp_path_factory.mktemp("homes")
+    running = [process(folder / "one", cwd=folder)]
+    running += [
+        process(folder / "two", **ELSEWHERE),
+        process(folder / "two", cwd=Path("/"), PYTHONHASHSEED="6", LANG="C.UTF-8"),
+    ]
+    try:
+        yield folder, [events(one) for one in running]
+    finally:
+        for one in running:
+            one.kill()
+
+
+def test_two_homes_hold_the_same_bits(two_homes: tuple[Path, list[list[dict[str, Any]]]]) -> None:
+    """Under other hash seeds, thread counts, locales, time zones and working folders."""
+    _, told = two_homes
+    first, *others = [next(event["digests"] for event in one if event["event"] == "done") for one in told]
+    assert list(first) == NAMES
+    assert others == [first, first]
+
+
+def test_two_processes_make_each_artefact_once_and_both_finish(two_homes: tuple[Path, list[list[dict[str, Any]]]]) -> None:
+    folder, (_, *both) = two_homes
+    outcomes = [{event["stage"]: event["outcome"] for event in one if event["event"] == "finished"} for one in both]
+    assert [sorted(outcomes[number][name] for number in range(2)) for name in NAMES] == [["cached", "ran"]] * len(NAMES)
+    for home in ("one", "two"):
+        assert not list((folder / home / "work").glob("*")) and not list((folder / home / "claims").glob("*"))
+
+
+def test_who_waits_says_so_and_takes_over_from_the_dead(
+    two_homes: tuple[Path, list[list[dict[str, Any]]]], tmp_path: Path
+) -> None:
+    """The first process stops in its first epoch; once it is killed, the second goes on from there, to the same bits."""
+    _, (reference, *_) = two_homes
+    first = process(tmp_path, "train", BLOCK_AT="train.epoch")
+    assert first.stdout is not None
+    while '"blocked"' not in (line := first.stdout.readline()):
+        assert line, first.communicate()
+    second = process(tmp_path, "train")
+    try:
+        assert second.stdout is not None
+        waits = json.loads(second.stdout.readline())
+        assert waits["event"] == "waiting" and f"process {first.pid} on " in waits["text"] and "train" in waits["text"]
+        killed = time.time()
+        first.kill()
+        started = json.loads(second.stdout.readline())
+        assert started["event"] == "started" and started["at"] - killed < 5
+        told = events(second)
+    finally:
+        first.kill()
+        second.kill()
+        first.communicate()
+    assert told[0] == {"event": "finished", "stage": "train", "outcome": "ran"}
+    digests = next(event["digests"] for event in reference if event["event"] == "done")
+    assert told[-1]["digests"] == {"train": digests["train"]}
+
+
+# What an interruption leaves behind, in this process
+
+
+@pytest.mark.parametrize("point", ["stage.claimed", "train.epoch", "store.placed"])
+def test_a_training_that_dies_anywhere_is_finished_by_the_next_run(
+    two_homes: tuple[Path, list[list[dict[str, Any]]]], point: str, tmp_path: Path
+) -> None:
+    """Also where the dead process left files in the work folder: they never fail a stage, and are gone at its end."""
+    given = tiny_job(tmp_path)
+    with pytest.raises(Killed), failing(Die(point)):
+        run_stage("train", given, {})
+    key = STAGES[0].key(given, {}).key
+    work = given.context.work / key
+    work.mkdir(parents=True, exist_ok=True)
+    (work / ".epoch.pt.4711").write_bytes(b"half of it")
+    (work / "unknown").mkdir()
+    done = run_stage("train", given, {})
+    assert done.outcome == ("cached" if point == "store.placed" else "ran")
+    digests = next(event["digests"] for event in two_homes[1][0] if event["event"] == "done")
+    assert done.digest == digests["train"]
+    assert not work.exists() and not list((tmp_path / "artefacts" / ".tmp").iterdir())
+
+
+def test_a_given_checkpoints_name_is_no_part_of_the_artefact(
+    two_homes: tuple[Path, list[list[dict[str, Any]]]], tmp_path: Path
+) -> None:
+    (checkpoint,) = (two_homes[0] / "one" / "artefacts" / "train").glob("*/*/checkpoint.pt")
+    found = []
+    for name in ("a.pt", "b.pt"):
+        shutil.copyfile(checkpoint, tmp_path / name)
+        home = tmp_path / f"home of {name}"
+        found.append(run_stage("train", replace(tiny_job(home), checkpoint=tmp_path / name), {}))
+        manifest = json.loads(found[-1].file("manifest.json").read_text())
+        assert manifest["provenance"]["facts"]["given"] == name
+    assert found[0].key == found[1].key and found[0].digest == found[1].digest and found[0].outcome == "given"
+
+
+# Searches
+
+
+@pytest.fixture
+def traces(tmp_path: Path) -> Handle:
+    made(160, seed=3, time_steps=4, classes=3).save(tmp_path / "traces")
+    return Handle("collect_calibration", "0" * 64, "1" * 64, tmp_path / "traces", "ran")
+
+
+def searched(home: Path, traces: Handle, trials: int = 14) -> Handle:
+    """The search, with more trials than the sampler draws without looking at the ones before (10)."""
+    return run_stage("search", tiny_job(home, trials=trials), {"collect_calibration": traces})
+
+
+def test_a_search_gives_the_same_bits_after_an_interruption_at_any_trial(tmp_path: Path, traces: Handle) -> None:
+    whole = searched(tmp_path / "whole", traces)
+    rule = whole.file("rule.json").read_bytes()
+    assert len({tuple(trial.params.items()) for trial in trials_of(tmp_path, traces)}) == 14, "every trial is another one"
+    for at in range(1, 15):
+        for point in ("search.trial", "file.written")[: 1 + (at in (1, 12))]:
+            home = tmp_path / f"{point} {at}"
+            die = Die(point, at)
+            with pytest.raises(Killed), failing(die):
+                searched(home, traces)
+            assert die.passed == at
+            again = Die("search.trial", 99)
+            with failing(again):
+                resumed = searched(home, traces)
+            assert again.passed == 14 - at + (point == "file.written"), "no trial is computed twice"
+            assert resumed.digest == whole.digest and resumed.file("rule.json").read_bytes() == rule
+            assert not list((home / "work").iterdir())
+
+
+def trials_of(tmp_path: Path, traces: Handle) -> list[Any]:
+    """The trials of a search that was killed after its last one."""
+    with pytest.raises(Killed), failing(Die("search.trial", 14)):
+        searched(tmp_path / "killed", traces)
+    (file,) = (tmp_path / "killed" / "work").glob("*/trials.json")
+    return read_trials(file)["max_softmax"]
+
+
+@pytest.mark.parametrize("damage", ["nothing", "garbage", "half", "another digit", "another form", "a deep nest"])
+def test_damaged_trials_are_set_aside(damage: str, tmp_path: Path, traces: Handle, caplog: pytest.LogCaptureFixture) -> None:
+    """With a warning that names the file; the search starts afresh."""
+    whole = searched(tmp_path / "whole", traces)
+    with pytest.raises(Killed), failing(Die("search.trial", 3)):
+        searched(tmp_path / "home", traces)
+    (file,) = (tmp_path / "home" / "work").glob("*/trials.json")
+    content = file.read_bytes()
+    file.write_bytes(
+        {
+            "nothing": b"",
+            "garbage": b"\x00\xff" * 20,
+            "half": content[: len(content) // 2],
+            "another digit": content.replace(b"30.0", b"31.0", 1),
+            "another form": b'{"trials": [], "checksum": "0"}',
+            "a deep nest": b"[" * 100_000,
+        }[damage]
+    )
+    passed = Die("search.trial", 99)
+    with failing(passed):
+        assert searched(tmp_path / "home", traces).digest == whole.digest
+    assert passed.passed == 14
+    (warning,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert str(file) in warning and "trials.json.damaged" in warning
+
+
+def test_more_trials_begin_with_the_fewer(tmp_path: Path, traces: Handle) -> None:
+    """A trial depends on its number and those before it, not on how many are to come."""
+    first = [trial.params for trial in trials_of(tmp_path, traces)]
+    with pytest.raises(Killed), failing(Die("search.trial", 14)):
+        searched(tmp_path / "more", traces, trials=20)
+    (file,) = (tmp_path / "more" / "work").glob("*/trials.json")
+    assert [trial.params for trial in read_trials(file)["max_softmax"]] == first
+
+
+def test_four_searches_at_once(two_homes: tuple[Path, list[list[dict[str, Any]]]], tmp_path: Path) -> None:
+    """One makes the rule; all return it, and it is the one of a search alone."""
+    folder, (reference, *_) = two_homes
+    shutil.copytree(folder / "one", tmp_path / "home")
+    shutil.rmtree(tmp_path / "home" / "artefacts" / "search")
+    told = events(process(tmp_path / "home", *NAMES[:3], "search", FORKS="4"))
+    outcomes = [event["outcome"] for event in told if event["event"] == "finished" and event["stage"] == "search"]
+    assert sorted(outcomes) == ["cached", "cached", "cached", "ran"]
+    digests = [event["digests"]["search"] for event in (*told, *reference) if event["event"] == "done"]
+    assert len(digests) == 5 and len(set(digests)) == 1

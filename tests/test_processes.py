@@ -1,0 +1,234 @@
+"""Commands as processes: they are signalled, their children are killed, hang or raise, and the records say what happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from study_cases import made
+
+HOUSE = Path(__file__).parent / "open_house"
+VGG = ("--setting", "cifar10-vgg16-qffs", "--set", "time_steps=4")
+SWEEP = ("sweep", "--setting", "cifar10-vgg16-qffs", "--grid", "time_steps=4,5")
+WITHIN = 7.0
+"""Seconds: five, and what a loaded machine takes to notice."""
+
+
+class Running:
+    """A command in a process of its own, ended with the test."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        environment = {name: value for name, value in os.environ.items() if name not in ("PREFECT_API_URL", "DYNCONF_HOME")}
+        command = [sys.executable, "-P", "-m", "dynconf_flows.command.main", *arguments]
+        self.process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def until(self, happened: Callable[[], object]) -> None:
+        """Wait until something has happened while the command runs."""
+        end = time.monotonic() + 120
+        while not happened():
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    def children(self) -> list[psutil.Process]:
+        """The processes of its settings."""
+        return [
+            child
+            for child in psutil.Process(self.process.pid).children()
+            if "dynconf_flows.participant" in " ".join(child.cmdline())
+        ]
+
+    def ended(self, *signals: signal.Signals) -> tuple[str, str]:
+        """Send signals half a second apart; what it has written until it ends, soon and with the first one's exit code."""
+        asked = time.monotonic()
+        for number in signals:
+            self.process.send_signal(number)
+            time.sleep(0.5)
+        out, errors = self.process.communicate(timeout=60)
+        assert time.monotonic() - asked < WITHIN
+        assert self.process.returncode == 128 + signals[0], (out, errors)
+        assert errors.count(f"Interrupted by {signals[0].name}") == 1 and "Traceback" not in out + errors
+        return out, errors
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a command in the test's folder."""
+    running: list[Running] = []
+
+    def start(*arguments: str) -> Running:
+        running.append(Running(tmp_path, *arguments))
+        return running[-1]
+
+    yield start
+    for one in running:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.communicate()
+
+
+def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
+    with sqlite3.connect(database) as connection:
+        return connection.execute(query).fetchall()
+
+
+def states(home: Path, kind: str = "flow_run") -> dict[str, str]:
+    return dict(rows(home / "prefect" / "prefect.db", f"select name, state_name from {kind}"))
+
+
+def mlflow(home: Path) -> dict[str, str]:
+    query = "select name, status from runs where lifecycle_stage = 'active'"
+    return dict(rows(home / "mlflow.db", query))
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    return not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes)
+
+
+def test_a_reproduction_that_is_told_to_end(start: Start, tmp_path: Path) -> None:
+    """SIGTERM while it trains, and more signals; then all over, as if nothing had been."""
+    home = tmp_path / "home"
+    command = ("reproduce", "--home", str(home), *VGG, "--setting", "cifar10-resnet18-qffs")
+    running = start(*command)
+    running.until(lambda: list(home.glob("work/*/epoch.pt")))
+    children = running.children()
+    assert len(children) == min(2, os.cpu_count() or 1)
+    out, _ = running.ended(signal.SIGTERM, signal.SIGHUP, signal.SIGTERM)
+    assert "stopped" in out and gone(children)
+    (written,) = home.glob("results/*/results.json")
+    entries = json.loads(written.read_text())["settings"]
+    assert [entry["status"] for entry in entries] == ["failed", "failed"]
+    assert all("interrupted" in entry["error"] for entry in entries)
+    assert entries[0]["resources"]["peak_memory_bytes"] > 2**27 and entries[0]["resources"]["seconds"] > 0
+    assert not (home / "results" / "latest").exists()
+    assert mlflow(home) == {"smoke, seed 0": "KILLED"}
+    assert set(states(home).values()) == {"Cancelled"} and len(states(home)) == 1 + len(children)
+    assert not list((home / "logs").iterdir())
+
+
+def test_a_sweep_whose_terminal_is_closed(start: Start, tmp_path: Path) -> None:
+    """SIGHUP to all processes of the sweep at once, as Slurm and systemd send theirs."""
+    home = tmp_path / "home"
+    running = start(*SWEEP, "--home", str(home))
+    running.until(lambda: list(home.glob("work/*/epoch.pt")))
+    (child,) = running.children()
+    child.send_signal(signal.SIGHUP)
+    running.ended(signal.SIGHUP)
+    assert gone([child])
+    (written,) = home.glob("sweeps/*/results.json")
+    (point,) = json.loads(written.read_text())["points"]
+    assert (point["status"], point["values"]) == ("failed", {"time_steps": 4}) and "interrupted" in point["error"]
+    assert not (home / "sweeps" / "latest").exists()
+    assert list(mlflow(home).values()) == ["KILLED"]
+    assert set(states(home).values()) == {"Cancelled"} and len(states(home)) == 2
+
+
+def test_an_analysis_that_is_told_to_end(start: Start, tmp_path: Path) -> None:
+    made(6000, 1, 32, 10).save(tmp_path / "calibration.npz")
+    made(6000, 2, 32, 10).save(tmp_path / "test.npz")
+    running = start("analyse", "calibration.npz", "--test", "test.npz", "--home", "home")
+    running.until(lambda: "torch" in Path(f"/proc/{running.process.pid}/maps").read_text())
+    out, _ = running.ended(signal.SIGINT)
+    assert not out.strip() and not list(tmp_path.glob("analysis/*"))
+    database = tmp_path / "home" / "mlflow.db"
+    assert not database.exists() or "RUNNING" not in mlflow(tmp_path / "home").values()
+
+
+def test_a_conversion_that_is_told_to_end(start: Start, tmp_path: Path) -> None:
+    from dynconf_core.networks.resnet_cifar import CifarResNet
+
+    torch.manual_seed(0)
+    network = CifarResNet(20)
+    with torch.no_grad():
+        network.train()(torch.randn(64, 3, 32, 32))
+    torch.save({"state_dict": network.state_dict()}, tmp_path / "resnet20.th")
+    asked = ("--architecture", "resnet20", "--checkpoint", "resnet20.th", "--dataset", "digits", "--out", "out/snn.pt")
+    running = start("convert", *asked, "--normalisation", "digits", "--traces", "out", "--home", "home")
+    running.until(lambda: "torch" in Path(f"/proc/{running.process.pid}/maps").read_text())
+    out, _ = running.ended(signal.SIGTERM)
+    assert not out.strip() and not list(tmp_path.glob("out/[!.]*"))
+
+
+def test_children_end_with_a_run_that_is_killed(start: Start, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    running = start("reproduce", "--home", str(home), *VGG)
+    running.until(lambda: running.children())
+    children = running.children()
+    running.process.kill()
+    _, alive = psutil.wait_procs(children, 5)
+    assert not alive
+
+
+def test_a_nohup_stays_one(start: Start, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        running = start("explain", "cifar10-vgg16-qffs", "--home", "home")
+        running.process.send_signal(signal.SIGHUP)
+        running.process.communicate(timeout=60)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert running.process.returncode == 0
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Somebody's folder, whose files are called like modules of the standard library."""
+    shutil.copytree(HOUSE, tmp_path, dirs_exist_ok=True)
+    for name in ("random", "struct", "logging"):
+        text = f"open({str(tmp_path / 'executed')!r}, 'a').write('{name}')\nraise ImportError('{name} of the current folder')"
+        (tmp_path / f"{name}.py").write_text(text)
+    return tmp_path
+
+
+def test_three_of_four_go_wrong_and_a_rerun_does_these(folder: Path, start: Start) -> None:
+    """One raises, one is killed as by a system that is out of memory, one hangs; the fourth finishes."""
+    home, names = folder / "home", ("hangs", "raises", "killed", "fine")
+    asked = [word for name in names for word in ("--setting", f"faulty:{name.upper()}")]
+    faults = [folder / f"{name}.fault" for name in names[:3]]
+    for fault in faults:
+        fault.touch()
+    command = ("reproduce", "--home", str(home), *asked, "--set", "time_steps=4", "--json")
+    running = start(*command, "--stage-timeout", "15s")
+    out, errors = running.process.communicate(timeout=240)
+    assert running.process.returncode == 1, errors
+    found = {row["name"]: row for row in json.loads(out)["settings"]}
+    assert [row["status"] for row in found.values()] == ["failed", "failed", "failed", "ok"]
+    assert found["raises"]["error"] == "train: a fault made by the test"
+    assert found["hangs"]["error"].startswith("train: took longer than --stage-timeout 15 s")
+    assert "train: killed by signal 9 (SIGKILL), perhaps for lack of memory; it used up to " in found["killed"]["error"]
+    assert {row["stages"]["train"] for row in found.values()} == {"failed", "ran"}
+    assert all(row["resources"]["peak_memory_bytes"] > 2**27 for row in found.values())
+    assert found["hangs"]["resources"]["seconds"] >= 15
+    expected = {"hangs": "Crashed", "raises": "Failed", "killed": "Crashed", "fine": "Completed"}
+    assert states(home) == {**expected, "reproduce smoke, seed 0": "Failed"}
+    tasks = states(home, "task_run")
+    assert (tasks["hangs · train"], tasks["killed · train"]) == ("Crashed", "Crashed")
+    ended = {name: "FINISHED" if name == "fine" else "FAILED" for name in names}
+    assert mlflow(home) == {**ended, "smoke, seed 0": "FAILED"}
+    assert not (folder / "executed").exists()
+
+    for fault in faults:
+        fault.unlink()
+    again = start(*command)
+    out, errors = again.process.communicate(timeout=240)
+    assert again.process.returncode == 0, errors
+    stages = {row["name"]: set(row["stages"].values()) for row in json.loads(out)["settings"]}
+    assert stages == {name: {"cached"} if name == "fine" else {"ran"} for name in names}
+    assert set(mlflow(home).values()) == {"FINISHED"} and len(mlflow(home)) == 5
