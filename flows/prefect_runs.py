@@ -47,7 +47,6 @@ def end_runs(flow_run: UUID, message: str, cancelled: bool, finished: Collection
         finished: the names of its task runs that have finished, of which Prefect may not have heard.
         running: the name of the task run that was running, for which it waits: a server records task runs a little later.
     """
-    from prefect import State
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
     from prefect.client.schemas.objects import State
