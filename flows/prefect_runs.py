@@ -1,5 +1,6 @@
 """Prefect's records of our runs: whose they are, how they end if their process dies, and that they arrive."""
 
+import logging
 import sys
 import time
 from collections.abc import Collection, Iterator
@@ -75,4 +76,5 @@ def deliver_logs_and_events(seconds: float = 3) -> None:
     from prefect.logging.handlers import APILogWorker
 
     for worker in (APILogWorker, EventsWorker):
+        logging.getLogger(worker.__name__).setLevel(logging.ERROR)  # it would print how many items remain
         worker.drain_all(timeout=seconds)
