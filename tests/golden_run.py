@@ -19,7 +19,7 @@ from typing import Any
 GOLDEN = Path(__file__).parent / "golden" / "digests.json"
 ENVIRONMENT = {
     "ATEN_CPU_CAPABILITY": "default",
-    "MKL_CBWR": "COMPATIBILITY",
+    "MKL_CBWR": "COMPATIBLE",
     "OMP_NUM_THREADS": "1",
     "ONEDNN_MAX_CPU_ISA": "SSE41",
 }
