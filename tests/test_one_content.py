@@ -17,6 +17,7 @@ from study_cases import made
 from dynconf_core.experiment.job import Handle
 from dynconf_core.experiment.stages import STAGES
 from dynconf_core.failing import failing
+from dynconf_core.training.loop import Diverged
 from dynconf_tasks.trials import read_trials
 
 NAMES = [one.name for one in STAGES]
@@ -138,6 +139,15 @@ def test_a_given_checkpoints_name_is_no_part_of_the_artefact(homes: Homes, tmp_p
         manifest = json.loads(found[-1].file("manifest.json").read_text())
         assert manifest["provenance"]["facts"]["given"] == name
     assert found[0].key == found[1].key and found[0].digest == found[1].digest and found[0].outcome == "given"
+
+
+def test_a_training_that_diverges_leaves_no_artefact(tmp_path: Path) -> None:
+    given = tiny_job(tmp_path)
+    given = replace(given, plan=replace(given.plan, recipe=replace(given.plan.recipe, learning_rate=1e12)))
+    for _ in range(2):
+        with pytest.raises(Diverged, match=r"diverged in epoch \d of 2 with learning_rate=1e\+12"):
+            run_stage("train", given, {})
+    assert not list((tmp_path / "artefacts").glob("train/*/*"))
 
 
 # Searches
