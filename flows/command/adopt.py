@@ -87,7 +87,14 @@ def adopted(request: Request, stages: list[str] | None = None) -> list[Explained
     def take(key: StageKey) -> Artefact | None:
         if stages is not None and key.stage not in stages:
             return None
-        with claim(home, key.key, f"{request.settings[0]} · {key.stage}, adopted", lambda who: None):
+        said: list[str] = []
+
+        def waiting(who: str) -> None:
+            if not said:
+                said.append(who)
+                Console(stderr=True).print(f"{key.stage} waits for {who}", markup=False, highlight=False)
+
+        with claim(home, key.key, f"{request.settings[0]} · adopt {key.stage}", waiting):
             found, old = store.get(key), store.of_other_code(key)
             if found is not None or old is None:
                 return found
