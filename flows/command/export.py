@@ -27,4 +27,4 @@ def export(
 
     files = exported(run, out, home, traces, rule)
     size = sum(path.stat().st_size for path in files) / 1e6
-    Console().print(f"{out}: {len(files)} files, {size:.1f} MB", highlight=False, soft_wrap=True)
+    Console().print(f"{out}: {len(files)} files, {size:.1f} MB", markup=False, highlight=False, soft_wrap=True)

@@ -93,7 +93,9 @@ def _reproduced(session: Session, asked: CheckedRequest, quiet: bool) -> RunResu
     count, request = len(asked.plans), asked.request
     console.print(
         f"{count} setting{'s'[: count > 1]}, profile {request.profile}, seed {request.seed}, home {asked.context.home}",
+        markup=False,
         highlight=False,
+        soft_wrap=True,
     )
     from dynconf_flows.reproduce import SomeFailed, checked_reproduction  # imports torch and Prefect while the server starts
 
@@ -130,10 +132,10 @@ def _report(results: list[RunResult], as_json: bool, home: Path) -> None:
             console.print(seeds_table(results))
     for result in results:
         if result.tracking_error:
-            notes.print(f"Not logged to MLflow: {result.tracking_error}", highlight=False)
+            notes.print(f"Not logged to MLflow: {result.tracking_error}", markup=False, highlight=False, soft_wrap=True)
     if results and not as_json:
-        console.print(f"Results: {home / 'results' / results[-1].run}", highlight=False, soft_wrap=True)
-        console.print(f"MLflow:  dynconf ui --home {home}", highlight=False, soft_wrap=True)
+        for line in (f"Results: {home / 'results' / results[-1].run}", f"MLflow:  dynconf ui --home {shlex.quote(str(home))}"):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
     if interruption.interrupted():
         raise typer.Exit(INTERRUPTED)
     if any(result.failed for result in results):

@@ -81,7 +81,7 @@ def sweep(
 
         console = Console()
         console.print(sweep_table(result))
-        console.print(f"Results: {folder / 'sweeps' / result.run}", highlight=False)
+        console.print(f"Results: {folder / 'sweeps' / result.run}", markup=False, highlight=False, soft_wrap=True)
     if interruption.interrupted():
         raise typer.Exit(INTERRUPTED)
     if result.failed:
