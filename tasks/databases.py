@@ -12,7 +12,7 @@ SIDECARS = ("-wal", "-shm", "-journal")
 """Endings of the files that SQLite keeps beside a database. A new database must not find those of an old one."""
 VERSION = "alembic_version"
 """The table in which Alembic, which makes the tables of both databases, notes their version; written last."""
-BUSY = 5.0
+BUSY = 15.0
 """Seconds to wait for a database that another process has locked."""
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 

@@ -1,14 +1,16 @@
 """Two settings through the whole flow: stages, cache, results, MLflow runs; a failure midway; an interruption."""
 
+import errno
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +64,7 @@ def figures(document: dict[str, Any]) -> list[dict[str, Any]]:
 def mlflow_runs(home: Path) -> list[Any]:
     from mlflow import MlflowClient
 
-    from dynconf_tasks.track import tracking_uri
+    from dynconf_tasks.mlflow_database import tracking_uri
 
     client = MlflowClient(tracking_uri=tracking_uri(home))
     experiment = client.get_experiment_by_name("dynconf-smoke")
@@ -142,7 +144,7 @@ def test_mlflow_has_a_parent_and_a_child_a_setting(first: dict[str, Any], home: 
         assert child.data.params["time_steps"] == "5"
     from mlflow import MlflowClient
 
-    from dynconf_tasks.track import tracking_uri
+    from dynconf_tasks.mlflow_database import tracking_uri
 
     client = MlflowClient(tracking_uri=tracking_uri(home))
     row, child = first["settings"][0], children[SETTINGS[0]]
@@ -341,6 +343,79 @@ def test_an_unreachable_tracking_server_does_not_stop_the_work(
     document = run(home)
     assert "127.0.0.1:9" in document["tracking_error"]
     assert [row["status"] for row in document["settings"]] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize("fault", ["locked", "full", "read-only"])
+def test_results_do_not_depend_on_tracking(
+    first: dict[str, Any], home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    """A tracking server that refuses is tested above."""
+    from dynconf_core.failing import failing
+    from dynconf_tasks import databases
+
+    def written(document: dict[str, Any]) -> str:
+        text = (home / "results" / document["run"] / "results.json").read_text()
+        assert json.loads(text)["tracking_error"] == document["tracking_error"]
+        return text.replace(json.dumps(document["tracking_error"]), "null").replace(document["run"], "run")
+
+    def fail(point: str) -> None:
+        if point == "track.created":
+            if fault == "full":
+                raise OSError(errno.ENOSPC, "No space left on device")
+            raise sqlite3.OperationalError("attempt to write a readonly database")
+
+    whole = written(run(home))
+    if fault == "locked":
+        monkeypatch.setattr(databases, "BUSY", 0.2)
+        with closing(sqlite3.connect(home / "mlflow.db", isolation_level=None)) as other:
+            other.execute("BEGIN EXCLUSIVE")
+            document = run(home)
+    else:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+        with failing(fail):
+            document = run(home)
+    reason = {"locked": "locked", "full": "No space left", "read-only": "readonly"}[fault]
+    assert reason in document["tracking_error"] and "dynconf resend --home" in document["tracking_error"]
+    assert "\n" not in document["tracking_error"]
+    assert written(document) == whole
+
+
+def test_what_could_not_be_logged_is_sent_later(first: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dynconf_core.experiment.request import home_folder
+    from dynconf_flows.sweep import sweep
+    from dynconf_tasks.resend import resend
+
+    def known() -> dict[str, list[Any]]:
+        """The runs by the name of their parent."""
+        found = mlflow_runs(home)
+        names = {run.info.run_id: run.info.run_name for run in found}
+        below = [run for run in found if "mlflow.parentRunId" in run.data.tags]
+        return {name: [run for run in below if names[run.data.tags["mlflow.parentRunId"]] == name] for name in names.values()}
+
+    list(resend(home_folder(str(home))))
+    before, unlogged = {run.info.run_id for run in mlflow_runs(home)}, {"max_drop": 0.07}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    run(home, unlogged, SETTINGS[:1])
+    document = run(home, unlogged, SETTINGS[:1])
+    swept = to_json(sweep(settings=SETTINGS[:1], grid={"max_drop": "0,0.07"}, overrides=dict(SHORT), home=str(home)))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    path = home / "results" / document["run"] / "results.json"
+    written = path.read_text()
+
+    sent = {one.run: one for one in resend(home)}
+    assert set(sent) == {document["run"], swept["run"]}, "the newest of two that are alike"
+    assert sent[document["run"]].children == (SETTINGS[0],) and not sent[document["run"]].without_files
+    assert path.read_text() == written.replace(json.dumps(document["tracking_error"]), "null")
+    assert list(resend(home)) == [], "nothing to send"
+    points = known()[f"sweep {swept['run']}"]
+    assert {run.data.params["max_drop"]: run.data.metrics["exit_mean_steps"] for run in points} == {
+        str(point["values"]["max_drop"]): point["mean_steps"] for point in swept["points"]
+    }
+    assert [run.info.status for run in points] == ["FINISHED"] * 2
+    after = {run.info.run_id for run in mlflow_runs(home)}
+    assert len(after - before) == 5 and before <= after
+    run(home, unlogged, SETTINGS[:1])
+    assert {run.info.run_id for run in mlflow_runs(home)} == after, "a run with tracking finds what was sent"
 
 
 def test_an_interruption_ends_soon_keeps_what_is_done_and_a_rerun_goes_on(tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def adopted(request: Request, stages: list[str] | None = None) -> list[Explained
         def waiting(who: str) -> None:
             if not said:
                 said.append(who)
-                Console(stderr=True).print(f"{key.stage} waits for {who}", markup=False, highlight=False)
+                Terminal(stderr=True).print(f"{key.stage} waits for {who}")
 
         with claim(home, key.key, f"{request.settings[0]} · adopt {key.stage}", waiting):
             found, old = store.get(key), store.of_other_code(key)

@@ -96,7 +96,7 @@ def _reproduced(session: Session, asked: CheckedRequest, quiet: bool) -> RunResu
     count, request = len(asked.plans), asked.request
     console.print(
         f"{count} setting{'s'[: count > 1]}, profile {request.profile}, seed {request.seed}, home {asked.context.home}",
-        highlight=False,
+        soft_wrap=True,
     )
     from dynconf_flows.reproduce import checked_reproduction, result_of  # imports torch and Prefect while the server starts
     from dynconf_tasks.reconcile import at_work
@@ -130,10 +130,10 @@ def _report(results: list[RunResult], as_json: bool, home: Path) -> None:
             console.print(seeds_table(results))
     for result in results:
         if result.tracking_error:
-            notes.print(f"Not logged to MLflow: {result.tracking_error}")
+            notes.print(f"Not logged to MLflow: {result.tracking_error}", soft_wrap=True)
     if results and not as_json:
         console.print(f"Results: {home / 'results' / results[-1].run}", soft_wrap=True)
-        console.print(f"MLflow:  dynconf ui --home {home}", soft_wrap=True)
+        console.print(f"MLflow:  dynconf ui --home {shlex.quote(str(home))}", soft_wrap=True)
     if interruption.interrupted():
         raise typer.Exit(interruption.exit_code())
     if any(result.failed for result in results):

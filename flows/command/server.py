@@ -81,7 +81,7 @@ class TemporaryServer:
         if os.environ.get("PREFECT_API_URL"):
             check_api(os.environ["PREFECT_API_URL"])
             return
-        self._folder = Path(os.environ["PREFECT_HOME"]).absolute()
+        self._folder = Path(os.environ["PREFECT_HOME"]).expanduser().absolute()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._log = self._folder / "server.log"
         self._start()

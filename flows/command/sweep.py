@@ -86,7 +86,7 @@ def sweep(
 
         console = Terminal()
         console.print(sweep_table(result))
-        console.print(f"Results: {folder / 'sweeps' / result.run}")
+        console.print(f"Results: {folder / 'sweeps' / result.run}", soft_wrap=True)
     if interruption.interrupted():
         raise typer.Exit(interruption.exit_code())
     if result.failed:
