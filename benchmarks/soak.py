@@ -17,26 +17,23 @@ import random
 import resource
 import secrets
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import psutil
-from prefect.client.orchestration import get_client
 
 from dynconf_core.failing import DIE_AT, POINTS
-from dynconf_core.home.leftovers import leftovers
-from dynconf_core.home.running import runs
+from dynconf_core.home.leftovers import leftovers, remove
 from dynconf_core.home.sizes import size_of, size_text
 from dynconf_core.home.verification import verified
-from dynconf_flows.command.server import TemporaryServer
-from dynconf_tasks.reconcile import reconcile
 
 MARK = "DYNCONF_SOAK"
 """Set in the environment of every process of a soak, so that those left behind are found."""
@@ -167,54 +164,36 @@ class Soak:
                 process.kill()
 
     def check_records(self) -> None:
-        """No record may say that it runs, and nothing of killed processes may be left."""
-        with server_of(self.home):
-            self.wrong += [f"still running: {text}" for text in unfinished(self.home)]
-            done = reconcile(self.home, grace=0)
-            self.wrong += [f"not reconciled: {text}" for text in (*done.ended, *done.problems)]
-        self.wrong += [f"left over: {path}" for path in leftovers(self.home, grace=0)]
-        self.wrong += [f"left over: {run.file}" for run in runs(self.home)]
-
-
-@contextmanager
-def server_of(home: Path) -> Iterator[None]:
-    """A Prefect server on the home's database."""
-    from prefect.settings import PREFECT_API_URL, temporary_settings
-
-    server = TemporaryServer(home)
-    try:
-        server.wait()
-        with temporary_settings({PREFECT_API_URL: os.environ["PREFECT_API_URL"]}):
-            yield
-    finally:
-        server.stop()
+        """No record may say that it runs, and nothing of killed processes may be left but what is known as such."""
+        self.wrong += [f"still running: {text}" for text in unfinished(self.home)]
+        left = leftovers(self.home, grace=0)
+        print(f"temporary files of processes that were killed in the last minute: {sum(map(remove, left))}")
+        hidden = [path for path in self.home.rglob(".*") if path.name not in (".lock", ".tmp")]
+        folders = (self.home / "running", self.home / "claims", self.home / "artefacts" / ".tmp")
+        lying = [path for folder in folders if folder.is_dir() for path in folder.iterdir()]
+        self.wrong += [f"left over: {path}" for path in (*hidden, *lying)]
 
 
 def unfinished(home: Path) -> list[str]:
     """The records in Prefect, MLflow and Optuna that say that they run."""
-    import optuna
-    from mlflow import MlflowClient
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    from dynconf_tasks.track import tracking_uri
-
     texts = []
-    with get_client(sync_client=True) as client:
-        for read in (client.read_flow_runs, client.read_task_runs):
-            start = 0
-            while found := read(limit=200, offset=start):
-                start += len(found)
-                texts += [f"Prefect {run.name}, {run.state_name}" for run in found if not (run.state and run.state.is_final())]
-    tracking = MlflowClient(tracking_uri=tracking_uri(home))
-    experiments = [one.experiment_id for one in tracking.search_experiments()]
-    texts += [f"MLflow {run.info.run_name}" for run in tracking.search_runs(experiments, "attributes.status = 'RUNNING'")]
+    for database, table, running in (
+        ("prefect/prefect.db", "flow_run", "state_type in ('PENDING', 'RUNNING', 'CANCELLING') or state_type is null"),
+        ("prefect/prefect.db", "task_run", "state_type in ('PENDING', 'RUNNING', 'CANCELLING') or state_type is null"),
+        ("mlflow.db", "runs", "status = 'RUNNING'"),
+    ):
+        with closing(sqlite3.connect(home / database)) as connection:
+            texts += [f"{table} {name}" for (name,) in connection.execute(f"select name from {table} where {running}")]
     if (home / "optuna.journal").is_file():
+        import optuna
+        from optuna.storages import JournalStorage
+        from optuna.storages.journal import JournalFileBackend
+
         storage = JournalStorage(JournalFileBackend(str(home / "optuna.journal")))
         states = (optuna.trial.TrialState.RUNNING,)
         for name in optuna.get_all_study_names(storage):
             trials = optuna.load_study(study_name=name, storage=storage).get_trials(states=states)
-            texts += [f"Optuna {name}, trial {trial.number}" for trial in trials]
+            texts += [f"{name}, trial {trial.number}" for trial in trials]
     return texts
 
 

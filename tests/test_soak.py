@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def test_a_killed_run_leaves_a_home_that_is_whole(root: Path, tmp_path: Path) -> None:
-    options = ("--runs", "1", "--kill-after", "convert", "--no-reference", "--home", tmp_path / "home")
+    options = ("--runs", "1", "--kill-after", "train", "--no-reference", "--home", tmp_path / "home")
     done = subprocess.run(
         [sys.executable, root / "benchmarks" / "soak.py", *options],
         env={**os.environ, "PYTHONPATH": str(root)},
