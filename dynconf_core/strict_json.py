@@ -27,6 +27,8 @@ def read_json(path: Path, largest: int = LARGEST) -> Any:
     Raises:
         InputError: naming the file, if it cannot be read, is not a file, larger than ``largest`` bytes or not JSON.
     """
+    if "\0" in str(path):
+        raise InputError(f"{str(path)!r} names no file.")
     try:
         # Opening a pipe without anybody who writes into it would wait for ever.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as stream:
@@ -38,8 +40,6 @@ def read_json(path: Path, largest: int = LARGEST) -> Any:
             text = stream.read(largest + 1)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}): name another file.") from error
-    except ValueError:  # a null character
-        raise InputError(f"{str(path)!r} names no file.") from None
     return parsed(text, str(path), largest)
 
 

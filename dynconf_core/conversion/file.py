@@ -49,7 +49,7 @@ def load_snn(path: str | os.PathLike[str], neurons: type[NeuronModel] | None = N
     """
     path = Path(path)
     content = read(path)
-    if content.get("schema") != SCHEMA or "graph" not in content or not isinstance(content.get("neurons"), dict):
+    if not _is(content.get("schema"), SCHEMA) or "graph" not in content or not isinstance(content.get("neurons"), dict):
         raise InputError(f"{path} holds no converted network of this version: name a file written by a conversion.")
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path} is in the old format of torch.save, which has no checksums: convert again.")
@@ -66,6 +66,11 @@ def load_snn(path: str | os.PathLike[str], neurons: type[NeuronModel] | None = N
     except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path} is not a complete converted network ({error!r}): convert again.") from error
     return SpikingNetwork(graph, model, image_limit=image, time_steps_limit=time_steps, facts=content["facts"])
+
+
+def _is(value: object, number: int) -> bool:
+    """Equality with a number, also for a tensor."""
+    return type(value) is int and value == number
 
 
 def _model(values: Mapping[str, Any], given: type[NeuronModel] | None, path: Path) -> NeuronModel:
@@ -96,7 +101,7 @@ def _check_weights(graph: Graph, size: int) -> None:
 def _limits(limits: Mapping[str, Any]) -> tuple[float | None, int | None]:
     """The largest absolute value of a normalised image and the most time steps, or None for each."""
     image, time_steps = limits["image"], limits["time_steps"]
-    if not (image is None or (isinstance(image, int | float) and 0 < image < float("inf"))):
+    if not (image is None or (type(image) in (int, float) and 0 < image < float("inf"))):
         raise InputError(f"its limit of the image is {image!r}, not a number above 0.")
     if not (time_steps is None or (type(time_steps) is int and time_steps >= 1)):
         raise InputError(f"its limit of the time steps is {time_steps!r}, not a whole number above 0.")

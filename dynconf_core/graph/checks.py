@@ -1,17 +1,14 @@
 """Validation of a graph that comes from a file: its nodes, their order, settings, tensors and shapes.
 
-Shapes are computed without data, so a graph that asks for more memory than there is is refused before any is taken.
+Shapes are computed from the settings alone, so that a graph that asks for too much memory is refused before any is taken.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import torch
-
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node
-from dynconf_core.graph.operations import evaluate
 
 LARGEST = 2**28
 """Values of one node for one sample: 1 GiB as float32."""
@@ -20,6 +17,7 @@ RANK = 8
 PLACES = 256
 """Binary places of weights and rounded values."""
 Check = Callable[[Any], bool]
+Shape = tuple[int, ...]
 
 
 class _Kind(NamedTuple):
@@ -142,16 +140,91 @@ def _fault_of_tensors(node: Node, kind: _Kind) -> str | None:
 
 
 def _fault_of_shape(node: Node, known: Mapping[str, Node]) -> str | None:
-    """Whether the node's operation yields its shape, computed on tensors without data."""
+    """Whether the node's operation yields its shape."""
     if node.kind == "input":
         return None
-    batch = 2  # a single sample could be taken for a value without a batch
-    given = [torch.empty((batch, *known[name].shape), device="meta") for name in node.inputs]
-    tensors = {name: torch.empty(tensor.shape, device="meta") for name, tensor in node.tensors.items()}
     try:
-        found = given[0] if node.kind == "neurons" else evaluate(node, given, tensors)
-    except Exception as error:  # of any kind, since any numbers may be asked for
-        return f"cannot be computed ({(str(error).splitlines() or [type(error).__name__])[0][:200]})"
-    if tuple(found.shape) == (batch, *node.shape):
+        found = _SHAPES[node.kind](node, [tuple(known[name].shape) for name in node.inputs])
+    except ValueError:
+        found = None
+    if found is None or any(side < 1 for side in found):
+        return f"cannot be computed: {node.kind} of {[tuple(known[name].shape) for name in node.inputs]}"
+    return None if found == tuple(node.shape) else f"has the shape {tuple(node.shape)}, but its inputs give {found}"
+
+
+# Shapes: of a node's value, for the shapes of its inputs; ValueError or None where there is none.
+
+
+def _of_convolution(node: Node, given: list[Shape]) -> Shape | None:
+    (channels, *image), settings = given[0], node.settings
+    outputs, inputs, *kernel = node.tensors["weight"].shape
+    groups = settings["groups"]
+    if len(image) != 2 or len(kernel) != 2 or inputs * groups != channels or outputs % groups:
         return None
-    return f"has the shape {tuple(node.shape)}, but its inputs give {tuple(found.shape[1:])}"
+    if "bias" in node.tensors and tuple(node.tensors["bias"].shape) != (outputs,):
+        return None
+    geometry = zip(image, kernel, settings["stride"], settings["padding"], settings["dilation"], strict=True)
+    return (outputs, *((side + 2 * pad - step * (size - 1) - 1) // stride + 1 for side, size, stride, pad, step in geometry))
+
+
+def _of_linear(node: Node, given: list[Shape]) -> Shape | None:
+    (features,) = given[0]
+    outputs, inputs = node.tensors["weight"].shape
+    biased = "bias" not in node.tensors or tuple(node.tensors["bias"].shape) == (outputs,)
+    return (outputs,) if inputs == features and biased else None
+
+
+def _of_pool(node: Node, given: list[Shape]) -> Shape | None:
+    channels, *image = given[0]
+    settings = node.settings
+    if len(image) != 2:
+        return None
+    found = [channels]
+    dilation, ceil = settings.get("dilation", (1, 1)), bool(settings.get("ceil_mode", False))
+    for side, size, stride, pad, step in zip(
+        image, settings["kernel"], settings["stride"], settings["padding"], dilation, strict=True
+    ):
+        span = side + 2 * pad - step * (size - 1) - 1
+        if 2 * pad > size or span < 0:
+            return None
+        windows = (span + (stride - 1 if ceil else 0)) // stride + 1
+        # With ceil_mode, a last window that would begin in the padding is left out.
+        found.append(windows - 1 if ceil and (windows - 1) * stride >= side + pad else windows)
+    return tuple(found)
+
+
+def _of_one_shape(node: Node, given: list[Shape]) -> Shape | None:
+    return given[0] if len({*given}) == 1 else None
+
+
+def _of_concatenation(node: Node, given: list[Shape]) -> Shape | None:
+    return (sum(shape[0] for shape in given), *given[0][1:]) if len({shape[1:] for shape in given}) == 1 else None
+
+
+def _of_slices(node: Node, given: list[Shape]) -> Shape | None:
+    slices = node.settings["slices"]
+    if len(slices) > len(given[0]) or any(step is not None and step < 1 for _, _, step in slices):
+        return None
+    cut = (len(range(*slice(*bounds).indices(side))) for bounds, side in zip(slices, given[0], strict=False))
+    return (*cut, *given[0][len(slices) :])
+
+
+def _of_pads(node: Node, given: list[Shape]) -> Shape | None:
+    return tuple(before + side + after for (before, after), side in zip(node.settings["pads"], given[0], strict=True))
+
+
+_SHAPES: Mapping[str, Callable[[Node, list[Shape]], Shape | None]] = {
+    "convolution": _of_convolution,
+    "linear": _of_linear,
+    "scale": _of_one_shape,
+    "average_pool": _of_pool,
+    "sum_pool": _of_pool,
+    "max_pool": _of_pool,
+    "add": _of_one_shape,
+    "concatenate": _of_concatenation,
+    "slice": _of_slices,
+    "pad": _of_pads,
+    "flatten": lambda node, given: (math.prod(given[0]),),
+    "round": _of_one_shape,
+    "neurons": _of_one_shape,
+}

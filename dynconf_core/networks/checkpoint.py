@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from dynconf_core.errors import InputError
 from dynconf_core.files import written
-from dynconf_core.networks.untrusted import Unsuitable, check_archive, check_content
+from dynconf_core.networks.untrusted import Unsuitable, check_content, check_file
 
 SCHEMA = 2
 WRAPPERS = ("state_dict", "model")
@@ -47,7 +47,7 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"checkpoint {path} does not exist: name the file that a training run wrote.")
     try:
-        check_archive(path)
+        check_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
         check_content(content, path.stat().st_size)
     except Unsuitable as error:

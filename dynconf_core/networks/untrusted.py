@@ -5,6 +5,8 @@ complex or without data. Its lists may hold each other many times over, so that 
 be compressed, so that it grows in memory. None of this is written by torch.save for the weights of a network.
 """
 
+import mmap
+import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,17 +21,24 @@ DEEPEST = 100
 """Lists and dictionaries within each other."""
 LARGEST = 2**64
 """The largest whole number, which is a seed."""
+ZEROS = b"bytearray\n"
+"""The one call that torch.load permits and that fills memory of any size: bytearray(n)."""
 
 
 class Unsuitable(ValueError):
     """A file's content that is not loaded; the message says what is wrong with it."""
 
 
-def check_archive(path: Path) -> None:
-    """Raise ``Unsuitable`` for a zip archive that holds more than the file has bytes, or whose checksums are wrong.
+def check_file(path: Path) -> None:
+    """Raise ``Unsuitable`` for a file that grows in memory, or a zip archive whose checksums are wrong.
 
     torch.load compares no checksums: a flipped bit would silently change a weight.
     """
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size:
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+                if content.find(ZEROS) >= 0:
+                    raise Unsuitable("it holds a bytearray")
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:

@@ -183,6 +183,8 @@ class Traces:
         source = Path(path)
         if not source.exists():
             raise TracesError(f"{source} does not exist; name a .npz file of traces or a folder of .npy files.")
+        if not (source.is_file() or source.is_dir()):
+            raise TracesError(f"{source} is neither a file nor a folder; name a .npz file or a folder of .npy files.")
         arrays = read_folder(source) if source.is_dir() else read_archive(source)
         meta = _parsed_meta(arrays.pop(META, None), source)
         try:
