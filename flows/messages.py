@@ -3,19 +3,23 @@
 Nothing else is written to these pipes: what a process prints goes elsewhere.
 """
 
+from __future__ import annotations
+
 import os
 import pickle
 import struct
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-from uuid import UUID
+from typing import TYPE_CHECKING, Any
 
-from dynconf_core.experiment.job import Handle, RunContext
-from dynconf_core.experiment.plan import Plan
-from dynconf_core.schemes.field import Value
+if TYPE_CHECKING:  # a process listens to its messages before it imports anything else
+    from pathlib import Path
+    from uuid import UUID
+
+    from dynconf_core.experiment.job import Handle, RunContext
+    from dynconf_core.experiment.plan import Plan
+    from dynconf_core.schemes.field import Value
 
 LENGTH = struct.Struct(">Q")
 CHUNK = 1 << 16

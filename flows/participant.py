@@ -5,6 +5,8 @@ stop its setting at the next batch, report it, and end. If its standard input cl
 process then ends at once, with everything that it has started.
 """
 
+from __future__ import annotations
+
 import logging
 import os
 import queue
@@ -16,10 +18,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from uuid import UUID
+from typing import TYPE_CHECKING
 
-from dynconf_core.experiment.job import Handle
-from dynconf_core.results.types import Resources
 from dynconf_flows.messages import (
     Began,
     Channel,
@@ -36,6 +36,11 @@ from dynconf_flows.messages import (
 )
 from dynconf_tasks import interruption
 from dynconf_tasks.listening import listen
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from dynconf_core.experiment.job import Handle
 
 PROGRESS, WAITING = 0.25, 1.0
 """Least seconds between two messages on the progress of a stage, and on its waiting."""
@@ -70,7 +75,7 @@ def main() -> None:
     os._exit(0)  # at once: what remains are threads of libraries that wait for more
 
 
-def _receive(channel: Channel, orders: "queue.Queue[bytes]") -> None:
+def _receive(channel: Channel, orders: queue.Queue[bytes]) -> None:
     while True:
         try:
             for message in channel.receive():
@@ -84,6 +89,7 @@ def _run(order: Order, send: Send) -> Ended:
     from prefect.context import hydrated_context
 
     from dynconf_core.results.rows import failed
+    from dynconf_core.results.types import Resources
     from dynconf_flows.prefect_runs import owned
     from dynconf_flows.setting import SettingRun, planned_setting, run_of
 

@@ -21,6 +21,7 @@ from typing import Any
 from prefect.exceptions import TerminationSignal
 
 from dynconf_core.experiment.following import follow
+from dynconf_core.experiment.job import Job
 from dynconf_core.experiment.stages import job, known_everywhere
 from dynconf_core.results.rows import failed
 from dynconf_flows.child import Child, Work
@@ -69,8 +70,9 @@ class Participants:
         self._assignments, self._context = assignments, context_for_child()
         self._runs, self._here = {}, {}
         self._todo = deque()
+        digests: dict[str, str] = {}
         for number, assignment in enumerate(assignments):
-            if _belongs_here(assignment):
+            if _belongs_here(assignment, digests):
                 call = contextvars.copy_context().run
                 self._here[number] = self._pool.submit(call, _run_here, assignment)
             else:
@@ -167,16 +169,18 @@ def finished_or_interrupted(
         return participants.rest(), signalled
 
 
-def _belongs_here(assignment: Assignment) -> bool:
+def _belongs_here(assignment: Assignment, digests: dict[str, str]) -> bool:
     """Whether nothing is left to do for a setting, or no other process could run it.
 
-    What goes wrong in finding out goes wrong again, and is reported, where it runs.
+    What goes wrong in finding out goes wrong again, and is reported, where it runs. ``digests`` collects those of data sets.
     """
+    plan, context, checkpoint = assignment.plan, assignment.context, assignment.checkpoint
     try:
-        return (
-            not known_everywhere(assignment.plan)
-            or follow(job(assignment.plan, assignment.context, assignment.checkpoint), verified=False).complete
-        )
+        if not known_everywhere(plan):
+            return True
+        if plan.data.name not in digests:
+            digests[plan.data.name] = job(plan, context, checkpoint).data_digest
+        return follow(Job(plan, context, digests[plan.data.name], checkpoint), verified=False).complete
     except Exception:
         return False
 
@@ -207,8 +211,9 @@ def _died(child: Child, work: Work) -> SettingRun:
             work.listeners[work.stage].finished("failed", time.monotonic() - work.since)
     if work.flow_run is not None:
         try:
-            finished = {f"{asked.plan.setting} · {stage.replace('_', ' ')}" for stage in work.done}
-            end_runs(work.flow_run, run.row.error or "", cancelled=stopped, finished=finished)
+            names = {stage: f"{asked.plan.setting} · {stage.replace('_', ' ')}" for stage in (*work.done, work.stage) if stage}
+            finished = {names[stage] for stage in work.done}
+            end_runs(work.flow_run, run.row.error or "", stopped, finished, names.get(work.stage or ""))
         except Exception as error:  # of whatever kind Prefect's client raises
             _log.warning("The flow run of %s could not be ended in Prefect: %s", asked.plan.setting, error)
     if asked.parent is not None and not stopped:

@@ -1,6 +1,8 @@
 """Prefect's records of our runs: whose they are, how they end if their process dies, and that they arrive."""
 
+import logging
 import sys
+import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,6 +12,8 @@ from dynconf_core.store.owner import Owner
 
 OWNER = "dynconf.owner="
 """Prefix of the tag that names the process of a run."""
+RECORDED = 3.0
+"""Seconds after which a server has surely recorded the start of a task run."""
 
 
 @contextmanager
@@ -34,7 +38,7 @@ def context_for_child() -> dict[str, Any]:
     return context
 
 
-def end_runs(flow_run: UUID, message: str, cancelled: bool, finished: Collection[str] = ()) -> None:
+def end_runs(flow_run: UUID, message: str, cancelled: bool, finished: Collection[str] = (), running: str | None = None) -> None:
     """End the flow run of a process that died, and its unfinished task runs, as crashed or ``cancelled``.
 
     Args:
@@ -42,15 +46,22 @@ def end_runs(flow_run: UUID, message: str, cancelled: bool, finished: Collection
         message: why it ended.
         cancelled: whether it was stopped on purpose.
         finished: the names of its task runs that have finished, of which Prefect may not have heard.
+        running: the name of the task run that was running, for which it waits: a server records task runs a little later.
     """
-    from prefect import State
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.client.schemas.objects import State
     from prefect.states import Cancelled, Completed, Crashed
 
     make = Cancelled if cancelled else Crashed
     with get_client(sync_client=True) as client:
-        for task_run in client.read_task_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))):
+        of_flow_run = FlowRunFilter(id=FlowRunFilterId(any_=[flow_run]))
+        task_runs = client.read_task_runs(flow_run_filter=of_flow_run)
+        end = time.monotonic() + (0 if cancelled else RECORDED)
+        while running is not None and running not in {one.name for one in task_runs} and time.monotonic() < end:
+            time.sleep(0.2)
+            task_runs = client.read_task_runs(flow_run_filter=of_flow_run)
+        for task_run in task_runs:
             if task_run.state is None or not task_run.state.is_final():
                 state: State[Any] = Completed() if task_run.name in finished else make(message=message)
                 client.set_task_run_state(task_run.id, state, force=True)
@@ -65,4 +76,5 @@ def deliver_logs_and_events(seconds: float = 3) -> None:
     from prefect.logging.handlers import APILogWorker
 
     for worker in (APILogWorker, EventsWorker):
+        logging.getLogger(worker.__name__).setLevel(logging.ERROR)  # it would print how many items remain
         worker.drain_all(timeout=seconds)

@@ -99,15 +99,15 @@ def _run_request(asked: CheckedRequest, command: str) -> RunResult | State[RunRe
     jobs = max(1, min(PROFILES[profile].jobs, os.cpu_count() or 1, len(assignments)))
     with owned(), Participants(folder, jobs, request.stage_seconds()) as participants:
         runs, signalled = finished_or_interrupted(participants, assignments)
-    result = run_result(
-        asked,
-        new_run(folder, f"{profile}-seed{seed}"),
-        [run.row for run in runs],
-        command,
-        next((run.tracking_error for run in reversed(runs) if run.tracking_error), parent.error),
-    )
-    write_results(folder, result, newest=not interruption.interrupted())
-    parent.finish(result, interruption.interrupted())
+        result = run_result(
+            asked,
+            new_run(folder, f"{profile}-seed{seed}"),
+            [run.row for run in runs],
+            command,
+            next((run.tracking_error for run in reversed(runs) if run.tracking_error), parent.error),
+        )
+        write_results(folder, result, newest=not interruption.interrupted())
+        parent.finish(result, interruption.interrupted())
     result = replace(result, tracking_error=result.tracking_error or parent.error)
     if signalled is not None:
         raise signalled

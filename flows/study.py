@@ -45,8 +45,12 @@ def run_study(run_point: Point, ranges: Sequence[Range], trials: int, seed: int,
         trial = study.ask()
         found = run_point({one.field: _suggested(trial, one) for one in ranges})
         ended = study.tell(trial, found, state=None if found is not None else optuna.trial.TrialState.FAIL)
-        if copy is not None and number >= len(copy.get_trials(deepcopy=False)):
-            copy.add_trial(ended)
+        try:
+            if copy is not None and number >= len(copy.get_trials(deepcopy=False)):
+                copy.add_trial(ended)
+        except Exception as error:  # a full disk, or a line that Optuna did not write
+            _log.warning("%s cannot be written (%s): the study goes on without a copy in it.", journal, error)
+            copy = None
 
 
 def _suggested(trial: "optuna.Trial", one: Range) -> Value:

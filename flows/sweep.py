@@ -125,9 +125,9 @@ def _run_sweep(swept: CheckedSweep, name: str) -> SweepResult | State[SweepResul
                         )
                 except interruption.Interrupted:
                     pass
-            result = _result(swept, found)
-            write_sweep(home, result, newest=not interruption.interrupted())
-            parent.finish(result, interruption.interrupted())
+                result = _result(swept, found)
+                write_sweep(home, result, newest=not interruption.interrupted())
+                parent.finish(result, interruption.interrupted())
     except interruption.Interrupted:  # while it waited for another process
         result = _result(swept, found)
     if signalled is not None:

@@ -3,9 +3,7 @@
 Both can be made anew, so a damaged one never ends a run: it gets another name, which a warning states, and a new one is made.
 """
 
-import os
 import sqlite3
-import time
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -14,7 +12,7 @@ SIDECARS = ("-wal", "-shm", "-journal")
 """Endings of the files that SQLite keeps beside a database. A new database must not find those of an old one."""
 VERSION = "alembic_version"
 """The table in which Alembic, which makes the tables of both databases, notes their version; written last."""
-BUSY = 5.0
+BUSY = 15.0
 """Seconds to wait for a database that another process has locked."""
 _DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
@@ -57,19 +55,6 @@ def version(database: sqlite3.Connection) -> str | None:
 def connected(path: Path) -> sqlite3.Connection:
     """A connection to an existing database, on which statements commit at once."""
     return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY, isolation_level=None)
-
-
-def set_aside(path: Path) -> Path:
-    """Rename a database, together with SQLite's files beside it, to ``NAME.damaged-TIME``; returns its new path.
-
-    The database itself comes last: if the process is killed before, what is left is set aside the next time.
-    """
-    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
-    for ending in (*SIDECARS, ""):
-        beside = path.with_name(path.name + ending)
-        if beside.exists():
-            beside.replace(aside.with_name(aside.name + ending))
-    return aside
 
 
 def removed(path: Path) -> None:

@@ -17,8 +17,9 @@ from sqlalchemy.engine import URL
 from sqlalchemy.pool import Pool
 
 from dynconf_core.failing import failure_point
+from dynconf_core.files import set_aside
 from dynconf_core.store.claim import claim
-from dynconf_tasks.databases import connected, damage, removed, set_aside, version
+from dynconf_tasks.databases import SIDECARS, connected, damage, removed, version
 
 FILE, NEW, ARTEFACTS = "mlflow.db", ".mlflow.db.new", "mlartifacts"
 NEEDED = ("experiments", "runs")
@@ -95,7 +96,7 @@ def _uri(path: Path) -> str:
 
 
 def _put_away(path: Path, why: str) -> None:
-    aside = set_aside(path)
+    aside = set_aside(path, SIDECARS)
     log.warning("%s is damaged (%s): set aside as %s, and made anew.", path, why, aside.name)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from dynconf_core.store.atomic import replacing, set_aside
+from dynconf_core.files import set_aside, written
 from dynconf_core.store.keys import key_of
 
 logger = logging.getLogger(__name__)
@@ -38,5 +38,5 @@ def read_trials(path: Path) -> dict[str, list[Trial]]:
 def write_trials(path: Path, trials: Mapping[str, Sequence[Trial]]) -> None:
     """Replace the file at once, so that it holds all trials whenever the process dies; floats are exact."""
     plain = {measure: [asdict(trial) for trial in found] for measure, found in trials.items()}
-    with replacing(path) as file:
+    with written(path) as file:
         file.write(json.dumps({"trials": plain, "checksum": key_of(plain)}, allow_nan=False).encode("ascii"))

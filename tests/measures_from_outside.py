@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
@@ -33,3 +34,16 @@ class ShareOfVotes(ConfidenceMeasure):
 
     def shown(self, score: float) -> float:
         return 100 * score
+
+
+@dataclass(frozen=True)
+class FailsOnTest(ShareOfVotes):
+    """Raises for the 497 test images of the digits while the environment says so, in whatever process it runs."""
+
+    name = "fails_on_test"
+    label = "share of votes"
+
+    def step(self, outputs: StepOutputs, state: State) -> tuple[Tensor, State]:
+        if len(outputs.smoothed) == 497 and os.environ.get("FAULT_OF_THE_TEST"):
+            raise ArithmeticError("a fault made by the test")
+        return super().step(outputs, state)

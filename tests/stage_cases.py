@@ -68,7 +68,7 @@ def events(running: subprocess.Popen[str], timeout: float = 240) -> list[dict[st
 
 
 def say(**event: Any) -> None:
-    print(json.dumps(event), flush=True)
+    os.write(1, (json.dumps(event) + "\n").encode())  # at once, so that lines of several processes do not mix
 
 
 class Says:

@@ -299,3 +299,29 @@ def test_a_taken_port(dynconf: Command, home: Path) -> None:
         port = taken.getsockname()[1]
         answer = dynconf("ui", "--port", str(port))
     assert answer.code == 2 and f"port {port} is in use" in answer.error
+
+
+@pytest.mark.parametrize("host", [None, "0.0.0.0"])
+def test_the_user_interface_is_served_to_this_machine_alone_unless_told_otherwise(
+    dynconf: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str | None
+) -> None:
+    from dynconf_tasks.track import Tracker
+
+    started: list[tuple[list[str], dict[str, str]]] = []
+    monkeypatch.setattr("os.execve", lambda program, command, environment: started.append((command, environment)))
+    home = tmp_path / "50%41 #1 [red] é"
+    home.mkdir()
+    Tracker(home)
+    answer = dynconf("ui", "--home", home, "--port", "5999", *(["--host", host] if host else []))
+    ((command, environment),) = started
+    assert answer.code == 0 and f"http://{host or '127.0.0.1'}:5999/" in answer.out
+    assert command[command.index("--host") + 1] == (host or "127.0.0.1")
+    assert command[command.index("--backend-store-uri") + 1] == Tracker(home).uri
+    assert "-P" in command and environment["PYTHONSAFEPATH"] == "1"
+
+
+def test_an_address_that_this_machine_does_not_have(dynconf: Command, home: Path) -> None:
+    home.mkdir()
+    (home / "mlflow.db").touch()
+    answer = dynconf("ui", "--host", "no such host")
+    assert answer.code == 2 and "--host no such host" in answer.error

@@ -88,7 +88,7 @@ def test_bad_files_of_rules_are_named(tmp_path: Path) -> None:
     file = tmp_path / "rule.json"
     rule = Rule("gap", SUM30, 1.0)
     for text, words in (
-        ("{", "not JSON"),
+        ("{", "cannot be read as JSON"),
         ("[]", "JSON object"),
         ("{}", "lacks the field measure"),
         (json.dumps({**rule.to_json(), "schema": 1}), "schema = 1"),
@@ -102,7 +102,7 @@ def test_bad_files_of_rules_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         Rule.load(tmp_path)
     with pytest.raises(InputError, match="cannot be written"):
-        rule.save(tmp_path / "nowhere" / "rule.json")
+        rule.save(file / "rule.json")  # below a file
     for record, words in (({"threshold": 3}, "threshold"), ({"x": INF}, "JSON"), ({"x": object()}, "JSON")):
         with pytest.raises(InputError, match=words):
             rule.save(file, record)

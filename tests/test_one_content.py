@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from study_cases import made
 from dynconf_core.experiment.job import Handle
 from dynconf_core.experiment.stages import STAGES
 from dynconf_core.failing import failing
+from dynconf_core.training.loop import Diverged
 from dynconf_tasks.trials import read_trials
 
 NAMES = [one.name for one in STAGES]
@@ -42,43 +43,50 @@ class Die:
 # All stages, in processes
 
 
+@dataclass(frozen=True)
+class Homes:
+    """Two homes in a folder, ``one`` and ``two``, and what was told when their artefacts were made."""
+
+    folder: Path
+    told: dict[str, list[dict[str, Any]]]
+
+    def digests(self, home: str = "one") -> list[dict[str, str]]:
+        """Those of all stages, for each process."""
+        return [event["digests"] for event in self.told[home] if event["event"] == "done"]
+
+
 @pytest.fixture(scope="module")
-def two_homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, list[list[dict[str, Any]]]]]:
-    """All stages by one process in a home of its own, and by two at once, in other environments, in another home."""
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Homes]:
+    """All stages by one process in a home of its own, and by two at once, in another environment, in another home."""
     folder = tmp_path_factory.mktemp("homes")
-    running = [process(folder / "one", cwd=folder)]
-    running += [
-        process(folder / "two", **ELSEWHERE),
-        process(folder / "two", cwd=Path("/"), PYTHONHASHSEED="6", LANG="C.UTF-8"),
-    ]
+    running = {
+        "one": process(folder / "one", cwd=folder, PYTHONHASHSEED="6", LANG="C.UTF-8"),
+        "two": process(folder / "two", cwd=Path("/"), FORKS="2", **ELSEWHERE),
+    }
     try:
-        yield folder, [events(one) for one in running]
+        yield Homes(folder, {home: events(one) for home, one in running.items()})
     finally:
-        for one in running:
+        for one in running.values():
             one.kill()
 
 
-def test_two_homes_hold_the_same_bits(two_homes: tuple[Path, list[list[dict[str, Any]]]]) -> None:
+def test_two_homes_hold_the_same_bits(homes: Homes) -> None:
     """Under other hash seeds, thread counts, locales, time zones and working folders."""
-    _, told = two_homes
-    first, *others = [next(event["digests"] for event in one if event["event"] == "done") for one in told]
+    (first,) = homes.digests()
     assert list(first) == NAMES
-    assert others == [first, first]
+    assert homes.digests("two") == [first, first]
 
 
-def test_two_processes_make_each_artefact_once_and_both_finish(two_homes: tuple[Path, list[list[dict[str, Any]]]]) -> None:
-    folder, (_, *both) = two_homes
-    outcomes = [{event["stage"]: event["outcome"] for event in one if event["event"] == "finished"} for one in both]
-    assert [sorted(outcomes[number][name] for number in range(2)) for name in NAMES] == [["cached", "ran"]] * len(NAMES)
+def test_two_processes_make_each_artefact_once_and_both_finish(homes: Homes) -> None:
+    for name in NAMES:
+        found = [event["outcome"] for event in homes.told["two"] if event["event"] == "finished" and event["stage"] == name]
+        assert sorted(found) == ["cached", "ran"]
     for home in ("one", "two"):
-        assert not list((folder / home / "work").glob("*")) and not list((folder / home / "claims").glob("*"))
+        assert not list((homes.folder / home / "work").glob("*")) and not list((homes.folder / home / "claims").glob("*"))
 
 
-def test_who_waits_says_so_and_takes_over_from_the_dead(
-    two_homes: tuple[Path, list[list[dict[str, Any]]]], tmp_path: Path
-) -> None:
+def test_who_waits_says_so_and_takes_over_from_the_dead(homes: Homes, tmp_path: Path) -> None:
     """The first process stops in its first epoch; once it is killed, the second goes on from there, to the same bits."""
-    _, (reference, *_) = two_homes
     first = process(tmp_path, "train", BLOCK_AT="train.epoch")
     assert first.stdout is not None
     while '"blocked"' not in (line := first.stdout.readline()):
@@ -98,17 +106,14 @@ def test_who_waits_says_so_and_takes_over_from_the_dead(
         second.kill()
         first.communicate()
     assert told[0] == {"event": "finished", "stage": "train", "outcome": "ran"}
-    digests = next(event["digests"] for event in reference if event["event"] == "done")
-    assert told[-1]["digests"] == {"train": digests["train"]}
+    assert told[-1]["digests"] == {"train": homes.digests()[0]["train"]}
 
 
 # What an interruption leaves behind, in this process
 
 
 @pytest.mark.parametrize("point", ["stage.claimed", "train.epoch", "store.placed"])
-def test_a_training_that_dies_anywhere_is_finished_by_the_next_run(
-    two_homes: tuple[Path, list[list[dict[str, Any]]]], point: str, tmp_path: Path
-) -> None:
+def test_a_training_that_dies_anywhere_is_finished_by_the_next_run(homes: Homes, point: str, tmp_path: Path) -> None:
     """Also where the dead process left files in the work folder: they never fail a stage, and are gone at its end."""
     given = tiny_job(tmp_path)
     with pytest.raises(Killed), failing(Die(point)):
@@ -120,15 +125,12 @@ def test_a_training_that_dies_anywhere_is_finished_by_the_next_run(
     (work / "unknown").mkdir()
     done = run_stage("train", given, {})
     assert done.outcome == ("cached" if point == "store.placed" else "ran")
-    digests = next(event["digests"] for event in two_homes[1][0] if event["event"] == "done")
-    assert done.digest == digests["train"]
+    assert done.digest == homes.digests()[0]["train"]
     assert not work.exists() and not list((tmp_path / "artefacts" / ".tmp").iterdir())
 
 
-def test_a_given_checkpoints_name_is_no_part_of_the_artefact(
-    two_homes: tuple[Path, list[list[dict[str, Any]]]], tmp_path: Path
-) -> None:
-    (checkpoint,) = (two_homes[0] / "one" / "artefacts" / "train").glob("*/*/checkpoint.pt")
+def test_a_given_checkpoints_name_is_no_part_of_the_artefact(homes: Homes, tmp_path: Path) -> None:
+    (checkpoint,) = (homes.folder / "one" / "artefacts" / "train").glob("*/*/checkpoint.pt")
     found = []
     for name in ("a.pt", "b.pt"):
         shutil.copyfile(checkpoint, tmp_path / name)
@@ -137,6 +139,15 @@ def test_a_given_checkpoints_name_is_no_part_of_the_artefact(
         manifest = json.loads(found[-1].file("manifest.json").read_text())
         assert manifest["provenance"]["facts"]["given"] == name
     assert found[0].key == found[1].key and found[0].digest == found[1].digest and found[0].outcome == "given"
+
+
+def test_a_training_that_diverges_leaves_no_artefact(tmp_path: Path) -> None:
+    given = tiny_job(tmp_path)
+    given = replace(given, plan=replace(given.plan, recipe=replace(given.plan.recipe, learning_rate=1e12)))
+    for _ in range(2):
+        with pytest.raises(Diverged, match=r"diverged in epoch \d of 2 with learning_rate=1e\+12"):
+            run_stage("train", given, {})
+    assert not list((tmp_path / "artefacts").glob("train/*/*"))
 
 
 # Searches
@@ -215,13 +226,12 @@ def test_more_trials_begin_with_the_fewer(tmp_path: Path, traces: Handle) -> Non
     assert [trial.params for trial in read_trials(file)["max_softmax"]] == first
 
 
-def test_four_searches_at_once(two_homes: tuple[Path, list[list[dict[str, Any]]]], tmp_path: Path) -> None:
+def test_four_searches_at_once(homes: Homes, tmp_path: Path) -> None:
     """One makes the rule; all return it, and it is the one of a search alone."""
-    folder, (reference, *_) = two_homes
-    shutil.copytree(folder / "one", tmp_path / "home")
+    shutil.copytree(homes.folder / "one", tmp_path / "home")
     shutil.rmtree(tmp_path / "home" / "artefacts" / "search")
     told = events(process(tmp_path / "home", *NAMES[:3], "search", FORKS="4"))
     outcomes = [event["outcome"] for event in told if event["event"] == "finished" and event["stage"] == "search"]
     assert sorted(outcomes) == ["cached", "cached", "cached", "ran"]
-    digests = [event["digests"]["search"] for event in (*told, *reference) if event["event"] == "done"]
-    assert len(digests) == 5 and len(set(digests)) == 1
+    digests = [event["digests"]["search"] for event in told if event["event"] == "done"]
+    assert digests == [homes.digests()[0]["search"]] * 4

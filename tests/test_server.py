@@ -63,7 +63,7 @@ def healthy() -> bool:
 def test_a_server_in_odd_surroundings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One home after the other: killed while its database is made, signalled, stopped, damaged, and started anew."""
+    """Killed while its database is made; started anew on what is left, damaged besides; signalled, and stopped."""
     home, folder = tmp_path / "50%41 of a? home #1 [red] é", tmp_path / "strange"
     folder.mkdir()
     for module in ("random", "struct", "logging", "json", "prefect", "sqlite3"):
@@ -84,6 +84,8 @@ def test_a_server_in_odd_surroundings(
     assert making.exists()
 
     making.unlink()
+    for beside in home.glob("prefect/prefect.db-*"):
+        beside.unlink()
     database.write_bytes(b"no database")
     server = TemporaryServer(home)
     server.wait()

@@ -136,7 +136,7 @@ def edit_manifest(change: Callable[[dict], object]) -> Callable[[Path], None]:
         (edit_manifest(lambda m: m["provenance"].update(device="cuda")), "manifest.json does not have the"),
         (edit_manifest(lambda m: m["files"].pop("weights.bin")), "manifest.json does not have the"),
         (edit_manifest(lambda m: m.update(files=None)), "manifest.json does not have the"),
-        (edit_manifest(lambda m: m.update(digest=float("nan"))), "manifest.json does not have the"),
+        (edit_manifest(lambda m: m.update(digest=float("nan"))), "manifest.json is not JSON"),
         (edit_manifest(lambda m: m.pop("checksum")), "manifest.json does not have the"),
     ],
 )

@@ -102,9 +102,13 @@ class Smoothing:
 def _number(name: str, value: Any, wanted: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise InputError(f"smoothing {name} = {value!r} is not a number; give {wanted}.")
-    if not math.isfinite(value):
-        raise InputError(f"smoothing {name} = {value} is not finite; give {wanted}.")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise InputError(f"smoothing {name} = {number} is not finite; give {wanted}.")
+    return number
 
 
 PLAIN = Smoothing("sum", 1.0)

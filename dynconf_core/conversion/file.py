@@ -1,13 +1,17 @@
 """Saving and loading a converted network: graph, weights, thresholds and facts of the conversion, without pickled code."""
 
+import json
 import os
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from dynconf_core.errors import InputError
+from dynconf_core.graph.checks import checked
 from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.networks.checkpoint import read, write_atomically
+from dynconf_core.networks.untrusted import of_weights
 from dynconf_core.neurons.model import NeuronModel, loaded
 from dynconf_core.simulation.network import SpikingNetwork
 
@@ -45,32 +49,60 @@ def load_snn(path: str | os.PathLike[str], neurons: type[NeuronModel] | None = N
     """
     path = Path(path)
     content = read(path)
-    _check_sums(path)
-    if content.get("schema") != SCHEMA or "graph" not in content or not isinstance(content.get("neurons"), dict):
+    if not _is(content.get("schema"), SCHEMA) or "graph" not in content or not isinstance(content.get("neurons"), dict):
         raise InputError(f"{path} holds no converted network of this version: name a file written by a conversion.")
-    model = loaded(content["neurons"], neurons)
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is in the old format of torch.save, which has no checksums: convert again.")
+    model = _model(content["neurons"], neurons, path)
     try:
-        graph = Graph(tuple(_node(entry) for entry in content["graph"]))
-        limits = content["limits"]
-        return SpikingNetwork(
-            graph, model, image_limit=limits["image"], time_steps_limit=limits["time_steps"], facts=content["facts"]
-        )
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        graph = checked(Graph(tuple(_node(entry) for entry in content["graph"])))
+        _check_weights(graph, path.stat().st_size)
+        image, time_steps = _limits(content["limits"])
+        facts = json.loads(json.dumps(content["facts"]))
+        if not isinstance(facts, dict):
+            raise TypeError("facts")
+    except InputError as error:
+        raise InputError(f"{path} is not a complete converted network: {str(error).rstrip('.')}; convert again.") from error
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise InputError(f"{path} is not a complete converted network ({error!r}): convert again.") from error
+    return SpikingNetwork(graph, model, image_limit=image, time_steps_limit=time_steps, facts=content["facts"])
 
 
-def _check_sums(path: Path) -> None:
-    """Compare the file's checksums, which torch.load does not: a flipped bit would silently change a weight."""
+def _is(value: object, number: int) -> bool:
+    """Equality with a number, also for a tensor."""
+    return type(value) is int and value == number
+
+
+def _model(values: Mapping[str, Any], given: type[NeuronModel] | None, path: Path) -> NeuronModel:
+    """The neuron model in the file ``path``."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except Exception as error:  # a damaged archive may raise almost anything
-        raise InputError(f"{path} is damaged ({error}): convert again.") from error
-    if damaged is not None:
-        raise InputError(f"{path} is damaged (the checksum of {damaged} is wrong): convert again.")
+        return loaded(values, given)
+    except InputError:
+        raise
+    except Exception as error:  # of a model that is given values of other types
+        raise InputError(f"{path}: neurons={str(dict(values))[:200]} do not fit their model ({error}).") from error
 
 
-def _node(entry: dict[str, Any]) -> Node:
-    return Node(
-        entry["name"], entry["kind"], tuple(entry["inputs"]), tuple(entry["shape"]), entry["settings"], entry["tensors"]
-    )
+def _node(entry: Mapping[str, Any]) -> Node:
+    settings, tensors = dict(entry["settings"]), dict(entry["tensors"])
+    return Node(entry["name"], entry["kind"], tuple(entry["inputs"]), tuple(entry["shape"]), settings, tensors)
+
+
+def _check_weights(graph: Graph, size: int) -> None:
+    """Raise ``InputError`` unless all tensors are dense and finite, and not larger together than the file of ``size`` bytes."""
+    bytes_left = size
+    for node in graph.nodes:
+        for name, tensor in node.tensors.items():
+            if (fault := of_weights(tensor, bytes_left)) is not None:
+                raise InputError(f"{name} of node {node.name!r} {fault}.")
+            bytes_left -= tensor.nbytes
+
+
+def _limits(limits: Mapping[str, Any]) -> tuple[float | None, int | None]:
+    """The largest absolute value of a normalised image and the most time steps, or None for each."""
+    image, time_steps = limits["image"], limits["time_steps"]
+    if not (image is None or (type(image) in (int, float) and 0 < image < float("inf"))):
+        raise InputError(f"its limit of the image is {image!r}, not a number above 0.")
+    if not (time_steps is None or (type(time_steps) is int and time_steps >= 1)):
+        raise InputError(f"its limit of the time steps is {time_steps!r}, not a whole number above 0.")
+    return image, time_steps

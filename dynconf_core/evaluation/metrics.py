@@ -7,6 +7,7 @@ the iso-accuracy baseline depends on the calibration traces.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any, TypedDict
@@ -94,7 +95,7 @@ class Evaluation:
 
     def baseline(self, name: str) -> Baseline:
         """The baseline called ``name``: "full", "iso_accuracy", "peak", "within_0.1_points" or, if known, "paper"."""
-        return next(one for one in self.baselines if one.name == name)
+        return baseline_called(name, self.baselines)
 
 
 def evaluate(
@@ -149,6 +150,18 @@ def evaluate(
         ece=ece,
         nll=nll,
     )
+
+
+def baseline_called(name: str, known: Sequence[Baseline]) -> Baseline:
+    """The baseline of this name.
+
+    Raises:
+        InputError: if there is none, as in results that somebody else has written.
+    """
+    found = next((one for one in known if one.name == name), None)
+    if found is None:
+        raise InputError(f"there is no baseline {name!r}, only {', '.join(repr(one.name) for one in known) or 'none'}.")
+    return found
 
 
 def baselines(

@@ -8,7 +8,7 @@ from dynconf_core.choosing.entries import ComparisonRow, RuleEntry
 from dynconf_core.choosing.guarantee import GuaranteeRecord
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.evaluation.energy import Energy, FullAndExit, MultiplyAccumulates
-from dynconf_core.evaluation.metrics import Baseline
+from dynconf_core.evaluation.metrics import Baseline, baseline_called
 from dynconf_core.exit.judgement import ExitFigures, Judgement
 from dynconf_core.exit.oracles import OracleGap, Oracles
 from dynconf_core.exit.robustness import Robustness
@@ -134,4 +134,4 @@ class AnalysisRecord:
 
     def baseline(self, name: str) -> Baseline:
         """The baseline called ``name``: "full", "iso_accuracy", "peak" or "within_0.1_points"."""
-        return next(one for one in self.baselines if one.name == name)
+        return baseline_called(name, self.baselines)

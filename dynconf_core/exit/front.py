@@ -9,6 +9,7 @@ thresholds can find a better point.
 from __future__ import annotations
 
 import csv
+import io
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dynconf_core.files import written
 
 # Rows of one piece: intermediate results stay in the cache.
 PIECE_SAMPLES = 4096
@@ -200,11 +203,13 @@ def points_at(front: Front | PairedFront, thresholds: Any) -> NDArray[np.int64]:
 
 def write_front(front: Front, path: Path) -> None:
     """Write `front.csv`: threshold, accuracy and mean steps of every operating point; `inf` means never, `-inf` at once."""
-    with path.open("w", newline="") as file:
+    with written(path) as stream:
+        file = io.TextIOWrapper(stream, encoding="ascii", newline="")
         rows = csv.writer(file)
         rows.writerow(("threshold", "accuracy", "mean_steps"))
         for values in zip(front.thresholds, front.accuracy, front.mean_steps, strict=True):
             rows.writerow([_text(float(value)) for value in values])
+        file.detach()  # flushes, and leaves the stream open
 
 
 def _text(value: float) -> str:

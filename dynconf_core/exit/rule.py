@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from dynconf_core.confidence.measure import MEASURES, ConfidenceMeasure, MeasureLike, measure_of, scores_of, source_of
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
+from dynconf_core.files import NotWritten, write_text
 from dynconf_core.registry import unknown
+from dynconf_core.strict_json import read_json
 from dynconf_core.traces.schema import Traces
 
 SCHEMA = 2
@@ -50,11 +52,15 @@ class Rule:
             raise InputError(f"measure {known.name!r} needs its fitted parameters: give the measure that fit returns.")
         if isinstance(threshold, bool) or not isinstance(threshold, (int, float)):
             raise InputError(f'threshold = {threshold!r} is not a number; give one, or "inf" or "-inf".')
-        if math.isnan(threshold):
+        if threshold != threshold:
             raise InputError('threshold = nan cannot be compared with a score; give a number, or "inf" or "-inf".')
+        try:
+            exact = float(threshold)
+        except OverflowError:
+            raise InputError('threshold is a number beyond 1e308; give a smaller one, or "inf" or "-inf".') from None
         object.__setattr__(self, "measure", known)
         object.__setattr__(self, "smoothing", smoothing)
-        object.__setattr__(self, "threshold", float(threshold))
+        object.__setattr__(self, "threshold", exact)
 
     def scores(self, traces: Traces) -> NDArray[np.float64]:
         """(N, T) the scores that are compared with the threshold."""
@@ -115,6 +121,7 @@ class Rule:
         Raises:
             InputError: for a record that would overwrite the rule's own fields or that JSON cannot hold, and for a path that
                 cannot be written.
+            NotWritten: if the disk is full or fails.
         """
         entry = {"schema": SCHEMA, **self.to_json()}
         record = record or {}
@@ -126,9 +133,11 @@ class Rule:
             raise InputError(f"the rule's record cannot be written as JSON: {error}.") from error
         target = Path(path)
         try:
-            target.write_text(text + "\n")
-        except OSError as error:
-            raise InputError(f"{target} cannot be written: {error.strerror or error}.") from error
+            write_text(target, text + "\n")
+        except NotWritten as error:
+            if error.of_the_disk:
+                raise
+            raise InputError(str(error)) from error
         return target
 
     @classmethod
@@ -139,12 +148,7 @@ class Rule:
             InputError: naming the file, and the field that is missing or wrong or the measure that must be passed in.
         """
         source = Path(path)
-        try:
-            entry = json.loads(source.read_text())
-        except OSError as error:
-            raise InputError(f"{source} cannot be read: {error.strerror or error}; name a rule.json.") from error
-        except ValueError as error:
-            raise InputError(f"{source} is not JSON ({error}); name a rule.json.") from error
+        entry = read_json(source)
         try:
             return cls.from_json(entry, measure)
         except InputError as error:

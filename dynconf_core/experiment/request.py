@@ -22,6 +22,8 @@ from dynconf_core.experiment.trial import try_out
 from dynconf_core.schemes.field import Value
 
 HOME, DATA = "DYNCONF_HOME", "DYNCONF_DATA"
+ROOMS = ("artefacts", "claims", "results", "sweeps", "work", "prefect")
+"""Folders of a home."""
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 SIZE = rf"^\s*(\d+(?:\.\d+)?|\.\d+)\s*({'|'.join(UNITS)})\s*$"
 """Pattern of a size: a number and a unit."""
@@ -178,6 +180,9 @@ def checked(request: Request, *, writes: bool = True) -> CheckedRequest:
 
 def check_writable(home: Path) -> None:
     """Raise ``InputError`` unless files can be created in ``home``."""
+    for path in (home, *(home / room for room in ROOMS)):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file, where the home needs a folder: move it away, or name another home.")
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=home, prefix=".writable-"):

@@ -53,8 +53,10 @@ class Setting:
     stand_ins: bool = True
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", self.name):
-            raise InputError(f"setting {self.name!r}: files bear its name; take letters, digits, and - _ + . between them.")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}", self.name):
+            raise InputError(
+                f"setting {self.name!r}: files bear its name; take at most 200 letters, digits, and - _ + . between them."
+            )
         for profile, recipe in self.recipes.items():
             if not isinstance(recipe, Recipe):
                 raise InputError(f"setting {self.name!r}: recipes[{profile!r}] is a {type(recipe).__name__}: give a Recipe.")

@@ -8,7 +8,7 @@ Kinds of node, with their settings and tensors:
     input                                                     the image, a constant current in the SNN
     convolution   stride padding dilation groups              weight (O, I / groups, kh, kw), bias (O,) or none
     linear                                                    weight (O, I), bias (O,) or none
-    scale                                                     weight (C,) or (), bias (C,) or none: a factor for each channel
+    scale         identity                                    weight (C,) or (), bias (C,) or none: a factor for each channel
     average_pool  kernel stride padding                       the mean over the window, including padding
     sum_pool      kernel stride padding                       the sum over the window
     max_pool      kernel stride padding dilation ceil_mode    the maximum over the window
@@ -22,6 +22,9 @@ Kinds of node, with their settings and tensors:
                   levels neurons                              settings n and the name of its neuron model
     neurons       levels clipped                              threshold (for information only), initial () or (C,); n or None,
                                                               and whether the activation they replace has an upper limit
+
+Weights in fixed point have the setting ``bits``, their binary places; ``identity`` marks the scale of a
+shortcut without weights.
 """
 
 from collections.abc import Iterable, Mapping

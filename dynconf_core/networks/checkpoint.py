@@ -5,7 +5,6 @@ Everything is read with ``weights_only=True``, so that a file from somebody else
 
 import pickle
 import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dynconf_core.errors import InputError
-from dynconf_core.store.atomic import replacing
+from dynconf_core.files import written
+from dynconf_core.networks.untrusted import Unsuitable, check_content, check_file
 
 SCHEMA = 2
 WRAPPERS = ("state_dict", "model")
@@ -24,10 +24,9 @@ SHOWN = 5
 
 
 def write_atomically(content: dict[str, Any], path: Path) -> None:
-    """``torch.save`` to a temporary file beside ``path``, then rename it: if the process is killed, ``path`` is either the
-    old or the new file."""
-    with replacing(path) as file:
-        torch.save(content, file)
+    """``torch.save``, whole or not at all: if the process is killed, ``path`` is either the old or the new file."""
+    with written(path) as stream:
+        torch.save(content, stream)
 
 
 def save_checkpoint(network: nn.Module, provenance: dict[str, Any], path: Path, *, half: bool = False) -> None:
@@ -48,9 +47,11 @@ def read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"checkpoint {path} does not exist: name the file that a training run wrote.")
     try:
-        if zipfile.is_zipfile(path):
-            _check_sums(path)
+        check_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+        check_content(content, path.stat().st_size)
+    except Unsuitable as error:
+        raise InputError(f"checkpoint {path} cannot be read: {error}. It is damaged, or holds no weights.") from error
     except Exception as error:  # a damaged pickle raises almost anything: struct.error, IndexError, AssertionError, ...
         raise InputError(
             f"checkpoint {path} cannot be read ({_reason(path, error)}): it is damaged, or holds more than weights, which are "
@@ -84,6 +85,11 @@ def load_checkpoint(network: nn.Module, path: Path) -> dict[str, Any]:
     ]
     faults = [f"it lacks {_keys(missing)}"] if missing else []
     faults += [f"it holds {_keys(unexpected)}, which the network does not have"] if unexpected else []
+    faults += [
+        f"{name!r} is of the type {given[name].dtype}, the network needs {value.dtype}"
+        for name, value in wanted.items()
+        if name in given and given[name].is_complex() and not value.is_complex()
+    ][:SHOWN]
     faults += shapes[:SHOWN]
     faults += [f"{len(shapes) - SHOWN} more have other shapes too"] if len(shapes) > SHOWN else []
     if faults:
@@ -94,14 +100,6 @@ def load_checkpoint(network: nn.Module, path: Path) -> dict[str, Any]:
     network.load_state_dict(given)
     provenance = content.get("provenance", {})
     return provenance if isinstance(provenance, dict) else {}
-
-
-def _check_sums(path: Path) -> None:
-    """Compare the checksums in the file, which ``torch.load`` does not: a flipped bit would silently change a weight."""
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise ValueError(f"the checksum of {damaged} is wrong")
 
 
 def _state_dict(content: dict[str, Any], path: Path) -> dict[str, Tensor]:

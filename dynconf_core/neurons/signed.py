@@ -35,8 +35,8 @@ class Signed(NeuronModel):
     free_potential: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if self.levels < 1:
-            raise InputError(f"levels={self.levels}: signed neurons need at least 1 level.")
+        if type(self.levels) is not int or self.levels < 1:
+            raise InputError(f"levels={self.levels!r}: signed neurons need a whole number of levels, at least 1.")
 
     def initial(self, like: Tensor, potential: Tensor | float) -> PotentialAndCount:
         """V(0) = ``potential`` and c(0) = 0."""

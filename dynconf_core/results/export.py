@@ -4,7 +4,6 @@
 """
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,8 @@ from dynconf_core.errors import InputError
 from dynconf_core.exit.rule import Rule
 from dynconf_core.experiment.request import home_folder
 from dynconf_core.experiment.stages import STAGES
-from dynconf_core.results.files import CSV, RESULTS
+from dynconf_core.files import copy, write_text
+from dynconf_core.results.files import CSV, RESULTS, csv_text
 from dynconf_core.results.page import run_page
 from dynconf_core.results.records import read
 from dynconf_core.results.trace_pairs import store_of
@@ -54,13 +54,18 @@ def export(
         raise InputError(f"{folder} holds no finished setting, so there is nothing to export.")
     parts = {row.name: _artefacts(row, store) for row in result.finished}
     rules = {name: Rule.load(found["evaluate"].file("rule.json"), measure) for name, found in parts.items() if traces}
-    out.mkdir(parents=True, exist_ok=True)
-    training = {name: _written(out, name, found) for name, found in parts.items()}
+    try:
+        training = {name: _training(found["train"]) for name, found in parts.items()}
+        page = run_page(result, training, traces)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{folder}: the provenance of its checkpoints is none of ours ({error!r}).") from error
+    for name, found in parts.items():
+        _write(out, name, found, training[name])
     for name, rule in rules.items():
         _write_traces(out, name, parts[name], rule)
-    for name in (RESULTS, CSV):
-        shutil.copyfile(folder / name, out / name)
-    (out / "README.md").write_text(run_page(result, training, traces), encoding="utf-8")
+    copy(folder / RESULTS, out / RESULTS)
+    write_text(out / CSV, csv_text(result.settings))
+    write_text(out / "README.md", page)
     return sorted(path for path in out.rglob("*") if path.is_file())
 
 
@@ -78,18 +83,14 @@ def _artefacts(row: SettingResult, store: Store) -> dict[str, Artefact]:
     return found
 
 
-def _written(out: Path, name: str, parts: Mapping[str, Artefact]) -> dict[str, Any]:
-    """Write a setting's files; returns the provenance of its training."""
-    evaluation = parts["evaluate"].folder
-    shutil.copyfile(evaluation / "rule.json", out / f"{name}-rule.json")
-    shutil.copyfile(parts["convert"].file("report.txt"), out / f"{name}-conversion.txt")
-    figures = out / "figures"
-    figures.mkdir(exist_ok=True)
-    for picture in sorted(evaluation.glob("*.png")):
-        shutil.copyfile(picture, figures / f"{name}-{picture.name}")
-    training = _training(parts["train"])
-    (out / f"{name}-training.json").write_text(json.dumps(training, indent=1))
-    return training
+def _write(out: Path, name: str, parts: Mapping[str, Artefact], training: Mapping[str, Any]) -> None:
+    """Write a setting's files except for its traces."""
+    evaluation = parts["evaluate"]
+    copy(evaluation.file("rule.json"), out / f"{name}-rule.json")
+    copy(parts["convert"].file("report.txt"), out / f"{name}-conversion.txt")
+    for picture in sorted(evaluation.folder.glob("*.png")):
+        copy(picture, out / "figures" / f"{name}-{picture.name}")
+    write_text(out / f"{name}-training.json", json.dumps(training, indent=1))
 
 
 def _training(artefact: Artefact) -> dict[str, Any]:
@@ -99,8 +100,7 @@ def _training(artefact: Artefact) -> dict[str, Any]:
         return facts
     from dynconf_core.networks.checkpoint import read as checkpoint
 
-    found: dict[str, Any] = checkpoint(artefact.file("checkpoint.pt"))["provenance"]
-    return found
+    return dict(checkpoint(artefact.file("checkpoint.pt"))["provenance"])
 
 
 def _write_traces(out: Path, name: str, parts: Mapping[str, Artefact], rule: Rule) -> None:

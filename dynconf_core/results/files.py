@@ -3,13 +3,15 @@
 import csv
 import io
 import itertools
-import os
+import logging
 import statistics
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dynconf_core.failing import failure_point
+from dynconf_core.files import NotWritten, link, make_folder, naming, write_text
 from dynconf_core.results.records import flat, json_text, to_json
 from dynconf_core.results.types import (
     AnyPoint,
@@ -23,7 +25,8 @@ from dynconf_core.results.types import (
     SweepResult,
 )
 
-RESULTS, CSV, OVER_SEEDS = "results.json", "results.csv", "over_seeds.json"
+RESULTS, CSV, OVER_SEEDS, LATEST = "results.json", "results.csv", "over_seeds.json", "latest"
+_log = logging.getLogger(__name__)
 
 
 def new_run(home: Path, what: str) -> str:
@@ -32,8 +35,8 @@ def new_run(home: Path, what: str) -> str:
     for number in itertools.count(1):
         name = f"{started}-{what}" if number == 1 else f"{started}-{number}-{what}"
         folder = home / "results" / name
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):
+        with naming(folder), suppress(FileExistsError):
+            make_folder(folder.parent)
             folder.mkdir()
             return name
     raise AssertionError("unreachable")
@@ -58,7 +61,7 @@ def over_seeds(results: Sequence[RunResult]) -> OverSeeds:
 def write_over_seeds(home: Path, results: Sequence[RunResult]) -> Path:
     """Write ``over_seeds.json``, which names its runs, beside the last run's results.json."""
     path = home / "results" / results[-1].run / OVER_SEEDS
-    _replace(path, json_text(to_json(over_seeds(results))))
+    write_text(path, json_text(to_json(over_seeds(results))))
     return path
 
 
@@ -79,24 +82,15 @@ def csv_text(rows: Sequence[AnySetting | AnyPoint]) -> str:
 def _written(room: Path, result: RunResult | SweepResult, rows: Sequence[AnySetting | AnyPoint], newest: bool) -> Path:
     folder = room / result.run
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / RESULTS, json_text(to_json(result)))
-    _replace(folder / CSV, csv_text(rows))
+    write_text(folder / RESULTS, json_text(to_json(result)))
+    write_text(folder / CSV, csv_text(rows))
+    failure_point("results.written")
     if newest:
-        link, beside = room / "latest", room / f".latest-{os.getpid()}"
-        beside.unlink(missing_ok=True)
-        beside.symlink_to(result.run, target_is_directory=True)
-        beside.replace(link)
+        try:
+            link(room / LATEST, result.run)
+        except NotWritten as error:  # such as a folder of that name, which is somebody's own
+            _log.warning("%s The results are complete, but %s does not lead to them.", error, LATEST)
     return folder / RESULTS
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file atomically, so that no reader sees part of it."""
-    beside = path.with_name(f".{path.name}-{os.getpid()}")
-    with beside.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
 
 
 def _over_seeds(rows: Sequence[AnySetting]) -> SettingOverSeeds:

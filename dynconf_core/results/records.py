@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from dynconf_core.errors import InputError
+from dynconf_core.names import fault as name_fault
+from dynconf_core.names import shown
+from dynconf_core.strict_json import read_json
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -38,6 +41,8 @@ def plain(value: Any) -> Any:
         return {name: plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [plain(inner) for inner in value]
+    if isinstance(value, str) and not value.isascii():  # of a path in another encoding, Python keeps bytes as half characters
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else ("inf" if value > 0 else "-inf")
     return value
@@ -74,8 +79,13 @@ def from_json(kind: type[T], content: Any, source: str) -> T:
         found: T = _adapter(cast(Hashable, kind)).validate_python(content)
         return found
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
+        first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "predicate_failed":
+            value = first["input"]
+            raise InputError(
+                f"{source}, {field}: {shown(value)} {name_fault(value) or 'is no key of the store'}; it was not written so."
+            ) from None
         raise InputError(f"{source}, {field}: {first['msg']}; it is not a {kind.__name__} of schema {SCHEMA}.") from None
 
 
@@ -85,11 +95,7 @@ def read(kind: type[T], path: Path) -> T:
     Raises:
         InputError: if the file cannot be read or is not JSON; see also ``from_json``.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read as JSON ({error}): name another file.") from None
-    return from_json(kind, content, str(path))
+    return from_json(kind, read_json(path), str(path))
 
 
 def flat(result: Any) -> dict[str, Scalar | list[Scalar]]:

@@ -1,6 +1,5 @@
 """A setting's entry in the results, made from its plan and its finished stages."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -12,6 +11,7 @@ from dynconf_core.experiment.stages import STAGES
 from dynconf_core.results.records import read
 from dynconf_core.results.types import ConversionFacts, DataFacts, FailedSetting, NetworkFacts, PaperRows, SettingResult
 from dynconf_core.schemes.field import Value
+from dynconf_core.strict_json import read_json
 
 NAMES = tuple(stage.name for stage in STAGES)
 
@@ -71,6 +71,5 @@ def _whole(value: Value | None) -> int | None:
 
 def _facts(stage: Finished) -> dict[str, Any]:
     """The facts that a stage recorded in its artefact's manifest."""
-    manifest = json.loads((stage.folder / "manifest.json").read_text())
-    facts: dict[str, Any] = manifest["provenance"]["facts"]
+    facts: dict[str, Any] = read_json(stage.folder / "manifest.json")["provenance"]["facts"]
     return facts

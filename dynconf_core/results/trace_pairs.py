@@ -89,6 +89,7 @@ def _bare(path: Path) -> str:
 def _lying(folder: Path) -> Iterator[Pair]:
     """The traces in a folder and its subfolders."""
     every = [*folder.rglob("*.npz"), *(path.parent for path in folder.rglob("logits.npy"))]
+    every = [path for path in every if path.is_file() or path.is_dir()]  # opening a pipe would wait for ever
     seen = {path for path in every if not any(part.startswith(".") for part in path.relative_to(folder).parts)}
     seen = {path for path in seen if path.with_name(f"{path.name}.npz") not in seen}  # otherwise the same traces appear twice
     for path in sorted(seen):

@@ -5,12 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from annotated_types import Predicate
 from pydantic import Discriminator
 
 from dynconf_core.evaluation.setting import SettingFigures
 from dynconf_core.experiment.plan import Published
+from dynconf_core.names import is_plain
 from dynconf_core.results.environment import Environment
 from dynconf_core.schemes.field import Value
+from dynconf_core.store.keys import is_key
+
+Name = Annotated[str, Predicate(is_plain)]
+"""A name that files and folders are called by, checked when it is read."""
+Keys = dict[Name, Annotated[str, Predicate(is_key)]]
+"""Keys in the store, by stage."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +78,7 @@ class SettingFacts:
         fixed_point: whether the weights are rounded so that float32 is exact.
     """
 
-    name: str
+    name: Name
     status: Literal["ok"] = "ok"
     error: None
     data: DataFacts
@@ -111,7 +119,7 @@ class SettingResult(SettingFigures, SettingFacts):
 
     paper: PaperRows | None
     stages: dict[str, str]
-    artefacts: dict[str, str]
+    artefacts: Keys
     resources: Resources | None = None
 
 
@@ -124,11 +132,11 @@ class FailedSetting:
         resources: time and memory, if it was started in a process of its own.
     """
 
-    name: str
+    name: Name
     status: Literal["failed"] = "failed"
     error: str
     stages: dict[str, str]
-    artefacts: dict[str, str]
+    artefacts: Keys
     resources: Resources | None = None
 
 
@@ -148,7 +156,7 @@ class RunResult:
         paper_footnotes: rows of the paper whose network is not named.
     """
 
-    run: str
+    run: Name
     profile: str
     seed: int
     overrides: dict[str, Value]
@@ -183,7 +191,7 @@ class SweepPoint:
         on_front: whether the point is on the Pareto front of its setting (accuracy against mean steps).
     """
 
-    setting: str
+    setting: Name
     values: dict[str, Value]
     status: Literal["ok"] = "ok"
     error: None
@@ -194,7 +202,7 @@ class SweepPoint:
     calibration_accuracy: float
     calibration_mean_steps: float
     stages: dict[str, str]
-    artefacts: dict[str, str]
+    artefacts: Keys
     resources: Resources | None = None
     on_front: bool = False
 
@@ -203,11 +211,11 @@ class SweepPoint:
 class FailedPoint:
     """A point in which a stage failed; ``artefacts`` holds the key in the store of each finished stage."""
 
-    setting: str
+    setting: Name
     values: dict[str, Value]
     status: Literal["failed"] = "failed"
     error: str
-    artefacts: dict[str, str]
+    artefacts: Keys
     resources: Resources | None = None
 
 
@@ -218,7 +226,7 @@ AnyPoint = Annotated[SweepPoint | FailedPoint, Discriminator("status")]
 class SweepResult:
     """``results.json`` of a sweep; ``failed`` is the number of failed points."""
 
-    run: str
+    run: Name
     profile: str
     seed: int
     environment: Environment
@@ -249,7 +257,7 @@ class FiguresOverSeeds:
 class SettingOverSeeds:
     """A setting over seeds; ``figures`` is None if it failed for one of them."""
 
-    name: str
+    name: Name
     figures: FiguresOverSeeds | None
 
 
@@ -257,5 +265,5 @@ class SettingOverSeeds:
 class OverSeeds:
     """``over_seeds.json``: the runs, and the figures of their settings over all of them."""
 
-    runs: tuple[str, ...]
+    runs: tuple[Name, ...]
     settings: tuple[SettingOverSeeds, ...]

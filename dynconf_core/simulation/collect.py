@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dynconf_core.data.images import Images
 from dynconf_core.errors import InputError
+from dynconf_core.files import naming, reserve, written
 from dynconf_core.progress import Progress, silent
 from dynconf_core.simulation.counts import Counter, multiply_accumulates
 from dynconf_core.simulation.exactness import check_exactness, plain_arithmetic
@@ -110,11 +111,13 @@ class _Rows:
 
     def __init__(self, out: Path | None, count: int, time_steps: int, classes: int, dtype: Any, with_ann: bool) -> None:
         def made(name: str, kind: Any, *shape: int) -> Any:
-            return (
-                np.empty((count, *shape), kind)
-                if out is None
-                else open_memmap(out / f"{name}.npy", "w+", kind, (count, *shape))
-            )
+            if out is None:
+                return np.empty((count, *shape), kind)
+            path = out / f"{name}.npy"
+            with naming(path):
+                mapped = open_memmap(path, "w+", kind, (count, *shape))
+            reserve(path)  # a write to a map on a full disk ends the process
+            return mapped
 
         self.out = out
         self.logits = made("logits", dtype, time_steps, classes)
@@ -130,8 +133,9 @@ class _Rows:
         for array in (self.logits, self.spikes, self.operations, self.reference, self.ann):
             if array is not None:
                 array.flush()
-        np.save(self.out / "labels.npy", labels)
-        np.save(self.out / "meta.npy", np.array(json.dumps(meta, sort_keys=True)))
+        for name, array in (("labels", labels), ("meta", np.array(json.dumps(meta, sort_keys=True)))):
+            with written(self.out / f"{name}.npy") as stream:
+                np.save(stream, array)
         return Traces.load(self.out)
 
 

@@ -30,7 +30,8 @@ from typing import Any
 
 from dynconf_core.errors import InputError
 from dynconf_core.failing import failure_point
-from dynconf_core.store.keys import StageKey, canonical
+from dynconf_core.files import naming
+from dynconf_core.store.keys import StageKey, canonical, is_key
 from dynconf_core.store.manifest import MANIFEST, Damaged, Manifest, read, sync_folder, verify, write
 from dynconf_core.store.use import note_use
 
@@ -149,7 +150,7 @@ class Store:
     def _find(self, key: StageKey | str) -> Path | None:
         if isinstance(key, StageKey):
             return self.root / key.stage / key.key[:2] / key.key
-        if not (len(key) == 64 and set(key) <= set("0123456789abcdef")):
+        if not is_key(key):
             raise ValueError(f"{key!r} is not an artefact's key: 64 hexadecimal digits")
         return next(iter(sorted(self.root.glob(f"[!.]*/{key[:2]}/{key}"))), None)
 
@@ -195,7 +196,9 @@ class Writing:
 
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
         try:
-            if kind is None:
+            with naming(self._store.root / self._key.stage):  # before the removal makes room on a full disk
+                if fault is not None:
+                    raise fault
                 self._commit()
         finally:
             self._clean()

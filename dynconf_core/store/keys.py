@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 _STAGE = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_KEY = re.compile(r"[0-9a-f]{64}")
 
 
 class KeyParts(TypedDict):
@@ -57,6 +58,11 @@ def stage_key(stage: str, config: Mapping[str, Any], inputs: Mapping[str, str], 
     parts = {"stage": stage, "config": config, "inputs": inputs, "code": code}
     plain: KeyParts = as_json(parts)
     return StageKey(key_of(plain), plain)
+
+
+def is_key(text: str) -> bool:
+    """Whether the text has the form of a key: 64 hexadecimal digits."""
+    return _KEY.fullmatch(text) is not None
 
 
 def key_of(parts: Mapping[str, Any]) -> str:

@@ -14,7 +14,10 @@ from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict, cast
 
+from dynconf_core.errors import InputError
+from dynconf_core.names import is_inside, shown
 from dynconf_core.store.keys import KeyParts, StageKey, canonical, key_of
+from dynconf_core.strict_json import read_json
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -103,13 +106,12 @@ def read(folder: Path, key: str) -> Manifest:
     """The manifest in `folder`, after checking its own checksum; the files are not looked at. Raises Damaged."""
     path = folder / MANIFEST
     try:
-        content: Any = json.loads(path.read_bytes())
-    except FileNotFoundError as fault:
-        raise Damaged(f"{path} is missing") from fault
-    except OSError as fault:
-        raise Damaged(f"{path} cannot be read ({fault.strerror})") from fault
-    except (ValueError, RecursionError) as fault:
-        raise Damaged(f"{path} is not JSON ({fault})") from fault
+        content = read_json(path)
+    except InputError as fault:
+        if isinstance(fault.__cause__, FileNotFoundError):
+            raise Damaged(f"{path} is missing") from fault
+        reason = "cannot be read" if isinstance(fault.__cause__, OSError) else "is not JSON"
+        raise Damaged(f"{path} {reason} ({fault})") from fault
     if not isinstance(content, dict):
         raise Damaged(f"{path} is not a manifest")
     if content.get("schema") != SCHEMA:
@@ -122,7 +124,22 @@ def read(folder: Path, key: str) -> Manifest:
         intact = False
     if not intact:
         raise Damaged(f"{path} does not have the checksum it was written with")
+    _check(content, path)
     return cast(Manifest, content)
+
+
+def _check(content: dict[str, Any], path: Path) -> None:
+    """Raise Damaged unless the fields have their types, and all files lie in the folder: a stranger can write a checksum."""
+    kinds = {"parts": dict, "digest": str, "files": dict, "created": str, "provenance": dict}
+    for name, kind in kinds.items():
+        if not isinstance(content.get(name), kind):
+            raise Damaged(f"{path} is not a manifest: {name} is {shown(content.get(name))}")
+    for name, entry in content["files"].items():
+        if not is_inside(name):
+            raise Damaged(f"{path}, files: {shown(name)} does not name a file of the folder")
+        well = isinstance(entry, dict) and type(entry.get("sha256")) is str and type(entry.get("size")) is int
+        if not well:
+            raise Damaged(f"{path}, files, {shown(name)}: {shown(entry)} is no sha256 and size")
 
 
 def _digest(entries: Mapping[str, FileEntry]) -> str:

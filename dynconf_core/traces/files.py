@@ -5,8 +5,6 @@ form that traces allow, the declared size must match the size in the file, and a
 """
 
 import os
-import secrets
-import shutil
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from dynconf_core.files import written, written_folder
 from dynconf_core.traces.checks import KINDS, Form, TracesError, check_forms
 
 META = "meta"
@@ -96,39 +95,22 @@ def read_folder(source: Path) -> dict[str, NDArray[Any]]:
 
 
 def save_archive(target: Path, arrays: Mapping[str, NDArray[Any]], compressed: bool = False) -> None:
-    """Write a `.npz` file under a temporary name beside `target`, then rename it."""
-    temporary = _beside(target)
-    try:
-        with open(temporary, "xb") as stream:
-            (np.savez_compressed if compressed else np.savez)(stream, allow_pickle=False, **arrays)
-        os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    """Write a `.npz` file, whole or not at all."""
+    with written(target) as stream:
+        (np.savez_compressed if compressed else np.savez)(stream, allow_pickle=False, **arrays)
 
 
 def save_folder(target: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write a folder of `.npy` files under a temporary name beside `target`, then rename it.
+    """Write a folder of `.npy` files, whole or not at all.
 
     Raises:
         TracesError: if `target` exists and is not an empty folder.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise TracesError(f"{target} exists and is not empty; name a new folder or a file ending in .npz.")
-    temporary = _beside(target)
-    try:
-        temporary.mkdir()
+    with written_folder(target) as folder:
         for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-        os.replace(temporary, target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
-
-
-def _beside(target: Path) -> Path:
-    """A new name in the same folder, hence on the same file system, that can be renamed to `target`."""
-    return target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+            np.save(folder / f"{name}.npy", array, allow_pickle=False)
 
 
 @contextmanager

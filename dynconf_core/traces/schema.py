@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dynconf_core.files import NotWritten
+from dynconf_core.strict_json import parsed
 from dynconf_core.traces.checks import (
     KINDS,
     PIECE_ELEMENTS,
@@ -153,19 +155,21 @@ class Traces:
         Raises:
             TracesError: for a `.npy` path, a folder that is not empty, a meta that JSON cannot hold, or a path that cannot be
                 written.
+            NotWritten: if the disk is full or fails.
         """
         target = Path(path)
         if target.suffix == ".npy":
             raise TracesError(f"{target}: traces are several arrays; name a file ending in .npz or a folder.")
         kept = {**self._arrays(), META: np.array(_meta_text(self.meta))}
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
             if target.suffix == ".npz":
                 save_archive(target, kept, compressed)
             else:
                 save_folder(target, kept)
-        except OSError as error:
-            raise TracesError(f"{target} cannot be written: {error.strerror or error}.") from error
+        except NotWritten as error:
+            if error.of_the_disk:
+                raise
+            raise TracesError(str(error)) from error
         return target
 
     @classmethod
@@ -179,6 +183,8 @@ class Traces:
         source = Path(path)
         if not source.exists():
             raise TracesError(f"{source} does not exist; name a .npz file of traces or a folder of .npy files.")
+        if not (source.is_file() or source.is_dir()):
+            raise TracesError(f"{source} is neither a file nor a folder; name a .npz file or a folder of .npy files.")
         arrays = read_folder(source) if source.is_dir() else read_archive(source)
         meta = _parsed_meta(arrays.pop(META, None), source)
         try:
@@ -204,10 +210,9 @@ def _parsed_meta(array: NDArray[Any] | None, source: Path) -> dict[str, Any]:
     if array is None:
         return {}
     try:
-        text = array.item()
-        meta = json.loads(text)
+        meta = parsed(array.item(), f"{source}: meta")
     except (ValueError, TypeError) as error:
-        raise TracesError(f"{source}: meta must be one piece of JSON text: {error}.") from error
+        raise TracesError(f"{source}: meta must be one piece of JSON text: {str(error).rstrip('.')}.") from error
     if not isinstance(meta, dict):
         raise TracesError(f"{source}: meta holds a JSON {type(meta).__name__}; it must be an object.")
     return meta

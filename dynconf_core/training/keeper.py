@@ -11,8 +11,8 @@ from torch import Tensor
 
 from dynconf_core.errors import InputError
 from dynconf_core.failing import failure_point
+from dynconf_core.files import set_aside
 from dynconf_core.networks.checkpoint import read, write_atomically
-from dynconf_core.store.atomic import set_aside
 
 logger = logging.getLogger(__name__)
 

@@ -3,7 +3,6 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import Request, home_folder
@@ -30,6 +29,7 @@ from dynconf_flows.command.options import (
     print_json,
 )
 from dynconf_flows.command.server import configure
+from dynconf_flows.command.terminal import Terminal
 
 
 def adopt(
@@ -60,7 +60,7 @@ def adopt(
         print_json(to_json({"setting": setting, "stages": stages}))
         return
     for one in stages:
-        Console().print(f"{one.stage:<20} {one.outcome:<8} {one.reason}", highlight=False)
+        Terminal().print(f"{one.stage:<20} {one.outcome:<8} {one.reason}")
 
 
 def adopted(request: Request, stages: list[str] | None = None) -> list[Explained]:
@@ -87,7 +87,14 @@ def adopted(request: Request, stages: list[str] | None = None) -> list[Explained
     def take(key: StageKey) -> Artefact | None:
         if stages is not None and key.stage not in stages:
             return None
-        with claim(home, key.key, f"{request.settings[0]} · {key.stage}, adopted", lambda who: None):
+        said: list[str] = []
+
+        def waiting(who: str) -> None:
+            if not said:
+                said.append(who)
+                Terminal(stderr=True).print(f"{key.stage} waits for {who}")
+
+        with claim(home, key.key, f"{request.settings[0]} · adopt {key.stage}", waiting):
             found, old = store.get(key), store.of_other_code(key)
             if found is not None or old is None:
                 return found

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import check_folder, home_folder
 from dynconf_flows.command.options import AsJson, Debug, Home, print_json
 from dynconf_flows.command.server import configure
+from dynconf_flows.command.terminal import Terminal, labelled, visible
 
 if TYPE_CHECKING:
     from dynconf_core.evaluation.record import AnalysisRecord
@@ -78,7 +78,7 @@ def analyse(
     if len(found) > 1:  # check all before the first is analysed
         for pair in found:
             loaded(pair, seed, time_steps)
-    console = Console(stderr=as_json)
+    console = Terminal(stderr=as_json)
     records: dict[str, AnalysisRecord] = {}
     for pair in found:
         try:
@@ -86,7 +86,7 @@ def analyse(
         except Exception as error:
             if len(found) == 1:
                 raise
-            console.print(f"[red]failed:[/red] {escape(pair.name)}: {escape(str(error))}", highlight=False, soft_wrap=True)
+            console.print(labelled("failed:", "red", f"{pair.name}: {error}"), soft_wrap=True)
             continue
         records[pair.name] = done.analysis.record
         if not as_json:
@@ -94,7 +94,7 @@ def analyse(
         warn(console, done.analysis.record.warnings)
         if track:
             _track(done, pair, options, home_folder(home), console)
-        console.print(f"Analysis: {done.out}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"Analysis: {done.out}", soft_wrap=True)
     if as_json and records:
         found_records = {name: to_json(record) for name, record in records.items()}
         print_json(next(iter(found_records.values())) if len(found) == 1 else to_json({"analyses": found_records}))
@@ -102,14 +102,14 @@ def analyse(
         raise typer.Exit(FAILED)
 
 
-def heading(console: Console, name: str, source: str, calibration: int, test: int) -> None:
+def heading(console: Terminal, name: str, source: str, calibration: int, test: int) -> None:
     """Print the name of the traces, their numbers of samples, and their source."""
-    console.print(f"[bold]{escape(name)}[/bold]: {calibration} calibration and {test} test samples", highlight=False)
+    console.print(Text.assemble((visible(name), "bold"), f": {calibration} calibration and {test} test samples"))
     if source and source != name:
         say(console, source)
 
 
-def _show(console: Console, done: FinishedAnalysis) -> None:
+def _show(console: Terminal, done: FinishedAnalysis) -> None:
     """Print the tables and sentences of an analysis."""
     from dynconf_core.choosing.comparison import Comparison, comparison_lines
 
@@ -127,9 +127,9 @@ def _show(console: Console, done: FinishedAnalysis) -> None:
         say(console, line)
 
 
-def say(console: Console, text: str) -> None:
+def say(console: Terminal, text: str) -> None:
     """Print text, wrapped on a terminal and unwrapped in a file."""
-    console.print(text, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+    console.print(text, soft_wrap=not console.is_terminal)
 
 
 def _table(record: AnalysisRecord) -> Table:
@@ -171,13 +171,13 @@ def _caption(record: AnalysisRecord) -> list[str]:
     ]
 
 
-def warn(console: Console, warnings: Sequence[str]) -> None:
+def warn(console: Terminal, warnings: Sequence[str]) -> None:
     """Print warnings."""
     for warning in warnings:
-        console.print(f"[yellow]warning:[/yellow] {escape(warning)}", highlight=False, soft_wrap=True)
+        console.print(labelled("warning:", "yellow", warning), soft_wrap=True)
 
 
-def _track(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions, home: Path, console: Console) -> None:
+def _track(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions, home: Path, console: Terminal) -> None:
     from dynconf_tasks.analyse import track_analysis
 
     home.mkdir(parents=True, exist_ok=True)  # before Prefect, which the tasks import, creates its own folder there
@@ -186,4 +186,4 @@ def _track(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions, home: P
     try:
         track_analysis(done, pair, options, home)
     except TrackingUnavailable as error:
-        console.print(f"Not logged to MLflow: {escape(str(error))}", highlight=False, soft_wrap=True)
+        console.print(f"Not logged to MLflow: {error}", soft_wrap=True)

@@ -3,12 +3,12 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from dynconf_core.experiment.request import home_folder
 from dynconf_flows.command.analyse import Seed, Test, TimeSteps, Traces, heading, say, warn
 from dynconf_flows.command.options import AsJson, Debug, Home, print_json
 from dynconf_flows.command.server import configure
+from dynconf_flows.command.terminal import Terminal
 
 
 def compare(
@@ -39,7 +39,7 @@ def compare(
 
     measures = measures_of((*MEASURES.names(), *(rule or ())))
     found = pairs(traces, test, home)
-    console, tables = Console(stderr=as_json), {}
+    console, tables = Terminal(stderr=as_json), {}
     for pair in found:
         calibration, judge, _ = loaded(pair, seed, time_steps)
         comparison = compared(calibration, judge, measures=measures, seed=seed)

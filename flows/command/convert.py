@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.status import Status
 
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import check_file, check_folder, data_folder, home_folder, size_in_bytes
 from dynconf_core.results.records import plain
 from dynconf_flows.command.options import Data, Debug, Device, print_json
+from dynconf_flows.command.terminal import Terminal
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -113,7 +113,7 @@ def convert(
             f"--dataset {name} has {held.classes} classes, but {architecture} {facts.classes}: name the data it was trained on."
         )
     pixels, labels = _some(held, images)
-    console, wait = Console(stderr=as_json), Console(stderr=True)
+    console, wait = Terminal(stderr=as_json), Terminal(stderr=True)
     with _waiting(wait, "converting"):
         snn = converted(
             network,
@@ -138,7 +138,7 @@ def convert(
     snn.facts |= {**origin, "images": len(pixels), "normalisation": vars(expected), "report": report.to_json()}
     save_snn(snn, out)
     if not as_json:
-        console.print(str(report), highlight=False, markup=False, soft_wrap=True)
+        console.print(str(report), soft_wrap=True)
         _say(
             console,
             f"These are training images of {name}: if {origin['checkpoint']} was trained on them, both accuracies are too high"
@@ -197,12 +197,12 @@ def _some(images: Images, count: int) -> tuple[Tensor, Tensor]:
     return images.normalisation(images.batch(chosen)), images.labels[chosen]
 
 
-def _say(console: Console, text: str) -> None:
-    console.print(text, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+def _say(console: Terminal, text: str) -> None:
+    console.print(text, soft_wrap=not console.is_terminal)
 
 
 @contextmanager
-def _waiting(console: Console, text: str) -> Iterator[Status]:
+def _waiting(console: Terminal, text: str) -> Iterator[Status]:
     """Show a status while the block runs, if the console is a terminal."""
     status = console.status(text)
     if not console.is_terminal:

@@ -3,12 +3,12 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from dynconf_core.data.dataset import DATASETS, FETCHERS
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import check_writable, data_folder, home_folder
 from dynconf_flows.command.options import Data, Home
+from dynconf_flows.command.terminal import Terminal
 
 
 def fetch(
@@ -23,7 +23,7 @@ def fetch(
             "and ImageNet's licence requires your own login."
         )
     fetch_it = FETCHERS.get(name)
-    console = Console()
+    console = Terminal()
     root = data_folder(data, home_folder(home))
     check_writable(root)
-    fetch_it(root, say=lambda text: console.print(text, highlight=False))
+    fetch_it(root, say=lambda text: console.print(text))

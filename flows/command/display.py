@@ -4,9 +4,9 @@ import time
 from contextlib import AbstractContextManager
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from dynconf_flows.command.terminal import Terminal
 from dynconf_tasks import interruption
 from dynconf_tasks.listening import listen
 
@@ -18,14 +18,14 @@ OUTCOMES = {"ran": "done", "cached": "from the store", "given": "given", "adopte
 class Display(AbstractContextManager["Display"]):
     """Shows the progress of every stage of this process while it is open."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Terminal) -> None:
         self.console = console
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=20),
             MofNCompleteColumn(),
             TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[text]}"),
+            TextColumn("{task.fields[text]}", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -41,7 +41,7 @@ class Display(AbstractContextManager["Display"]):
 
     def say(self, text: str) -> None:
         """Print a line above the bars."""
-        self.console.print(text, highlight=False)
+        self.console.print(text)
 
 
 class _StageDisplay:

@@ -6,8 +6,6 @@ The key of a stage covers the content of its inputs, so stages are looked up in 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from rich.console import Console
-
 from dynconf_core.experiment.following import FollowedStages, follow
 from dynconf_core.experiment.request import Request, checked, home_folder
 from dynconf_core.experiment.stages import STAGES, job
@@ -31,6 +29,7 @@ from dynconf_flows.command.options import (
     print_json,
 )
 from dynconf_flows.command.server import configure
+from dynconf_flows.command.terminal import Terminal
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ def explain(
         print_json(to_json({"setting": setting, "stages": stages}))
         return
     for one in stages:
-        Console().print(f"{one.stage:<20} {one.outcome:<5} {one.reason}", highlight=False)
+        Terminal().print(f"{one.stage:<20} {one.outcome:<5} {one.reason}")
 
 
 def explained(request: Request) -> list[Explained]:

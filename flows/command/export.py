@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from dynconf_core.experiment.request import home_folder
 from dynconf_flows.command.options import Home
 from dynconf_flows.command.server import configure
+from dynconf_flows.command.terminal import Terminal
 
 
 def export(
@@ -27,4 +27,4 @@ def export(
 
     files = exported(run, out, home, traces, rule)
     size = sum(path.stat().st_size for path in files) / 1e6
-    Console().print(f"{out}: {len(files)} files, {size:.1f} MB", highlight=False, soft_wrap=True)
+    Terminal().print(f"{out}: {len(files)} files, {size:.1f} MB", soft_wrap=True)

@@ -3,13 +3,13 @@
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import home_folder
 from dynconf_core.home.sizes import size_text
 from dynconf_core.results.records import to_json
 from dynconf_flows.command.options import AsJson, Home, print_json
+from dynconf_flows.command.terminal import Terminal
 
 SHOWN = 10
 """Items of a kind that are shown one by one."""
@@ -46,10 +46,10 @@ def gc(
         ]
         print_json(to_json({"home": str(folder), "size": sum(item.size for item in found), "items": items}))
         return
-    console = Console()
+    console = Terminal()
 
     def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        console.print(text, soft_wrap=True)
 
     for kind in dict.fromkeys(item.kind for item in found):
         of_kind = [item for item in found if item.kind == kind]

@@ -8,10 +8,9 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 
 from dynconf_core.errors import InputError
+from dynconf_core.files import NotWritten
 from dynconf_flows.command.adopt import adopt
 from dynconf_flows.command.analyse import analyse
 from dynconf_flows.command.compare import compare
@@ -29,6 +28,7 @@ from dynconf_flows.command.settings import settings
 from dynconf_flows.command.signals import handled
 from dynconf_flows.command.status import status
 from dynconf_flows.command.sweep import sweep
+from dynconf_flows.command.terminal import Terminal, flush, labelled, prepare
 from dynconf_flows.command.traces import traces
 from dynconf_flows.command.ui import ui
 from dynconf_flows.command.verify import verify
@@ -80,13 +80,17 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 def main() -> None:
     """Run the command, without tracebacks unless ``--debug`` is given."""
     os.environ["PYTHONSAFEPATH"] = "1"  # as in ``entry``, for ``python -m dynconf_flows.command.main``
+    prepare()
     try:
-        with handled():
-            app()
+        try:
+            with handled():
+                app()
+        finally:
+            flush()
     except InputError as error:
         if "--debug" in sys.argv:
             raise
-        Console(stderr=True, emoji=False).print(f"[red]error:[/red] {escape(str(error))}", highlight=False, soft_wrap=True)
+        Terminal(stderr=True).print(labelled("error:", "red", str(error)), soft_wrap=True)
         sys.exit(UNUSABLE)
     except Stopped:
         sys.exit(exit_code())
@@ -96,9 +100,8 @@ def main() -> None:
         if "--debug" in sys.argv or (isinstance(error, ModuleNotFoundError) and missing_extra(error)):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        Console(stderr=True).print(
-            f"[red]failed:[/red] {escape(reason)} (--debug shows where)", highlight=False, soft_wrap=True
-        )
+        hint = "" if isinstance(error, NotWritten) else " (--debug shows where)"
+        Terminal(stderr=True).print(labelled("failed:", "red", f"{reason}{hint}"), soft_wrap=True)
         sys.exit(FAILED)
 
 

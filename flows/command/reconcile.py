@@ -4,7 +4,6 @@ import os
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import home_folder
@@ -14,6 +13,7 @@ from dynconf_core.store.owner import Owner
 from dynconf_flows.command.options import AsJson, Home, print_json
 from dynconf_flows.command.server import TemporaryServer, configure
 from dynconf_flows.command.session import FAILED
+from dynconf_flows.command.terminal import Terminal
 
 
 def reconcile(
@@ -65,13 +65,13 @@ def reconcile(
             )
         )
     else:
-        console = Console()
+        console = Terminal()
         would = "would be " if dry_run else ""
         lines = [f"{would}ended: {text}" for text in done.ended]
         lines += [f"{would}removed: {path.relative_to(folder)}" for path in done.removed]
         lines += [f"on another host, left alone (--gone HOST if nothing runs there): {text}" for text in done.elsewhere]
         lines += [f"failed: {text}" for text in done.problems]
         for line in lines or ["Nothing to do."]:
-            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            console.print(line, soft_wrap=True)
     if done.problems:
         raise typer.Exit(FAILED)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from dynconf_core.experiment.request import CheckedRequest, Request, checked, home_folder
 from dynconf_flows.command.options import (
@@ -29,6 +28,7 @@ from dynconf_flows.command.options import (
     with_rule,
 )
 from dynconf_flows.command.session import FAILED, Session
+from dynconf_flows.command.terminal import Terminal
 from dynconf_tasks import interruption
 
 if TYPE_CHECKING:
@@ -92,11 +92,11 @@ def reproduce(
 def _reproduced(session: Session, asked: CheckedRequest, quiet: bool) -> RunResult | None:
     if interruption.interrupted():
         return None
-    console = Console(stderr=True, quiet=quiet)
+    console = Terminal(stderr=True, quiet=quiet)
     count, request = len(asked.plans), asked.request
     console.print(
         f"{count} setting{'s'[: count > 1]}, profile {request.profile}, seed {request.seed}, home {asked.context.home}",
-        highlight=False,
+        soft_wrap=True,
     )
     from dynconf_flows.reproduce import checked_reproduction, result_of  # imports torch and Prefect while the server starts
     from dynconf_tasks.reconcile import at_work
@@ -113,8 +113,8 @@ def _report(results: list[RunResult], as_json: bool, home: Path) -> None:
     from dynconf_core.results.records import to_json
     from dynconf_flows.command.tables import results_table, seeds_table
 
-    notes = Console(stderr=True)
-    console = Console(width=max(80, Console().width))  # narrower tables would truncate figures
+    notes = Terminal(stderr=True)
+    console = Terminal(width=max(80, Terminal().width))  # narrower tables would truncate figures
     if len(results) > 1:
         write_over_seeds(home, results)
     if as_json:
@@ -130,10 +130,10 @@ def _report(results: list[RunResult], as_json: bool, home: Path) -> None:
             console.print(seeds_table(results))
     for result in results:
         if result.tracking_error:
-            notes.print(f"Not logged to MLflow: {result.tracking_error}", highlight=False)
+            notes.print(f"Not logged to MLflow: {result.tracking_error}", soft_wrap=True)
     if results and not as_json:
-        console.print(f"Results: {home / 'results' / results[-1].run}", highlight=False, soft_wrap=True)
-        console.print(f"MLflow:  dynconf ui --home {home}", highlight=False, soft_wrap=True)
+        console.print(f"Results: {home / 'results' / results[-1].run}", soft_wrap=True)
+        console.print(f"MLflow:  dynconf ui --home {shlex.quote(str(home))}", soft_wrap=True)
     if interruption.interrupted():
         raise typer.Exit(interruption.exit_code())
     if any(result.failed for result in results):

@@ -3,11 +3,11 @@
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from dynconf_core.experiment.request import home_folder
 from dynconf_flows.command.options import Debug, Home
 from dynconf_flows.command.server import configure
+from dynconf_flows.command.terminal import Terminal
 
 
 def resend(
@@ -26,15 +26,15 @@ def resend(
     configure(folder)
     from dynconf_tasks.resend import resend as sent_by
 
-    console = Console()
+    console = Terminal()
     count = 0
     for sent in sent_by(folder, runs or []):
         count += 1
         what = ", ".join(sent.children) or "the run itself"
-        console.print(f"{sent.run}: sent {what}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{sent.run}: sent {what}", soft_wrap=True)
         if sent.without_files:
             names = ", ".join(sent.without_files)
             text = f"  figures only, without files, of {names}: their artefacts are not in the store any more"
-            console.print(text, markup=False, highlight=False, soft_wrap=True)
+            console.print(text, soft_wrap=True)
     if not count:
-        console.print("Nothing to send: MLflow has all results.", highlight=False)
+        console.print("Nothing to send: MLflow has all results.")

@@ -17,9 +17,10 @@ import urllib.request
 from pathlib import Path
 
 from dynconf_core.errors import InputError
+from dynconf_core.files import set_aside
 from dynconf_flows.prefect_runs import deliver_logs_and_events
 from dynconf_tasks.answering import NoCertificate, answer, without_password
-from dynconf_tasks.databases import damage, set_aside
+from dynconf_tasks.databases import SIDECARS, damage
 
 _PATIENCE = 90.0
 _PROCESS = Path(__file__).with_name("server_process.py")
@@ -80,7 +81,7 @@ class TemporaryServer:
         if os.environ.get("PREFECT_API_URL"):
             check_api(os.environ["PREFECT_API_URL"])
             return
-        self._folder = Path(os.environ["PREFECT_HOME"]).absolute()
+        self._folder = Path(os.environ["PREFECT_HOME"]).expanduser().absolute()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._log = self._folder / "server.log"
         self._start()
@@ -175,7 +176,9 @@ class TemporaryServer:
         except sqlite3.Error:
             return False
         if found:
-            _log.warning("%s is damaged (%s): set aside as %s, and made anew.", database, found, set_aside(database).name)
+            _log.warning(
+                "%s is damaged (%s): set aside as %s, and made anew.", database, found, set_aside(database, SIDECARS).name
+            )
         return bool(found)
 
 

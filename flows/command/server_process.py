@@ -52,8 +52,9 @@ class Application:
 
 def checked(database: Path, held: ExitStack) -> None:
     """Set a damaged database aside, or remove an unfinished one; if it is to be made, ``held`` then holds the claim."""
+    from dynconf_core.files import set_aside
     from dynconf_core.store.claim import claim
-    from dynconf_tasks.databases import removed, set_aside
+    from dynconf_tasks.databases import SIDECARS, removed
 
     making = database.with_name(MAKING)
     if database.is_file() and not making.exists() and not damaged(database):
@@ -61,7 +62,7 @@ def checked(database: Path, held: ExitStack) -> None:
     held.enter_context(claim(database.parent, "database", "making Prefect's database"))
     fault = damaged(database) if database.is_file() and not making.exists() else None
     if fault:
-        print(f"{database} is damaged ({fault}): set aside as {set_aside(database).name}, and made anew.", flush=True)
+        print(f"{database} is damaged ({fault}): set aside as {set_aside(database, SIDECARS).name}, and made anew.", flush=True)
     elif database.is_file() and not making.exists():  # made by the process that held the claim
         held.close()
         return

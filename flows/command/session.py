@@ -10,10 +10,9 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import TypeVar
 
-from rich.console import Console
-
 from dynconf_flows.command.server import TemporaryServer
 from dynconf_flows.command.signals import waiting
+from dynconf_flows.command.terminal import Terminal
 
 T = TypeVar("T")
 FAILED = 1
@@ -64,6 +63,6 @@ class Session:
 
         # A heartbeat tells a remote server that a flow is alive; here it would only delay the end of each flow by a second.
         heartless = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
-        with waiting(), heartless, Display(Console(stderr=True, quiet=quiet)), owned():
+        with waiting(), heartless, Display(Terminal(stderr=True, quiet=quiet)), owned():
             threading.Thread(target=contextvars.copy_context().run, args=(call,), name="flow", daemon=True).start()
             return ended.result()

@@ -2,12 +2,11 @@
 
 from typing import Any
 
-from rich.console import Console
-
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.profiles import plans
 from dynconf_core.experiment.settings import names, setting
 from dynconf_flows.command.options import AsJson, print_json
+from dynconf_flows.command.terminal import Terminal
 
 
 def settings(as_json: AsJson = False) -> None:
@@ -20,7 +19,7 @@ def settings(as_json: AsJson = False) -> None:
         return
     from dynconf_flows.command.tables import profiles_table, settings_table
 
-    console = Console()
+    console = Terminal()
     console.print(settings_table())
     console.print(profiles_table())
 

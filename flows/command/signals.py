@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from dynconf_tasks import interruption
 
@@ -39,10 +39,11 @@ def handled() -> Iterator[None]:
     try:
         yield
     finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)
-        signal.set_wakeup_fd(wakeup)
-        os.close(tell)
+        if not interruption.interrupted():  # else a second signal still does nothing new
+            for one, handler in before.items():
+                signal.signal(one, handler)
+            signal.set_wakeup_fd(wakeup)
+            os.close(tell)
 
 
 @contextmanager
@@ -74,8 +75,11 @@ def _watch(told: int) -> None:
             os.close(told)
             return
     interruption.interrupt(numbers[0])
-    with suppress(OSError):  # the terminal may be gone
-        name = signal.Signals(numbers[0]).name
-        os.write(2, f"\nInterrupted by {name}: stopping; what is finished is kept.\n".encode())
+    name = signal.Signals(numbers[0]).name
+    for descriptor, text in ((1, ""), (2, f"\nInterrupted by {name}: stopping; what is finished is kept.\n")):
+        try:
+            os.write(descriptor, text.encode())
+        except OSError:  # the terminal is gone: what is still to be written must not fail
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     time.sleep(GRACE)
     os._exit(interruption.exit_code())

@@ -1,7 +1,5 @@
 """``dynconf status``: what runs in a home, what is stale, and how large the home is."""
 
-from rich.console import Console
-
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import home_folder
 from dynconf_core.home.sizes import size_text
@@ -9,6 +7,7 @@ from dynconf_core.home.state import HomeState, state_of
 from dynconf_core.results.records import to_json
 from dynconf_core.store.owner import Owner
 from dynconf_flows.command.options import AsJson, Home, print_json
+from dynconf_flows.command.terminal import Terminal
 
 
 def status(home: Home = None, as_json: AsJson = False) -> None:
@@ -23,9 +22,9 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
     if as_json:
         print_json(to_json(found.to_json()))
         return
-    console = Console()
+    console = Terminal()
     for line in lines(found):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def lines(found: HomeState) -> list[str]:

@@ -5,7 +5,6 @@ import sys
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import Request, home_folder
@@ -26,6 +25,7 @@ from dynconf_flows.command.options import (
     print_json,
 )
 from dynconf_flows.command.session import FAILED, Session
+from dynconf_flows.command.terminal import Terminal
 from dynconf_tasks import interruption
 
 
@@ -84,9 +84,9 @@ def sweep(
     else:
         from dynconf_flows.command.tables import sweep_table
 
-        console = Console()
+        console = Terminal()
         console.print(sweep_table(result))
-        console.print(f"Results: {folder / 'sweeps' / result.run}", highlight=False)
+        console.print(f"Results: {folder / 'sweeps' / result.run}", soft_wrap=True)
     if interruption.interrupted():
         raise typer.Exit(interruption.exit_code())
     if result.failed:

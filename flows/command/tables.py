@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import fields
 
-from rich.markup import escape
 from rich.table import Table
 
 from dynconf_core.errors import InputError
@@ -28,8 +27,8 @@ def results_table(result: RunResult, width: int = 120) -> Table:
         table.add_column(PAPER, no_wrap=True)
     for row in result.settings:
         shown = cells(row)
-        table.add_row(*([*shown, escape(paper_cell(row))] if wide else [cell.replace(" @ ", "@") for cell in shown]))
-    table.caption = escape("\n".join(notes(result, papers=not wide)))
+        table.add_row(*([*shown, paper_cell(row)] if wide else [cell.replace(" @ ", "@") for cell in shown]))
+    table.caption = "\n".join(notes(result, papers=not wide))
     return table
 
 
@@ -53,11 +52,11 @@ def settings_table() -> Table:
         try:
             published = setting(name).published
         except InputError as error:
-            table.add_row(name, "", escape(f"cannot be used: {error}"))
+            table.add_row(name, "", f"cannot be used: {error}")
             continue
-        paper = escape(published_cell(published)) if published else ""
+        paper = published_cell(published) if published else ""
         table.add_row(name, paper, published.source if published else "none available")
-    table.caption = "\\[S] stated by the source, \\[2] second-hand. Results also include figures for T as in the paper."
+    table.caption = "[S] stated by the source, [2] second-hand. Results also include figures for T as in the paper."
     return table
 
 
@@ -107,7 +106,7 @@ def sweep_table(result: SweepResult) -> Table:
     for point in result.points:
         given = [short(point.values.get(name, "")) for name in swept]
         if not isinstance(point, SweepPoint):
-            table.add_row("", point.setting, *given, escape(f"failed: {point.error}"))
+            table.add_row("", point.setting, *given, f"failed: {point.error}")
             continue
         ann = "—" if point.ann_accuracy is None else percent(point.ann_accuracy)
         figures = [ann, percent(point.snn_accuracy), percent(point.accuracy), f"{point.mean_steps:.2f}"]

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import Request, home_folder
@@ -24,6 +23,7 @@ from dynconf_flows.command.options import (
     overrides_of,
 )
 from dynconf_flows.command.server import configure
+from dynconf_flows.command.terminal import Terminal
 
 
 def traces(
@@ -58,4 +58,4 @@ def traces(
     from dynconf_core.traces.schema import Traces
 
     written = Traces.load(found.folder).save(out)
-    Console().print(f"{written}: {split} traces of {setting}, profile {profile}", highlight=False)
+    Terminal().print(f"{written}: {split} traces of {setting}, profile {profile}")
