@@ -24,6 +24,8 @@ POINTS = {
     "track.created": "a run in MLflow is created, nothing is logged",
     "track.logged": "a run in MLflow has its figures, and has not ended",
     "results.written": "results.json is written, the run is not reported as finished",
+    "gc.aside": "an artefact or work folder is renamed, and not removed yet",
+    "reconcile.ended": "the records of killed runs are ended, and their running files are still there",
 }
 """The points, and what has happened there."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dynconf_core.failing import failure_point
 from dynconf_core.home.leftovers import GRACE, leftovers, remove
 from dynconf_core.home.running import Dead, ended, running, runs, stale
 from dynconf_core.store.claim import claim
@@ -64,6 +65,7 @@ def reconcile(home: Path, *, dead: Dead = ended, dry_run: bool = False, grace: f
             done += end(home, dead, dry_run)
         except Exception as error:  # each of them raises nearly anything, and none is a reason to leave the others
             problems.append(f"{name}: {' '.join(str(error).split())[:300] or type(error).__name__}")
+    failure_point("reconcile.ended")
     found = leftovers(home, dead, grace)
     if not problems:
         found += [run.file for run in stale(home, dead)]

@@ -1,6 +1,7 @@
 """What nothing reaches is removed, and nothing that is reached, young, claimed or used by a living process."""
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,13 @@ from commands import Command, command
 from homes import CLAIMING, RUNNING, aged, chain, odd, process, used
 
 from dynconf_core.errors import InputError
+from dynconf_core.failing import failing
 from dynconf_core.home.rubbish import Rubbish, remove, rubbish
 from dynconf_core.home.running import running, runs
 from dynconf_core.home.verification import content
 from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_core.store.claim import claim
+from dynconf_core.store.use import undisturbed
 
 OLD = 30
 
@@ -179,6 +182,43 @@ def test_a_reader_finds_all_or_nothing(home: Path) -> None:
             assert store.get(made.key) is not None
         gone = remove(home, found)
         assert (store.get(made.key) is None) == bool(gone) == (number % 2 == 0)
+
+
+def test_a_reader_waits_until_the_removal_is_decided(home: Path) -> None:
+    made = odd(home, "train", 1)
+    store, found = Store(home / "artefacts"), threading.Event()
+
+    def read() -> None:
+        store.get(made.key)
+        found.set()
+
+    with undisturbed(store.root):
+        thread = threading.Thread(target=read)
+        thread.start()
+        assert not found.wait(0.3)
+        made.folder.rename(home / "elsewhere")
+    thread.join(10)
+    assert found.is_set() and store.get(made.key) is None
+
+
+class Killed(BaseException):
+    """Stands in for a kill."""
+
+
+def test_a_removal_that_is_killed_leaves_what_the_next_one_removes(home: Path) -> None:
+    made = odd(home, "train", 1)
+    old(made)
+
+    def die(point: str) -> None:
+        if point == "gc.aside":
+            raise Killed
+
+    with pytest.raises(Killed), failing(die):
+        remove(home, rubbish(home, 7))
+    (left,) = (home / "artefacts" / ".tmp").iterdir()
+    assert Store(home / "artefacts").get(made.key) is None and rubbish(home, 7) == []
+    aged(left, 1)
+    assert paths(rubbish(home, 7)) == {left} == paths(remove(home, rubbish(home, 7)))
 
 
 def test_work_folders(home: Path) -> None:

@@ -83,6 +83,31 @@ def test_another_process_with_the_same_number_is_not_the_owner() -> None:
     assert ended(Owner(this.host, this.pid, this.started - 3600))
 
 
+def test_a_process_of_another_container_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have the host's name, and its process ids mean nothing here."""
+    here = Owner.this()
+    with process("") as started:
+        real = os.readlink
+        namespace = "pid:[4026539999]"
+        monkeypatch.setattr(os, "readlink", lambda path: namespace if path == "/proc/self/ns/pid" else real(path))
+        within = Owner.of(started.pid)
+        assert within.host == f"{here.host}+4026539999" and within.alive() and Owner.parse(str(within)) == within
+        assert here.alive() is None
+        monkeypatch.undo()
+        assert within.alive() is None and here.alive()
+        started.kill()
+        started.wait()
+    assert within.alive() is None
+
+
+def test_the_start_of_a_process_is_counted_from_the_boot() -> None:
+    """A clock that is set anew while a run lasts must not make its process another one."""
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    with process("") as started:
+        since_boot = Owner.of(started.pid).started / os.sysconf("SC_CLK_TCK")
+    assert 0 <= since_boot - uptime < 60
+
+
 def test_a_damaged_running_file_is_stale(home: Path) -> None:
     elsewhere(home).write_text("{")
     assert [run.owner for run in stale(home)] == [None]

@@ -11,6 +11,7 @@ import pytest
 from commands import command
 from homes import RUNNING, process
 
+from dynconf_core.failing import failing
 from dynconf_core.home.running import runs
 from dynconf_core.store.owner import Owner
 from dynconf_tasks.reconcile import OWNER, at_work, reconcile
@@ -179,4 +180,12 @@ def test_what_cannot_be_reconciled_is_said_and_tried_again(home: Path, monkeypat
         assert [text.partition(":")[0] for text in done.problems] == ["MLflow"] and len(runs(home)) == 1
         with at_work(home, "reproduce"):
             assert len(runs(home)) == 2, "never the reason why a run fails"
+    with pytest.raises(KeyboardInterrupt), failing(interrupt):
+        reconcile(home)
+    assert len(runs(home)) == 1, "so that it is done again"
     assert reconcile(home).problems == () and runs(home) == []
+
+
+def interrupt(point: str) -> None:
+    if point == "reconcile.ended":
+        raise KeyboardInterrupt

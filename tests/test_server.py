@@ -130,6 +130,28 @@ def killed(database: Path) -> None:
     (database.parent / MAKING).touch()
 
 
+def test_a_server_that_is_killed_is_started_again_on_its_port(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    server = TemporaryServer(tmp_path)
+    try:
+        server.wait()
+        address = os.environ["PREFECT_API_URL"]
+        (killed,) = servers(os.getpid())
+        killed.kill()
+        assert gone(killed)
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            with suppress(OSError):
+                if healthy():
+                    break
+            time.sleep(0.1)
+        assert healthy() and os.environ["PREFECT_API_URL"] == address
+        assert "is started again" in caplog.text
+        (second,) = servers(os.getpid())
+    finally:
+        server.stop()
+    assert gone(second) and servers(os.getpid()) == []
+
+
 @pytest.mark.parametrize(("left", "kept"), [(whole, 1), (scribbled, 2), (half, 2), (killed, 0)])
 def test_what_becomes_of_a_database(
     left: Callable[[Path], None], kept: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]

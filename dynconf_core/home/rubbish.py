@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from dynconf_core.failing import failure_point
 from dynconf_core.home import claims
 from dynconf_core.home.leftovers import leftovers
 from dynconf_core.home.leftovers import remove as remove_leftover
@@ -146,6 +147,7 @@ def _aside(home: Path, folder: Path) -> Path:
     except OSError:
         place.rmdir()
         raise
+    failure_point("gc.aside")
     return place
 
 

@@ -1,7 +1,8 @@
 """Owners: the processes that records in a home, in Prefect, in MLflow and in Optuna belong to.
 
 A record is abandoned if its owner no longer runs. Since process ids are used again, an owner is a host, a pid and the time at
-which the process started. Whether a process on another host runs cannot be seen from here.
+which the process started. Whether a process on another host runs cannot be seen from here; the same holds for one in another
+container, even if the container has the host's name.
 """
 
 from __future__ import annotations
@@ -9,14 +10,21 @@ from __future__ import annotations
 import os
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 
-TOLERANCE = 5.0
-"""Seconds by which two readings of one process's start time may differ, as the system's clock is set."""
+HOST_PROCESSES = "pid:[4026531836]"
+"""The namespace of the process ids of the host itself, the same for every Linux."""
 
 
 @dataclass(frozen=True)
 class Owner:
-    """A process: host, pid, and start time in seconds since 1970."""
+    """A process.
+
+    Attributes:
+        host: the name of its host, in a container followed by the namespace of its process ids.
+        pid: its number.
+        started: when it started, in clock ticks since the host was booted, which no change of the clock affects.
+    """
 
     host: str
     pid: int
@@ -30,9 +38,8 @@ class Owner:
     @classmethod
     def of(cls, pid: int) -> Owner:
         """A running process of this host."""
-        import psutil
-
-        return cls(socket.gethostname(), pid, round(psutil.Process(pid).create_time()))
+        _, started = _seen(pid)
+        return cls(_here(), pid, started)
 
     @classmethod
     def parse(cls, text: str) -> Owner | None:
@@ -48,15 +55,32 @@ class Owner:
 
     def alive(self) -> bool | None:
         """Whether the process runs; None if it ran on another host."""
-        import psutil
-
-        if self.host != socket.gethostname():
+        if self.host != _here():
             return None
         try:
-            process = psutil.Process(self.pid)
-            running = process.status() != psutil.STATUS_ZOMBIE
-            return running and abs(process.create_time() - self.started) <= TOLERANCE
-        except psutil.NoSuchProcess:
-            return False
-        except psutil.AccessDenied:
-            return True
+            state, started = _seen(self.pid)
+        except OSError:  # there is none, or it is hidden from this user
+            return _exists(self.pid)
+        return state not in "ZX" and started == self.started
+
+
+def _here() -> str:
+    """The name of this host and, in a container, of the namespace of its process ids."""
+    namespace = os.readlink("/proc/self/ns/pid")
+    return socket.gethostname() + ("" if namespace == HOST_PROCESSES else f"+{namespace.strip('pid:[]')}")
+
+
+def _seen(pid: int) -> tuple[str, int]:
+    """The state of a process, one letter, and when it started; raises OSError if it does not exist or is hidden."""
+    fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    return fields[0], int(fields[19])
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        pass
+    return True

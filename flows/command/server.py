@@ -12,6 +12,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -23,6 +24,8 @@ from dynconf_tasks.answering import NoCertificate, answer, without_password
 from dynconf_tasks.databases import SIDECARS, damage
 
 _PATIENCE = 90.0
+_STARTS = 5
+"""How often a server that was killed is started again."""
 _PROCESS = Path(__file__).with_name("server_process.py")
 _log = logging.getLogger(__name__)
 _LITTLE = 2**20
@@ -71,12 +74,15 @@ def configure(home: Path) -> None:
 class TemporaryServer:
     """A Prefect server on a free loopback port until ``stop``; not started if ``PREFECT_API_URL`` is set.
 
+    If its process is killed, it is started again on the same socket: the flows try again for hours before they give up.
+
     Raises:
         InputError: if the server that ``PREFECT_API_URL`` names does not answer within seconds, or is none of Prefect's.
     """
 
     def __init__(self, home: Path) -> None:
         self._process: subprocess.Popen[str] | None = None
+        self._starting = threading.Lock()
         configure(home)
         if os.environ.get("PREFECT_API_URL"):
             check_api(os.environ["PREFECT_API_URL"])
@@ -84,6 +90,9 @@ class TemporaryServer:
         self._folder = Path(os.environ["PREFECT_HOME"]).expanduser().absolute()
         self._folder.mkdir(parents=True, exist_ok=True)
         self._log = self._folder / "server.log"
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._port = self._listening.getsockname()[1]
+        self._stopping = threading.Event()
         self._start()
 
     def wait(self) -> None:
@@ -101,9 +110,9 @@ class TemporaryServer:
             self._start()
             if not self._answers():
                 raise RuntimeError(f"Prefect's temporary server did not start: {self._reason()}; {self._log} may say more.")
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            _log.warning("%s", line.strip())
+        self._repeat_warnings()
+        self._watch = threading.Thread(target=self._start_again, name="server", daemon=True)
+        self._watch.start()
 
     def stop(self) -> None:
         """Stop the server."""
@@ -111,6 +120,9 @@ class TemporaryServer:
             return
         deliver_logs_and_events()
         os.environ.pop("PREFECT_API_URL", None)
+        with self._starting:
+            self._stopping.set()
+        self._listening.close()
         assert self._process.stdin is not None
         self._process.stdin.close()
         try:
@@ -125,10 +137,10 @@ class TemporaryServer:
         database = self._folder / "prefect.db"
         url = {"PREFECT_API_DATABASE_CONNECTION_URL": _url(database)} if not any(os.environ.get(name) for name in _OWN) else {}
         paths = [os.path.abspath(entry) for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
-        with socket.create_server(("127.0.0.1", 0), backlog=128) as listening, self._log.open("ab") as log:
-            self._port, self._logged = listening.getsockname()[1], log.tell()
+        with self._log.open("ab") as log:
+            self._logged = log.tell()
             asked = {
-                "socket": listening.fileno(),
+                "socket": self._listening.fileno(),
                 "database": str(database) if url else None,
                 "path": [os.path.abspath(entry) for entry in sys.path],
             }
@@ -140,11 +152,34 @@ class TemporaryServer:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                pass_fds=[listening.fileno()],
+                pass_fds=[self._listening.fileno()],
                 start_new_session=True,
                 text=True,
             )
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{self._port}/api"
+
+    def _start_again(self) -> None:
+        """Start the process again whenever it ends before ``stop``, a few times."""
+        for start in range(_STARTS + 1):
+            process = self._process
+            assert process is not None
+            code = process.wait()
+            with self._starting:
+                if self._stopping.is_set():
+                    return
+                if start == _STARTS:
+                    _log.warning("Prefect's temporary server ended again (exit code %d); %s may say why.", code, self._log)
+                    self._listening.close()  # so that the flows are refused, instead of waiting
+                    return
+                _log.warning("Prefect's temporary server ended (exit code %d) and is started again.", code)
+                self._start()
+            self._repeat_warnings()
+
+    def _repeat_warnings(self) -> None:
+        """Log the lines that the server prints until it has started."""
+        assert self._process is not None and self._process.stdout is not None
+        for line in self._process.stdout:
+            _log.warning("%s", line.strip())
 
     def _answers(self) -> bool:
         """Wait until the server answers or ends."""
