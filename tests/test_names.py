@@ -13,13 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from result_cases import failed_setting, run_result, setting_result
 
+from dynconf_core.confidence.smoothing import PLAIN
 from dynconf_core.errors import InputError
+from dynconf_core.exit.rule import Rule
 from dynconf_core.experiment.settings import Setting
 from dynconf_core.names import is_inside, is_plain, plain_name
 from dynconf_core.results.export import export
 from dynconf_core.results.files import over_seeds
 from dynconf_core.results.records import read, to_json
-from dynconf_core.results.trace_pairs import pairs
+from dynconf_core.results.trace_pairs import analysis_folder, pairs
 from dynconf_core.results.types import OverSeeds, RunResult, SweepResult
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.keys import key_of, stage_key
@@ -150,18 +152,19 @@ def test_links_in_a_strangers_folder(tmp_path: Path, dynconf: Command) -> None:
     (folder / "a-calibration.npz").symlink_to(sample(outside / "mine.npz"))
     (outside / "rule.json").write_text("mine")
     (folder / "analysis").symlink_to(outside)
-    for given in (folder, folder / "a-calibration.npz"):
-        answer = dynconf("analyse", given, "--no-track")
+    for path in (folder, folder / "a-calibration.npz"):
+        answer = dynconf("analyse", path, "--no-track")
         assert answer.code == 2 and "leads out of" in " ".join(answer.error.split())
     assert {path.name for path in outside.iterdir()} == {"mine.npz", "rule.json"}
     (folder / "analysis").unlink()
-    made = folder / "analysis" / "a"
+    (pair,) = pairs(folder, None)
+    assert Traces.load(pair.calibration).samples == 40
+    made = analysis_folder(folder, None, pair)
+    assert made == folder / "analysis" / "a"
     made.mkdir(parents=True)
     (made / "rule.json").symlink_to(outside / "rule.json")
-    (made / "analysis.json").symlink_to(outside / "new.json")
-    assert dynconf("analyse", folder, "--no-track").code == 0
-    assert (made / "rule.json").is_file() and not (made / "rule.json").is_symlink()
-    assert (outside / "rule.json").read_text() == "mine" and not (outside / "new.json").exists()
+    Rule("gap", PLAIN, 1.0).save(made / "rule.json")
+    assert Rule.load(made / "rule.json").threshold == 1.0 and (outside / "rule.json").read_text() == "mine"
 
 
 def artefact(root: Path, name: str) -> str:
