@@ -92,7 +92,8 @@ def repaired(home: Path, waiting: Waiting) -> bool:
 
 
 def _uri(path: Path) -> str:
-    return URL.create("sqlite", database=str(path)).render_as_string()
+    # With the driver's name in it: for `sqlite:///` alone MLflow makes a folder whose name is the escaped one.
+    return URL.create("sqlite+pysqlite", database=str(path)).render_as_string()
 
 
 def _put_away(path: Path, why: str) -> None:

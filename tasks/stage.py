@@ -66,7 +66,7 @@ def run(name: str, job: Job, inputs: Inputs, write: Write, outcome: str = "ran")
 
 def _made(key: StageKey, store: Store, job: Job, work: Path, write: Write, listening: Listener) -> Artefact:
     start = time.perf_counter()
-    provenance: dict[str, Any] = {"setting": job.plan.setting, "versions": _versions()}
+    provenance: dict[str, Any] = {"setting": job.plan.setting, "host": platform.node(), "versions": _versions()}
     with (new := store.create(key, provenance)) as folder:
         provenance["facts"] = dict(write(folder, work, listening))
         provenance["seconds"] = round(time.perf_counter() - start, 3)

@@ -317,7 +317,7 @@ def test_the_user_interface_is_served_to_this_machine_alone_unless_told_otherwis
     assert answer.code == 0 and f"http://{host or '127.0.0.1'}:5999/" in answer.out
     assert command[command.index("--host") + 1] == (host or "127.0.0.1")
     assert command[command.index("--backend-store-uri") + 1] == Tracker(home).uri
-    assert "-P" in command and environment["PYTHONSAFEPATH"] == "1"
+    assert "-P" in command and environment["PYTHONSAFEPATH"] == "1" and Path.cwd() == home
 
 
 def test_an_address_that_this_machine_does_not_have(dynconf: Command, home: Path) -> None:

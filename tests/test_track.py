@@ -244,6 +244,7 @@ def test_a_home_with_odd_characters(tmp_path: Path, files: list[Path]) -> None:
     assert {file.path for file in client(tracker).list_artifacts(child)} >= {"evaluation.json"}
     stored = [path for path in (home / "mlartifacts").rglob("evaluation.json") if os.path.getsize(path)]
     assert len(stored) == 1
+    assert [path.name for path in home.parent.iterdir() if path.is_dir()] == [home.name], "nothing beside the home"
 
 
 def test_only_finite_numbers_become_metrics() -> None:

@@ -43,11 +43,12 @@ def ui(
 
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         prepare(folder, lambda holder: None)
+        os.chdir(folder)  # uvicorn, which MLflow starts, imports from the current folder, which may hold anything
     environment = {
         **os.environ,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "PYTHONSAFEPATH": "1",  # for its workers; nothing in the current folder is imported
+        "PYTHONSAFEPATH": "1",
     }
     command = [sys.executable, "-P", "-m", "mlflow", "ui", "--host", host, "--port", str(port)]
     os.execve(sys.executable, [*command, "--backend-store-uri", tracking_uri(folder)], environment)
