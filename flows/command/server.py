@@ -18,9 +18,9 @@ import urllib.request
 from pathlib import Path
 
 from dynconf_core.errors import InputError
+from dynconf_core.files import set_aside
 from dynconf_core.home.running import note_killed
 from dynconf_core.store.owner import Owner
-from dynconf_core.files import set_aside
 from dynconf_flows.prefect_runs import deliver_logs_and_events
 from dynconf_tasks.answering import NoCertificate, answer, without_password
 from dynconf_tasks.databases import SIDECARS, damage
