@@ -6,22 +6,26 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from commands import Command, command_on_traces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from result_cases import failed_setting, run_result, setting_result
 
+from dynconf_core.confidence.smoothing import PLAIN
 from dynconf_core.errors import InputError
+from dynconf_core.exit.rule import Rule
 from dynconf_core.experiment.settings import Setting
 from dynconf_core.names import is_inside, is_plain, plain_name
 from dynconf_core.results.export import export
 from dynconf_core.results.files import over_seeds
 from dynconf_core.results.records import read, to_json
-from dynconf_core.results.trace_pairs import pairs
+from dynconf_core.results.trace_pairs import analysis_folder, pairs
 from dynconf_core.results.types import OverSeeds, RunResult, SweepResult
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.keys import key_of, stage_key
+from dynconf_core.traces.schema import Traces
 
 WRONG = [
     "",
@@ -132,6 +136,35 @@ def test_a_strangers_results_write_nowhere(tmp_path: Path, dynconf: Command, out
     with pytest.raises(InputError, match="separator"):
         list(pairs(folder, None))
     assert not (tmp_path / "outside").exists() and not (tmp_path / "published").exists()
+
+
+def sample(path: Path) -> Path:
+    """Small traces."""
+    chance = np.random.default_rng(0)
+    return Traces(chance.normal(size=(40, 4, 3)).astype(np.float32), chance.integers(0, 3, 40)).save(path)
+
+
+def test_links_in_a_strangers_folder(tmp_path: Path, dynconf: Command) -> None:
+    """Traces are read through them; nothing is written through them."""
+    folder, outside = tmp_path / "results", tmp_path / "outside"
+    folder.mkdir()
+    outside.mkdir()
+    (folder / "a-calibration.npz").symlink_to(sample(outside / "mine.npz"))
+    (outside / "rule.json").write_text("mine")
+    (folder / "analysis").symlink_to(outside)
+    for path in (folder, folder / "a-calibration.npz"):
+        answer = dynconf("analyse", path, "--no-track")
+        assert answer.code == 2 and "leads out of" in " ".join(answer.error.split())
+    assert {path.name for path in outside.iterdir()} == {"mine.npz", "rule.json"}
+    (folder / "analysis").unlink()
+    (pair,) = pairs(folder, None)
+    assert Traces.load(pair.calibration).samples == 40
+    made = analysis_folder(folder, None, pair)
+    assert made == folder / "analysis" / "a"
+    made.mkdir(parents=True)
+    (made / "rule.json").symlink_to(outside / "rule.json")
+    Rule("gap", PLAIN, 1.0).save(made / "rule.json")
+    assert Rule.load(made / "rule.json").threshold == 1.0 and (outside / "rule.json").read_text() == "mine"
 
 
 def artefact(root: Path, name: str) -> str:

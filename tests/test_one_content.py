@@ -18,7 +18,7 @@ from dynconf_core.experiment.job import Handle
 from dynconf_core.experiment.stages import STAGES
 from dynconf_core.failing import failing
 from dynconf_core.training.loop import Diverged
-from dynconf_tasks.trials import read_trials
+from dynconf_tasks.trials import Trial, read_trials
 
 NAMES = [one.name for one in STAGES]
 ELSEWHERE = {"PYTHONHASHSEED": "5", "OMP_NUM_THREADS": "2", "LC_ALL": "C", "TZ": "Asia/Tokyo", "PYTHONUTF8": "0"}
@@ -167,7 +167,8 @@ def searched(home: Path, traces: Handle, trials: int = 14) -> Handle:
 def test_a_search_gives_the_same_bits_after_an_interruption_at_any_trial(tmp_path: Path, traces: Handle) -> None:
     whole = searched(tmp_path / "whole", traces)
     rule = whole.file("rule.json").read_bytes()
-    assert len({tuple(trial.params.items()) for trial in trials_of(tmp_path, traces)}) == 14, "every trial is another one"
+    trials = trials_of(tmp_path, traces)
+    assert len({tuple(trial.params.items()) for trial in trials}) == 14, "every trial is another one"
     for at in range(1, 15):
         for point in ("search.trial", "file.written")[: 1 + (at in (1, 12))]:
             home = tmp_path / f"{point} {at}"
@@ -175,15 +176,21 @@ def test_a_search_gives_the_same_bits_after_an_interruption_at_any_trial(tmp_pat
             with pytest.raises(Killed), failing(die):
                 searched(home, traces)
             assert die.passed == at
-            again = Die("search.trial", 99)
-            with failing(again):
+            after: list[list[Trial]] = []
+
+            def look(name: str, home: Path = home, after: list[list[Trial]] = after) -> None:
+                if name == "search.trial":
+                    after.append(read_trials(next((home / "work").glob("*/trials.json")))["max_softmax"])
+
+            with failing(look):
                 resumed = searched(home, traces)
-            assert again.passed == 14 - at + (point == "file.written"), "no trial is computed twice"
+            assert len(after) == 14 - at + (point == "file.written"), "no trial is computed twice"
+            assert not after or after[-1] == trials
             assert resumed.digest == whole.digest and resumed.file("rule.json").read_bytes() == rule
             assert not list((home / "work").iterdir())
 
 
-def trials_of(tmp_path: Path, traces: Handle) -> list[Any]:
+def trials_of(tmp_path: Path, traces: Handle) -> list[Trial]:
     """The trials of a search that was killed after its last one."""
     with pytest.raises(Killed), failing(Die("search.trial", 14)):
         searched(tmp_path / "killed", traces)

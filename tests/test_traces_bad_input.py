@@ -185,6 +185,14 @@ def test_meta_is_small_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_meta_of_what_is_no_text(tmp_path: Path) -> None:
+    """A number beyond the last character, and the bounds of JSON itself."""
+    beyond = declared((), (0x7FFFFFFF).to_bytes(4, "little"), descr="<U1")
+    deep, twice = (array_bytes(np.array(text)) for text in ("[" * 10**5, '{"a": 1, "a": 2}'))
+    for number, (meta, words) in enumerate(((beyond, "meta must be"), (deep, "nested more than"), (twice, "stands twice"))):
+        refused(write(tmp_path / f"{number}.npz", {**sound(), "meta": meta}), words)
+
+
 def test_two_arrays_of_the_same_name(tmp_path: Path) -> None:
     with zipfile.ZipFile(write(tmp_path / "made.npz", sound()), "a") as archive:
         archive.writestr("labels.npy", sound()["labels"])

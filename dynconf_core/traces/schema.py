@@ -211,7 +211,7 @@ def _parsed_meta(array: NDArray[Any] | None, source: Path) -> dict[str, Any]:
         return {}
     try:
         meta = parsed(array.item(), f"{source}: meta")
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, SystemError) as error:  # the last for what is no character
         raise TracesError(f"{source}: meta must be one piece of JSON text: {str(error).rstrip('.')}.") from error
     if not isinstance(meta, dict):
         raise TracesError(f"{source}: meta holds a JSON {type(meta).__name__}; it must be an object.")
