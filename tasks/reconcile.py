@@ -129,7 +129,7 @@ def _end_flow_runs(home: Path, dead: Dead, dry_run: bool) -> list[str]:
                 if owner is not None and dead(owner):
                     found.append(f"{kind} {run.name} of {_text(owner)}")
                     if not dry_run:
-                        end(run.id, Crashed(message=f"{_text(owner)} ended without finishing it."), force=True)
+                        end(run.id, Crashed(message=f"{_text(owner)} ended without reporting that it finished."), force=True)
     return found
 
 

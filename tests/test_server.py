@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from dynconf_core.errors import InputError
+from dynconf_core.home.running import stale
 from dynconf_flows.command.server import TemporaryServer
 from dynconf_flows.command.server_process import MAKING, checked
 from dynconf_tasks import answering
@@ -147,6 +148,7 @@ def test_a_server_that_is_killed_is_started_again_on_its_port(tmp_path: Path, ca
         assert healthy() and os.environ["PREFECT_API_URL"] == address
         assert "is started again" in caplog.text
         (second,) = servers(os.getpid())
+        assert [run.owner.pid for run in stale(tmp_path) if run.owner] == [killed.pid], "the next run ends what it left"
     finally:
         server.stop()
     assert gone(second) and servers(os.getpid()) == []

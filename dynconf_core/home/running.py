@@ -57,7 +57,7 @@ def running(home: Path, command: str, results: Path | None = None) -> Iterator[N
     """
     with _entering:
         within, file = _shown.get(home, (0, None))
-        _shown[home] = within + 1, file if within else _write(home, command, results)
+        _shown[home] = within + 1, file if within else _write(home, Owner.this(), command, results)
     try:
         yield
     finally:
@@ -68,6 +68,11 @@ def running(home: Path, command: str, results: Path | None = None) -> Iterator[N
             elif file is not None:
                 with suppress(OSError):
                     file.unlink()
+
+
+def note_killed(home: Path, owner: Owner, what: str) -> None:
+    """Leave the running file of a process that was killed, so that the next run ends what it left."""
+    _write(home, owner, what, None)
 
 
 def runs(home: Path) -> list[Run]:
@@ -93,8 +98,7 @@ def ended(owner: Owner) -> bool:
     return owner.alive() is False
 
 
-def _write(home: Path, command: str, results: Path | None) -> Path | None:
-    owner = Owner.this()
+def _write(home: Path, owner: Owner, command: str, results: Path | None) -> Path | None:
     file = home / FOLDER / f"{owner.host}-{owner.pid}-{secrets.token_hex(4)}.json"
     beside = file.with_name(f".{file.name}")
     since = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -19,6 +19,8 @@ from pathlib import Path
 
 from dynconf_core.errors import InputError
 from dynconf_core.files import set_aside
+from dynconf_core.home.running import note_killed
+from dynconf_core.store.owner import Owner
 from dynconf_flows.prefect_runs import deliver_logs_and_events
 from dynconf_tasks.answering import NoCertificate, answer, without_password
 from dynconf_tasks.databases import SIDECARS, damage
@@ -74,7 +76,8 @@ def configure(home: Path) -> None:
 class TemporaryServer:
     """A Prefect server on a free loopback port until ``stop``; not started if ``PREFECT_API_URL`` is set.
 
-    If its process is killed, it is started again on the same socket: the flows try again for hours before they give up.
+    If its process is killed, it is started again on the same socket: the flows try again for hours before they give up. What it
+    had not stored yet is lost, so that the next run in the home looks for records that still say that they run.
 
     Raises:
         InputError: if the server that ``PREFECT_API_URL`` names does not answer within seconds, or is none of Prefect's.
@@ -82,7 +85,7 @@ class TemporaryServer:
 
     def __init__(self, home: Path) -> None:
         self._process: subprocess.Popen[str] | None = None
-        self._starting = threading.Lock()
+        self._home, self._starting = home, threading.Lock()
         configure(home)
         if os.environ.get("PREFECT_API_URL"):
             check_api(os.environ["PREFECT_API_URL"])
@@ -156,6 +159,7 @@ class TemporaryServer:
                 start_new_session=True,
                 text=True,
             )
+        self._owner = Owner.of(self._process.pid)
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{self._port}/api"
 
     def _start_again(self) -> None:
@@ -167,6 +171,7 @@ class TemporaryServer:
             with self._starting:
                 if self._stopping.is_set():
                     return
+                note_killed(self._home, self._owner, "Prefect's temporary server")
                 if start == _STARTS:
                     _log.warning("Prefect's temporary server ended again (exit code %d); %s may say why.", code, self._log)
                     self._listening.close()  # so that the flows are refused, instead of waiting
