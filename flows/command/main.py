@@ -79,7 +79,6 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def main() -> None:
     """Run the command, without tracebacks unless ``--debug`` is given."""
-    os.environ["PYTHONSAFEPATH"] = "1"  # as in ``entry``, for ``python -m dynconf_flows.command.main``
     prepare()
     try:
         try:
@@ -106,4 +105,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    os.environ["PYTHONSAFEPATH"] = "1"  # as in ``entry``
     main()
