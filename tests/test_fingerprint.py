@@ -13,10 +13,12 @@ import dynconf_core
 from dynconf_core import store
 from dynconf_core.errors import InputError
 from dynconf_core.failing import failure_point
+from dynconf_core.files import NotWritten
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.fingerprint import fingerprint, reached
 from dynconf_core.store.keys import stage_key
 from dynconf_core.store.manifest import Damaged
+from dynconf_core.store.use import note_use
 
 FILES = {
     "core/__init__.py": '"""The core."""\n',
@@ -218,7 +220,8 @@ def test_it_reads_the_projects_own_files() -> None:
     """The files that make up the store, and their packages."""
     root = Path(dynconf_core.__file__).parent.parent
     expected = [
-        Path(inspect.getfile(part)) for part in (dynconf_core, store, InputError, failure_point, Store, stage_key, Damaged)
+        Path(inspect.getfile(part))
+        for part in (dynconf_core, store, InputError, failure_point, NotWritten, Store, stage_key, Damaged, note_use)
     ]
     found = reached([Path(inspect.getfile(Store))], root)
     assert found == sorted(expected, key=lambda path: path.relative_to(root).as_posix())

@@ -34,11 +34,12 @@ WITHOUT_INFLUENCE = {
     "dynconf_core/experiment/job.py": "carries a stage's inputs, which its key covers",
     "dynconf_core/experiment/plan.py": "carries the values of a setting; those that a stage uses are in its key",
     "dynconf_core/failing.py": "does nothing outside tests",
+    "dynconf_core/files.py": "says how a file gets to disk, not what is in it",
     "dynconf_core/machine.py": "chooses the device, which is in the key where it can change a result, and sets up memory",
+    "dynconf_core/networks/untrusted.py": "refuses files, and changes nothing in those that it lets pass",
     "dynconf_core/progress.py": "reports to people",
     "dynconf_core/registry.py": "finds implementations, which the key names and whose code it covers",
     "dynconf_core/store/__init__.py": "a docstring",
-    "dynconf_core/store/atomic.py": "says how a file gets to disk, not what is in it",
 }
 """The only files that stages reach and that are no part of their keys, each with the reason."""
 _fingerprinting = threading.Lock()
