@@ -14,6 +14,7 @@ from dynconf_core import store
 from dynconf_core.errors import InputError
 from dynconf_core.failing import failure_point
 from dynconf_core.files import NotWritten
+from dynconf_core.names import is_plain
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.fingerprint import fingerprint, reached
 from dynconf_core.store.keys import stage_key
@@ -221,7 +222,7 @@ def test_it_reads_the_projects_own_files() -> None:
     root = Path(dynconf_core.__file__).parent.parent
     expected = [
         Path(inspect.getfile(part))
-        for part in (dynconf_core, store, InputError, failure_point, NotWritten, Store, stage_key, Damaged, note_use)
+        for part in (dynconf_core, store, InputError, failure_point, NotWritten, is_plain, Store, stage_key, Damaged, note_use)
     ]
     found = reached([Path(inspect.getfile(Store))], root)
     assert found == sorted(expected, key=lambda path: path.relative_to(root).as_posix())
