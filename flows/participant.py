@@ -75,7 +75,7 @@ def main() -> None:
     os._exit(0)  # at once: what remains are threads of libraries that wait for more
 
 
-def _receive(channel: Channel, orders: "queue.Queue[bytes]") -> None:
+def _receive(channel: Channel, orders: queue.Queue[bytes]) -> None:
     while True:
         try:
             for message in channel.receive():
