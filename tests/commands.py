@@ -28,6 +28,7 @@ Command = Callable[..., Answer]
 
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *first: str) -> Command:
     """A function that calls ``dynconf FIRST... ARGUMENTS...``."""
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # the command sets it for its process, this undoes that after the test
 
     def call(*arguments: str | Path) -> Answer:
         monkeypatch.setattr(sys, "argv", ["dynconf", *first, *map(str, arguments)])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import dynconf_core
-from dynconf_core import store
+from dynconf_core import store, strict_json
 from dynconf_core.errors import InputError
 from dynconf_core.failing import failure_point
 from dynconf_core.files import NotWritten
@@ -222,7 +222,19 @@ def test_it_reads_the_projects_own_files() -> None:
     root = Path(dynconf_core.__file__).parent.parent
     expected = [
         Path(inspect.getfile(part))
-        for part in (dynconf_core, store, InputError, failure_point, NotWritten, is_plain, Store, stage_key, Damaged, note_use)
+        for part in (
+            dynconf_core,
+            store,
+            InputError,
+            failure_point,
+            NotWritten,
+            is_plain,
+            strict_json.read_json,
+            Store,
+            stage_key,
+            Damaged,
+            note_use,
+        )
     ]
     found = reached([Path(inspect.getfile(Store))], root)
     assert found == sorted(expected, key=lambda path: path.relative_to(root).as_posix())

@@ -499,3 +499,13 @@ def test_a_setting_with_a_measure_from_outside(home: Path, first: dict[str, Any]
         export(None, tmp_path / "published", str(home))
     assert not (tmp_path / "published").exists()
     assert len(export(None, tmp_path / "published", str(home), measure=own["rule"])) > 8
+
+
+def test_a_setting_alone_ends_the_run_above_it(home: Path) -> None:
+    from dynconf_flows.setting import setting
+
+    done = setting(name=SETTINGS[0], overrides={**SHORT, "time_steps": 3}, home=str(home))
+    assert (done.row.status, done.interrupted, done.tracking_error) == ("ok", False, None)
+    (parent,) = [run for run in mlflow_runs(home) if run.data.tags.get("dynconf.identity", "").count('"time_steps": 3')][-1:]
+    assert parent.info.status == "FINISHED"
+    assert "RUNNING" not in {run.info.status for run in mlflow_runs(home)}

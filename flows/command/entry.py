@@ -3,8 +3,8 @@
 import os
 import sys
 
-from dynconf_flows.command.signals import handled
-from dynconf_tasks.interruption import Stopped, exit_code
+from dynconf_flows.command.signals import handled, leave
+from dynconf_tasks.interruption import Stopped
 
 EXTRAS = {
     **dict.fromkeys(("matplotlib", "PIL", "pydantic", "scipy", "sklearn"), "analysis"),
@@ -26,7 +26,7 @@ def main() -> None:
             try:
                 from dynconf_flows.command.main import main as run
             except Stopped:
-                sys.exit(exit_code())
+                leave()
             run()
     except ModuleNotFoundError as error:
         message = missing_extra(error)

@@ -25,14 +25,14 @@ from dynconf_flows.command.reproduce import reproduce
 from dynconf_flows.command.resend import resend
 from dynconf_flows.command.session import FAILED
 from dynconf_flows.command.settings import settings
-from dynconf_flows.command.signals import handled
+from dynconf_flows.command.signals import handled, leave
 from dynconf_flows.command.status import status
 from dynconf_flows.command.sweep import sweep
 from dynconf_flows.command.terminal import Terminal, flush, labelled, prepare
 from dynconf_flows.command.traces import traces
 from dynconf_flows.command.ui import ui
 from dynconf_flows.command.verify import verify
-from dynconf_tasks.interruption import Stopped, exit_code, interrupted
+from dynconf_tasks.interruption import interrupted
 
 ABOUT = "Dynamic Confidence for spiking neural networks: reproduce the paper, convert networks, and analyse exit rules."
 
@@ -91,17 +91,16 @@ def main() -> None:
             raise
         Terminal(stderr=True).print(labelled("error:", "red", str(error)), soft_wrap=True)
         sys.exit(UNUSABLE)
-    except Stopped:
-        sys.exit(exit_code())
     except Exception as error:
-        if interrupted():  # whatever fails then, such as writing to a terminal that is gone, follows from it
-            sys.exit(exit_code())
         if "--debug" in sys.argv or (isinstance(error, ModuleNotFoundError) and missing_extra(error)):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         hint = "" if isinstance(error, NotWritten) else " (--debug shows where)"
         Terminal(stderr=True).print(labelled("failed:", "red", f"{reason}{hint}"), soft_wrap=True)
         sys.exit(FAILED)
+    finally:
+        if interrupted():
+            leave()
 
 
 if __name__ == "__main__":
