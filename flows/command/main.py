@@ -3,6 +3,7 @@
 Heavy packages are imported inside the commands, so that ``dynconf --help`` is fast.
 """
 
+import logging
 import sys
 from typing import Annotated
 
@@ -20,6 +21,7 @@ from dynconf_flows.command.explain import explain
 from dynconf_flows.command.export import export
 from dynconf_flows.command.reproduce import reproduce
 from dynconf_flows.command.resend import resend
+from dynconf_flows.command.server import no_space
 from dynconf_flows.command.session import FAILED, INTERRUPTED
 from dynconf_flows.command.settings import settings
 from dynconf_flows.command.sweep import sweep
@@ -54,6 +56,7 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 
 def main() -> None:
     """Run the command, without tracebacks unless ``--debug`` is given."""
+    logging.raiseExceptions = "--debug" in sys.argv  # what Prefect could not log is not worth lines on the screen
     try:
         app()
     except InputError as error:
@@ -66,7 +69,7 @@ def main() -> None:
     except Exception as error:
         if "--debug" in sys.argv or (isinstance(error, ModuleNotFoundError) and missing_extra(error)):
             raise
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = no_space() or " ".join(str(error).split()) or type(error).__name__
         Console(stderr=True).print(
             f"[red]failed:[/red] {escape(reason)} (--debug shows where)", highlight=False, soft_wrap=True
         )
