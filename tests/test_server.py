@@ -12,12 +12,14 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
 from dynconf_core.errors import InputError
 from dynconf_core.home.running import stale
+from dynconf_flows.command import main
 from dynconf_flows.command.server import TemporaryServer
 from dynconf_flows.command.server_process import MAKING, checked
 from dynconf_tasks import answering
@@ -169,6 +171,22 @@ def test_what_becomes_of_a_database(
     aside = [path for path in tmp_path.glob("prefect.db*") if path.read_bytes() == before]
     assert len(aside) == (kept > 0) and not (tmp_path / MAKING).exists()
     assert bool(capsys.readouterr().out) == (kept == 2)
+
+
+def test_a_full_disk_is_named_whatever_a_server_says_about_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing_command() -> None:
+        raise RuntimeError("Server error '500 Internal Server Error'")
+
+    monkeypatch.setattr(main, "app", failing_command)
+    monkeypatch.setattr(sys, "argv", ["dynconf", "reproduce"])
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    for free, said in ((2**19, f"no space left for {tmp_path}"), (2**30, "500 Internal")):
+        monkeypatch.setattr("shutil.disk_usage", lambda path, free=free: SimpleNamespace(free=free))
+        with pytest.raises(SystemExit) as ended:
+            main.main()
+        assert ended.value.code == 1 and said in capsys.readouterr().err
 
 
 @pytest.fixture

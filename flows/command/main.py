@@ -3,6 +3,7 @@
 Heavy packages are imported inside the commands, so that ``dynconf --help`` is fast.
 """
 
+import logging
 import os
 import sys
 from typing import Annotated
@@ -23,6 +24,7 @@ from dynconf_flows.command.gc import gc
 from dynconf_flows.command.reconcile import reconcile
 from dynconf_flows.command.reproduce import reproduce
 from dynconf_flows.command.resend import resend
+from dynconf_flows.command.server import no_space
 from dynconf_flows.command.session import FAILED
 from dynconf_flows.command.settings import settings
 from dynconf_flows.command.signals import handled, leave
@@ -80,6 +82,7 @@ def version(show: Annotated[bool, typer.Option("--version", help="Print the vers
 def main() -> None:
     """Run the command, without tracebacks unless ``--debug`` is given."""
     prepare()
+    logging.raiseExceptions = "--debug" in sys.argv  # what Prefect could not log is not worth lines on the screen
     try:
         try:
             with handled():
@@ -94,9 +97,9 @@ def main() -> None:
     except Exception as error:
         if "--debug" in sys.argv or (isinstance(error, ModuleNotFoundError) and missing_extra(error)):
             raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        hint = "" if isinstance(error, NotWritten) else " (--debug shows where)"
-        Terminal(stderr=True).print(labelled("failed:", "red", f"{reason}{hint}"), soft_wrap=True)
+        known = str(error) if isinstance(error, NotWritten) else no_space()
+        reason = known or f"{' '.join(str(error).split()) or type(error).__name__} (--debug shows where)"
+        Terminal(stderr=True).print(labelled("failed:", "red", reason), soft_wrap=True)
         sys.exit(FAILED)
     finally:
         if interrupted():

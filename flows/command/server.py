@@ -73,6 +73,14 @@ def configure(home: Path) -> None:
         os.environ.setdefault(name, value)
 
 
+def no_space() -> str | None:
+    """A sentence that says so if the disk of Prefect's folder, in the home, is full; then servers fail in many ways."""
+    folder = Path(os.environ.get("PREFECT_HOME", "")).expanduser().absolute()
+    if "PREFECT_HOME" not in os.environ or not folder.is_dir() or shutil.disk_usage(folder).free >= _LITTLE:
+        return None
+    return f"there is no space left for {folder}: free some, then run again; finished stages are kept"
+
+
 class TemporaryServer:
     """A Prefect server on a free loopback port until ``stop``; not started if ``PREFECT_API_URL`` is set.
 
@@ -109,10 +117,10 @@ class TemporaryServer:
         if not self._answers():
             reason = self._reason()
             if not self._set_aside():
-                raise RuntimeError(f"Prefect's temporary server did not start: {reason}; {self._log} may say more.")
+                raise RuntimeError(f"Prefect's temporary server did not start ({reason}); {self._log} may say more.")
             self._start()
             if not self._answers():
-                raise RuntimeError(f"Prefect's temporary server did not start: {self._reason()}; {self._log} may say more.")
+                raise RuntimeError(f"Prefect's temporary server did not start ({self._reason()}); {self._log} may say more.")
         self._repeat_warnings()
         self._watch = threading.Thread(target=self._start_again, name="server", daemon=True)
         self._watch.start()
@@ -201,8 +209,8 @@ class TemporaryServer:
 
     def _reason(self) -> str:
         """Why the server did not start, as far as is known."""
-        if shutil.disk_usage(self._folder).free < _LITTLE:
-            return f"there is no space left for {self._folder}"
+        if full := no_space():
+            return full
         with self._log.open("rb") as log:
             log.seek(self._logged)
             lines = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
