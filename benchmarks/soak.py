@@ -60,7 +60,7 @@ class Soak:
     home: Path
     kill_after: str | None = None
     mark: str = field(default_factory=lambda: secrets.token_hex(8))
-    longest: float = 20.0
+    longest: float = 40.0
     wrong: list[str] = field(default_factory=list)
     fates: Counter[str] = field(default_factory=Counter)
     codes: Counter[int] = field(default_factory=Counter)
@@ -81,7 +81,7 @@ class Soak:
             else:
                 self.harm(one, chance, fate)
             self.finish(one, f"run {number}, {fate}{f' {die_at}' if die_at else ''}", "left alone" if fate == "pair" else fate)
-        if fate == "left alone":
+        if one.returncode == 0:
             self.longest = time.monotonic() - begin
         found = verified(self.home / "artefacts")
         self.wrong += [f"run {number}, {fate}: {damaged.why}" for damaged in found.damaged]
