@@ -47,7 +47,7 @@ def convert(job: Job, inputs: Inputs) -> State[Handle] | Handle:
         report = conversion_report(snn, ann, pixels, plan.time_steps, images.labels[few])
         save_snn(snn, folder / "snn.pt")
         (folder / "report.json").write_text(json.dumps(report.to_json(), indent=1))
-        (folder / "report.txt").write_text(f"{report}\n")
+        (folder / "report.txt").write_text(f"{report}\n", encoding="utf-8")
         found = {"agreement": report.agreement, "worst_layer": report.worst_layer}
         return {**snn.facts, "image_limit": snn.image_limit, **found}
 

@@ -171,7 +171,7 @@ class Command:
         self.call = chance.choice(
             [
                 (os.system, ("true",)), (eval, ("1+1",)), (os.mkdir, ("made",)), (open, ("made", "w")), (__import__, ("this",)),
-                (torch.load, ("x",)), (torch._utils._rebuild_tensor, (None, 0, (2**40,), (1,))), (bytearray, (2**34,)),
+                (torch.load, ("x",)), (torch._utils._rebuild_tensor, (None, 0, (2**40,), (1,))), (bytearray, (2**31,)),
                 (torch._utils._rebuild_meta_tensor_no_storage, (torch.float32, (2**50,), (1,), False)),
             ]
         )  # fmt: skip

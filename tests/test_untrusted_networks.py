@@ -99,6 +99,11 @@ def many_times(content: dict[str, Any]) -> None:
     content["facts"] = {"a": value}
 
 
+def wide(content: dict[str, Any]) -> None:
+    """A list of one list: 7 000 times 7 000 values."""
+    content["facts"] = {"a": [[None] * 7000] * 7000}
+
+
 def deep(content: dict[str, Any]) -> None:
     value: list[Any] = []
     for _ in range(300):
@@ -171,6 +176,7 @@ HOSTILE: dict[str, tuple[Change, str]] = {
     "facts": (top("facts", 3), "is not a complete converted network"),
     "facts hold a tensor": (top("facts", {"a": torch.zeros(2)}), "is not a complete converted network"),
     "many times": (many_times, "more than 1000000 values"),
+    "wide": (wide, "more than 1000000 values"),
     "deep": (deep, "nested more than"),
     "neurons": (top("neurons", {"model": "signed", "levels": "x"}), "levels='x'"),
     "unknown neurons": (top("neurons", {"model": "os:system"}), "is none of"),
@@ -280,10 +286,10 @@ def test_storages_of_absurd_sizes(tmp_path: Path, size: int, shape: tuple[int, .
 
 
 def test_a_call_that_fills_memory(tmp_path: Path) -> None:
-    torch.save({"state_dict": {"weight": Rebuilt(bytearray, 2**34)}}, tmp_path / "weights.pt")
+    torch.save({"state_dict": {"weight": Rebuilt(bytearray, 2**30)}}, tmp_path / "weights.pt")
     with pytest.raises(InputError, match="it holds a bytearray"):
         read(tmp_path / "weights.pt")
-    torch.save({"a": Rebuilt(bytearray, 2**34)}, tmp_path / "weights.pt", _use_new_zipfile_serialization=False)
+    torch.save({"a": Rebuilt(bytearray, 2**30)}, tmp_path / "weights.pt", _use_new_zipfile_serialization=False)
     with pytest.raises(InputError, match="it holds a bytearray"):
         read(tmp_path / "weights.pt")
 

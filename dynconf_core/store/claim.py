@@ -18,6 +18,7 @@ from pathlib import Path
 
 from dynconf_core.errors import InputError
 from dynconf_core.store.owner import Owner
+from dynconf_core.strict_json import read_json
 
 FOLDER = "claims"
 WAITS = ".waits-"
@@ -72,7 +73,7 @@ def claim(home: Path, name: str, what: str, waiting: Callable[[str], None] | Non
 def holder(home: Path, name: str) -> str | None:
     """Who holds a claim and what for, as text; None if nobody is known to."""
     try:
-        note = json.loads((home / FOLDER / f"{name}.json").read_text())
+        note = read_json(home / FOLDER / f"{name}.json")
         owner = Owner.parse(note["owner"])
         return f"process {owner.pid} on {owner.host} ({note['what']})" if owner is not None else None
     except (OSError, ValueError, KeyError, TypeError):
