@@ -101,6 +101,8 @@ BAD = {
     "memory without a unit": (["--memory", "8"], ["--memory 8", "GiB", "8GiB"]),
     "memory in words": (["--memory", "lots"], ["--memory lots", "8GiB"]),
     "no memory": (["--memory", "0GiB"], ["--memory 0GiB", "above 0"]),
+    "a time limit in words": (["--stage-timeout", "2 hours"], ["--stage-timeout 2 hours", "90s, 30m or 2h"]),
+    "no time": (["--stage-timeout", "0m"], ["--stage-timeout 0m", "above 0"]),
     "too little memory": (["--memory", "1100MiB"], ["--memory 1100MiB", "more than 1200 MiB", "2 simulations"]),
     "too little memory for one": (
         ["--profile", "quick", "--setting", RESNET, "--memory", "0.1GB"],
