@@ -168,7 +168,9 @@ def check_writable(home: Path) -> None:
     """Raise ``InputError`` unless files can be created in ``home``."""
     for path in (home, *(home / room for room in ROOMS)):
         if path.exists() and not path.is_dir():
-            raise InputError(f"{path} is a file, where the home needs a folder: move it away, or name another home.")
+            raise InputError(
+                f"{path} is a file, where the home needs a folder: move it away, or name another home with --home."
+            )
     try:
         home.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=home, prefix=".writable-"):
