@@ -1,6 +1,7 @@
 """The results as files and as tables."""
 
 import csv
+import io
 import json
 import subprocess
 import sys
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import pytest
 from result_cases import PUBLISHED, exiting, failed_setting, rule_entry, run_result, setting_result
-from rich.console import Console
 
 from dynconf_core.evaluation.energy import FullAndExit
 from dynconf_core.results.environment import environment
@@ -18,14 +18,16 @@ from dynconf_core.results.markdown import results_markdown
 from dynconf_core.results.records import plain, read
 from dynconf_core.results.types import FiguresOverSeeds, OverSeeds, RunResult, SettingOverSeeds, Spread
 from dynconf_flows.command.tables import results_table
+from dynconf_flows.command.terminal import Terminal
 
 NAMES = ("cifar10-vgg16-qcfs", "cifar10-resnet18-qcfs", "imagenet-vgg16-qffs", "imagenet-resnet50-qcfs")
 
 
 def printed(content: RunResult, width: int) -> str:
-    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console, out = Terminal(width=width), io.StringIO()
+    console.file = out
     console.print(results_table(content, width))
-    return console.export_text()
+    return out.getvalue()
 
 
 def test_results_lie_in_the_runs_folder_and_latest_follows(tmp_path: Path) -> None:
