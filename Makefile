@@ -1,5 +1,5 @@
 # make reproduce   the main job: the eight settings     make reproduce ARGS="--profile quick --setting cifar10-resnet18-qcfs"
-# make test        the whole test suite                 make test ARGS="-k fingerprint -x"
+# make test        the whole test suite, on two cores    make test ARGS="-k fingerprint -x -n 0"
 # make lint        style, types and the order of imports
 # make docs        the documentation, in docs/_build/html
 # The first call makes .venv with the exact versions of constraints.txt. PYTHON=/path/to/python chooses the interpreter.
@@ -13,7 +13,7 @@ reproduce: $(READY)
 	.venv/bin/dynconf reproduce $(ARGS)
 
 test: $(READY)
-	.venv/bin/python -m pytest $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(READY)
 	.venv/bin/ruff check .
