@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -182,8 +183,10 @@ def _collect(split: str) -> Callable[[Job], dict[str, Any]]:
 
 
 def _search(job: Job) -> dict[str, Any]:
-    """The names of the measures are included, because the first of equal candidates is chosen."""
-    return {**asdict(job.plan.search), "seed": job.plan.seed, "measures": [name for _, name in _tried(job.plan)]}
+    """The names of the measures are included, because the first of equal candidates is chosen, and the version of Optuna,
+    which draws the smoothings to try."""
+    measures = [name for _, name in _tried(job.plan)]
+    return {**asdict(job.plan.search), "seed": job.plan.seed, "measures": measures, "optuna": version("optuna")}
 
 
 def _evaluate(job: Job) -> dict[str, Any]:
