@@ -40,7 +40,6 @@ WITHOUT_INFLUENCE = {
     "dynconf_core/networks/untrusted.py": "refuses files, and changes nothing in those that it lets pass",
     "dynconf_core/progress.py": "reports to people",
     "dynconf_core/registry.py": "finds implementations, which the key names and whose code it covers",
-    "dynconf_core/store/__init__.py": "a docstring",
 }
 """The only files that stages reach and that are no part of their keys, each with the reason."""
 _fingerprinting = threading.Lock()
