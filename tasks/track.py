@@ -29,11 +29,13 @@ from dynconf_core.store.owner import Owner
 from dynconf_tasks import interruption
 from dynconf_tasks.answering import without_password
 from dynconf_tasks.logged import Child, Figures, Params, child_of, setting_params
-from dynconf_tasks.mlflow_database import tracking_uri
+from dynconf_tasks.mlflow_database import OtherVersion, tracking_uri
 from dynconf_tasks.mlflow_runs import Runs, errors
 from dynconf_tasks.stage import TASK_OPTIONS
 
 TAG_LENGTH = 5000
+LONGEST_REASON = 200
+"""Characters of what MLflow or its database says; it may be a whole query."""
 PATIENCE, LAST_PATIENCE = 60.0, 2.0
 """Seconds to wait for another process that logs the same, and after an interruption."""
 PARENT, SETTING, POINT, DIGEST = "mlflow.parentRunId", "dynconf.setting", "dynconf.point", "dynconf.evaluation"
@@ -213,7 +215,8 @@ class Tracker:
         try:
             yield
         except caught as error:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            reason = reason if isinstance(error, OtherVersion) else reason[:LONGEST_REASON]
             raise TrackingUnavailable(
                 without_password(f"MLflow at {self.uri} does not work ({reason}). The results are complete; {self._remedy}.")
             ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,28 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 
 torch.set_num_threads(1)  # the figures are then the same on every machine, and tests run side by side
+
+
+@pytest.fixture(autouse=True, scope="module")
+def environment_of_module() -> Iterator[None]:
+    """What a command sets for its process and children, such as Prefect's folder, ends with a module's fixtures."""
+    before = dict(os.environ)
+    yield
+    _restore(before)
+
+
+@pytest.fixture(autouse=True)
+def environment_of_test(environment_of_module: None) -> Iterator[None]:
+    """What a command sets for its process and children ends with a test."""
+    before = dict(os.environ)
+    yield
+    _restore(before)
+
+
+def _restore(environment: dict[str, str]) -> None:
+    for name in os.environ.keys() - environment.keys():
+        del os.environ[name]
+    os.environ.update(environment)
 
 
 @pytest.fixture

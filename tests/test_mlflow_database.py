@@ -15,6 +15,7 @@ import pytest
 from processes import ended, killed_at, started
 from result_cases import run_result, setting_result
 
+from dynconf_core.files import set_aside
 from dynconf_core.results.types import SettingResult
 from dynconf_tasks import databases
 from dynconf_tasks.logged import Child, child_of
@@ -87,7 +88,7 @@ def test_what_sqlite_keeps_beside_a_database_goes_with_it(tmp_path: Path) -> Non
     """A new database would be changed by the journal of an old one."""
     for ending in ("", "-journal", "-wal", "-shm"):
         (tmp_path / f"mlflow.db{ending}").write_text(ending)
-    name = databases.set_aside(tmp_path / "mlflow.db").name
+    name = set_aside(tmp_path / "mlflow.db", databases.SIDECARS).name
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
         f"{name}{ending}": ending for ending in ("", "-journal", "-wal", "-shm")
     }

@@ -1,5 +1,6 @@
 """Writing an analysis as a folder: ``analysis.json``, ``rule.json``, ``front.csv`` and figures."""
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,8 +25,9 @@ class Picture(Protocol):
 def write_analysis(analysis: Analysis, out: Path, pictures: Mapping[str, Picture]) -> list[Path]:
     """Write an analysis into the folder ``out``.
 
-    Each file is written whole or not at all. Files of an earlier analysis are replaced, or removed if this one has no such
-    file. ``analysis.json`` is removed first and written last: a folder that holds one is complete.
+    All files are written into a temporary folder inside it, then moved: no file under its own name is incomplete, and an
+    earlier analysis stays until this one is complete. Its files are replaced, or removed if this one has no such file.
+    ``analysis.json`` is removed first and moved last: a folder that holds one is complete.
 
     Args:
         analysis: the analysis.
@@ -35,34 +37,35 @@ def write_analysis(analysis: Analysis, out: Path, pictures: Mapping[str, Picture
     Returns:
         the paths written, ``analysis.json`` last.
     """
-    record = out / RECORD
     with naming(out):
         make_folder(out)
-        record.unlink(missing_ok=True)
-    paths = [*_write_rules(analysis, out), out / FRONT]
-    write_front(analysis.front, out / FRONT)
-    for name in PICTURES:
-        path = out / f"{name}.png"
-        if name in pictures:
-            with written(path) as stream:
-                pictures[name].savefig(stream, format="png", dpi=DPI)
-            paths.append(path)
-        else:
-            path.unlink(missing_ok=True)
-    write_text(record, json_text(to_json(analysis.record)))
-    return [*paths, record]
+        with tempfile.TemporaryDirectory(dir=out, prefix=".analysis-") as folder:
+            beside = Path(folder)
+            _write_rules(analysis, beside)
+            write_front(analysis.front, beside / FRONT)
+            for name in PICTURES:
+                if name in pictures:
+                    with written(beside / f"{name}.png") as stream:
+                        pictures[name].savefig(stream, format="png", dpi=DPI)
+            write_text(beside / RECORD, json_text(to_json(analysis.record)))
+            (out / RECORD).unlink(missing_ok=True)
+            moved = []
+            for name in (RULE, UNCERTIFIED, FRONT, *(f"{name}.png" for name in PICTURES), RECORD):
+                if (beside / name).is_file():
+                    moved.append((beside / name).replace(out / name))
+                else:
+                    (out / name).unlink(missing_ok=True)
+    return moved
 
 
-def _write_rules(analysis: Analysis, out: Path) -> list[Path]:
+def _write_rules(analysis: Analysis, out: Path) -> None:
     """Write the chosen rule or, if a guarantee was asked for, the certified rule and beside it the uncertified one."""
     own, guarantee = analysis.rule.to_json(), analysis.record.guarantee
     beside = {name: value for name, value in plain(analysis.record.rule).items() if name not in own}
     if guarantee is None:
-        (out / UNCERTIFIED).unlink(missing_ok=True)
-        return [analysis.rule.save(out / RULE, beside)]
+        analysis.rule.save(out / RULE, beside)
+        return
     certified = replace(analysis.rule, threshold=guarantee.threshold)
     promise = {name: value for name, value in plain(guarantee).items() if name not in ("test", "halves")}
-    return [
-        certified.save(out / RULE, {"guarantee": promise, "test": plain(guarantee.test)}),
-        analysis.rule.save(out / UNCERTIFIED, beside),
-    ]
+    certified.save(out / RULE, {"guarantee": promise, "test": plain(guarantee.test)})
+    analysis.rule.save(out / UNCERTIFIED, beside)
