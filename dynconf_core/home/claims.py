@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from dynconf_core.home.running import Dead
 from dynconf_core.store.claim import FOLDER, WAITS
 from dynconf_core.store.owner import Owner
+from dynconf_core.strict_json import read_json
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ def _claim(folder: Path, name: str) -> Claim:
 
 def _note(path: Path) -> tuple[Owner | None, str]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         return Owner.parse(content["owner"]), str(content["what"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None, "unknown"
 
 

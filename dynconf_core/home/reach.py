@@ -5,7 +5,6 @@ What a published folder or a script elsewhere refers to is not known here.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from dynconf_core.experiment.profiles import plans
 from dynconf_core.experiment.settings import names
 from dynconf_core.experiment.stages import STAGES, Stage
 from dynconf_core.store.manifest import Manifest
+from dynconf_core.strict_json import read_json
 
 RESULTS = ("results", "sweeps")
 
@@ -61,13 +61,12 @@ def named_in_results(home: Path) -> set[str]:
     for room in RESULTS:
         for path in sorted((home / room).glob("*/results.json")):
             try:
-                content = json.loads(path.read_text(encoding="utf-8"))
-            except FileNotFoundError:  # it has just been removed
-                continue
-            except (OSError, ValueError, RecursionError) as error:
+                content = read_json(path)
+            except InputError as error:
+                if not path.exists():  # it has just been removed
+                    continue
                 raise InputError(
-                    f"{path} cannot be read ({type(error).__name__}), so that the artefacts it needs are unknown: repair the "
-                    "file or remove its folder."
+                    f"{error} The artefacts that it needs are therefore unknown: repair the file or remove its folder."
                 ) from None
             found |= set(_keys(content))
     return found

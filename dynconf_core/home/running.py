@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dynconf_core.store.owner import Owner
+from dynconf_core.strict_json import read_json
 
 FOLDER = "running"
 Dead = Callable[[Owner], bool]
@@ -117,8 +118,8 @@ def _write(home: Path, owner: Owner, command: str, results: Path | None) -> Path
 def _read(file: Path) -> Run:
     began = os.stat(file).st_mtime
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
         owner, results = Owner.parse(content["owner"]), content.get("results")
         return Run(file, owner, str(content["command"]), str(content["since"]), str(results) if results else None, began)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return Run(file, None, "unknown", f"{datetime.fromtimestamp(began, UTC):%Y-%m-%dT%H:%M:%SZ}", None, began)
