@@ -206,6 +206,7 @@ def figures(home: Path) -> list[dict[str, Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no further run after so many minutes")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--home", type=Path, required=True, help="a folder that does not exist yet")
     parser.add_argument("--kill-after", metavar="STAGE", help="kill each run once the home has an artefact of this stage")
@@ -220,6 +221,8 @@ def main() -> None:
         soak.run(number, random.Random(f"{asked.seed}-{number}"))
         soak.check_processes(f"run {number}")
         print(f"{number + 1} of {asked.runs}, {soak.files[-1]} files, {len(soak.wrong)} faults", flush=True)
+        if time.monotonic() - begin > 60 * asked.minutes:
+            break
     soak.complete()
     soak.check_records()
     if not asked.no_reference:
