@@ -34,6 +34,7 @@ from dynconf_flows.messages import (
     Welcome,
     loads,
 )
+from dynconf_flows.prefect_runs import is_prefects
 from dynconf_tasks import interruption
 from dynconf_tasks.listening import listen
 
@@ -192,7 +193,7 @@ class _Sending(logging.Handler):
     def __init__(self, send: Send) -> None:
         super().__init__(logging.WARNING)
         self.send = send
-        self.addFilter(lambda record: record.name.split(".")[0] != "prefect")
+        self.addFilter(lambda record: not is_prefects(record))
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -205,7 +206,7 @@ def _log_to(send: Send, debug: bool) -> None:
     handlers: list[logging.Handler] = [_Sending(send)]
     if debug:
         shown = logging.StreamHandler(sys.stderr)
-        shown.addFilter(lambda record: record.levelno < logging.WARNING and record.name.split(".")[0] != "prefect")
+        shown.addFilter(lambda record: record.levelno < logging.WARNING and not is_prefects(record))
         handlers.append(shown)
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
 

@@ -23,6 +23,8 @@ from prefect.exceptions import TerminationSignal
 from dynconf_core.experiment.following import follow
 from dynconf_core.experiment.job import Job
 from dynconf_core.experiment.stages import job, known_everywhere
+from dynconf_core.home import claims
+from dynconf_core.home.running import ended
 from dynconf_core.results.rows import failed
 from dynconf_flows.child import Child, Work
 from dynconf_flows.messages import Assignment, Order
@@ -53,7 +55,7 @@ class Participants:
     def __init__(self, home: Path, count: int, stage_timeout: float | None = None) -> None:
         self.home, self.count, self.stage_timeout = home, count, stage_timeout
         self._children: list[Child] = []
-        self._started = 0
+        self._started, self._killed = 0, False
         self._todo: deque[Work] = deque()
         self._runs: dict[int, SettingRun] = {}
         self._here: dict[int, Future[SettingRun]] = {}
@@ -102,7 +104,11 @@ class Participants:
             if not child.ended(max(0.0, end - time.monotonic())):
                 child.kill()
                 child.ended(PATIENCE)
+                self._killed = True
         self._children.clear()
+        if self._killed:
+            for path in claims.abandoned(self.home, ended):
+                claims.remove(path)
 
     def _assign(self) -> None:
         for child in self._children:
@@ -151,6 +157,7 @@ class Participants:
         if not child.ended(PATIENCE):
             child.kill()
             child.ended(PATIENCE)
+        self._killed = True
         if child.work is not None:
             self._runs[child.work.number] = _died(child, child.work)
 

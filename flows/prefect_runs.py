@@ -1,10 +1,12 @@
 """Prefect's records of our runs: whose they are, how they end if their process dies, and that they arrive."""
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +25,13 @@ def owned() -> Iterator[None]:
 
     with tags(f"{OWNER}{Owner.this()}"):
         yield
+
+
+def is_prefects(record: logging.LogRecord) -> bool:
+    """Whether Prefect wrote a line of the log; some of its loggers are not called like it."""
+    found = find_spec("prefect")
+    places = (found.submodule_search_locations if found is not None else None) or ()
+    return record.name.split(".")[0] == "prefect" or any(record.pathname.startswith(f"{place}{os.sep}") for place in places)
 
 
 def context_for_child() -> dict[str, Any]:
@@ -76,5 +85,4 @@ def deliver_logs_and_events(seconds: float = 3) -> None:
     from prefect.logging.handlers import APILogWorker
 
     for worker in (APILogWorker, EventsWorker):
-        logging.getLogger(worker.__name__).setLevel(logging.ERROR)  # it would print how many items remain
         worker.drain_all(timeout=seconds)

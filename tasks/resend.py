@@ -5,7 +5,7 @@ A run in MLflow shows the newest results of a reproduction. Of older ones, those
 
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -69,12 +69,17 @@ class _Found:
         return (result.profile, result.seed, {}, f"sweep {result.run}", "sweep")
 
 
-def resend(home: Path, named: Sequence[str] = ()) -> Iterator[Sent]:
+def _warn(unreadable: InputError) -> None:
+    _log.warning("%s", unreadable)
+
+
+def resend(home: Path, named: Sequence[str] = (), unreadable: Callable[[InputError], None] = _warn) -> Iterator[Sent]:
     """Log what is missing in MLflow, folder by folder, the newest last; yields the folders of which anything was missing.
 
     Args:
         home: the home.
         named: names or folders of reproductions and sweeps; empty for all of the home.
+        unreadable: called for results that cannot be read and were not named; by default, it logs a warning.
 
     Raises:
         InputError: for a name that the home does not have, or results of that name that cannot be read.
@@ -82,7 +87,7 @@ def resend(home: Path, named: Sequence[str] = ()) -> Iterator[Sent]:
     """
     store = Store(home / "artefacts")
     chosen = {_folder(home, name) for name in named}
-    found = [*_reproductions(home, store, chosen), *_sweeps(home, chosen)]
+    found = [*_reproductions(home, store, chosen, unreadable), *_sweeps(home, chosen, unreadable)]
     if not found:
         return
     tracker = Tracker(home, "`dynconf resend` sends what is missing once it works")
@@ -124,11 +129,11 @@ def _folder(home: Path, name: str) -> Path:
     raise InputError(f"{name} is no reproduction or sweep of {home}, which has: {', '.join(there) or 'none'}.")
 
 
-def _reproductions(home: Path, store: Store, chosen: set[Path]) -> list[_Found]:
+def _reproductions(home: Path, store: Store, chosen: set[Path], unreadable: Callable[[InputError], None]) -> list[_Found]:
     """The reproductions of the home, the oldest first."""
     found: list[_Found] = []
     taken: set[tuple[object, ...]] = set()
-    for folder, result in reversed(_read(home / "results", RunResult, chosen)):
+    for folder, result in reversed(_read(home / "results", RunResult, chosen, unreadable)):
         identity = _identity(result, store)
         same = (result.profile, result.seed, *sorted(identity.items()))
         rows = tuple(row for row in result.settings if (*same, row.name) not in taken)
@@ -137,12 +142,13 @@ def _reproductions(home: Path, store: Store, chosen: set[Path]) -> list[_Found]:
     return found[::-1]
 
 
-def _sweeps(home: Path, chosen: set[Path]) -> list[_Found]:
-    return [_Found(folder, result, {}, result.points) for folder, result in _read(home / "sweeps", SweepResult, chosen)]
+def _sweeps(home: Path, chosen: set[Path], unreadable: Callable[[InputError], None]) -> list[_Found]:
+    found = _read(home / "sweeps", SweepResult, chosen, unreadable)
+    return [_Found(folder, result, {}, result.points) for folder, result in found]
 
 
-def _read(room: Path, kind: type[T], chosen: set[Path]) -> list[tuple[Path, T]]:
-    """The results in a room, the oldest first; what cannot be read is named in a warning, or raised if it was chosen."""
+def _read(room: Path, kind: type[T], chosen: set[Path], unreadable: Callable[[InputError], None]) -> list[tuple[Path, T]]:
+    """The results in a room, the oldest first; what cannot be read is told to ``unreadable``, or raised if it was chosen."""
 
     def started(folder: Path) -> tuple[str, int, str]:
         found = STARTED.match(folder.name)
@@ -156,7 +162,7 @@ def _read(room: Path, kind: type[T], chosen: set[Path]) -> list[tuple[Path, T]]:
         except InputError as error:
             if folder in chosen:
                 raise
-            _log.warning("%s", error)
+            unreadable(error)
     return found
 
 

@@ -2,17 +2,21 @@
 
 import json
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from commands import Command, command
 from homes import CLAIMING, RUNNING, aged, chain, odd, process, used
+from result_cases import ENVIRONMENT, failed_setting, run_result
 
 from dynconf_core.errors import InputError
 from dynconf_core.failing import failing
 from dynconf_core.home.rubbish import Rubbish, remove, rubbish
 from dynconf_core.home.running import running, runs
 from dynconf_core.home.verification import content
+from dynconf_core.results.records import json_text, to_json
+from dynconf_core.results.types import FailedPoint, RunResult, SweepResult
 from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_core.store.claim import claim
 from dynconf_core.store.use import undisturbed
@@ -40,11 +44,16 @@ def old(*made: Artefact) -> None:
         used(one, OLD)
 
 
-def results(home: Path, *made: Artefact, room: str = "results", within: str = "settings") -> Path:
+def results(home: Path, *made: Artefact, room: str = "results") -> Path:
     """A results.json that names these artefacts."""
     path = home / room / "run" / "results.json"
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"schema": 2, within: [{"name": "x", "artefacts": {one.stage: one.key for one in made}}]}))
+    keys = {one.stage: one.key for one in made}
+    point = FailedPoint(setting="x", values={}, error="train: no", artefacts=keys)
+    content: RunResult | SweepResult = run_result(replace(failed_setting("x", "train: no"), artefacts=keys))
+    if room == "sweeps":
+        content = SweepResult(run="run", profile="smoke", seed=0, environment=ENVIRONMENT, failed=1, points=(point,))
+    path.write_text(json_text(to_json(content)))
     return path
 
 
@@ -69,25 +78,26 @@ def test_what_was_used_in_the_last_hour_stays_in_any_case(home: Path) -> None:
     assert rubbish(home, 0) == [], "it has just been used"
 
 
-@pytest.mark.parametrize(("room", "within"), [("results", "settings"), ("sweeps", "points")])
-def test_results_keep_their_artefacts_and_all_they_were_made_from(home: Path, room: str, within: str) -> None:
+@pytest.mark.parametrize("room", ["results", "sweeps"])
+def test_results_keep_their_artefacts_and_all_they_were_made_from(home: Path, room: str) -> None:
     train = odd(home, "train", 1)
     convert = odd(home, "convert", 1, {"train": train.digest})
     traces = odd(home, "collect_test", 1, {"train": train.digest, "convert": convert.digest})
     other = odd(home, "convert", 2, {"train": train.digest})
     old(train, convert, traces, other)
-    file = results(home, traces, room=room, within=within)
+    file = results(home, traces, room=room)
     assert paths(rubbish(home, 7)) == {other.folder}
     file.unlink()
     aged(file.parent, 0)
     assert paths(rubbish(home, 7)) == {train.folder, convert.folder, traces.folder, other.folder}
 
 
-def test_results_that_cannot_be_read_stop_everything(home: Path) -> None:
+@pytest.mark.parametrize("content", ["{", "[]", "", '{"schema": 2}', '{"schema": 2, "settings": null}', '{"schema": 1}'])
+def test_results_that_cannot_be_read_stop_everything(home: Path, content: str) -> None:
     made = odd(home, "train", 1)
     old(made)
-    results(home, made).write_text("{")
-    with pytest.raises(InputError, match=r"results\.json cannot be read .*repair"):
+    results(home, made).write_text(content)
+    with pytest.raises(InputError, match=r"results\.json.*artefacts that it needs are therefore unknown: repair"):
         rubbish(home, 7)
 
 
@@ -123,6 +133,8 @@ def test_a_damaged_artefact_goes_before_its_time(home: Path) -> None:
 USING = (
     RUNNING
     + """
+from dynconf_core.results.records import json_text, to_json
+from dynconf_core.results.types import FailedPoint, RunResult, SweepResult
 from dynconf_core.store.artefacts import Store
 assert Store(Path(sys.argv[1]) / "artefacts").get(sys.argv[2]) is not None
 """

@@ -281,6 +281,7 @@ def test_three_of_four_go_wrong_and_a_rerun_does_these(folder: Path, start: Star
     ended = {name: "FINISHED" if name == "fine" else "FAILED" for name in names}
     assert mlflow(home) == {**ended, "smoke, seed 0": "FAILED"}
     assert not (folder / "executed").exists()
+    assert not list((home / "claims").iterdir()), "what the killed processes held"
 
     for fault in faults:
         fault.unlink()

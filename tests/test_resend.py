@@ -113,6 +113,15 @@ def test_results_that_cannot_be_read(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert str(broken) in warning
 
 
+def test_the_command_names_what_it_cannot_read(tmp_path: Path, dynconf: Command) -> None:
+    broken = tmp_path / "results" / "20260101-000001-smoke-seed0" / "results.json"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("[]")
+    answer = dynconf("--home", tmp_path)
+    assert (answer.code, answer.out) == (1, "Nothing to send: MLflow has all results that can be read.\n")
+    assert str(broken) in answer.error.replace("\n", "")
+
+
 def test_a_name_that_the_home_does_not_have(tmp_path: Path, dynconf: Command) -> None:
     result = written(tmp_path, "20260101-000000", replace(setting_result(NAME)))
     answer = dynconf("yesterday", "--home", tmp_path)

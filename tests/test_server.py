@@ -254,8 +254,11 @@ def test_an_api_that_answers_is_used(
     assert os.environ["PREFECT_API_URL"] == answers["url"].decode(), "it is the user's"
 
 
-def test_the_command_says_at_once_that_the_api_is_silent(answers: dict[str, bytes], tmp_path: Path) -> None:
-    command = ["-m", "dynconf_flows.command.main", "reproduce", "--setting", "cifar10-vgg16-qffs", "--home", str(tmp_path)]
+@pytest.mark.parametrize("arguments", [["reproduce", "--setting", "cifar10-vgg16-qffs"], ["reconcile"]])
+def test_the_command_says_at_once_that_the_api_is_silent(
+    answers: dict[str, bytes], tmp_path: Path, arguments: list[str]
+) -> None:
+    command = ["-m", "dynconf_flows.command.main", *arguments, "--home", str(tmp_path)]
     environment = {**os.environ, "PREFECT_API_URL": answers["url"].decode(), "PYTHONPATH": str(Path(__file__).parent.parent)}
     done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, timeout=60)
     assert done.returncode == 2 and answers["url"].decode() in done.stderr and "Traceback" not in done.stderr

@@ -16,10 +16,12 @@ from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.profiles import plans
 from dynconf_core.experiment.settings import names
 from dynconf_core.experiment.stages import STAGES, Stage
+from dynconf_core.results.records import read
+from dynconf_core.results.types import RunResult, SweepResult
 from dynconf_core.store.manifest import Manifest
-from dynconf_core.strict_json import read_json
 
-RESULTS = ("results", "sweeps")
+RESULTS: dict[str, type[RunResult] | type[SweepResult]] = {"results": RunResult, "sweeps": SweepResult}
+"""The folders of results, and what a results.json in them holds."""
 
 
 def reached(home: Path, manifests: Mapping[str, Manifest]) -> set[str]:
@@ -58,32 +60,19 @@ def named_in_results(home: Path) -> set[str]:
         InputError: if one of them cannot be read.
     """
     found: set[str] = set()
-    for room in RESULTS:
+    for room, kind in RESULTS.items():
         for path in sorted((home / room).glob("*/results.json")):
             try:
-                content = read_json(path)
+                result: RunResult | SweepResult = read(kind, path)
             except InputError as error:
                 if not path.exists():  # it has just been removed
                     continue
                 raise InputError(
                     f"{error} The artefacts that it needs are therefore unknown: repair the file or remove its folder."
                 ) from None
-            found |= set(_keys(content))
+            rows = result.settings if isinstance(result, RunResult) else result.points
+            found |= {key for row in rows for key in row.artefacts.values()}
     return found
-
-
-def _keys(content: Any) -> Iterator[str]:
-    """The keys in every mapping called ``artefacts``, however deep it stands."""
-    waiting = [content]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            artefacts = value.get("artefacts")
-            if isinstance(artefacts, dict):
-                yield from (key for key in artefacts.values() if isinstance(key, str))
-            waiting += value.values()
-        elif isinstance(value, list):
-            waiting += value
 
 
 def current(home: Path, manifests: Mapping[str, Manifest]) -> set[str]:

@@ -93,7 +93,7 @@ def rubbish(home: Path, keep_days: float, check: Check = surface) -> list[Rubbis
     found += [Rubbish(LEFT, path, size_of(path), _changed(path), "its process has ended") for path in leftovers(home)]
     for kind, patterns in ((ASIDE, ASIDES), (LOG, LOGS)):
         for path in sorted(path for pattern in patterns for path in home.glob(pattern)):
-            if path.lstat().st_size and (changed := _changed(path)) < old:
+            if (changed := _changed(path)) < old:
                 found.append(Rubbish(kind, path, size_of(path), changed, f"changed last {_ago(changed)}"))
     return found
 

@@ -39,8 +39,8 @@ def reconcile(
         return ended(owner) or (owner.alive() is None and owner.host in hosts)
 
     # Without a database of Prefect's in the home, and without a server of the user's, there are no flow runs to end.
-    needed = not os.environ.get("PREFECT_API_URL") and (folder / "prefect" / "prefect.db").is_file()
-    server = TemporaryServer(folder) if needed else None
+    needed = os.environ.get("PREFECT_API_URL") or (folder / "prefect" / "prefect.db").is_file()
+    server = TemporaryServer(folder) if needed else None  # it says at once if the user's does not answer
     try:
         from dynconf_tasks.reconcile import reconcile as reconciled
 

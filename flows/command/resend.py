@@ -4,10 +4,12 @@ from typing import Annotated
 
 import typer
 
+from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import home_folder
 from dynconf_flows.command.options import Debug, Home
 from dynconf_flows.command.server import configure
-from dynconf_flows.command.terminal import Terminal
+from dynconf_flows.command.session import FAILED
+from dynconf_flows.command.terminal import Terminal, labelled
 
 
 def resend(
@@ -26,9 +28,9 @@ def resend(
     configure(folder)
     from dynconf_tasks.resend import resend as sent_by
 
-    console = Terminal()
-    count = 0
-    for sent in sent_by(folder, runs or []):
+    console, notes = Terminal(), Terminal(stderr=True)
+    count, unreadable = 0, list[InputError]()
+    for sent in sent_by(folder, runs or [], unreadable.append):
         count += 1
         what = ", ".join(sent.children) or "the run itself"
         console.print(f"{sent.run}: sent {what}", soft_wrap=True)
@@ -36,5 +38,9 @@ def resend(
             names = ", ".join(sent.without_files)
             text = f"  figures only, without files, of {names}: their artefacts are not in the store any more"
             console.print(text, soft_wrap=True)
+    for error in unreadable:
+        notes.print(labelled("failed:", "red", str(error)), soft_wrap=True)
     if not count:
-        console.print("Nothing to send: MLflow has all results.")
+        console.print(f"Nothing to send: MLflow has all results{' that can be read' if unreadable else ''}.")
+    if unreadable:
+        raise typer.Exit(FAILED)

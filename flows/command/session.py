@@ -13,6 +13,7 @@ from typing import TypeVar
 from dynconf_flows.command.server import TemporaryServer
 from dynconf_flows.command.signals import waiting
 from dynconf_flows.command.terminal import Terminal
+from dynconf_flows.prefect_runs import is_prefects
 
 T = TypeVar("T")
 FAILED = 1
@@ -29,7 +30,7 @@ class Session:
         self.debug = debug
         handler = logging.StreamHandler(sys.stderr)
         handler.setLevel(logging.INFO if debug else logging.WARNING)
-        handler.addFilter(lambda record: record.name.split(".")[0] != "prefect")  # prefect has its own handlers
+        handler.addFilter(lambda record: not is_prefects(record))  # Prefect has its own handlers
         logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
         if debug:
             os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "INFO")
