@@ -1,4 +1,4 @@
-"""Work done in processes of its own, which inherit what the tests have imported."""
+"""Work done in processes of its own, which inherit nothing but the environment and what a server for them has imported."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ import signal
 from collections.abc import Callable, Mapping
 from multiprocessing.process import BaseProcess
 
+import cloudpickle
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CONTEXT.set_forkserver_preload(["mlflow.store.tracking.sqlalchemy_store", "dynconf_tasks.track", "dynconf_core.training.loop"])
+
 
 def started(work: Callable[[], object], environment: Mapping[str, str] | None = None) -> BaseProcess:
     """Start ``work`` in a new process, with these environment variables added."""
-
-    def run() -> None:
-        os.environ.update(environment or {})
-        work()
-
-    process = multiprocessing.get_context("fork").Process(target=run, daemon=True)
+    process = CONTEXT.Process(target=_run, args=(cloudpickle.dumps(work), {**os.environ, **(environment or {})}), daemon=True)
     process.start()
     return process
+
+
+def _run(work: bytes, environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    cloudpickle.loads(work)()
 
 
 def ended(process: BaseProcess, seconds: float = 120) -> int:

@@ -19,8 +19,12 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE = 4.5
 """Seconds from a signal to the end of the process, whatever it does."""
 
+SAYING = 0.5
+"""Seconds that the message on the signal may take at most."""
+
 _waiting = False
 _seen = False
+_said = threading.Event()
 
 
 @contextmanager
@@ -61,6 +65,7 @@ def waiting() -> Iterator[None]:
 
 def leave() -> NoReturn:
     """End an interrupted command whose work is done: the interpreter's own clearing up takes seconds on a busy machine."""
+    _said.wait(SAYING)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError):
             stream.flush()
@@ -91,5 +96,6 @@ def _watch(told: int) -> None:
             os.write(descriptor, text.encode())
         except OSError:  # the terminal is gone: what is still to be written must not fail
             os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+    _said.set()
     time.sleep(GRACE)
     os._exit(interruption.exit_code())
