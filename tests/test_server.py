@@ -46,7 +46,12 @@ def environment() -> Iterator[None]:
 
 
 def servers(parent: int) -> list[psutil.Process]:
-    return psutil.Process(parent).children()
+    """The temporary servers that a process has started; the tests' server of processes is another child."""
+    found = []
+    for child in psutil.Process(parent).children():
+        with suppress(psutil.NoSuchProcess):  # a zombie is none either
+            found += [child] if "server_process.py" in " ".join(child.cmdline()) else []
+    return found
 
 
 def gone(process: psutil.Process, seconds: float = 15) -> bool:
