@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 from uuid import UUID
@@ -29,9 +30,13 @@ def owned() -> Iterator[None]:
 
 def is_prefects(record: logging.LogRecord) -> bool:
     """Whether Prefect wrote a line of the log; some of its loggers are not called like it."""
+    return record.name.split(".")[0] == "prefect" or record.pathname.startswith(_prefects_folders())
+
+
+@cache
+def _prefects_folders() -> tuple[str, ...]:
     found = find_spec("prefect")
-    places = (found.submodule_search_locations if found is not None else None) or ()
-    return record.name.split(".")[0] == "prefect" or any(record.pathname.startswith(f"{place}{os.sep}") for place in places)
+    return tuple(f"{place}{os.sep}" for place in (found.submodule_search_locations or ())) if found is not None else ()
 
 
 def context_for_child() -> dict[str, Any]:

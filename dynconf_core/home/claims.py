@@ -42,7 +42,7 @@ def claims(home: Path) -> list[Claim]:
 
 def held(home: Path) -> set[str]:
     """The names of the claims that are held; those that cannot be judged count as held."""
-    return {path.stem for path in (home / FOLDER).glob("*.lock") if _locked(path)}
+    return {path.stem for path in (home / FOLDER).glob("*.lock") if is_locked(path)}
 
 
 def abandoned(home: Path, dead: Dead) -> list[Path]:
@@ -54,7 +54,7 @@ def abandoned(home: Path, dead: Dead) -> list[Path]:
             owner, _ = _note(path)
             if owner is None or dead(owner):
                 found.append(path)
-        elif not _locked(path.with_suffix(".lock")):
+        elif not is_locked(path.with_suffix(".lock")):
             found.append(path)
     return found
 
@@ -79,7 +79,7 @@ def remove(path: Path) -> None:
 def _claim(folder: Path, name: str) -> Claim:
     owner, what = _note(folder / f"{name}.json")
     waiting = tuple(one for path in sorted(folder.glob(f"{name}{WAITS}*.json")) if (one := _note(path)[0]) is not None)
-    return Claim(name, owner, what, _locked(folder / f"{name}.lock"), waiting)
+    return Claim(name, owner, what, is_locked(folder / f"{name}.lock"), waiting)
 
 
 def _note(path: Path) -> tuple[Owner | None, str]:
@@ -90,8 +90,8 @@ def _note(path: Path) -> tuple[Owner | None, str]:
         return None, "unknown"
 
 
-def _locked(path: Path) -> bool:
-    """Whether a process holds the lock; True if that cannot be seen."""
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock on a file; True if that cannot be seen, False if there is no such file."""
     try:
         descriptor = os.open(path, os.O_RDWR)
     except FileNotFoundError:

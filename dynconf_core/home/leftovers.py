@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -78,19 +77,4 @@ def _touched(path: Path) -> float:
 
 def _unlocked(folder: Path, grace: float) -> bool:
     """Whether the writer of an artefact's temporary folder has ended; a young folder may not be locked yet."""
-    if _touched(folder) > time.time() - grace:
-        return False
-    try:
-        descriptor = os.open(folder / "lock", os.O_RDWR)
-    except FileNotFoundError:
-        return True
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    except OSError:
-        return False
-    finally:
-        with suppress(OSError):
-            os.close(descriptor)
+    return _touched(folder) <= time.time() - grace and not claims.is_locked(folder / "lock")
