@@ -141,10 +141,11 @@ class Child:
 
     def ended(self, within: float) -> bool:
         """Whether it ends within so many seconds; closes what it leaves behind if so."""
-        try:
-            code = self.process.wait(within)
-        except subprocess.TimeoutExpired:
-            return False
+        end = time.monotonic() + within
+        while (code := self._ended()) is None:
+            if time.monotonic() >= end:
+                return False
+            time.sleep(0.01)
         with suppress(OSError):
             self.channel.close()
         if code == 0 or self.reason is not None or self.stopped_at is not None or not self.log.stat().st_size:
@@ -162,6 +163,16 @@ class Child:
             return f"killed by signal {-code} ({signal.Signals(-code).name}){perhaps}{memory}"
         printed = "" if self.debug else " ".join(self.log.read_text(errors="replace").split())[-TAIL:]
         return f"its process ended with exit code {code}" + (f": {printed}" if printed else "")
+
+    def _ended(self) -> int | None:
+        """The exit code if it has ended; its work then knows the peak of the memory, however short it was."""
+        if self.process.returncode is None:
+            pid, status, used = os.wait4(self.process.pid, os.WNOHANG)
+            if pid:
+                self.process.returncode = os.waitstatus_to_exitcode(status)
+                if self.work is not None:
+                    self.work.peak = max(self.work.peak or 0, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+        return self.process.returncode
 
     def _send(self, message: object) -> None:
         with suppress(OSError):  # it is gone, which is noticed when its messages are read
