@@ -16,10 +16,11 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent
 SHORTEST_GRACE = 90
 """Seconds: three heartbeats of a deployed run. After fewer, runs that live would be taken for dead."""
+_NOTHING: list[Any] = [None, []]
 GRID_OR_STUDY: Mapping[str, Any] = {
-    "if": {"properties": {"grid": {"type": "array", "minItems": 1}}, "required": ["grid"]},
-    "then": {"properties": {"study": {"enum": [None, []]}}},
-    "else": {"properties": {"study": {"type": "array", "minItems": 1}}, "required": ["study"]},
+    "if": {"properties": {"grid": {"not": {"enum": _NOTHING}}}, "required": ["grid"]},
+    "then": {"properties": {"study": {"enum": _NOTHING}}},
+    "else": {"properties": {"study": {"not": {"enum": _NOTHING}}}, "required": ["study"]},
 }
 """What a deployment's schema has to say besides what Prefect derives from a flow's signature: one of ``grid`` and ``study``."""
 
