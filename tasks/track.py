@@ -28,6 +28,7 @@ from dynconf_core.store.claim import claim
 from dynconf_core.store.owner import Owner
 from dynconf_tasks import interruption
 from dynconf_tasks.answering import without_password
+from dynconf_tasks.links import flow_run_tags, link_to
 from dynconf_tasks.logged import Child, Figures, Params, child_of, setting_params
 from dynconf_tasks.mlflow_database import OtherVersion, tracking_uri
 from dynconf_tasks.mlflow_runs import Runs, errors
@@ -73,19 +74,22 @@ class Tracker:
         of what was asked.
         """
         text, key = _identified(profile, seed, identity, name, kind)
-        tags = {KEY: key, IDENTITY: text[:TAG_LENGTH], "dynconf.profile": profile, KIND: kind, OWNER: str(Owner.this())}
+        here = flow_run_tags()
+        tags = {KEY: key, IDENTITY: text[:TAG_LENGTH], "dynconf.profile": profile, KIND: kind, OWNER: str(Owner.this()), **here}
         with self._speaking_clearly(), self._claimed(key, name):
             experiment = self._runs.experiment(f"dynconf-{profile}")
             found = self._runs.find(experiment, KEY, key)
             if found:
                 run = found[0]
                 owners = [*self._other_owners(run), Owner.this()]
-                self._runs.client.set_tag(run.info.run_id, OWNER, " ".join(map(str, owners)))
+                for name, value in {OWNER: " ".join(map(str, owners)), **here}.items():
+                    self._runs.client.set_tag(run.info.run_id, name, value)
                 self._runs.client.update_run(run.info.run_id, status="RUNNING")
             else:
                 run = self._runs.client.create_run(experiment, run_name=name, tags=tags)
             if not run.data.params:  # new, or killed before its parameters were logged
                 self._runs.log(run.info.run_id, {}, {"profile": profile, "seed": seed, **identity}, ())
+            link_to(self.uri, experiment, run.info.run_id)
             return str(run.info.run_id)
 
     def child(self, parent: str, child: Child) -> str:
@@ -107,6 +111,7 @@ class Tracker:
             for run in old:
                 if run is not found and not _being_logged(run):
                     self._runs.client.delete_run(run.info.run_id)
+            link_to(self.uri, above.info.experiment_id, identifier)
             return str(identifier)
 
     def analysis(self, name: str, figures: Figures, params: Params, files: Sequence[Path], key: str) -> str:
@@ -119,12 +124,14 @@ class Tracker:
             old = self._runs.find(experiment, KEY, key)
             found = next((run for run in old if run.info.status == "FINISHED"), None)
             if found is not None:
+                link_to(self.uri, experiment, found.info.run_id)
                 return str(found.info.run_id)
-            tags = {KEY: key, KIND: "analysis", OWNER: str(Owner.this())}
+            tags = {KEY: key, KIND: "analysis", OWNER: str(Owner.this()), **flow_run_tags()}
             identifier = self._runs.create(experiment, name, tags, figures, params, files, "FINISHED")
             for run in old:
                 if not _being_logged(run):
                     self._runs.client.delete_run(run.info.run_id)
+            link_to(self.uri, experiment, identifier)
             return identifier
 
     def finish_parent(self, parent: str, result: RunResult | SweepResult, interrupted: bool = False) -> None:
@@ -191,6 +198,7 @@ class Tracker:
             IDENTITY: above.data.tags.get(IDENTITY, ""),
             KIND: "setting" if child.point is None else "point",
             OWNER: str(Owner.this()),
+            **flow_run_tags(),
             **({POINT: point} if point else {}),
             **({"error": child.error[:TAG_LENGTH]} if child.error else {}),
         }
