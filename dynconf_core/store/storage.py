@@ -21,8 +21,10 @@ SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 FORM = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
 TIMEOUT = 4
 """Seconds to wait for a connection."""
-SILENCE = {"tcp_keepalives_idle": 30, "tcp_keepalives_interval": 10, "tcp_keepalives_count": 3}
-"""The server ends the session of a machine that has not answered for about a minute, and with it the machine's locks."""
+UNANSWERED = 30_000
+"""Milliseconds after which a server that does not answer counts as gone."""
+SILENCE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
+"""The server ends the session of a machine that has not answered for a minute, and with it the machine's locks."""
 
 
 def storage_url() -> str | None:
@@ -36,10 +38,8 @@ def storage_url() -> str | None:
         return None
     parts = _parts(given)
     if parts is None:
-        raise InputError(
-            f"{STORAGE} is not a URL of the form {FORM}: write the characters @ : / ? # % of a password as %40 %3A %2F %3F %23 %25."
-        )
-    return parts._replace(scheme="postgresql").geturl()
+        raise InputError(_misread())
+    return "postgresql://" + given.partition("://")[2]
 
 
 def for_sqlalchemy(url: str) -> str:
@@ -53,8 +53,9 @@ def shown(url: str) -> str:
     if parts is None:
         return "a URL that cannot be read"
     user = f"{parts.username}@" if parts.username else ""
-    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname or ""
-    return f"postgresql://{user}{host}:{parts.port or 5432}{parts.path}"
+    name = parts.hostname or ""
+    host = f"{f'[{name}]' if ':' in name else name}:{parts.port or 5432}" if name else ""
+    return f"postgresql://{user}{host}{parts.path}"
 
 
 def check_storage() -> None:
@@ -79,12 +80,16 @@ def connect(url: str) -> psycopg.Connection:
     except ImportError as error:
         raise InputError(f"{STORAGE} needs psycopg: run `pip install 'dynconf[cluster]'` or unset it.") from error
     try:
-        connection = psycopg.connect(url, autocommit=True, connect_timeout=TIMEOUT, application_name="dynconf")
+        connection = psycopg.connect(
+            url, autocommit=True, connect_timeout=TIMEOUT, application_name="dynconf", tcp_user_timeout=UNANSWERED
+        )
+        for setting, value in SILENCE.items():
+            connection.execute("select set_config(%s, %s, false)", (setting, value))
+        return connection
+    except psycopg.ProgrammingError:  # its text may hold a part of the password
+        raise InputError(_misread()) from None
     except psycopg.Error as error:
         raise InputError(_why(url, str(error))) from None
-    for setting, value in SILENCE.items():
-        connection.execute("select set_config(%s, %s, false)", (setting, str(value)))
-    return connection
 
 
 def _parts(url: str) -> SplitResult | None:
@@ -99,16 +104,24 @@ def _parts(url: str) -> SplitResult | None:
     return parts if known and not misread else None
 
 
+def _misread() -> str:
+    special = "@ : / ? # % of a password as %40 %3A %2F %3F %23 %25"
+    return f"{STORAGE} is not a URL of the form {FORM}: correct it, and write the characters {special}."
+
+
 def _why(url: str, reason: str) -> str:
     """What a connection's failure means."""
     parts = _parts(url)
     assert parts is not None, "checked when it was read"
     database, user = unquote(parts.path[1:]), unquote(parts.username or "")
     at = f"the storage {shown(url)} ({STORAGE})"
-    if "password" in reason or "authentication" in reason or "no pg_hba.conf entry" in reason or f'role "{user}"' in reason:
-        return f"{at} refuses the user {user!r}: correct the user and password of {STORAGE}."
-    if f'database "{database}"' in reason:
+    if "password" in reason or "authentication" in reason or f'role "{user}"' in reason:
+        return f"{at} refuses the user {user!r}: correct the user and password."
+    if f'database "{database}"' in reason and "pg_hba" not in reason:
         return f"{at} has no database {database!r} for this user: create it with `createdb {database}`."
-    if "too many" in reason or "remaining connection slots" in reason:
-        return f"{at} has no connection left: raise max_connections of the server."
-    return f"{at} does not answer: start the server, or correct the host {parts.hostname!r} and port {parts.port or 5432}."
+    if "too many" in reason or "connection slots" in reason:
+        return f"{at} has no connection left: raise the server's max_connections."
+    told = (reason.strip().splitlines() or ["no reason given"])[0]
+    for secret in filter(None, (parts.password, unquote(parts.password or ""))):
+        told = told.replace(secret, "***")
+    return f"{at} does not answer ({told}): start the server, or correct host and port."
