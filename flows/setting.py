@@ -23,7 +23,7 @@ from dynconf_flows.parent_run import ParentRun
 from dynconf_flows.prefect_runs import owned
 from dynconf_flows.run_result import run_result
 from dynconf_tasks import interruption
-from dynconf_tasks.parameters import Memory, Overrides, ProfileName, Seed, SettingName, values_of
+from dynconf_tasks.parameters import Duration, Memory, Overrides, ProfileName, Seed, SettingName, values_of
 from dynconf_tasks.reconcile import at_work
 from dynconf_tasks.track import TrackingUnavailable, track
 
@@ -69,6 +69,7 @@ def setting(
     parent_run: str | None = None,
     track_run: bool = True,
     memory: Memory | None = None,
+    stage_timeout: Duration | None = None,
 ) -> SettingRun:
     """Train, convert, collect, search, evaluate and track one setting.
 
@@ -84,16 +85,19 @@ def setting(
         parent_run: the MLflow run under which this one is logged; default: found or created.
         track_run: whether to log to MLflow.
         memory: memory limit for simulation on a CPU, such as 8GiB; default: none.
+        stage_timeout: the longest that a stage may run, such as 90s, 30m or 2h; default: any time.
 
     Returns:
         the setting's entry in results.json.
 
     Raises:
         InputError: if the request cannot work.
-        SettingFailed: if a stage failed.
+        SettingFailed: if a stage failed, or was not done in time.
     """
     checkpoints = {name: checkpoint} if checkpoint else {}
-    request = checked(Request(profile, (name,), values_of(overrides), seed, device, home, data, checkpoints, memory))
+    request = checked(
+        Request(profile, (name,), values_of(overrides), seed, device, home, data, checkpoints, memory, stage_timeout)
+    )
     with at_work(request.context.home, f"setting {name}, profile {profile}"):
         return _run_alone(request, parent_run, track_run)
 
@@ -111,7 +115,10 @@ def _run_alone(request: CheckedRequest, parent_run: str | None, track_run: bool)
     killed = True
     try:
         with owned():
-            found = run_setting(plan, request.context, request.checkpoint(plan), identity, parent)
+            if request.request.stage_timeout is None:
+                found = run_setting(plan, request.context, request.checkpoint(plan), identity, parent)
+            else:
+                found = _run_in_time(request, parent)
         row, error, killed = found.row, found.tracking_error or error, found.interrupted
         return SettingRun(row, error)
     except SettingFailed as failure:
@@ -120,6 +127,23 @@ def _run_alone(request: CheckedRequest, parent_run: str | None, track_run: bool)
     finally:
         if own is not None:
             own.finish(run_result(request, plan.setting, [row], f"flow setting, profile {profile}", error), killed)
+
+
+def _run_in_time(request: CheckedRequest, parent: str | None) -> SettingRun:
+    """Run the one setting of a request as a subflow in a process of its own, which is killed if a stage takes too long."""
+    from dynconf_flows.messages import Assignment
+    from dynconf_flows.participants import Participants, finished_or_interrupted  # which needs this module
+
+    (plan,) = request.plans
+    request.context.prepare()
+    assignment = Assignment(plan, request.context, request.checkpoint(plan), request.identity(), parent)
+    with Participants(request.context.home, 1, request.request.stage_seconds()) as participants:
+        (run,), signalled = finished_or_interrupted(participants, [assignment])
+    if signalled is not None:
+        raise signalled
+    if isinstance(run.row, FailedSetting) and not run.interrupted:
+        raise SettingFailed(run)
+    return run
 
 
 def run_setting(

@@ -94,6 +94,7 @@ class Tracker:
             self._open(run)
             if not run.data.params:  # new, or killed before its parameters were logged
                 self._runs.log(run.info.run_id, Shown(), {"profile": profile, "seed": seed, **identity})
+            link_to(self.uri, experiment, run.info.run_id)
             return str(run.info.run_id)
 
     def child(self, parent: str, child: Child) -> str:
@@ -113,7 +114,8 @@ class Tracker:
                 for run in old:
                     if run is not found and not other_owners(run):
                         self._runs.client.delete_run(run.info.run_id)
-                return str(identifier)
+            link_to(self.uri, above.info.experiment_id, identifier)
+            return str(identifier)
 
     def analysis(self, name: str, shown: Shown, params: Params, files: Sequence[Path], key: str) -> str:
         """Find or create the finished run of an analysis in the experiment ``dynconf-analysis``; returns its id.
@@ -125,12 +127,14 @@ class Tracker:
             old = self._runs.find(experiment, KEY, key)
             found = next((run for run in old if run.info.status == "FINISHED"), None)
             if found is not None:
+                link_to(self.uri, experiment, found.info.run_id)
                 return str(found.info.run_id)
             tags = {KEY: key, KIND: "analysis", OWNER: str(Owner.this()), **flow_run_tags()}
             identifier = self._runs.create(experiment, name, tags, shown, params, files, "FINISHED")
             for run in old:
                 if not other_owners(run):
                     self._runs.client.delete_run(run.info.run_id)
+            link_to(self.uri, experiment, identifier)
             return identifier
 
     def finish_parent(self, parent: str, result: RunResult | SweepResult, interrupted: bool = False) -> None:

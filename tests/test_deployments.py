@@ -1,4 +1,4 @@
-"""`prefect.yaml`: Prefect ignores unknown keys and leaves a schedule's parameters unchecked, so both are checked here."""
+"""`prefect.yaml`, `automations.yaml`: Prefect ignores unknown keys and leaves schedules unchecked, so both are checked here."""
 
 import importlib
 from pathlib import Path
@@ -7,27 +7,26 @@ from typing import Any
 import pytest
 import yaml
 from prefect import Flow
-from prefect.cli.deploy._models import (
-    ConcurrencyLimitSpec,
-    DeploymentConfig,
-    PrefectYamlModel,
-    RawScheduleConfig,
-    WorkPoolConfig,
-)
-from prefect.client.schemas.objects import ConcurrencyLimitStrategy
+from prefect.cli.deploy._models import DeploymentConfig, PrefectYamlModel, RawScheduleConfig, WorkPoolConfig
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.utilities.callables import parameter_schema
+from prefect.events.schemas.automations import AutomationCore, EventTrigger
 from prefect.utilities.schema_tools.validation import validate
 from pydantic import BaseModel
 
+from dynconf_core.errors import InputError
 from dynconf_core.experiment.points import points_of
 from dynconf_core.experiment.request import Request
+from dynconf_flows.deployments import FOLDER, SHORTEST_GRACE, schema
+from dynconf_tasks.parameters import swept_texts
 
 FILE = Path(__file__).resolve().parent.parent / "prefect.yaml"
 CONTENT: dict[str, Any] = yaml.safe_load(FILE.read_text())
+AUTOMATIONS: list[dict[str, Any]] = yaml.safe_load((FOLDER / "automations.yaml").read_text())["automations"]
 DEPLOYMENTS = {deployment["entrypoint"]: deployment for deployment in CONTENT["deployments"]}
-ANALYSE = "flows/analyse.py:analyse"
-FLOWS = ["flows/reproduce.py:reproduce", "flows/setting.py:setting", "flows/sweep.py:sweep", ANALYSE]
+REPRODUCE, SETTING, SWEEP, ANALYSE = FLOWS = [
+    f"dynconf_flows.{name}.{name}" for name in ("reproduce", "setting", "sweep", "analyse")
+]
+QFFS = ["cifar10-vgg16-qffs"]
 SCHEDULES = [
     pytest.param(entrypoint, schedule, id=schedule["slug"])
     for entrypoint, deployment in DEPLOYMENTS.items()
@@ -36,19 +35,19 @@ SCHEDULES = [
 
 
 def flow_of(entrypoint: str) -> Flow[..., Any]:
-    path, name = entrypoint.split(":")
-    assert (FILE.parent / path).is_file()
-    return getattr(importlib.import_module(path.removesuffix(".py").replace("/", ".")), name)
+    module, _, name = entrypoint.rpartition(".")
+    found: Flow[..., Any] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def refusal(entrypoint: str, parameters: dict[str, Any]) -> str | None:
     """What a server with `enforce_parameter_schema` says to a run with these parameters."""
-    schema = parameter_schema(flow_of(entrypoint)).model_dump_for_openapi()
+    found = schema(flow_of(entrypoint))
     try:
-        validate(parameters, schema, raise_on_error=True)
+        validate(parameters, found, raise_on_error=True)
     except Exception as error:
         return str(error)
-    unknown = set(parameters) - set(schema["properties"])
+    unknown = set(parameters) - set(found["properties"])
     return f"unknown: {sorted(unknown)}" if unknown else None
 
 
@@ -69,7 +68,17 @@ def test_the_four_flows_are_deployed() -> None:
     for entrypoint in FLOWS:
         found = flow_of(entrypoint)
         assert isinstance(found, Flow)
-        assert found.name == entrypoint.split(":")[1]
+        assert found.name == entrypoint.rpartition(".")[2]
+
+
+def test_runs_import_the_package_that_is_installed_and_are_not_limited() -> None:
+    """No step depends on a folder. One run a machine is `worker start --limit 1`: a limit here would be of all machines."""
+    assert CONTENT["pull"] == []
+    assert not [one for one in CONTENT["deployments"] if "concurrency_limit" in one or "pull" in one]
+
+
+def test_the_checkout_and_the_package_have_one_file() -> None:
+    assert FILE.resolve() == (FOLDER / "prefect.yaml").resolve()
 
 
 def test_prefect_reads_the_file_and_knows_every_key() -> None:
@@ -78,8 +87,6 @@ def test_prefect_reads_the_file_and_knows_every_key() -> None:
     for deployment in CONTENT["deployments"]:
         assert not unknown_keys(deployment, DeploymentConfig)
         assert not unknown_keys(deployment["work_pool"], WorkPoolConfig)
-        assert not unknown_keys(deployment["concurrency_limit"], ConcurrencyLimitSpec)
-        ConcurrencyLimitStrategy(deployment["concurrency_limit"]["collision_strategy"])
         for schedule in deployment.get("schedules", []):
             assert not unknown_keys(schedule, RawScheduleConfig)
 
@@ -91,12 +98,13 @@ def test_no_place_of_any_machine() -> None:
 
 
 @pytest.mark.parametrize("entrypoint", FLOWS)
-def test_a_deployment_is_described_limited_and_refuses_bad_parameters(entrypoint: str) -> None:
+def test_a_deployment_is_described_and_refuses_bad_parameters(entrypoint: str) -> None:
     deployment = DEPLOYMENTS[entrypoint]
     assert deployment["description"].strip()
     assert "dynconf" in deployment["tags"]
-    assert deployment["work_pool"] == {"name": "dynconf"}
-    assert deployment["concurrency_limit"]["limit"] == 1
+    assert deployment["work_pool"]["name"] == "dynconf"
+    heartbeat = int(deployment["work_pool"]["job_variables"]["env"]["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"])
+    assert 30 <= heartbeat <= SHORTEST_GRACE / 3, "Prefect takes no fewer, and the automations want three"
     assert deployment["enforce_parameter_schema"] is True
 
 
@@ -106,18 +114,67 @@ def test_a_study_asks_for_its_traces() -> None:
     assert refusal(ANALYSE, {**parameters, "traces": "calibration.npz", "test": "test.npz", "epsilon": 0.01}) is None
 
 
-@pytest.mark.parametrize("entrypoint", [entrypoint for entrypoint in FLOWS if entrypoint != ANALYSE])
+@pytest.mark.parametrize("entrypoint", [REPRODUCE, SETTING])
 def test_default_parameters_make_a_run_that_can_work(entrypoint: str) -> None:
     parameters = DEPLOYMENTS[entrypoint]["parameters"]
     assert refusal(entrypoint, parameters) is None
     given = flow_of(entrypoint).validate_parameters(parameters)
-    if entrypoint == "flows/sweep.py:sweep":
-        request = Request(given["profile"], tuple(given["settings"]), given["overrides"], given["seed"])
-        points, _ = points_of(request, given["grid"], {})
-        assert len(points) > 1
-    else:
-        named = given.get("settings") or ([given["name"]] if "name" in given else [])
-        assert Request(given["profile"], tuple(named), given["overrides"], given["seed"]).plans()
+    named = given.get("settings") or ([given["name"]] if "name" in given else [])
+    assert Request(given["profile"], tuple(named), seed=given["seed"]).plans()
+
+
+@pytest.mark.parametrize(
+    ("swept", "said"),
+    [
+        ({"grid": ["time_steps=8,16,32"]}, None),
+        ({"grid": ["time_steps = 8, 16", "seed=0,1", "alpha=.5,1.,1e2"], "study": None}, None),
+        ({"grid": ["rule=entropy,my.package:Measure"], "study": []}, None),
+        ({"study": ["alpha=1..100"]}, None),
+        ({"study": ["alpha=0.5..8", "rule=entropy,gap"], "grid": None, "trials": 4}, None),
+        ({}, "'study' is a required property"),
+        ({"grid": [], "study": None}, "study"),
+        ({"grid": ["time_steps=8"], "study": ["alpha=1..100"]}, "study"),
+        ({"grid": ["epocs=8"]}, "grid[0]"),
+        ({"grid": ["time_steps"]}, "grid[0]"),
+        ({"grid": ["time_steps=8,,16"]}, "grid[0]"),
+        ({"grid": ["bits=2,3", "alpha=1..100"]}, "grid[1]"),
+        ({"grid": {"time_steps": "8,16"}}, "grid"),
+        ({"study": ["alpha=5"]}, "study[0]"),
+        ({"study": ["alfa=1..100"]}, "study[0]"),
+    ],
+)
+def test_a_sweep_takes_one_of_grid_and_study_and_known_fields_before_a_run_is_made(
+    swept: dict[str, Any], said: str | None
+) -> None:
+    parameters = {**DEPLOYMENTS[SWEEP]["parameters"], **swept}
+    assert {"grid", "study", "trials"}.isdisjoint(DEPLOYMENTS[SWEEP]["parameters"]), "it has no grid of its own"
+    found = refusal(SWEEP, parameters)
+    assert found is None if said is None else said in (found or "")
+    if said is None:
+        given = flow_of(SWEEP).validate_parameters(parameters)
+        request = Request(given["profile"], tuple(given["settings"]), seed=given["seed"])
+        if "package" not in str(swept):  # that measure does not exist
+            points, ranges = points_of(request, swept_texts(given["grid"], "grid"), swept_texts(given["study"], "study"))
+            assert len(points) > 1 or ranges
+
+
+def test_what_no_schema_can_see_the_flow_refuses() -> None:
+    assert swept_texts(["time_steps = 8, 16", "bits=2"], "grid") == {"time_steps": "8, 16", "bits": "2"}
+    with pytest.raises(InputError, match="grid bits is given twice"):
+        swept_texts(["bits=2", "bits=3"], "grid")
+    with pytest.raises(InputError, match="study alpha: write FIELD=VALUES"):
+        swept_texts(["alpha"], "study")
+
+
+def test_the_automations_are_prefects_and_see_three_heartbeats() -> None:
+    silent, again = (AutomationCore.model_validate(one) for one in AUTOMATIONS)
+    assert isinstance(silent.trigger, EventTrigger) and isinstance(again.trigger, EventTrigger)
+    assert silent.trigger.within.total_seconds() >= SHORTEST_GRACE
+    for described, read in zip(AUTOMATIONS, (silent, again), strict=True):
+        assert not unknown_keys(described, AutomationCore)
+        assert not unknown_keys(described["trigger"], EventTrigger)
+        for given, action in zip(described["actions"], read.actions, strict=True):
+            assert not unknown_keys(given, type(action))
 
 
 @pytest.mark.parametrize(("entrypoint", "schedule"), SCHEDULES)
@@ -136,38 +193,41 @@ def test_nightly_smoke_and_weekly_quick() -> None:
 @pytest.mark.parametrize(
     ("entrypoint", "bad"),
     [
-        ("flows/setting.py:setting", {"profile": "nope"}),
-        ("flows/setting.py:setting", {"name": "cifar10-vgg16-qfss"}),
-        ("flows/setting.py:setting", {"seed": "x"}),
-        ("flows/setting.py:setting", {"seed": -1}),
-        ("flows/setting.py:setting", {"overrides": {"epocs": 1}}),
-        ("flows/setting.py:setting", {"overrides": {"epochs": "many"}}),
-        ("flows/setting.py:setting", {"colour": "red"}),
-        ("flows/setting.py:setting", {"overrides": {"fixed_point": "maybe"}}),
-        ("flows/setting.py:setting", {"memory": "8"}),
-        ("flows/sweep.py:sweep", {"settings": ["cifar10-vgg16-qcfs"], "memory": "lots"}),
-        ("flows/reproduce.py:reproduce", {"settings": ["cifar10-vgg16-qcfs", "nope"]}),
-        ("flows/sweep.py:sweep", {"settings": ["cifar10-vgg16-qcfs"], "trials": 0}),
-        ("flows/sweep.py:sweep", {}),
+        (SETTING, {"profile": "nope"}),
+        (SETTING, {"name": "cifar10-vgg16-qfss"}),
+        (SETTING, {"seed": "x"}),
+        (SETTING, {"seed": -1}),
+        (SETTING, {"overrides": {"epocs": 1}}),
+        (SETTING, {"overrides": {"epochs": "many"}}),
+        (SETTING, {"colour": "red"}),
+        (SETTING, {"overrides": {"fixed_point": "maybe"}}),
+        (SETTING, {"memory": "8"}),
+        (SWEEP, {"settings": QFFS, "grid": ["bits=2,3"], "memory": "lots"}),
+        (SETTING, {"stage_timeout": "2 hours"}),
+        (REPRODUCE, {"settings": ["cifar10-vgg16-qcfs", "nope"]}),
+        (SWEEP, {"settings": QFFS, "study": ["alpha=1..100"], "trials": 0}),
+        (SWEEP, {"grid": ["bits=2,3"]}),
     ],
 )
 def test_the_form_refuses(entrypoint: str, bad: dict[str, Any]) -> None:
     assert refusal(entrypoint, bad)
 
 
-@pytest.mark.parametrize("entrypoint", [entrypoint for entrypoint in FLOWS if entrypoint != ANALYSE])
-def test_the_form_takes_a_size_and_a_truth(entrypoint: str) -> None:
+@pytest.mark.parametrize("entrypoint", [REPRODUCE, SETTING, SWEEP])
+def test_the_form_takes_a_size_a_truth_and_a_time(entrypoint: str) -> None:
     given = {**DEPLOYMENTS[entrypoint]["parameters"], "memory": "8 GiB", "overrides": {"fixed_point": False}}
+    given["stage_timeout"] = "2h"
+    given |= {"grid": ["time_steps=8,16"]} if entrypoint == SWEEP else {}
     assert refusal(entrypoint, given) is None
 
 
 def test_the_form_takes_a_setting_of_ones_own() -> None:
-    assert refusal("flows/setting.py:setting", {"name": "mine:SETTING"}) is None
-    assert refusal("flows/reproduce.py:reproduce", {"settings": ["cifar10-vgg16-qcfs", "my.package:SETTING"]}) is None
-    assert refusal("flows/setting.py:setting", {"name": "mine: SETTING"})
+    assert refusal(SETTING, {"name": "mine:SETTING"}) is None
+    assert refusal(REPRODUCE, {"settings": ["cifar10-vgg16-qcfs", "my.package:SETTING"]}) is None
+    assert refusal(SETTING, {"name": "mine: SETTING"})
 
 
 def test_every_parameter_has_a_description() -> None:
     for entrypoint in FLOWS:
-        for name, entry in parameter_schema(flow_of(entrypoint)).properties.items():
+        for name, entry in schema(flow_of(entrypoint))["properties"].items():
             assert entry.get("description"), f"{entrypoint} {name}"

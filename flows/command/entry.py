@@ -9,7 +9,7 @@ from dynconf_tasks.interruption import Stopped
 EXTRAS = {
     **dict.fromkeys(("matplotlib", "PIL", "pydantic", "scipy", "sklearn"), "analysis"),
     **dict.fromkeys(
-        ("fastapi", "filelock", "mlflow", "optuna", "prefect", "rich", "sqlalchemy", "torchvision", "typer"),
+        ("fastapi", "filelock", "mlflow", "optuna", "prefect", "rich", "sqlalchemy", "torchvision", "typer", "yaml"),
         "pipeline",
     ),
 }

@@ -17,6 +17,7 @@ from dynconf_flows.command.analyse import analyse
 from dynconf_flows.command.compare import compare
 from dynconf_flows.command.convert import convert
 from dynconf_flows.command.data import fetch
+from dynconf_flows.command.deploy import deploy
 from dynconf_flows.command.entry import UNUSABLE, missing_extra
 from dynconf_flows.command.explain import explain
 from dynconf_flows.command.export import export
@@ -63,6 +64,7 @@ for command in (
     reconcile,
     gc,
     verify,
+    deploy,
 ):
     app.command()(command)
 app.add_typer(data_app, name="data")

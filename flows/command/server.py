@@ -24,6 +24,7 @@ from dynconf_core.store.owner import Owner
 from dynconf_flows.prefect_runs import deliver_logs_and_events
 from dynconf_tasks.answering import NoCertificate, answer, without_password
 from dynconf_tasks.databases import SIDECARS, damage
+from dynconf_tasks.links import TEMPORARY
 
 _PATIENCE = 90.0
 _STARTS = 5
@@ -131,6 +132,7 @@ class TemporaryServer:
             return
         deliver_logs_and_events()
         os.environ.pop("PREFECT_API_URL", None)
+        os.environ.pop(TEMPORARY, None)
         with self._starting:
             self._stopping.set()
         self._listening.close()
@@ -169,6 +171,7 @@ class TemporaryServer:
             )
         self._owner = Owner.of(self._process.pid)
         os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{self._port}/api"
+        os.environ[TEMPORARY] = "1"
 
     def _start_again(self) -> None:
         """Start the process again whenever it ends before ``stop``, a few times."""
