@@ -13,9 +13,9 @@ from dynconf_core.experiment.request import CheckedRequest, Request, checked
 from dynconf_core.results.files import new_run, write_results
 from dynconf_core.results.markdown import results_markdown
 from dynconf_core.results.types import RunResult
-from dynconf_flows.messages import Assignment
+from dynconf_flows.workers.messages import Assignment
 from dynconf_flows.parent_run import ParentRun
-from dynconf_flows.participants import Participants, finished_or_interrupted
+from dynconf_flows.workers.pool import Participants, finished_or_interrupted
 from dynconf_flows.prefect_runs import owned
 from dynconf_flows.run_result import run_result
 from dynconf_tasks import interruption

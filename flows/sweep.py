@@ -24,9 +24,9 @@ from dynconf_core.results.markdown import sweep_markdown
 from dynconf_core.results.types import AnyPoint, AnySetting, FailedPoint, SettingResult, SweepPoint, SweepResult
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.claim import claim
-from dynconf_flows.messages import Assignment
+from dynconf_flows.workers.messages import Assignment
 from dynconf_flows.parent_run import ParentRun
-from dynconf_flows.participants import Participants, finished_or_interrupted
+from dynconf_flows.workers.pool import Participants, finished_or_interrupted
 from dynconf_flows.prefect_runs import owned
 from dynconf_flows.study import run_study
 from dynconf_tasks import interruption
