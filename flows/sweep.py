@@ -30,7 +30,19 @@ from dynconf_flows.workers.pool import Participants, finished_or_interrupted
 from dynconf_flows.prefect_runs import owned
 from dynconf_flows.study import run_study
 from dynconf_tasks import interruption
-from dynconf_tasks.parameters import Count, Duration, Memory, Overrides, ProfileName, Seed, SettingName, values_of
+from dynconf_tasks.parameters import (
+    Count,
+    Duration,
+    GridField,
+    Memory,
+    Overrides,
+    ProfileName,
+    Seed,
+    SettingName,
+    StudyField,
+    swept_texts,
+    values_of,
+)
 from dynconf_tasks.reconcile import at_work
 
 
@@ -38,8 +50,8 @@ from dynconf_tasks.reconcile import at_work
 def sweep(
     settings: list[SettingName],
     profile: ProfileName = "smoke",
-    grid: dict[str, str] | None = None,
-    study: dict[str, str] | None = None,
+    grid: list[GridField] | None = None,
+    study: list[StudyField] | None = None,
     trials: Count = 20,
     overrides: Overrides | None = None,
     seed: Seed = 0,
@@ -54,8 +66,8 @@ def sweep(
     Args:
         settings: names of the settings; each point runs for all of them.
         profile: scale of the run: smoke, quick or paper.
-        grid: by field (or seed), values such as "8,16,32"; every combination runs.
-        study: by field, a range such as "4..32" or values such as "2,4,8", from which Optuna chooses.
+        grid: fields (or seed) and their values, such as time_steps=8,16,32; every combination runs.
+        study: instead of a grid, ranges such as alpha=1..100 or values such as bits=2,4,8, from which Optuna chooses.
         trials: number of points of a study, including those of earlier runs.
         overrides: fields whose values are to differ from the profile's, the same for all points.
         seed: seed of the study, and of all points without one.
@@ -74,7 +86,7 @@ def sweep(
     request = Request(
         profile, tuple(settings), values_of(overrides), seed, device, home, data, memory=memory, stage_timeout=stage_timeout
     )
-    return run_sweep(checked_sweep(request, grid or {}, study or {}, trials))
+    return run_sweep(checked_sweep(request, swept_texts(grid, "grid"), swept_texts(study, "study"), trials))
 
 
 def run_sweep(swept: CheckedSweep) -> SweepResult | State[SweepResult]:

@@ -3,13 +3,15 @@
 They are derived from the settings, profiles and overridable fields, so that a new entry there appears in the form.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
+from dynconf_core.errors import InputError
 from dynconf_core.experiment.overrides import known_fields
+from dynconf_core.experiment.points import SEED
 from dynconf_core.experiment.profiles import PROFILES
 from dynconf_core.experiment.request import DURATION, SIZE
 from dynconf_core.experiment.settings import names
@@ -30,6 +32,39 @@ _fields: dict[str, Any] = {
 }
 Overrides = TypedDict("Overrides", _fields, total=False)  # type: ignore[misc]
 Overrides.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+
+_SWEPT = rf"^({'|'.join([*known_fields(), SEED])})\s*=\s*"
+_VALUE = r"\.?[^,.]+(\.[^,.]+)*\.?"
+GridField = Annotated[
+    str, Field(pattern=rf"{_SWEPT}{_VALUE}(,{_VALUE})*$", title="FIELD=A,B,C", description="such as time_steps=8,16,32")
+]
+"""A field of a grid and its values."""
+StudyField = Annotated[
+    str,
+    Field(
+        pattern=rf"{_SWEPT}({_VALUE}\.\.{_VALUE}|{_VALUE}(,{_VALUE})+)$",
+        title="FIELD=LOW..HIGH or FIELD=A,B,C",
+        description="such as alpha=1..100, or rule=entropy,gap",
+    ),
+]
+"""A field of a study and its range, or the values from which Optuna chooses."""
+
+
+def swept_texts(given: Sequence[str] | None, parameter: str) -> dict[str, str]:
+    """What a form's ``grid`` or ``study`` says: by field, the values or range as text.
+
+    Raises:
+        InputError: if a text has no "=", or a field is given twice.
+    """
+    found: dict[str, str] = {}
+    for text in given or ():
+        field, equals, values = (part.strip() for part in text.partition("="))
+        if not equals:
+            raise InputError(f"{parameter} {text}: write FIELD=VALUES, such as time_steps=8,16,32.")
+        if field in found:
+            raise InputError(f"{parameter} {field} is given twice: give it once, with all its values.")
+        found[field] = values
+    return found
 
 
 def values_of(overrides: Overrides | None) -> Mapping[str, Value]:
