@@ -14,6 +14,7 @@ from uuid import UUID
 
 from dynconf_core.experiment.job import Handle
 from dynconf_core.results.types import Resources
+from dynconf_flows.setting import SettingRun
 from dynconf_flows.workers.messages import (
     Assignment,
     Began,
@@ -30,7 +31,6 @@ from dynconf_flows.workers.messages import (
     loads,
 )
 from dynconf_flows.workers.worker import peak_of
-from dynconf_flows.setting import SettingRun
 from dynconf_tasks.listening import Listener, observer
 
 TAIL = 400

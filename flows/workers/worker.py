@@ -20,6 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dynconf_flows.prefect_runs import is_prefects
 from dynconf_flows.workers.messages import (
     Began,
     Channel,
@@ -34,7 +35,6 @@ from dynconf_flows.workers.messages import (
     Welcome,
     loads,
 )
-from dynconf_flows.prefect_runs import is_prefects
 from dynconf_tasks import interruption
 from dynconf_tasks.listening import listen
 
