@@ -137,11 +137,13 @@ class Tracker:
             link_to(self.uri, experiment, identifier)
             return identifier
 
-    def finish_parent(self, parent: str, result: RunResult | SweepResult, interrupted: bool = False) -> None:
+    def finish_parent(
+        self, parent: str, result: RunResult | SweepResult, interrupted: bool = False, settled: bool = False
+    ) -> None:
         """Log the main figures and results.json of a reproduction or sweep, and end its run as finished, failed or killed.
 
-        If other living processes work on the same, the run goes on until the last of them ends. Where one of them has finished,
-        an interruption of the others changes nothing.
+        If other living processes work on the same, the run goes on until the last of them ends, unless everything is
+        ``settled``. Where one of them has finished, an interruption of the others changes nothing.
         """
         if isinstance(result, RunResult):
             headline = {"steps_saved_percent": percent(result.mean_latency_saving)}
@@ -151,7 +153,7 @@ class Tracker:
             run = self._parent(parent)
             with self._claimed(run.data.tags.get(KEY, parent), result.run):
                 run = self._parent(parent)
-                identifier, before = run.info.run_id, run.data.tags.get(OUTCOME)
+                identifier, before = run.info.run_id, _outcome(run)
                 status = "KILLED" if interrupted else "FAILED" if result.failed else "FINISHED"
                 if interrupted and before is not None:
                     status = before
@@ -163,9 +165,9 @@ class Tracker:
                         path.write_text(json_text(to_json(result)), encoding="utf-8")
                         self._runs.client.log_artifact(identifier, str(path))
                 others = other_owners(run)
-                if others:
-                    if not interrupted:
-                        self._runs.client.set_tag(identifier, OUTCOME, status)
+                if others and not interrupted:
+                    self._runs.client.set_tag(identifier, OUTCOME, status)
+                if others and not settled:
                     self._runs.client.set_tag(identifier, OWNER, as_tag(others))
                 else:
                     self._runs.client.set_terminated(identifier, status)
@@ -358,6 +360,14 @@ def _canonical(value: Mapping[str, Value]) -> str:
 def _complete(run: Any) -> bool:
     """Whether all of a child was logged: a run whose logging failed is ``KILLED``."""
     return run.info.status in ("FINISHED", "FAILED")
+
+
+def _outcome(run: Any) -> str | None:
+    """How a parent has ended already, according to one of the processes that work on it; None if none has finished."""
+    if run.info.status in ("FINISHED", "FAILED"):
+        return str(run.info.status)
+    found = run.data.tags.get(OUTCOME)
+    return None if found is None else str(found)
 
 
 def _waiting() -> Callable[[str], None]:
