@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +27,7 @@ from dynconf_core.store.owner import Owner
 from dynconf_core.store.storage import storage_url
 from dynconf_tasks import interruption
 from dynconf_tasks.study_points import DIRECTIONS, Points, Values
-from dynconf_tasks.study_storage import heartbeat, journal, open_storage
+from dynconf_tasks.study_storage import heartbeat, journal, open_storage, studies, study_name
 
 if TYPE_CHECKING:
     import optuna
@@ -252,10 +252,9 @@ class SharedStudy:
         import optuna
 
         self._storage = open_storage(self.home, self.name, self._noted_dead)
-        known = {one.study_name for one in optuna.get_all_study_summaries(self._storage, include_best_trial=False)}
+        self._study_name = study_name(self.home, self.name)
         kept: dict[str, Values] = {}
-        if self.name in known:
-            self._study = optuna.load_study(study_name=self.name, storage=self._storage, sampler=self._sampler())
+        if self._load():
             found = self._insist(self._look)
             if self._join or any(point.condition == "running" for point in found):
                 self._check(self._study.user_attrs.get(ABOUT, {}))
@@ -263,17 +262,27 @@ class SharedStudy:
             kept = {str(number): point.values for number, point in enumerate(found) if point.settled and point.values}
             self._delete()
         self._study = optuna.create_study(
-            study_name=self.name, storage=self._storage, directions=DIRECTIONS, sampler=self._sampler()
+            study_name=self._study_name, storage=self._storage, directions=DIRECTIONS, sampler=self._sampler()
         )
         about = {"version": self.code.version, "fingerprint": self.code.fingerprint, "points": len(self.points)}
         self._study.set_user_attr(KEPT, kept)
         self._study.set_user_attr(ABOUT, {**about, "run": self._new_run()})
 
+    def _load(self) -> bool:
+        """Load the study; False if there is none."""
+        import optuna
+
+        try:
+            self._study = optuna.load_study(study_name=self._study_name, storage=self._storage, sampler=self._sampler())
+        except KeyError:
+            return False
+        return True
+
     def _delete(self) -> None:
         import optuna
 
         if storage_url() is not None:
-            optuna.delete_study(study_name=self.name, storage=self._storage)
+            optuna.delete_study(study_name=self._study_name, storage=self._storage)
             return
         journal(self.home, self.name).unlink()
         self._storage = open_storage(self.home, self.name, self._noted_dead)
@@ -398,6 +407,21 @@ class SharedStudy:
         import optuna
 
         return optuna.samplers.RandomSampler()  # it is never asked: all values are given
+
+
+def end_trials(home: Path, dead: Callable[[Owner], bool], dry_run: bool = False) -> Iterator[tuple[str, int, By]]:
+    """End the running trials of dead participants in all studies of a home, unless ``dry_run``; yields study, number and who."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    for name, study in studies(home):
+        with claim(home, f"study-{name}", "ending trials of killed processes", _Wait(name)):
+            for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+                by = By.of(trial)
+                if by is not None and dead(by.owner):
+                    yield name, trial.number, by
+                    if not dry_run:
+                        study.tell(trial.number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
 
 
 class _Wait:
