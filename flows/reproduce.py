@@ -27,8 +27,9 @@ from dynconf_flows.workers.messages import Assignment
 from dynconf_tasks import interruption
 from dynconf_tasks.parameters import Count, Duration, Memory, Overrides, ProfileName, Seed, SettingName, values_of
 from dynconf_tasks.reconcile import at_work
-from dynconf_tasks.shared_study import Point, SharedStudy
-from dynconf_tasks.study_points import Listed, Values
+from dynconf_tasks.study.points import Listed, Values
+from dynconf_tasks.study.shared import SharedStudy
+from dynconf_tasks.study.trials import Point
 
 SETTING = "setting"
 

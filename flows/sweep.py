@@ -43,8 +43,9 @@ from dynconf_tasks.parameters import (
     values_of,
 )
 from dynconf_tasks.reconcile import at_work
-from dynconf_tasks.shared_study import Point, SharedStudy
-from dynconf_tasks.study_points import Chosen, Listed, Points, Values
+from dynconf_tasks.study.points import Chosen, Listed, Points, Values
+from dynconf_tasks.study.shared import SharedStudy
+from dynconf_tasks.study.trials import Point
 
 SETTING = "setting"
 

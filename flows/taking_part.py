@@ -1,6 +1,6 @@
 """Taking part in a study: points are taken and computed until all are done, by whomever.
 
-A sweep and a reproduction are studies alike (see ``dynconf_tasks.shared_study``). Every participant is a flow run, and each
+A sweep and a reproduction are studies alike (see ``dynconf_tasks.study.shared``). Every participant is a flow run, and each
 setting that it computes is a subflow. Once all points are done, each participant gathers the same results from the store.
 """
 
@@ -30,8 +30,9 @@ from dynconf_flows.setting import SettingRun
 from dynconf_flows.workers.messages import Assignment
 from dynconf_flows.workers.pool import LocalWorkers, Workers, visible_gpus
 from dynconf_tasks import interruption
-from dynconf_tasks.shared_study import RETRIES, Code, Point, SharedStudy, Taken
-from dynconf_tasks.study_points import Values
+from dynconf_tasks.study.points import Values
+from dynconf_tasks.study.shared import Code, SharedStudy, Taken
+from dynconf_tasks.study.trials import RETRIES, Point
 
 LOOK = 2.0
 """Seconds between two looks at what other participants do."""

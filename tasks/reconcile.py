@@ -181,7 +181,7 @@ def _end_tracked_runs(home: Path, dead: Dead, dry_run: bool) -> list[str]:
 
 def _end_trials(home: Path, dead: Dead, dry_run: bool) -> list[str]:
     """Set trials of dead owners in the home's studies to FAIL, so that others take their points."""
-    from dynconf_tasks.shared_study import end_trials
+    from dynconf_tasks.study.trials import end_trials
 
     return [f"trial {number} of {name} of {by}" for name, number, by in end_trials(home, dead, dry_run)]
 
