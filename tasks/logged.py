@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dynconf_core.experiment.job import Handle
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.results.records import Scalar, flat, plain
 from dynconf_core.results.types import AnyPoint, AnySetting, FailedPoint, FailedSetting, SweepPoint
 from dynconf_core.schemes.field import Value
+from dynconf_core.store.artefacts import Artefact
 
 FILES = ("accuracy_against_latency.png", "exit_histogram.png", "robustness.png", "evaluation.json", "rule.json")
 """The files of an evaluation that are logged."""
@@ -51,7 +51,7 @@ class Child:
 
 def child_of(
     row: AnySetting | AnyPoint,
-    evaluation: Handle | None,
+    evaluation: Artefact | None,
     params: Params,
     point: Mapping[str, Value] | None = None,
     figures: Figures | None = None,

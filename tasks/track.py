@@ -24,6 +24,7 @@ from dynconf_core.experiment.plan import Plan
 from dynconf_core.results.records import json_text, to_json
 from dynconf_core.results.types import AnySetting, RunResult, SweepResult
 from dynconf_core.schemes.field import Value
+from dynconf_core.store.artefacts import Store
 from dynconf_core.store.claim import claim
 from dynconf_core.store.owner import Owner
 from dynconf_tasks import interruption
@@ -241,7 +242,8 @@ def track(
     writer = tracker(home)
     if parent is None:
         parent = writer.parent(plan.profile, plan.seed, identity, f"{plan.profile}, seed {plan.seed}")
-    return writer.child(parent, child_of(row, evaluation, setting_params(plan), point))
+    artefact = Store(home / "artefacts").get(evaluation.key) if evaluation is not None else None
+    return writer.child(parent, child_of(row, artefact, setting_params(plan), point))
 
 
 def known_as(child: Child) -> set[Known]:

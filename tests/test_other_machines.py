@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 from homes import DAY, HOUR, RUNNING, odd, process, used
+from postgres import Postgres
+from processes import ended as ended_with
+from processes import started
+from stage_cases import tiny_job
 
-from dynconf_core.files import set_aside, written
+from dynconf_core.experiment.job import Handle
+from dynconf_core.files import set_aside, write_text, written
 from dynconf_core.home.leftovers import leftovers
 from dynconf_core.home.rubbish import rubbish
 from dynconf_core.home.running import ended, runs
@@ -20,6 +28,9 @@ from dynconf_core.store import clock, writer
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.keys import stage_key
 from dynconf_core.store.owner import Owner
+from dynconf_core.store.storage import STORAGE
+from dynconf_tasks.listening import Listener
+from dynconf_tasks.stage import run
 
 
 @pytest.fixture
@@ -108,6 +119,63 @@ def test_a_run_with_a_wrong_clock_keeps_what_it_writes(home: Path) -> None:
         (run,) = runs(home)
         assert abs(run.began - clock.now(home)) < 60 and not ended(run.owner or Owner.this())
         assert leftovers(home, grace=0) == []
+
+
+def makes_once(home: Path, log: Path) -> None:
+    """Run a stage that takes a while; what it does when it is made goes to the log."""
+
+    def write(folder: Path, work: Path, listener: Listener) -> dict[str, object]:
+        with log.open("a") as stream:
+            stream.write(f"{home.name}\n")
+        time.sleep(0.3)
+        (folder / "checkpoint.pt").write_text("trained")
+        return {}
+
+    returned = run("train", tiny_job(home), {}, write)
+    found: Handle = returned if isinstance(returned, Handle) else returned.result()
+    assert tiny_job(home).context.file(found, "checkpoint.pt").read_text() == "trained"
+
+
+def test_machines_that_see_the_home_at_other_paths_make_a_stage_once(tmp_path: Path, postgres: Postgres) -> None:
+    for name in "ab":
+        (tmp_path / name).symlink_to("home", target_is_directory=True)
+    (tmp_path / "home").mkdir()
+    storage = {STORAGE: postgres.url()}
+    running = [started(partial(makes_once, tmp_path / name, tmp_path / "log"), storage) for name in "ab"]
+    assert [ended_with(process) for process in running] == [0, 0]
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
+    assert list((tmp_path / "home" / "claims").iterdir()) == []
+
+
+def test_a_stage_is_finished_after_its_claim_was_lost(
+    home: Path, tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process then makes it too, and both have the artefact of the one that was faster."""
+    monkeypatch.setenv(STORAGE, postgres.url())
+    begun, go_on = threading.Event(), threading.Event()
+
+    def made(text: str, wait: bool) -> Handle:
+        def write(folder: Path, work: Path, listener: Listener) -> dict[str, object]:
+            write_text(work / "epoch.pt", text)
+            if wait:
+                begun.set()
+                assert go_on.wait(30)
+            write_text(work / "epoch.pt", text)
+            (folder / "checkpoint.pt").write_text(text)
+            return {}
+
+        returned = run("train", tiny_job(home), {}, write)
+        return returned if isinstance(returned, Handle) else returned.result()
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(made, "slow", True)
+        assert begun.wait(30)
+        postgres.query("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted")
+        fast = made("fast", False)
+        go_on.set()
+        assert slow.result(30) == fast
+    assert tiny_job(home).context.file(fast, "checkpoint.pt").read_text() == "fast"
+    assert list((home / "work").iterdir()) == list((home / "artefacts" / ".tmp").iterdir()) == []
 
 
 def test_temporary_names_name_their_machine(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
