@@ -134,7 +134,7 @@ def _run_request(asked: CheckedRequest, command: str, part: Part) -> RunResult |
         signalled = participant.run()
 
         def make(points: Sequence[Point], settled: bool) -> RunResult:
-            found = participant.entries(points, lambda values: [plans[str(values[SETTING])]])
+            found = participant.entries(points, lambda values: [plans[str(values[SETTING])]], asked.context)
             error = next((one.tracking_error for one in found if one.tracking_error), parent.error)
             result = run_result(asked, study.run, [row for one in found for row in one.rows], command, error)
             write_results(home, result, newest=settled)

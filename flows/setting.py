@@ -180,7 +180,7 @@ def run_setting(
     row: AnySetting
     try:
         _run_stages(job(plan, context, checkpoint), done, observer)
-        row = completed(plan, done)
+        row = completed(plan, done, context)
     except Exception as error:
         if interruption.interrupted():  # it is not logged: a rerun does that
             return SettingRun(failed(plan, done, interruption.Interrupted()), interrupted=True)

@@ -145,7 +145,7 @@ def _run_sweep(swept: CheckedSweep, name: str, part: Part) -> SweepResult | Stat
         signalled = participant.run()
 
         def make(points: Sequence[Point], settled: bool) -> SweepResult:
-            found = participant.entries(points, lambda values: _at(swept, values)[0].plans())
+            found = participant.entries(points, lambda values: _at(swept, values)[0].plans(), asked.context)
             result = _result(swept, [_point(row, _at(swept, one.values)[1]) for one in found if one.values for row in one.rows])
             write_sweep(home, result, newest=settled)
             return result

@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dynconf_core.evaluation.setting import SettingFigures
-from dynconf_core.experiment.job import Handle
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.results.records import flat
 from dynconf_core.results.types import AnyPoint, AnySetting, FailedPoint, FailedSetting, SettingResult, SweepPoint
 from dynconf_core.schemes.field import Value
-from dynconf_core.store.artefacts import Store
+from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_tasks.shown import Shown, point_shown, setting_shown
 
 FILES = ("accuracy_against_latency.png", "exit_histogram.png", "robustness.png", "evaluation.json", "rule.json")
@@ -57,7 +56,7 @@ class Child:
 
 def child_of(
     row: AnySetting | AnyPoint,
-    evaluation: Handle | None,
+    evaluation: Artefact | None,
     params: Params,
     point: Mapping[str, Value] | None = None,
     figures: SettingFigures | None = None,

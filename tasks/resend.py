@@ -13,7 +13,6 @@ from typing import TypeVar
 
 from dynconf_core.errors import InputError
 from dynconf_core.evaluation.setting import EVALUATION, SettingEvaluation
-from dynconf_core.experiment.job import Handle
 from dynconf_core.experiment.overrides import applied, applies, typed
 from dynconf_core.experiment.profiles import resolve
 from dynconf_core.results.files import RESULTS, write_results
@@ -180,7 +179,7 @@ def _child(row: Row, result: RunResult | SweepResult, store: Store) -> Child:
     """What is logged of a row, as far as it is in the store, else as the row has it."""
     artefact = _artefact(row, "evaluate", store)
     whole = artefact is not None and set(FILES) <= set(artefact.manifest["files"])
-    evaluation = Handle("evaluate", artefact.key, artefact.digest, artefact.folder, "cached") if artefact and whole else None
+    evaluation = artefact if whole else None
     report = report_of(row, store)
     if isinstance(row, SettingResult | FailedSetting):
         assert isinstance(result, RunResult)

@@ -332,8 +332,9 @@ def track(
     writer = tracker(home)
     if parent is None:
         parent = writer.parent(plan.profile, plan.seed, identity, f"{plan.profile}, seed {plan.seed}")
-    report = report_of(row, Store(home / "artefacts"))
-    return writer.child(parent, child_of(row, evaluation, setting_params(plan), point, report=report))
+    store = Store(home / "artefacts")
+    artefact = store.get(evaluation.key) if evaluation is not None else None
+    return writer.child(parent, child_of(row, artefact, setting_params(plan), point, report=report_of(row, store)))
 
 
 def known_as(child: Child) -> set[Known]:

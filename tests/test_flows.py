@@ -210,7 +210,7 @@ def test_memory_bounds_the_batch_and_changes_nothing(first: dict[str, Any], home
     (plan,) = request.plans()
     config = stage("collect_calibration").config(job(plan, bounded.context()))
     assert not {"memory", "batch_size", "device"} & set(config)
-    assert Traces.load(done["collect_test"].folder).meta["exact"] is True
+    assert Traces.load(request.context().folder(done["collect_test"])).meta["exact"] is True
 
 
 def test_a_search_field_reruns_search_and_evaluation_alone(first: dict[str, Any], home: Path) -> None:
