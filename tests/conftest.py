@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.postgres import postgres  # noqa: F401  (a fixture: one server for the session)
+
 ROOT = Path(__file__).resolve().parent.parent
 
 torch.set_num_threads(1)  # the figures are then the same on every machine, and tests run side by side

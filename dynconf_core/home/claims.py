@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dynconf_core.home.running import Dead
-from dynconf_core.store.claim import FOLDER, WAITS
+from dynconf_core.store.claim import FOLDER, WAITS, held_among, read_note
 from dynconf_core.store.owner import Owner
-from dynconf_core.strict_json import read_json
 
 
 @dataclass(frozen=True)
@@ -34,27 +33,35 @@ class Claim:
 
 
 def claims(home: Path) -> list[Claim]:
-    """The claims that have a lock file or a note in the home."""
-    folder = home / FOLDER
-    names = {file.stem for pattern in ("*.lock", "*.json") for file in folder.glob(pattern) if WAITS not in file.name}
-    return [_claim(folder, name) for name in sorted(names)]
+    """The claims that have a lock file or a note in the home.
+
+    Raises:
+        InputError: if the shared storage does not answer.
+    """
+    names = _names(home)
+    taken = held_among(home, names)
+    return [_claim(home / FOLDER, name, name in taken) for name in names]
 
 
 def held(home: Path) -> set[str]:
-    """The names of the claims that are held; those that cannot be judged count as held."""
-    return {path.stem for path in (home / FOLDER).glob("*.lock") if is_locked(path)}
+    """The names of the claims that are held; those that cannot be judged count as held.
+
+    Raises:
+        InputError: if the shared storage does not answer.
+    """
+    return held_among(home, _names(home))
 
 
 def abandoned(home: Path, dead: Dead) -> list[Path]:
     """The files that killed holders and waiting processes left: locks that nobody holds, their notes, notes of dead waiters."""
-    folder = home / FOLDER
+    folder, taken = home / FOLDER, held(home)
     found = []
     for path in sorted([*folder.glob("*.lock"), *folder.glob("*.json")]):
         if WAITS in path.name:
-            owner, _ = _note(path)
-            if owner is None or dead(owner):
+            note = read_note(path)
+            if note is None or dead(note.owner):
                 found.append(path)
-        elif not is_locked(path.with_suffix(".lock")):
+        elif path.stem not in taken:
             found.append(path)
     return found
 
@@ -63,7 +70,8 @@ def remove(path: Path) -> None:
     """Remove a file that ``abandoned`` lists, unless its claim is held again."""
     lock = path.with_suffix(".lock")
     if WAITS in path.name or not lock.exists():
-        path.unlink(missing_ok=True)
+        if WAITS in path.name or path.stem not in held_among(path.parent.parent, [path.stem]):
+            path.unlink(missing_ok=True)
         return
     with suppress(OSError):
         descriptor = os.open(lock, os.O_RDWR)
@@ -76,32 +84,12 @@ def remove(path: Path) -> None:
             os.close(descriptor)
 
 
-def _claim(folder: Path, name: str) -> Claim:
-    owner, what = _note(folder / f"{name}.json")
-    waiting = tuple(one for path in sorted(folder.glob(f"{name}{WAITS}*.json")) if (one := _note(path)[0]) is not None)
-    return Claim(name, owner, what, is_locked(folder / f"{name}.lock"), waiting)
+def _names(home: Path) -> list[str]:
+    folder = home / FOLDER
+    return sorted({file.stem for pattern in ("*.lock", "*.json") for file in folder.glob(pattern) if WAITS not in file.name})
 
 
-def _note(path: Path) -> tuple[Owner | None, str]:
-    try:
-        content = read_json(path)
-        return Owner.parse(content["owner"]), str(content["what"])
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None, "unknown"
-
-
-def is_locked(path: Path) -> bool:
-    """Whether a process holds the lock on a file; True if that cannot be seen, False if there is no such file."""
-    try:
-        descriptor = os.open(path, os.O_RDWR)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return False
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)
+def _claim(folder: Path, name: str, held: bool) -> Claim:
+    note = read_note(folder / f"{name}.json")
+    waiting = tuple(one.owner for path in sorted(folder.glob(f"{name}{WAITS}*.json")) if (one := read_note(path)) is not None)
+    return Claim(name, note.owner if note else None, note.what if note else "unknown", held, waiting)

@@ -13,6 +13,7 @@ from pathlib import Path
 from dynconf_core.home import claims
 from dynconf_core.home.running import Dead, ended, runs
 from dynconf_core.store.claim import FOLDER
+from dynconf_core.store.locks import is_locked
 
 GRACE = 60.0
 """Seconds for which a temporary file may lie untouched while a process that has no running file still writes it."""
@@ -77,4 +78,4 @@ def _touched(path: Path) -> float:
 
 def _unlocked(folder: Path, grace: float) -> bool:
     """Whether the writer of an artefact's temporary folder has ended; a young folder may not be locked yet."""
-    return _touched(folder) <= time.time() - grace and not claims.is_locked(folder / "lock")
+    return _touched(folder) <= time.time() - grace and not is_locked(folder / "lock")
