@@ -11,6 +11,7 @@ from dynconf_core.results.trace_pairs import analysis_folder, pairs
 from dynconf_flows.prefect_runs import owned
 from dynconf_tasks.analyse import AnalysisOptions, analyse_pair, track_analysis
 from dynconf_tasks.parameters import Count, Fraction, Seed
+from dynconf_tasks.reconcile import at_work
 
 
 @flow(name="analyse", flow_run_name="{traces}", persist_result=False)
@@ -47,7 +48,7 @@ def analyse(
     found = pairs(Path(traces), Path(test) if test else None, home)
     check_folder(analysis_folder(Path(traces), out, found[0]), "out")
     records = []
-    with owned():
+    with at_work(home_folder(home), f"analyse {traces}"), owned():
         for pair in found:
             done = analyse_pair(pair, analysis_folder(Path(traces), out, pair), options)
             records.append(done.analysis.record)
