@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 FOLDER = Path(__file__).parent
+HEARTBEAT = "prefect.flow-run.heartbeat"
 SHORTEST_GRACE = 90
 """Seconds: three heartbeats of a deployed run. After fewer, runs that live would be taken for dead."""
 _NOTHING: list[Any] = [None, []]
@@ -90,14 +91,13 @@ def automate(client: "SyncPrefectClient", grace: int) -> list[str]:
         client: of the server.
         grace: seconds without a heartbeat after which a run is taken for dead, at least ``SHORTEST_GRACE``.
     """
-    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+    from prefect.events.schemas.automations import AutomationCore
 
     names = []
     for described in _content("automations.yaml")["automations"]:
-        automation = AutomationCore.model_validate(described)
-        if isinstance(automation.trigger, EventTrigger) and automation.trigger.posture == Posture.Proactive:
+        if HEARTBEAT in described["trigger"]["after"]:
             described["trigger"]["within"] = grace
-            automation = AutomationCore.model_validate(described)
+        automation = AutomationCore.model_validate(described)
         existing = client.read_automations_by_name(automation.name)
         for old in existing[1:]:
             client.delete_automation(old.id)

@@ -84,7 +84,7 @@ def at_work(home: Path, command: str, results: Path | None = None) -> Iterator[N
     """Show during the block that this process computes in ``home``; first end the records of runs that were killed there.
 
     Nothing is looked up unless the home holds a stale running file. A flow run that a worker has started is tagged with this
-    process; one that is run again loses the tag of the process that died, as otherwise it would be ended with that one's records.
+    process; one that is run again loses the tag of the process that died, with whose records it would otherwise be ended.
     """
     with running(home, command, results):
         _tag_current_run()
