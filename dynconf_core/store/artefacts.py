@@ -93,7 +93,7 @@ class Store:
             _log.warning("%s. The artefact is treated as missing and made again.", damage)
             return None
 
-    def listed(self, key: StageKey) -> Artefact | None:
+    def listed(self, key: StageKey | str) -> Artefact | None:
         """The artefact of this key if its manifest is intact; unlike with ``get``, its files are not verified."""
         folder = self._find(key)
         if folder is None:
