@@ -75,13 +75,10 @@ def places(cluster: Cluster) -> dict[str, str]:
 
 
 def taken(cluster: Cluster, participant: str) -> list[str]:
-    """The states of a participant's points, which are its subflows."""
-    return [run["state_type"] for run in flow_runs(cluster) if run["parent_task_run_id"] in tasks_of(cluster, participant)]
-
-
-def tasks_of(cluster: Cluster, flow_run: str) -> set[str]:
-    body = {"flow_runs": {"id": {"any_": [flow_run]}}, "limit": 200}
-    return {run["id"] for run in asked(cluster, "task_runs/filter", body)}
+    """The states of a participant's points, which are its subflows; other participants that it started are no points."""
+    body = {"flow_runs": {"id": {"any_": [participant]}}, "limit": 200}
+    tasks = {run["id"] for run in asked(cluster, "task_runs/filter", body)}
+    return [run["state_type"] for run in flow_runs(cluster) if run["parent_task_run_id"] in tasks and not run["deployment_id"]]
 
 
 def left_running(cluster: Cluster) -> list[str]:
@@ -130,13 +127,13 @@ def test_two_commands_at_once_do_everything_once(local: Path, cluster: Cluster) 
 
 def test_a_reproduction_spreads_over_two_workers(local: Path, cluster: Cluster) -> None:
     """Both take part, from checkouts at different paths, and the table is that of a run on one machine."""
-    asked_for = {"settings": SETTINGS, "overrides": SHORT, "participants": 2}
+    asked_for = {"settings": SETTINGS, "overrides": SHORT, "participants": 2, "workers": 1}
     first = deployed(cluster, "reproduce/dynconf", asked_for)
     at_work = wait_until(lambda: len(found := places(cluster)) == 2 and found, "two participants")
     assert set(at_work.values()) == {"worker-1", "worker-2"}
     wait_until(lambda: not unfinished(cluster), "the end of all flow runs", 240)
     assert [run["state_type"] for run in flow_runs(cluster) if run["id"] in at_work] == ["COMPLETED"] * 2
-    assert [len(taken(cluster, participant)) for participant in at_work] == [1, 1], "a setting each"
+    assert all(taken(cluster, participant) for participant in at_work), "each has computed some"
     (results,) = results_of(cluster.home, "results")
     assert str(first) in at_work and table(results) == table(results_of(local, "results")[0])
     assert not left_running(cluster)
