@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 POLL = 0.2
 SETTINGS = {
     "PREFECT_WORKER_QUERY_SECONDS": "1",
-    "DYNCONF_HEARTBEAT": "1s",
-    "DYNCONF_GRACE": "8s",
+    "DYNCONF_HEARTBEAT": "2s",
+    "DYNCONF_GRACE": "20s",
     "OMP_NUM_THREADS": "1",
     "PREFECT_LOGGING_LEVEL": "WARNING",
 }
