@@ -48,12 +48,18 @@ class ParentRun:
             get_run_logger().warning("%s", error)
             return cls(None, str(error))
 
-    def finish(self, result: RunResult | SweepResult, interrupted: bool) -> None:
-        """Log the result, and end the run as finished, failed or killed."""
+    def finish(self, result: RunResult | SweepResult, interrupted: bool, settled: bool = False) -> None:
+        """Log the result, and end the run as finished, failed or killed.
+
+        Args:
+            result: the result.
+            interrupted: whether this process was interrupted.
+            settled: whether nothing is left to do for others who work on the same; otherwise they end the run.
+        """
         if self._tracker is None or self.id is None:
             return
         try:
-            self._tracker.finish_parent(self.id, result, interrupted)
+            self._tracker.finish_parent(self.id, result, interrupted and not settled, settled)
         except TrackingUnavailable as error:
             get_run_logger().warning("%s", error)
             self.error = str(error)

@@ -82,6 +82,22 @@ def end_runs(flow_run: UUID, message: str, cancelled: bool, finished: Collection
         client.set_flow_run_state(flow_run, make(message=message), force=True)
 
 
+def crash_flow_run(flow_run: str, message: str) -> None:
+    """End a flow run whose process has died, its subflows and their task runs as crashed, as far as they have not ended."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+    from prefect.states import Crashed
+
+    with get_client(sync_client=True) as client:
+        below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[UUID(flow_run)]))
+        for run in client.read_flow_runs(flow_run_filter=below):
+            if run.state is None or not run.state.is_final():
+                end_runs(run.id, message, False)
+        above = client.read_flow_run(UUID(flow_run))
+        if above.state is None or not above.state.is_final():
+            client.set_flow_run_state(above.id, Crashed(message=message), force=True)
+
+
 def deliver_logs_and_events(seconds: float = 3) -> None:
     """Make Prefect send pending logs and events now; at the end of the interpreter the server may already be gone."""
     if "prefect" not in sys.modules:

@@ -1,6 +1,11 @@
-"""The flow ``reproduce``: the paper's eight settings or some, each as a subflow, and the table of results."""
+"""The flow ``reproduce``: the paper's eight settings or some, each as a subflow, and the table of results.
 
-import os
+A reproduction is a study whose points are its settings (see ``dynconf_flows.taking_part``).
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,19 +13,24 @@ from prefect import State, flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Cancelled
 
-from dynconf_core.experiment.profiles import PROFILES
 from dynconf_core.experiment.request import CheckedRequest, Request, checked
-from dynconf_core.results.files import new_run, write_results
+from dynconf_core.results.files import new_run, results_file, write_results
 from dynconf_core.results.markdown import results_markdown
+from dynconf_core.results.records import read
 from dynconf_core.results.types import RunResult
-from dynconf_flows.messages import Assignment
+from dynconf_flows.others import Others
 from dynconf_flows.parent_run import ParentRun
-from dynconf_flows.participants import Participants, finished_or_interrupted
 from dynconf_flows.prefect_runs import owned
 from dynconf_flows.run_result import run_result
+from dynconf_flows.taking_part import ALONE, Part, Participant, code_of
+from dynconf_flows.workers.messages import Assignment
 from dynconf_tasks import interruption
-from dynconf_tasks.parameters import Duration, Memory, Overrides, ProfileName, Seed, SettingName, values_of
+from dynconf_tasks.parameters import Count, Duration, Memory, Overrides, ProfileName, Seed, SettingName, values_of
 from dynconf_tasks.reconcile import at_work
+from dynconf_tasks.shared_study import Point, SharedStudy
+from dynconf_tasks.study_points import Listed, Values
+
+SETTING = "setting"
 
 
 class SomeFailed(RuntimeError):
@@ -45,6 +55,10 @@ def reproduce(
     command: str | None = None,
     memory: Memory | None = None,
     stage_timeout: Duration | None = None,
+    participants: Count = 1,
+    workers: Count | None = None,
+    join: bool = False,
+    allow_other_code: bool = False,
 ) -> RunResult | State[RunResult]:
     """Run the paper's settings, write `results.json` and log to MLflow.
 
@@ -60,6 +74,10 @@ def reproduce(
         command: the command line, for the record.
         memory: memory limit for simulation on a CPU, such as 8GiB; default: none.
         stage_timeout: the longest that a stage may run, such as 90s, 30m or 2h; default: any time.
+        participants: number of runs of this deployment, on as many workers of the pool, that share the settings.
+        workers: number of settings that run at the same time in each of them; default: the profile's.
+        join: take part in the same reproduction that others began; what failed there is not tried again.
+        allow_other_code: take part even if the others run another version of dynconf.
 
     Returns:
         the content of results.json.
@@ -79,35 +97,50 @@ def reproduce(
         checkpoints or {},
         memory,
         stage_timeout,
+        workers,
     )
-    return run_request(checked(request), command)
+    return run_request(checked(request), command, Part(join, allow_other_code, participants))
 
 
-def run_request(asked: CheckedRequest, command: str | None = None) -> RunResult | State[RunResult]:
+def run_request(asked: CheckedRequest, command: str | None = None, part: Part = ALONE) -> RunResult | State[RunResult]:
     """Run a checked request; see ``reproduce``. If it was interrupted, Prefect's run ends as cancelled, with the result."""
     told = command or f"flow reproduce, profile {asked.request.profile}"
     with at_work(asked.context.home, told):
-        return _run_request(asked, told)
+        return _run_request(asked, told, part)
 
 
-def _run_request(asked: CheckedRequest, command: str) -> RunResult | State[RunResult]:
-    request, folder = asked.request, asked.context.home
-    profile, seed = request.profile, request.seed
+def _run_request(asked: CheckedRequest, command: str, part: Part) -> RunResult | State[RunResult]:
+    home, profile, seed = asked.context.home, asked.request.profile, asked.request.seed
+    plans = {plan.setting: plan for plan in asked.plans}
     asked.context.prepare()
-    parent = ParentRun.started(folder, profile, seed, asked.identity(), f"{profile}, seed {seed}")
-    assignments = [Assignment(plan, asked.context, asked.checkpoint(plan), asked.identity(), parent.id) for plan in asked.plans]
-    jobs = max(1, min(PROFILES[profile].jobs, os.cpu_count() or 1, len(assignments)))
-    with owned(), Participants(folder, jobs, request.stage_seconds()) as participants:
-        runs, signalled = finished_or_interrupted(participants, assignments)
-        result = run_result(
-            asked,
-            new_run(folder, f"{profile}-seed{seed}"),
-            [run.row for run in runs],
-            command,
-            next((run.tracking_error for run in reversed(runs) if run.tracking_error), parent.error),
-        )
-        write_results(folder, result, newest=not interruption.interrupted())
-        parent.finish(result, interruption.interrupted())
+    study = SharedStudy(
+        home,
+        _name(asked),
+        Listed([{SETTING: name} for name in plans]),
+        code_of(asked.plans),
+        lambda: new_run(home, f"{profile}-seed{seed}"),
+        join=part.join,
+        other_code=part.allow_other_code,
+    )
+    with owned(), study, Others(part.participants), part.workers(asked, len(plans)) as workers:
+        parent = ParentRun.started(home, profile, seed, asked.identity(), f"{profile}, seed {seed}")
+
+        def assignments(values: Values) -> list[Assignment]:
+            plan = plans[str(values[SETTING])]
+            return [Assignment(plan, asked.context, asked.checkpoint(plan), asked.identity(), parent.id)]
+
+        participant = Participant(study, workers, assignments)
+        signalled = participant.run()
+
+        def make(points: Sequence[Point], settled: bool) -> RunResult:
+            found = participant.entries(points, lambda values: [plans[str(values[SETTING])]])
+            error = next((one.tracking_error for one in found if one.tracking_error), parent.error)
+            result = run_result(asked, study.run, [row for one in found for row in one.rows], command, error)
+            write_results(home, result, newest=settled)
+            return result
+
+        result = study.gathered(make, lambda: read(RunResult, results_file(home, study.run)))
+        parent.finish(result, interruption.interrupted(), study.settled)
     result = replace(result, tracking_error=result.tracking_error or parent.error)
     if signalled is not None:
         raise signalled
@@ -136,3 +169,11 @@ def result_of(state: State[Any]) -> RunResult:
     if isinstance(found, RunResult):
         return found
     raise found
+
+
+def _name(asked: CheckedRequest) -> str:
+    """The name of a reproduction's study; equal requests have equal names."""
+    request = asked.request
+    told = [request.profile, request.seed, [plan.setting for plan in asked.plans], sorted(asked.identity().items())]
+    digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
+    return f"reproduce-{request.profile}-seed{request.seed}-{digest}"

@@ -1,14 +1,13 @@
 """The flow ``sweep``: a grid or an Optuna study over the fields of settings.
 
-Each point is a ``setting`` subflow. Points share all stages with equal keys, and an interrupted sweep resumes from the store.
+A sweep is a study (see ``dynconf_flows.taking_part``), and each setting at a point a ``setting`` subflow. Points share all
+stages with equal keys, and an interrupted sweep resumes from the store.
 """
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from prefect import State, flow
@@ -19,16 +18,16 @@ from dynconf_core.experiment.overrides import fitting
 from dynconf_core.experiment.points import CheckedSweep, at_point, checked_sweep
 from dynconf_core.experiment.request import Request
 from dynconf_core.results.environment import environment
-from dynconf_core.results.files import write_sweep
+from dynconf_core.results.files import sweep_file, write_sweep
 from dynconf_core.results.markdown import sweep_markdown
+from dynconf_core.results.records import read
 from dynconf_core.results.types import AnyPoint, AnySetting, FailedPoint, SettingResult, SweepPoint, SweepResult
 from dynconf_core.schemes.field import Value
-from dynconf_core.store.claim import claim
-from dynconf_flows.messages import Assignment
+from dynconf_flows.others import Others
 from dynconf_flows.parent_run import ParentRun
-from dynconf_flows.participants import Participants, finished_or_interrupted
 from dynconf_flows.prefect_runs import owned
-from dynconf_flows.study import run_study
+from dynconf_flows.taking_part import ALONE, Part, Participant, code_of
+from dynconf_flows.workers.messages import Assignment
 from dynconf_tasks import interruption
 from dynconf_tasks.parameters import (
     Count,
@@ -44,6 +43,10 @@ from dynconf_tasks.parameters import (
     values_of,
 )
 from dynconf_tasks.reconcile import at_work
+from dynconf_tasks.shared_study import Point, SharedStudy
+from dynconf_tasks.study_points import Chosen, Listed, Points, Values
+
+SETTING = "setting"
 
 
 @flow(name="sweep", flow_run_name="sweep {profile}", persist_result=False)
@@ -60,6 +63,10 @@ def sweep(
     data: str | None = None,
     memory: Memory | None = None,
     stage_timeout: Duration | None = None,
+    participants: Count = 1,
+    workers: Count | None = None,
+    join: bool = False,
+    allow_other_code: bool = False,
 ) -> SweepResult | State[SweepResult]:
     """Run all points and report the Pareto front of test accuracy against mean steps.
 
@@ -76,6 +83,10 @@ def sweep(
         data: folder of the data sets; default DYNCONF_DATA or data in the home.
         memory: memory limit for simulation on a CPU, such as 8GiB; default: none.
         stage_timeout: the longest that a stage may run, such as 90s, 30m or 2h; default: any time.
+        participants: number of runs of this deployment, on as many workers of the pool, that share the points.
+        workers: number of settings that run at the same time in each of them; default: the profile's, one for a study.
+        join: take part in the same sweep that others began; what failed there is not tried again.
+        allow_other_code: take part even if the others run another version of dynconf.
 
     Returns:
         the content of the sweep's results.json.
@@ -84,64 +95,62 @@ def sweep(
         InputError: if the request cannot work; nothing is started.
     """
     request = Request(
-        profile, tuple(settings), values_of(overrides), seed, device, home, data, memory=memory, stage_timeout=stage_timeout
+        profile,
+        tuple(settings),
+        values_of(overrides),
+        seed,
+        device,
+        home,
+        data,
+        memory=memory,
+        stage_timeout=stage_timeout,
+        workers=workers,
     )
-    return run_sweep(checked_sweep(request, swept_texts(grid, "grid"), swept_texts(study, "study"), trials))
+    swept = checked_sweep(request, swept_texts(grid, "grid"), swept_texts(study, "study"), trials)
+    return run_sweep(swept, Part(join, allow_other_code, participants))
 
 
-def run_sweep(swept: CheckedSweep) -> SweepResult | State[SweepResult]:
+def run_sweep(swept: CheckedSweep, part: Part = ALONE) -> SweepResult | State[SweepResult]:
     """Run a checked sweep; see ``sweep``. If it was interrupted, Prefect's run ends as cancelled, with the result."""
     home, name = swept.asked.context.home, _name(swept)
     with at_work(home, f"sweep {name}", home / "sweeps" / name):
-        return _run_sweep(swept, name)
+        return _run_sweep(swept, name, part)
 
 
-def _run_sweep(swept: CheckedSweep, name: str) -> SweepResult | State[SweepResult]:
+def _run_sweep(swept: CheckedSweep, name: str, part: Part) -> SweepResult | State[SweepResult]:
     asked = swept.asked
-    request, home = asked.request, asked.context.home
-    profile, seed = request.profile, request.seed
+    home, profile, seed = asked.context.home, asked.request.profile, asked.request.seed
     asked.context.prepare()
-    signalled: BaseException | None = None
-    found: list[AnyPoint] = []
-    claimed = claim(home, f"sweep-{name}", f"sweep {name}", _Wait(name)) if swept.ranges else nullcontext()
-    try:
-        with claimed:
-            parent = ParentRun.started(home, profile, seed, {**asked.overrides, **swept.fields}, f"sweep {name}", "sweep")
-            with owned(), Participants(home, 1, request.stage_seconds()) as participants:
+    study = SharedStudy(
+        home,
+        f"sweep-{name}",
+        _points(swept),
+        code_of(asked.plans),
+        lambda: name,
+        join=part.join,
+        other_code=part.allow_other_code,
+    )
+    most = len(asked.plans) * (swept.trials if swept.ranges else len(swept.points))
+    with owned(), study, Others(part.participants), part.workers(asked, most) as workers:
+        parent = ParentRun.started(home, profile, seed, {**asked.overrides, **swept.fields}, f"sweep {name}", "sweep")
 
-                def run_point(values: Mapping[str, Value]) -> list[AnyPoint]:
-                    nonlocal signalled
-                    interruption.check()
-                    plans = at_point(request, values).plans()
-                    overrides = at_point(request, values).values(plans)
-                    assignments = [
-                        Assignment(plan, asked.context, None, fitting(plan, overrides), parent.id, dict(values))
-                        for plan in plans
-                    ]
-                    runs, signalled = finished_or_interrupted(participants, assignments)
-                    found.extend(_point(run.row, values) for run in runs)
-                    interruption.check()
-                    return found[-len(runs) :]
+        def assignments(values: Values) -> list[Assignment]:
+            request, fields = _at(swept, values)
+            plans = request.plans()
+            overrides = request.values(plans)
+            return [Assignment(plan, asked.context, None, fitting(plan, overrides), parent.id, fields) for plan in plans]
 
-                try:
-                    for point in swept.points:
-                        run_point(point)
-                    if swept.ranges:
-                        run_study(
-                            lambda values: _aims(run_point(values)),
-                            swept.ranges,
-                            swept.trials,
-                            seed,
-                            f"sweep-{name}",
-                            asked.context.journal,
-                        )
-                except interruption.Interrupted:
-                    pass
-                result = _result(swept, found)
-                write_sweep(home, result, newest=not interruption.interrupted())
-                parent.finish(result, interruption.interrupted())
-    except interruption.Interrupted:  # while it waited for another process
-        result = _result(swept, found)
+        participant = Participant(study, workers, assignments, one_by_one=bool(swept.ranges) and asked.request.workers is None)
+        signalled = participant.run()
+
+        def make(points: Sequence[Point], settled: bool) -> SweepResult:
+            found = participant.entries(points, lambda values: _at(swept, values)[0].plans())
+            result = _result(swept, [_point(row, _at(swept, one.values)[1]) for one in found if one.values for row in one.rows])
+            write_sweep(home, result, newest=settled)
+            return result
+
+        result = study.gathered(make, lambda: read(SweepResult, sweep_file(home, name)))
+        parent.finish(result, interruption.interrupted(), study.settled)
     if signalled is not None:
         raise signalled
     if interruption.interrupted():
@@ -167,27 +176,21 @@ def result_of(state: State[Any]) -> SweepResult:
     raise found
 
 
-@dataclass
-class _Wait:
-    """Says once which process is waited for, and ends the wait when the run is interrupted."""
-
-    name: str
-    said: bool = False
-
-    def __call__(self, holder: str) -> None:
-        interruption.check()
-        if not self.said:
-            self.said = True
-            logging.getLogger(__name__).warning("sweep %s waits for %s", self.name, holder)
+def _points(swept: CheckedSweep) -> Points:
+    """The points of the study: of a grid, each setting at each combination of values; of a study, all settings together."""
+    if swept.ranges:
+        return Chosen(swept.ranges, swept.trials, swept.asked.request.seed)
+    names = swept.asked.request.settings
+    return Listed([{SETTING: name, **point} for point in swept.points for name in dict.fromkeys(names)])
 
 
-def _aims(points: Sequence[AnyPoint]) -> Sequence[float] | None:
-    """The objectives of a study, means over the settings; None if one failed."""
-    finished = [point for point in points if isinstance(point, SweepPoint)]
-    if len(finished) < len(points):
-        return None
-    aims = zip(*((point.calibration_accuracy, point.calibration_mean_steps) for point in finished), strict=True)
-    return [sum(values) / len(points) for values in aims]
+def _at(swept: CheckedSweep, values: Values) -> tuple[Request, dict[str, Value]]:
+    """The request for a point of the study, and the values of the swept fields."""
+    fields = {name: value for name, value in values.items() if name != SETTING}
+    request = swept.asked.request
+    if SETTING in values:
+        request = replace(request, settings=(str(values[SETTING]),))
+    return at_point(request, fields), fields
 
 
 def _result(swept: CheckedSweep, found: Sequence[AnyPoint]) -> SweepResult:

@@ -40,6 +40,11 @@ def check() -> None:
         raise Interrupted
 
 
+def wait(seconds: float) -> None:
+    """Wait, or until the run is interrupted."""
+    _stop.wait(seconds)
+
+
 def exit_code() -> int:
     """The exit code of an interrupted command: 128 + signal."""
     return 128 + _signal

@@ -134,10 +134,13 @@ class Tracker:
             link_to(self.uri, experiment, identifier)
             return identifier
 
-    def finish_parent(self, parent: str, result: RunResult | SweepResult, interrupted: bool = False) -> None:
+    def finish_parent(
+        self, parent: str, result: RunResult | SweepResult, interrupted: bool = False, settled: bool = False
+    ) -> None:
         """Log the main figures and results.json of a reproduction or sweep, and end its run as finished, failed or killed.
 
-        If another living process works on the same reproduction or sweep, the run goes on, and that process ends it.
+        If another living process works on the same reproduction or sweep, the run goes on, and that process ends it, unless
+        everything is ``settled``.
         """
         if isinstance(result, RunResult):
             figures: dict[str, float | None] = {"mean_latency_saving": result.mean_latency_saving}
@@ -155,7 +158,7 @@ class Tracker:
                     path.write_text(json_text(to_json(result)), encoding="utf-8")
                     self._runs.client.log_artifact(parent, str(path))
                 others = self._other_owners(run)
-                if others:
+                if others and not settled:
                     self._runs.client.set_tag(parent, OWNER, " ".join(map(str, others)))
                 else:
                     status = "KILLED" if interrupted else "FAILED" if result.failed else "FINISHED"

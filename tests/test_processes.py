@@ -63,7 +63,7 @@ class Running:
         found = []
         for child in psutil.Process(self.process.pid).children():
             with suppress(psutil.NoSuchProcess):  # a zombie is none either
-                found += [child] if "dynconf_flows.participant" in child.cmdline() else []
+                found += [child] if "dynconf_flows.workers.worker" in child.cmdline() else []
         return found
 
     def ended(self, *signals: signal.Signals) -> tuple[str, str]:

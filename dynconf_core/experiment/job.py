@@ -35,11 +35,6 @@ class RunContext:
         """The folder of what unfinished stages need to go on: a folder for each key."""
         return self.home / "work"
 
-    @property
-    def journal(self) -> Path:
-        """The file of Optuna's journal, in which sweeps keep their studies."""
-        return self.home / "optuna.journal"
-
     def prepare(self) -> None:
         """Set the number of torch threads of this process, and let it keep freed memory for the next tensor."""
         import torch

@@ -20,6 +20,7 @@ from dynconf_core.experiment.profiles import profile, resolve
 from dynconf_core.experiment.settings import SETTINGS
 from dynconf_core.experiment.trial import try_out
 from dynconf_core.schemes.field import Value
+from dynconf_core.store.storage import check_storage
 
 HOME, DATA = "DYNCONF_HOME", "DYNCONF_DATA"
 ROOMS = ("artefacts", "claims", "results", "sweeps", "work", "prefect")
@@ -55,6 +56,7 @@ class Request:
         checkpoints: by setting, a file whose weights are used instead of training.
         memory: memory that simulation may use, such as "8GiB"; None sets no limit.
         stage_timeout: the longest that a stage may run, such as "2h"; None sets no limit.
+        workers: the number of settings that run at the same time; None for the profile's.
     """
 
     profile: str = "smoke"
@@ -67,6 +69,7 @@ class Request:
     checkpoints: Mapping[str, str] = field(default_factory=dict)
     memory: str | None = None
     stage_timeout: str | None = None
+    workers: int | None = None
 
     def plans(self) -> list[Plan]:
         """The settings' plans, in the order of the table.
@@ -99,15 +102,19 @@ class Request:
         """The overrides, converted to the types of their fields; ``plans`` may add fields of their schemes."""
         return {name: typed(name, given, plans) for name, given in self.overrides.items()}
 
+    def jobs(self) -> int:
+        """The number of settings that run at the same time."""
+        return self.workers or max(1, min(profile(self.profile).jobs, os.cpu_count() or 1))
+
     def memory_share(self) -> int | None:
-        """Bytes for each of the settings that the profile runs in parallel; None sets no limit.
+        """Bytes for each of the settings that run at the same time; None sets no limit.
 
         Raises:
             InputError: for text that is not a size.
         """
         if self.memory is None:
             return None
-        return size_in_bytes(self.memory, "--memory") // profile(self.profile).jobs
+        return size_in_bytes(self.memory, "--memory") // self.jobs()
 
     def stage_seconds(self) -> float | None:
         """Seconds that a stage may run; None sets no limit.
@@ -121,6 +128,8 @@ class Request:
         """The environment in which the request's stages run."""
         home = home_folder(self.home)
         threads = profile(self.profile).threads
+        if threads is None and self.workers:
+            threads = max(1, (os.cpu_count() or 1) // self.workers)
         return RunContext(home, data_folder(self.data, home), self.device, self.memory_share(), threads)
 
 
@@ -165,8 +174,11 @@ def checked(request: Request, *, writes: bool = True) -> CheckedRequest:
     context = request.context()
     if writes:
         check_writable(context.home)
+        check_storage()
     check_memory(request)
     request.stage_seconds()
+    if request.workers is not None and request.workers < 1:
+        raise InputError(f"--workers {request.workers}: give 1 or more.")
     check_data(plans, context.data)
     if request.device not in ("auto", "cpu"):  # these exist everywhere, and the check would import torch
         from dynconf_core.machine import device
@@ -223,11 +235,11 @@ def check_memory(request: Request) -> None:
         return
     from dynconf_core.simulation.footprint import FIXED
 
-    jobs = profile(request.profile).jobs
+    jobs = request.jobs()
     if share <= FIXED:
         raise InputError(
-            f"--memory {request.memory} is too little: give more than {jobs * FIXED / 2**20:.0f} MiB (profile "
-            f"{request.profile} runs {jobs} simulation{'s'[: jobs > 1]} at a time)."
+            f"--memory {request.memory} is too little: give more than {jobs * FIXED / 2**20:.0f} MiB ("
+            f"{jobs} simulation{'s'[: jobs > 1]} run{'s'[jobs > 1 :]} at a time)."
         )
 
 

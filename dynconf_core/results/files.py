@@ -42,6 +42,16 @@ def new_run(home: Path, what: str) -> str:
     raise AssertionError("unreachable")
 
 
+def results_file(home: Path, run: str) -> Path:
+    """The path of a reproduction's results.json."""
+    return home / "results" / run / RESULTS
+
+
+def sweep_file(home: Path, run: str) -> Path:
+    """The path of a sweep's results.json."""
+    return home / "sweeps" / run / RESULTS
+
+
 def write_results(home: Path, result: RunResult, newest: bool = True) -> Path:
     """Write the results of a run, and link it as ``latest`` if it is the ``newest``; returns the path of results.json."""
     return _written(home / "results", result, result.settings, newest)

@@ -31,6 +31,17 @@ StageTimeout = Annotated[
     str | None,
     typer.Option(metavar="DURATION", help="The longest that a stage may run, e.g. 90s, 30m or 2h [default: any time]."),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(help="Number of settings that run at the same time, each in a process [default: the profile's].", min=1),
+]
+Join = Annotated[
+    bool,
+    typer.Option("--join", help="Take part in what another shell or machine began; what failed there is not tried again."),
+]
+AllowOtherCode = Annotated[
+    bool, typer.Option("--allow-other-code", help="Take part even if the others run another version of dynconf.")
+]
 NoFixedPoint = Annotated[
     bool, typer.Option("--no-fixed-point", help="Do not round the SNN's weights; results then depend on batch and device.")
 ]

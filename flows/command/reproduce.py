@@ -11,16 +11,19 @@ import typer
 
 from dynconf_core.experiment.request import CheckedRequest, Request, checked, home_folder
 from dynconf_flows.command.options import (
+    AllowOtherCode,
     AsJson,
     Data,
     Debug,
     Device,
     Home,
+    Join,
     Memory,
     NoFixedPoint,
     ProfileOption,
     Set,
     StageTimeout,
+    Workers,
     checkpoint_files,
     overrides_of,
     print_json,
@@ -33,6 +36,7 @@ from dynconf_tasks import interruption
 
 if TYPE_CHECKING:
     from dynconf_core.results.types import RunResult
+    from dynconf_flows.taking_part import Part
 
 
 def reproduce(
@@ -57,6 +61,9 @@ def reproduce(
     ] = None,
     memory: Memory = None,
     stage_timeout: StageTimeout = None,
+    workers: Workers = None,
+    join: Join = False,
+    allow_other_code: AllowOtherCode = False,
     no_fixed_point: NoFixedPoint = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -80,16 +87,20 @@ def reproduce(
             checkpoint_files(checkpoint, number, several=len(numbers) > 1),
             memory,
             stage_timeout,
+            workers,
         )
         for number in numbers
     ]
     asked = [checked(request) for request in requests]
     with Session(folder, debug) as session:
-        results = [result for one in asked if (result := _reproduced(session, one, as_json)) is not None]
+        from dynconf_flows.taking_part import Part
+
+        part = Part(join, allow_other_code)
+        results = [result for one in asked if (result := _reproduced(session, one, part, as_json)) is not None]
     _report(results, as_json, folder)
 
 
-def _reproduced(session: Session, asked: CheckedRequest, quiet: bool) -> RunResult | None:
+def _reproduced(session: Session, asked: CheckedRequest, part: Part, quiet: bool) -> RunResult | None:
     if interruption.interrupted():
         return None
     console = Terminal(stderr=True, quiet=quiet)
@@ -104,7 +115,7 @@ def _reproduced(session: Session, asked: CheckedRequest, quiet: bool) -> RunResu
     command = shlex.join(["dynconf", *sys.argv[1:]])
     session.ready()
     with at_work(asked.context.home, command):
-        return result_of(session.run(lambda: checked_reproduction(asked, command, return_state=True), quiet))
+        return result_of(session.run(lambda: checked_reproduction(asked, command, part, return_state=True), quiet))
 
 
 def _report(results: list[RunResult], as_json: bool, home: Path) -> None:

@@ -9,17 +9,20 @@ import typer
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import Request, home_folder
 from dynconf_flows.command.options import (
+    AllowOtherCode,
     AsJson,
     Data,
     Debug,
     Device,
     Home,
+    Join,
     Memory,
     NoFixedPoint,
     ProfileOption,
     Seed,
     Set,
     StageTimeout,
+    Workers,
     named_texts,
     overrides_of,
     print_json,
@@ -49,6 +52,9 @@ def sweep(
     data: Data = None,
     memory: Memory = None,
     stage_timeout: StageTimeout = None,
+    workers: Workers = None,
+    join: Join = False,
+    allow_other_code: AllowOtherCode = False,
     no_fixed_point: NoFixedPoint = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -64,18 +70,30 @@ def sweep(
     folder = home_folder(home)
     values = overrides_of(overrides, no_fixed_point)
     swept = checked_sweep(
-        Request(profile, tuple(setting), values, seed, device, home, data, memory=memory, stage_timeout=stage_timeout),
+        Request(
+            profile,
+            tuple(setting),
+            values,
+            seed,
+            device,
+            home,
+            data,
+            memory=memory,
+            stage_timeout=stage_timeout,
+            workers=workers,
+        ),
         named_texts(grid, "--grid", "FIELD=VALUES, such as --grid time_steps=8,16,32"),
         named_texts(study, "--study", "FIELD=VALUES, such as --study alpha=0.5..8"),
         trials or 20,
     )
     with Session(folder, debug) as session:
         from dynconf_flows.sweep import checked_sweeping, result_of
+        from dynconf_flows.taking_part import Part
         from dynconf_tasks.reconcile import at_work
 
         session.ready()
         with at_work(folder, shlex.join(["dynconf", *sys.argv[1:]])):
-            state = session.run(lambda: checked_sweeping(swept, return_state=True), as_json)
+            state = session.run(lambda: checked_sweeping(swept, Part(join, allow_other_code), return_state=True), as_json)
     result = result_of(state)
     if as_json:
         from dynconf_core.results.records import to_json

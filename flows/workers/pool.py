@@ -8,17 +8,14 @@ import contextvars
 import logging
 import os
 import selectors
-import signal
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-
-from prefect.exceptions import TerminationSignal
+from typing import Any, Protocol
 
 from dynconf_core.experiment.following import follow
 from dynconf_core.experiment.job import Job
@@ -26,10 +23,10 @@ from dynconf_core.experiment.stages import job, known_everywhere
 from dynconf_core.home import claims
 from dynconf_core.home.running import ended
 from dynconf_core.results.rows import failed
-from dynconf_flows.child import Child, Work
-from dynconf_flows.messages import Assignment, Order
 from dynconf_flows.prefect_runs import context_for_child, end_runs
 from dynconf_flows.setting import SettingRun, planned_setting, run_of
+from dynconf_flows.workers.child import Child, Work
+from dynconf_flows.workers.messages import Assignment, Order
 from dynconf_tasks import interruption
 from dynconf_tasks.track import TrackingUnavailable, track
 
@@ -43,56 +40,83 @@ DEBUG = "DYNCONF_DEBUG"
 _log = logging.getLogger(__name__)
 
 
-class Participants:
-    """Up to ``count`` child processes for the settings of one flow run; to be used in a ``with`` block.
+class Workers(Protocol):
+    """Runs settings, several at a time; to be used in a ``with`` block."""
+
+    @property
+    def free(self) -> int:
+        """How many more settings can be started now."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether settings are running."""
+
+    def start(self, assignment: Assignment) -> int:
+        """Start a setting as a subflow of the current flow run; returns its number."""
+
+    def ended(self) -> list[tuple[int, SettingRun]]:
+        """Wait a fraction of a second; returns the settings that have ended since the last call, by their numbers.
+
+        Every setting that was started ends here, whatever happened to it; once the run is interrupted, within seconds.
+        """
+
+    def __enter__(self) -> "Workers": ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+
+class LocalWorkers:
+    """Up to ``count`` child processes on this machine.
 
     Args:
         home: their output goes to ``logs`` in it, and is removed with those that end in order.
         count: the number of settings that run at the same time.
         stage_timeout: seconds that a stage may run, waiting for other processes not included; None sets no limit.
+        gpus: what CUDA_VISIBLE_DEVICES says in each of them, in turn; empty leaves it as it is.
     """
 
-    def __init__(self, home: Path, count: int, stage_timeout: float | None = None) -> None:
-        self.home, self.count, self.stage_timeout = home, count, stage_timeout
+    def __init__(self, home: Path, count: int, stage_timeout: float | None = None, gpus: Sequence[str] = ()) -> None:
+        self.home, self.count, self.stage_timeout, self.gpus = home, count, stage_timeout, gpus
         self._children: list[Child] = []
-        self._started, self._killed = 0, False
-        self._todo: deque[Work] = deque()
+        self._started, self._numbers, self._killed = 0, 0, False
         self._runs: dict[int, SettingRun] = {}
         self._here: dict[int, Future[SettingRun]] = {}
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="settings")
-        self._assignments: Sequence[Assignment] = ()
-        self._context: Mapping[str, Any] = {}
+        self._digests: dict[str, str] = {}
         self._watched = 0.0
 
-    def run(self, assignments: Sequence[Assignment]) -> list[SettingRun]:
-        """Run settings as subflows of the current flow run; every one has an entry, whatever happened to it.
+    @property
+    def free(self) -> int:
+        """How many more settings can be started now; none once the run is interrupted."""
+        return 0 if interruption.interrupted() else self.count - self._running()
 
-        An exception that a signal raises in here leaves everything to ``rest``.
-        """
-        self._assignments, self._context = assignments, context_for_child()
-        self._runs, self._here = {}, {}
-        self._todo = deque()
-        digests: dict[str, str] = {}
-        for number, assignment in enumerate(assignments):
-            if _belongs_here(assignment, digests):
-                call = contextvars.copy_context().run
-                self._here[number] = self._pool.submit(call, _run_here, assignment)
-            else:
-                self._todo.append(Work(number, assignment))
-        return self.rest()
+    @property
+    def busy(self) -> bool:
+        """Whether settings are running."""
+        return self._running() > 0 or bool(self._runs)
 
-    def rest(self) -> list[SettingRun]:
-        """Go on with what ``run`` was interrupted in, and return its result."""
-        while self._todo or any(child.work is not None for child in self._children):
-            if interruption.interrupted():
-                self._stop()
-            else:
-                self._assign()
-            self._listen()
-        here = {number: future.result() for number, future in self._here.items()}
-        return [({**self._runs, **here})[number] for number in range(len(self._assignments))]
+    def start(self, assignment: Assignment) -> int:
+        """Start a setting as a subflow of the current flow run; returns its number."""
+        self._numbers += 1
+        if _belongs_here(assignment, self._digests):
+            self._here[self._numbers] = self._pool.submit(contextvars.copy_context().run, _run_here, assignment)
+        else:
+            work = Work(self._numbers, assignment)
+            self._idle().give(work, Order(assignment, self._context))
+        return self._numbers
 
-    def __enter__(self) -> "Participants":
+    def ended(self) -> list[tuple[int, SettingRun]]:
+        """See ``Workers.ended``."""
+        if interruption.interrupted():
+            self._stop()
+        self._listen()
+        for number in [number for number, future in self._here.items() if future.done()]:
+            self._runs[number] = self._here.pop(number).result()
+        found = list(self._runs.items())
+        self._runs.clear()
+        return found
+
+    def __enter__(self) -> "LocalWorkers":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -110,25 +134,26 @@ class Participants:
             for path in claims.abandoned(self.home, ended):
                 claims.remove(path)
 
-    def _assign(self) -> None:
-        for child in self._children:
-            if child.work is None and child.stopped_at is None and self._todo:
-                self._give(child)
-        while self._todo and len(self._children) < self.count:
-            self._started += 1
-            log = self.home / "logs" / f"participant-{os.getpid()}-{id(self):x}-{self._started}.log"
-            self._children.append(Child(log, DEBUG in os.environ))
-            self._give(self._children[-1])
+    @cached_property
+    def _context(self) -> Mapping[str, Any]:
+        return context_for_child()
 
-    def _give(self, child: Child) -> None:
-        work = self._todo.popleft()
-        work.begun = time.monotonic()
-        child.give(work, Order(work.assignment, self._context))
+    def _running(self) -> int:
+        return sum(child.work is not None for child in self._children) + len(self._here)
+
+    def _idle(self) -> Child:
+        """A child without work; a new one if there is none."""
+        for child in self._children:
+            if child.work is None and child.stopped_at is None:
+                return child
+        number = self._started
+        self._started += 1
+        log = self.home / "logs" / f"worker-{os.getpid()}-{id(self):x}-{number}.log"
+        chosen = {"CUDA_VISIBLE_DEVICES": self.gpus[number % len(self.gpus)]} if self.gpus else {}
+        self._children.append(Child(log, DEBUG in os.environ, chosen))
+        return self._children[-1]
 
     def _stop(self) -> None:
-        while self._todo:
-            work = self._todo.popleft()
-            self._runs[work.number] = _interrupted(work)
         for child in self._children:
             child.stop()
             if child.stopped_at is not None and time.monotonic() - child.stopped_at > PATIENCE:
@@ -162,18 +187,16 @@ class Participants:
             self._runs[child.work.number] = _died(child, child.work)
 
 
-def finished_or_interrupted(
-    participants: Participants, assignments: Sequence[Assignment]
-) -> tuple[list[SettingRun], BaseException | None]:
-    """The entries of settings, and the exception by which a signal ended the run, to be raised once it is recorded.
+def visible_gpus(device: str, count: int) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES is to say in each of ``count`` processes, so that they share the GPUs; empty to leave it."""
+    if count < 2 or device not in ("auto", "cuda"):
+        return []
+    import torch
 
-    A command handles signals itself; where a Prefect worker runs the flow, Prefect raises them in the middle of it.
-    """
-    try:
-        return participants.run(assignments), None
-    except (KeyboardInterrupt, TerminationSignal) as signalled:
-        interruption.interrupt(getattr(signalled, "signal", signal.SIGINT))
-        return participants.rest(), signalled
+    found = torch.cuda.device_count()
+    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    names = named[:found] if len(named) >= found else [str(number) for number in range(found)]
+    return names if len(names) > 1 else []
 
 
 def _belongs_here(assignment: Assignment, digests: dict[str, str]) -> bool:
@@ -203,15 +226,11 @@ def _run_here(assignment: Assignment) -> SettingRun:
         return SettingRun(failed(asked.plan, {}, error))
 
 
-def _interrupted(work: Work) -> SettingRun:
-    return SettingRun(failed(work.assignment.plan, work.done, interruption.Interrupted()), interrupted=True)
-
-
 def _died(child: Child, work: Work) -> SettingRun:
     """The entry of a setting whose process has died; its records in Prefect and MLflow are ended."""
     asked, stopped = work.assignment, interruption.interrupted()
     if stopped:
-        run = _interrupted(work)
+        run = SettingRun(failed(asked.plan, work.done, interruption.Interrupted()), interrupted=True)
     else:
         run = SettingRun(failed(asked.plan, work.done, RuntimeError(child.fault())))
         if work.stage is not None:

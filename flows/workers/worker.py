@@ -1,4 +1,4 @@
-"""A process that runs settings for a run in another one: ``python -m dynconf_flows.participant OUT``.
+"""A process that runs settings for a run in another one: ``python -m dynconf_flows.workers.worker OUT``.
 
 It reads orders from its standard input and writes messages to the file descriptor ``OUT``. SIGINT, SIGTERM and SIGHUP make it
 stop its setting at the next batch, report it, and end. If its standard input closes, the run is gone, however it ended: the
@@ -20,7 +20,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dynconf_flows.messages import (
+from dynconf_flows.prefect_runs import is_prefects
+from dynconf_flows.workers.messages import (
     Began,
     Channel,
     Ended,
@@ -34,7 +35,6 @@ from dynconf_flows.messages import (
     Welcome,
     loads,
 )
-from dynconf_flows.prefect_runs import is_prefects
 from dynconf_tasks import interruption
 from dynconf_tasks.listening import listen
 

@@ -1,4 +1,4 @@
-"""A participant (see ``dynconf_flows.participant``) as seen from the run that started it."""
+"""A worker (see ``dynconf_flows.workers.worker``) as seen from the run that started it."""
 
 import logging
 import os
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,8 @@ from uuid import UUID
 
 from dynconf_core.experiment.job import Handle
 from dynconf_core.results.types import Resources
-from dynconf_flows.messages import (
+from dynconf_flows.setting import SettingRun
+from dynconf_flows.workers.messages import (
     Assignment,
     Began,
     Channel,
@@ -28,8 +30,7 @@ from dynconf_flows.messages import (
     Welcome,
     loads,
 )
-from dynconf_flows.participant import peak_of
-from dynconf_flows.setting import SettingRun
+from dynconf_flows.workers.worker import peak_of
 from dynconf_tasks.listening import Listener, observer
 
 TAIL = 400
@@ -70,9 +71,10 @@ class Child:
     Args:
         log: the file for what it prints, removed if it ends in order.
         debug: whether it prints to standard error instead.
+        environment: variables of its environment that differ from this process's.
     """
 
-    def __init__(self, log: Path, debug: bool) -> None:
+    def __init__(self, log: Path, debug: bool, environment: Mapping[str, str]) -> None:
         self.log, self.debug = log, debug
         self.work: Work | None = None
         self.reason: str | None = None
@@ -84,12 +86,12 @@ class Child:
         try:
             with log.open("wb") as printed:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "dynconf_flows.participant", str(answers)],
+                    [sys.executable, "-P", "-m", "dynconf_flows.workers.worker", str(answers)],
                     stdin=theirs,
                     stdout=sys.stderr.fileno() if debug else printed,
                     stderr=sys.stderr.fileno() if debug else printed,
                     pass_fds=(answers,),
-                    env={**os.environ, "PYTHONSAFEPATH": "1"},
+                    env={**os.environ, "PYTHONSAFEPATH": "1", **environment},
                     start_new_session=True,
                 )
         finally:

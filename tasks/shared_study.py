@@ -1,0 +1,421 @@
+"""A study that participants share: a list of points, of which each participant takes one after the other until all are done.
+
+A point is a trial of an Optuna study. Its participant writes itself into the trial and ends it with the point's entry in the
+results; any participant can then gather the entries of all. A trial whose participant has died is ended by the others, and its
+point is taken again, up to ``RETRIES`` times.
+
+Every change is made under the study's claim, so that each point is taken by one participant and no more points are taken than
+there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from dynconf_core.errors import InputError
+from dynconf_core.failing import failure_point
+from dynconf_core.home.claims import held
+from dynconf_core.store.claim import claim
+from dynconf_core.store.owner import Owner
+from dynconf_core.store.storage import storage_url
+from dynconf_tasks import interruption
+from dynconf_tasks.study_points import DIRECTIONS, Points, Values
+from dynconf_tasks.study_storage import heartbeat, journal, open_storage
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.trial import FrozenTrial
+
+RETRIES = 3
+"""How often a point is taken again after its participant has died."""
+PATIENCE = 300.0
+"""Seconds for which a participant bears that the database does not answer."""
+LAST_PATIENCE, SAID_AFTER = 2.0, 2.0
+"""Seconds to wait for the study's claim after an interruption, and before it is said."""
+ABOUT, KEPT, WRITTEN = "dynconf", "kept", "written"
+"""Attributes of a study: what it is about, the values of points of an earlier attempt, and whether its results are written."""
+INDEX, BY, ROWS, RELEASED = "index", "by", "rows", "released"
+"""Attributes of a trial: the number of its point, its participant, its entries in the results, and whether it was given back."""
+Condition = Literal["free", "running", "done", "lost"]
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Code:
+    """The version of the package and the fingerprint of the code that computes the points."""
+
+    version: str
+    fingerprint: str
+
+    def __str__(self) -> str:
+        return f"{self.version} ({self.fingerprint[:12]})"
+
+
+@dataclass(frozen=True)
+class By:
+    """Who runs a point: the process, and its flow run in Prefect, if it has one."""
+
+    owner: Owner
+    flow_run: str | None
+
+    @classmethod
+    def of(cls, trial: FrozenTrial) -> By | None:
+        """The participant of a trial; None if it died before it could say."""
+        told = trial.user_attrs.get(BY, {})
+        owner = Owner.parse(str(told.get("owner", "")))
+        return cls(owner, told.get("flow_run")) if owner is not None else None
+
+    def __str__(self) -> str:
+        return f"process {self.owner.pid} on {self.owner.host}"
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A point that this participant has taken; ``attempt`` counts from 1."""
+
+    index: int
+    values: Values
+    attempt: int
+    trial: optuna.Trial = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is known of a point.
+
+    Attributes:
+        condition: "free", "running", "done", or "lost", if its participants died too often.
+        values: the values of its fields; None if no participant has taken it yet.
+        rows: its entries in the results, once it is done.
+        by: who runs it, or ran it last.
+        attempts: how often a participant died with it.
+    """
+
+    condition: Condition
+    values: Values | None = None
+    rows: Sequence[Mapping[str, Any]] = ()
+    by: By | None = None
+    attempts: int = 0
+    trial: FrozenTrial | None = field(default=None, repr=False)
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.condition in ("done", "lost")
+
+
+class SharedStudy:
+    """A study as one of its participants sees it; to be used in a ``with`` block, which creates or enters it.
+
+    Args:
+        home: the home that the participants share.
+        name: the study's name.
+        points: its points.
+        code: what computes them; participants of other code are refused.
+        run: makes the name of the results, if the study is created.
+        join: whether to take part in what others began, even if none of them works at the moment. Otherwise a study without
+            living participants begins anew: what is in the store is not computed again, and what failed is.
+        other_code: whether to take part although others run other code.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        name: str,
+        points: Points,
+        code: Code,
+        run: Callable[[], str],
+        *,
+        join: bool = False,
+        other_code: bool = False,
+    ) -> None:
+        self.home, self.name, self.points, self.code = home, name, points, code
+        self.settled = False
+        """Whether all points were done when the results were gathered."""
+        self.dead: list[By] = []
+        """The participants that were found dead, for those who end their other records."""
+        self._new_run, self._join, self._other_code = run, join, other_code
+        self._flow_run: str | None = None
+        self._mine: dict[int, Taken] = {}
+        self._beaten = time.monotonic()
+        self._stack = ExitStack()
+
+    def __enter__(self) -> SharedStudy:
+        if storage_url() is None:  # there, heartbeats tell who lives
+            mark = claim(self.home, _mark(Owner.this(), self.name), f"taking part in {self.name}")
+            self._stack.enter_context(mark)
+        try:
+            with self.claimed():
+                self._enter()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            for taken in list(self._mine.values()):
+                self.release(taken)
+        finally:
+            self._stack.close()
+
+    def claimed(self) -> AbstractContextManager[None]:
+        """Hold the study's claim during the block."""
+        return claim(self.home, f"study-{self.name}", f"taking a point of {self.name}", _Wait(self.name))
+
+    @property
+    def run(self) -> str:
+        """The name of the results."""
+        return str(self._study.user_attrs[ABOUT]["run"])
+
+    def shown_as(self, flow_run: str) -> None:
+        """Name this participant's flow run in the points that it takes from now on."""
+        self._flow_run = flow_run
+
+    def take(self) -> Taken | None:
+        """Take the next point that nobody has; None if there is none at the moment."""
+        with self.claimed():
+            return self._insist(self._take)
+
+    def done(self, taken: Taken, rows: Sequence[Mapping[str, Any]], figures: Sequence[float] | None) -> None:
+        """End a point with its entries in the results and its objectives; None for a point that failed."""
+        import optuna
+
+        def end() -> None:
+            state = optuna.trial.TrialState.FAIL if figures is None else None
+            if self._ours(taken):
+                taken.trial.set_user_attr(ROWS, list(rows))
+                self._study.tell(taken.trial, figures, state=state, skip_if_finished=True)
+
+        failure_point("study.point")
+        with self.claimed():
+            self._insist(end)
+        self._mine.pop(taken.index, None)
+
+    def release(self, taken: Taken) -> None:
+        """Give a point back that was interrupted."""
+        import optuna
+
+        def end() -> None:
+            if self._ours(taken):
+                taken.trial.set_user_attr(RELEASED, True)
+                self._study.tell(taken.trial, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
+
+        with self.claimed():
+            end()
+        self._mine.pop(taken.index, None)
+
+    def beat(self) -> None:
+        """Tell the other participants that this one lives, if it is time to."""
+        from optuna.storages import RDBStorage
+
+        if isinstance(self._storage, RDBStorage) and time.monotonic() - self._beaten >= heartbeat()[0]:
+            storage = self._storage
+            for taken in self._mine.values():
+                self._insist(lambda taken=taken: storage.record_heartbeat(taken.trial._trial_id))  # type: ignore[misc]
+            self._beaten = time.monotonic()
+
+    def state(self) -> list[Point]:
+        """The points, in their order, after those of dead participants have been ended."""
+        with self.claimed():
+            return self._insist(self._look)
+
+    def gathered(self, make: Callable[[Sequence[Point], bool], T], read: Callable[[], T]) -> T:
+        """The results of the study, which the first participant that finds all points done makes, and the others read.
+
+        Args:
+            make: makes and writes the results, given the points and whether all are done.
+            read: reads them.
+        """
+        with self.claimed():
+            points = self._insist(self._look)
+            self.settled = all(point.settled for point in points)
+            if self.settled and self._study.user_attrs.get(WRITTEN):
+                with suppress(InputError, OSError):  # somebody has removed or changed them
+                    return read()
+            made = make(points, self.settled)
+            if self.settled:
+                self._insist(lambda: self._study.set_user_attr(WRITTEN, True))
+            return made
+
+    # --- under the claim --------------------------------------------------------------------------------------
+
+    def _enter(self) -> None:
+        import optuna
+
+        self._storage = open_storage(self.home, self.name, self._noted_dead)
+        known = {one.study_name for one in optuna.get_all_study_summaries(self._storage, include_best_trial=False)}
+        kept: dict[str, Values] = {}
+        if self.name in known:
+            self._study = optuna.load_study(study_name=self.name, storage=self._storage, sampler=self._sampler())
+            found = self._insist(self._look)
+            if self._join or any(point.condition == "running" for point in found):
+                self._check(self._study.user_attrs.get(ABOUT, {}))
+                return
+            kept = {str(number): point.values for number, point in enumerate(found) if point.settled and point.values}
+            self._delete()
+        self._study = optuna.create_study(
+            study_name=self.name, storage=self._storage, directions=DIRECTIONS, sampler=self._sampler()
+        )
+        about = {"version": self.code.version, "fingerprint": self.code.fingerprint, "points": len(self.points)}
+        self._study.set_user_attr(KEPT, kept)
+        self._study.set_user_attr(ABOUT, {**about, "run": self._new_run()})
+
+    def _delete(self) -> None:
+        import optuna
+
+        if storage_url() is not None:
+            optuna.delete_study(study_name=self.name, storage=self._storage)
+            return
+        journal(self.home, self.name).unlink()
+        self._storage = open_storage(self.home, self.name, self._noted_dead)
+
+    def _check(self, about: Mapping[str, Any]) -> None:
+        theirs = Code(str(about.get("version", "unknown")), str(about.get("fingerprint", "unknown")))
+        if theirs != self.code and not self._other_code:
+            raise InputError(
+                f"{self.name} is computed by dynconf {theirs}, and this is dynconf {self.code}: install the same, or take part "
+                "all the same with --allow-other-code."
+            )
+        if about.get("points") != len(self.points):
+            raise InputError(
+                f"{self.name} has {about.get('points')} points, and this command asks for {len(self.points)}: give the same "
+                "--trials, or run again once nobody works on it."
+            )
+
+    def _take(self) -> Taken | None:
+        import optuna
+
+        found = self._look()
+        waiting = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
+        if not waiting:  # otherwise a participant died between the next two calls
+            index = next((number for number, point in enumerate(found) if point.condition == "free"), None)
+            if index is None:
+                return None
+            self._study.enqueue_trial(dict(self._values(index, found)), user_attrs={INDEX: index})
+            failure_point("study.enqueued")
+        trial = self._study.ask(dict(self.points.distributions))
+        by = {"owner": str(Owner.this()), "flow_run": self._flow_run}
+        trial.set_user_attr(BY, by)
+        self._record_heartbeat(trial)
+        index = int(trial.user_attrs[INDEX])
+        taken = Taken(index, trial.params, found[index].attempts + 1, trial)
+        self._mine[index] = taken
+        failure_point("study.taken")
+        return taken
+
+    def _record_heartbeat(self, trial: optuna.Trial) -> None:
+        from optuna.storages import RDBStorage
+
+        if isinstance(self._storage, RDBStorage):
+            self._storage.record_heartbeat(trial._trial_id)
+
+    def _values(self, index: int, found: Sequence[Point]) -> Values:
+        kept = self._study.user_attrs.get(KEPT, {}).get(str(index))
+        values = found[index].values or kept
+        if values is not None:
+            return dict(values)
+        return self.points.values(index, [point.trial for point in found[:index] if point.trial is not None])
+
+    def _look(self) -> list[Point]:
+        """The points, after the trials of dead participants have been ended."""
+        import optuna
+
+        self._end_dead()
+        found = [Point("free")] * len(self.points)
+        for trial in self._study.get_trials(deepcopy=False):
+            index = trial.user_attrs.get(INDEX)
+            if index is None or index >= len(found) or trial.state == optuna.trial.TrialState.WAITING:
+                continue
+            attempts = found[index].attempts
+            rows: Sequence[Mapping[str, Any]] = trial.user_attrs.get(ROWS, ())
+            condition: Condition = "running"
+            if trial.state.is_finished():
+                condition = "done" if rows else "free"
+                attempts += not rows and RELEASED not in trial.user_attrs
+                if attempts > RETRIES and not rows:
+                    condition = "lost"
+            found[index] = Point(condition, trial.params, rows, By.of(trial), attempts, trial)
+        return found
+
+    def _end_dead(self) -> None:
+        """End the trials whose participants are dead."""
+        import optuna
+
+        with_heartbeats = storage_url() is not None
+        if with_heartbeats:
+            optuna.storages.fail_stale_trials(self._study)
+        marks = set() if with_heartbeats else held(self.home)
+        for trial in self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+            by = By.of(trial)
+            if by is not None and by.owner == Owner.this():
+                continue
+            alive = by.owner.alive() if by is not None else False
+            if alive is None:
+                assert by is not None
+                alive = with_heartbeats or _mark(by.owner, self.name) in marks
+            if not alive:
+                self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
+                self._noted_dead(self._study, trial)
+
+    def _noted_dead(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        by = By.of(trial)
+        if by is not None and by not in self.dead:
+            self.dead.append(by)
+        _log.info("point %s of %s: %s has died", trial.user_attrs.get(INDEX), self.name, by or "its participant")
+
+    def _ours(self, taken: Taken) -> bool:
+        """Whether a trial still runs; others end it if this process was silent for too long."""
+        trial = self._study._storage.get_trial(taken.trial._trial_id)
+        return not trial.state.is_finished()
+
+    def _insist(self, call: Callable[[], T]) -> T:
+        """Call, and again for a while if the database does not answer."""
+        from sqlalchemy.exc import OperationalError
+
+        start, said = time.monotonic(), False
+        while True:
+            try:
+                return call()
+            except OperationalError:
+                if interruption.interrupted() or time.monotonic() - start > PATIENCE:
+                    raise InputError("the storage DYNCONF_STORAGE does not answer any more; run again to go on.") from None
+                if not said:
+                    said = True
+                    _log.warning("The storage DYNCONF_STORAGE does not answer; trying again for %.0f s.", PATIENCE)
+                time.sleep(1)
+
+    @staticmethod
+    def _sampler() -> optuna.samplers.BaseSampler:
+        import optuna
+
+        return optuna.samplers.RandomSampler()  # it is never asked: all values are given
+
+
+class _Wait:
+    """What to do while another process holds the claim, which normally takes milliseconds."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.said = name, False
+        self.start = time.monotonic()
+
+    def __call__(self, holder: str) -> None:
+        waited = time.monotonic() - self.start
+        if interruption.interrupted() and waited > LAST_PATIENCE:
+            raise interruption.Interrupted
+        if waited > SAID_AFTER and not self.said:
+            self.said = True
+            _log.warning("%s waits for %s", self.name, holder)
+
+
+def _mark(owner: Owner, study: str) -> str:
+    """The claim that a participant holds as long as it lives."""
+    return "participant-" + hashlib.sha256(f"{owner} {study}".encode()).hexdigest()[:16]

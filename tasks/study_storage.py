@@ -1,0 +1,120 @@
+"""Where Optuna keeps the studies that participants share: in PostgreSQL, or in a journal file a study in the home.
+
+The database, named by ``DYNCONF_STORAGE``, holds heartbeats of the running trials. A journal needs none: its participants see
+from each other's claims who still runs. All writers of a study hold its claim.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from dynconf_core.errors import InputError
+from dynconf_core.experiment.request import seconds
+from dynconf_core.store.claim import claim
+from dynconf_core.store.storage import check_storage, for_sqlalchemy, shown, storage_url
+
+if TYPE_CHECKING:
+    from optuna import Study
+    from optuna.storages import BaseStorage
+    from optuna.trial import FrozenTrial
+
+FOLDER = "studies"
+HEARTBEAT, GRACE = "DYNCONF_HEARTBEAT", "DYNCONF_GRACE"
+Died = Callable[["Study", "FrozenTrial"], None]
+_log = logging.getLogger(__name__)
+
+
+def heartbeat() -> tuple[int, int]:
+    """Seconds between two heartbeats of a participant, and seconds of silence after which it counts as dead.
+
+    Raises:
+        InputError: if the environment gives something else than durations, or less grace than three heartbeats.
+    """
+    every = int(seconds(os.environ.get(HEARTBEAT) or "60s", HEARTBEAT))
+    grace = int(seconds(os.environ.get(GRACE) or "5m", GRACE))
+    if every < 1:
+        raise InputError(f"{HEARTBEAT}={os.environ[HEARTBEAT]}: give at least 1s.")
+    if grace < 3 * every:
+        raise InputError(f"{GRACE}={grace}s is less than three heartbeats of {every} s: give more, or set {HEARTBEAT} lower.")
+    return every, grace
+
+
+def journal(home: Path, name: str) -> Path:
+    """The journal file of a study."""
+    return home / FOLDER / f"{name}.journal"
+
+
+def open_storage(home: Path, name: str, died: Died) -> BaseStorage:
+    """The storage of the study ``name``; the caller holds the study's claim.
+
+    Args:
+        home: the home.
+        name: the study's name.
+        died: called with a trial that has had no heartbeat for too long, once it is marked as failed; for a database alone.
+
+    Raises:
+        InputError: if the database cannot be used, or the journal not written.
+    """
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    url = storage_url()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return _database(home, url, died) if url is not None else _journal(journal(home, name))
+
+
+def _database(home: Path, url: str, died: Died) -> BaseStorage:
+    from optuna.storages import RDBStorage
+    from sqlalchemy.exc import SQLAlchemyError
+
+    check_storage()
+    every, grace = heartbeat()
+    engine: dict[str, Any] = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
+    try:
+        with claim(home, "optuna-tables", "making Optuna's tables"):
+            return RDBStorage(
+                for_sqlalchemy(url),
+                engine_kwargs=engine,
+                heartbeat_interval=every,
+                grace_period=grace,
+                heartbeat_stale_trial_callback=died,
+            )
+    except (SQLAlchemyError, RuntimeError) as error:
+        reason = " ".join(str(error).split("\n")[0].split())[:200]
+        raise InputError(
+            f"the storage {shown(url)} does not hold Optuna's tables ({type(error).__name__}: {reason})."
+        ) from None
+
+
+def _journal(path: Path) -> BaseStorage:
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    for _ in range(2):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return JournalStorage(JournalFileBackend(str(path), cast(Any, _Claimed())))
+        except OSError as error:
+            raise InputError(f"{path} cannot be written ({error.strerror or error}): name another home.") from error
+        except Exception as error:  # whatever Optuna makes of a line that it did not write
+            aside = path.with_name(f"{path.name}.damaged")
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            _log.warning("%s is damaged (%s): set aside as %s, and begun anew.", path, reason, aside)
+            path.replace(aside)
+    raise InputError(f"{path} cannot be used: move it away.")
+
+
+class _Claimed:
+    """No lock of the journal file, since all its writers hold the claim of its study."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        return None
