@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 POLL = 0.2
 SETTINGS = {
     "PREFECT_WORKER_QUERY_SECONDS": "1",
-    "DYNCONF_HEARTBEAT": "1s",
-    "DYNCONF_GRACE": "8s",
+    "DYNCONF_HEARTBEAT": "2s",
+    "DYNCONF_GRACE": "20s",
     "OMP_NUM_THREADS": "1",
     "PREFECT_LOGGING_LEVEL": "WARNING",
 }
@@ -91,8 +91,7 @@ def second_checkout(checkout: Path, python: Path) -> None:
 
     for name in ("dynconf_core", "flows", "tasks", "scripts"):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("prefect.yaml", "pyproject.toml"):
-        shutil.copy(ROOT / name, checkout)
+    shutil.copy(ROOT / "pyproject.toml", checkout)
     names = checkout.parent / "names"
     names.mkdir()
     for folder in ("flows", "tasks"):
