@@ -1,9 +1,10 @@
-"""`scripts/slurm/array.sh` on a real Slurm of one node: a sweep whose array has one task killed, and what the script refuses."""
+"""`scripts/slurm/array.sh` on a real Slurm of one node: an array with one task killed, the time limit, what is refused."""
 
 from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -93,18 +94,43 @@ def test_an_array_with_one_task_killed_ends_with_all_points(slurm: Slurm, cluste
     assert trainings[0].stat().st_mtime_ns == before
 
 
-def test_the_script_refuses_an_environment_that_others_can_read(slurm: Slurm, tmp_path: Path) -> None:
+def test_before_the_limit_the_command_is_ended_in_order_and_the_task_runs_again(slurm: Slurm, tmp_path: Path) -> None:
+    """With a command in the place of dynconf that does nothing but end as dynconf does; scancel ends it for good."""
+    command, file = tmp_path / "dynconf", tmp_path / "environment"
+    command.write_text("#!/bin/bash\ntrap 'echo given back; exit 143' TERM\necho at work\nwhile sleep 0.1; do :; done\n")
+    command.chmod(0o755)
+    file.write_text(f"PATH={tmp_path}:$PATH\nDYNCONF_HOME={tmp_path}\nPREFECT_API_URL=http://nowhere\n")
+    file.chmod(0o600)
+    log = tmp_path / "log"
+
+    def told(text: str) -> int:
+        return log.read_text().count(text) if log.exists() else 0
+
+    job = slurm.submit("--signal=B:USR1@1", f"--output={log}", *SMALL, SCRIPT, "settings", DYNCONF_ENVIRONMENT=str(file))
+    slurm.wait_until(lambda: told("at work"), "it runs")
+    slurm.run("scancel", "--batch", "--signal=USR1", job)  # what Slurm sends before the limit
+    slurm.wait_until(lambda: told("ended with exit code 143"), "it has ended in order")
+    slurm.wait_until(lambda: slurm.jobs() == [f"{job} PENDING"], "it waits to run again")
+    assert told("given back") == 1 and "Restarts=1" in slurm.run("scontrol", "show", "job", job)
+    slurm.run("scontrol", "update", f"jobid={job}", "starttime=now")
+    slurm.wait_until(lambda: told("at work") == 2, "it runs again")
+    slurm.run("scancel", job)
+    slurm.wait_until(lambda: not slurm.jobs(), "it is gone")
+    assert told("given back") == 2
+
+
+def test_the_script_refuses_an_environment_that_others_can_read(tmp_path: Path) -> None:
     file = tmp_path / "environment"
-    for content, mode, told in (
-        (None, 0, "There is no"),
-        ("DYNCONF_HOME=/nowhere\n", 0o640, "Others may read"),
-        ("PATH=$PATH\n", 0o600, "does not set DYNCONF_HOME"),
-    ):
-        if content is not None:
-            file.write_text(content)
-            file.chmod(mode)
-        output = tmp_path / "log"
-        command = ("sbatch", "--wait", f"--output={output}", *SMALL, SCRIPT, "settings")
-        slurm.run(*command, check=False, DYNCONF_ENVIRONMENT=str(file))
-        assert told in output.read_text()
-        output.unlink()
+
+    def refused(told: str) -> bool:
+        given = {"PATH": "/usr/bin:/bin", "DYNCONF_ENVIRONMENT": str(file)}
+        done = subprocess.run(["bash", SCRIPT, "settings"], env=given, capture_output=True, text=True, check=False)
+        return done.returncode == 2 and told in done.stderr
+
+    assert refused(f"There is no {file}")
+    file.write_text("DYNCONF_HOME=/nowhere\n")
+    file.chmod(0o640)
+    assert refused("Others may read")
+    file.write_text("OMP_NUM_THREADS=1\n")
+    file.chmod(0o600)
+    assert refused("does not set DYNCONF_HOME")
