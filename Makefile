@@ -1,10 +1,11 @@
 # make reproduce   the main job: the eight settings     make reproduce ARGS="--profile quick --setting cifar10-resnet18-qcfs"
-# make test        the whole test suite, on two cores    make test ARGS="-k fingerprint -x -n 0"
+# make test        the test suite, on two cores          make test ARGS="-k fingerprint -x -n 0"
+# make test-servers   the tests on real servers (CONTRIBUTING.md)
 # make lint        style, types and the order of imports
 # make docs        the documentation, in docs/_build/html
 # The first call makes .venv with the exact versions of constraints.txt. PYTHON=/path/to/python chooses the interpreter.
 
-.PHONY: reproduce test lint docs
+.PHONY: reproduce test test-servers lint docs
 .DEFAULT_GOAL := reproduce
 
 READY := .venv/.ready
@@ -13,7 +14,10 @@ reproduce: $(READY)
 	.venv/bin/dynconf reproduce $(ARGS)
 
 test: $(READY)
-	.venv/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist worksteal --ignore tests/servers $(ARGS)
+
+test-servers: $(READY)
+	.venv/bin/python -m pytest tests/servers $(ARGS)
 
 lint: $(READY)
 	.venv/bin/ruff check .

@@ -122,19 +122,27 @@ def link(path: str | os.PathLike[str], to: str) -> None:
 
 
 def set_aside(path: Path, endings: Sequence[str] = ()) -> Path:
-    """Rename a file that is of no use to ``NAME.damaged-TIME``, so that a new one can take its place; returns its new path.
+    """Rename a file that is of no use, so that a new one can take its place.
 
     Args:
         path: the file.
         endings: endings of files beside it that belong to it. They are renamed before it: if the process is killed in between,
             what is left is set aside the next time.
+
+    Returns:
+        its new path, ``NAME.damaged-TIME-HOST-PID``.
     """
-    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}")
+    aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}-{host()}-{os.getpid()}")
     for ending in (*endings, ""):
         beside = path.with_name(path.name + ending)
         if beside.exists():
             beside.replace(aside.with_name(aside.name + ending))
     return aside
+
+
+def host() -> str:
+    """The name of this host as part of a file's name."""
+    return socket.gethostname().replace("/", "")[:LONGEST]
 
 
 def make_folder(path: Path) -> None:
@@ -180,8 +188,7 @@ def naming(path: Path) -> Iterator[None]:
 @contextmanager
 def _placed(target: Path) -> Iterator[Path]:
     """A temporary name beside ``target``; what lies there is removed if the block fails."""
-    host = socket.gethostname().replace("/", "")[:LONGEST]
-    beside = target.with_name(f".{target.name[:LONGEST]}.{host}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    beside = target.with_name(f".{target.name[:LONGEST]}.{host()}-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with naming(target):
             make_folder(target.parent)

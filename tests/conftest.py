@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from tests.postgres import postgres  # noqa: F401  (a fixture: one server for the session)
+from postgres import postgres  # noqa: F401  (a fixture: one server for the session)
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from postgres import Postgres
 
 from dynconf_core import failing
 from dynconf_core.errors import InputError
@@ -20,7 +21,6 @@ from dynconf_core.store.claim import FOLDER, claim, held, held_among, holder
 from dynconf_core.store.identity import identity
 from dynconf_core.store.owner import Owner
 from dynconf_core.store.storage import STORAGE
-from tests.postgres import Postgres
 
 HOLD = """
 import sys, time

@@ -7,11 +7,11 @@ import sys
 import time
 
 import pytest
+from postgres import Postgres
 
 from dynconf_core.errors import InputError
 from dynconf_core.store import storage
 from dynconf_core.store.storage import STORAGE, check_storage, for_sqlalchemy, shown, storage_url
-from tests.postgres import Postgres
 
 PLAIN = "postgresql://anna:s3cret@db.lab:5433/points"
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dynconf_core.data.cifar10 import BINARY_SHA1, FOLDER, faults_in
 from dynconf_core.data.cifar10_sources import OFFICIAL_URL, Say, Source, default_sources
 from dynconf_core.errors import InputError
+from dynconf_core.store.clock import now
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -101,5 +101,5 @@ def _move_into_place(fresh: Path, target: Path) -> None:
 def _sweep(root: Path) -> None:
     """Remove what a killed download left behind more than a day ago."""
     for old in root.glob(".fetch-cifar10-*"):
-        if old.is_dir() and time.time() - old.stat().st_mtime > 86_400:
+        if old.is_dir() and now(root) - old.stat().st_mtime > 86_400:
             shutil.rmtree(old, ignore_errors=True)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from dynconf_core.home import claims
 from dynconf_core.home.running import Dead, ended, runs
+from dynconf_core.store import clock
 from dynconf_core.store.claim import FOLDER
-from dynconf_core.store.locks import is_locked
+from dynconf_core.store.writer import abandoned
 
 GRACE = 60.0
 """Seconds for which a temporary file may lie untouched while a process that has no running file still writes it."""
@@ -27,7 +28,8 @@ JOURNAL_LOCK = "optuna.journal.lock*"
 def leftovers(home: Path, dead: Dead = ended, grace: float = GRACE) -> list[Path]:
     """Files and folders that nobody writes or locks any more.
 
-    A temporary file counts if it is older than every run of a living process, and older than ``grace`` seconds.
+    A temporary file counts if it is older than every run of a living process, and older than ``grace`` seconds by the clock of
+    the home's file system.
     """
     return [*temporaries(home, dead, grace), *claims.abandoned(home, dead)]
 
@@ -47,9 +49,9 @@ def remove(path: Path) -> bool:
 def temporaries(home: Path, dead: Dead = ended, grace: float = GRACE) -> list[Path]:
     """The temporary files and the folders among the ``leftovers``."""
     living = [run.began for run in runs(home) if run.owner is not None and not dead(run.owner)]
-    before = min([time.time() - grace, *living])
+    before = min([clock.now(home) - grace, *living])
     found = [path for path in (*_candidates(home), *_empty(home)) if _touched(path) < before]
-    return sorted([*found, *(path for path in (home / "artefacts" / ".tmp").glob("*") if _unlocked(path, grace))])
+    return sorted([*found, *(path for path in (home / "artefacts" / ".tmp").glob("*") if abandoned(path, grace, dead))])
 
 
 def _candidates(home: Path) -> Iterator[Path]:
@@ -69,13 +71,8 @@ def _empty(home: Path) -> Iterator[Path]:
 
 
 def _touched(path: Path) -> float:
-    """The time of the last change; now for what has just gone."""
+    """The time of the last change; never for what has just gone."""
     try:
         return path.lstat().st_mtime
     except OSError:
-        return time.time()
-
-
-def _unlocked(folder: Path, grace: float) -> bool:
-    """Whether the writer of an artefact's temporary folder has ended; a young folder may not be locked yet."""
-    return _touched(folder) <= time.time() - grace and not is_locked(folder / "lock")
+        return math.inf

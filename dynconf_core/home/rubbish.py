@@ -7,10 +7,10 @@ removed, so that no reader sees part of it.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ from dynconf_core.home.reach import reached, with_inputs
 from dynconf_core.home.running import runs
 from dynconf_core.home.sizes import size_of
 from dynconf_core.home.verification import folders, surface
+from dynconf_core.store import clock
 from dynconf_core.store.claim import claim
 from dynconf_core.store.manifest import Damaged, Manifest
 from dynconf_core.store.use import last_use, undisturbed
@@ -71,7 +72,7 @@ def rubbish(home: Path, keep_days: float, check: Check = surface) -> list[Rubbis
         InputError: if a results.json cannot be read.
     """
     began = [run.began for run in runs(home) if run.owner is None or run.owner.alive() is not False]
-    now = time.time()
+    now = clock.now(home)
     in_use, old = min([now - RECENT, *began]), min([now - keep_days * DAY, *began])
     claimed = claims.held(home)
     good: dict[str, Manifest] = {}
@@ -87,14 +88,14 @@ def rubbish(home: Path, keep_days: float, check: Check = surface) -> list[Rubbis
     kept = with_inputs(reached(home, good) | claimed | young, good)
     for folder, when in used.items():
         if folder.name not in kept:
-            why = f"{good[folder.name]['parts']['stage']} {folder.name[:12]}, used last {_ago(when)}"
+            why = f"{good[folder.name]['parts']['stage']} {folder.name[:12]}, used last {_ago(now - when)}"
             found.append(Rubbish(ARTEFACT, folder, size_of(folder), when, why))
-    found += _work_folders(home, good, claimed, old)
+    found += _work_folders(home, good, claimed, now, old)
     found += [Rubbish(LEFT, path, size_of(path), _changed(path), "its process has ended") for path in leftovers(home)]
     for kind, patterns in ((ASIDE, ASIDES), (LOG, LOGS)):
         for path in sorted(path for pattern in patterns for path in home.glob(pattern)):
             if (changed := _changed(path)) < old:
-                found.append(Rubbish(kind, path, size_of(path), changed, f"changed last {_ago(changed)}"))
+                found.append(Rubbish(kind, path, size_of(path), changed, f"changed last {_ago(now - changed)}"))
     return found
 
 
@@ -155,11 +156,11 @@ def _clear(place: Path) -> None:
     shutil.rmtree(place, ignore_errors=True)
 
 
-def _work_folders(home: Path, good: Mapping[str, Manifest], claimed: set[str], old: float) -> Iterator[Rubbish]:
+def _work_folders(home: Path, good: Mapping[str, Manifest], claimed: set[str], now: float, old: float) -> Iterator[Rubbish]:
     for folder in sorted((home / "work").glob("[!.]*")):
         changed = _newest(folder)
         if folder.name not in claimed and (folder.name in good or changed < old):
-            why = "its artefact is there" if folder.name in good else f"changed last {_ago(changed)}"
+            why = "its artefact is there" if folder.name in good else f"changed last {_ago(now - changed)}"
             yield Rubbish(WORK, folder, size_of(folder), changed, why)
 
 
@@ -167,7 +168,7 @@ def _used(folder: Path) -> float:
     try:
         return last_use(folder)
     except OSError:  # it has just gone
-        return time.time()
+        return math.inf
 
 
 def _newest(folder: Path) -> float:
@@ -178,10 +179,10 @@ def _newest(folder: Path) -> float:
 def _changed(path: Path) -> float:
     try:
         return path.lstat().st_mtime
-    except OSError:
-        return time.time()
+    except OSError:  # it has just gone
+        return math.inf
 
 
-def _ago(moment: float) -> str:
-    days = (time.time() - moment) / DAY
+def _ago(seconds: float) -> str:
+    days = seconds / DAY
     return f"{days:.0f} days ago" if days >= 2 else f"{24 * days:.0f} hours ago"

@@ -6,21 +6,19 @@ complete artefact or none, even if a writer is killed. Every hit is verified: th
 manifest's own checksum. A flipped bit or a truncated, swapped, missing or stray file makes it a miss, with a warning.
 
     <root>/<stage>/<first two digits of the key>/<key>/manifest.json and the stage's files
-    <root>/.tmp/...   artefacts being written
+    <root>/.tmp/...   artefacts being written, see `dynconf_core.store.writer`
     <root>/.lock      see `dynconf_core.store.use`
 
-POSIX file systems only: the rename must be atomic, and the lock of a running writer must end with its process.
+POSIX file systems only: the rename must be atomic.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -30,13 +28,14 @@ from typing import Any
 
 from dynconf_core.errors import InputError
 from dynconf_core.failing import failure_point
-from dynconf_core.files import naming
+from dynconf_core.files import host, naming
 from dynconf_core.store.keys import StageKey, canonical, is_key
 from dynconf_core.store.manifest import MANIFEST, Damaged, Manifest, read, sync_folder, verify, write
 from dynconf_core.store.use import note_use
+from dynconf_core.store.writer import abandoned, writing
 
 _log = logging.getLogger(__name__)
-_OLD = 3600.0  # seconds after which a temporary folder that no running process has locked is removed
+_OLD = 3600.0  # seconds without a sign of life after which a temporary folder is removed, if its writer is known to be gone
 
 
 @dataclass(frozen=True)
@@ -166,7 +165,7 @@ class Writing:
         canonical(provenance)  # unsuitable values are rejected now, not after hours of work
         self._store, self._key, self._provenance = store, key, provenance
         self._work: Path | None = None
-        self._lock = -1
+        self._shown = contextlib.ExitStack()
         self._created: Artefact | None = None
 
     @property
@@ -181,8 +180,8 @@ class Writing:
         try:
             temporaries.mkdir(parents=True, exist_ok=True)
             _sweep(temporaries)
-            self._work = Path(tempfile.mkdtemp(prefix=f"{self._key.stage}-", dir=temporaries))
-            self._lock = os.open(self._work / "lock", os.O_CREAT | os.O_RDWR)
+            self._work = Path(tempfile.mkdtemp(prefix=f"{self._key.stage}-{host()}-", dir=temporaries))
+            self._shown.enter_context(writing(self._work))
             (self._work / "files").mkdir()
         except OSError as fault:
             self._clean()
@@ -190,8 +189,6 @@ class Writing:
                 f"the artefact store {self._store.root} cannot be written ({fault.strerror}). "
                 "Set DYNCONF_HOME (or --home) to a folder you can write to."
             ) from fault
-        with contextlib.suppress(OSError):  # a file system without locks: nothing is swept there
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return self._work / "files"
 
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None) -> None:
@@ -237,9 +234,8 @@ class Writing:
     def _clean(self) -> None:
         if self._work is not None:
             shutil.rmtree(self._work, ignore_errors=True)
-        if self._lock >= 0:
-            os.close(self._lock)
-        self._work, self._lock = None, -1
+        self._shown.close()
+        self._work = None
 
 
 def _artefact(folder: Path, manifest: Manifest) -> Artefact:
@@ -247,14 +243,7 @@ def _artefact(folder: Path, manifest: Manifest) -> Artefact:
 
 
 def _sweep(temporaries: Path) -> None:
-    """Remove old temporary folders whose writer no longer runs: its lock ended with its process."""
+    """Remove the temporary folders of writers that are gone."""
     for work in temporaries.iterdir():
-        with contextlib.suppress(OSError):  # it has been removed meanwhile, or belongs to somebody else
-            if time.time() - work.stat().st_mtime < _OLD:
-                continue
-            lock = os.open(work / "lock", os.O_CREAT | os.O_RDWR)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(work, ignore_errors=True)
-            finally:
-                os.close(lock)
+        if abandoned(work, _OLD):
+            shutil.rmtree(work, ignore_errors=True)

@@ -30,7 +30,7 @@ def deploy(
     the browser, by `prefect deployment run`, or by a schedule.
     """
     silence = int(seconds(grace, "--grace"))
-    if silence < deployments.SHORTEST_GRACE:
+    if automations and silence < deployments.SHORTEST_GRACE:
         raise InputError(
             f"--grace {grace}: runs that live would be taken for dead, give at least {deployments.SHORTEST_GRACE}s: "
             "a deployed run sends a heartbeat every 30 s."

@@ -20,16 +20,19 @@ class Refused(Exception):
 
 @dataclass
 class Folder:
-    """Where everything lies, the servers' ports, and the names of the workers that should run."""
+    """Where everything lies, dynconf's home, the servers' ports, and the names of the workers that should run."""
 
     path: Path
+    home: str
     ports: dict[str, int] = field(default_factory=dict)
     workers: list[str] = field(default_factory=list)
 
     @classmethod
     def at(cls, path: Path) -> Self:
-        file = path.absolute() / "state.json"
-        return cls(path.absolute(), **(json.loads(file.read_text()) if file.is_file() else {}))
+        path = path.absolute()
+        file = path / "state.json"
+        known = json.loads(file.read_text()) if file.is_file() else {}
+        return cls(path, **{"home": str(path / "home"), **known})
 
     @property
     def log(self) -> Path:
@@ -53,7 +56,7 @@ class Folder:
 
     def prepare(self) -> None:
         """Make the folders, and choose the passwords."""
-        for folder in (self.log, self.path / "home", self.path / "mlflow", self.path / "prefect"):
+        for folder in (self.log, self.path / "mlflow", self.path / "prefect"):
             folder.mkdir(mode=0o700, exist_ok=True)
         if not self.passwords.is_file():
             lines = [f"*:*:*:{user}:{secrets.token_hex(16)}\n" for user in ("postgres", *DATABASES)]
@@ -61,7 +64,7 @@ class Folder:
 
     def save(self) -> None:
         """Write what is to be remembered, and the file that a user's shell reads."""
-        write(self.path / "state.json", json.dumps({"ports": self.ports, "workers": self.workers}))
+        write(self.path / "state.json", json.dumps({"home": self.home, "ports": self.ports, "workers": self.workers}))
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in self.environment().items()]
         write(self.path / "env", "".join(lines))
 
@@ -82,7 +85,7 @@ class Folder:
         return {
             "PREFECT_API_URL": f"{self.url('prefect')}/api",
             "MLFLOW_TRACKING_URI": self.url("mlflow"),
-            "DYNCONF_HOME": os.environ.get("DYNCONF_HOME") or str(self.path / "home"),
+            "DYNCONF_HOME": self.home,
             "DYNCONF_STORAGE": f"postgresql://dynconf:{self.password('dynconf')}@{database}",
         }
 

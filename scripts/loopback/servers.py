@@ -6,13 +6,11 @@ import os
 import shlex
 import sys
 import urllib.request
-from pathlib import Path
 from typing import Any
 
 from loopback.folder import HOST, Folder, Refused
 from loopback.processes import finish, start
 
-CHECKOUT = Path(__file__).resolve().parent.parent.parent
 POOL, FLOWS = "dynconf", 4
 
 
@@ -66,11 +64,12 @@ def deployments(folder: Folder) -> int:
 
 def deploy(folder: Folder) -> None:
     """Make the work pool and the deployments, or bring them up to date."""
-    for command in (["work-pool", "create", POOL, "--type", "process", "--overwrite"], ["--no-prompt", "deploy", "--all"]):
-        whole = [sys.executable, "-P", "-m", "prefect", *command]
-        code, _ = finish(folder, "deploy", whole, folder.environment(), CHECKOUT)
+    create = ["-m", "prefect", "work-pool", "create", POOL, "--type", "process", "--overwrite"]
+    dynconf = ["-c", "from dynconf_flows.command.entry import main; main()", "deploy", "--pool", POOL]
+    for command in (create, dynconf):
+        code, told = finish(folder, "deploy", [sys.executable, "-P", *command], folder.environment(), folder.path)
         if code:
-            raise Refused(f"`prefect {shlex.join(command)}` failed; the reason is in {folder.log / 'deploy.log'}")
+            raise Refused(f"`{shlex.join(command)}` failed:\n{told}")
 
 
 def start_worker(folder: Folder, name: str, gpu: str | None) -> None:

@@ -91,8 +91,7 @@ def second_checkout(checkout: Path, python: Path) -> None:
 
     for name in ("dynconf_core", "flows", "tasks", "scripts"):
         shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("prefect.yaml", "pyproject.toml"):
-        shutil.copy(ROOT / name, checkout)
+    shutil.copy(ROOT / "pyproject.toml", checkout)
     names = checkout.parent / "names"
     names.mkdir()
     for folder in ("flows", "tasks"):
