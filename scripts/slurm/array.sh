@@ -1,7 +1,7 @@
 #!/bin/bash
 # Takes part in a sweep or a reproduction from every task of a Slurm array:
 #
-#     sbatch --array=1-4 scripts/slurm/array.sh sweep cifar10-resnet18-qcfs --profile paper --grid time_steps=8,16,32
+#     sbatch --array=1-4 scripts/slurm/array.sh sweep --setting cifar10-resnet18-qcfs --profile paper --grid time_steps=8,16,32
 #
 # Each task runs `dynconf ARGUMENTS --join` on one GPU. The tasks are equal: any number of them may run at a time, and each
 # writes the same results once all points are done. Submitting the same again computes only what is missing.

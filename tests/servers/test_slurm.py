@@ -19,7 +19,18 @@ from slurm import Slurm
 SCRIPT = ROOT / "scripts" / "slurm" / "array.sh"
 SMALL = ("--cpus-per-task=1", "--mem=900M", "--time=10")
 """What a test needs instead of what the script asks for."""
-SWEEP = "sweep cifar10-vgg16-qcfs --profile smoke --grid max_drop=0,0.01,0.02,0.03,0.04,0.05 --set epochs=1 --set time_steps=8"
+DROPS = ("0", "0.01", "0.02", "0.03", "0.04", "0.05")
+SWEEP = (
+    "sweep",
+    "--setting",
+    "cifar10-vgg16-qcfs",
+    "--grid",
+    f"max_drop={','.join(DROPS)}",
+    "--set",
+    "epochs=1",
+    "--set",
+    "time_steps=5",
+)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +68,7 @@ def logs(folder: Path) -> str:
 def array(slurm: Slurm, environment: Path, tasks: str = "1-2") -> None:
     """Submit the sweep for these tasks."""
     output = f"--output={environment.parent}/log-%A_%a"
-    slurm.submit(f"--array={tasks}", output, *SMALL, SCRIPT, *SWEEP.split(), DYNCONF_ENVIRONMENT=str(environment))
+    slurm.submit(f"--array={tasks}", output, *SMALL, SCRIPT, *SWEEP, DYNCONF_ENVIRONMENT=str(environment))
 
 
 def in_state(cluster: Cluster, *states: str) -> list[Any]:
@@ -79,7 +90,9 @@ def test_an_array_with_one_task_killed_ends_with_all_points(slurm: Slurm, cluste
     victim = slurm.processes("dynconf_flows.command.entry")[0]
     victim.kill()
     wait_until(lambda: not slurm.jobs(), "the array has ended")
-    assert len(results(cluster)) == 6 and {point["status"] for point in results(cluster)} == {"ok"}, logs(environment.parent)
+    assert len(results(cluster)) == len(DROPS) and {point["status"] for point in results(cluster)} == {"ok"}, logs(
+        environment.parent
+    )
     assert "GPU 0" in logs(environment.parent) and "GPU 1" in logs(environment.parent)
     assert "ended with exit code 137" in logs(environment.parent)
     trainings = list((cluster.home / "artefacts" / "train").glob("*/*/manifest.json"))
