@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import time
 from collections.abc import Callable
@@ -45,8 +46,8 @@ ReturnToService=2
 NodeName={node} NodeAddr=127.0.0.1 CPUs=4 RealMemory=4000 Gres=gpu:2
 PartitionName=all Nodes=ALL Default=YES State=UP
 """
-GPU = "/dev/null"
-"""What stands for a GPU: any device will do."""
+DEVICE = os.makedev(1, 3)
+"""What stands for a GPU: the null device."""
 
 
 def missing() -> str | None:
@@ -85,7 +86,7 @@ class Slurm:
         (self.folder / "slurm.conf").write_text(text)
         devices = [self.folder / f"gpu{number}" for number in range(2)]
         for device in devices:
-            os.mknod(device, 0o600 | 0o020000, os.makedev(1, 3))
+            os.mknod(device, stat.S_IFCHR | 0o600, DEVICE)
         (self.folder / "gres.conf").write_text("".join(f"NodeName={node} Name=gpu File={device}\n" for device in devices))
         files = {"socket": "munge.socket", "key-file": "munge.key", "pid-file": "munged.pid", "log-file": "munged.log"}
         given = [f"--{name}={self.folder / file}" for name, file in {**files, "seed-file": "munged.seed"}.items()]
@@ -129,23 +130,15 @@ class Slurm:
         """The jobs that wait or run, each as JOB_TASK and its state."""
         return self.run("squeue", "-h", "-r", "-o", "%i %T").splitlines()
 
-    def processes(self, program: str) -> list[psutil.Process]:
-        """The processes of tasks whose command line has ``program``, the children of others left out."""
+    def processes(self, argument: str) -> list[psutil.Process]:
+        """The processes of tasks that have this argument."""
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error, OSError):
-                environment = process.environ()
-                if environment.get("SLURM_CONF") == str(self.folder / "slurm.conf") and "SLURM_JOB_ID" in environment:
+                ours = process.environ().get("SLURM_CONF") == str(self.folder / "slurm.conf")
+                if ours and argument in process.cmdline():
                     found.append(process)
-        numbers = {process.pid for process in found}
-        own = []
-        for process in found:
-            with suppress(psutil.Error):
-                if any(program in part for part in process.cmdline()) and not (
-                    process.ppid() in numbers and program in " ".join(psutil.Process(process.ppid()).cmdline()[:2])
-                ):
-                    own.append(process)
-        return own
+        return found
 
     def wait_until(self, happened: Callable[[], object], what: str, seconds: float = 60) -> None:
         """Wait until it returns something true."""

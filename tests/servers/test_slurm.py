@@ -48,15 +48,10 @@ def slurm() -> Iterator[Slurm]:
 
 @pytest.fixture
 def environment(cluster: Cluster, tmp_path: Path) -> Path:
-    """The file that the script reads, and a command `dynconf` where it finds it."""
-    command = tmp_path / "bin" / "dynconf"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m dynconf_flows.command.entry "$@"\n')
-    command.chmod(0o755)
-    values = {**SETTINGS, **cluster.environment}
+    """The file that the script reads."""
     file = tmp_path / "environment"
-    lines = [f"{name}={shlex.quote(value)}\n" for name, value in values.items()]
-    file.write_text("".join([f"PATH={shlex.quote(str(command.parent))}:$PATH\n", *lines]))
+    lines = [f"{name}={shlex.quote(value)}\n" for name, value in {**SETTINGS, **cluster.environment}.items()]
+    file.write_text("".join([f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH\n", *lines]))
     file.chmod(0o600)
     return file
 
@@ -85,9 +80,9 @@ def results(cluster: Cluster) -> list[dict[str, Any]]:
 
 def test_an_array_with_one_task_killed_ends_with_all_points(slurm: Slurm, cluster: Cluster, environment: Path) -> None:
     array(slurm, environment)
-    wait_until(lambda: len(slurm.processes("dynconf_flows.command.entry")) == 2, "both tasks run")
+    wait_until(lambda: len(slurm.processes("--join")) == 2, "both tasks run")
     wait_until(lambda: in_state(cluster, "COMPLETE"), "a point is done")
-    victim = slurm.processes("dynconf_flows.command.entry")[0]
+    victim = slurm.processes("--join")[0]
     victim.kill()
     wait_until(lambda: not slurm.jobs(), "the array has ended")
     assert len(results(cluster)) == len(DROPS) and {point["status"] for point in results(cluster)} == {"ok"}, logs(
