@@ -75,8 +75,8 @@ def kept_state(path: Path, identity: Mapping[str, Any], processes: int = 1) -> d
                 return state
             command = f"torchrun --nproc-per-node {by} -m" if by > 1 else "python -m"
             raise InputError(
-                f"{path} holds {done} epochs of this training, by {by} process{'es' * (by > 1)} instead of {processes}: go on with "
-                f"as many (`{command} dynconf_core.training` with the same options), or remove the file to start afresh."
+                f"{path} holds {done} epochs of this training, by {by} process{'es' * (by > 1)} instead of {processes}: go on "
+                f"with as many (`{command} dynconf_core.training`, the same options), or remove the file to start afresh."
             )
         fault = f"{path} belongs to a training of another network, recipe or seed."
     logger.warning("%s It is now called %s, and training starts afresh.", fault, set_aside(path).name)
