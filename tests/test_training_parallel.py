@@ -33,6 +33,7 @@ from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_core.training.__main__ import main
 from dynconf_core.training.loop import train
 from dynconf_core.training.processes import Processes
+from dynconf_core.training.speed import SpeedUps
 
 BATCH = replace(RECIPE, batch_size=12)
 SETTING = "cifar10-vgg16-qffs"
@@ -224,8 +225,8 @@ def test_torchrun_stopped_and_started_again(root: Path, tmp_path: Path) -> None:
     assert {**source.manifest["parts"]["config"], "processes": 1} == {**resumed.manifest["parts"]["config"], "processes": 1}
     assert "by 2 processes" in (tmp_path / "resumed" / "0").read_text() and not list(home.glob("work/*"))
 
-    assert commanded(2, tmp_path / "again", words(home)) == [0, 0]
-    assert "in the store already" in (tmp_path / "again" / "0").read_text()
+    assert commanded(1, tmp_path / "again", words(home)) == [0], "one process finds what two have made"
+    assert "by 2 processes, in the store already" in (tmp_path / "again" / "0").read_text()
 
 
 def _content(path: Path) -> bytes:
@@ -236,17 +237,22 @@ def _content(path: Path) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("fields", "arguments", "message"),
+    ("changes", "arguments", "message"),
     [
         ({"batch_size": 201}, [], "batch_size=201 cannot be shared out evenly to 2 processes: start as many as divide it"),
-        ({}, ["--speed-ups", "compiled"], "speed-ups=compiled is for one process"),
         ({}, ["--colour", "red"], "unrecognized arguments: --colour red"),
     ],
 )
-def test_what_cannot_work_is_said_once(fields: dict[str, int], arguments: list[str], message: str, tmp_path: Path) -> None:
-    assert commanded(2, tmp_path / "printed", [*words(tmp_path / "home", **fields), *arguments]) == [2, 2]
+def test_what_cannot_work_is_said_once(changes: dict[str, int], arguments: list[str], message: str, tmp_path: Path) -> None:
+    assert commanded(2, tmp_path / "printed", [*words(tmp_path / "home", **changes), *arguments]) == [2, 2]
     first, second = ((tmp_path / "printed" / rank).read_text() for rank in "01")
     assert message in first and "Traceback" not in first and second == ""
+
+
+def test_compiled_code_is_for_one_process() -> None:
+    compiled = SpeedUps(compiled=True)
+    with pytest.raises(InputError, match="speed-ups=compiled is for one process: with several, give channels_last,autocast"):
+        train(network(), pictures(48), BATCH, seed=5, device=CPU, speed_ups=compiled, processes=Processes(count=2))
 
 
 def test_machines_with_other_commands_are_refused(tmp_path: Path) -> None:
