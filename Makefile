@@ -12,8 +12,9 @@ READY := .venv/.ready
 reproduce: $(READY)
 	.venv/bin/dynconf reproduce $(ARGS)
 
+# A file's tests stay together, for the sake of what they share, and the longest files begin (tests/conftest.py).
 test: $(READY)
-	.venv/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(READY)
 	.venv/bin/ruff check .

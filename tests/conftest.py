@@ -14,7 +14,33 @@ from processes import ended, started
 
 ROOT = Path(__file__).resolve().parent.parent
 
+LONGEST = (
+    "servers",
+    "test_flows",
+    "test_processes",
+    "test_outside_packages",
+    "test_one_content",
+    "test_soak",
+    "test_server",
+    "test_reconcile",
+    "test_open_house",
+    "test_examples",
+    "test_documents",
+    "test_published_networks",
+    "test_training",
+    "test_correction",
+    "test_equivalences",
+    "test_analysis",
+)
+"""The files, or folders of files, that take longest, the longest first."""
+
 torch.set_num_threads(1)  # the figures are then the same on every machine, and tests run side by side
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the files first that take longest, so that no processor idles at the end."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: min(places.get(item.path.stem, len(places)), places.get(item.path.parent.name, len(places))))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -50,7 +76,7 @@ def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(folder.with_suffix(".lock")):
         if not folder.exists():
             making = folder.with_name("home-in-the-making")
-            assert ended(started(lambda: _make_databases(making))) == 0
+            assert ended(started(lambda: _make_databases(making)), 300) == 0
             (folder / "prefect").mkdir(parents=True)
             for database in ("mlflow.db", "prefect/prefect.db"):
                 (making / database).rename(folder / database)

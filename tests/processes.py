@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import cloudpickle
+import torch
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
@@ -40,6 +42,7 @@ def started(work: Callable[[], object], environment: Mapping[str, str] | None = 
 def _run(work: bytes, environment: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
+    torch.set_num_threads(1)
     cloudpickle.loads(work)()
 
 
@@ -59,7 +62,7 @@ def killed_at(point: str, work: Callable[[], object]) -> None:
 
 
 def dynconf(*arguments: str | Path, cwd: Path, path: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
-    """The command ``dynconf`` in a new process that has imported most of what it needs, so that it takes no seconds to start.
+    """The command ``dynconf`` in a new process that has imported most of what it needs, so that it starts at once.
 
     For what a command says. Where its start is the point, or Prefect, which reads its settings when it is imported, and where
     it is signalled, a test starts ``python -m dynconf_flows.command.main``.
@@ -68,19 +71,40 @@ def dynconf(*arguments: str | Path, cwd: Path, path: Sequence[Path] = ()) -> sub
         cwd: the current folder, which is first on the path, as with ``python -m``.
         path: folders that are next on the path, as with ``PYTHONPATH``.
     """
-    words = list(map(str, arguments))
+
+    def work() -> None:
+        from dynconf_flows.command.main import main
+
+        main()
+
+    return _printed(work, ["dynconf", *map(str, arguments)], cwd, [cwd, *path])
+
+
+def script(file: Path, *arguments: str, cwd: Path, path: Sequence[Path] = ()) -> subprocess.CompletedProcess[str]:
+    """A Python file in a new process that has imported most of what it needs, so that it starts at once.
+
+    Args:
+        cwd: the current folder; the file's is first on the path.
+        path: folders that are next on the path, as with ``PYTHONPATH``.
+    """
+
+    def work() -> None:
+        runpy.run_path(str(file), run_name="__main__")
+
+    return _printed(work, [str(file), *arguments], cwd, [file.parent, *path])
+
+
+def _printed(work: Callable[[], object], words: list[str], cwd: Path, path: list[Path]) -> subprocess.CompletedProcess[str]:
     with tempfile.TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
-        code = ended(started(lambda: _dynconf(words, cwd, path, out, err)))
+
+        def prepared() -> None:
+            os.chdir(cwd)
+            sys.path[:0] = map(str, path)
+            sys.argv = words
+            for file, descriptor in ((out, 1), (err, 2)):
+                os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600), descriptor)
+            work()
+
+        code = ended(started(prepared), 300)
         return subprocess.CompletedProcess(words, code, out.read_text(), err.read_text())
-
-
-def _dynconf(words: list[str], cwd: Path, path: Sequence[Path], out: Path, err: Path) -> None:
-    os.chdir(cwd)
-    sys.path[:0] = [str(cwd), *map(str, path)]
-    sys.argv = ["dynconf", *words]
-    for file, descriptor in ((out, 1), (err, 2)):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT, 0o600), descriptor)
-    from dynconf_flows.command.main import main
-
-    main()
