@@ -73,11 +73,11 @@ class DaskWorkers:
 
     def start(self, assignment: Assignment) -> int:
         """Start a setting as a task of the current flow run; returns its number."""
-        import dask
+        from dask import annotate  # type: ignore[attr-defined]
 
         assert self._runner is not None
         self._numbers += 1
-        with dask.annotate(resources=dict(self.resources)):
+        with annotate(resources=dict(self.resources)):
             future = self._runner.submit(run_there, {"assignment": assignment})
         self._running[self._numbers] = assignment, future
         return self._numbers
@@ -102,10 +102,11 @@ class DaskWorkers:
         from distributed import Client
 
         try:
-            with Client(self.address, timeout=TIMEOUT, set_as_default=False) as client:
-                self._slots = slots(client, self.resources, self.address)
+            client = Client(self.address, timeout=TIMEOUT, set_as_default=False)
         except (OSError, ValueError) as error:
             raise InputError(f"--dask {self.address}: no scheduler answers there ({error}).") from None
+        with client:
+            self._slots = slots(client, self.resources, self.address)
         self._runner = DaskTaskRunner(address=self.address).__enter__()
         return self
 
