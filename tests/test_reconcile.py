@@ -41,9 +41,10 @@ def reproduce():
 
 with running(home, "reproduce"), tags(f"dynconf.owner={owner}"):
     tracker(home).parent("smoke", 0, {}, "killed")
-    study = optuna.create_study(study_name="sweep", storage=JournalStorage(JournalFileBackend(str(home / "optuna.journal"))))
-    study.ask().set_user_attr("owner", owner)
-    study.ask().set_user_attr("owner", "another-host/1/1")
+    (home / "studies").mkdir()
+    study = optuna.create_study(study_name="sweep", storage=JournalStorage(JournalFileBackend(str(home / "studies/sweep.journal"))))
+    study.ask().set_user_attr("by", {"owner": owner})
+    study.ask().set_user_attr("by", {"owner": "another-host/1/1"})
     study.ask()
     reproduce()
 """
@@ -104,7 +105,9 @@ def trials(home: Path) -> list[str]:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    study = optuna.load_study(study_name="sweep", storage=JournalStorage(JournalFileBackend(str(home / "optuna.journal"))))
+    study = optuna.load_study(
+        study_name="sweep", storage=JournalStorage(JournalFileBackend(str(home / "studies/sweep.journal")))
+    )
     return [trial.state.name for trial in study.trials]
 
 
