@@ -23,8 +23,13 @@ TIMEOUT = 4
 """Seconds to wait for a connection."""
 UNANSWERED = 30_000
 """Milliseconds after which a server that does not answer counts as gone."""
+NOT_ANSWERING = "does not answer"
 SILENCE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
 """The server ends the session of a machine that has not answered for a minute, and with it the machine's locks."""
+
+
+class NotAnswering(InputError):
+    """The storage does not answer, perhaps for a while only."""
 
 
 def storage_url() -> str | None:
@@ -89,7 +94,8 @@ def connect(url: str) -> psycopg.Connection:
     except psycopg.ProgrammingError:  # its text may hold a part of the password
         raise InputError(_misread()) from None
     except psycopg.Error as error:
-        raise InputError(_why(url, str(error))) from None
+        why = _why(url, str(error))
+        raise (NotAnswering if NOT_ANSWERING in why else InputError)(why) from None
 
 
 def _parts(url: str) -> SplitResult | None:
@@ -124,4 +130,4 @@ def _why(url: str, reason: str) -> str:
     told = (reason.strip().splitlines() or ["no reason given"])[0]
     for secret in filter(None, (parts.password, unquote(parts.password or ""))):
         told = told.replace(secret, "***")
-    return f"{at} does not answer ({told}): start the server, or correct host and port."
+    return f"{at} {NOT_ANSWERING} ({told}): start the server, or correct host and port."
