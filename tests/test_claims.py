@@ -134,7 +134,7 @@ def test_a_home_at_two_paths_is_one_home(tmp_path: Path, kind: str) -> None:
         assert holder(tmp_path / "b", "key") == holder(tmp_path / "a", "key")
         with pytest.raises(InterruptedError), claim(tmp_path / "b", "key", "never", interrupted):
             pass
-        with claim(tmp_path / "c", "key", "another home"):
+        with claim(tmp_path / "c", "key", "another home", interrupted):
             assert held(tmp_path / "c", "key")
 
 
