@@ -143,7 +143,7 @@ def test_a_sweep_survives_a_killed_worker(cluster: Cluster) -> None:
     """The worker that has started the sweep and everything below it are killed while points run and others are done."""
     asked_for = {"settings": SETTINGS[:1], "overrides": SHORT, "grid": [f"{name}={values}" for name, values in SWEPT.items()]}
     before = stages(cluster, "train", SETTINGS[0])["Completed"]
-    first = str(deployed(cluster, "sweep/dynconf", {**asked_for, "participants": 2}))
+    first = str(deployed(cluster, "sweep/dynconf", {**asked_for, "participants": 2, "workers": 1}))
     at_work = wait_until(lambda: len(found := places(cluster)) == 2 and found, "two participants")
     wait_until(
         lambda: {"COMPLETED", "RUNNING"} <= set(taken(cluster, first)) and all(taken(cluster, one) for one in at_work),
