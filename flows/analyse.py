@@ -8,7 +8,10 @@ from prefect.logging import get_run_logger
 from dynconf_core.evaluation.record import AnalysisRecord
 from dynconf_core.experiment.request import check_folder, home_folder
 from dynconf_core.results.trace_pairs import analysis_folder, pairs
+from dynconf_flows.prefect_runs import owned
 from dynconf_tasks.analyse import AnalysisOptions, analyse_pair, track_analysis
+from dynconf_tasks.parameters import Count, Fraction, Seed
+from dynconf_tasks.reconcile import at_work
 
 
 @flow(name="analyse", flow_run_name="{traces}", persist_result=False)
@@ -16,11 +19,11 @@ def analyse(
     traces: str,
     test: str | None = None,
     out: str | None = None,
-    epsilon: float | None = None,
-    delta: float | None = None,
-    max_drop: float = 0.0,
-    time_steps: int | None = None,
-    seed: int = 0,
+    epsilon: Fraction | None = None,
+    delta: Fraction | None = None,
+    max_drop: Fraction = 0.0,
+    time_steps: Count | None = None,
+    seed: Seed = 0,
     home: str | None = None,
 ) -> list[AnalysisRecord]:
     """Analyse traces: choose an exit rule, and report its saving, guarantee, oracles and all other rules.
@@ -45,11 +48,12 @@ def analyse(
     found = pairs(Path(traces), Path(test) if test else None, home)
     check_folder(analysis_folder(Path(traces), out, found[0]), "out")
     records = []
-    for pair in found:
-        done = analyse_pair(pair, analysis_folder(Path(traces), out, pair), options)
-        records.append(done.analysis.record)
-        try:
-            track_analysis(done, pair, options, home_folder(home))
-        except TrackingUnavailable as error:
-            get_run_logger().warning("%s", error)
+    with at_work(home_folder(home), f"analyse {traces}"), owned():
+        for pair in found:
+            done = analyse_pair(pair, analysis_folder(Path(traces), out, pair), options)
+            records.append(done.analysis.record)
+            try:
+                track_analysis(done, pair, options, home_folder(home))
+            except TrackingUnavailable as error:
+                get_run_logger().warning("%s", error)
     return records

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 FOLDER = Path(__file__).parent
+HEARTBEAT = "prefect.flow-run.heartbeat"
 SHORTEST_GRACE = 90
 """Seconds: three heartbeats of a deployed run. After fewer, runs that live would be taken for dead."""
+PAUSE = 60
+"""Seconds between a crash and the next start: a worker reports a crash twice, seconds apart, and must not hit the new start."""
 _NOTHING: list[Any] = [None, []]
 GRID_OR_STUDY: Mapping[str, Any] = {
     "if": {"properties": {"grid": {"not": {"enum": _NOTHING}}}, "required": ["grid"]},
@@ -83,21 +86,20 @@ def schema(flow: Any) -> dict[str, Any]:
     return {**found, **GRID_OR_STUDY} if {"grid", "study"} <= found["properties"].keys() else found
 
 
-def automate(client: "SyncPrefectClient", grace: int) -> list[str]:
+def automate(client: "SyncPrefectClient", grace: int, pause: int = PAUSE) -> list[str]:
     """Create or update the automations; returns their names.
 
     Args:
         client: of the server.
         grace: seconds without a heartbeat after which a run is taken for dead, at least ``SHORTEST_GRACE``.
+        pause: seconds between a crash and the next start.
     """
-    from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+    from prefect.events.schemas.automations import AutomationCore
 
     names = []
     for described in _content("automations.yaml")["automations"]:
+        described["trigger"]["within"] = grace if HEARTBEAT in described["trigger"]["after"] else pause
         automation = AutomationCore.model_validate(described)
-        if isinstance(automation.trigger, EventTrigger) and automation.trigger.posture == Posture.Proactive:
-            described["trigger"]["within"] = grace
-            automation = AutomationCore.model_validate(described)
         existing = client.read_automations_by_name(automation.name)
         for old in existing[1:]:
             client.delete_automation(old.id)

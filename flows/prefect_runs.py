@@ -21,28 +21,11 @@ RECORDED = 3.0
 
 @contextmanager
 def owned() -> Iterator[None]:
-    """Tag the current flow run, if there is one, and all runs that start in the block with this process.
-
-    A run that a worker has started gets its tag here. One that is run again loses that of the process that died.
-    """
+    """Tag all runs that start in the block with this process."""
     from prefect import tags
 
-    own = f"{OWNER}{Owner.this()}"
-    _tag_current_run(own)
-    with tags(own):
+    with tags(f"{OWNER}{Owner.this()}"):
         yield
-
-
-def _tag_current_run(own: str) -> None:
-    from prefect.client.orchestration import get_client
-    from prefect.context import FlowRunContext
-
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None or own in context.flow_run.tags:
-        return
-    kept = [tag for tag in context.flow_run.tags if not tag.startswith(OWNER)]
-    with get_client(sync_client=True) as client:
-        client.update_flow_run(context.flow_run.id, tags=[*kept, own])
 
 
 def is_prefects(record: logging.LogRecord) -> bool:

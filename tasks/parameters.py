@@ -24,6 +24,7 @@ SettingName = _Named | _OfYourOwn
 ProfileName = Literal[*PROFILES]  # type: ignore[valid-type]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
 Memory = Annotated[str, Field(pattern=SIZE)]
 Duration = Annotated[str, Field(pattern=DURATION)]
 

@@ -6,6 +6,7 @@ temporary files. Each record names its owner; records are ended only if that pro
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,12 +83,28 @@ def reconcile(home: Path, *, dead: Dead = ended, dry_run: bool = False, grace: f
 def at_work(home: Path, command: str, results: Path | None = None) -> Iterator[None]:
     """Show during the block that this process computes in ``home``; first end the records of runs that were killed there.
 
-    Nothing is looked up unless the home holds a stale running file.
+    Nothing is looked up unless the home holds a stale running file. A flow run that a worker has started is tagged with this
+    process; one that is run again loses the tag of the process that died, with whose records it would otherwise be ended.
     """
     with running(home, command, results):
+        _tag_current_run()
         if stale(home):
             _reconcile_alone(home)
         yield
+
+
+def _tag_current_run() -> None:
+    if "prefect" not in sys.modules:
+        return
+    from prefect.client.orchestration import get_client
+    from prefect.context import FlowRunContext
+
+    context, own = FlowRunContext.get(), f"{OWNER}={Owner.this()}"
+    if context is None or context.flow_run is None or own in context.flow_run.tags:
+        return
+    kept = [tag for tag in context.flow_run.tags if not tag.startswith(f"{OWNER}=")]
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(context.flow_run.id, tags=[*kept, own])
 
 
 def _reconcile_alone(home: Path) -> None:
@@ -180,27 +197,10 @@ def _end_tracked_runs(home: Path, dead: Dead, dry_run: bool) -> list[str]:
 
 
 def _end_trials(home: Path, dead: Dead, dry_run: bool) -> list[str]:
-    """Set trials of dead owners in the home's journal to FAIL."""
-    journal = home / "optuna.journal"
-    if not journal.is_file():
-        return []
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-    from optuna.trial import TrialState
+    """Set trials of dead owners in the home's studies to FAIL, so that others take their points."""
+    from dynconf_tasks.study.trials import end_trials
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(journal)))
-    found = []
-    for name in optuna.get_all_study_names(storage):
-        study = optuna.load_study(study_name=name, storage=storage)
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            owner = Owner.parse(str(trial.user_attrs.get("owner", "")))
-            if owner is not None and dead(owner):
-                found.append(f"trial {trial.number} of {name} of {_text(owner)}")
-                if not dry_run:
-                    study.tell(trial.number, state=TrialState.FAIL)
-    return found
+    return [f"trial {number} of {name} of {by}" for name, number, by in end_trials(home, dead, dry_run)]
 
 
 def _text(owner: Owner) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,11 +50,11 @@ with running(home, "reproduce"), tags(f"dynconf.owner={owner}"):
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home(empty_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home with a Prefect server."""
     from dynconf_flows.command.server import TemporaryServer
 
-    folder = tmp_path_factory.mktemp("home")
+    folder = Path(shutil.copytree(empty_home, tmp_path_factory.mktemp("reconciled") / "home"))
     before = dict(os.environ)
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
         os.environ.pop(name, None)
