@@ -27,8 +27,9 @@ from dynconf_flows.workers.messages import Assignment
 from dynconf_tasks import interruption
 from dynconf_tasks.parameters import Count, Duration, Memory, Overrides, ProfileName, Seed, SettingName, values_of
 from dynconf_tasks.reconcile import at_work
-from dynconf_tasks.shared_study import Point, SharedStudy
-from dynconf_tasks.study_points import Listed, Values
+from dynconf_tasks.study.points import Listed, Values
+from dynconf_tasks.study.shared import SharedStudy
+from dynconf_tasks.study.trials import Point
 
 SETTING = "setting"
 
@@ -133,7 +134,7 @@ def _run_request(asked: CheckedRequest, command: str, part: Part) -> RunResult |
         signalled = participant.run()
 
         def make(points: Sequence[Point], settled: bool) -> RunResult:
-            found = participant.entries(points, lambda values: [plans[str(values[SETTING])]])
+            found = participant.entries(points, lambda values: [plans[str(values[SETTING])]], asked.context)
             error = next((one.tracking_error for one in found if one.tracking_error), parent.error)
             result = run_result(asked, study.run, [row for one in found for row in one.rows], command, error)
             write_results(home, result, newest=settled)

@@ -131,14 +131,14 @@ def _run_alone(request: CheckedRequest, parent_run: str | None, track_run: bool)
 
 def _run_in_time(request: CheckedRequest, parent: str | None) -> SettingRun:
     """Run the one setting of a request as a subflow in a process of its own, which is killed if a stage takes too long."""
-    from dynconf_flows.messages import Assignment
-    from dynconf_flows.participants import Participants, finished_or_interrupted  # which needs this module
+    from dynconf_flows.workers.messages import Assignment
+    from dynconf_flows.workers.pool import LocalWorkers, run_one  # which needs this module
 
     (plan,) = request.plans
     request.context.prepare()
     assignment = Assignment(plan, request.context, request.checkpoint(plan), request.identity(), parent)
-    with Participants(request.context.home, 1, request.request.stage_seconds()) as participants:
-        (run,), signalled = finished_or_interrupted(participants, [assignment])
+    with LocalWorkers(request.context.home, 1, request.request.stage_seconds()) as workers:
+        run, signalled = run_one(workers, assignment)
     if signalled is not None:
         raise signalled
     if isinstance(run.row, FailedSetting) and not run.interrupted:
@@ -180,7 +180,7 @@ def run_setting(
     row: AnySetting
     try:
         _run_stages(job(plan, context, checkpoint), done, observer)
-        row = completed(plan, done)
+        row = completed(plan, done, context)
     except Exception as error:
         if interruption.interrupted():  # it is not logged: a rerun does that
             return SettingRun(failed(plan, done, interruption.Interrupted()), interrupted=True)

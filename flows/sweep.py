@@ -43,8 +43,9 @@ from dynconf_tasks.parameters import (
     values_of,
 )
 from dynconf_tasks.reconcile import at_work
-from dynconf_tasks.shared_study import Point, SharedStudy
-from dynconf_tasks.study_points import Chosen, Listed, Points, Values
+from dynconf_tasks.study.points import Chosen, Listed, Points, Values
+from dynconf_tasks.study.shared import SharedStudy
+from dynconf_tasks.study.trials import Point
 
 SETTING = "setting"
 
@@ -144,7 +145,7 @@ def _run_sweep(swept: CheckedSweep, name: str, part: Part) -> SweepResult | Stat
         signalled = participant.run()
 
         def make(points: Sequence[Point], settled: bool) -> SweepResult:
-            found = participant.entries(points, lambda values: _at(swept, values)[0].plans())
+            found = participant.entries(points, lambda values: _at(swept, values)[0].plans(), asked.context)
             result = _result(swept, [_point(row, _at(swept, one.values)[1]) for one in found if one.values for row in one.rows])
             write_sweep(home, result, newest=settled)
             return result

@@ -1,6 +1,6 @@
 """Taking part in a study: points are taken and computed until all are done, by whomever.
 
-A sweep and a reproduction are studies alike (see ``dynconf_tasks.shared_study``). Every participant is a flow run, and each
+A sweep and a reproduction are studies alike (see ``dynconf_tasks.study.shared``). Every participant is a flow run, and each
 setting that it computes is a subflow. Once all points are done, each participant gathers the same results from the store.
 """
 
@@ -18,20 +18,21 @@ from importlib.metadata import version
 from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 
+from dynconf_core.experiment.job import RunContext
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.request import CheckedRequest
 from dynconf_core.experiment.stages import STAGES, code_fingerprint
 from dynconf_core.results.brief import in_brief, in_full
 from dynconf_core.results.rows import failed
 from dynconf_core.results.types import AnySetting, SettingResult
-from dynconf_core.store.artefacts import Store
 from dynconf_flows.prefect_runs import crash_flow_run
 from dynconf_flows.setting import SettingRun
 from dynconf_flows.workers.messages import Assignment
 from dynconf_flows.workers.pool import LocalWorkers, Workers, visible_gpus
 from dynconf_tasks import interruption
-from dynconf_tasks.shared_study import RETRIES, Code, Point, SharedStudy, Taken
-from dynconf_tasks.study_points import Values
+from dynconf_tasks.study.points import Values
+from dynconf_tasks.study.shared import Code, SharedStudy, Taken
+from dynconf_tasks.study.trials import RETRIES, Point
 
 LOOK = 2.0
 """Seconds between two looks at what other participants do."""
@@ -129,10 +130,9 @@ class Participant:
             return signalled
         return None
 
-    def entries(self, points: Sequence[Point], plans: Callable[[Values], Sequence[Plan]]) -> list[Entries]:
+    def entries(self, points: Sequence[Point], plans: Callable[[Values], Sequence[Plan]], context: RunContext) -> list[Entries]:
         """The entries of all points, in their order: those computed here, and those that others computed, from the store."""
-        store = Store(self.study.home / "artefacts")
-        return [self._entries(number, point, plans, store) for number, point in enumerate(points)]
+        return [self._entries(number, point, plans, context) for number, point in enumerate(points)]
 
     def _run(self) -> None:
         while True:
@@ -217,7 +217,7 @@ class Participant:
                 except Exception as error:  # of whatever kind Prefect's client raises
                     _log.info("the flow run of %s could not be ended in Prefect: %s", by, error)
 
-    def _entries(self, number: int, point: Point, plans: Callable[[Values], Sequence[Plan]], store: Store) -> Entries:
+    def _entries(self, number: int, point: Point, plans: Callable[[Values], Sequence[Plan]], context: RunContext) -> Entries:
         mine = self._mine.get(number, [])
         if mine and (point.condition != "done" or not any(run.interrupted for run in mine)):
             error = next((run.tracking_error for run in mine if run.tracking_error), None)
@@ -227,7 +227,7 @@ class Participant:
             return Entries(None, (), None, True)
         found = plans(values)
         if point.condition == "done":
-            rows = tuple(in_full(row, plan, store, str(point.by)) for plan, row in zip(found, point.rows, strict=True))
+            rows = tuple(in_full(row, plan, context, str(point.by)) for plan, row in zip(found, point.rows, strict=True))
             return Entries(
                 values, rows, next((str(row["tracking_error"]) for row in point.rows if row.get("tracking_error")), None)
             )

@@ -1,7 +1,7 @@
 """The analysis of a pair of traces: reading their files, analysing them, writing the results and logging them to MLflow."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from dynconf_core.confidence.measure import ConfidenceMeasure, measure_of
@@ -18,8 +18,6 @@ from dynconf_core.traces.parts import Split, split_in_two
 from dynconf_core.traces.schema import Traces
 from dynconf_tasks.interruption import deferred
 
-TRACKED = ("ann_accuracy", "reference_accuracy", "exit", "baselines", "oracle_gap", "spikes_per_inference", "energy")
-"""Fields of the record that are logged to MLflow unchanged."""
 DEMO_ALPHA = 30.0
 """Alpha in the authors' demo."""
 LONGEST_SOURCE = 72
@@ -149,20 +147,12 @@ def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions,
 
     Repeating an analysis with the same result returns the existing run.
     """
+    from dynconf_tasks.shown import analysis_shown
     from dynconf_tasks.track import Tracker
 
     record = done.analysis.record
     chosen = record.rule
     key = hashlib.sha256(f"{done.name}\n{json_text(record)}".encode()).hexdigest()
-    figures = {
-        **{name: getattr(record, name) for name in TRACKED},
-        "accuracy_at_t": record.accuracy_at_t.test,
-        "oracles": record.oracles.test,
-        "threshold": chosen.threshold,
-        "rules": {entry.measure: entry.test for entry in record.rules},
-    }
-    if record.guarantee is not None:
-        figures["guarantee"] = replace(record.guarantee, halves=None)
     params = {
         "traces": str(pair.calibration),
         "test_traces": str(pair.test) if pair.test else None,
@@ -174,4 +164,4 @@ def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions,
     }
     tracking = Tracker(home, "analyse them again to log the analysis")
     with running(home, f"analyse {pair.calibration}"), deferred():  # a signal does not leave the run unfinished
-        return tracking.analysis(done.name, flat(figures), params, done.files, key)
+        return tracking.analysis(done.name, analysis_shown(record), params, done.files, key)

@@ -40,7 +40,7 @@ def _collected(split: str, job: Job, inputs: Inputs) -> State[Handle] | Handle:
 
     def write(folder: Path, work: Path, listener: Listener) -> Mapping[str, Any]:
         ann = described(plan.network(), plan.seed)
-        provenance = load_checkpoint(ann, inputs["train"].file("checkpoint.pt"))
+        provenance = load_checkpoint(ann, context.file(inputs["train"], "checkpoint.pt"))
         images = images_of(plan.data, split, context.data)
         facts = {
             **plan.origin(),
@@ -50,7 +50,7 @@ def _collected(split: str, job: Job, inputs: Inputs) -> State[Handle] | Handle:
         }
         seen = trained_on_calibration(provenance, plan.data)
         collect(
-            load_snn(inputs["convert"].file("snn.pt"), NEURONS.get(plan.scheme.neurons)),
+            load_snn(context.file(inputs["convert"], "snn.pt"), NEURONS.get(plan.scheme.neurons)),
             ann,
             images,
             plan.time_steps,

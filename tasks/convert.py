@@ -32,7 +32,7 @@ def convert(job: Job, inputs: Inputs) -> State[Handle] | Handle:
 
     def write(folder: Path, work: Path, listener: Listener) -> Mapping[str, Any]:
         ann = described(plan.network(), plan.seed)
-        load_checkpoint(ann, inputs["train"].file("checkpoint.pt"))
+        load_checkpoint(ann, job.context.file(inputs["train"], "checkpoint.pt"))
         images = images_of(plan.data, "calibration", job.context.data)
         snn = converted(
             ann.eval(),

@@ -33,14 +33,14 @@ DPI = 150
 @task(name="evaluate", task_run_name="{job.plan.setting} · evaluate", **TASK_OPTIONS)
 def evaluate(job: Job, inputs: Inputs) -> State[Handle] | Handle:
     """Evaluate the rule on the test traces and draw its figures."""
-    plan = job.plan
+    plan, context = job.plan, job.context
 
     def write(folder: Path, work: Path, listener: Listener) -> Mapping[str, Any]:
         # A measure from outside the project is named by the plan, as loading a rule file imports no code.
         own = plan.search.rule if ":" in plan.search.rule else None
-        found = inputs["search"].file("rule.json")
+        found = context.file(inputs["search"], "rule.json")
         chosen, choice = Rule.load(found, own), read(Choice, found)
-        unseen, known = Traces.load(inputs["test"].folder), Traces.load(inputs["calibration"].folder)
+        unseen, known = (Traces.load(context.folder(inputs[split])) for split in ("test", "calibration"))
         robustness = robustness_map(unseen)
         figures = evaluate_setting(
             known,

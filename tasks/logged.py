@@ -1,20 +1,24 @@
-"""What MLflow holds of a setting: its figures as metrics, its plan as parameters, and the files of its evaluation."""
+"""What MLflow holds of a setting: what it shows of its figures, its plan as parameters, and the files of its evaluation."""
 
 import hashlib
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dynconf_core.experiment.job import Handle
+from dynconf_core.evaluation.setting import SettingFigures
 from dynconf_core.experiment.plan import Plan
-from dynconf_core.results.records import Scalar, flat, plain
-from dynconf_core.results.types import AnyPoint, AnySetting, FailedPoint, FailedSetting, SweepPoint
+from dynconf_core.results.records import flat
+from dynconf_core.results.types import AnyPoint, AnySetting, FailedPoint, FailedSetting, SettingResult, SweepPoint
 from dynconf_core.schemes.field import Value
+from dynconf_core.store.artefacts import Artefact, Store
+from dynconf_tasks.shown import Shown, point_shown, setting_shown
 
 FILES = ("accuracy_against_latency.png", "exit_histogram.png", "robustness.png", "evaluation.json", "rule.json")
 """The files of an evaluation that are logged."""
-Figures = Mapping[str, Scalar | list[Scalar]]
-"""Figures under flat names."""
+REPORT = "report.json"
+"""The file of a conversion that becomes a table."""
 Params = Mapping[str, object]
 """Parameters by name, logged as text unless None."""
 
@@ -26,7 +30,8 @@ class Child:
     Attributes:
         setting: the setting's name.
         digest: the digest of the evaluation, or of the error; a child with another digest is replaced.
-        figures, params: metrics and parameters.
+        shown: headline, curves and tables.
+        params: parameters.
         files: copied into the run.
         error: why the setting failed; None if it did not.
         key: the key of the evaluation in the store; "" if there is none.
@@ -35,7 +40,7 @@ class Child:
 
     setting: str
     digest: str
-    figures: Figures
+    shown: Shown
     params: Params
     files: tuple[Path, ...] = ()
     error: str | None = None
@@ -51,10 +56,11 @@ class Child:
 
 def child_of(
     row: AnySetting | AnyPoint,
-    evaluation: Handle | None,
+    evaluation: Artefact | None,
     params: Params,
     point: Mapping[str, Value] | None = None,
-    figures: Figures | None = None,
+    figures: SettingFigures | None = None,
+    report: Path | None = None,
 ) -> Child:
     """What is logged of a row of the results.
 
@@ -63,7 +69,8 @@ def child_of(
         evaluation: the artefact of its evaluation; None if there is none.
         params: the parameters.
         point: the values of the swept fields; None below a reproduction.
-        figures: the metrics; by default those of the row.
+        figures: its figures; by default those of the row.
+        report: the report of its conversion, a file; None if there is none.
     """
     error = row.error if isinstance(row, FailedSetting | FailedPoint) else None
     key = row.artefacts.get("evaluate", "")
@@ -74,7 +81,7 @@ def child_of(
     return Child(
         setting=row.setting if isinstance(row, SweepPoint | FailedPoint) else row.name,
         digest=digest,
-        figures=setting_figures(row) if figures is None else figures,
+        shown=_shown(row, figures, report),
         params=params,
         files=tuple(evaluation.file(name) for name in FILES) if evaluation is not None else (),
         error=error,
@@ -83,25 +90,24 @@ def child_of(
     )
 
 
+def report_of(row: AnySetting | AnyPoint, store: Store) -> Path | None:
+    """The report of a row's conversion, as far as it is in the store."""
+    with suppress(ValueError):  # not a key
+        artefact = store.get(row.artefacts["convert"]) if "convert" in row.artefacts else None
+        return artefact.file(REPORT) if artefact is not None and REPORT in artefact.manifest["files"] else None
+    return None
+
+
 def setting_params(plan: Plan) -> Params:
     """The parameters of a setting's run: the plan's values under flat names."""
     return flat(plan)
 
 
-def setting_figures(row: AnySetting | AnyPoint) -> Figures:
-    """The metrics of a row of the results: its figures under flat names; none if it failed."""
+def _shown(row: AnySetting | AnyPoint, figures: SettingFigures | None, report: Path | None) -> Shown:
+    """What the run of a row shows: nothing if it failed."""
     if isinstance(row, FailedSetting | FailedPoint):
-        return {}
-    skipped = ("name", "setting", "values", "error", "paper", "stages", "artefacts", "resources")
-    return flat({name: value for name, value in plain(row).items() if name not in skipped})
-
-
-def metrics_of(figures: Figures) -> list[tuple[str, float, int]]:
-    """The numbers in ``figures`` as (metric, value, step); values of a list, such as ``accuracy_at_t``, have steps from 1."""
-    found = []
-    for name, value in figures.items():
-        if isinstance(value, list):
-            found += [(name, float(one), step) for step, one in enumerate(value, 1) if isinstance(one, int | float)]
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            found.append((name, float(value), 0))
-    return found
+        return Shown()
+    found = row if isinstance(row, SettingResult) else figures
+    if found is None:
+        return point_shown(row) if isinstance(row, SweepPoint) else Shown()
+    return setting_shown(found, json.loads(report.read_text(encoding="utf-8")) if report is not None else None)

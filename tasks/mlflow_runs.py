@@ -3,9 +3,13 @@
 What MLflow raises is raised on; ``errors`` lists it.
 """
 
+import json
+import math
 import os
+import shutil
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,12 +17,16 @@ from typing import Any
 from dynconf_core.errors import InputError
 from dynconf_core.failing import failure_point
 from dynconf_tasks.answering import NoCertificate, answer
-from dynconf_tasks.logged import Figures, Params, metrics_of
+from dynconf_tasks.logged import Params
 from dynconf_tasks.mlflow_database import artefact_location, prepare, repaired, silence, tracking_uri
+from dynconf_tasks.shown import Row, Shown
 
-BATCH = 1000
-"""The most metrics that MLflow accepts at a time."""
+BATCH, PARAMS = 1000, 100
+"""The most metrics and parameters together, and the most parameters, that MLflow accepts at a time."""
 PAGE = 1000
+TABLES = "tables"
+LOGGED = "mlflow.loggedArtifacts"
+"""The tag with MLflow's list of the files that it shows as tables."""
 
 
 class Runs:
@@ -92,17 +100,21 @@ class Runs:
         self,
         experiment: str,
         name: str,
-        tags: dict[str, str],
-        figures: Figures,
+        tags: Mapping[str, str],
+        shown: Shown,
         params: Params,
         files: Sequence[Path],
         status: str,
     ) -> str:
         """Create a run and log all of it; if that fails, the run ends as killed, and a repetition replaces it."""
-        run = self.client.create_run(experiment, run_name=name, tags=tags).info.run_id
+        if shown.tables:
+            listed = [{"path": f"{TABLES}/{table}.json", "type": "table"} for table in shown.tables]
+            tags = {**tags, LOGGED: json.dumps(listed)}
+        run = self.client.create_run(experiment, run_name=name, tags=dict(tags)).info.run_id
         try:
             failure_point("track.created")
-            self.log(run, figures, params, files)
+            self.log(run, shown, params)
+            self._upload(run, shown.tables, files)
             failure_point("track.logged")
             self.client.set_terminated(run, status)
         except BaseException:
@@ -111,18 +123,44 @@ class Runs:
             raise
         return str(run)
 
-    def log(self, run: str, figures: Figures, params: Params, files: Sequence[Path]) -> None:
-        """Add metrics, parameters and files to a run."""
+    def log(self, run: str, shown: Shown, params: Params) -> None:
+        """Add metrics and parameters to a run, in as few requests as MLflow allows."""
         from mlflow.entities import Metric, Param
 
         now = int(time.time() * 1000)
-        metrics = [Metric(name, value, now, step) for name, value, step in metrics_of(figures)]
+        metrics = [Metric(name, value, now, step) for name, value, step in metrics_of(shown)]
         texts = [Param(name, str(value)) for name, value in params.items() if value is not None]
-        self.client.log_batch(run, params=texts)
-        for start in range(0, len(metrics), BATCH):
-            self.client.log_batch(run, metrics=metrics[start : start + BATCH])
-        for path in files:
-            self.client.log_artifact(run, str(path))
+        while metrics or texts:
+            some, texts = texts[:PARAMS], texts[PARAMS:]
+            room = BATCH - len(some)
+            self.client.log_batch(run, metrics=metrics[:room], params=some)
+            metrics = metrics[room:]
+
+    def _upload(self, run: str, tables: Mapping[str, Sequence[Row]], files: Sequence[Path]) -> None:
+        """Log tables, as MLflow's ``log_table`` writes them, and files, without a request for each that is no upload."""
+        if not tables and not files:
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            for name, rows in tables.items():
+                path = Path(folder) / TABLES / f"{name}.json"
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(table_text(rows), encoding="utf-8")
+            for path in files:
+                shutil.copyfile(path, Path(folder) / path.name)
+            self.client.log_artifacts(run, folder)
+
+
+def metrics_of(shown: Shown) -> list[tuple[str, float, int]]:
+    """The metrics of a run as (name, value, step): the headline without steps, curves with the time step, from 1."""
+    headline = [(f"headline/{name}", value, 0) for name, value in shown.headline.items() if value is not None]
+    curves = [(f"curve/{name}", value, step) for name, values in shown.curves.items() for step, value in enumerate(values, 1)]
+    return [(name, float(value), step) for name, value, step in (*headline, *curves) if math.isfinite(value)]
+
+
+def table_text(rows: Sequence[Row]) -> str:
+    """Rows with equal columns as MLflow and pandas (``orient="split"``) read them."""
+    columns = list(rows[0]) if rows else []
+    return json.dumps({"columns": columns, "data": [[row[name] for name in columns] for row in rows]}, allow_nan=False)
 
 
 def errors() -> tuple[type[BaseException], ...]:

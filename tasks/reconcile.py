@@ -197,27 +197,10 @@ def _end_tracked_runs(home: Path, dead: Dead, dry_run: bool) -> list[str]:
 
 
 def _end_trials(home: Path, dead: Dead, dry_run: bool) -> list[str]:
-    """Set trials of dead owners in the home's journal to FAIL."""
-    journal = home / "optuna.journal"
-    if not journal.is_file():
-        return []
-    import optuna
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-    from optuna.trial import TrialState
+    """Set trials of dead owners in the home's studies to FAIL, so that others take their points."""
+    from dynconf_tasks.study.trials import end_trials
 
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = JournalStorage(JournalFileBackend(str(journal)))
-    found = []
-    for name in optuna.get_all_study_names(storage):
-        study = optuna.load_study(study_name=name, storage=storage)
-        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            owner = Owner.parse(str(trial.user_attrs.get("owner", "")))
-            if owner is not None and dead(owner):
-                found.append(f"trial {trial.number} of {name} of {_text(owner)}")
-                if not dry_run:
-                    study.tell(trial.number, state=TrialState.FAIL)
-    return found
+    return [f"trial {number} of {name} of {by}" for name, number, by in end_trials(home, dead, dry_run)]
 
 
 def _text(owner: Owner) -> str:

@@ -7,13 +7,12 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from dynconf_core.errors import InputError
-from dynconf_core.evaluation.setting import EVALUATION, SettingEvaluation, SettingFigures
-from dynconf_core.experiment.job import Handle
+from dynconf_core.evaluation.setting import EVALUATION, SettingEvaluation
 from dynconf_core.experiment.overrides import applied, applies, typed
 from dynconf_core.experiment.profiles import resolve
 from dynconf_core.results.files import RESULTS, write_results
@@ -22,7 +21,7 @@ from dynconf_core.results.types import AnyPoint, AnySetting, FailedSetting, RunR
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_tasks.interruption import Interrupted
-from dynconf_tasks.logged import FILES, Child, Figures, Params, child_of, setting_params
+from dynconf_tasks.logged import FILES, Child, Params, child_of, report_of, setting_params
 from dynconf_tasks.track import Kind, Tracker, known_as
 
 ROOMS = ("results", "sweeps")
@@ -180,12 +179,15 @@ def _child(row: Row, result: RunResult | SweepResult, store: Store) -> Child:
     """What is logged of a row, as far as it is in the store, else as the row has it."""
     artefact = _artefact(row, "evaluate", store)
     whole = artefact is not None and set(FILES) <= set(artefact.manifest["files"])
-    evaluation = Handle("evaluate", artefact.key, artefact.digest, artefact.folder, "cached") if artefact and whole else None
+    evaluation = artefact if whole else None
+    report = report_of(row, store)
     if isinstance(row, SettingResult | FailedSetting):
         assert isinstance(result, RunResult)
-        return child_of(row, evaluation, _params(row, result))
+        return child_of(row, evaluation, _params(row, result), report=report)
+    # of a point, the results hold few figures
+    figures = read(SettingEvaluation, evaluation.file(EVALUATION)) if evaluation is not None else None
     params = {"setting": row.setting, "profile": result.profile, "seed": result.seed, **row.values}
-    return child_of(row, evaluation, params, row.values, _figures(evaluation) if evaluation else None)
+    return child_of(row, evaluation, params, row.values, figures, report)
 
 
 def _params(row: AnySetting, result: RunResult) -> Params:
@@ -197,12 +199,6 @@ def _params(row: AnySetting, result: RunResult) -> Params:
     facts = plain(row)
     told = {name: facts[name] for name in FACTS if name in facts}
     return {"setting": row.name, "profile": result.profile, "seed": result.seed, **result.overrides, **flat(told)}
-
-
-def _figures(evaluation: Handle) -> Figures:
-    """The figures of a point's evaluation, of which the results hold a few."""
-    found = read(SettingEvaluation, evaluation.file(EVALUATION))
-    return flat({field.name: plain(getattr(found, field.name)) for field in fields(SettingFigures)})
 
 
 def _artefact(row: Row, stage: str, store: Store) -> Artefact | None:

@@ -46,7 +46,7 @@ def search(job: Job, inputs: Inputs) -> State[Handle] | Handle:
     plan = job.plan
 
     def write(folder: Path, work: Path, listener: Listener) -> Mapping[str, Any]:
-        traces = Traces.load(inputs["calibration"].folder)
+        traces = Traces.load(job.context.folder(inputs["calibration"]))
         found = _tried(traces, plan, work, listener)
         rule, choice = choose(found, traces, plan.search.max_drop, plan.seed)
         rule.save(folder / "rule.json", choice.to_json())

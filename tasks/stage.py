@@ -74,7 +74,7 @@ def _made(key: StageKey, store: Store, job: Job, work: Path, write: Write, liste
 
 
 def _handle(artefact: Artefact, outcome: str) -> Handle:
-    return Handle(artefact.stage, artefact.key, artefact.digest, artefact.folder, outcome)
+    return Handle(artefact.stage, artefact.key, artefact.digest, outcome)
 
 
 def _versions() -> dict[str, str]:

@@ -3,16 +3,18 @@
 Runs are found by their tags, so that a repetition adds no duplicates: a parent by the digest of what was asked, a child by its
 parent, setting, point and the digest of its evaluation. If the evaluation has changed, a new child takes the place of the old.
 The claim ``track-DIGEST`` in the home keeps processes that log the same apart, and the tag ``dynconf.owner`` names the
-processes that a run belongs to. All calls use explicit run ids, since MLflow's active run is per thread.
+processes that a run belongs to. Machines that share the server but no claims may make a parent twice: whoever finds the two
+merges them into the older one. All calls use explicit run ids, since MLflow's active run is per thread.
 """
 
 import hashlib
 import json
+import re
 import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,14 +26,17 @@ from dynconf_core.experiment.plan import Plan
 from dynconf_core.results.records import json_text, to_json
 from dynconf_core.results.types import AnySetting, RunResult, SweepResult
 from dynconf_core.schemes.field import Value
+from dynconf_core.store.artefacts import Store
 from dynconf_core.store.claim import claim
 from dynconf_core.store.owner import Owner
 from dynconf_tasks import interruption
 from dynconf_tasks.answering import without_password
 from dynconf_tasks.links import flow_run_tags, link_to
-from dynconf_tasks.logged import Child, Figures, Params, child_of, setting_params
+from dynconf_tasks.logged import Child, Params, child_of, report_of, setting_params
 from dynconf_tasks.mlflow_database import OtherVersion, tracking_uri
 from dynconf_tasks.mlflow_runs import Runs, errors
+from dynconf_tasks.run_owners import OWNER, as_tag, other_owners, owners
+from dynconf_tasks.shown import Shown, percent
 from dynconf_tasks.stage import TASK_OPTIONS
 
 TAG_LENGTH = 5000
@@ -40,7 +45,11 @@ LONGEST_REASON = 200
 PATIENCE, LAST_PATIENCE = 60.0, 2.0
 """Seconds to wait for another process that logs the same, and after an interruption."""
 PARENT, SETTING, POINT, DIGEST = "mlflow.parentRunId", "dynconf.setting", "dynconf.point", "dynconf.evaluation"
-IDENTITY, KEY, ARTEFACT, OWNER, KIND = "dynconf.identity", "dynconf.key", "dynconf.artefact", "dynconf.owner", "dynconf.kind"
+IDENTITY, KEY, ARTEFACT, KIND = "dynconf.identity", "dynconf.key", "dynconf.artefact", "dynconf.kind"
+CHILD = "dynconf.child"
+"""The tag with the digest of a child's parent, setting and point."""
+OUTCOME = "dynconf.outcome"
+"""The tag of a parent with the status that the first process to finish gave it, while others still work on it."""
 Kind = Literal["reproduction", "sweep"]
 Known = tuple[str, str, str]
 """A child's setting, point, and digest or artefact; see ``known_as``."""
@@ -74,21 +83,17 @@ class Tracker:
         of what was asked.
         """
         text, key = _identified(profile, seed, identity, name, kind)
-        here = flow_run_tags()
-        tags = {KEY: key, IDENTITY: text[:TAG_LENGTH], "dynconf.profile": profile, KIND: kind, OWNER: str(Owner.this()), **here}
+        tags = {KEY: key, IDENTITY: text[:TAG_LENGTH], "dynconf.profile": profile, KIND: kind, OWNER: str(Owner.this())}
         with self._speaking_clearly(), self._claimed(key, name):
             experiment = self._runs.experiment(f"dynconf-{profile}")
-            found = self._runs.find(experiment, KEY, key)
-            if found:
-                run = found[0]
-                owners = [*self._other_owners(run), Owner.this()]
-                for name, value in {OWNER: " ".join(map(str, owners)), **here}.items():
-                    self._runs.client.set_tag(run.info.run_id, name, value)
-                self._runs.client.update_run(run.info.run_id, status="RUNNING")
-            else:
-                run = self._runs.client.create_run(experiment, run_name=name, tags=tags)
+            run = self._only(experiment, key)
+            if run is None:
+                self._runs.client.create_run(experiment, run_name=name, tags={**tags, **flow_run_tags()})
+                run = self._only(experiment, key)  # another machine may have made one at the same moment
+                assert run is not None
+            self._open(run)
             if not run.data.params:  # new, or killed before its parameters were logged
-                self._runs.log(run.info.run_id, {}, {"profile": profile, "seed": seed, **identity}, ())
+                self._runs.log(run.info.run_id, Shown(), {"profile": profile, "seed": seed, **identity})
             link_to(self.uri, experiment, run.info.run_id)
             return str(run.info.run_id)
 
@@ -98,23 +103,21 @@ class Tracker:
         Runs that it replaces are deleted afterwards; never one that a living process is logging.
         """
         point = point_text(child.point)
-        digest = hashlib.sha256("\n".join([parent, child.setting, point]).encode()).hexdigest()
-        with self._speaking_clearly(), self._claimed(digest, child.name):
-            above = self._runs.client.get_run(parent)
-            old = [
-                run
-                for run in self._runs.find(above.info.experiment_id, PARENT, parent)
-                if (run.data.tags.get(SETTING), run.data.tags.get(POINT, "")) == (child.setting, point)
-            ]
-            found = next((run for run in old if run.data.tags.get(DIGEST) == child.digest and _complete(run)), None)
-            identifier = found.info.run_id if found is not None else self._create_child(above, child, point)
-            for run in old:
-                if run is not found and not _being_logged(run):
-                    self._runs.client.delete_run(run.info.run_id)
+        with self._speaking_clearly():
+            above = self._parent(parent)
+            key = above.data.tags.get(KEY, above.info.run_id)
+            digest = hashlib.sha256("\n".join([key, child.setting, point]).encode()).hexdigest()
+            with self._claimed(digest, child.name):
+                old = self._runs.find(above.info.experiment_id, CHILD, digest)
+                found = next((run for run in old if run.data.tags.get(DIGEST) == child.digest and _complete(run)), None)
+                identifier = found.info.run_id if found is not None else self._create_child(above, child, point, digest)
+                for run in old:
+                    if run is not found and not other_owners(run):
+                        self._runs.client.delete_run(run.info.run_id)
             link_to(self.uri, above.info.experiment_id, identifier)
             return str(identifier)
 
-    def analysis(self, name: str, figures: Figures, params: Params, files: Sequence[Path], key: str) -> str:
+    def analysis(self, name: str, shown: Shown, params: Params, files: Sequence[Path], key: str) -> str:
         """Find or create the finished run of an analysis in the experiment ``dynconf-analysis``; returns its id.
 
         ``key`` is a digest of the analysis. Runs with this key that never finished are deleted.
@@ -127,9 +130,9 @@ class Tracker:
                 link_to(self.uri, experiment, found.info.run_id)
                 return str(found.info.run_id)
             tags = {KEY: key, KIND: "analysis", OWNER: str(Owner.this()), **flow_run_tags()}
-            identifier = self._runs.create(experiment, name, tags, figures, params, files, "FINISHED")
+            identifier = self._runs.create(experiment, name, tags, shown, params, files, "FINISHED")
             for run in old:
-                if not _being_logged(run):
+                if not other_owners(run):
                     self._runs.client.delete_run(run.info.run_id)
             link_to(self.uri, experiment, identifier)
             return identifier
@@ -139,62 +142,145 @@ class Tracker:
     ) -> None:
         """Log the main figures and results.json of a reproduction or sweep, and end its run as finished, failed or killed.
 
-        If another living process works on the same reproduction or sweep, the run goes on, and that process ends it, unless
-        everything is ``settled``.
+        If other living processes work on the same, the run goes on until the last of them ends, unless everything is
+        ``settled``. Where one of them has finished, an interruption of the others changes nothing.
         """
         if isinstance(result, RunResult):
-            figures: dict[str, float | None] = {"mean_latency_saving": result.mean_latency_saving}
+            headline = {"steps_saved_percent": percent(result.mean_latency_saving)}
         else:
-            figures = {"points": len(result.points), "failed_points": result.failed}
+            headline = {"points": float(len(result.points)), "failed_points": float(result.failed)}
         with self._speaking_clearly():
-            run = self._runs.client.get_run(parent)
+            run = self._parent(parent)
             with self._claimed(run.data.tags.get(KEY, parent), result.run):
-                run = self._runs.client.get_run(parent)
-                for name, value in figures.items():
-                    if value is not None and run.data.metrics.get(name) != value:
-                        self._runs.client.log_metric(parent, name, value)
-                with tempfile.TemporaryDirectory() as folder:
-                    path = Path(folder) / "results.json"
-                    path.write_text(json_text(to_json(result)), encoding="utf-8")
-                    self._runs.client.log_artifact(parent, str(path))
-                others = self._other_owners(run)
-                if others and not settled:
-                    self._runs.client.set_tag(parent, OWNER, " ".join(map(str, others)))
+                run = self._parent(parent)
+                identifier, before = run.info.run_id, _outcome(run)
+                status = "KILLED" if interrupted else "FAILED" if result.failed else "FINISHED"
+                if interrupted and before is not None:
+                    status = before
                 else:
-                    status = "KILLED" if interrupted else "FAILED" if result.failed else "FINISHED"
-                    self._runs.client.set_terminated(parent, status)
+                    new = {name: value for name, value in headline.items() if run.data.metrics.get(f"headline/{name}") != value}
+                    self._runs.log(identifier, Shown(new), {})
+                    with tempfile.TemporaryDirectory() as folder:
+                        path = Path(folder) / "results.json"
+                        path.write_text(json_text(to_json(result)), encoding="utf-8")
+                        self._runs.client.log_artifact(identifier, str(path))
+                others = other_owners(run)
+                if others and not interrupted:
+                    self._runs.client.set_tag(identifier, OUTCOME, status)
+                if others and not settled:
+                    self._runs.client.set_tag(identifier, OWNER, as_tag(others))
+                else:
+                    self._runs.client.set_terminated(identifier, status)
+
+    def end_dead(self, parent: str, dead: Callable[[Owner], bool]) -> list[str]:
+        """End what processes that are ``dead`` left of a reproduction or sweep; returns the names of the runs that were ended.
+
+        The children that they were logging end as killed, and they no longer count among the owners of the parent, which ends
+        as well if nobody else works on it.
+        """
+        with self._speaking_clearly():
+            above = self._parent(parent)
+            condition = f"attributes.status = 'RUNNING' and tags.`{PARENT}` = '{above.info.run_id}'"
+            ended = [self._ended(run, dead) for run in self._runs.search(above.info.experiment_id, condition)]
+            with self._claimed(above.data.tags.get(KEY, parent), str(above.info.run_name)):
+                ended.append(self._ended(self._parent(parent), dead))
+        return [name for name in ended if name is not None]
 
     def end_abandoned(self, dead: Callable[[Owner], bool], dry_run: bool = False) -> list[str]:
-        """End the runs marked as running whose owners are all ``dead`` as killed, unless ``dry_run``; returns their names."""
+        """End the runs marked as running whose owners are all ``dead``, unless ``dry_run``; returns their names."""
         ended = []
         with self._speaking_clearly():
             for experiment in self._runs.client.search_experiments(max_results=1000):
                 for run in self._runs.search(experiment.experiment_id, "attributes.status = 'RUNNING'"):
-                    owners = _owners(run)
-                    if owners and all(dead(owner) for owner in owners):
-                        if not dry_run:
-                            self._runs.client.set_terminated(run.info.run_id, "KILLED")
-                        ended.append(str(run.info.run_name))
-        return ended
+                    ended.append(self._ended(run, dead, dry_run))
+        return [name for name in ended if name is not None]
+
+    def run_url(self, run: str) -> str | None:
+        """The address of a run's page; None if MLflow is a database and not a server."""
+        if not self.uri.startswith(("http://", "https://")):
+            return None
+        with self._speaking_clearly():
+            experiment = self._runs.client.get_run(run).info.experiment_id
+        address = re.sub(r"//[^/@]*@", "//", self.uri).rstrip("/")
+        return f"{address}/#/experiments/{experiment}/runs/{run}"
 
     def known(self, profile: str, seed: int, identity: Mapping[str, Value], name: str, kind: Kind) -> tuple[set[Known], bool]:
         """The complete children of a reproduction or sweep, and whether its own run has ended, or will by another process."""
         _, key = _identified(profile, seed, identity, name, kind)
         with self._speaking_clearly():
             experiment = self._runs.client.get_experiment_by_name(f"dynconf-{profile}")
-            parents = [] if experiment is None else self._runs.find(experiment.experiment_id, KEY, key)
-            if experiment is None or not parents:
+            parent = None if experiment is None else self._only(experiment.experiment_id, key)
+            if experiment is None or parent is None:
                 return set(), False
-            children = self._runs.find(experiment.experiment_id, PARENT, parents[0].info.run_id)
+            children = self._runs.find(experiment.experiment_id, PARENT, parent.info.run_id)
             tags = [run.data.tags for run in children if _complete(run)]
             found = {
                 (one.get(SETTING, ""), one.get(POINT, ""), one.get(name, "")) for one in tags for name in (DIGEST, ARTEFACT)
             }
-            return found, parents[0].info.status != "RUNNING" or bool(self._other_owners(parents[0]))
+            return found, parent.info.status != "RUNNING" or bool(other_owners(parent))
 
-    def _create_child(self, above: Any, child: Child, point: str) -> str:
+    def _open(self, run: Any) -> None:
+        """Mark a parent as running, and as this process's, too."""
+        identifier, others = run.info.run_id, other_owners(run)
+        tags = {OWNER: as_tag([*others, Owner.this()]), **({} if others else flow_run_tags())}
+        for name, value in tags.items():
+            if run.data.tags.get(name) != value:
+                self._runs.client.set_tag(identifier, name, value)
+        if not others and OUTCOME in run.data.tags:  # of an earlier time
+            self._runs.client.delete_tag(identifier, OUTCOME)
+        if run.info.status != "RUNNING":
+            self._runs.client.update_run(identifier, status="RUNNING")
+
+    def _parent(self, parent: str) -> Any:
+        """The run of a reproduction or sweep, or the one that it was merged into."""
+        run = self._runs.client.get_run(parent)
+        if run.info.lifecycle_stage == "active" or KEY not in run.data.tags:
+            return run
+        return self._only(run.info.experiment_id, run.data.tags[KEY]) or run
+
+    def _only(self, experiment: str, key: str) -> Any | None:
+        """The one parent with this key; of several, the oldest, which takes the children and owners of the others."""
+        found = sorted(self._runs.find(experiment, KEY, key), key=lambda run: (run.info.start_time, run.info.run_id))
+        if len(found) <= 1:
+            return found[0] if found else None
+        kept, *twins = found
+        for twin in twins:
+            for child in self._runs.find(experiment, PARENT, twin.info.run_id):
+                self._adopt(kept, child)
+            with suppress(*errors()):  # whoever else merges them may have been faster
+                self._runs.client.delete_run(twin.info.run_id)
+        working = {str(one): one for run in found if run.info.status == "RUNNING" for one in owners(run)}
+        if len(working) > 1:
+            self._runs.client.set_tag(kept.info.run_id, OWNER, as_tag(list(working.values())))
+        return self._runs.client.get_run(kept.info.run_id)
+
+    def _adopt(self, parent: Any, child: Any) -> None:
+        """Put a child below another parent, unless that has the same already."""
+        same = self._runs.find(parent.info.experiment_id, CHILD, child.data.tags.get(CHILD, ""))
+        known = [run for run in same if run.data.tags.get(PARENT) == parent.info.run_id and _complete(run)]
+        if any(run.data.tags.get(DIGEST) == child.data.tags.get(DIGEST) for run in known) and not other_owners(child):
+            self._runs.client.delete_run(child.info.run_id)
+        else:
+            self._runs.client.set_tag(child.info.run_id, PARENT, parent.info.run_id)
+
+    def _ended(self, run: Any, dead: Callable[[Owner], bool], dry_run: bool = False) -> str | None:
+        """End a running run whose owners are all ``dead``, and return its name; else take the dead off its owners."""
+        belongs = owners(run) if run.info.status == "RUNNING" else []
+        left = [owner for owner in belongs if not dead(owner)]
+        if len(left) == len(belongs):
+            return None
+        if left:
+            if not dry_run:
+                self._runs.client.set_tag(run.info.run_id, OWNER, as_tag(left))
+            return None
+        if not dry_run:
+            self._runs.client.set_terminated(run.info.run_id, run.data.tags.get(OUTCOME, "KILLED"))
+        return str(run.info.run_name)
+
+    def _create_child(self, above: Any, child: Child, point: str, digest: str) -> str:
         tags = {
             PARENT: above.info.run_id,
+            CHILD: digest,
             SETTING: child.setting,
             DIGEST: child.digest,
             ARTEFACT: child.key,
@@ -206,13 +292,7 @@ class Tracker:
             **({"error": child.error[:TAG_LENGTH]} if child.error else {}),
         }
         status = "FAILED" if child.error else "FINISHED"
-        return self._runs.create(above.info.experiment_id, child.name, tags, child.figures, child.params, child.files, status)
-
-    def _other_owners(self, run: Any) -> list[Owner]:
-        """The other processes that have a run open, as far as it is not known that they ended."""
-        if run.info.status != "RUNNING":
-            return []
-        return [owner for owner in _owners(run) if owner != Owner.this() and owner.alive() is not False]
+        return self._runs.create(above.info.experiment_id, child.name, tags, child.shown, child.params, child.files, status)
 
     @contextmanager
     def _claimed(self, digest: str, name: str) -> Iterator[None]:
@@ -252,7 +332,9 @@ def track(
     writer = tracker(home)
     if parent is None:
         parent = writer.parent(plan.profile, plan.seed, identity, f"{plan.profile}, seed {plan.seed}")
-    return writer.child(parent, child_of(row, evaluation, setting_params(plan), point))
+    store = Store(home / "artefacts")
+    artefact = store.get(evaluation.key) if evaluation is not None else None
+    return writer.child(parent, child_of(row, artefact, setting_params(plan), point, report=report_of(row, store)))
 
 
 def known_as(child: Child) -> set[Known]:
@@ -281,16 +363,12 @@ def _complete(run: Any) -> bool:
     return run.info.status in ("FINISHED", "FAILED")
 
 
-def _owners(run: Any) -> list[Owner]:
-    found = (Owner.parse(text) for text in run.data.tags.get(OWNER, "").split())
-    return [owner for owner in found if owner is not None]
-
-
-def _being_logged(run: Any) -> bool:
-    """Whether another process may still be logging a run; the caller holds its claim, so this process is not."""
-    if run.info.status != "RUNNING":
-        return False
-    return any(owner != Owner.this() and owner.alive() is not False for owner in _owners(run))
+def _outcome(run: Any) -> str | None:
+    """How a parent has ended already, according to one of the processes that work on it; None if none has finished."""
+    if run.info.status in ("FINISHED", "FAILED"):
+        return str(run.info.status)
+    found = run.data.tags.get(OUTCOME)
+    return None if found is None else str(found)
 
 
 def _waiting() -> Callable[[str], None]:

@@ -49,7 +49,7 @@ def chain(home: Path, code: str | None = None, data: str = "digest") -> dict[str
 
 def handle(made: Artefact) -> Handle:
     """The handle of an artefact."""
-    return Handle(made.stage, made.key, made.digest, made.folder, "cached")
+    return Handle(made.stage, made.key, made.digest, "cached")
 
 
 def used(made: Artefact, days: float) -> None:

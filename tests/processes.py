@@ -11,7 +11,9 @@ from multiprocessing.process import BaseProcess
 import cloudpickle
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["mlflow.store.tracking.sqlalchemy_store", "dynconf_tasks.track", "dynconf_core.training.loop"])
+CONTEXT.set_forkserver_preload(
+    ["mlflow.store.tracking.sqlalchemy_store", "dynconf_tasks.track", "dynconf_core.training.loop", "sklearn.datasets"]
+)
 
 
 def started(work: Callable[[], object], environment: Mapping[str, str] | None = None) -> BaseProcess:

@@ -45,7 +45,7 @@ def old(job: Job, monkeypatch: pytest.MonkeyPatch) -> dict[str, Handle]:
             with (new := store.create(key, {"setting": SETTING, "facts": {"of": one.name}})) as folder:
                 (folder / "part").mkdir()
                 (folder / "part" / "file").write_text(one.name)
-            done[one.name] = Handle(one.name, key.key, new.created.digest, new.created.folder, "ran")
+            done[one.name] = Handle(one.name, key.key, new.created.digest, "ran")
     return done
 
 
@@ -106,7 +106,7 @@ def test_an_artefact_is_taken_over_a_second_time_with_its_history(
 
 
 @pytest.mark.parametrize("what", ["another field", "another input", "damage"])
-def test_nothing_else_is_taken_over(what: str, dynconf: Command, old: dict[str, Handle]) -> None:
+def test_nothing_else_is_taken_over(what: str, dynconf: Command, job: Job, old: dict[str, Handle]) -> None:
     if what == "another field":
         answer = dynconf("adopt", SETTING, *OPTIONS[2:], "--json")
         assert json.loads(answer.out)["stages"][0]["reason"].startswith(
@@ -116,7 +116,7 @@ def test_nothing_else_is_taken_over(what: str, dynconf: Command, old: dict[str, 
     if what == "another input":
         assert told(dynconf, "adopt", "--stage", "convert")["convert"][0] == "miss"
         return
-    old["train"].file("part/file").write_text("other")
+    job.context.file(old["train"], "part/file").write_text("other")
     assert told(dynconf, "adopt")["train"][0] == "miss"
 
 

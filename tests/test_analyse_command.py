@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import subprocess
@@ -298,15 +299,25 @@ def test_it_is_logged_once(dynconf: Command, files: tuple[Path, Path], home: Pat
     assert (run.info.status, run.info.run_name) == ("FINISHED", "net")
     record = strictly((out / "analysis.json").read_text())
     entry = record["rules"][record["chosen"]]
-    assert run.data.metrics["exit_mean_steps"] == entry["test"]["mean_steps"]
-    assert run.data.metrics["exit_accuracy"] == entry["test"]["accuracy"]
-    assert run.data.metrics["rules_patience_mean_steps"] == record["rules"][3]["test"]["mean_steps"]
-    assert run.data.metrics["oracles_first_correct_mean_steps"] == record["oracles"]["test"]["first_correct"]["mean_steps"]
+    assert run.data.metrics["headline/mean_steps"] == entry["test"]["mean_steps"]
+    assert run.data.metrics["headline/exit_accuracy_percent"] == pytest.approx(100 * entry["test"]["accuracy"])
+    oracle = record["oracles"]["test"]["first_correct"]["mean_steps"]
+    assert run.data.metrics["headline/oracle_mean_steps"] == oracle
+
+    def table(name: str) -> list[dict[str, Any]]:
+        content = json.loads(Path(client.download_artifacts(run.info.run_id, f"tables/{name}.json")).read_text())
+        return [dict(zip(content["columns"], values, strict=True)) for values in content["data"]]
+
+    assert [row["test_mean_steps"] for row in table("rules")] == [rule["test"]["mean_steps"] for rule in record["rules"]]
+    assert [row["ece"] for row in table("over_time")] == record["reliability"]["ece_at_t"]
+    assert len(table("comparison")) == len(record["comparison"])
+    assert {row["figure"]: row["value"] for row in table("figures")}["oracles_test_first_correct_mean_steps"] == oracle
     assert run.data.params["rule"] == entry["measure"] and run.data.params["source"].startswith("mine, profile smoke")
-    history = client.get_metric_history(run.info.run_id, "accuracy_at_t")
-    assert [point.value for point in sorted(history, key=lambda point: point.step)] == record["accuracy_at_t"]["test"]
+    history = client.get_metric_history(run.info.run_id, "curve/accuracy_percent")
+    curve = [point.value for point in sorted(history, key=lambda point: point.step)]
+    assert curve == pytest.approx([100 * accuracy for accuracy in record["accuracy_at_t"]["test"]])
     logged = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert logged == {"analysis.json", "rule.json", "front.csv"}  # and nothing that lay there before
+    assert logged == {"analysis.json", "rule.json", "front.csv", "tables"}  # and nothing that lay there before
 
     assert dynconf(*common).code == 0
     assert [one.info.run_id for one in runs(client)] == [run.info.run_id]

@@ -140,7 +140,7 @@ def test_mlflow_has_a_parent_and_a_child_a_setting(first: dict[str, Any], home: 
     for row in first["settings"]:
         child = children[row["name"]]
         assert child.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
-        assert child.data.metrics["exit_mean_steps"] == row["exit"]["mean_steps"]
+        assert child.data.metrics["headline/mean_steps"] == row["exit"]["mean_steps"]
         assert child.data.params["time_steps"] == "5"
     from mlflow import MlflowClient
 
@@ -148,9 +148,13 @@ def test_mlflow_has_a_parent_and_a_child_a_setting(first: dict[str, Any], home: 
 
     client = MlflowClient(tracking_uri=tracking_uri(home))
     row, child = first["settings"][0], children[SETTINGS[0]]
-    curve = client.get_metric_history(child.info.run_id, "accuracy_at_t")
-    assert [(point.step, point.value) for point in curve] == list(enumerate(row["accuracy_at_t"], 1))
+    curve = client.get_metric_history(child.info.run_id, "curve/accuracy_percent")
+    assert [point.step for point in curve] == list(range(1, 6))
+    assert [point.value for point in curve] == pytest.approx([100 * accuracy for accuracy in row["accuracy_at_t"]])
     assert "accuracy_against_latency.png" in {artefact.path for artefact in client.list_artifacts(child.info.run_id)}
+    tables = {artefact.path for artefact in client.list_artifacts(child.info.run_id, "tables")}
+    assert {"tables/comparison.json", "tables/conversion.json"} <= tables
+    assert child.data.tags["dynconf.flow_run"]
 
 
 def test_an_exported_run_is_analysed_without_its_home(first: dict[str, Any], home: Path, tmp_path: Path) -> None:
@@ -206,7 +210,7 @@ def test_memory_bounds_the_batch_and_changes_nothing(first: dict[str, Any], home
     (plan,) = request.plans()
     config = stage("collect_calibration").config(job(plan, bounded.context()))
     assert not {"memory", "batch_size", "device"} & set(config)
-    assert Traces.load(done["collect_test"].folder).meta["exact"] is True
+    assert Traces.load(request.context().folder(done["collect_test"])).meta["exact"] is True
 
 
 def test_a_search_field_reruns_search_and_evaluation_alone(first: dict[str, Any], home: Path) -> None:
@@ -408,7 +412,7 @@ def test_what_could_not_be_logged_is_sent_later(first: dict[str, Any], home: Pat
     assert path.read_text() == written.replace(json.dumps(document["tracking_error"]), "null")
     assert list(resend(home)) == [], "nothing to send"
     points = known()[f"sweep {swept['run']}"]
-    assert {run.data.params["max_drop"]: run.data.metrics["exit_mean_steps"] for run in points} == {
+    assert {run.data.params["max_drop"]: run.data.metrics["headline/mean_steps"] for run in points} == {
         str(point["values"]["max_drop"]): point["mean_steps"] for point in swept["points"]
     }
     assert [run.info.status for run in points] == ["FINISHED"] * 2

@@ -158,6 +158,7 @@ TEMPORARY = (
     "sweeps/grid/.results.csv-99",
     "running/.host-12-0a1b2c3d.json",
     ".writable-x_1yz2ab",
+    ".clock-x_1yz2ab",
 )
 KEPT = ("results/run/results.json", "work/key/epoch.pt", ".gitignore", "results/run/.DS_Store", "data/.x-1234", "mlflow.db")
 

@@ -22,7 +22,7 @@ from dynconf_core.store.fingerprint import fingerprint, reached
 from dynconf_core.store.source import digest_and_imports
 
 PLAN = resolve("cifar10-resnet18-qcfs", "quick")
-HANDLE = Handle("x", "0" * 64, "1" * 64, Path("nowhere"), "ran")
+HANDLE = Handle("x", "0" * 64, "1" * 64, "ran")
 
 # Fields and inputs
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import time
 from collections.abc import Iterator
@@ -10,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
-from stage_cases import events, process, run_stage, tiny_job
+from stage_cases import events, process, run_stage, run_stages, tiny_job
 from study_cases import made
 
 from dynconf_core.experiment.job import Handle
@@ -129,14 +131,36 @@ def test_a_training_that_dies_anywhere_is_finished_by_the_next_run(homes: Homes,
     assert not work.exists() and not list((tmp_path / "artefacts" / ".tmp").iterdir())
 
 
+def test_a_home_at_another_path_has_everything(homes: Homes, tmp_path: Path) -> None:
+    """Seen through a link, as from a machine that mounts it elsewhere, and moved to another place."""
+    shutil.copytree(homes.folder / "one", tmp_path / "moved")
+    (tmp_path / "link").symlink_to("moved", target_is_directory=True)
+    for home in (tmp_path / "moved", tmp_path / "link"):
+        found = run_stages(tiny_job(home))
+        assert {one.outcome for one in found.values()} == {"cached"}
+        assert {name: one.digest for name, one in found.items()} == homes.digests()[0]
+        sent = cloudpickle.dumps(found)
+        assert str(home).encode() not in sent
+        received: dict[str, Handle] = pickle.loads(sent)
+        assert tiny_job(tmp_path / "link").context.file(received["search"], "rule.json").is_file()
+
+
+def test_artefacts_name_no_path_of_their_machine(homes: Homes) -> None:
+    files = [path for path in (homes.folder / "one" / "artefacts").rglob("*") if path.is_file()]
+    assert len(files) > 15
+    paths = [str(homes.folder).encode(), str(Path(__file__).parent.parent).encode(), str(Path.home()).encode() + b"/"]
+    assert [path for path in files for named in paths if named in path.read_bytes()] == []
+
+
 def test_a_given_checkpoints_name_is_no_part_of_the_artefact(homes: Homes, tmp_path: Path) -> None:
     (checkpoint,) = (homes.folder / "one" / "artefacts" / "train").glob("*/*/checkpoint.pt")
     found = []
     for name in ("a.pt", "b.pt"):
         shutil.copyfile(checkpoint, tmp_path / name)
         home = tmp_path / f"home of {name}"
-        found.append(run_stage("train", replace(tiny_job(home), checkpoint=tmp_path / name), {}))
-        manifest = json.loads(found[-1].file("manifest.json").read_text())
+        given = replace(tiny_job(home), checkpoint=tmp_path / name)
+        found.append(run_stage("train", given, {}))
+        manifest = json.loads(given.context.file(found[-1], "manifest.json").read_text())
         assert manifest["provenance"]["facts"]["given"] == name
     assert found[0].key == found[1].key and found[0].digest == found[1].digest and found[0].outcome == "given"
 
@@ -154,19 +178,24 @@ def test_a_training_that_diverges_leaves_no_artefact(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def traces(tmp_path: Path) -> Handle:
-    made(160, seed=3, time_steps=4, classes=3).save(tmp_path / "traces")
-    return Handle("collect_calibration", "0" * 64, "1" * 64, tmp_path / "traces", "ran")
+def traces(tmp_path: Path) -> Path:
+    return made(160, seed=3, time_steps=4, classes=3).save(tmp_path / "traces")
 
 
-def searched(home: Path, traces: Handle, trials: int = 14) -> Handle:
+def searched(home: Path, traces: Path, trials: int = 14) -> Handle:
     """The search, with more trials than the sampler draws without looking at the ones before (10)."""
-    return run_stage("search", tiny_job(home, trials=trials), {"collect_calibration": traces})
+    given, collected = tiny_job(home, trials=trials), Handle("collect_calibration", "0" * 64, "1" * 64, "ran")
+    shutil.copytree(traces, given.context.folder(collected), dirs_exist_ok=True)
+    return run_stage("search", given, {"collect_calibration": collected})
 
 
-def test_a_search_gives_the_same_bits_after_an_interruption_at_any_trial(tmp_path: Path, traces: Handle) -> None:
+def rule_of(home: Path, found: Handle) -> bytes:
+    return tiny_job(home).context.file(found, "rule.json").read_bytes()
+
+
+def test_a_search_gives_the_same_bits_after_an_interruption_at_any_trial(tmp_path: Path, traces: Path) -> None:
     whole = searched(tmp_path / "whole", traces)
-    rule = whole.file("rule.json").read_bytes()
+    rule = rule_of(tmp_path / "whole", whole)
     trials = trials_of(tmp_path, traces)
     assert len({tuple(trial.params.items()) for trial in trials}) == 14, "every trial is another one"
     for at in range(1, 15):
@@ -186,11 +215,11 @@ def test_a_search_gives_the_same_bits_after_an_interruption_at_any_trial(tmp_pat
                 resumed = searched(home, traces)
             assert len(after) == 14 - at + (point == "file.written"), "no trial is computed twice"
             assert not after or after[-1] == trials
-            assert resumed.digest == whole.digest and resumed.file("rule.json").read_bytes() == rule
+            assert resumed.digest == whole.digest and rule_of(home, resumed) == rule
             assert not list((home / "work").iterdir())
 
 
-def trials_of(tmp_path: Path, traces: Handle) -> list[Trial]:
+def trials_of(tmp_path: Path, traces: Path) -> list[Trial]:
     """The trials of a search that was killed after its last one."""
     with pytest.raises(Killed), failing(Die("search.trial", 14)):
         searched(tmp_path / "killed", traces)
@@ -199,7 +228,7 @@ def trials_of(tmp_path: Path, traces: Handle) -> list[Trial]:
 
 
 @pytest.mark.parametrize("damage", ["nothing", "garbage", "half", "another digit", "another form", "a deep nest"])
-def test_damaged_trials_are_set_aside(damage: str, tmp_path: Path, traces: Handle, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_trials_are_set_aside(damage: str, tmp_path: Path, traces: Path, caplog: pytest.LogCaptureFixture) -> None:
     """With a warning that names the file; the search starts afresh."""
     whole = searched(tmp_path / "whole", traces)
     with pytest.raises(Killed), failing(Die("search.trial", 3)):
@@ -224,7 +253,7 @@ def test_damaged_trials_are_set_aside(damage: str, tmp_path: Path, traces: Handl
     assert str(file) in warning and "trials.json.damaged" in warning
 
 
-def test_more_trials_begin_with_the_fewer(tmp_path: Path, traces: Handle) -> None:
+def test_more_trials_begin_with_the_fewer(tmp_path: Path, traces: Path) -> None:
     """A trial depends on its number and those before it, not on how many are to come."""
     first = [trial.params for trial in trials_of(tmp_path, traces)]
     with pytest.raises(Killed), failing(Die("search.trial", 14)):

@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from homes import DAY, HOUR, RUNNING, odd, process, used
+from postgres import Postgres
+from stage_cases import tiny_job
 
-from dynconf_core.files import set_aside, written
+from dynconf_core.experiment.job import Handle
+from dynconf_core.files import set_aside, write_text, written
+from dynconf_core.home import state
 from dynconf_core.home.leftovers import leftovers
+from dynconf_core.home.mounts import local_locks
 from dynconf_core.home.rubbish import rubbish
 from dynconf_core.home.running import ended, runs
+from dynconf_core.home.state import state_of
 from dynconf_core.store import clock, writer
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.keys import stage_key
 from dynconf_core.store.owner import Owner
+from dynconf_core.store.storage import STORAGE
+from dynconf_flows.command.status import lines
+from dynconf_tasks.listening import Listener
+from dynconf_tasks.stage import run
 
 
 @pytest.fixture
@@ -108,6 +120,101 @@ def test_a_run_with_a_wrong_clock_keeps_what_it_writes(home: Path) -> None:
         (run,) = runs(home)
         assert abs(run.began - clock.now(home)) < 60 and not ended(run.owner or Owner.this())
         assert leftovers(home, grace=0) == []
+
+
+def makes_once(home: Path, log: Path) -> None:
+    """Run a stage that takes a while; what it does when it is made goes to the log."""
+
+    def write(folder: Path, work: Path, listener: Listener) -> dict[str, object]:
+        with log.open("a") as stream:
+            stream.write(f"{home.name}\n")
+        time.sleep(0.3)
+        (folder / "checkpoint.pt").write_text("trained")
+        return {}
+
+    returned = run("train", tiny_job(home), {}, write)
+    found: Handle = returned if isinstance(returned, Handle) else returned.result()
+    assert tiny_job(home).context.file(found, "checkpoint.pt").read_text() == "trained"
+
+
+def test_machines_that_see_the_home_at_other_paths_make_a_stage_once(
+    tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        (tmp_path / name).symlink_to("home", target_is_directory=True)
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv(STORAGE, postgres.url())
+    with ThreadPoolExecutor(3) as pool:
+        for made in [pool.submit(makes_once, tmp_path / name, tmp_path / "log") for name in "abc"]:
+            made.result(60)
+    assert len((tmp_path / "log").read_text().splitlines()) == 1
+    assert list((tmp_path / "home" / "claims").iterdir()) == []
+
+
+def test_a_stage_is_finished_after_its_claim_was_lost(
+    home: Path, tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process then makes it too, and both have the artefact of the one that was faster."""
+    monkeypatch.setenv(STORAGE, postgres.url())
+    begun, go_on = threading.Event(), threading.Event()
+
+    def made(text: str, wait: bool) -> Handle:
+        def write(folder: Path, work: Path, listener: Listener) -> dict[str, object]:
+            write_text(work / "epoch.pt", text)
+            if wait:
+                begun.set()
+                assert go_on.wait(30)
+            write_text(work / "epoch.pt", text)
+            (folder / "checkpoint.pt").write_text(text)
+            return {}
+
+        returned = run("train", tiny_job(home), {}, write)
+        return returned if isinstance(returned, Handle) else returned.result()
+
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(made, "slow", True)
+        assert begun.wait(30)
+        postgres.query("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted")
+        fast = made("fast", False)
+        go_on.set()
+        assert slow.result(30) == fast
+    assert tiny_job(home).context.file(fast, "checkpoint.pt").read_text() == "fast"
+    assert list((home / "work").iterdir()) == list((home / "artefacts" / ".tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("mount", "told"),
+    [
+        ("nfs4 server:/home rw,vers=4.2,local_lock=none,addr=10.0.0.1", None),
+        ("nfs server:/home rw,vers=3,local_lock=none", None),
+        ("nfs server:/home rw,vers=3,nolock,local_lock=all", "NFS mounted with nolock"),
+        ("nfs server:/home rw,vers=3,local_lock=flock", "NFS mounted with local_lock=flock"),
+        ("lustre 10.0.0.1@tcp:/home rw,flock,lazystatfs", None),
+        ("lustre 10.0.0.1@tcp:/home rw,localflock", "Lustre mounted with localflock"),
+        ("lustre 10.0.0.1@tcp:/home rw,lazystatfs", "Lustre mounted without flock"),
+        ("ext4 /dev/sda1 rw,nolock", None),
+    ],
+)
+def test_mounts_with_local_locks_are_told(mount: str, told: str | None, tmp_path: Path) -> None:
+    at = os.stat(tmp_path).st_dev
+    other = "31 1 0:999 / /scratch rw - nfs server:/scratch rw,nolock\n"
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(f"{other}36 1 {os.major(at)}:{os.minor(at)} / /home rw,noatime shared:1 - {mount}\n")
+    assert local_locks(tmp_path, mounts) == told
+    mounts.write_text(other + "broken\n")
+    assert local_locks(tmp_path, mounts) is local_locks(tmp_path, tmp_path / "none") is None
+
+
+def test_the_status_tells_of_local_locks_unless_claims_are_in_the_storage(
+    home: Path, monkeypatch: pytest.MonkeyPatch, postgres: Postgres
+) -> None:
+    home.mkdir()
+    assert state_of(home).local_locks is None
+    monkeypatch.setattr(state, "local_locks", lambda home: "NFS mounted with nolock")
+    found = state_of(home)
+    assert any("NFS mounted with nolock" in line for line in lines(found)) and found.to_json()["local_locks"]
+    monkeypatch.setenv(STORAGE, postgres.url())
+    assert state_of(home).local_locks is None
 
 
 def test_temporary_names_name_their_machine(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

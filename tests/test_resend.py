@@ -59,7 +59,7 @@ def test_what_is_sent_of_results_whose_artefacts_and_settings_are_gone(tmp_path:
     found = {run.info.run_name: run for run in runs(tmp_path)}
     assert [found[row.name].info.status for row in rows] == ["FINISHED", "FINISHED", "FAILED"]
     assert found["smoke, seed 0"].info.status == "FAILED"
-    assert found[NAME].data.metrics["exit_mean_steps"] == rows[0].exit.mean_steps
+    assert found[NAME].data.metrics["headline/mean_steps"] == rows[0].exit.mean_steps
     assert found[NAME].data.params["recipe_epochs"] == "8", "the plan's"
     params = found[GONE].data.params
     assert (params["setting"], params["time_steps"], params["network_architecture"]) == (GONE, "32", "vgg16"), "the row's"
@@ -78,7 +78,7 @@ def test_newer_results_take_the_place_of_older_ones(tmp_path: Path) -> None:
     assert [(one.run, one.children) for one in resend(tmp_path)] == [(new.run, (NAME,))]
     assert list(resend(tmp_path)) == []
     found = {run.info.run_name: run for run in runs(tmp_path)}
-    assert set(found) == {"smoke, seed 0", NAME, GONE} and found[NAME].data.metrics["snn_accuracy"] == 0.5
+    assert set(found) == {"smoke, seed 0", NAME, GONE} and found[NAME].data.metrics["headline/snn_accuracy_percent"] == 50
     assert errors(tmp_path) == [None, "MLflow did not answer"], "the newer one's; that of the older is not in MLflow"
 
 

@@ -67,7 +67,7 @@ from dynconf_tasks.collect import trained_on_calibration
 
 TRACES = (Traces, check_forms, compact, duplicated, save_archive)
 PLAN = resolve("cifar10-resnet18-qcfs", "quick")
-HANDLE = Handle("x", "0" * 64, "1" * 64, Path("nowhere"), "ran")
+HANDLE = Handle("x", "0" * 64, "1" * 64, "ran")
 OTHER = replace(HANDLE, digest="2" * 64)
 
 # By stage: what its code reaches, and what it must not reach: functions, classes, modules and whole rooms of the core.

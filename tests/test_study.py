@@ -1,23 +1,44 @@
-"""The study of a sweep is a function of its name: interrupted and resumed, it asks for the same points."""
+"""Studies that participants share: each point is taken once, whoever dies; one alone asks for the same points."""
 
 from __future__ import annotations
 
-import logging
+import os
+import subprocess
+import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
 
+from dynconf_core.errors import InputError
 from dynconf_core.experiment.points import Range
+from dynconf_core.failing import DIE_AT, failing
 from dynconf_core.schemes.field import Value
-from dynconf_flows.study import run_study
+from dynconf_core.store.owner import Owner
+from dynconf_tasks.study.points import Chosen, Listed, Points
+from dynconf_tasks.study.shared import Code, SharedStudy
+from dynconf_tasks.study.storage import journal
+from dynconf_tasks.study.trials import RETRIES
 
 RANGES = [Range("alpha", 0.5, 64.0), Range("time_steps", 4, 32), Range("smoothing", choices=("sum", "mean"))]
 TRIALS = 16
 """More than the ten that TPE draws at random."""
+CODE = Code("1.0", "abc")
+CHILD = """
+import sys
+from pathlib import Path
+from dynconf_tasks.study.points import Listed
+from dynconf_tasks.study.shared import Code, SharedStudy
+
+points = Listed([{"n": n} for n in range(int(sys.argv[2]))])
+with SharedStudy(Path(sys.argv[1]), "a", points, Code("1.0", "abc"), str, join=True) as study:
+    while (taken := study.take()) is not None:
+        print(taken.index, flush=True)
+        study.done(taken, [{"n": taken.index}], [0.5, 1.0])
+"""
 
 
 class Dies(BaseException):
@@ -30,51 +51,195 @@ def figures(values: Mapping[str, Value]) -> Sequence[float]:
     return 1 - 1 / steps - abs(alpha - 8) / 100 - (values["smoothing"] == "mean") / 50, steps * 0.5
 
 
-def studied(journal: Path, dies_at: int | None = None, seed: int = 0, fails_at: int | None = None) -> list[dict[str, Value]]:
+def shared(home: Path, points: Points, name: str = "a", code: Code = CODE, **options: Any) -> SharedStudy:
+    return SharedStudy(home, name, points, code, lambda: "run", **options)
+
+
+def listed(count: int) -> Listed:
+    return Listed([{"n": number} for number in range(count)])
+
+
+def studied(home: Path, dies_at: int | None = None, seed: int = 0, fails_at: int | None = None) -> list[dict[str, Value]]:
+    """Take part alone; returns the points that were computed. Optuna's storage is all that a killed process leaves."""
     asked: list[dict[str, Value]] = []
-
-    def run_point(values: Mapping[str, Value]) -> Sequence[float] | None:
-        asked.append(dict(values))
-        if len(asked) - 1 == dies_at:
-            raise Dies
-        return None if len(asked) - 1 == fails_at else figures(values)
-
-    run_study(run_point, RANGES, TRIALS, seed, "sweep-a", journal)
+    with shared(home, Chosen(RANGES, TRIALS, seed)) as study:
+        while (taken := study.take()) is not None:
+            asked.append(dict(taken.values))
+            if len(asked) - 1 == dies_at:
+                study._mine.clear()  # a killed process gives nothing back
+                raise Dies
+            failed = len(asked) - 1 == fails_at
+            study.done(taken, [{"number": taken.index}], None if failed else figures(taken.values))
     return asked
 
 
-def trials(journal: Path) -> list[optuna.trial.FrozenTrial]:
-    return optuna.load_study(study_name="sweep-a", storage=JournalStorage(JournalFileBackend(str(journal)))).trials
+def trials(home: Path) -> list[optuna.trial.FrozenTrial]:
+    from dynconf_tasks.study.storage import studies
+
+    return next(study.trials for name, study in studies(home) if name == "a")
 
 
-def test_a_study_that_died_at_any_trial_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
+def test_a_study_that_died_at_any_trial_goes_on_as_if_it_had_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = studied(tmp_path / "whole")
     assert len({str(values) for values in whole}) > TRIALS / 2, "the points differ"
-    for number in range(TRIALS):
-        journal = tmp_path / str(number)
-        with pytest.raises(Dies):
-            studied(journal, dies_at=number)
-        assert [trial.state.name for trial in trials(journal)] == ["COMPLETE"] * number
-        assert studied(journal) == whole
-        assert [trial.params for trial in trials(journal)] == whole
-        assert {trial.state.name for trial in trials(journal)} == {"COMPLETE"}
+    for number in range(0, TRIALS, 3):
+        home = tmp_path / str(number)
+        with monkeypatch.context() as patch:
+            patch.setattr(Owner, "this", lambda: Owner("this-host", 1, 1))
+            with pytest.raises(Dies):
+                studied(home, dies_at=number)
+        assert [trial.state.name for trial in trials(home)] == ["COMPLETE"] * number + ["RUNNING"]
+        assert studied(home) == whole
+        assert [trial.params for trial in trials(home)] == whole
+        assert {trial.state.name for trial in trials(home)} == {"COMPLETE"}
     assert studied(tmp_path / "other", seed=1) != whole
 
 
-def test_a_failed_trial_is_recorded_as_failed(tmp_path: Path) -> None:
-    studied(tmp_path / "journal", fails_at=3)
-    assert [trial.number for trial in trials(tmp_path / "journal") if trial.state.name == "FAIL"] == [3]
+def test_a_failed_point_is_recorded_as_failed_and_tried_again_by_the_next_command(tmp_path: Path) -> None:
+    first = studied(tmp_path, fails_at=3)
+    assert [trial.number for trial in trials(tmp_path) if trial.state.name == "FAIL"] == [3]
+    assert studied(tmp_path) == first, "with the values that it had"
+    assert {trial.state.name for trial in trials(tmp_path)} == {"COMPLETE"}
+
+
+def test_who_joins_leaves_alone_what_is_done_or_failed(tmp_path: Path) -> None:
+    with shared(tmp_path, listed(3)) as study:
+        for number in range(2):
+            taken = study.take()
+            assert taken is not None
+            study.done(taken, [{}], None if number else [0.5, 1.0])
+    with shared(tmp_path, listed(3), join=True) as study:
+        assert [point.condition for point in study.state()] == ["done", "done", "free"]
+        taken = study.take()
+        assert taken is not None and taken.index == 2
+        study.release(taken)
+        assert [point.condition for point in study.state()] == ["done", "done", "free"], "given back"
+        assert all(not point.attempts for point in study.state())
+
+
+def test_points_are_shared_by_those_who_work_at_the_same_time(tmp_path: Path) -> None:
+    with shared(tmp_path, listed(5)) as first, shared(tmp_path, listed(5), "a") as second:
+        mine, theirs = first.take(), second.take()
+        assert mine is not None and theirs is not None and (mine.index, theirs.index) == (0, 1)
+        first.done(mine, [{"by": "first"}], [0.5, 1.0])
+        second.done(theirs, [{"by": "second"}], [0.5, 1.0])
+        points = second.state()
+        assert [point.rows for point in points[:2]] == [[{"by": "first"}], [{"by": "second"}]]
+        assert first.run == second.run == "run"
+
+
+def test_processes_that_are_killed_anywhere_lose_no_point(tmp_path: Path) -> None:
+    """Killed between any two steps of taking and reporting a point; the next process takes it again."""
+    count, died = 6, 0
+    for place in ("study.enqueued", "study.taken", "study.point", "study.enqueued:2", "study.taken:2"):
+        command = [sys.executable, "-P", "-c", CHILD, str(tmp_path), str(count)]
+        ended = subprocess.run(command, env={**os.environ, DIE_AT: place}, capture_output=True, text=True, check=False)
+        died += ended.returncode == -9
+    assert died == 5
+    last = subprocess.run([*command], capture_output=True, text=True, check=True)
+    with shared(tmp_path, listed(count), join=True) as study:
+        points = study.state()
+    assert [point.condition for point in points] == ["done"] * count, last.stderr
+    assert [row["n"] for point in points for row in point.rows] == list(range(count))
+
+
+def test_a_point_whose_participants_always_die_is_lost_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for attempt in range(RETRIES + 1):
+        with monkeypatch.context() as patch:
+            patch.setattr(Owner, "this", lambda: Owner("this-host", 1, 1))
+            with shared(tmp_path, listed(1), join=True) as study:
+                taken = study.take()
+                assert taken is not None and taken.attempt == attempt + 1
+                study._mine.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(Owner, "alive", lambda self: False)
+            with shared(tmp_path, listed(1), join=True) as study:
+                (point,) = study.state()
+                assert [by.owner.pid for by in study.dead] == [1]
+        assert (point.condition, point.attempts) == ("lost" if attempt == RETRIES else "free", attempt + 1)
+
+
+def test_the_mark_of_a_living_participant_on_another_host_protects_its_point(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = Owner("another-host", 7, 7)
+    with monkeypatch.context() as patch:
+        patch.setattr(Owner, "this", lambda: elsewhere)
+        other = shared(tmp_path, listed(2)).__enter__()
+        assert other.take() is not None
+    with shared(tmp_path, listed(2)) as study:
+        assert [point.condition for point in study.state()] == ["running", "free"], "it joins, since the other lives"
+        other._mine.clear()
+        other.__exit__()
+        assert [point.condition for point in study.state()] == ["free", "free"]
+        assert [by.owner for by in study.dead] == [elsewhere]
+
+
+def test_other_code_and_other_numbers_are_refused(tmp_path: Path) -> None:
+    with shared(tmp_path, listed(2)) as study:
+        assert study.take() is not None
+        other = Code("2.0", "def")
+        with (
+            pytest.raises(InputError, match=r"2\.0 \(def\).*--allow-other-code") as refused,
+            shared(tmp_path, listed(2), code=other),
+        ):
+            pass
+        assert "1.0 (abc)" in str(refused.value)
+        with shared(tmp_path, listed(2), code=other, other_code=True) as joined:
+            assert joined.take() is not None
+        with pytest.raises(InputError, match=r"2 points.*3.*--trials"), shared(tmp_path, listed(3)):
+            pass
+
+
+def test_the_results_are_made_once(tmp_path: Path) -> None:
+    made: list[bool] = []
+
+    def make(points: Sequence[object], settled: bool) -> str:
+        made.append(settled)
+        return "made"
+
+    with shared(tmp_path, listed(1)) as study, shared(tmp_path, listed(1)) as other:
+        assert study.gathered(make, lambda: "read") == "made" and made == [False]
+        taken = study.take()
+        assert taken is not None
+        study.done(taken, [{}], [0.5, 1.0])
+        assert [one.gathered(make, lambda: "read") for one in (study, other)] == ["made", "read"] and made == [False, True]
+
+
+def test_two_threads_never_take_the_same_point(tmp_path: Path) -> None:
+    taken: list[int] = []
+
+    def take() -> None:
+        with shared(tmp_path, listed(12)) as study:
+            while (found := study.take()) is not None:
+                taken.append(found.index)
+                study.done(found, [{}], [0.5, 1.0])
+
+    with shared(tmp_path, listed(12)) as held:
+        first = held.take()  # keeps the study alive, so that the others join it
+        threads = [threading.Thread(target=take) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert first is not None and sorted([first.index, *taken]) == list(range(12))
 
 
 @pytest.mark.parametrize("damage", [b"{\n", b"\xff\xfe\n", b'{"op_code": 99}\n', b"[" * 5000 + b"\n"])
 def test_a_damaged_journal_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: bytes) -> None:
-    journal = tmp_path / "optuna.journal"
-    whole = studied(journal)
-    content = journal.read_bytes()
-    half = content.index(b"\n", len(content) // 2) + 1
-    journal.write_bytes(content[:half] + damage + content[half:])
-    with caplog.at_level(logging.WARNING):
-        assert studied(journal) == whole
-    assert str(journal) in caplog.text and "optuna.journal.damaged" in caplog.text
-    assert (tmp_path / "optuna.journal.damaged").read_bytes().count(damage) == 1
-    assert [trial.params for trial in trials(journal)] == whole
+    with shared(tmp_path, listed(1)):
+        pass
+    path = journal(tmp_path, "a")
+    path.write_bytes(path.read_bytes() + damage + damage)
+    with shared(tmp_path, listed(1)) as study:
+        assert study.take() is not None
+    assert str(path) in caplog.text and path.with_name("a.journal.damaged").read_bytes().count(damage) == 2
+
+
+def test_points_pass_the_failure_points(tmp_path: Path) -> None:
+    passed: list[str] = []
+    with failing(passed.append), shared(tmp_path, listed(1)) as study:
+        taken = study.take()
+        assert taken is not None
+        study.done(taken, [{}], [0.5, 1.0])
+    assert [name for name in passed if name.startswith("study.")] == ["study.enqueued", "study.taken", "study.point"]

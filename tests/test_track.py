@@ -1,5 +1,6 @@
 """The MLflow side: runs are found again by their tags, and a server that is not there costs seconds."""
 
+import json
 import os
 import socket
 import threading
@@ -10,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from result_cases import PUBLISHED, exiting, failed_setting, run_result, setting_result
+from result_cases import PUBLISHED, compared, exiting, failed_setting, run_result, setting_result
 
 from dynconf_core.evaluation.energy import Energy, MultiplyAccumulates
 from dynconf_core.evaluation.metrics import Baseline
 from dynconf_core.exit.judgement import OperatingPoint
 from dynconf_core.exit.oracles import AveragedEarliest, Oracles
-from dynconf_core.results.records import flat
 from dynconf_core.results.types import AnySetting, RunResult
 from dynconf_tasks import logged
-from dynconf_tasks.logged import Child, metrics_of, setting_figures
+from dynconf_tasks.logged import Child
+from dynconf_tasks.mlflow_runs import metrics_of
+from dynconf_tasks.shown import Shown, setting_shown
 from dynconf_tasks.track import PARENT, SETTING, Tracker, TrackingUnavailable
 
 ROW = setting_result(
@@ -89,13 +91,13 @@ def test_a_childs_params_metrics_steps_and_artefacts(tracker: Tracker, files: li
     assert child.data.tags[PARENT] == parent and child.data.tags[SETTING] == ROW.name
     assert child.data.params == {"profile": "smoke", "seed": "0", "levels": "4"}
     metrics = child.data.metrics
-    assert metrics["exit_mean_steps"] == 2.5 and metrics["exit_latency_saving"] == 0.375
-    assert metrics["oracles_first_correct_mean_steps"] == 1.5
-    assert (metrics["energy_exit"], metrics["energy_picojoules_per_mac"]) == (30.25, 4.6)
-    assert metrics["multiply_accumulates_ann"] == 200 and not [name for name in metrics if "source" in name]
-    assert metrics["baselines_within_0.1_points_time_steps"] == 3
-    history = client(tracker).get_metric_history(child.info.run_id, "accuracy_at_t")
-    assert sorted((point.step, point.value) for point in history) == [(1, 0.25), (2, 0.5), (3, 0.75), (4, 0.95)]
+    assert metrics["headline/mean_steps"] == 2.5 and metrics["headline/steps_saved_percent"] == 37.5
+    assert metrics["headline/oracle_mean_steps"] == 1.5
+    assert len([name for name in metrics if name.startswith("headline/")]) <= 12 and len(metrics) <= 15
+    history = client(tracker).get_metric_history(child.info.run_id, "curve/accuracy_percent")
+    assert sorted((point.step, point.value) for point in history) == [(1, 25), (2, 50), (3, 75), (4, 95)]
+    history = client(tracker).get_metric_history(child.info.run_id, "curve/exited_percent")
+    assert sorted((point.step, point.value) for point in history) == [(1, 25), (2, 50), (3, 75), (4, 100)]
     names = {file.path for file in client(tracker).list_artifacts(child.info.run_id)}
     assert {"accuracy_against_latency.png", "evaluation.json"} <= names
     above = client(tracker).get_run(parent)
@@ -103,7 +105,7 @@ def test_a_childs_params_metrics_steps_and_artefacts(tracker: Tracker, files: li
     assert PARENT not in above.data.tags, "one level of nesting"
     tracker.finish_parent(parent, document(ROW))
     above = client(tracker).get_run(parent)
-    assert above.info.status == "FINISHED" and above.data.metrics["mean_latency_saving"] == 0.375
+    assert above.info.status == "FINISHED" and above.data.metrics["headline/steps_saved_percent"] == 37.5
 
 
 def test_a_rerun_finds_its_runs_and_appends_nothing(home: Path, files: list[Path]) -> None:
@@ -119,8 +121,8 @@ def test_a_rerun_finds_its_runs_and_appends_nothing(home: Path, files: list[Path
     assert once("d1") == (parent, child)
     tracker = Tracker(home)
     assert len(runs(tracker)) == before
-    assert len(client(tracker).get_metric_history(child, "accuracy_at_t")) == 4
-    assert len(client(tracker).get_metric_history(parent, "mean_latency_saving")) == 1
+    assert len(client(tracker).get_metric_history(child, "curve/accuracy_percent")) == 4
+    assert len(client(tracker).get_metric_history(parent, "headline/steps_saved_percent")) == 1
     same, changed = once("d2")
     assert same == parent and changed != child, "another evaluation is another run"
     assert len(runs(tracker)) == before, "which takes the place of the old one"
@@ -195,8 +197,8 @@ def test_several_threads(home: Path) -> None:
     for _, child in made:
         run = client(tracker).get_run(child)
         number = int(run.info.run_name.removeprefix("setting-"))
-        history = client(tracker).get_metric_history(child, "accuracy_at_t")
-        assert len(history) == 1500 and {point.value for point in history} == {number / 10}
+        history = client(tracker).get_metric_history(child, "curve/accuracy_percent")
+        assert len(history) == 1500 and {point.value for point in history} == {number * 10}
 
 
 @pytest.fixture
@@ -247,10 +249,64 @@ def test_a_home_with_odd_characters(tmp_path: Path, files: list[Path]) -> None:
     assert [path.name for path in home.parent.iterdir() if path.is_dir()] == [home.name], "nothing beside the home"
 
 
-def test_only_finite_numbers_become_metrics() -> None:
-    assert metrics_of(flat({"time_steps": 4, "flag": True, "x": float("inf"), "y": float("nan"), "name": "n"})) == [
-        ("time_steps", 4.0, 0)
+def table(tracker: Tracker, run: str, name: str) -> list[dict[str, Any]]:
+    """A table of a run, read by MLflow."""
+    experiment = client(tracker).get_run(run).info.experiment_id
+    with pytest.MonkeyPatch.context() as patch:  # part of `load_table` asks the server that this names, not the client's
+        patch.setenv("MLFLOW_TRACKING_URI", tracker.uri)
+        found = client(tracker).load_table(experiment, f"tables/{name}.json", run_ids=[run])
+    return list(found.to_dict("records"))
+
+
+def test_every_other_figure_stands_in_tables(tracker: Tracker, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    layers = [
+        {
+            "name": name,
+            "neurons": 8,
+            "threshold": {"least": 1.0, "most": 2.0},
+            "rate": 0.5,
+            "error": [0.5, 0.25],
+            "agreement": 0.9,
+        }
+        for name in ("conv1", "conv2")
     ]
-    names = {name for name, _, _ in metrics_of(setting_figures(ROW))}
-    assert "exit_rule_threshold" not in names, "never exit is no number"
-    assert not [name for name in names if name.startswith(("paper", "stages", "artefacts"))]
+    report.write_text(json.dumps({"marks": [2, 4], "layers": layers}))
+    row = replace(ROW, comparison=(compared("gap", 0.0, 3.0, 0.0), compared("gap", 0.01, 2.0, 0.01)))
+    child = replace(logged.child_of(row, None, PARAMS, report=report), digest="d1")
+    run = tracker.child(tracker.parent("smoke", 9, {}, "tables"), child)
+    figures = {one["figure"]: one for one in table(tracker, run, "figures")}
+    assert (figures["energy_exit"]["value"], figures["energy_picojoules_per_mac"]["value"]) == (30.25, 4.6)
+    assert figures["multiply_accumulates_ann"]["value"] == 200
+    assert figures["exit_rule_threshold"]["value"] == "inf", "never exit is no number"
+    exit_accuracy = [figures["exit_accuracy"][name] for name in ("value", "low", "high")]
+    assert exit_accuracy == pytest.approx([0.94, *row.exit.accuracy_interval]), "up to the last digit, which pandas loses"
+    assert not [name for name in figures if name.startswith(("paper", "stages", "artefacts", "name", "comparison"))]
+    over_time = table(tracker, run, "over_time")
+    assert [(one["time_step"], one["exits"]) for one in over_time] == [(1, 1), (2, 1), (3, 1), (4, 1)]
+    assert [one["accuracy"] for one in over_time] == pytest.approx(ROW.accuracy_at_t)
+    assert [one["test_mean_steps"] for one in table(tracker, run, "comparison")] == [3.0, 2.0]
+    assert table(tracker, run, "baselines")[0]["name"] == "within_0.1_points"
+    assert [one["ece"] for one in table(tracker, run, "reliability")] == pytest.approx([ROW.ece.full, ROW.ece.exit])
+    assert [(one["layer"], one["error_at_4"], one["threshold_most"]) for one in table(tracker, run, "conversion")] == [
+        ("conv1", 0.25, 2.0),
+        ("conv2", 0.25, 2.0),
+    ]
+
+
+def test_the_address_of_a_run(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tracker.parent("smoke", 10, {}, "address")
+    assert tracker.run_url(run) is None, "a database has no pages"
+    experiment = client(tracker).get_run(run).info.experiment_id
+    monkeypatch.setattr(tracker, "uri", "https://someone:geheim@lab.example/mlflow/")
+    assert tracker.run_url(run) == f"https://lab.example/mlflow/#/experiments/{experiment}/runs/{run}"
+
+
+def test_only_finite_numbers_become_metrics() -> None:
+    assert metrics_of(Shown({"x": float("inf"), "y": float("nan"), "z": None, "steps": 4}, {"c": (float("nan"), 2.0)})) == [
+        ("headline/steps", 4.0, 0),
+        ("curve/c", 2.0, 2),
+    ]
+    assert setting_shown(ROW).headline["spikes_saved_percent"] == round(100 * (1 - 13 / 30), 6)
+    none = setting_shown(replace(ROW, spikes_per_inference=None, ann_accuracy=None, baselines=())).headline
+    assert (none["spikes_saved_percent"], none["ann_accuracy_percent"], none["steps_saved_iso_accuracy_percent"]) == (None,) * 3

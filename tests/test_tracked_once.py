@@ -18,7 +18,8 @@ from dynconf_core.results.types import FailedPoint, SweepPoint, SweepResult
 from dynconf_core.store.owner import Owner
 from dynconf_tasks.logged import Child, child_of
 from dynconf_tasks.mlflow_database import tracking_uri
-from dynconf_tasks.track import DIGEST, OWNER, PARENT, POINT, Tracker, TrackingUnavailable
+from dynconf_tasks.run_owners import OWNER
+from dynconf_tasks.track import DIGEST, PARENT, POINT, Tracker, TrackingUnavailable
 
 ROW = setting_result(accuracy_at_t=(0.5,) * 300)
 CHILD = replace(child_of(ROW, None, {"profile": "smoke"}), digest="d1")
@@ -107,10 +108,10 @@ def test_processes_that_log_the_same_at_once(work: Callable[[Path], None], home:
         from mlflow import MlflowClient
 
         client = MlflowClient(tracking_uri=tracking_uri(home))
-        assert len(client.get_metric_history(children[0].info.run_id, "accuracy_at_t")) == 300
+        assert len(client.get_metric_history(children[0].info.run_id, "curve/accuracy_percent")) == 300
     else:
         assert {run.data.tags[POINT] for run in children} == {'{"time_steps": 4}', '{"time_steps": 8}'}
-        assert sorted(run.data.metrics["mean_steps"] for run in children) == [2.0, 4.0]
+        assert sorted(run.data.metrics["headline/mean_steps"] for run in children) == [2.0, 4.0]
 
 
 @pytest.mark.parametrize("point", ["track.created", "track.logged"])
@@ -122,7 +123,7 @@ def test_a_process_killed_while_it_logs(point: str, home: Path) -> None:
     again, finished = runs(home)
     assert [run.info.run_id for run in again] == [run.info.run_id for run in parents]
     assert states(again) == states(finished) == ["FINISHED"]
-    assert finished[0].data.metrics["exit_mean_steps"] == ROW.exit.mean_steps
+    assert finished[0].data.metrics["headline/mean_steps"] == ROW.exit.mean_steps
 
 
 @pytest.mark.parametrize("fault", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()])
@@ -199,7 +200,8 @@ def test_a_failed_point_and_an_interrupted_sweep(home: Path) -> None:
         tracker.child(parent, child_of(point, None, {}, point.values))
     tracker.finish_parent(parent, replace(SWEEP, points=(POINTS[0], failed), failed=1))
     (above,), children = runs(home)
-    assert above.info.status == "FAILED" and (above.data.metrics["points"], above.data.metrics["failed_points"]) == (2, 1)
+    assert above.info.status == "FAILED"
+    assert (above.data.metrics["headline/points"], above.data.metrics["headline/failed_points"]) == (2, 1)
     assert sorted(states(children)) == ["FAILED", "FINISHED"]
     tracker.parent("smoke", 0, {}, f"sweep {SWEEP.run}", "sweep")
     tracker.finish_parent(parent, SWEEP, interrupted=True)
@@ -220,3 +222,83 @@ def test_a_failed_setting_is_logged_once(home: Path) -> None:
     assert tracker.child(parent, failed) == tracker.child(parent, failed)
     assert tracker.child(parent, replace(failed, digest="another error")) not in {"", failed.digest}
     assert states(runs(home)[1]) == ["FAILED"]
+
+
+@pytest.fixture
+def shared(empty: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of another machine, which shares the tracking server with ``home``, but no claims."""
+    database = tmp_path / "shared.db"
+    shutil.copy(empty / "mlflow.db", database)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{database}")
+    monkeypatch.setenv("MLFLOW_ARTIFACT_ROOT", str(tmp_path / "artefacts"))
+    (tmp_path / "other").mkdir()
+    return tmp_path / "other"
+
+
+def test_parents_that_two_machines_made_at_once_become_one(home: Path, shared: Path) -> None:
+    """Each looks before the other has made its own; both then log below the older one, also with the id of the younger."""
+    from mlflow import MlflowClient
+
+    here, there = Tracker(home), Tracker(shared)
+    first = here.parent("smoke", 0, {}, "smoke, seed 0")
+    here.child(first, CHILD)
+    client = MlflowClient(tracking_uri=here.uri)
+    before = client.get_run(first)
+    twin = client.create_run(before.info.experiment_id, tags=dict(before.data.tags), start_time=before.info.start_time + 1)
+    other = replace(CHILD, setting="another")
+    for child in (CHILD, other):
+        again = there.child(first, child)
+        client.set_tag(again, PARENT, twin.info.run_id)
+    client.update_run(twin.info.run_id, status="RUNNING")
+    assert there.parent("smoke", 0, {}, "smoke, seed 0") == first
+    assert client.get_run(twin.info.run_id).info.lifecycle_stage == "deleted"
+    there.child(twin.info.run_id, replace(CHILD, setting="third"))
+    there.finish_parent(twin.info.run_id, run_result(ROW))
+    (parent,), children = runs(home)
+    assert (parent.info.run_id, parent.info.status) == (first, "FINISHED")
+    assert {run.data.tags[PARENT] for run in children} == {first}
+    assert sorted(run.info.run_name for run in children) == sorted([CHILD.setting, "another", "third"])
+
+
+def test_what_a_dead_participant_leaves_is_ended_and_nothing_else(home: Path) -> None:
+    """As where a participant on another machine died, of which only its owner is known."""
+    from mlflow import MlflowClient
+
+    tracker = Tracker(home)
+    parent = tracker.parent("smoke", 0, {}, "smoke, seed 0")
+    dead, slow = Owner("another-host", 7, 1), Owner("another-host", 8, 2)
+    mine, its, slows = (tracker.child(parent, replace(CHILD, setting=name)) for name in ("mine", "its", "slow's"))
+    client = MlflowClient(tracking_uri=tracker.uri)
+    client.set_tag(parent, OWNER, f"{Owner.this()} {dead} {slow}")
+    for run, owner in ((its, dead), (slows, slow)):
+        client.set_tag(run, OWNER, str(owner))
+        client.update_run(run, status="RUNNING")
+    assert tracker.end_dead(parent, lambda owner: owner == dead) == ["its"]
+    assert [client.get_run(run).info.status for run in (mine, its, slows)] == ["FINISHED", "KILLED", "RUNNING"]
+    assert client.get_run(parent).data.tags[OWNER] == f"{Owner.this()} {slow}"
+    tracker.finish_parent(parent, run_result(ROW))
+    assert client.get_run(parent).info.status == "RUNNING", "the slow one still works on it"
+    assert tracker.end_dead(parent, lambda owner: owner == slow) == ["slow's", "smoke, seed 0"]
+    assert client.get_run(parent).info.status == "FINISHED", "as the one that finished said"
+
+
+def test_an_interruption_does_not_overwrite_what_another_participant_has_finished(home: Path) -> None:
+    from mlflow import MlflowClient
+
+    other = started(lambda: time.sleep(60))
+    assert other.pid is not None
+    tracker = Tracker(home)
+    client = MlflowClient(tracking_uri=tracker.uri)
+    for interrupted_first, expected in ((False, "FINISHED"), (True, "KILLED")):
+        parent = tracker.parent("smoke", 0, {}, "smoke, seed 0")
+        client.set_tag(parent, OWNER, f"{Owner.this()} {Owner.of(other.pid)}")
+        tracker.finish_parent(parent, run_result(ROW), interrupted=interrupted_first)
+        assert client.get_run(parent).info.status == "RUNNING"
+        client.set_tag(parent, OWNER, str(Owner.this()))  # as the other one's finish_parent sees it
+        tracker.finish_parent(parent, run_result(failed_setting(ROW.name, "x")), interrupted=True)
+        assert client.get_run(parent).info.status == expected
+    other.kill()
+    other.join()
+    logged(home)
+    logged(home)
+    assert states(runs(home)[0]) == ["FINISHED"]

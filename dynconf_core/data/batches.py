@@ -3,7 +3,7 @@
 Images held in memory are gathered and augmented on the device that holds them, several batches at a time, because launching an
 operation on a few small images costs more than executing it. Images that have to be decoded are decoded in advance by threads,
 a limited number of batches ahead. In both cases the random numbers are drawn in the order of the batches, so that they do not
-depend on any of this.
+depend on any of this, nor on how many processes share the batches.
 """
 
 from collections import deque
@@ -15,8 +15,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from dynconf_core.data.augment import applied, drawn, together
-from dynconf_core.data.images import Images, TensorImages
+from dynconf_core.data.augment import Draws, applied, drawn, together
+from dynconf_core.data.images import Images, ReadInParts, TensorImages
 
 AHEAD = 3
 """Batches decoded in advance."""
@@ -24,6 +24,7 @@ BLOCK = 12 << 20
 """Bytes of images, as float32, augmented at a time: more than a batch of small images, less than a processor's cache."""
 BLOCK_ON_A_GPU = 48 << 20
 """The same on a GPU, where launching operations dominates the cost; no other sizes have been measured."""
+WHOLE = slice(None)
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -37,6 +38,7 @@ def batches(
     generator: torch.Generator,
     device: torch.device,
     block: int | None = None,
+    share: slice = WHOLE,
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
     """Every full batch of an epoch.
 
@@ -48,40 +50,62 @@ def batches(
         generator: on the CPU; the source of all random numbers.
         device: where the batches are needed.
         block: batches augmented at a time if the images are held in memory; None: as many as suit the device.
+        share: the part of every batch that is wanted: those images, as they are in the whole batch.
 
     Yields:
-        images ``(size, 3, H, W)``, float32, normalised, and labels ``(size,)``, both on ``device``.
+        images ``(n, 3, H, W)``, float32, normalised, and labels ``(n,)``, both on ``device``; n is ``size`` without ``share``.
     """
     order = order[: len(order) // size * size]
-    there = order.to(device)
-    labels = images.labels.to(device)[there].split(size)
+    wanted = order.view(-1, size)[:, share].to(device)
+    labels = images.labels.to(device)[wanted]
     if isinstance(images, TensorImages):
-        made = _in_memory(images, there, size, names, generator, block or _block(images, size, device))
+        block = block or _block(images, wanted.shape[1], device)
+        made = _in_memory(images, wanted, size, share, names, generator, block)
     else:
-        made = _decoded(images, order, size, names, generator, device)
+        made = _decoded(images, order, size, share, names, generator, device)
     with closing(made):
         yield from zip(made, labels, strict=True)
 
 
 def _in_memory(
-    images: TensorImages, order: Tensor, size: int, names: Sequence[str], generator: torch.Generator, block: int
+    images: TensorImages,
+    wanted: Tensor,
+    size: int,
+    share: slice,
+    names: Sequence[str],
+    generator: torch.Generator,
+    block: int,
 ) -> Generator[Tensor, None, None]:
-    for part in order.split(size * block):
-        pixels = images.batch(part)
-        draws = [drawn(names, size, pixels.shape[-2], generator) for _ in range(len(part) // size)]
-        yield from applied(pixels, together(draws), images.normalisation).split(size)
+    """``wanted (batches, n)`` are the indices of the share of each batch of ``size`` images."""
+    for part in wanted.split(block):
+        pixels = images.batch(part.flatten())
+        draws = [_of_share(drawn(names, size, pixels.shape[-2], generator), share) for _ in part]
+        yield from applied(pixels, together(draws), images.normalisation).split(wanted.shape[1])
 
 
 def _decoded(
-    images: Images, order: Tensor, size: int, names: Sequence[str], generator: torch.Generator, device: torch.device
+    images: Images,
+    order: Tensor,
+    size: int,
+    share: slice,
+    names: Sequence[str],
+    generator: torch.Generator,
+    device: torch.device,
 ) -> Generator[Tensor, None, None]:
-    def decode(chosen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        pixels = images.batch(chosen, generator)
-        return pixels, drawn(names, size, pixels.shape[-2], generator)
+    def decode(chosen: Tensor) -> tuple[Tensor, Draws]:
+        if isinstance(images, ReadInParts):
+            pixels = images.part(chosen, share, generator)
+        else:  # the random numbers of the rest are known to its own code alone
+            pixels = images.batch(chosen, generator)[share]
+        return pixels, _of_share(drawn(names, size, pixels.shape[-2], generator), share)
 
     with closing(ahead(decode, order.split(size), AHEAD)) as coming:
         for pixels, draws in coming:
             yield applied(pixels.to(device, non_blocking=True), draws, images.normalisation)
+
+
+def _of_share(draws: Draws, share: slice) -> Draws:
+    return draws if share == WHOLE else {name: numbers[:, share] for name, numbers in draws.items()}
 
 
 def _block(images: TensorImages, size: int, device: torch.device) -> int:

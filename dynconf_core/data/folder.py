@@ -151,16 +151,25 @@ class FolderImages:
         Raises:
             InputError: for a file that cannot be decoded.
         """
+        return self.part(indices, slice(None), crops)
+
+    def part(self, indices: Tensor, share: slice, crops: torch.Generator | None = None) -> Tensor:
+        """See ``ReadInParts.part``.
+
+        Raises:
+            InputError: for a file that cannot be decoded.
+        """
         import torch
 
-        draws = torch.rand(len(indices), 10, 4, generator=crops) if crops is not None else None
-        share = 7 / 8 if self.shorter_side is None else self.resolution / self.shorter_side
+        draws = torch.rand(len(indices), 10, 4, generator=crops)[share] if crops is not None else None
+        indices = indices[share]
+        central = 7 / 8 if self.shorter_side is None else self.resolution / self.shorter_side
         batch = torch.empty(len(indices), self.resolution, self.resolution, 3, dtype=torch.uint8, pin_memory=self.pinned)
         pixels = batch.numpy()
 
         def decode(slot: int) -> None:
             path = self.listing.files[int(indices[slot])]
-            pixels[slot] = _decoded(path, self.resolution, share, None if draws is None else draws[slot].tolist())
+            pixels[slot] = _decoded(path, self.resolution, central, None if draws is None else draws[slot].tolist())
 
         list(_decoders().map(decode, range(len(indices))))
         return batch.permute(0, 3, 1, 2)

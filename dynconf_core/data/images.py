@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -72,6 +72,14 @@ class Images(Protocol):
 
     def to(self, device: torch.device) -> Images:
         """The same images, with the pixels on ``device`` if they are held in memory."""
+
+
+@runtime_checkable
+class ReadInParts(Protocol):
+    """Images of which one process of several can read its share of a batch, without reading the rest."""
+
+    def part(self, indices: Tensor, share: slice, crops: torch.Generator | None = None) -> Tensor:
+        """``Images.batch(indices, crops)[share]``; ``crops`` ends in the same state."""
 
 
 @dataclass(frozen=True)

@@ -48,5 +48,5 @@ def follow(
         found = look(keys[stage.name]) or otherwise(keys[stage.name])
         if found is not None:
             outcome = "adopted" if found.adopted else "cached"
-            done[stage.name] = Handle(found.stage, found.key, found.digest, found.folder, outcome)
+            done[stage.name] = Handle(found.stage, found.key, found.digest, outcome)
     return FollowedStages(done, keys)

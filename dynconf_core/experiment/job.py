@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dynconf_core.experiment.plan import Plan
+from dynconf_core.store.artefacts import Store
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,14 @@ class RunContext:
     def work(self) -> Path:
         """The folder of what unfinished stages need to go on: a folder for each key."""
         return self.home / "work"
+
+    def folder(self, finished: "Handle") -> Path:
+        """The folder of a finished stage's artefact, in this home."""
+        return Store(self.artefacts).place(finished.stage, finished.key)
+
+    def file(self, finished: "Handle", name: str) -> Path:
+        """The path of one of the files of a finished stage's artefact."""
+        return self.folder(finished) / name
 
     def prepare(self) -> None:
         """Set the number of torch threads of this process, and let it keep freed memory for the next tensor."""
@@ -65,17 +74,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Handle:
-    """A finished stage: its artefact's key, digest and folder, and its outcome ("ran", "cached", "given" or "adopted")."""
+    """A finished stage: its artefact's key and digest, and its outcome ("ran", "cached", "given" or "adopted").
+
+    It holds no path, so that it means the same on every machine; see ``RunContext.folder``.
+    """
 
     stage: str
     key: str
     digest: str
-    folder: Path
     outcome: str
-
-    def file(self, name: str) -> Path:
-        """The path of one of the artefact's files."""
-        return self.folder / name
 
 
 Inputs = Mapping[str, Handle]

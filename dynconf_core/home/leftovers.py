@@ -20,7 +20,7 @@ GRACE = 60.0
 """Seconds for which a temporary file may lie untouched while a process that has no running file still writes it."""
 WRITTEN = (".", "running", "claims", "prefect", "results/*", "sweeps/*", "results", "sweeps", "work", "work/*")
 """The folders of a home in which files are written under temporary names."""
-TEMPORARY = re.compile(r"\..+[.-](\d+|[0-9a-f]{8,})(\.tmp|\.json)?|\.writable-\w+", re.DOTALL)
+TEMPORARY = re.compile(r"\..+[.-](\d+|[0-9a-f]{8,})(\.tmp|\.json)?|\.(writable|clock)-\w+", re.DOTALL)
 """Temporary names: hidden, and ending in the number of a process or in random digits."""
 JOURNAL_LOCK = "optuna.journal.lock*"
 

@@ -104,7 +104,7 @@ def _plans() -> Iterator[Plan]:
 
 def _made_by(stage: Stage, job: Job, manifests: Iterable[Manifest]) -> list[Manifest]:
     """The artefacts with the config and the code that the stage has in this job."""
-    nothing = {role: Handle(name, "", "", Path(), "") for role, name in stage.inputs.items()}
+    nothing = {role: Handle(name, "", "", "") for role, name in stage.inputs.items()}
     wanted = stage.key(job, nothing).parts
     return [
         manifest

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dynconf_core.home.claims import Claim, claims
+from dynconf_core.home.mounts import local_locks
 from dynconf_core.home.running import Run, runs
 from dynconf_core.home.sizes import sizes
 from dynconf_core.store.owner import Owner
+from dynconf_core.store.storage import storage_url
 
 State = Literal["running", "ended", "on another host"]
 """Of a process; "on another host" if it cannot be judged from here."""
@@ -24,12 +26,14 @@ class HomeState:
         runs: the runs that have a running file, each with the state of its process.
         claims: the claims on stages and other work, each with the state of its holder.
         sizes: bytes by file or folder of the home.
+        local_locks: why file locks in the home do not reach other machines; None if they do, or if claims are in the storage.
     """
 
     home: Path
     runs: tuple[tuple[Run, State], ...]
     claims: tuple[tuple[Claim, State], ...]
     sizes: dict[str, int]
+    local_locks: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The state as plain JSON values."""
@@ -56,6 +60,7 @@ class HomeState:
                 for claim, state in self.claims
             ],
             "sizes": self.sizes,
+            "local_locks": self.local_locks,
         }
 
 
@@ -66,6 +71,7 @@ def state_of(home: Path) -> HomeState:
         tuple((run, _state(run.owner)) for run in runs(home)),
         tuple((claim, "running" if claim.held else "ended") for claim in claims(home)),
         sizes(home),
+        local_locks(home) if storage_url() is None else None,
     )
 
 

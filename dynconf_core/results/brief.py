@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from dynconf_core.experiment.job import Handle, RunContext
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.results.records import from_json, to_json
 from dynconf_core.results.rows import completed, failed
@@ -30,13 +31,6 @@ class Brief:
     tracking_error: str | None = None
 
 
-@dataclass(frozen=True)
-class _Kept:
-    outcome: str
-    key: str
-    folder: Any
-
-
 def in_brief(row: AnySetting, tracking_error: str | None) -> dict[str, Any]:
     """An entry in brief, as JSON; that of a failed setting is whole."""
     if isinstance(row, FailedSetting):
@@ -44,19 +38,18 @@ def in_brief(row: AnySetting, tracking_error: str | None) -> dict[str, Any]:
     return to_json(Brief(stages=row.stages, artefacts=row.artefacts, resources=row.resources, tracking_error=tracking_error))
 
 
-def in_full(content: Mapping[str, Any], plan: Plan, store: Store, source: str) -> AnySetting:
+def in_full(content: Mapping[str, Any], plan: Plan, context: RunContext, source: str) -> AnySetting:
     """The entry that ``in_brief`` made brief; that of a failed setting if an artefact is not in the store.
 
     Raises:
-        InputError: if ``content`` is something else; ``source`` is named in the message.
+        InputError: if ``content`` is something else; ``source``, who computed it, is named in the message.
     """
     if content.get("status") == "failed":
         return from_json(FailedSetting, content, source)
-    brief = from_json(Brief, content, source)
+    brief, store = from_json(Brief, content, source), Store(context.artefacts)
     found = {name: store.listed(key) for name, key in brief.artefacts.items()}
-    kept = {name: _Kept(brief.stages[name], one.key, one.folder) for name, one in found.items() if one is not None}
-    if len(kept) < len(brief.stages):
-        missing = ", ".join(name for name in brief.stages if name not in kept)
-        return failed(plan, kept, RuntimeError(f"not in the store {store.root}, where {source} left it: {missing}"))
-    row = completed(plan, kept)
-    return type(row)(**{**vars(row), "resources": brief.resources})
+    done = {name: Handle(name, one.key, one.digest, brief.stages[name]) for name, one in found.items() if one is not None}
+    if len(done) < len(brief.stages):
+        missing = ", ".join(name for name in brief.stages if name not in done)
+        return failed(plan, done, RuntimeError(f"{source} finished it, but {store.root} does not hold {missing}; run again"))
+    return replace(completed(plan, done, context), resources=brief.resources)

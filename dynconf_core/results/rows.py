@@ -3,44 +3,33 @@
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from dynconf_core.evaluation.setting import EVALUATION, SettingEvaluation, SettingFigures
+from dynconf_core.experiment.job import Handle, RunContext
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.stages import STAGES
 from dynconf_core.results.records import read
 from dynconf_core.results.types import ConversionFacts, DataFacts, FailedSetting, NetworkFacts, PaperRows, SettingResult
 from dynconf_core.schemes.field import Value
+from dynconf_core.store.manifest import MANIFEST
 from dynconf_core.strict_json import read_json
 
 NAMES = tuple(stage.name for stage in STAGES)
 
 
-class Finished(Protocol):
-    """A finished stage: its outcome ("ran", "cached", "given" or "adopted"), its key in the store and its artefact's folder."""
-
-    @property
-    def outcome(self) -> str: ...
-
-    @property
-    def key(self) -> str: ...
-
-    @property
-    def folder(self) -> Path: ...
-
-
-def completed(plan: Plan, done: Mapping[str, Finished]) -> SettingResult:
+def completed(plan: Plan, done: Mapping[str, Handle], context: RunContext) -> SettingResult:
     """The entry of a setting whose stages have all finished."""
-    evaluation = read(SettingEvaluation, done["evaluate"].folder / EVALUATION)
+    evaluation = read(SettingEvaluation, context.file(done["evaluate"], EVALUATION))
     figures = {field.name: getattr(evaluation, field.name) for field in fields(SettingFigures)}
     numbers = plan.scheme_fields()
-    samples, conversion = evaluation.samples, _facts(done["convert"])
+    samples, conversion = evaluation.samples, _facts(context.folder(done["convert"]))
     return SettingResult(
         **figures,
         name=plan.setting,
         error=None,
         data=DataFacts(plan.data.name, plan.data.stands_in_for, plan.data.train, samples.calibration, samples.test),
-        network=NetworkFacts(plan.architecture, plan.width, _facts(done["train"]).get("parameters")),
+        network=NetworkFacts(plan.architecture, plan.width, _facts(context.folder(done["train"])).get("parameters")),
         method=plan.method,
         levels=_whole(numbers.get("levels")),
         bits=_whole(numbers.get("bits")),
@@ -54,7 +43,7 @@ def completed(plan: Plan, done: Mapping[str, Finished]) -> SettingResult:
     )
 
 
-def failed(plan: Plan, done: Mapping[str, Finished], error: BaseException) -> FailedSetting:
+def failed(plan: Plan, done: Mapping[str, Handle], error: BaseException) -> FailedSetting:
     """The entry of a setting in which a stage raised ``error``."""
     outcomes = {name: done[name].outcome if name in done else "not_run" for name in NAMES}
     broken = next((name for name in NAMES if name not in done), "evaluate")
@@ -69,7 +58,7 @@ def _whole(value: Value | None) -> int | None:
     return None if value is None else int(value)
 
 
-def _facts(stage: Finished) -> dict[str, Any]:
+def _facts(folder: Path) -> dict[str, Any]:
     """The facts that a stage recorded in its artefact's manifest."""
-    facts: dict[str, Any] = read_json(stage.folder / "manifest.json")["provenance"]["facts"]
+    facts: dict[str, Any] = read_json(folder / MANIFEST)["provenance"]["facts"]
     return facts

@@ -146,9 +146,13 @@ class Store:
                 found.append(read(path.parent, path.parent.name))
         return sorted(found, key=lambda manifest: manifest["created"], reverse=True)
 
+    def place(self, stage: str, key: str) -> Path:
+        """The folder of the artefact of this stage and key, whether it is there or not."""
+        return self.root / stage / key[:2] / key
+
     def _find(self, key: StageKey | str) -> Path | None:
         if isinstance(key, StageKey):
-            return self.root / key.stage / key.key[:2] / key.key
+            return self.place(key.stage, key.key)
         if not is_key(key):
             raise ValueError(f"{key!r} is not an artefact's key: 64 hexadecimal digits")
         return next(iter(sorted(self.root.glob(f"[!.]*/{key[:2]}/{key}"))), None)
@@ -210,7 +214,7 @@ class Writing:
         failure_point("store.placed")
 
     def _move_into_place(self, files: Path) -> Artefact:
-        target = self._store.root / self._key.stage / self._key.key[:2] / self._key.key
+        target = self._store.place(self._key.stage, self._key.key)
         target.parent.mkdir(parents=True, exist_ok=True)
         while True:
             try:

@@ -17,7 +17,7 @@ def now(folder: Path) -> float:
     In a folder that cannot be written it is the time of this machine.
     """
     try:
-        with tempfile.TemporaryFile(dir=folder) as probe:
+        with tempfile.TemporaryFile(dir=folder, prefix=".clock-") as probe:
             os.write(probe.fileno(), b"\0")
             return os.fstat(probe.fileno()).st_mtime
     except OSError:

@@ -51,12 +51,16 @@ class Keeper:
             self._wait()
 
 
-def kept_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None:
+def kept_state(path: Path, identity: Mapping[str, Any], processes: int = 1) -> dict[str, Any] | None:
     """The state that a ``Keeper`` wrote to ``path`` for the run ``identity``, which is the entry ``of`` of the state.
 
     Returns:
         the state; None if there is no file, or if it is damaged or belongs to another run. It is then renamed, with a warning,
         and the training starts afresh.
+
+    Raises:
+        InputError: if it belongs to this run, by another number of processes than ``processes``. To go on with others would
+            give a network that neither number gives alone, and to start afresh might throw away days.
     """
     if not path.is_file():
         return None
@@ -66,7 +70,14 @@ def kept_state(path: Path, identity: Mapping[str, Any]) -> dict[str, Any] | None
         fault = str(error)
     else:
         if state.get("of") == identity:
-            return state
+            by, done = state.get("processes", 1), len(state["record"]["losses"])
+            if by == processes:
+                return state
+            command = f"torchrun --nproc-per-node {by} -m" if by > 1 else "python -m"
+            raise InputError(
+                f"{path} holds {done} epochs of this training, by {by} process{'es' * (by > 1)} instead of {processes}: go on "
+                f"with as many (`{command} dynconf_core.training`, the same options), or remove the file to start afresh."
+            )
         fault = f"{path} belongs to a training of another network, recipe or seed."
     logger.warning("%s It is now called %s, and training starts afresh.", fault, set_aside(path).name)
     return None

@@ -25,6 +25,8 @@ from dynconf_core.errors import InputError
 from dynconf_core.experiment.recipe import Recipe, learning_rate
 from dynconf_core.progress import Progress, silent
 from dynconf_core.training.keeper import Keeper, kept_state
+from dynconf_core.training.parallel import parallel, settle
+from dynconf_core.training.processes import ALONE, Agreed, Processes
 from dynconf_core.training.speed import SpeedUps, chosen
 
 KEPT_EVERY = {"cpu": 0.0, "cuda": 15.0}
@@ -62,8 +64,12 @@ def train(
     progress: Progress = silent,
     stop_after: int | None = None,
     speed_ups: SpeedUps | None = None,
+    processes: Processes = ALONE,
 ) -> TrainingRecord:
     """Train ``network`` in place.
+
+    Of several processes, each computes its share of every batch, with the images and random numbers that one process would give
+    to it. The network is the same in all of them, bit for bit, and that of one process up to the order of sums.
 
     Args:
         network: a module from images ``(N, 3, H, W)`` to logits ``(N, C)``.
@@ -72,18 +78,22 @@ def train(
         seed: seed of shuffling and augmentation.
         device: the device to train on, where the network remains.
         resume: file of the state after a finished epoch; read if it exists, written after every epoch (on a GPU at most every
-            ``KEPT_EVERY`` seconds) and at the end. A damaged file, or one of another run, is set aside.
+            ``KEPT_EVERY`` seconds) and at the end. A damaged file, or one of another run, is set aside. Of several processes,
+            only the first reads and writes it.
         progress: called after every batch.
         stop_after: number of epochs after which to stop, for a run in several parts.
         speed_ups: the speed-ups to use; None means ``speed.chosen``. A resumed run keeps those it started with.
+        processes: those that train the network, each of which calls this with the same arguments.
 
     Returns:
         the record: mean training loss of each epoch, seconds, and speed-ups.
 
     Raises:
-        InputError: if there are fewer images than a batch.
+        InputError: if there are fewer images than a batch, if a batch cannot be shared out evenly, or if ``resume`` belongs to
+            the same training by another number of processes.
         Diverged: if the loss or a weight is no longer finite.
     """
+    share = processes.share(recipe.batch_size)
     steps_an_epoch = len(images) // recipe.batch_size
     if steps_an_epoch == 0:
         raise InputError(f"batch_size={recipe.batch_size} exceeds the {len(images)} training images: choose fewer.")
@@ -107,23 +117,31 @@ def train(
         "images": len(images),
         "network": {name: list(value.shape) for name, value in network.state_dict().items()},
     }
-    state = None if resume is None else kept_state(resume, identity)
+    if speed_ups is not None and speed_ups.compiled and processes.count > 1:
+        raise Agreed("speed-ups=compiled is for one process: with several, give channels_last,autocast or auto.")
+    state = processes.said(
+        processes.checked(lambda: kept_state(resume, identity, processes.count) if resume and processes.first else None)
+    )
+    if state is None or processes.count > 1:
+        first, labels = _first_batch(images, recipe, seed, device)
     if state is not None:
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
         record = state["record"]
         speed_ups = SpeedUps(**record["speed_ups"])
     else:
-        first, labels = _first_batch(images, recipe, seed, device)
         initialise_steps(network, first)
         if speed_ups is None:
             progress(0, total, "choosing speed-ups")
-            speed_ups = chosen(network, first, labels, total)
+            speed_ups = processes.said(chosen(network, first, labels, total, share if processes.count > 1 else None))
         record["speed_ups"] = speed_ups.as_dict()
-    forward = speed_ups.prepared(network)
+    forward = speed_ups.prepared(network, lambda laid_out: parallel(laid_out, processes, device))
+    if processes.count > 1:
+        with speed_ups.precision(device):
+            settle(network, forward, speed_ups.images(first[share]), labels[share])
 
     last, kept = min(recipe.epochs, stop_after or recipe.epochs), time.perf_counter()
-    with nullcontext() if resume is None else Keeper(resume) as keeper:
+    with nullcontext() if resume is None or not processes.first else Keeper(resume) as keeper:
         for epoch in range(len(record["losses"]), last):
             start = time.perf_counter()
             network.train()
@@ -131,7 +149,7 @@ def train(
             order = _order(images, seed, epoch)
             losses = torch.zeros((), device=device)
             done = f"epoch {epoch + 1}/{recipe.epochs}" + (f", loss {record['losses'][-1]:.3f}" if record["losses"] else "")
-            feed = batches(images, order, recipe.batch_size, recipe.augmentation, generator, device)
+            feed = batches(images, order, recipe.batch_size, recipe.augmentation, generator, device, share=share)
             with closing(feed):
                 for step, (batch, labels) in enumerate(feed, epoch * steps_an_epoch):
                     for group in optimiser.param_groups:
@@ -141,7 +159,7 @@ def train(
                     optimiser.zero_grad(set_to_none=True)
                     loss.backward()
                     optimiser.step()
-                    losses += loss.detach()
+                    losses += processes.mean(loss.detach())
                     if not on_gpu and not math.isfinite(float(losses)):  # on a GPU, reading it would wait for the step
                         raise Diverged(epoch, recipe)
                     progress(step + 1, total, done)
@@ -152,8 +170,15 @@ def train(
             now = time.perf_counter()
             if keeper is not None and (epoch + 1 == last or now - kept >= KEPT_EVERY[device.type]):
                 kept = now
-                state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "record": record, "of": identity}
-                keeper.keep(state)
+                keeper.keep(
+                    {
+                        "network": network.state_dict(),
+                        "optimiser": optimiser.state_dict(),
+                        "record": record,
+                        "of": identity,
+                        "processes": processes.count,
+                    }
+                )
     # The last step may have overflowed after its loss was computed.
     if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
         raise Diverged(last - 1, recipe)

@@ -16,6 +16,7 @@ from dynconf_core.networks.checkpoint import save_checkpoint
 from dynconf_core.progress import Progress, silent
 from dynconf_core.schemes.network import described
 from dynconf_core.training.loop import train
+from dynconf_core.training.processes import ALONE, Processes
 from dynconf_core.training.speed import SpeedUps
 
 
@@ -30,6 +31,7 @@ def train_to_file(
     speed_ups: SpeedUps | None = None,
     half: bool = False,
     facts_inside: bool = True,
+    processes: Processes = ALONE,
 ) -> dict[str, Any]:
     """Train the network of a plan and write its checkpoint.
 
@@ -44,6 +46,7 @@ def train_to_file(
         half: whether to round the weights of convolutions and linear layers to half precision, which halves the file.
         facts_inside: whether the checkpoint also holds what differs from one run of a training to the next: seconds, speed-ups,
             device, threads and versions.
+        processes: those that train the network, each of which calls this; the first writes the checkpoint.
 
     Returns:
         the provenance of the training, with these facts.
@@ -53,12 +56,25 @@ def train_to_file(
         Diverged: if the loss or a weight is no longer finite.
     """
     data, recipe, seed, description = plan.data, plan.recipe, plan.seed, plan.network()
-    images = images_of(data, "train", data_root)
+    images = processes.checked(lambda: images_of(data, "train", data_root))
     if images.classes != data.classes:
         raise InputError(f"{data.name} under {data_root} has {images.classes} classes, not {data.classes}: restore it.")
     network = described({**description, "initial_threshold": recipe.initial_threshold}, seed)
-    record = train(network, images, recipe, seed=seed, device=device, resume=resume, progress=progress, speed_ups=speed_ups)
+    processes.same(images=len(images), labels=hashlib.sha256(images.labels.numpy().tobytes()).hexdigest())
+    record = train(
+        network,
+        images,
+        recipe,
+        seed=seed,
+        device=device,
+        resume=resume,
+        progress=progress,
+        speed_ups=speed_ups,
+        processes=processes,
+    )
+    several = {"processes": processes.count} if processes.count > 1 else {}
     determined = {
+        **several,
         "network": description,
         "parameters": parameters(network),
         "recipe": {**recipe.__dict__, "augmentation": list(recipe.augmentation)},
@@ -72,9 +88,11 @@ def train_to_file(
         "record": record,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
+        **processes.facts(device),
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
     }
-    save_checkpoint(network.cpu(), facts if facts_inside else determined, out, half=half)
+    if processes.first:
+        save_checkpoint(network.cpu(), facts if facts_inside else determined, out, half=half)
     return facts
 
 

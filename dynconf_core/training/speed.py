@@ -58,11 +58,17 @@ class SpeedUps:
             raise InputError(f"speed-ups={text!r}: {unknown[0]!r} is unknown: give auto, none, or some of {','.join(known)}.")
         return cls(**dict.fromkeys(names, True))
 
-    def prepared(self, network: nn.Module) -> Callable[[Tensor], Tensor]:
-        """The network's forward pass with these speed-ups; it shares the parameters of ``network``."""
+    def prepared(
+        self, network: nn.Module, around: Callable[[nn.Module], nn.Module] = lambda network: network
+    ) -> Callable[[Tensor], Tensor]:
+        """The network's forward pass with these speed-ups; it shares the parameters of ``network``.
+
+        ``around`` makes what is called instead of the network, once its weights have their memory layout.
+        """
         if self.channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return torch.compile(network) if self.compiled else network
+        called = around(network)
+        return torch.compile(called) if self.compiled else called
 
     def images(self, images: Tensor) -> Tensor:
         """The batch in the memory layout of the network."""
@@ -87,20 +93,28 @@ def allow_fast_arithmetic() -> None:
     torch.backends.cudnn.benchmark = True
 
 
-def chosen(network: nn.Module, images: Tensor, labels: Tensor, steps: int) -> SpeedUps:
-    """The speed-ups for a run of ``steps`` steps, on batches like ``images (n, 3, H, W)``, ``labels (n,)``."""
+def chosen(network: nn.Module, images: Tensor, labels: Tensor, steps: int, share: slice | None = None) -> SpeedUps:
+    """The speed-ups for a run of ``steps`` steps, on batches like ``images (n, 3, H, W)``, ``labels (n,)``.
+
+    ``share`` is the part of each that this process computes, if there are others; see ``probe``.
+    """
     if images.device.type == "cuda":
-        return probe(network, images, labels, steps)
+        own = share or slice(None)
+        return probe(network, images[own], labels[own], steps, compiling=share is None)
     return SpeedUps(channels_last=steps * images.numel() >= LONG)
 
 
-def probe(network: nn.Module, images: Tensor, labels: Tensor, steps: int) -> SpeedUps:
-    """The speed-ups worth using in a run of ``steps`` steps, timed on a batch ``images (n, 3, H, W)``, ``labels (n,)``."""
+def probe(network: nn.Module, images: Tensor, labels: Tensor, steps: int, compiling: bool = True) -> SpeedUps:
+    """The speed-ups worth using in a run of ``steps`` steps, timed on a batch ``images (n, 3, H, W)``, ``labels (n,)``.
+
+    Without ``compiling``, torch.compile is not among them: where batch normalisation takes the statistics of several processes,
+    compiled code would end at every layer.
+    """
     best = SpeedUps()
     seconds = seconds_a_step(network, images, labels, best)
     candidates = [("channels_last", WORTH_TRYING), ("autocast", WORTH_TRYING), ("compiled", WORTH_COMPILING)]
     for name, worth in candidates:
-        if seconds * steps < worth:
+        if seconds * steps < worth or (name == "compiled" and not compiling):
             continue
         candidate = replace(best, **{name: True})
         try:

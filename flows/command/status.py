@@ -50,6 +50,11 @@ def lines(found: HomeState) -> list[str]:
         shown.append(f"`dynconf reconcile --home {found.home}` ends the records of stale runs.")
     if len(shown) == 1:
         shown.append("Nothing runs.")
+    if found.local_locks is not None:
+        shown.append(
+            f"Locks here do not reach other machines ({found.local_locks}): mount the home otherwise, set DYNCONF_STORAGE, or "
+            "use it from one machine at a time."
+        )
     total = sum(found.sizes.values())
     parts = ", ".join(f"{name} {size_text(size)}" for name, size in found.sizes.items() if size)
     shown.append(f"Size without data sets: {size_text(total)}" + (f" ({parts})" if parts else ""))

@@ -57,5 +57,5 @@ def traces(
         )
     from dynconf_core.traces.schema import Traces
 
-    written = Traces.load(found.folder).save(out)
+    written = Traces.load(request.context().folder(found)).save(out)
     Terminal().print(f"{written}: {split} traces of {setting}, profile {profile}")

@@ -8,6 +8,7 @@ import contextvars
 import logging
 import os
 import selectors
+import signal
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
+
+from prefect.exceptions import TerminationSignal
 
 from dynconf_core.experiment.following import follow
 from dynconf_core.experiment.job import Job
@@ -185,6 +188,21 @@ class LocalWorkers:
         self._killed = True
         if child.work is not None:
             self._runs[child.work.number] = _died(child, child.work)
+
+
+def run_one(workers: Workers, assignment: Assignment) -> tuple[SettingRun, BaseException | None]:
+    """Run a single setting; returns its entry, and the exception by which a signal ended the run, to be raised later."""
+    signalled: BaseException | None = None
+    number: int | None = None
+    found: list[tuple[int, SettingRun]] = []
+    while not found:
+        try:
+            number = workers.start(assignment) if number is None else number
+            found = workers.ended()
+        except (KeyboardInterrupt, TerminationSignal) as caught:
+            signalled = caught
+            interruption.interrupt(getattr(caught, "signal", signal.SIGINT))
+    return found[0][1], signalled
 
 
 def visible_gpus(device: str, count: int) -> list[str]:

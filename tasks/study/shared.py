@@ -2,7 +2,7 @@
 
 A point is a trial of an Optuna study. Its participant writes itself into the trial and ends it with the point's entry in the
 results; any participant can then gather the entries of all. A trial whose participant has died is ended by the others, and its
-point is taken again, up to ``RETRIES`` times.
+point is taken again, a few times at most.
 
 Every change is made under the study's claim, so that each point is taken by one participant and no more points are taken than
 there are.
@@ -10,40 +10,34 @@ there are.
 
 from __future__ import annotations
 
-import hashlib
 import logging
+import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dynconf_core.errors import InputError
 from dynconf_core.failing import failure_point
-from dynconf_core.home.claims import held
 from dynconf_core.store.claim import claim
 from dynconf_core.store.owner import Owner
 from dynconf_core.store.storage import storage_url
 from dynconf_tasks import interruption
-from dynconf_tasks.study_points import DIRECTIONS, Points, Values
-from dynconf_tasks.study_storage import heartbeat, journal, open_storage
+from dynconf_tasks.study.points import DIRECTIONS, Points, Values
+from dynconf_tasks.study.storage import heartbeat, journal, open_storage, study_name
+from dynconf_tasks.study.trials import BY, INDEX, RELEASED, ROWS, By, Point, Wait, end_dead, points_of
 
 if TYPE_CHECKING:
     import optuna
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-RETRIES = 3
-"""How often a point is taken again after its participant has died."""
 PATIENCE = 300.0
 """Seconds for which a participant bears that the database does not answer."""
-LAST_PATIENCE, SAID_AFTER = 2.0, 2.0
-"""Seconds to wait for the study's claim after an interruption, and before it is said."""
 ABOUT, KEPT, WRITTEN = "dynconf", "kept", "written"
 """Attributes of a study: what it is about, the values of points of an earlier attempt, and whether its results are written."""
-INDEX, BY, ROWS, RELEASED = "index", "by", "rows", "released"
-"""Attributes of a trial: the number of its point, its participant, its entries in the results, and whether it was given back."""
-Condition = Literal["free", "running", "done", "lost"]
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -60,24 +54,6 @@ class Code:
 
 
 @dataclass(frozen=True)
-class By:
-    """Who runs a point: the process, and its flow run in Prefect, if it has one."""
-
-    owner: Owner
-    flow_run: str | None
-
-    @classmethod
-    def of(cls, trial: FrozenTrial) -> By | None:
-        """The participant of a trial; None if it died before it could say."""
-        told = trial.user_attrs.get(BY, {})
-        owner = Owner.parse(str(told.get("owner", "")))
-        return cls(owner, told.get("flow_run")) if owner is not None else None
-
-    def __str__(self) -> str:
-        return f"process {self.owner.pid} on {self.owner.host}"
-
-
-@dataclass(frozen=True)
 class Taken:
     """A point that this participant has taken; ``attempt`` counts from 1."""
 
@@ -85,31 +61,6 @@ class Taken:
     values: Values
     attempt: int
     trial: optuna.Trial = field(repr=False)
-
-
-@dataclass(frozen=True)
-class Point:
-    """What is known of a point.
-
-    Attributes:
-        condition: "free", "running", "done", or "lost", if its participants died too often.
-        values: the values of its fields; None if no participant has taken it yet.
-        rows: its entries in the results, once it is done.
-        by: who runs it, or ran it last.
-        attempts: how often a participant died with it.
-    """
-
-    condition: Condition
-    values: Values | None = None
-    rows: Sequence[Mapping[str, Any]] = ()
-    by: By | None = None
-    attempts: int = 0
-    trial: FrozenTrial | None = field(default=None, repr=False)
-
-    @property
-    def settled(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.condition in ("done", "lost")
 
 
 class SharedStudy:
@@ -144,14 +95,17 @@ class SharedStudy:
         """The participants that were found dead, for those who end their other records."""
         self._new_run, self._join, self._other_code = run, join, other_code
         self._flow_run: str | None = None
+        self._mark = f"participant-{secrets.token_hex(8)}"
+        self._study: optuna.Study
+        self._storage: BaseStorage
         self._mine: dict[int, Taken] = {}
         self._beaten = time.monotonic()
         self._stack = ExitStack()
 
     def __enter__(self) -> SharedStudy:
         if storage_url() is None:  # there, heartbeats tell who lives
-            mark = claim(self.home, _mark(Owner.this(), self.name), f"taking part in {self.name}")
-            self._stack.enter_context(mark)
+            marked = claim(self.home, self._mark, f"taking part in {self.name}")
+            self._stack.enter_context(marked)
         try:
             with self.claimed():
                 self._enter()
@@ -169,7 +123,7 @@ class SharedStudy:
 
     def claimed(self) -> AbstractContextManager[None]:
         """Hold the study's claim during the block."""
-        return claim(self.home, f"study-{self.name}", f"taking a point of {self.name}", _Wait(self.name))
+        return claim(self.home, f"study-{self.name}", f"taking a point of {self.name}", Wait(self.name))
 
     @property
     def run(self) -> str:
@@ -252,10 +206,9 @@ class SharedStudy:
         import optuna
 
         self._storage = open_storage(self.home, self.name, self._noted_dead)
-        known = {one.study_name for one in optuna.get_all_study_summaries(self._storage, include_best_trial=False)}
+        self._study_name = study_name(self.home, self.name)
         kept: dict[str, Values] = {}
-        if self.name in known:
-            self._study = optuna.load_study(study_name=self.name, storage=self._storage, sampler=self._sampler())
+        if self._load():
             found = self._insist(self._look)
             if self._join or any(point.condition == "running" for point in found):
                 self._check(self._study.user_attrs.get(ABOUT, {}))
@@ -263,17 +216,27 @@ class SharedStudy:
             kept = {str(number): point.values for number, point in enumerate(found) if point.settled and point.values}
             self._delete()
         self._study = optuna.create_study(
-            study_name=self.name, storage=self._storage, directions=DIRECTIONS, sampler=self._sampler()
+            study_name=self._study_name, storage=self._storage, directions=DIRECTIONS, sampler=self._sampler()
         )
         about = {"version": self.code.version, "fingerprint": self.code.fingerprint, "points": len(self.points)}
         self._study.set_user_attr(KEPT, kept)
         self._study.set_user_attr(ABOUT, {**about, "run": self._new_run()})
 
+    def _load(self) -> bool:
+        """Load the study; False if there is none."""
+        import optuna
+
+        try:
+            self._study = optuna.load_study(study_name=self._study_name, storage=self._storage, sampler=self._sampler())
+        except KeyError:
+            return False
+        return True
+
     def _delete(self) -> None:
         import optuna
 
         if storage_url() is not None:
-            optuna.delete_study(study_name=self.name, storage=self._storage)
+            optuna.delete_study(study_name=self._study_name, storage=self._storage)
             return
         journal(self.home, self.name).unlink()
         self._storage = open_storage(self.home, self.name, self._noted_dead)
@@ -303,7 +266,7 @@ class SharedStudy:
             self._study.enqueue_trial(dict(self._values(index, found)), user_attrs={INDEX: index})
             failure_point("study.enqueued")
         trial = self._study.ask(dict(self.points.distributions))
-        by = {"owner": str(Owner.this()), "flow_run": self._flow_run}
+        by = {"owner": str(Owner.this()), "flow_run": self._flow_run, "mark": self._mark}
         trial.set_user_attr(BY, by)
         self._record_heartbeat(trial)
         index = int(trial.user_attrs[INDEX])
@@ -327,44 +290,8 @@ class SharedStudy:
 
     def _look(self) -> list[Point]:
         """The points, after the trials of dead participants have been ended."""
-        import optuna
-
-        self._end_dead()
-        found = [Point("free")] * len(self.points)
-        for trial in self._study.get_trials(deepcopy=False):
-            index = trial.user_attrs.get(INDEX)
-            if index is None or index >= len(found) or trial.state == optuna.trial.TrialState.WAITING:
-                continue
-            attempts = found[index].attempts
-            rows: Sequence[Mapping[str, Any]] = trial.user_attrs.get(ROWS, ())
-            condition: Condition = "running"
-            if trial.state.is_finished():
-                condition = "done" if rows else "free"
-                attempts += not rows and RELEASED not in trial.user_attrs
-                if attempts > RETRIES and not rows:
-                    condition = "lost"
-            found[index] = Point(condition, trial.params, rows, By.of(trial), attempts, trial)
-        return found
-
-    def _end_dead(self) -> None:
-        """End the trials whose participants are dead."""
-        import optuna
-
-        with_heartbeats = storage_url() is not None
-        if with_heartbeats:
-            optuna.storages.fail_stale_trials(self._study)
-        marks = set() if with_heartbeats else held(self.home)
-        for trial in self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
-            by = By.of(trial)
-            if by is not None and by.owner == Owner.this():
-                continue
-            alive = by.owner.alive() if by is not None else False
-            if alive is None:
-                assert by is not None
-                alive = with_heartbeats or _mark(by.owner, self.name) in marks
-            if not alive:
-                self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
-                self._noted_dead(self._study, trial)
+        end_dead(self._study, self.home, self._noted_dead)
+        return points_of(self._study.get_trials(deepcopy=False), len(self.points))
 
     def _noted_dead(self, study: optuna.Study, trial: FrozenTrial) -> None:
         by = By.of(trial)
@@ -398,24 +325,3 @@ class SharedStudy:
         import optuna
 
         return optuna.samplers.RandomSampler()  # it is never asked: all values are given
-
-
-class _Wait:
-    """What to do while another process holds the claim, which normally takes milliseconds."""
-
-    def __init__(self, name: str) -> None:
-        self.name, self.said = name, False
-        self.start = time.monotonic()
-
-    def __call__(self, holder: str) -> None:
-        waited = time.monotonic() - self.start
-        if interruption.interrupted() and waited > LAST_PATIENCE:
-            raise interruption.Interrupted
-        if waited > SAID_AFTER and not self.said:
-            self.said = True
-            _log.warning("%s waits for %s", self.name, holder)
-
-
-def _mark(owner: Owner, study: str) -> str:
-    """The claim that a participant holds as long as it lives."""
-    return "participant-" + hashlib.sha256(f"{owner} {study}".encode()).hexdigest()[:16]

@@ -9,13 +9,15 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import seconds
 from dynconf_core.store.claim import claim
+from dynconf_core.store.identity import identity, known
 from dynconf_core.store.storage import check_storage, for_sqlalchemy, shown, storage_url
 
 if TYPE_CHECKING:
@@ -49,6 +51,27 @@ def journal(home: Path, name: str) -> Path:
     return home / FOLDER / f"{name}.journal"
 
 
+def study_name(home: Path, name: str) -> str:
+    """What a study is called in its storage; in a database, which many homes may share, the home's identity is part of it."""
+    return name if storage_url() is None else f"{name}-{identity(home)[:12]}"
+
+
+def studies(home: Path) -> Iterator[tuple[str, Study]]:
+    """The studies of a home, each with its name; damaged journals are left alone."""
+    import optuna
+
+    if storage_url() is not None:
+        end = f"-{known(home)}"[:13]
+        storage = open_storage(home, "", lambda study, trial: None)
+        for name in optuna.get_all_study_names(storage) if known(home) else ():
+            if name.endswith(end):
+                yield name.removesuffix(end), optuna.load_study(study_name=name, storage=storage)
+        return
+    for path in sorted((home / FOLDER).glob("*.journal")):
+        with suppress(Exception):  # whatever Optuna makes of a line that it did not write
+            yield path.stem, optuna.load_study(study_name=path.stem, storage=_opened(path))
+
+
 def open_storage(home: Path, name: str, died: Died) -> BaseStorage:
     """The storage of the study ``name``; the caller holds the study's claim.
 
@@ -64,17 +87,17 @@ def open_storage(home: Path, name: str, died: Died) -> BaseStorage:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     url = storage_url()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return _database(home, url, died) if url is not None else _journal(journal(home, name))
+    return _database(home, url, died) if url is not None else _journal(journal(home, name))
 
 
 def _database(home: Path, url: str, died: Died) -> BaseStorage:
+    import optuna
     from optuna.storages import RDBStorage
     from sqlalchemy.exc import SQLAlchemyError
 
     check_storage()
     every, grace = heartbeat()
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
     engine: dict[str, Any] = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
     try:
         with claim(home, "optuna-tables", "making Optuna's tables"):
@@ -93,13 +116,10 @@ def _database(home: Path, url: str, died: Died) -> BaseStorage:
 
 
 def _journal(path: Path) -> BaseStorage:
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
     for _ in range(2):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return JournalStorage(JournalFileBackend(str(path), cast(Any, _Claimed())))
+            return _opened(path)
         except OSError as error:
             raise InputError(f"{path} cannot be written ({error.strerror or error}): name another home.") from error
         except Exception as error:  # whatever Optuna makes of a line that it did not write
@@ -108,6 +128,16 @@ def _journal(path: Path) -> BaseStorage:
             _log.warning("%s is damaged (%s): set aside as %s, and begun anew.", path, reason, aside)
             path.replace(aside)
     raise InputError(f"{path} cannot be used: move it away.")
+
+
+def _opened(path: Path) -> BaseStorage:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return JournalStorage(JournalFileBackend(str(path), cast(Any, _Claimed())))
 
 
 class _Claimed:

@@ -1,0 +1,1 @@
+"""Studies: lists of points that participants share, kept by Optuna."""

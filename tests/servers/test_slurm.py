@@ -1,0 +1,144 @@
+"""`scripts/slurm/array.sh` on a real Slurm of one node: an array with one task killed, the time limit, what is refused."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import slurm as slurm_cluster
+from loopback_cluster import ROOT, SETTINGS, Cluster, mlflow_runs, trials, unfinished, wait_until
+from slurm import Slurm
+
+SCRIPT = ROOT / "scripts" / "slurm" / "array.sh"
+SMALL = ("--cpus-per-task=1", "--mem=900M", "--time=10")
+"""What a test needs instead of what the script asks for."""
+DROPS = ("0", "0.01", "0.02", "0.03", "0.04", "0.05")
+SWEEP = (
+    "sweep",
+    "--setting",
+    "cifar10-vgg16-qcfs",
+    "--grid",
+    f"max_drop={','.join(DROPS)}",
+    "--set",
+    "epochs=1",
+    "--set",
+    "time_steps=5",
+)
+
+
+@pytest.fixture(scope="module")
+def slurm() -> Iterator[Slurm]:
+    if reason := slurm_cluster.missing():
+        pytest.skip(reason)
+    with tempfile.TemporaryDirectory(prefix="dynconf-slurm-") as name:
+        found = Slurm(Path(name).resolve())
+        try:
+            found.start()
+            yield found
+        finally:
+            found.stop()
+
+
+@pytest.fixture
+def environment(cluster: Cluster, tmp_path: Path) -> Path:
+    """The file that the script reads."""
+    file = tmp_path / "environment"
+    lines = [f"{name}={shlex.quote(value)}\n" for name, value in {**SETTINGS, **cluster.environment}.items()]
+    file.write_text("".join([f"PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH\n", *lines]))
+    file.chmod(0o600)
+    return file
+
+
+def logs(folder: Path) -> str:
+    return "\n".join(f"{path.name}:\n{path.read_text()}" for path in sorted(folder.glob("log-*")))
+
+
+def array(slurm: Slurm, environment: Path, tasks: str = "1-2") -> None:
+    """Submit the sweep for these tasks."""
+    output = f"--output={environment.parent}/log-%A_%a"
+    slurm.submit(f"--array={tasks}", output, *SMALL, SCRIPT, *SWEEP, DYNCONF_ENVIRONMENT=str(environment))
+
+
+def in_state(cluster: Cluster, *states: str) -> list[Any]:
+    """The trials of the sweep in one of these states."""
+    found = [study for name, study in trials(cluster).items() if "max_drop" in name]
+    return [trial for study in found for trial in study if trial.state.name in states]
+
+
+def results(cluster: Cluster) -> list[dict[str, Any]]:
+    (found,) = (cluster.home / "sweeps").glob("smoke-max_drop-*/results.json")
+    points: list[dict[str, Any]] = json.loads(found.read_text())["points"]
+    return points
+
+
+def test_an_array_with_one_task_killed_ends_with_all_points(slurm: Slurm, cluster: Cluster, environment: Path) -> None:
+    array(slurm, environment)
+    wait_until(lambda: len(slurm.processes("--join")) == 2, "both tasks run")
+    wait_until(lambda: in_state(cluster, "COMPLETE"), "a point is done")
+    victim = slurm.processes("--join")[0]
+    victim.kill()
+    wait_until(lambda: not slurm.jobs(), "the array has ended")
+    assert len(results(cluster)) == len(DROPS) and {point["status"] for point in results(cluster)} == {"ok"}, logs(
+        environment.parent
+    )
+    assert "GPU 0" in logs(environment.parent) and "GPU 1" in logs(environment.parent)
+    assert "ended with exit code 137" in logs(environment.parent)
+    trainings = list((cluster.home / "artefacts" / "train").glob("*/*/manifest.json"))
+    assert len(trainings) == 1
+    wait_until(lambda: not unfinished(cluster), "nothing runs in Prefect")
+    assert {run.info.status for run in mlflow_runs(cluster)} == {"FINISHED"}
+    assert not in_state(cluster, "RUNNING", "WAITING")
+    before = trainings[0].stat().st_mtime_ns
+    array(slurm, environment, "1")
+    wait_until(lambda: not slurm.jobs(), "the second array has ended")
+    assert {stage for point in results(cluster) for stage in point["stages"].values()} == {"cached"}
+    assert trainings[0].stat().st_mtime_ns == before
+
+
+def test_before_the_limit_the_command_is_ended_in_order_and_the_task_runs_again(slurm: Slurm, tmp_path: Path) -> None:
+    """With a command in the place of dynconf that does nothing but end as dynconf does; scancel ends it for good."""
+    command, file = tmp_path / "dynconf", tmp_path / "environment"
+    command.write_text("#!/bin/bash\ntrap 'echo given back; exit 143' TERM\necho at work\nwhile sleep 0.1; do :; done\n")
+    command.chmod(0o755)
+    file.write_text(f"PATH={tmp_path}:$PATH\nDYNCONF_HOME={tmp_path}\nPREFECT_API_URL=http://nowhere\n")
+    file.chmod(0o600)
+    log = tmp_path / "log"
+
+    def told(text: str) -> int:
+        return log.read_text().count(text) if log.exists() else 0
+
+    job = slurm.submit("--signal=B:USR1@1", f"--output={log}", *SMALL, SCRIPT, "settings", DYNCONF_ENVIRONMENT=str(file))
+    slurm.wait_until(lambda: told("at work"), "it runs")
+    slurm.run("scancel", "--batch", "--signal=USR1", job)  # what Slurm sends before the limit
+    slurm.wait_until(lambda: told("ended with exit code 143"), "it has ended in order")
+    slurm.wait_until(lambda: slurm.jobs() == [f"{job} PENDING"], "it waits to run again")
+    assert told("given back") == 1 and "Restarts=1" in slurm.run("scontrol", "show", "job", job)
+    slurm.run("scontrol", "update", f"jobid={job}", "starttime=now")
+    slurm.wait_until(lambda: told("at work") == 2, "it runs again")
+    slurm.run("scancel", job)
+    slurm.wait_until(lambda: not slurm.jobs(), "it is gone")
+    assert told("given back") == 2
+
+
+def test_the_script_refuses_an_environment_that_others_can_read(tmp_path: Path) -> None:
+    file = tmp_path / "environment"
+
+    def refused(told: str) -> bool:
+        given = {"PATH": "/usr/bin:/bin", "DYNCONF_ENVIRONMENT": str(file)}
+        done = subprocess.run(["bash", SCRIPT, "settings"], env=given, capture_output=True, text=True, check=False)
+        return done.returncode == 2 and told in done.stderr
+
+    assert refused(f"There is no {file}")
+    file.write_text("DYNCONF_HOME=/nowhere\n")
+    file.chmod(0o640)
+    assert refused("Others may read")
+    file.write_text("OMP_NUM_THREADS=1\n")
+    file.chmod(0o600)
+    assert refused("does not set DYNCONF_HOME")
