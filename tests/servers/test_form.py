@@ -115,6 +115,7 @@ def test_the_form_starts_a_study_and_refuses_what_cannot_work(cluster: Cluster, 
     form.write("trials", "2")
     form.press("Overrides", form.parameter("overrides"))
     form.write("epochs", "1")
+    form.write("time_steps", "4")
     form.press("Submit")
     wait_until(lambda: "is not valid" in form.parameter("study").text, "the form says that alfa is no field", 20)
 
@@ -127,7 +128,7 @@ def test_the_form_starts_a_study_and_refuses_what_cannot_work(cluster: Cluster, 
     form.press("None", form.parameter("grid"))
     form.submit()
     (run,) = [one for one in flow_runs(cluster) if one["id"] not in before and one["deployment_id"]]
-    assert run["parameters"]["study"] == ["alpha=1..100"] and run["parameters"]["overrides"] == {"epochs": 1}
+    assert run["parameters"]["study"] == ["alpha=1..100"] and run["parameters"]["overrides"] == {"epochs": 1, "time_steps": 4}
     wait_until(lambda: asked(cluster, f"flow_runs/{run['id']}")["state_type"] in ("COMPLETED", "FAILED"), "the run ends")
     assert asked(cluster, f"flow_runs/{run['id']}")["state_type"] == "COMPLETED"
     (file,) = cluster.home.glob("sweeps/*alpha*/results.json")
