@@ -13,8 +13,9 @@ READY := .venv/.ready
 reproduce: $(READY)
 	.venv/bin/dynconf reproduce $(ARGS)
 
+# A file's tests stay together, for the sake of what they share, and the longest files begin (tests/conftest.py).
 test: $(READY)
-	.venv/bin/python -m pytest -n 2 --dist worksteal --ignore tests/servers $(ARGS)
+	.venv/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/servers $(ARGS)
 
 test-servers: $(READY)
 	.venv/bin/python -m pytest tests/servers $(ARGS)

@@ -184,16 +184,12 @@ def unfinished(home: Path) -> list[str]:
     ):
         with closing(sqlite3.connect(home / database)) as connection:
             texts += [f"{table} {name}" for (name,) in connection.execute(f"select name from {table} where {running}")]
-    if (home / "optuna.journal").is_file():
-        import optuna
-        from optuna.storages import JournalStorage
-        from optuna.storages.journal import JournalFileBackend
+    from optuna.trial import TrialState
 
-        storage = JournalStorage(JournalFileBackend(str(home / "optuna.journal")))
-        states = (optuna.trial.TrialState.RUNNING,)
-        for name in optuna.get_all_study_names(storage):
-            trials = optuna.load_study(study_name=name, storage=storage).get_trials(states=states)
-            texts += [f"{name}, trial {trial.number}" for trial in trials]
+    from dynconf_tasks.study.storage import studies
+
+    for name, study in studies(home):
+        texts += [f"{name}, trial {trial.number}" for trial in study.get_trials(states=(TrialState.RUNNING,))]
     return texts
 
 

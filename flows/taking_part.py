@@ -11,7 +11,7 @@ import logging
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 
@@ -73,15 +73,23 @@ class Part:
         join: whether it joins what others began, in which what failed is not tried again.
         allow_other_code: whether the others may run other code.
         participants: the number of participants that are started with it.
+        dask: the address of a Dask scheduler whose workers compute the settings; None for processes of this machine.
+        resources: what each setting takes of a Dask worker, by name.
     """
 
     join: bool = False
     allow_other_code: bool = False
     participants: int = 1
+    dask: str | None = None
+    resources: Mapping[str, float] = field(default_factory=dict)
 
     def workers(self, asked: CheckedRequest, most: int) -> Workers:
         """The processes that compute settings, as many at a time as the request says, but at most ``most``."""
         request = asked.request
+        if self.dask is not None:
+            from dynconf_flows.workers.on_dask import DaskWorkers
+
+            return DaskWorkers(self.dask, self.resources, request.workers or most)
         count = min(request.jobs(), most)
         return LocalWorkers(asked.context.home, count, request.stage_seconds(), visible_gpus(request.device, count))
 

@@ -1,18 +1,47 @@
-"""Shared by all tests: one torch thread, and where real data lies."""
+"""Shared by all tests: one torch thread, a Prefect server, a home with empty databases, and where real data lies."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from postgres import postgres  # noqa: F401  (a fixture: one server for the session)
+from processes import ended, started
 
 ROOT = Path(__file__).resolve().parent.parent
 
+LONGEST = (
+    "servers",
+    "test_flows",
+    "test_processes",
+    "test_outside_packages",
+    "test_one_content",
+    "test_soak",
+    "test_server",
+    "test_reconcile",
+    "test_open_house",
+    "test_examples",
+    "test_documents",
+    "test_published_networks",
+    "test_training",
+    "test_correction",
+    "test_equivalences",
+    "test_analysis",
+)
+"""The files, or folders of files, that take longest, the longest first."""
+
 torch.set_num_threads(1)  # the figures are then the same on every machine, and tests run side by side
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the files first that take longest, so that no processor idles at the end."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: min(places.get(item.path.stem, len(places)), places.get(item.path.parent.name, len(places))))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -35,6 +64,52 @@ def _restore(environment: dict[str, str]) -> None:
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     os.environ.update(environment)
+
+
+@pytest.fixture(scope="session")
+def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home that holds the empty databases of MLflow and Prefect and nothing else, to be copied.
+
+    Making them takes seconds: it is done once for all processes that run tests.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "empty-home"
+    with FileLock(folder.with_suffix(".lock")):
+        if not folder.exists():
+            making = folder.with_name("home-in-the-making")
+            assert ended(started(lambda: _make_databases(making)), 300) == 0
+            (folder / "prefect").mkdir(parents=True)
+            for database in ("mlflow.db", "prefect/prefect.db"):
+                (making / database).rename(folder / database)
+    return folder
+
+
+def _make_databases(home: Path) -> None:
+    from dynconf_flows.command.server import TemporaryServer
+    from dynconf_tasks.mlflow_database import prepare
+
+    for name in [name for name in os.environ if name.startswith(("PREFECT_", "MLFLOW_"))]:
+        del os.environ[name]
+    server = TemporaryServer(home)
+    prepare(home, print)
+    server.wait()
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def prefect_server(empty_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a Prefect server for all tests that do not look at its other runs: a value for PREFECT_API_URL."""
+    from dynconf_flows.command.server import TemporaryServer
+
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        del os.environ[name]
+    server = TemporaryServer(Path(shutil.copytree(empty_home, tmp_path_factory.mktemp("prefect") / "home")))
+    server.wait()
+    address = os.environ["PREFECT_API_URL"]
+    _restore(before)
+    yield address
+    server.stop()
 
 
 @pytest.fixture

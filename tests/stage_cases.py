@@ -12,12 +12,15 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterable
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+from processes import ended, started
 
 from dynconf_core.experiment.job import Handle, Job
 from dynconf_core.experiment.request import Request
@@ -65,6 +68,42 @@ def events(running: subprocess.Popen[str], timeout: float = 240) -> list[dict[st
     out, errors = running.communicate(timeout=timeout)
     assert running.returncode == 0, errors
     return [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+
+
+class Forked:
+    """This file as a script, in a process that has imported everything; what it says is read while it runs."""
+
+    def __init__(self, folder: Path, home: Path, *stages: str, **variables: str) -> None:
+        number, name = tempfile.mkstemp(dir=folder)
+        os.close(number)
+
+        def work() -> None:
+            os.dup2(os.open(name, os.O_WRONLY | os.O_APPEND), 1)
+            main(str(home), *stages)
+
+        self._file, self._heard = Path(name), 0
+        self.process = started(work, variables)
+
+    def event(self) -> dict[str, Any]:
+        """The next thing that it says."""
+        while len(said := self._said()) == self._heard:
+            assert self.process.is_alive()
+            time.sleep(0.02)
+        self._heard += 1
+        return said[self._heard - 1]
+
+    def events(self) -> list[dict[str, Any]]:
+        """What else it says until it has ended well."""
+        assert ended(self.process) == 0
+        return self._said()[self._heard :]
+
+    def end(self) -> None:
+        """Kill it if it still runs."""
+        self.process.kill()
+        self.process.join()
+
+    def _said(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self._file.read_text().splitlines()]
 
 
 def say(**event: Any) -> None:

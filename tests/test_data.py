@@ -68,6 +68,20 @@ def test_digits_splits(splits: dict[str, TensorImages]) -> None:
     assert sorted(parts) == whole, "disjoint, and nothing is lost"
 
 
+@pytest.mark.parametrize("file", ["found", "not found"])
+def test_digits_are_those_that_scikit_learn_gives(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the bit, whether their file lies where it is looked for or not; if it does, scikit-learn is not imported."""
+    from sklearn import datasets
+
+    expected = datasets.load_digits()
+    if file == "found":
+        monkeypatch.setattr(datasets, "load_digits", lambda: pytest.fail("it was asked for them"))
+    else:
+        monkeypatch.setattr(digits, "find_spec", lambda name: None)
+    for found, wanted in zip(digits.raw(), (expected.images, expected.target), strict=True):
+        assert found.dtype == wanted.dtype and np.array_equal(found, wanted)
+
+
 def test_digits_do_not_depend_on_any_seed(splits: dict[str, TensorImages]) -> None:
     random.seed(3), np.random.seed(3), torch.manual_seed(3)
     again = digits.load(Path("elsewhere"), "train", resolution=8, calibration=300)

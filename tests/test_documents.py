@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from processes import script
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -111,16 +109,7 @@ def test_code_runs(page: Path, tmp_path: Path) -> None:
         pytest.skip("no Python on this page")
     around = (README_BEFORE, README_AFTER) if page.name == "README.md" else ("", "")
     (tmp_path / "program.py").write_text("\n".join([*(f"import {name}" for name in files), around[0], *program, around[1]]))
-    paths = os.pathsep.join(part for part in (str(ROOT), os.environ.get("PYTHONPATH", "")) if part)
-    done = subprocess.run(
-        [sys.executable, "program.py"],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-        timeout=300,
-        check=False,
-    )
+    done = script(tmp_path / "program.py", cwd=tmp_path, path=[ROOT])
     assert done.returncode == 0, done.stderr
 
 

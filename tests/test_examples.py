@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from processes import script
 
 from dynconf_core.traces.parts import duplicated
 from dynconf_core.traces.schema import Traces
@@ -48,24 +46,8 @@ def test_example(name: str, tmp_path: Path) -> None:
     library, epochs, time_steps, neurons = WRITERS[name]
     if importlib.util.find_spec(library) is None:
         pytest.skip(f"{library} is not installed: pip install {library}")
-    command = [
-        str(EXAMPLES / f"{name}.py"),
-        "--epochs",
-        str(epochs),
-        "--time-steps",
-        str(time_steps),
-        "--out",
-        str(tmp_path / "new"),
-    ]
-    done = subprocess.run(
-        [sys.executable, *command],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
-        check=False,
-    )
+    words = ("--epochs", str(epochs), "--time-steps", str(time_steps), "--out", str(tmp_path / "new"))
+    done = script(EXAMPLES / f"{name}.py", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     paths = {split: tmp_path / "new" / f"{split}.npz" for split in ("calibration", "test")}
     assert f"dynconf analyse {paths['calibration']} --test {paths['test']}" in done.stdout
@@ -89,9 +71,8 @@ def test_example(name: str, tmp_path: Path) -> None:
 
 def test_a_network_of_ones_own(tmp_path: Path) -> None:
     """From plain PyTorch to an SNN that stops; the live run and the traces agree by an assertion of the example's own."""
-    command = [sys.executable, str(EXAMPLES / "own_network.py"), "--epochs", "4", "--out", str(tmp_path)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(EXAMPLES.parent)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, check=False)
+    words = ("--epochs", "4", "--out", str(tmp_path))
+    done = script(EXAMPLES / "own_network.py", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     full, early, steps = (float(text) for text in re.findall(r"([\d.]+)(?:%| on average)", done.stdout.splitlines()[-2]))
     assert full > 85 and early > full - 10 and 1 <= steps < 16

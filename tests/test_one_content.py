@@ -13,7 +13,7 @@ from typing import Any
 
 import cloudpickle
 import pytest
-from stage_cases import events, process, run_stage, run_stages, tiny_job
+from stage_cases import Forked, events, process, run_stage, run_stages, tiny_job
 from study_cases import made
 
 from dynconf_core.experiment.job import Handle
@@ -89,24 +89,21 @@ def test_two_processes_make_each_artefact_once_and_both_finish(homes: Homes) -> 
 
 def test_who_waits_says_so_and_takes_over_from_the_dead(homes: Homes, tmp_path: Path) -> None:
     """The first process stops in its first epoch; once it is killed, the second goes on from there, to the same bits."""
-    first = process(tmp_path, "train", BLOCK_AT="train.epoch")
-    assert first.stdout is not None
-    while '"blocked"' not in (line := first.stdout.readline()):
-        assert line, first.communicate()
-    second = process(tmp_path, "train")
+    first = Forked(tmp_path, tmp_path / "home", "train", BLOCK_AT="train.epoch")
+    while first.event()["event"] != "blocked":
+        pass
+    second = Forked(tmp_path, tmp_path / "home", "train")
     try:
-        assert second.stdout is not None
-        waits = json.loads(second.stdout.readline())
-        assert waits["event"] == "waiting" and f"process {first.pid} on " in waits["text"] and "train" in waits["text"]
+        waits = second.event()
+        assert waits["event"] == "waiting" and f"process {first.process.pid} on " in waits["text"] and "train" in waits["text"]
         killed = time.time()
-        first.kill()
-        started = json.loads(second.stdout.readline())
-        assert started["event"] == "started" and started["at"] - killed < 5
-        told = events(second)
+        first.process.kill()
+        took_over = second.event()
+        assert took_over["event"] == "started" and took_over["at"] - killed < 5
+        told = second.events()
     finally:
-        first.kill()
-        second.kill()
-        first.communicate()
+        first.end()
+        second.end()
     assert told[0] == {"event": "finished", "stage": "train", "outcome": "ran"}
     assert told[-1]["digests"] == {"train": homes.digests()[0]["train"]}
 
@@ -266,7 +263,9 @@ def test_four_searches_at_once(homes: Homes, tmp_path: Path) -> None:
     """One makes the rule; all return it, and it is the one of a search alone."""
     shutil.copytree(homes.folder / "one", tmp_path / "home")
     shutil.rmtree(tmp_path / "home" / "artefacts" / "search")
-    told = events(process(tmp_path / "home", *NAMES[:3], "search", FORKS="4"))
+    searching = Forked(tmp_path, tmp_path / "home", *NAMES[:3], "search", FORKS="4")
+    told = searching.events()
+    searching.end()
     outcomes = [event["outcome"] for event in told if event["event"] == "finished" and event["stage"] == "search"]
     assert sorted(outcomes) == ["cached", "cached", "cached", "ran"]
     digests = [event["digests"]["search"] for event in told if event["event"] == "done"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from processes import dynconf
 
 HOUSE = Path(__file__).parent / "open_house"
 SETTING, MEASURE = "mine:SETTING", "running_gap:RunningGap"
@@ -22,15 +23,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(shutil.copytree(HOUSE, tmp_path_factory.mktemp("somebody") / "work"))
 
 
-def dynconf(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name not in ("PREFECT_API_URL", "DYNCONF_HOME")}
-    command = [sys.executable, "-m", "dynconf_flows.command.main", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
+@pytest.fixture(autouse=True)
+def without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DYNCONF_HOME", raising=False)
 
 
 @pytest.fixture(scope="module")
-def document(folder: Path) -> dict[str, Any]:
-    done = dynconf(folder, "reproduce", "--setting", SETTING, "--set", f"rule={MEASURE}", "--set", "top=1.5", "--json")
+def document(folder: Path, prefect_server: str) -> dict[str, Any]:
+    asked = ("reproduce", "--setting", SETTING, "--set", f"rule={MEASURE}", "--set", "top=1.5", "--json")
+    command = [sys.executable, "-m", "dynconf_flows.command.main", *asked]
+    environment = {name: value for name, value in os.environ.items() if name != "DYNCONF_HOME"}
+    environment["PREFECT_API_URL"] = prefect_server
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     content: dict[str, Any] = json.loads(done.stdout)
     return content
@@ -53,7 +57,7 @@ def test_the_home_knows_it(folder: Path, document: dict[str, Any]) -> None:
     asked = ("explain", SETTING, "--set", f"rule={MEASURE}", "--set", "top=1.5", "--json")
 
     def outcomes() -> dict[str, str]:
-        done = dynconf(folder, *asked)
+        done = dynconf(*asked, cwd=folder)
         assert done.returncode == 0, done.stderr
         return {line["stage"]: line["outcome"] for line in json.loads(done.stdout)["stages"]}
 
@@ -73,7 +77,7 @@ def test_its_traces_are_those_of_its_neurons(folder: Path, document: dict[str, A
     from dynconf_core.traces.schema import Traces
 
     asked = ("traces", SETTING, "--split", "test", "--out", "test.npz", "--set", "top=1.5")
-    done = dynconf(folder, *asked)
+    done = dynconf(*asked, cwd=folder)
     assert done.returncode == 0, done.stderr
     traces = Traces.load(folder / "test.npz")
     assert (traces.samples, traces.time_steps, traces.classes) == (120, 12, 3)
@@ -91,5 +95,5 @@ def test_its_traces_are_those_of_its_neurons(folder: Path, document: dict[str, A
     ],
 )
 def test_what_cannot_work_from_outside(folder: Path, options: tuple[str, ...], words: str) -> None:
-    done = dynconf(folder, "reproduce", "--setting", SETTING, *options)
+    done = dynconf("reproduce", "--setting", SETTING, *options, cwd=folder)
     assert done.returncode == 2 and words in " ".join(done.stderr.split()), done.stderr

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import processes
 import pytest
 
 HOUSE = Path(__file__).parent / "open_house"
@@ -178,19 +179,26 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name not in ("PREFECT_API_URL", "DYNCONF_HOME")}
-    environment["PYTHONPATH"] = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+@pytest.fixture(autouse=True)
+def without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DYNCONF_HOME", raising=False)
+
+
+def run(site: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Python in a process of its own."""
+    paths = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": paths, **variables}
     command = [sys.executable, *arguments]
     return subprocess.run(command, cwd=site.parent, env=environment, capture_output=True, text=True, timeout=240)
 
 
 def dynconf(site: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run(site, "-m", "dynconf_flows.command.main", *arguments)
+    return processes.dynconf(*arguments, cwd=site.parent, path=[site])
 
 
-def test_an_installed_setting_is_run_by_name(site: Path) -> None:
-    done = dynconf(site, "reproduce", "--setting", "acme", "--set", "rule=running_gap", "--set", "top=1.5", "--json")
+def test_an_installed_setting_is_run_by_name(site: Path, prefect_server: str) -> None:
+    asked = ("reproduce", "--setting", "acme", "--set", "rule=running_gap", "--set", "top=1.5", "--json")
+    done = run(site, "-m", "dynconf_flows.command.main", *asked, PREFECT_API_URL=prefect_server)
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)["settings"]
     assert (row["name"], row["data"]["name"], row["method"]) == ("acme", "acme-stripes", "acme-thirds")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ import pytest
 import torch
 from commands import Command, command_on_traces, strictly
 from measures_from_outside import ShareOfVotes
+from processes import script
 from study_cases import made
 from torch import Tensor, nn
 
@@ -200,11 +199,8 @@ def test_names_classes_and_objects_are_the_same_measure() -> None:
 
 def python(code: str, folder: Path) -> str:
     """The output of a new process that finds modules in `folder` and beside this file."""
-    places = os.pathsep.join(map(str, (folder, Path(__file__).parent, *sys.path)))
-    environment = {**os.environ, "PYTHONPATH": places}
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=120
-    )
+    (folder / "program.py").write_text(code)
+    done = script(folder / "program.py", cwd=folder, path=[Path(__file__).parent])
     assert done.returncode == 0, done.stderr
     return done.stdout
 

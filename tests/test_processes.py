@@ -83,6 +83,12 @@ Start = Callable[..., Running]
 
 
 @pytest.fixture
+def home(empty_home: Path, tmp_path: Path) -> Path:
+    """A home whose databases are there, and empty: with others the runs would begin seconds later."""
+    return Path(shutil.copytree(empty_home, tmp_path / "home"))
+
+
+@pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts a command in the test's folder."""
     running: list[Running] = []
@@ -116,9 +122,8 @@ def gone(processes: list[psutil.Process]) -> bool:
     return not any(one.is_running() and one.status() != psutil.STATUS_ZOMBIE for one in processes)
 
 
-def test_a_reproduction_that_is_told_to_end(start: Start, tmp_path: Path) -> None:
+def test_a_reproduction_that_is_told_to_end(start: Start, home: Path) -> None:
     """SIGTERM while it trains, and more signals; then all over, as if nothing had been."""
-    home = tmp_path / "home"
     command = ("reproduce", "--home", str(home), *VGG, "--setting", "cifar10-resnet18-qffs")
     running = start(*command)
     running.until(lambda: list(home.glob("work/*/epoch.pt")))
@@ -137,9 +142,8 @@ def test_a_reproduction_that_is_told_to_end(start: Start, tmp_path: Path) -> Non
     assert not list((home / "logs").iterdir())
 
 
-def test_a_sweep_whose_terminal_is_closed(start: Start, tmp_path: Path) -> None:
+def test_a_sweep_whose_terminal_is_closed(start: Start, home: Path) -> None:
     """The system sends SIGHUP, and nothing can be written any more. Its child is signalled too, as by Slurm or systemd."""
-    home = tmp_path / "home"
     terminal, theirs = os.openpty()
     running = start(*SWEEP, "--home", str(home), terminal=theirs)
     os.close(theirs)
@@ -196,8 +200,7 @@ def test_a_conversion_that_is_told_to_end(start: Start, tmp_path: Path) -> None:
     assert load_snn(tmp_path / "out" / "snn.pt").facts["architecture"] == "resnet20"
 
 
-def test_children_end_with_a_run_that_is_killed(start: Start, tmp_path: Path) -> None:
-    home = tmp_path / "home"
+def test_children_end_with_a_run_that_is_killed(start: Start, home: Path) -> None:
     running = start("reproduce", "--home", str(home), *VGG)
     running.until(lambda: running.children())
     children = running.children()
@@ -206,9 +209,8 @@ def test_children_end_with_a_run_that_is_killed(start: Start, tmp_path: Path) ->
     assert not alive
 
 
-def test_a_flow_that_a_prefect_worker_ends(start: Start, tmp_path: Path) -> None:
+def test_a_flow_that_a_prefect_worker_ends(start: Start, tmp_path: Path, home: Path) -> None:
     """Prefect raises the signal in the middle of the flow: it is recorded, then passed on to Prefect."""
-    home = tmp_path / "home"
     code = f"""
 from pathlib import Path
 from dynconf_flows.command.server import TemporaryServer
@@ -255,25 +257,25 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_three_of_four_go_wrong_and_a_rerun_does_these(folder: Path, start: Start) -> None:
+def test_three_of_four_go_wrong_and_a_rerun_does_these(folder: Path, start: Start, home: Path) -> None:
     """One raises, one is killed as by a system that is out of memory, one hangs; the fourth finishes."""
-    home, names = folder / "home", ("hangs", "raises", "killed", "fine")
+    names = ("hangs", "raises", "killed", "fine")
     asked = [word for name in names for word in ("--setting", f"faulty:{name.upper()}")]
     faults = [folder / f"{name}.fault" for name in names[:3]]
     for fault in faults:
         fault.touch()
-    command = ("reproduce", "--home", str(home), *asked, "--set", "time_steps=4", "--json")
-    running = start(*command, "--stage-timeout", "15s")
+    command = ("reproduce", "--home", str(home), *asked, "--set", "time_steps=4", "--set", "epochs=1", "--json")
+    running = start(*command, "--stage-timeout", "12s")
     out, errors = running.process.communicate(timeout=240)
     assert running.process.returncode == 1, errors
     found = {row["name"]: row for row in json.loads(out)["settings"]}
     assert [row["status"] for row in found.values()] == ["failed", "failed", "failed", "ok"]
     assert found["raises"]["error"] == "train: a fault made by the test"
-    assert found["hangs"]["error"].startswith("train: took longer than --stage-timeout 15 s")
+    assert found["hangs"]["error"].startswith("train: took longer than --stage-timeout 12 s")
     assert "train: killed by signal 9 (SIGKILL), perhaps for lack of memory; it used up to " in found["killed"]["error"]
     assert {row["stages"]["train"] for row in found.values()} == {"failed", "ran"}
     assert all(row["resources"]["peak_memory_bytes"] > 2**27 for row in found.values())
-    assert found["hangs"]["resources"]["seconds"] >= 15
+    assert found["hangs"]["resources"]["seconds"] >= 12
     expected = {"hangs": "Crashed", "raises": "Failed", "killed": "Crashed", "fine": "Completed"}
     assert states(home) == {**expected, "reproduce smoke, seed 0": "Failed"}
     tasks = states(home, "task_run")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,20 +41,21 @@ def reproduce():
 
 with running(home, "reproduce"), tags(f"dynconf.owner={owner}"):
     tracker(home).parent("smoke", 0, {}, "killed")
-    study = optuna.create_study(study_name="sweep", storage=JournalStorage(JournalFileBackend(str(home / "optuna.journal"))))
-    study.ask().set_user_attr("owner", owner)
-    study.ask().set_user_attr("owner", "another-host/1/1")
+    (home / "studies").mkdir()
+    study = optuna.create_study(study_name="sweep", storage=JournalStorage(JournalFileBackend(str(home / "studies/sweep.journal"))))
+    study.ask().set_user_attr("by", {"owner": owner})
+    study.ask().set_user_attr("by", {"owner": "another-host/1/1"})
     study.ask()
     reproduce()
 """
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def home(empty_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home with a Prefect server."""
     from dynconf_flows.command.server import TemporaryServer
 
-    folder = tmp_path_factory.mktemp("home")
+    folder = Path(shutil.copytree(empty_home, tmp_path_factory.mktemp("reconciled") / "home"))
     before = dict(os.environ)
     for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
         os.environ.pop(name, None)
@@ -103,7 +105,9 @@ def trials(home: Path) -> list[str]:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    study = optuna.load_study(study_name="sweep", storage=JournalStorage(JournalFileBackend(str(home / "optuna.journal"))))
+    study = optuna.load_study(
+        study_name="sweep", storage=JournalStorage(JournalFileBackend(str(home / "studies/sweep.journal")))
+    )
     return [trial.state.name for trial in study.trials]
 
 

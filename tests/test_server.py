@@ -1,6 +1,7 @@
 """The temporary Prefect server: isolated, deaf to signals, gone with its parent, and on a whole database."""
 
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -138,8 +139,11 @@ def killed(database: Path) -> None:
     (database.parent / MAKING).touch()
 
 
-def test_a_server_that_is_killed_is_started_again_on_its_port(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    server = TemporaryServer(tmp_path)
+def test_a_server_that_is_killed_is_started_again_on_its_port(
+    empty_home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    home = Path(shutil.copytree(empty_home, tmp_path / "home"))
+    server = TemporaryServer(home)
     try:
         server.wait()
         address = os.environ["PREFECT_API_URL"]
@@ -155,7 +159,7 @@ def test_a_server_that_is_killed_is_started_again_on_its_port(tmp_path: Path, ca
         assert healthy() and os.environ["PREFECT_API_URL"] == address
         assert "is started again" in caplog.text
         (second,) = servers(os.getpid())
-        assert [run.owner.pid for run in stale(tmp_path) if run.owner] == [killed.pid], "the next run ends what it left"
+        assert [run.owner.pid for run in stale(home) if run.owner] == [killed.pid], "the next run ends what it left"
     finally:
         server.stop()
     assert gone(second) and servers(os.getpid()) == []

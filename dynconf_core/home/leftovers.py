@@ -22,7 +22,6 @@ WRITTEN = (".", "running", "claims", "prefect", "results/*", "sweeps/*", "result
 """The folders of a home in which files are written under temporary names."""
 TEMPORARY = re.compile(r"\..+[.-](\d+|[0-9a-f]{8,})(\.tmp|\.json)?|\.(writable|clock)-\w+", re.DOTALL)
 """Temporary names: hidden, and ending in the number of a process or in random digits."""
-JOURNAL_LOCK = "optuna.journal.lock*"
 
 
 def leftovers(home: Path, dead: Dead = ended, grace: float = GRACE) -> list[Path]:
@@ -59,7 +58,6 @@ def _candidates(home: Path) -> Iterator[Path]:
         for path in home.glob(f"{folder}/.*"):
             if TEMPORARY.fullmatch(path.name) and not path.parent.is_symlink():
                 yield path
-    yield from home.glob(JOURNAL_LOCK)
 
 
 def _empty(home: Path) -> Iterator[Path]:

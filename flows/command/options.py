@@ -42,11 +42,36 @@ Join = Annotated[
 AllowOtherCode = Annotated[
     bool, typer.Option("--allow-other-code", help="Take part even if the others run another version of dynconf.")
 ]
+Dask = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Compute on a Dask cluster; the address of its scheduler.")]
+Resources = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=AMOUNT", help="What a setting takes of a Dask worker, e.g. GPU=1; repeatable."),
+]
 NoFixedPoint = Annotated[
     bool, typer.Option("--no-fixed-point", help="Do not round the SNN's weights; results then depend on batch and device.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON.")]
+
+
+def resources_of(texts: list[str] | None, dask: str | None) -> dict[str, float]:
+    """The resources of ``--resources NAME=AMOUNT``.
+
+    Raises:
+        InputError: for a text of another form, or without ``--dask``.
+    """
+    if texts and dask is None:
+        raise InputError(f"--resources {texts[0]} applies to a Dask cluster only: give --dask ADDRESS too.")
+    found: dict[str, float] = {}
+    for text in texts or []:
+        name, equals, amount = text.partition("=")
+        try:
+            found[name.strip()] = float(amount)
+        except ValueError:
+            equals = ""
+        if not equals or not name.strip() or found[name.strip()] <= 0:
+            raise InputError(f"--resources {text}: write NAME=AMOUNT, such as GPU=1.")
+    return found
 
 
 def print_json(content: Mapping[str, Any]) -> None:

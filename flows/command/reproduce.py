@@ -13,6 +13,7 @@ from dynconf_core.experiment.request import CheckedRequest, Request, checked, ho
 from dynconf_flows.command.options import (
     AllowOtherCode,
     AsJson,
+    Dask,
     Data,
     Debug,
     Device,
@@ -21,12 +22,14 @@ from dynconf_flows.command.options import (
     Memory,
     NoFixedPoint,
     ProfileOption,
+    Resources,
     Set,
     StageTimeout,
     Workers,
     checkpoint_files,
     overrides_of,
     print_json,
+    resources_of,
     seed_numbers,
     with_rule,
 )
@@ -64,6 +67,8 @@ def reproduce(
     workers: Workers = None,
     join: Join = False,
     allow_other_code: AllowOtherCode = False,
+    dask: Dask = None,
+    resources: Resources = None,
     no_fixed_point: NoFixedPoint = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -74,7 +79,7 @@ def reproduce(
     """
     numbers = seed_numbers(seed, seeds)
     values = with_rule(overrides_of(overrides, no_fixed_point), rule)
-    folder = home_folder(home)
+    folder, taken = home_folder(home), resources_of(resources, dask)
     requests = [
         Request(
             profile,
@@ -95,7 +100,7 @@ def reproduce(
     with Session(folder, debug) as session:
         from dynconf_flows.taking_part import Part
 
-        part = Part(join, allow_other_code)
+        part = Part(join, allow_other_code, dask=dask, resources=taken)
         results = [result for one in asked if (result := _reproduced(session, one, part, as_json)) is not None]
     _report(results, as_json, folder)
 

@@ -11,6 +11,7 @@ from dynconf_core.experiment.request import Request, home_folder
 from dynconf_flows.command.options import (
     AllowOtherCode,
     AsJson,
+    Dask,
     Data,
     Debug,
     Device,
@@ -19,6 +20,7 @@ from dynconf_flows.command.options import (
     Memory,
     NoFixedPoint,
     ProfileOption,
+    Resources,
     Seed,
     Set,
     StageTimeout,
@@ -26,6 +28,7 @@ from dynconf_flows.command.options import (
     named_texts,
     overrides_of,
     print_json,
+    resources_of,
 )
 from dynconf_flows.command.session import FAILED, Session
 from dynconf_flows.command.terminal import Terminal
@@ -55,6 +58,8 @@ def sweep(
     workers: Workers = None,
     join: Join = False,
     allow_other_code: AllowOtherCode = False,
+    dask: Dask = None,
+    resources: Resources = None,
     no_fixed_point: NoFixedPoint = False,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -67,7 +72,7 @@ def sweep(
 
     if trials is not None and not study:
         raise InputError(f"--trials {trials} applies to a study only: a grid runs every combination of its values.")
-    folder = home_folder(home)
+    folder, taken = home_folder(home), resources_of(resources, dask)
     values = overrides_of(overrides, no_fixed_point)
     swept = checked_sweep(
         Request(
@@ -91,9 +96,10 @@ def sweep(
         from dynconf_flows.taking_part import Part
         from dynconf_tasks.reconcile import at_work
 
+        part = Part(join, allow_other_code, dask=dask, resources=taken)
         session.ready()
         with at_work(folder, shlex.join(["dynconf", *sys.argv[1:]])):
-            state = session.run(lambda: checked_sweeping(swept, Part(join, allow_other_code), return_state=True), as_json)
+            state = session.run(lambda: checked_sweeping(swept, part, return_state=True), as_json)
     result = result_of(state)
     if as_json:
         from dynconf_core.results.records import to_json
