@@ -25,7 +25,18 @@ from dynconf_flows.run_result import run_result
 from dynconf_flows.taking_part import ALONE, Part, Participant, code_of
 from dynconf_flows.workers.messages import Assignment
 from dynconf_tasks import interruption
-from dynconf_tasks.parameters import Count, Duration, Memory, Overrides, ProfileName, Seed, SettingName, values_of
+from dynconf_tasks.parameters import (
+    CheckpointFile,
+    Count,
+    Duration,
+    Memory,
+    Overrides,
+    ProfileName,
+    Seed,
+    SettingName,
+    checkpoint_files,
+    values_of,
+)
 from dynconf_tasks.reconcile import at_work
 from dynconf_tasks.study.points import Listed, Values
 from dynconf_tasks.study.shared import SharedStudy
@@ -52,7 +63,7 @@ def reproduce(
     device: str = "auto",
     home: str | None = None,
     data: str | None = None,
-    checkpoints: dict[str, str] | None = None,
+    checkpoints: list[CheckpointFile] | None = None,
     command: str | None = None,
     memory: Memory | None = None,
     stage_timeout: Duration | None = None,
@@ -71,7 +82,7 @@ def reproduce(
         device: auto, cpu, cuda or cuda:N.
         home: folder of artefacts and tracking; default DYNCONF_HOME or .dynconf.
         data: folder of the data sets; default DYNCONF_DATA or data in the home.
-        checkpoints: by setting, a file whose weights are used instead of training.
+        checkpoints: settings and files whose weights are used instead of training, each SETTING=PATH.
         command: the command line, for the record.
         memory: memory limit for simulation on a CPU, such as 8GiB; default: none.
         stage_timeout: the longest that a stage may run, such as 90s, 30m or 2h; default: any time.
@@ -95,7 +106,7 @@ def reproduce(
         device,
         home,
         data,
-        checkpoints or {},
+        checkpoint_files(checkpoints),
         memory,
         stage_timeout,
         workers,

@@ -25,6 +25,7 @@ ProfileName = Literal[*PROFILES]  # type: ignore[valid-type]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+CheckpointFile = Annotated[str, Field(pattern=r"^[\w.:-]+\s*=.+$", title="SETTING=PATH", description="SETTING=PATH")]
 Memory = Annotated[str, Field(pattern=SIZE)]
 Duration = Annotated[str, Field(pattern=DURATION)]
 
@@ -57,14 +58,27 @@ def swept_texts(given: Sequence[str] | None, parameter: str) -> dict[str, str]:
     Raises:
         InputError: if a text has no "=", or a field is given twice.
     """
+    return _by_name(given, parameter, "FIELD=VALUES, such as time_steps=8,16,32")
+
+
+def checkpoint_files(given: Sequence[str] | None) -> dict[str, str]:
+    """What a form's ``checkpoints`` say: by setting, the path of a file.
+
+    Raises:
+        InputError: if a text has no "=", or a setting is given twice.
+    """
+    return _by_name(given, "checkpoints", "SETTING=PATH")
+
+
+def _by_name(given: Sequence[str] | None, parameter: str, form: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for text in given or ():
-        field, equals, values = (part.strip() for part in text.partition("="))
+        name, equals, value = (part.strip() for part in text.partition("="))
         if not equals:
-            raise InputError(f"{parameter} {text}: write FIELD=VALUES, such as time_steps=8,16,32.")
-        if field in found:
-            raise InputError(f"{parameter} {field} is given twice: give it once, with all its values.")
-        found[field] = values
+            raise InputError(f"{parameter} {text}: write {form}.")
+        if name in found:
+            raise InputError(f"{parameter} {name} is given twice: give it once.")
+        found[name] = value
     return found
 
 

@@ -17,7 +17,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.experiment.points import points_of
 from dynconf_core.experiment.request import Request
 from dynconf_flows.deployments import FOLDER, SHORTEST_GRACE, schema
-from dynconf_tasks.parameters import swept_texts
+from dynconf_tasks.parameters import checkpoint_files, swept_texts
 
 FILE = Path(__file__).resolve().parent.parent / "prefect.yaml"
 CONTENT: dict[str, Any] = yaml.safe_load(FILE.read_text())
@@ -164,6 +164,7 @@ def test_what_no_schema_can_see_the_flow_refuses() -> None:
         swept_texts(["bits=2", "bits=3"], "grid")
     with pytest.raises(InputError, match="study alpha: write FIELD=VALUES"):
         swept_texts(["alpha"], "study")
+    assert checkpoint_files(["mine:SETTING=/a b/c=d.npz"]) == {"mine:SETTING": "/a b/c=d.npz"}
 
 
 def test_the_automations_are_prefects_and_see_three_heartbeats() -> None:
@@ -225,6 +226,11 @@ def test_the_form_takes_a_setting_of_ones_own() -> None:
     assert refusal(SETTING, {"name": "mine:SETTING"}) is None
     assert refusal(REPRODUCE, {"settings": ["cifar10-vgg16-qcfs", "my.package:SETTING"]}) is None
     assert refusal(SETTING, {"name": "mine: SETTING"})
+
+
+def test_checkpoints_can_be_typed_too() -> None:
+    assert refusal(REPRODUCE, {"checkpoints": ["cifar10-vgg16-qcfs=/weights/a.npz"]}) is None
+    assert refusal(REPRODUCE, {"checkpoints": ["/weights/a.npz"]}) and refusal(REPRODUCE, {"checkpoints": {"a": "b"}})
 
 
 def test_every_parameter_has_a_description() -> None:

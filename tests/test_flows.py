@@ -290,7 +290,7 @@ def test_a_checkpoint_takes_the_place_of_training(first: dict[str, Any], home: P
 
     name, key = SETTINGS[0], first["settings"][0]["artefacts"]["train"]
     (checkpoint,) = (home / "artefacts" / "train").glob(f"*/{key}/checkpoint.pt")
-    result = reproduce(settings=[name], overrides={"time_steps": 4}, home=str(home), checkpoints={name: str(checkpoint)})
+    result = reproduce(settings=[name], overrides={"time_steps": 4}, home=str(home), checkpoints=[f"{name}={checkpoint}"])
     assert outcomes(to_json(result))[0]["train"] == "given"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from loopback_cluster import Cluster, asked, flow_runs, wait_until
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install 'dynconf[dev]'")
+from selenium.common.exceptions import WebDriverException  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
@@ -35,56 +36,69 @@ class Form:
     def __init__(self, driver: Any) -> None:
         self.driver = driver
 
-    def parameter(self, name: str) -> Any:
-        """What belongs to a parameter: its label, its buttons and its inputs."""
-        path = f"//label[normalize-space()='{name}' or starts-with(normalize-space(), '{name} (')]/ancestor::div[3]"
-        return wait_until(lambda: self._first(self.driver, path), f"the form shows {name}", 20)
+    def part(self, name: str) -> str:
+        """The place of what belongs to a parameter: its label, its buttons and its inputs."""
+        return f"//label[normalize-space()='{name}' or starts-with(normalize-space(), '{name} (')]/ancestor::div[3]"
 
-    def press(self, text: str, within: Any = None) -> None:
-        path = f".//button[normalize-space()='{text}']"
-        wait_until(lambda: self._first(within or self.driver, path), f"there is a button {text}", 20).click()
+    def says(self, name: str, text: str) -> None:
+        """Wait until a text stands at a parameter."""
+        self._until(lambda: text in self._found(self.part(name)).text, f"the form says {text!r} at {name}")
+
+    def press(self, text: str, name: str = "") -> None:
+        """Press a button, of a parameter if one is named."""
+        path = f"{self.part(name) if name else ''}//button[normalize-space()='{text}']"
+        self._until(lambda: self._found(path).click() or True, f"there is a button {text}")
 
     def submit(self) -> None:
         """Submit until the form is left: the first time after a refusal, it only checks its entries again."""
         page = self.driver.current_url
-        for _ in range(2):
-            if (button := self._first(self.driver, "//button[normalize-space()='Submit']")) is not None:
-                button.click()
-            with suppress(TimeoutError):
-                wait_until(lambda: self.driver.current_url != page, "the form is left", 4)
+
+        def left() -> bool:
+            if self.driver.current_url == page:
+                self._found("//button[normalize-space()='Submit']").click()
+                time.sleep(1.5)
+            return bool(self.driver.current_url != page)
+
+        self._until(left, "the form is submitted")
 
     def choose(self, name: str, shown: str, wanted: str) -> None:
         """Choose another entry of a list."""
-        self.press(shown, self.parameter(name))
+        self.press(shown, name)
         path = f"//*[@role='option'][normalize-space()='{wanted}']"
-        wait_until(lambda: self._first(self.driver, path), f"{wanted} is offered", 20).click()
+        self._until(lambda: self._found(path).click() or True, f"{wanted} is offered")
 
     def write(self, name: str, text: str) -> None:
         """Write into the one input of a parameter, in the place of what stands there."""
-        path = ".//input | .//textarea"
+        path = f"({self.part(name)}//input | {self.part(name)}//textarea)[1]"
 
         def written() -> bool:  # the page may take back what is typed while it checks what stood there
-            entry = self._first(self.parameter(name), path)
-            if entry is None:
-                return False
-            if entry.get_attribute("value") != text:
-                entry.send_keys(Keys.CONTROL, "a")
-                entry.send_keys(text, Keys.TAB)
+            if self._found(path).get_attribute("value") != text:
+                self._found(path).send_keys(Keys.CONTROL, "a")
+                self._found(path).send_keys(text, Keys.TAB)
                 time.sleep(0.3)
-            return bool(entry.get_attribute("value") == text)
+            return bool(self._found(path).get_attribute("value") == text)
 
-        wait_until(written, f"{text} stands in {name}", 20)
+        self._until(written, f"{text} stands in {name}")
 
     def list_of_one(self, name: str, text: str) -> None:
         """Make a parameter a list with one entry."""
-        self.press("list", self.parameter(name))
-        if self._first(self.parameter(name), ".//textarea") is None:
-            self.press("Add item", self.parameter(name))
+        self.press("list", name)
+        if not self.driver.find_elements(By.XPATH, f"{self.part(name)}//textarea"):
+            self.press("Add item", name)
         self.write(name, text)
 
+    def _found(self, path: str) -> Any:
+        return self.driver.find_element(By.XPATH, path)
+
     @staticmethod
-    def _first(within: Any, path: str) -> Any:
-        return next(iter(within.find_elements(By.XPATH, path)), None)
+    def _until(happened: Callable[[], Any], what: str) -> None:
+        """Wait for something; an element that is not there yet, or has just been drawn anew, is looked for again."""
+
+        def tried() -> Any:
+            with suppress(WebDriverException):
+                return happened()
+
+        wait_until(tried, what, 20)
 
 
 @pytest.fixture
@@ -113,21 +127,22 @@ def test_the_form_starts_a_study_and_refuses_what_cannot_work(cluster: Cluster, 
     form.choose("settings", "cifar10-resnet18-qcfs", "cifar10-vgg16-qffs")
     form.list_of_one("study", "alfa=1..100")
     form.write("trials", "2")
-    form.press("Overrides", form.parameter("overrides"))
+    form.press("Overrides", "overrides")
     form.write("epochs", "1")
+    form.write("time_steps", "4")
     form.press("Submit")
-    wait_until(lambda: "is not valid" in form.parameter("study").text, "the form says that alfa is no field", 20)
+    form.says("study", "is not valid")
 
     form.write("study", "alpha=1..100")
     form.list_of_one("grid", "bits=2,3")
     form.press("Submit")
-    wait_until(lambda: "is not one of" in form.parameter("study").text, "the form says that one of the two is enough", 20)
+    form.says("study", "is not one of")
     assert {run["id"] for run in flow_runs(cluster)} == before
 
-    form.press("None", form.parameter("grid"))
+    form.press("None", "grid")
     form.submit()
     (run,) = [one for one in flow_runs(cluster) if one["id"] not in before and one["deployment_id"]]
-    assert run["parameters"]["study"] == ["alpha=1..100"] and run["parameters"]["overrides"] == {"epochs": 1}
+    assert run["parameters"]["study"] == ["alpha=1..100"] and run["parameters"]["overrides"] == {"epochs": 1, "time_steps": 4}
     wait_until(lambda: asked(cluster, f"flow_runs/{run['id']}")["state_type"] in ("COMPLETED", "FAILED"), "the run ends")
     assert asked(cluster, f"flow_runs/{run['id']}")["state_type"] == "COMPLETED"
     (file,) = cluster.home.glob("sweeps/*alpha*/results.json")
