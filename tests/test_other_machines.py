@@ -106,11 +106,13 @@ def test_a_wrong_clock_lets_nothing_young_look_old(home: Path) -> None:
         path.touch()
         silent(path, seconds)
     place = written_elsewhere(home)
+    unnamed = place.with_name("its-writer-has-just-begun")
+    unnamed.mkdir()
     assert leftovers(home) == [home / ".b-1234"]
     found = {item.path: item.why for item in rubbish(home, 7)}
     assert found.keys() == {old.folder, home / ".b-1234"} and "8 days ago" in found[old.folder]
     with being_written(home, 1):
-        assert place.is_dir() and Store(home / "artefacts").get(young.key) is not None
+        assert place.is_dir() and unnamed.is_dir() and Store(home / "artefacts").get(young.key) is not None
 
 
 @pytest.mark.usefixtures("wrong_clock")

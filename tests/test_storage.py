@@ -95,6 +95,7 @@ def test_a_server_that_is_not_there_is_named_without_the_password(monkeypatch: p
     unknown = refusal("postgresql://anna:s3cret@nowhere.invalid/points", monkeypatch)
     assert "nowhere.invalid:5432" in unknown and "does not answer" in unknown
     undecodable = refusal("postgresql://anna:%zzs3cret@127.0.0.1/points", monkeypatch)
+    assert "is not a URL of the form" in undecodable
     assert not any("s3cret" in text for text in (refused, unknown, undecodable))
 
 

@@ -48,9 +48,11 @@ def remove(path: Path) -> bool:
 def temporaries(home: Path, dead: Dead = ended, grace: float = GRACE) -> list[Path]:
     """The temporary files and the folders among the ``leftovers``."""
     living = [run.began for run in runs(home) if run.owner is not None and not dead(run.owner)]
-    before = min([clock.now(home) - grace, *living])
+    now = clock.now(home)
+    before = min([now - grace, *living])
     found = [path for path in (*_candidates(home), *_empty(home)) if _touched(path) < before]
-    return sorted([*found, *(path for path in (home / "artefacts" / ".tmp").glob("*") if abandoned(path, grace, dead))])
+    written = (home / "artefacts" / ".tmp").glob("*")
+    return sorted([*found, *(path for path in written if abandoned(path, now, grace, dead))])
 
 
 def _candidates(home: Path) -> Iterator[Path]:

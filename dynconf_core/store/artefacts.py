@@ -29,6 +29,7 @@ from typing import Any
 from dynconf_core.errors import InputError
 from dynconf_core.failing import failure_point
 from dynconf_core.files import host, naming
+from dynconf_core.store import clock
 from dynconf_core.store.keys import StageKey, canonical, is_key
 from dynconf_core.store.manifest import MANIFEST, Damaged, Manifest, read, sync_folder, verify, write
 from dynconf_core.store.use import note_use
@@ -248,6 +249,7 @@ def _artefact(folder: Path, manifest: Manifest) -> Artefact:
 
 def _sweep(temporaries: Path) -> None:
     """Remove the temporary folders of writers that are gone."""
+    now = clock.now(temporaries)
     for work in temporaries.iterdir():
-        if abandoned(work, _OLD):
+        if abandoned(work, now, _OLD):
             shutil.rmtree(work, ignore_errors=True)

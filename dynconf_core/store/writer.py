@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dynconf_core.store import clock
 from dynconf_core.store.locks import is_locked
 from dynconf_core.store.owner import Owner
 
@@ -48,16 +47,19 @@ def writing(folder: Path) -> Iterator[None]:
         os.close(file)
 
 
-def abandoned(folder: Path, grace: float, dead: Callable[[Owner], bool] = lambda owner: owner.alive() is False) -> bool:
+def abandoned(
+    folder: Path, now: float, grace: float, dead: Callable[[Owner], bool] = lambda owner: owner.alive() is False
+) -> bool:
     """Whether nobody writes into a temporary folder any more.
 
     Args:
         folder: the folder.
+        now: the time by the clock of its file system; see ``dynconf_core.store.clock``.
         grace: seconds without a sign of life before which every writer counts as alive.
         dead: whether a process has certainly ended. Writers of which this cannot be said must have been silent for ``SILENT``.
     """
     try:
-        silent = clock.now(folder.parent) - folder.stat().st_mtime
+        silent = now - folder.stat().st_mtime
         owner = _writer(folder)
     except OSError:  # it has just been removed, or belongs to somebody else
         return False
