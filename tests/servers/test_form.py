@@ -29,6 +29,8 @@ SWITCHES = (
     "--window-size=1280,1600",
 )
 
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
 
 class Form:
     """The form that runs a deployment, as somebody sees it who knows the names of the parameters."""
@@ -143,7 +145,7 @@ def test_the_form_starts_a_study_and_refuses_what_cannot_work(cluster: Cluster, 
     form.submit()
     (run,) = [one for one in flow_runs(cluster) if one["id"] not in before and one["deployment_id"]]
     assert run["parameters"]["study"] == ["alpha=1..100"] and run["parameters"]["overrides"] == {"epochs": 1, "time_steps": 4}
-    wait_until(lambda: asked(cluster, f"flow_runs/{run['id']}")["state_type"] in ("COMPLETED", "FAILED"), "the run ends")
+    wait_until(lambda: asked(cluster, f"flow_runs/{run['id']}")["state_type"] in ENDED, "the run ends", 300)
     assert asked(cluster, f"flow_runs/{run['id']}")["state_type"] == "COMPLETED"
     (file,) = cluster.home.glob("sweeps/*alpha*/results.json")
     points = json.loads(file.read_text())["points"]
