@@ -83,7 +83,10 @@ def end_runs(flow_run: UUID, message: str, cancelled: bool, finished: Collection
 
 
 def crash_flow_run(flow_run: str, message: str) -> None:
-    """End a flow run whose process has died, its subflows and their task runs as crashed, as far as they have not ended."""
+    """End a flow run whose process has died, its subflows and their task runs as crashed, as far as they have not ended.
+
+    Runs of a deployment that it has started run elsewhere, and are left alone.
+    """
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
     from prefect.states import Crashed
@@ -91,7 +94,7 @@ def crash_flow_run(flow_run: str, message: str) -> None:
     with get_client(sync_client=True) as client:
         below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[UUID(flow_run)]))
         for run in client.read_flow_runs(flow_run_filter=below):
-            if run.state is None or not run.state.is_final():
+            if run.deployment_id is None and (run.state is None or not run.state.is_final()):
                 end_runs(run.id, message, False)
         above = client.read_flow_run(UUID(flow_run))
         if above.state is None or not above.state.is_final():

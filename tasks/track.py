@@ -143,7 +143,8 @@ class Tracker:
         """Log the main figures and results.json of a reproduction or sweep, and end its run as finished, failed or killed.
 
         If other living processes work on the same, the run goes on until the last of them ends, unless everything is
-        ``settled``. Where one of them has finished, an interruption of the others changes nothing.
+        ``settled``: then nobody logs anything more, and what is still marked as running was left by processes that died. Where
+        one has finished, an interruption of the others changes nothing.
         """
         if isinstance(result, RunResult):
             headline = {"steps_saved_percent": percent(result.mean_latency_saving)}
@@ -170,6 +171,8 @@ class Tracker:
                 if others and not settled:
                     self._runs.client.set_tag(identifier, OWNER, as_tag(others))
                 else:
+                    if settled:
+                        self._end_children(run)
                     self._runs.client.set_terminated(identifier, status)
 
     def end_dead(self, parent: str, dead: Callable[[Owner], bool]) -> list[str]:
@@ -180,8 +183,7 @@ class Tracker:
         """
         with self._speaking_clearly():
             above = self._parent(parent)
-            condition = f"attributes.status = 'RUNNING' and tags.`{PARENT}` = '{above.info.run_id}'"
-            ended = [self._ended(run, dead) for run in self._runs.search(above.info.experiment_id, condition)]
+            ended = [self._ended(run, dead) for run in self._running_children(above)]
             with self._claimed(above.data.tags.get(KEY, parent), str(above.info.run_name)):
                 ended.append(self._ended(self._parent(parent), dead))
         return [name for name in ended if name is not None]
@@ -262,6 +264,19 @@ class Tracker:
             self._runs.client.delete_run(child.info.run_id)
         else:
             self._runs.client.set_tag(child.info.run_id, PARENT, parent.info.run_id)
+
+    def _running_children(self, above: Any) -> list[Any]:
+        condition = f"attributes.status = 'RUNNING' and tags.`{PARENT}` = '{above.info.run_id}'"
+        return self._runs.search(above.info.experiment_id, condition)
+
+    def _end_children(self, above: Any) -> None:
+        """End the children that are still marked as running as killed, or delete them where another took their place."""
+        for child in self._running_children(above):
+            same = self._runs.find(above.info.experiment_id, CHILD, child.data.tags.get(CHILD, ""))
+            if any(_complete(run) for run in same):
+                self._runs.client.delete_run(child.info.run_id)
+            else:
+                self._runs.client.set_terminated(child.info.run_id, "KILLED")
 
     def _ended(self, run: Any, dead: Callable[[Owner], bool], dry_run: bool = False) -> str | None:
         """End a running run whose owners are all ``dead``, and return its name; else take the dead off its owners."""

@@ -134,7 +134,7 @@ def test_a_home_at_two_paths_is_one_home(tmp_path: Path, kind: str) -> None:
         assert holder(tmp_path / "b", "key") == holder(tmp_path / "a", "key")
         with pytest.raises(InterruptedError), claim(tmp_path / "b", "key", "never", interrupted):
             pass
-        with claim(tmp_path / "c", "key", "another home"):
+        with claim(tmp_path / "c", "key", "another home", interrupted):
             assert held(tmp_path / "c", "key")
 
 
@@ -153,24 +153,23 @@ def test_a_home_is_named_once_by_all_that_ask_at_the_same_time(tmp_path: Path) -
 
 
 def test_a_holder_goes_on_without_the_server_and_who_waits_takes_over(tmp_path: Path, server: Postgres) -> None:
-    told: list[str] = []
-    done: list[str] = []
+    waits, taken, finish = threading.Event(), threading.Event(), threading.Event()
 
     def waiter() -> None:
-        with claim(tmp_path, "key", "waiting", told.append):
-            done.append("waiter")
+        with claim(tmp_path, "key", "taking over", lambda who: waits.set()):
+            taken.set()
+            finish.wait(30)
 
+    thread = threading.Thread(target=waiter)
     with claim(tmp_path, "key", "holding"):
-        thread = threading.Thread(target=waiter)
         thread.start()
-        while not told:
-            time.sleep(0.01)
+        assert waits.wait(30)
         server.query("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and granted")
-        thread.join(10)
-        assert done == ["waiter"], "the server gave the lock to the next"
-        done.append("holder")
-    assert done == ["waiter", "holder"] and not held(tmp_path, "key")
-    assert list((tmp_path / FOLDER).iterdir()) == []
+        assert taken.wait(30), "the server gave the lock to the next"
+    assert held(tmp_path, "key") and "(taking over)" in str(holder(tmp_path, "key"))
+    finish.set()
+    thread.join(30)
+    assert not held(tmp_path, "key") and list((tmp_path / FOLDER).iterdir()) == []
 
 
 def test_who_waits_survives_a_restart_of_the_server(tmp_path: Path, server: Postgres) -> None:

@@ -104,11 +104,9 @@ def test_the_mean_error_of_each_channel_is_taken_out() -> None:
     """The bias of each channel is moved by what is left at T: on the calibration images little remains."""
     network, images = trained_on_digits("relu"), digits()[0][:200]
     plain, corrected = both(network, images, thresholds="max", time_steps=TIME_STEPS)
-    for name, _ in plain.layers().items():
-        before, after = (
-            layer_errors(snn, network, images, TIME_STEPS)[name][-1].transpose(0, 1).flatten(1).mean(1).abs().mean()
-            for snn in (plain, corrected)
-        )
+    errors = [layer_errors(snn, network, images, TIME_STEPS) for snn in (plain, corrected)]
+    for name in plain.layers():
+        before, after = (found[name][-1].transpose(0, 1).flatten(1).mean(1).abs().mean() for found in errors)
         assert after < 0.7 * before, (name, before, after)
     logits = network(images).detach().double()
     means = [(snn(images, TIME_STEPS).double().mean(1) - logits).mean(0).abs().mean() for snn in (plain, corrected)]

@@ -42,7 +42,8 @@ def reproduce():
 with running(home, "reproduce"), tags(f"dynconf.owner={owner}"):
     tracker(home).parent("smoke", 0, {}, "killed")
     (home / "studies").mkdir()
-    study = optuna.create_study(study_name="sweep", storage=JournalStorage(JournalFileBackend(str(home / "studies/sweep.journal"))))
+    journal = JournalFileBackend(str(home / "studies" / "sweep.journal"))
+    study = optuna.create_study(study_name="sweep", storage=JournalStorage(journal))
     study.ask().set_user_attr("by", {"owner": owner})
     study.ask().set_user_attr("by", {"owner": "another-host/1/1"})
     study.ask()

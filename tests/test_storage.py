@@ -109,3 +109,14 @@ def test_a_server_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch
 def test_a_missing_psycopg_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     assert "pip install 'dynconf[cluster]'" in refusal(PLAIN, monkeypatch)
+
+
+def test_the_server_notices_a_machine_that_is_gone(postgres: Postgres) -> None:
+    """Its own default is two hours, for which the machine's claims would be held."""
+    with storage.connect(postgres.url()) as connection:
+        idle, every, count = (
+            int(row[0])
+            for name in (b"idle", b"interval", b"count")
+            if (row := connection.execute(b"show tcp_keepalives_" + name).fetchone()) is not None
+        )
+    assert 0 < idle + every * count <= 60

@@ -243,3 +243,10 @@ def test_points_pass_the_failure_points(tmp_path: Path) -> None:
         assert taken is not None
         study.done(taken, [{}], [0.5, 1.0])
     assert [name for name in passed if name.startswith("study.")] == ["study.enqueued", "study.taken", "study.point"]
+
+
+def test_who_comes_before_the_first_point_is_taken_joins(tmp_path: Path) -> None:
+    """Otherwise two commands that begin at the same time would each begin the study anew."""
+    with shared(tmp_path, listed(2)) as first, shared(tmp_path, listed(2)) as second:
+        taken, other = first.take(), second.take()
+        assert taken is not None and other is not None and {taken.index, other.index} == {0, 1}

@@ -302,3 +302,24 @@ def test_an_interruption_does_not_overwrite_what_another_participant_has_finishe
     logged(home)
     logged(home)
     assert states(runs(home)[0]) == ["FINISHED"]
+
+
+def test_once_everything_is_settled_nothing_stays_running(home: Path) -> None:
+    """Also what a participant on another machine left, whose death nobody can see; its child was logged again by another."""
+    from mlflow import MlflowClient
+
+    tracker = Tracker(home)
+    client = MlflowClient(tracking_uri=tracker.uri)
+    parent = tracker.parent("smoke", 0, {}, "smoke, seed 0")
+    client.set_tag(parent, OWNER, f"{Owner.this()} another-host/7/1")
+    left = [tracker.child(parent, replace(CHILD, setting=name)) for name in ("again", "lost")]
+    for run in left:
+        client.set_tag(run, OWNER, "another-host/7/1")
+        client.update_run(run, status="RUNNING")
+    again = tracker.child(parent, replace(CHILD, setting="again"))
+    tracker.finish_parent(parent, run_result(ROW))
+    assert client.get_run(parent).info.status == "RUNNING"
+    tracker.finish_parent(parent, run_result(ROW), settled=True)
+    (above,), children = runs(home)
+    assert above.info.status == "FINISHED"
+    assert {run.info.run_id: run.info.status for run in children} == {again: "FINISHED", left[1]: "KILLED"}

@@ -16,6 +16,7 @@ import pytest
 import torch
 from image_folders import image_folder
 from processes import ended, started
+from stage_cases import run_stage
 from torch import Tensor, nn
 from training_cases import CPU, RECIPE, network, pictures
 
@@ -162,15 +163,15 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
 # The command
 
 
-def tiny(home: Path) -> Job:
+def tiny(home: Path, **changes: int) -> Job:
     """The job whose stage ``train`` is made."""
-    request = Request(settings=(SETTING,), overrides=FIELDS, home=str(home), device="cpu")
+    request = Request(settings=(SETTING,), overrides={**FIELDS, **changes}, home=str(home), device="cpu")
     (plan,) = request.plans()
     return job(plan, request.context())
 
 
-def words(home: Path, **fields: int) -> list[str]:
-    sets = [word for name, value in {**FIELDS, **fields}.items() for word in ("--set", f"{name}={value}")]
+def words(home: Path, **changes: int) -> list[str]:
+    sets = [word for name, value in {**FIELDS, **changes}.items() for word in ("--set", f"{name}={value}")]
     return ["--setting", SETTING, *sets, "--home", str(home), "--device", "cpu", "--threads", "1"]
 
 
@@ -234,6 +235,21 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+def test_one_process_makes_what_the_pipeline_makes(tmp_path: Path) -> None:
+    jobs = [tiny(tmp_path / name, epochs=1) for name in ("command", "pipeline")]
+
+    def pipeline() -> None:
+        jobs[1].context.prepare()
+        run_stage("train", jobs[1], {})
+
+    running = started(pipeline)
+    assert commanded(1, tmp_path / "printed", words(tmp_path / "command", epochs=1)) == [0]
+    assert ended(running) == 0
+    first, second = (follow(given).finished["train"] for given in jobs)
+    assert first.outcome == second.outcome == "cached"
+    assert (first.key, first.digest) == (second.key, second.digest)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ class Artefact:
 
     @property
     def adopted(self) -> bool:
-        """Whether other code made it; see ``Store.adopt``."""
+        """Whether it was made under another key; see ``Store.adopt``."""
         return "adopted" in self.manifest["provenance"]
 
     def file(self, name: str) -> Path:
@@ -111,7 +111,7 @@ class Store:
         return Writing(self, key, provenance)
 
     def adopt(self, old: Artefact, key: StageKey) -> Artefact:
-        """Take an artefact that other code made under a new key.
+        """Take an artefact that was made under another key, by other code or by several processes, under a new one.
 
         It keeps its provenance, in which the list `adopted` gets an entry: the key and code it was made under, and when it was
         taken. The files become hard links to the old ones, or copies on a file system without links.

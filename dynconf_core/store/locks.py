@@ -91,8 +91,7 @@ class StorageLocked:
 
         for attempt in range(2):
             if self._connection is None:
-                self._connection = connect(self._url)
-                self._execute("select set_config('application_name', %s, false)", _application())
+                self._connection = connect(self._url, _application())
             try:
                 return self._execute("select pg_try_advisory_lock(%s)", number(self.name))
             except psycopg.Error:  # the server was started anew while this process waited

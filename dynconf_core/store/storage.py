@@ -23,8 +23,13 @@ TIMEOUT = 4
 """Seconds to wait for a connection."""
 UNANSWERED = 30_000
 """Milliseconds after which a server that does not answer counts as gone."""
-SILENCE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
+NOT_ANSWERING = "does not answer"
+SILENCE = '{"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}'
 """The server ends the session of a machine that has not answered for a minute, and with it the machine's locks."""
+
+
+class NotAnswering(InputError):
+    """The storage does not answer, perhaps for a while only."""
 
 
 def storage_url() -> str | None:
@@ -69,8 +74,12 @@ def check_storage() -> None:
         connect(url).close()
 
 
-def connect(url: str) -> psycopg.Connection:
+def connect(url: str, application: str = "dynconf") -> psycopg.Connection:
     """A new connection to the storage, in which every statement is a transaction of its own.
+
+    Args:
+        url: the storage's URL.
+        application: how the server's administrators see the session.
 
     Raises:
         InputError: as ``check_storage``.
@@ -81,15 +90,15 @@ def connect(url: str) -> psycopg.Connection:
         raise InputError(f"{STORAGE} needs psycopg: run `pip install 'dynconf[cluster]'` or unset it.") from error
     try:
         connection = psycopg.connect(
-            url, autocommit=True, connect_timeout=TIMEOUT, application_name="dynconf", tcp_user_timeout=UNANSWERED
+            url, autocommit=True, connect_timeout=TIMEOUT, application_name=application, tcp_user_timeout=UNANSWERED
         )
-        for setting, value in SILENCE.items():
-            connection.execute("select set_config(%s, %s, false)", (setting, value))
+        connection.execute("select set_config(name, value, false) from json_each_text(%s) as given(name, value)", (SILENCE,))
         return connection
     except psycopg.ProgrammingError:  # its text may hold a part of the password
         raise InputError(_misread()) from None
     except psycopg.Error as error:
-        raise InputError(_why(url, str(error))) from None
+        why = _why(url, str(error))
+        raise (NotAnswering if NOT_ANSWERING in why else InputError)(why) from None
 
 
 def _parts(url: str) -> SplitResult | None:
@@ -124,4 +133,4 @@ def _why(url: str, reason: str) -> str:
     told = (reason.strip().splitlines() or ["no reason given"])[0]
     for secret in filter(None, (parts.password, unquote(parts.password or ""))):
         told = told.replace(secret, "***")
-    return f"{at} does not answer ({told}): start the server, or correct host and port."
+    return f"{at} {NOT_ANSWERING} ({told}): start the server, or correct host and port."

@@ -53,9 +53,9 @@ class Processes:
         Raises:
             InputError: for an environment that names no such process, or if the others cannot be reached.
         """
-        if int_of("WORLD_SIZE", 1) == 1:
+        if _int_of("WORLD_SIZE", 1) == 1:
             return ALONE
-        rank, count, local = int_of("RANK"), int_of("WORLD_SIZE"), int_of("LOCAL_RANK")
+        rank, count, local = _int_of("RANK"), _int_of("WORLD_SIZE"), _int_of("LOCAL_RANK")
         if not 0 <= rank < count:
             raise InputError(f"RANK={rank} is no process of WORLD_SIZE={count}: start the training with torchrun.")
         gpus = torch.cuda.is_available() and distributed.is_nccl_available()
@@ -181,7 +181,7 @@ ALONE = Processes()
 """A process that trains alone."""
 
 
-def int_of(name: str, otherwise: int | None = None) -> int:
+def _int_of(name: str, otherwise: int | None = None) -> int:
     """The whole number in an environment variable, as ``torchrun`` sets them.
 
     Raises:

@@ -62,14 +62,19 @@ def deployments(folder: Folder) -> int:
     return int(asked(f"{folder.url('prefect')}/api/deployments/count", {}) or 0)
 
 
+def make_pool(folder: Folder) -> None:
+    _call(folder, "-m", "prefect", "work-pool", "create", POOL, "--type", "process", "--overwrite")
+
+
 def deploy(folder: Folder) -> None:
-    """Make the work pool and the deployments, or bring them up to date."""
-    create = ["-m", "prefect", "work-pool", "create", POOL, "--type", "process", "--overwrite"]
-    dynconf = ["-c", "from dynconf_flows.command.entry import main; main()", "deploy", "--pool", POOL]
-    for command in (create, dynconf):
-        code, told = finish(folder, "deploy", [sys.executable, "-P", *command], folder.environment(), folder.path)
-        if code:
-            raise Refused(f"`{shlex.join(command)}` failed:\n{told}")
+    """Make the deployments, or bring them up to date."""
+    _call(folder, "-c", "from dynconf_flows.command.entry import main; main()", "deploy", "--pool", POOL)
+
+
+def _call(folder: Folder, *arguments: str) -> None:
+    code, told = finish(folder, "deploy", [sys.executable, "-P", *arguments], folder.environment(), folder.path)
+    if code:
+        raise Refused(f"`{shlex.join(('python', *arguments))}` failed:\n{told}")
 
 
 def start_worker(folder: Folder, name: str, gpu: str | None) -> None:

@@ -14,16 +14,17 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dynconf_core.errors import InputError
 from dynconf_core.failing import failure_point
-from dynconf_core.store.claim import claim
+from dynconf_core.store.claim import claim, held_among
 from dynconf_core.store.owner import Owner
-from dynconf_core.store.storage import storage_url
+from dynconf_core.store.storage import STORAGE, NotAnswering, storage_url
 from dynconf_tasks import interruption
 from dynconf_tasks.study.points import DIRECTIONS, Points, Values
 from dynconf_tasks.study.storage import heartbeat, journal, open_storage, study_name
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
 PATIENCE = 300.0
 """Seconds for which a participant bears that the database does not answer."""
-ABOUT, KEPT, WRITTEN = "dynconf", "kept", "written"
-"""Attributes of a study: what it is about, the values of points of an earlier attempt, and whether its results are written."""
+ABOUT, KEPT, WRITTEN, PRESENT = "dynconf", "kept", "written", "participants"
+"""Attributes of a study: what it is about, an earlier attempt's points, whether its results are written, who takes part."""
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
@@ -103,12 +104,9 @@ class SharedStudy:
         self._stack = ExitStack()
 
     def __enter__(self) -> SharedStudy:
-        if storage_url() is None:  # there, heartbeats tell who lives
-            marked = claim(self.home, self._mark, f"taking part in {self.name}")
-            self._stack.enter_context(marked)
+        self._stack.enter_context(claim(self.home, self._mark, f"taking part in {self.name}"))
         try:
-            with self.claimed():
-                self._enter()
+            self._insist(self._enter)
         except BaseException:
             self._stack.close()
             raise
@@ -121,10 +119,6 @@ class SharedStudy:
         finally:
             self._stack.close()
 
-    def claimed(self) -> AbstractContextManager[None]:
-        """Hold the study's claim during the block."""
-        return claim(self.home, f"study-{self.name}", f"taking a point of {self.name}", Wait(self.name))
-
     @property
     def run(self) -> str:
         """The name of the results."""
@@ -136,8 +130,7 @@ class SharedStudy:
 
     def take(self) -> Taken | None:
         """Take the next point that nobody has; None if there is none at the moment."""
-        with self.claimed():
-            return self._insist(self._take)
+        return self._insist(self._take)
 
     def done(self, taken: Taken, rows: Sequence[Mapping[str, Any]], figures: Sequence[float] | None) -> None:
         """End a point with its entries in the results and its objectives; None for a point that failed."""
@@ -150,8 +143,7 @@ class SharedStudy:
                 self._study.tell(taken.trial, figures, state=state, skip_if_finished=True)
 
         failure_point("study.point")
-        with self.claimed():
-            self._insist(end)
+        self._insist(end)
         self._mine.pop(taken.index, None)
 
     def release(self, taken: Taken) -> None:
@@ -163,8 +155,7 @@ class SharedStudy:
                 taken.trial.set_user_attr(RELEASED, True)
                 self._study.tell(taken.trial, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
 
-        with self.claimed():
-            end()
+        self._insist(end)
         self._mine.pop(taken.index, None)
 
     def beat(self) -> None:
@@ -174,13 +165,12 @@ class SharedStudy:
         if isinstance(self._storage, RDBStorage) and time.monotonic() - self._beaten >= heartbeat()[0]:
             storage = self._storage
             for taken in self._mine.values():
-                self._insist(lambda taken=taken: storage.record_heartbeat(taken.trial._trial_id))  # type: ignore[misc]
+                self._insist(partial(storage.record_heartbeat, taken.trial._trial_id), claimed=False)
             self._beaten = time.monotonic()
 
     def state(self) -> list[Point]:
         """The points, in their order, after those of dead participants have been ended."""
-        with self.claimed():
-            return self._insist(self._look)
+        return self._insist(self._look)
 
     def gathered(self, make: Callable[[Sequence[Point], bool], T], read: Callable[[], T]) -> T:
         """The results of the study, which the first participant that finds all points done makes, and the others read.
@@ -189,16 +179,22 @@ class SharedStudy:
             make: makes and writes the results, given the points and whether all are done.
             read: reads them.
         """
-        with self.claimed():
-            points = self._insist(self._look)
+
+        def gather() -> T:
+            points = self._look()
             self.settled = all(point.settled for point in points)
             if self.settled and self._study.user_attrs.get(WRITTEN):
                 with suppress(InputError, OSError):  # somebody has removed or changed them
                     return read()
             made = make(points, self.settled)
             if self.settled:
-                self._insist(lambda: self._study.set_user_attr(WRITTEN, True))
+                self._study.set_user_attr(WRITTEN, True)
             return made
+
+        return self._insist(gather)
+
+    def _claimed(self) -> AbstractContextManager[None]:
+        return claim(self.home, f"study-{self.name}", f"taking a point of {self.name}", Wait(self.name))
 
     # --- under the claim --------------------------------------------------------------------------------------
 
@@ -209,9 +205,10 @@ class SharedStudy:
         self._study_name = study_name(self.home, self.name)
         kept: dict[str, Values] = {}
         if self._load():
-            found = self._insist(self._look)
-            if self._join or any(point.condition == "running" for point in found):
+            found = self._look()
+            if self._join or self._others() or any(point.condition == "running" for point in found):
                 self._check(self._study.user_attrs.get(ABOUT, {}))
+                self._register()
                 return
             kept = {str(number): point.values for number, point in enumerate(found) if point.settled and point.values}
             self._delete()
@@ -221,6 +218,18 @@ class SharedStudy:
         about = {"version": self.code.version, "fingerprint": self.code.fingerprint, "points": len(self.points)}
         self._study.set_user_attr(KEPT, kept)
         self._study.set_user_attr(ABOUT, {**about, "run": self._new_run()})
+        self._register()
+
+    def _register(self) -> None:
+        """Note that this participant is there, even while it has no point."""
+        self._study.set_user_attr(PRESENT, {**self._others(), self._mark: str(Owner.this())})
+
+    def _others(self) -> dict[str, str]:
+        """The other living participants, by their marks."""
+        noted = self._study.user_attrs.get(PRESENT, {})
+        there = held_among(self.home, noted)
+        owners = {mark: Owner.parse(noted[mark]) for mark in there}
+        return {mark: noted[mark] for mark, owner in owners.items() if owner is not None and owner.alive() is not False}
 
     def _load(self) -> bool:
         """Load the study; False if there is none."""
@@ -304,21 +313,22 @@ class SharedStudy:
         trial = self._study._storage.get_trial(taken.trial._trial_id)
         return not trial.state.is_finished()
 
-    def _insist(self, call: Callable[[], T]) -> T:
-        """Call, and again for a while if the database does not answer."""
+    def _insist(self, call: Callable[[], T], claimed: bool = True) -> T:
+        """Call under the study's claim, and again for a while if the database does not answer."""
         from sqlalchemy.exc import OperationalError
 
         start, said = time.monotonic(), False
         while True:
             try:
-                return call()
-            except OperationalError:
+                with self._claimed() if claimed else nullcontext():
+                    return call()
+            except (NotAnswering, OperationalError):
                 if interruption.interrupted() or time.monotonic() - start > PATIENCE:
-                    raise InputError("the storage DYNCONF_STORAGE does not answer any more; run again to go on.") from None
+                    raise
                 if not said:
                     said = True
-                    _log.warning("The storage DYNCONF_STORAGE does not answer; trying again for %.0f s.", PATIENCE)
-                time.sleep(1)
+                    _log.warning("The storage %s does not answer; trying again for %.0f s.", STORAGE, PATIENCE)
+                interruption.wait(1)
 
     @staticmethod
     def _sampler() -> optuna.samplers.BaseSampler:

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dynconf_core.home.claims import held
-from dynconf_core.store.claim import claim
+from dynconf_core.store.claim import claim, held
 from dynconf_core.store.owner import Owner
 from dynconf_core.store.storage import storage_url
 from dynconf_tasks import interruption
@@ -113,15 +112,13 @@ def end_dead(study: optuna.Study, home: Path, died: Died) -> None:
     with_heartbeats = storage_url() is not None
     if with_heartbeats:
         optuna.storages.fail_stale_trials(study)
-    marks = set() if with_heartbeats else held(home)
     for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
         by = By.of(trial)
         if by is not None and by.owner == Owner.this():
             continue
         alive = by.owner.alive() if by is not None else False
-        if alive is None:
-            assert by is not None
-            alive = with_heartbeats or by.mark in marks
+        if alive is None and by is not None:
+            alive = with_heartbeats or held(home, by.mark)
         if not alive:
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
             died(study, trial)

@@ -157,4 +157,9 @@ def trials(cluster: Cluster) -> dict[str, list[Any]]:
 
     url = cluster.environment["DYNCONF_STORAGE"].replace("postgresql://", "postgresql+psycopg://")
     storage = optuna.storages.RDBStorage(url)
-    return {name: optuna.load_study(study_name=name, storage=storage).trials for name in optuna.get_all_study_names(storage)}
+    try:
+        return {
+            name: optuna.load_study(study_name=name, storage=storage).trials for name in optuna.get_all_study_names(storage)
+        }
+    finally:
+        storage.engine.dispose()  # it would keep its connections

@@ -81,10 +81,9 @@ def results(cluster: Cluster) -> list[dict[str, Any]]:
 def test_an_array_with_one_task_killed_ends_with_all_points(slurm: Slurm, cluster: Cluster, environment: Path) -> None:
     array(slurm, environment)
     wait_until(lambda: len(slurm.processes("--join")) == 2, "both tasks run")
-    wait_until(lambda: in_state(cluster, "COMPLETE"), "a point is done")
-    victim = slurm.processes("--join")[0]
-    victim.kill()
-    wait_until(lambda: not slurm.jobs(), "the array has ended")
+    wait_until(lambda: len(in_state(cluster, "RUNNING")) == 2, "each has taken a point")
+    slurm.processes("--join")[0].kill()
+    wait_until(lambda: not slurm.jobs(), "the array has ended", 400)
     assert len(results(cluster)) == len(DROPS) and {point["status"] for point in results(cluster)} == {"ok"}, logs(
         environment.parent
     )

@@ -8,6 +8,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ from loopback_cluster import (
 from processes import ended, started
 
 SETTINGS = ["cifar10-vgg16-qcfs", "cifar10-vgg16-qffs"]
-SHORT = {"epochs": 1, "time_steps": 4}
+SHORT = {"epochs": 1, "time_steps": 4, "learning_rate": 0.05}
+"""Nothing else on the cluster trains with this learning rate."""
 SWEPT = {"seed": "1,2", "alpha": "1,2,4,8"}
 POINTS = 8
 
@@ -97,36 +99,51 @@ def left_running(cluster: Cluster) -> list[str]:
     return [*unfinished(cluster), *running, *open_trials]
 
 
-def results_of(home: Path, kind: str) -> list[Path]:
-    return [path for path in (home / kind).glob("*/results.json") if not path.parent.is_symlink()]
+def results_of(home: Path, kind: str) -> set[Path]:
+    return {path for path in (home / kind).glob("*/results.json") if not path.parent.is_symlink()}
+
+
+@dataclass(frozen=True)
+class Local:
+    """What two commands did that reproduced the same settings at once in one home.
+
+    Attributes:
+        home: the home.
+        trainings: by setting, how often it was trained.
+    """
+
+    home: Path
+    trainings: dict[str, int]
 
 
 @pytest.fixture(scope="module")
-def local(running_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The home in which two commands have reproduced the same settings at once, with the cluster's servers but no storage."""
+def local(running_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Local:
+    """On one machine: they use the cluster's servers, but files instead of its storage."""
     home = tmp_path_factory.mktemp("local")
+    before = {setting: stages(running_cluster, "train", setting)["Completed"] for setting in SETTINGS}
     environment = {**running_cluster.environment, "DYNCONF_HOME": str(home), "DYNCONF_STORAGE": ""}
     both = [started(command(*REPRODUCE), environment) for _ in range(2)]
     assert [ended(process, 240) for process in both] == [0, 0]
-    return home
+    return Local(home, {name: stages(running_cluster, "train", name)["Completed"] - number for name, number in before.items()})
 
 
-def test_two_commands_at_once_do_everything_once(local: Path, cluster: Cluster) -> None:
+def test_two_commands_at_once_do_everything_once(local: Local, cluster: Cluster) -> None:
     """One run of the reproduction in MLflow, one below it for each setting, one training; equal tables."""
     runs = mlflow_runs(cluster)
-    (parent,) = [run for run in runs if run.data.tags.get("dynconf.kind") == "reproduction"]
+    rate = {"learning_rate": str(SHORT["learning_rate"])}.items()
+    (parent,) = [run for run in runs if run.data.tags.get("dynconf.kind") == "reproduction" and rate <= run.data.params.items()]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
     assert sorted(run.data.tags["dynconf.setting"] for run in children) == sorted(SETTINGS)
-    assert {run.info.status for run in runs} == {"FINISHED"}
-    for setting in SETTINGS:
-        assert stages(cluster, "train", setting)["Completed"] == 1
-    tables = [table(path) for path in results_of(local, "results")]
+    assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
+    assert local.trainings == {setting: 1 for setting in SETTINGS}
+    tables = [table(path) for path in results_of(local.home, "results")]
     assert len(tables[0]) == len(SETTINGS) and all(one == tables[0] for one in tables)
     assert not left_running(cluster)
 
 
-def test_a_reproduction_spreads_over_two_workers(local: Path, cluster: Cluster) -> None:
+def test_a_reproduction_spreads_over_two_workers(local: Local, cluster: Cluster) -> None:
     """Both take part, from checkouts at different paths, and the table is that of a run on one machine."""
+    before = results_of(cluster.home, "results")
     asked_for = {"settings": SETTINGS, "overrides": SHORT, "participants": 2, "workers": 1}
     first = deployed(cluster, "reproduce/dynconf", asked_for)
     at_work = wait_until(lambda: len(found := places(cluster)) == 2 and found, "two participants")
@@ -134,16 +151,16 @@ def test_a_reproduction_spreads_over_two_workers(local: Path, cluster: Cluster) 
     wait_until(lambda: not unfinished(cluster), "the end of all flow runs", 240)
     assert [run["state_type"] for run in flow_runs(cluster) if run["id"] in at_work] == ["COMPLETED"] * 2
     assert all(taken(cluster, participant) for participant in at_work), "each has computed some"
-    (results,) = results_of(cluster.home, "results")
-    assert str(first) in at_work and table(results) == table(results_of(local, "results")[0])
+    (results,) = results_of(cluster.home, "results") - before
+    assert str(first) in at_work and table(results) == table(results_of(local.home, "results").pop())
     assert not left_running(cluster)
 
 
 def test_a_sweep_survives_a_killed_worker(cluster: Cluster) -> None:
     """The worker that has started the sweep and everything below it are killed while points run and others are done."""
     asked_for = {"settings": SETTINGS[:1], "overrides": SHORT, "grid": [f"{name}={values}" for name, values in SWEPT.items()]}
-    before = stages(cluster, "train", SETTINGS[0])["Completed"]
-    first = str(deployed(cluster, "sweep/dynconf", {**asked_for, "participants": 2}))
+    trained, before = stages(cluster, "train", SETTINGS[0])["Completed"], results_of(cluster.home, "sweeps")
+    first = str(deployed(cluster, "sweep/dynconf", {**asked_for, "participants": 2, "workers": 1}))
     at_work = wait_until(lambda: len(found := places(cluster)) == 2 and found, "two participants")
     wait_until(
         lambda: {"COMPLETED", "RUNNING"} <= set(taken(cluster, first)) and all(taken(cluster, one) for one in at_work),
@@ -157,16 +174,16 @@ def test_a_sweep_survives_a_killed_worker(cluster: Cluster) -> None:
     states = {run["id"]: run["state_type"] for run in flow_runs(cluster)}
     assert (states[first], states[second]) == ("CRASHED", "COMPLETED")
     assert "CRASHED" in taken(cluster, first), "the point that it was at"
-    (results,) = results_of(cluster.home, "sweeps")
+    (results,) = results_of(cluster.home, "sweeps") - before
     points = json.loads(results.read_text())["points"]
     assert [point["status"] for point in points] == ["ok"] * POINTS
     assert len({json.dumps(point["values"], sort_keys=True) for point in points}) == POINTS
-    assert stages(cluster, "train", SETTINGS[0])["Completed"] == before + 2, "each of two trainings once"
+    assert stages(cluster, "train", SETTINGS[0])["Completed"] == trained + 2, "each of two trainings once"
     assert not left_running(cluster)
 
     figures = [{**point, "stages": None, "resources": None} for point in points]
     assert ended(started(command(*SWEEP), cluster.environment), 240) == 0
-    assert [results] == results_of(cluster.home, "sweeps")
+    assert {results} == results_of(cluster.home, "sweeps") - before
     again = json.loads(results.read_text())["points"]
     assert {outcome for point in again for outcome in point["stages"].values()} == {"cached"}
     assert [{**point, "stages": None, "resources": None} for point in again] == figures
