@@ -518,3 +518,10 @@ def test_a_setting_alone_ends_the_run_above_it(home: Path) -> None:
     (parent,) = [run for run in mlflow_runs(home) if run.data.tags.get("dynconf.identity", "").count('"time_steps": 3')][-1:]
     assert parent.info.status == "FINISHED"
     assert "RUNNING" not in {run.info.status for run in mlflow_runs(home)}
+
+
+def test_a_setting_alone_is_stopped_when_a_stage_takes_too_long(home: Path) -> None:
+    from dynconf_flows.setting import SettingFailed, setting
+
+    with pytest.raises(SettingFailed, match=r"train: took longer than --stage-timeout 0.1 s"):
+        setting(name=SETTINGS[0], overrides={"epochs": 1000}, seed=99, home=str(home), stage_timeout="0.1s", track_run=False)

@@ -68,6 +68,7 @@ def test_the_wheel_keeps_to_its_own_names(site: Path) -> None:
     """Nothing called `flows` or `tasks`, which many a project has at its top."""
     assert {entry.name for entry in site.iterdir() if not entry.name.endswith(".dist-info")} == set(FOLDERS)
     assert (site / "dynconf_core" / "__init__.pyi").is_file() and (site / "dynconf_core" / "py.typed").is_file()
+    assert {path.name for path in (site / "dynconf_flows").glob("*.yaml")} == {"automations.yaml", "prefect.yaml"}
 
 
 def test_the_wheel_holds_every_module(site: Path) -> None:

@@ -175,6 +175,28 @@ def test_a_run_reconciles_at_its_start_only_after_a_kill(home: Path, monkeypatch
     assert list((home / "running").iterdir()) == list((home / "claims").iterdir()) == []
 
 
+def test_a_run_that_is_run_again_is_not_ended_with_the_records_of_its_dead_process(home: Path) -> None:
+    """Its tag still names that process when another one begins with it."""
+    from prefect import flow, tags
+    from prefect.client.orchestration import get_client
+    from prefect.runtime import flow_run
+
+    @flow(name="again")
+    def again() -> tuple[str | None, list[str]]:
+        with at_work(home, "reproduce"), get_client(sync_client=True) as client:
+            found = client.read_flow_run(flow_run.id)
+            return found.state_name, found.tags
+
+    with process(RUNNING, home) as child:
+        dead = Owner.of(child.pid)
+        child.kill()
+        child.wait()
+    with tags(f"{OWNER}={dead}", "nightly"):
+        state, found = again()
+    assert state == "Running" and set(found) == {f"{OWNER}={Owner.this()}", "nightly"}
+    assert runs(home) == []
+
+
 def test_what_cannot_be_reconciled_is_said_and_tried_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with process(RUNNING, home) as child:
         child.kill()

@@ -1,4 +1,4 @@
-"""The automations of `dynconf deploy --automations`: what the server does with runs that fall silent or crash.
+"""`dynconf deploy`, and its automations: what the server does with runs that fall silent or crash.
 
 Heartbeats are sent by the test, since Prefect's own are at least 30 s apart.
 """
@@ -18,7 +18,8 @@ from prefect.events.worker import EventsWorker
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Crashed, Running, Scheduled
 
-from dynconf_flows.deployments import automate
+from dynconf_core.errors import InputError
+from dynconf_flows.deployments import automate, deploy
 
 SHORT = 10
 """Seconds; Prefect takes no fewer."""
@@ -88,3 +89,13 @@ def test_silent_runs_crash_and_are_run_again_twice_at_most(client: SyncPrefectCl
     assert states(client, child) == ["Running", "Crashed"], "a run within another is run again by that one"
     assert states(client, thrice)[-1] == "Crashed", "three starts are enough"
     assert states(client, unheard) == ["Running"] and states(client, theirs) == ["Running"]
+
+
+def test_deploying_again_adds_nothing_and_a_missing_pool_is_named(client: SyncPrefectClient) -> None:
+    before = {deployment.id for deployment in client.read_deployments()}
+    with pytest.raises(InputError, match=r"work pool 'lab' does not exist.*prefect work-pool create lab"):
+        deploy(client, "lab")
+    assert deploy(client) == [f"{name}/dynconf" for name in ("reproduce", "setting", "sweep", "analyse")]
+    assert {deployment.id for deployment in client.read_deployments()} == before
+    (nightly,) = [one for one in client.read_deployment_by_name("reproduce/dynconf").schedules if "nightly" in (one.slug or "")]
+    assert not nightly.active and nightly.parameters == {"profile": "smoke"}

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from loopback_cluster import Cluster, asked, flow_runs, wait_until
+from loopback_cluster import Cluster, asked, flow_runs, mlflow_runs, wait_until
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install 'dynconf[dev]'")
 from selenium.common.exceptions import WebDriverException  # noqa: E402
@@ -28,6 +28,8 @@ SWITCHES = (
     "--disable-sync",
     "--window-size=1280,1600",
 )
+
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 class Form:
@@ -143,8 +145,17 @@ def test_the_form_starts_a_study_and_refuses_what_cannot_work(cluster: Cluster, 
     form.submit()
     (run,) = [one for one in flow_runs(cluster) if one["id"] not in before and one["deployment_id"]]
     assert run["parameters"]["study"] == ["alpha=1..100"] and run["parameters"]["overrides"] == {"epochs": 1, "time_steps": 4}
-    wait_until(lambda: asked(cluster, f"flow_runs/{run['id']}")["state_type"] in ("COMPLETED", "FAILED"), "the run ends")
+    wait_until(lambda: asked(cluster, f"flow_runs/{run['id']}")["state_type"] in ENDED, "the run ends", 300)
     assert asked(cluster, f"flow_runs/{run['id']}")["state_type"] == "COMPLETED"
     (file,) = cluster.home.glob("sweeps/*alpha*/results.json")
     points = json.loads(file.read_text())["points"]
     assert len(points) == 2 and {point["setting"] for point in points} == {"cifar10-vgg16-qffs"}
+
+    # Each of the two runs leads to the other.
+    filters = {"flow_runs": {"id": {"any_": [run["id"]]}}, "artifacts": {"key": {"any_": ["mlflow"]}}}
+    (link,) = asked(cluster, "artifacts/filter", filters)
+    (tracked,) = [one for one in mlflow_runs(cluster) if one.data.tags.get("dynconf.flow_run") == run["id"]]
+    tracking = cluster.environment["MLFLOW_TRACKING_URI"]
+    assert link["data"] == f"[MLflow]({tracking}/#/experiments/{tracked.info.experiment_id}/runs/{tracked.info.run_id})"
+    page = cluster.environment["PREFECT_API_URL"].removesuffix("/api") + f"/runs/flow-run/{run['id']}"
+    assert tracked.data.tags["mlflow.note.content"] == f"[Flow run in Prefect]({page})"
