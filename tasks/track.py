@@ -14,7 +14,7 @@ import shlex
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,7 +35,8 @@ from dynconf_tasks.links import flow_run_tags, link_to
 from dynconf_tasks.logged import Child, Params, child_of, report_of, setting_params
 from dynconf_tasks.mlflow_database import OtherVersion, tracking_uri
 from dynconf_tasks.mlflow_runs import Runs, errors
-from dynconf_tasks.run_owners import OWNER, as_tag, other_owners, owners
+from dynconf_tasks.run_family import CHILD, DIGEST, KEY, OUTCOME, PARENT, Family, complete, outcome
+from dynconf_tasks.run_owners import OWNER, as_tag, other_owners
 from dynconf_tasks.shown import Shown, percent
 from dynconf_tasks.stage import TASK_OPTIONS
 
@@ -44,12 +45,8 @@ LONGEST_REASON = 200
 """Characters of what MLflow or its database says; it may be a whole query."""
 PATIENCE, LAST_PATIENCE = 60.0, 2.0
 """Seconds to wait for another process that logs the same, and after an interruption."""
-PARENT, SETTING, POINT, DIGEST = "mlflow.parentRunId", "dynconf.setting", "dynconf.point", "dynconf.evaluation"
-IDENTITY, KEY, ARTEFACT, KIND = "dynconf.identity", "dynconf.key", "dynconf.artefact", "dynconf.kind"
-CHILD = "dynconf.child"
-"""The tag with the digest of a child's parent, setting and point."""
-OUTCOME = "dynconf.outcome"
-"""The tag of a parent with the status that the first process to finish gave it, while others still work on it."""
+SETTING, POINT = "dynconf.setting", "dynconf.point"
+IDENTITY, ARTEFACT, KIND = "dynconf.identity", "dynconf.artefact", "dynconf.kind"
 Kind = Literal["reproduction", "sweep"]
 Known = tuple[str, str, str]
 """A child's setting, point, and digest or artefact; see ``known_as``."""
@@ -75,6 +72,7 @@ class Tracker:
         self._remedy = remedy or f"`dynconf resend --home {shlex.quote(str(home))}` logs them"
         with self._speaking_clearly(Exception):  # an unknown scheme, a driver that is not installed, ...
             self._runs, self._errors = Runs(home, _waiting()), errors()
+            self._family = Family(self._runs)
 
     def parent(self, profile: str, seed: int, identity: Mapping[str, Value], name: str, kind: Kind = "reproduction") -> str:
         """Find or create the run of a reproduction or sweep and mark it as running; returns its id.
@@ -86,12 +84,12 @@ class Tracker:
         tags = {KEY: key, IDENTITY: text[:TAG_LENGTH], "dynconf.profile": profile, KIND: kind, OWNER: str(Owner.this())}
         with self._speaking_clearly(), self._claimed(key, name):
             experiment = self._runs.experiment(f"dynconf-{profile}")
-            run = self._only(experiment, key)
+            run = self._family.only(experiment, key)
             if run is None:
                 self._runs.client.create_run(experiment, run_name=name, tags={**tags, **flow_run_tags()})
-                run = self._only(experiment, key)  # another machine may have made one at the same moment
+                run = self._family.only(experiment, key)  # another machine may have made one at the same moment
                 assert run is not None
-            self._open(run)
+            self._family.open(run)
             if not run.data.params:  # new, or killed before its parameters were logged
                 self._runs.log(run.info.run_id, Shown(), {"profile": profile, "seed": seed, **identity})
             link_to(self.uri, experiment, run.info.run_id)
@@ -104,12 +102,12 @@ class Tracker:
         """
         point = point_text(child.point)
         with self._speaking_clearly():
-            above = self._parent(parent)
+            above = self._family.parent(parent)
             key = above.data.tags.get(KEY, above.info.run_id)
             digest = hashlib.sha256("\n".join([key, child.setting, point]).encode()).hexdigest()
             with self._claimed(digest, child.name):
                 old = self._runs.find(above.info.experiment_id, CHILD, digest)
-                found = next((run for run in old if run.data.tags.get(DIGEST) == child.digest and _complete(run)), None)
+                found = next((run for run in old if run.data.tags.get(DIGEST) == child.digest and complete(run)), None)
                 identifier = found.info.run_id if found is not None else self._create_child(above, child, point, digest)
                 for run in old:
                     if run is not found and not other_owners(run):
@@ -151,10 +149,10 @@ class Tracker:
         else:
             headline = {"points": float(len(result.points)), "failed_points": float(result.failed)}
         with self._speaking_clearly():
-            run = self._parent(parent)
+            run = self._family.parent(parent)
             with self._claimed(run.data.tags.get(KEY, parent), result.run):
-                run = self._parent(parent)
-                identifier, before = run.info.run_id, _outcome(run)
+                run = self._family.parent(parent)
+                identifier, before = run.info.run_id, outcome(run)
                 status = "KILLED" if interrupted else "FAILED" if result.failed else "FINISHED"
                 if interrupted and before is not None:
                     status = before
@@ -172,7 +170,7 @@ class Tracker:
                     self._runs.client.set_tag(identifier, OWNER, as_tag(others))
                 else:
                     if settled:
-                        self._end_children(run)
+                        self._family.end_children(run)
                     self._runs.client.set_terminated(identifier, status)
 
     def end_dead(self, parent: str, dead: Callable[[Owner], bool]) -> list[str]:
@@ -182,10 +180,10 @@ class Tracker:
         as well if nobody else works on it.
         """
         with self._speaking_clearly():
-            above = self._parent(parent)
-            ended = [self._ended(run, dead) for run in self._running_children(above)]
+            above = self._family.parent(parent)
+            ended = [self._family.ended(run, dead) for run in self._family.running_children(above)]
             with self._claimed(above.data.tags.get(KEY, parent), str(above.info.run_name)):
-                ended.append(self._ended(self._parent(parent), dead))
+                ended.append(self._family.ended(self._family.parent(parent), dead))
         return [name for name in ended if name is not None]
 
     def end_abandoned(self, dead: Callable[[Owner], bool], dry_run: bool = False) -> list[str]:
@@ -194,7 +192,7 @@ class Tracker:
         with self._speaking_clearly():
             for experiment in self._runs.client.search_experiments(max_results=1000):
                 for run in self._runs.search(experiment.experiment_id, "attributes.status = 'RUNNING'"):
-                    ended.append(self._ended(run, dead, dry_run))
+                    ended.append(self._family.ended(run, dead, dry_run))
         return [name for name in ended if name is not None]
 
     def run_url(self, run: str) -> str | None:
@@ -211,86 +209,15 @@ class Tracker:
         _, key = _identified(profile, seed, identity, name, kind)
         with self._speaking_clearly():
             experiment = self._runs.client.get_experiment_by_name(f"dynconf-{profile}")
-            parent = None if experiment is None else self._only(experiment.experiment_id, key)
+            parent = None if experiment is None else self._family.only(experiment.experiment_id, key)
             if experiment is None or parent is None:
                 return set(), False
             children = self._runs.find(experiment.experiment_id, PARENT, parent.info.run_id)
-            tags = [run.data.tags for run in children if _complete(run)]
+            tags = [run.data.tags for run in children if complete(run)]
             found = {
                 (one.get(SETTING, ""), one.get(POINT, ""), one.get(name, "")) for one in tags for name in (DIGEST, ARTEFACT)
             }
             return found, parent.info.status != "RUNNING" or bool(other_owners(parent))
-
-    def _open(self, run: Any) -> None:
-        """Mark a parent as running, and as this process's, too."""
-        identifier, others = run.info.run_id, other_owners(run)
-        tags = {OWNER: as_tag([*others, Owner.this()]), **({} if others else flow_run_tags())}
-        for name, value in tags.items():
-            if run.data.tags.get(name) != value:
-                self._runs.client.set_tag(identifier, name, value)
-        if not others and OUTCOME in run.data.tags:  # of an earlier time
-            self._runs.client.delete_tag(identifier, OUTCOME)
-        if run.info.status != "RUNNING":
-            self._runs.client.update_run(identifier, status="RUNNING")
-
-    def _parent(self, parent: str) -> Any:
-        """The run of a reproduction or sweep, or the one that it was merged into."""
-        run = self._runs.client.get_run(parent)
-        if run.info.lifecycle_stage == "active" or KEY not in run.data.tags:
-            return run
-        return self._only(run.info.experiment_id, run.data.tags[KEY]) or run
-
-    def _only(self, experiment: str, key: str) -> Any | None:
-        """The one parent with this key; of several, the oldest, which takes the children and owners of the others."""
-        found = sorted(self._runs.find(experiment, KEY, key), key=lambda run: (run.info.start_time, run.info.run_id))
-        if len(found) <= 1:
-            return found[0] if found else None
-        kept, *twins = found
-        for twin in twins:
-            for child in self._runs.find(experiment, PARENT, twin.info.run_id):
-                self._adopt(kept, child)
-            with suppress(*errors()):  # whoever else merges them may have been faster
-                self._runs.client.delete_run(twin.info.run_id)
-        working = {str(one): one for run in found if run.info.status == "RUNNING" for one in owners(run)}
-        if len(working) > 1:
-            self._runs.client.set_tag(kept.info.run_id, OWNER, as_tag(list(working.values())))
-        return self._runs.client.get_run(kept.info.run_id)
-
-    def _adopt(self, parent: Any, child: Any) -> None:
-        """Put a child below another parent, unless that has the same already."""
-        same = self._runs.find(parent.info.experiment_id, CHILD, child.data.tags.get(CHILD, ""))
-        known = [run for run in same if run.data.tags.get(PARENT) == parent.info.run_id and _complete(run)]
-        if any(run.data.tags.get(DIGEST) == child.data.tags.get(DIGEST) for run in known) and not other_owners(child):
-            self._runs.client.delete_run(child.info.run_id)
-        else:
-            self._runs.client.set_tag(child.info.run_id, PARENT, parent.info.run_id)
-
-    def _running_children(self, above: Any) -> list[Any]:
-        condition = f"attributes.status = 'RUNNING' and tags.`{PARENT}` = '{above.info.run_id}'"
-        return self._runs.search(above.info.experiment_id, condition)
-
-    def _end_children(self, above: Any) -> None:
-        """End the children that are still marked as running as killed, or delete them where another took their place."""
-        for child in self._running_children(above):
-            same = self._runs.find(above.info.experiment_id, CHILD, child.data.tags.get(CHILD, ""))
-            if any(_complete(run) for run in same):
-                self._runs.client.delete_run(child.info.run_id)
-            else:
-                self._runs.client.set_terminated(child.info.run_id, "KILLED")
-
-    def _ended(self, run: Any, dead: Callable[[Owner], bool], dry_run: bool = False) -> str | None:
-        """End a running run whose owners are all ``dead``, and return its name; else take the dead off its owners."""
-        belongs = owners(run) if run.info.status == "RUNNING" else []
-        left = [owner for owner in belongs if not dead(owner)]
-        if len(left) == len(belongs):
-            return None
-        if left:
-            if not dry_run:
-                self._runs.client.set_tag(run.info.run_id, OWNER, as_tag(left))
-            return None
-        if not dry_run:
-            self._runs.client.set_terminated(run.info.run_id, run.data.tags.get(OUTCOME, "KILLED"))
-        return str(run.info.run_name)
 
     def _create_child(self, above: Any, child: Child, point: str, digest: str) -> str:
         tags = {
@@ -371,19 +298,6 @@ def _identified(profile: str, seed: int, identity: Mapping[str, Value], name: st
 
 def _canonical(value: Mapping[str, Value]) -> str:
     return json.dumps(dict(value), sort_keys=True, default=str)
-
-
-def _complete(run: Any) -> bool:
-    """Whether all of a child was logged: a run whose logging failed is ``KILLED``."""
-    return run.info.status in ("FINISHED", "FAILED")
-
-
-def _outcome(run: Any) -> str | None:
-    """How a parent has ended already, according to one of the processes that work on it; None if none has finished."""
-    if run.info.status in ("FINISHED", "FAILED"):
-        return str(run.info.status)
-    found = run.data.tags.get(OUTCOME)
-    return None if found is None else str(found)
 
 
 def _waiting() -> Callable[[str], None]:

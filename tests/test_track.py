@@ -21,8 +21,9 @@ from dynconf_core.results.types import AnySetting, RunResult
 from dynconf_tasks import logged
 from dynconf_tasks.logged import Child
 from dynconf_tasks.mlflow_runs import metrics_of
+from dynconf_tasks.run_family import PARENT
 from dynconf_tasks.shown import Shown, setting_shown
-from dynconf_tasks.track import PARENT, SETTING, Tracker, TrackingUnavailable
+from dynconf_tasks.track import SETTING, Tracker, TrackingUnavailable
 
 ROW = setting_result(
     "cifar10-vgg16-qcfs",

@@ -18,8 +18,9 @@ from dynconf_core.results.types import FailedPoint, SweepPoint, SweepResult
 from dynconf_core.store.owner import Owner
 from dynconf_tasks.logged import Child, child_of
 from dynconf_tasks.mlflow_database import tracking_uri
+from dynconf_tasks.run_family import DIGEST, PARENT
 from dynconf_tasks.run_owners import OWNER
-from dynconf_tasks.track import DIGEST, PARENT, POINT, Tracker, TrackingUnavailable
+from dynconf_tasks.track import POINT, Tracker, TrackingUnavailable
 
 ROW = setting_result(accuracy_at_t=(0.5,) * 300)
 CHILD = replace(child_of(ROW, None, {"profile": "smoke"}), digest="d1")

@@ -73,6 +73,7 @@ while kill -0 "$dynconf" 2>/dev/null; do # a signal ends `wait` before dynconf h
 done
 echo "$(date -Is) ended with exit code $code"
 if [ -n "$limit" ] && [ "$code" -ge 128 ]; then
-    scontrol requeue "$SLURM_JOB_ID"
+    # This task alone: the number of an array's last task is also that of the whole array.
+    scontrol requeue "${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}"
 fi
 exit "$code"
