@@ -18,7 +18,7 @@ from image_folders import image_folder
 from processes import ended, started
 from stage_cases import run_stage
 from torch import Tensor, nn
-from training_cases import CPU, RECIPE, network, pictures
+from training_cases import CPU, RECIPE, pictures, small
 
 from dynconf_core.data import imagenet
 from dynconf_core.data.batches import batches
@@ -37,8 +37,7 @@ from dynconf_core.training.processes import Processes
 from dynconf_core.training.speed import SpeedUps
 
 BATCH = replace(RECIPE, batch_size=12)
-SETTING = "cifar10-vgg16-qffs"
-FIELDS = {"epochs": 4, "width": 0.03, "batch_size": 200}
+SETTING = "training_cases:SMALL_SETTING"
 
 
 class Double(nn.Module):
@@ -46,7 +45,7 @@ class Double(nn.Module):
 
     def __init__(self, method: str) -> None:
         super().__init__()
-        self.network = network(method).double()
+        self.network = small(method).double()
 
     def forward(self, x: Tensor) -> Tensor:
         result: Tensor = self.network(x.double())
@@ -147,16 +146,16 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
 def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     """Three processes, whose sums depend on how gradients are grouped; the first is killed once it has kept an epoch."""
     kept = tmp_path / "kept"
-    codes = together(3, trained(tmp_path / "killed", (network("qffs"), kept, None)), {"DYNCONF_DIE_AT": "train.epoch"})
+    codes = together(3, trained(tmp_path / "killed", (small("qffs"), kept, None)), {"DYNCONF_DIE_AT": "train.epoch"})
     assert codes[0] == -signal.SIGKILL and 0 not in codes
     assert read(kept)["processes"] == 3 and len(read(kept)["record"]["losses"]) == 1
-    runs = trained(tmp_path / "whole", (network("qffs", seed=9), kept, None), (network("qffs"), None, None))
+    runs = trained(tmp_path / "whole", (small("qffs", seed=9), kept, None), (small("qffs"), None, None))
     assert together(3, runs) == [0, 0, 0]
     resumed, whole = torch.load(tmp_path / "whole" / "0")
     assert same(resumed["network"], whole["network"]) and resumed["losses"] == whole["losses"]
 
     with pytest.raises(InputError, match=r"3 processes instead of 1: go on with as many \(`torchrun --nproc-per-node 3"):
-        train(network("qffs"), pictures(48), BATCH, seed=5, device=CPU, resume=kept)
+        train(small("qffs"), pictures(48), BATCH, seed=5, device=CPU, resume=kept)
     assert kept.exists(), "days of work may lie there"
 
 
@@ -165,13 +164,13 @@ def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
 
 def tiny(home: Path, **changes: int) -> Job:
     """The job whose stage ``train`` is made."""
-    request = Request(settings=(SETTING,), overrides={**FIELDS, **changes}, home=str(home), device="cpu")
+    request = Request(settings=(SETTING,), overrides=changes, home=str(home), device="cpu")
     (plan,) = request.plans()
     return job(plan, request.context())
 
 
 def words(home: Path, **changes: int) -> list[str]:
-    sets = [word for name, value in {**FIELDS, **changes}.items() for word in ("--set", f"{name}={value}")]
+    sets = [word for name, value in changes.items() for word in ("--set", f"{name}={value}")]
     return ["--setting", SETTING, *sets, "--home", str(home), "--device", "cpu", "--threads", "1"]
 
 
@@ -199,7 +198,7 @@ def test_torchrun_stopped_and_started_again(root: Path, tmp_path: Path) -> None:
     """SIGTERM ends all processes; the same command goes on, and makes what the pipeline finds, with the bits of one go."""
     home, other = tmp_path / "home", tmp_path / "other"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "dynconf_core.training"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}"}
     with (tmp_path / "printed").open("w") as printed:
         running = subprocess.Popen([*torchrun, *words(home)], env=environment, stdout=printed, stderr=printed)
         while running.poll() is None and not list(home.glob("work/*/epoch.pt")):
@@ -211,7 +210,7 @@ def test_torchrun_stopped_and_started_again(root: Path, tmp_path: Path) -> None:
     assert not [one for one in Path("/proc").glob("[0-9]*/cmdline") if str(home).encode() in _content(one)]
     assert not list(home.glob("claims/*")) and not list(home.glob("artefacts/train/*"))
     (state,) = home.glob("work/*/epoch.pt")
-    assert len(read(state)["record"]["losses"]) in (1, 2, 3)
+    assert len(read(state)["record"]["losses"]) in range(1, 8)
 
     assert commanded(2, tmp_path / "resumed", words(home)) == [0, 0]
     assert commanded(2, tmp_path / "whole", words(other)) == [0, 0]
@@ -268,7 +267,7 @@ def test_what_cannot_work_is_said_once(changes: dict[str, int], arguments: list[
 def test_compiled_code_is_for_one_process() -> None:
     compiled = SpeedUps(compiled=True)
     with pytest.raises(InputError, match="speed-ups=compiled is for one process: with several, give channels_last,autocast"):
-        train(network(), pictures(48), BATCH, seed=5, device=CPU, speed_ups=compiled, processes=Processes(count=2))
+        train(small(), pictures(48), BATCH, seed=5, device=CPU, speed_ups=compiled, processes=Processes(count=2))
 
 
 def test_machines_with_other_commands_are_refused(tmp_path: Path) -> None:

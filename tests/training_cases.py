@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dynconf_core.data.images import Normalisation, TensorImages
 from dynconf_core.experiment.recipe import Recipe
-from dynconf_core.networks.architecture import Activation
+from dynconf_core.experiment.settings import Setting
+from dynconf_core.networks.architecture import Activation, Architecture
 from dynconf_core.schemes.network import described
 from dynconf_core.schemes.scheme import SCHEMES
 
@@ -39,6 +40,48 @@ def description(method: str = "qcfs", **changes: Any) -> dict[str, Any]:
 
 def network(method: str = "qcfs", seed: int = 0, **changes: Any) -> nn.Module:
     return described({**description(method, **changes), "initial_threshold": 4.0}, seed)
+
+
+class Small(nn.Module):
+    """Two convolutions with batch normalisation, for what takes many starts; declared in another order than they are called."""
+
+    def __init__(self, classes: int, channels: int, activation: Activation) -> None:
+        super().__init__()
+        self.last = nn.Linear(channels * 4, classes)
+        self.second, self.second_norm, self.second_fire = _block(channels, channels, activation)
+        self.first, self.first_norm, self.first_fire = _block(3, channels, activation)
+        self.pool = nn.AdaptiveAvgPool2d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first_fire(self.first_norm(self.first(x)))
+        x = self.second_fire(self.second_norm(self.second(x)))
+        logits: Tensor = self.last(self.pool(x).flatten(1))
+        return logits
+
+
+def _block(inputs: int, outputs: int, activation: Activation) -> tuple[nn.Module, nn.Module, nn.Module]:
+    return nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(outputs), activation()
+
+
+def _small(*, stem: str, classes: int, resolution: int, width: float, activation: Activation) -> nn.Module:
+    return Small(classes, round(32 * width), activation)
+
+
+SMALL = Architecture(_small, smallest=8)
+SMALL_SETTING = Setting(
+    "digits-small-qffs",
+    "digits",
+    "training_cases:SMALL",
+    "qffs",
+    recipes={"smoke": Recipe(epochs=8, batch_size=200, learning_rate=0.1, augmentation=(), initial_threshold=4.0)},
+)
+"""Named ``training_cases:SMALL_SETTING``."""
+
+
+def small(method: str = "qcfs", seed: int = 0) -> Small:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return Small(10, 8, activation(method, 4.0, levels=4, bits=2))
 
 
 def pictures(count: int = 27, seed: int = 0, side: int = 16) -> TensorImages:
