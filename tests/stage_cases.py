@@ -63,7 +63,7 @@ def process(home: Path, *stages: str, cwd: Path | None = None, **variables: str)
     return subprocess.Popen(words, env=environment, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def events(running: subprocess.Popen[str], timeout: float = 240) -> list[dict[str, Any]]:
+def events(running: subprocess.Popen[str], timeout: float = 600) -> list[dict[str, Any]]:
     """What the script printed, once it has ended well."""
     out, errors = running.communicate(timeout=timeout)
     assert running.returncode == 0, errors
