@@ -104,7 +104,7 @@ def test_every_input_makes_exactly_the_stages_stale_that_read_it() -> None:
     other = replace(HANDLE, digest="2" * 64)
     for role in {role for one in STAGES for role in one.inputs}:
         assert stale(PLAN, **{role: other}) == {one.name for one in STAGES if role in one.inputs}
-    elsewhere = replace(HANDLE, key="3" * 64, folder=Path("elsewhere"), outcome="cached")
+    elsewhere = replace(HANDLE, key="3" * 64, outcome="cached")
     assert not stale(PLAN, **{role: elsewhere for one in STAGES for role in one.inputs})
 
 

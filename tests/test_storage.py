@@ -43,6 +43,7 @@ def test_without_the_variable_there_is_no_storage(monkeypatch: pytest.MonkeyPatc
         "postgresql://anna:s3cret@db.lab/",
         "postgresql://anna:s3cret@db.lab:port/points",
         "postgresql://anna:12/s3cret@db.lab/points",
+        "postgresql://anna:12/s3cret@db.lab",
         "postgresql://anna:12?s3cret@db.lab/points",
         "postgresql://anna:12#s3cret@db.lab/points",
         "s3cret",
