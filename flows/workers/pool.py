@@ -23,6 +23,7 @@ from prefect.exceptions import TerminationSignal
 from dynconf_core.experiment.following import follow
 from dynconf_core.experiment.job import Job
 from dynconf_core.experiment.stages import job, known_everywhere
+from dynconf_core.files import host
 from dynconf_core.home import claims
 from dynconf_core.home.running import ended
 from dynconf_core.results.rows import failed
@@ -151,7 +152,7 @@ class LocalWorkers:
                 return child
         number = self._started
         self._started += 1
-        log = self.home / "logs" / f"worker-{os.getpid()}-{id(self):x}-{number}.log"
+        log = self.home / "logs" / f"worker-{host()}-{os.getpid()}-{id(self):x}-{number}.log"
         chosen = {"CUDA_VISIBLE_DEVICES": self.gpus[number % len(self.gpus)]} if self.gpus else {}
         self._children.append(Child(log, DEBUG in os.environ, chosen))
         return self._children[-1]
