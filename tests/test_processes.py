@@ -52,7 +52,7 @@ class Running:
 
     def until(self, happened: Callable[[], object]) -> None:
         """Wait until something has happened while the command runs."""
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while not happened():
             assert self.process.poll() is None, self.process.communicate()
             assert time.monotonic() < end
