@@ -26,6 +26,8 @@ from loopback_cluster import (
 )
 from processes import ended, started
 
+from dynconf_tasks.study.storage import studies
+
 SETTINGS = ["cifar10-vgg16-qcfs", "cifar10-vgg16-qffs"]
 SHORT = {"epochs": 1, "time_steps": 4, "learning_rate": 0.05}
 """Nothing else on the cluster trains with this learning rate."""
@@ -41,6 +43,16 @@ def command(*arguments: str) -> Callable[[], None]:
 
         sys.argv = ["dynconf", *arguments]
         main()
+
+    return call
+
+
+def printing(path: Path, *arguments: str) -> Callable[[], None]:
+    """The command ``dynconf``, which prints into a file."""
+
+    def call() -> None:
+        sys.stdout = path.open("w")
+        command(*arguments)()
 
     return call
 
@@ -188,6 +200,24 @@ def test_a_sweep_survives_a_killed_worker(cluster: Cluster) -> None:
     assert {outcome for point in again for outcome in point["stages"].values()} == {"cached"}
     assert [{**point, "stages": None, "resources": None} for point in again] == figures
     assert not left_running(cluster)
+
+
+@pytest.mark.parametrize("place", ["database", "journal"])
+def test_two_shells_share_a_study_and_print_the_same(local: Local, cluster: Cluster, tmp_path: Path, place: str) -> None:
+    home, storage = (cluster.home, cluster.environment["DYNCONF_STORAGE"]) if place == "database" else (local.home, "")
+    fields = {**SHORT, "levels": 4} if place == "database" else SHORT  # another study
+    arguments = ["sweep", "--setting", SETTINGS[0], *options(fields, "--set"), "--study", "alpha=1..100", "--trials", "6"]
+    environment = {**cluster.environment, "DYNCONF_HOME": str(home), "DYNCONF_STORAGE": storage}
+    printed = [tmp_path / "one", tmp_path / "other"]
+    both = [started(printing(path, *arguments, "--join", "--json"), environment) for path in printed]
+    assert [ended(process, 240) for process in both] == [0, 0]
+    one, other = (json.loads(path.read_text()) for path in printed)
+    assert one == other and len(one["points"]) == 6 and one["failed"] == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DYNCONF_STORAGE", storage)
+        (found,) = [study.trials for name, study in studies(home) if name == f"sweep-{one['run']}"]
+    assert Counter(trial.state.name for trial in found) == {"COMPLETE": 6}
+    assert len({trial.user_attrs["by"]["owner"] for trial in found}) == 2, "both took part"
 
 
 def test_no_password_is_in_any_database_log_or_file_of_the_home(cluster: Cluster) -> None:
