@@ -41,6 +41,7 @@ class Runs:
         self.home, self.uri = home, tracking_uri(home)
         for name, value in {
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # which a server's client does at the end of every run
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
             "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
         }.items():
