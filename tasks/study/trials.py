@@ -61,17 +61,23 @@ class Point:
 
     Attributes:
         condition: "free", "running", "done", or "lost", if its participants died too often.
-        values: the values of its fields; None if no participant has taken it yet.
-        rows: its entries in the results, once it is done.
         attempts: how often a participant died with it.
         trial: its last trial; None if no participant has taken it yet.
     """
 
     condition: Condition
-    values: Values | None = None
-    rows: Sequence[Mapping[str, Any]] = ()
     attempts: int = 0
     trial: FrozenTrial | None = field(default=None, repr=False)
+
+    @property
+    def values(self) -> Values | None:
+        """The values of its fields; None if no participant has taken it yet."""
+        return None if self.trial is None else self.trial.params
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        """Its entries in the results, once it is done."""
+        return () if self.trial is None else self.trial.user_attrs.get(ROWS, ())
 
     @property
     def by(self) -> By | None:
@@ -94,14 +100,13 @@ def points_of(trials: Sequence[FrozenTrial], count: int) -> list[Point]:
         if index is None or index >= count or trial.state == optuna.trial.TrialState.WAITING:
             continue
         attempts = found[index].attempts
-        rows: Sequence[Mapping[str, Any]] = trial.user_attrs.get(ROWS, ())
         condition: Condition = "running"
-        if trial.state.is_finished():
-            condition = "done" if rows else "free"
-            attempts += not rows and RELEASED not in trial.user_attrs
-            if attempts > RETRIES and not rows:
-                condition = "lost"
-        found[index] = Point(condition, trial.params, rows, attempts, trial)
+        if trial.user_attrs.get(ROWS) and trial.state.is_finished():
+            condition = "done"
+        elif trial.state.is_finished():
+            attempts += RELEASED not in trial.user_attrs
+            condition = "lost" if attempts > RETRIES else "free"
+        found[index] = Point(condition, attempts, trial)
     return found
 
 
