@@ -42,11 +42,11 @@ PARTS = {"storage": "DYNCONF_STORAGE", "prefect": "PREFECT_API_URL", "mlflow": "
 SERVERS = ("prefect", "mlflow", "postgres")
 
 
-def cpu(folder: Folder | None) -> Counter[str]:
+def cpu(folder: Folder | None) -> dict[str, float]:
     """CPU seconds that each part of a cluster has used, those of its ended processes included."""
-    found: Counter[str] = Counter()
+    found = dict.fromkeys(SERVERS, 0.0)
     for number, part in processes(folder) if folder else ():
-        with suppress(psutil.Error):
+        with suppress(psutil.Error, KeyError):  # it has ended, or is no server
             found[part] += sum(psutil.Process(number).cpu_times()[:4])  # of the process, and of children that have ended
     return found
 
@@ -58,8 +58,9 @@ def sizes(folder: Folder | None, journal: Path) -> Counter[str]:
         import psycopg
 
         for name in DATABASES:
-            place = {"host": HOST, "port": folder.ports["postgres"], "user": name, "dbname": name}
-            with psycopg.connect(**place, passfile=str(folder.passwords)) as connection:
+            port, secrets = folder.ports["postgres"], str(folder.passwords)
+            place = psycopg.conninfo.make_conninfo(host=HOST, port=port, user=name, dbname=name, passfile=secrets)
+            with psycopg.connect(place) as connection:
                 (size,) = connection.execute("select pg_database_size(current_database())").fetchone() or (0,)
                 found["optuna" if name == "dynconf" else name] += size
         found["files"] = size_of(folder.path / "mlflow")
@@ -94,7 +95,7 @@ def measured(count: int, given: dict[str, Any], environment: Mapping[str, str], 
     start = time.perf_counter()
     found = participants(count, given, environment, home / "participants.log")
     wall = max(one["wall"] for one in found)
-    used_after, grown = cpu(folder) - used, sizes(folder, journal) - size
+    used_after, grown = cpu(folder), sizes(folder, journal) - size
     taken = sum(len(one["costs"]) for one in found)
     if taken != points:
         raise SystemExit(f"{taken} of {points} points were taken")
@@ -107,7 +108,7 @@ def measured(count: int, given: dict[str, Any], environment: Mapping[str, str], 
         "points/s": round(points / wall, 2),
         "startup": round(statistics.mean(one["startup"] for one in found), 1),
         "CPU/point": round(sum(one["cpu"] for one in found) / points, 4),
-        **{name: round(used_after[name] / points, 4) for name in SERVERS if folder},
+        **{name: round((used_after[name] - used[name]) / points, 4) for name in SERVERS if folder},
         **{
             f"study {what} ms": " to ".join(f"{1000 * statistics.mean(cost[place] for cost in end):.1f}" for end in ends)
             for place, what in enumerate(("CPU", "wall"))
