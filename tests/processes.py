@@ -12,7 +12,13 @@ import cloudpickle
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["mlflow.store.tracking.sqlalchemy_store", "dynconf_tasks.track", "dynconf_core.training.loop", "sklearn.datasets"]
+    [
+        "mlflow.store.tracking.sqlalchemy_store",
+        "dynconf_tasks.track",
+        "dynconf_core.training.loop",
+        "sklearn.datasets",
+        "torch._dynamo",  # which DistributedDataParallel imports
+    ]
 )
 
 
