@@ -152,7 +152,6 @@ class Participant:
                 self._note(number, run)
             if interruption.interrupted() and not self.workers.busy:
                 self._give_up()
-            self.study.beat()
             self._bury()
 
     def _start_next(self) -> bool:
