@@ -133,14 +133,22 @@ def _run_sweep(swept: CheckedSweep, name: str, part: Part) -> SweepResult | Stat
         other_code=part.allow_other_code,
     )
     most = len(asked.plans) * (swept.trials if swept.ranges else len(swept.points))
-    with owned(), study, Others(part.participants), part.workers(asked, most) as workers:
-        parent = ParentRun.started(home, profile, seed, {**asked.overrides, **swept.fields}, f"sweep {name}", "sweep")
+    identity = {**asked.overrides, **swept.fields}
+    with (
+        owned(),
+        study,
+        Others(part.participants),
+        part.workers(asked, most) as workers,
+        ParentRun.started(home, profile, seed, identity, f"sweep {name}", "sweep") as parent,
+    ):
 
         def assignments(values: Values) -> list[Assignment]:
             plans, overrides, fields = _at(swept, values)
             return [Assignment(plan, asked.context, None, fitting(plan, overrides), parent.id, fields) for plan in plans]
 
-        participant = Participant(study, workers, assignments, one_by_one=bool(swept.ranges) and asked.request.workers is None)
+        participant = Participant(
+            study, workers, assignments, parent.end_dead, one_by_one=bool(swept.ranges) and asked.request.workers is None
+        )
         signalled = participant.run()
 
         def make(points: Sequence[Point], settled: bool) -> SweepResult:
