@@ -88,13 +88,21 @@ def crash_flow_run(flow_run: str, message: str) -> None:
     Runs of a deployment that it has started run elsewhere, and are left alone.
     """
     from prefect.client.orchestration import get_client
-    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterParentFlowRunId
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterParentFlowRunId,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import TERMINAL_STATES
     from prefect.states import Crashed
 
     with get_client(sync_client=True) as client:
-        below = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[UUID(flow_run)]))
-        for run in client.read_flow_runs(flow_run_filter=below):
-            if run.deployment_id is None and (run.state is None or not run.state.is_final()):
+        # Not all of them: the server would give the first 200, and a participant may have run thousands.
+        unfinished = FlowRunFilterState(type=FlowRunFilterStateType(not_any_=list(TERMINAL_STATES)))
+        below = FlowRunFilterParentFlowRunId(any_=[UUID(flow_run)])
+        for run in client.read_flow_runs(flow_run_filter=FlowRunFilter(parent_flow_run_id=below, state=unfinished)):
+            if run.deployment_id is None:
                 end_runs(run.id, message, False)
         above = client.read_flow_run(UUID(flow_run))
         if above.state is None or not above.state.is_final():

@@ -103,6 +103,21 @@ def test_who_joins_leaves_alone_what_is_done_or_failed(tmp_path: Path) -> None:
         assert all(not point.attempts for point in study.state())
 
 
+def test_values_come_back_as_they_are_and_a_point_of_a_long_list_takes_no_more_room(tmp_path: Path) -> None:
+    def size(count: int) -> float:
+        numbers = range(count)
+        points = [{"n": n, "alpha": n / 3, "smoothing": ("sum", "mean")[n % 2], "fixed": n % 2 == 0} for n in numbers]
+        with shared(tmp_path / str(count), Listed(points)) as study:
+            for point in points:
+                taken = study.take()
+                assert taken is not None and dict(taken.values) == point
+                assert [type(value) for value in taken.values.values()] == [int, float, str, bool]
+                study.done(taken, [{}], [0.5, 1.0])
+        return journal(tmp_path / str(count), "a").stat().st_size / count
+
+    assert size(40) < 1.1 * size(5)
+
+
 def test_points_are_shared_by_those_who_work_at_the_same_time(tmp_path: Path) -> None:
     with shared(tmp_path, listed(5)) as first, shared(tmp_path, listed(5), "a") as second:
         mine, theirs = first.take(), second.take()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,10 +45,7 @@ class Listed:
     @cached_property
     def distributions(self) -> Mapping[str, BaseDistribution]:
         """The values that each field may take."""
-        from optuna.distributions import CategoricalDistribution
-
-        found = {field: tuple(dict.fromkeys(point[field] for point in self.points)) for field in self.points[0]}
-        return {field: CategoricalDistribution(values) for field, values in found.items()}
+        return {field: _containing([point[field] for point in self.points]) for field in self.points[0]}
 
     def __len__(self) -> int:
         return len(self.points)
@@ -105,6 +103,18 @@ class Chosen:
             params=trial.params,
             distributions=dict(self.distributions),
         )
+
+
+def _containing(values: Sequence[Value]) -> BaseDistribution:
+    """Numbers as a range, since Optuna writes all choices of a category into each trial."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    kinds = {type(value) for value in values}
+    if kinds == {int}:
+        return IntDistribution(min(map(int, values)), max(map(int, values)))
+    if kinds == {float} and all(math.isfinite(float(value)) for value in values):
+        return FloatDistribution(min(map(float, values)), max(map(float, values)))
+    return CategoricalDistribution(tuple(dict.fromkeys(values)))
 
 
 def _distribution(one: Range) -> BaseDistribution:

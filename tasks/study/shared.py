@@ -203,7 +203,8 @@ class SharedStudy:
                 self._check(self._study.user_attrs.get(ABOUT, {}))
                 self._register()
                 return
-            kept = {str(number): point.values for number, point in enumerate(found) if point.settled and point.values}
+            chosen = [(number, point) for number, point in enumerate(found) if self.points.known(number) is None]
+            kept = {str(number): point.values for number, point in chosen if point.settled and point.values}
             self._delete()
         self._study = optuna.create_study(
             study_name=self._study_name, storage=self._storage, directions=DIRECTIONS, sampler=self._sampler()
@@ -259,8 +260,9 @@ class SharedStudy:
     def _take(self) -> Taken | None:
         import optuna
 
-        found = self._look()
-        waiting = self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.WAITING,))
+        trials = end_dead(self._study, self.home, self._noted_dead)
+        found = points_of(trials, len(self.points))
+        waiting = any(trial.state == optuna.trial.TrialState.WAITING for trial in trials)
         if not waiting:  # otherwise a participant died between the next two calls
             index = next((number for number, point in enumerate(found) if point.condition == "free"), None)
             if index is None:
@@ -291,16 +293,14 @@ class SharedStudy:
             self._storage.record_heartbeat(trial._trial_id)
 
     def _values(self, index: int, found: Sequence[Point]) -> Values:
-        kept = self._study.user_attrs.get(KEPT, {}).get(str(index))
-        values = found[index].values or kept
+        values = self.points.known(index) or found[index].values or self._study.user_attrs.get(KEPT, {}).get(str(index))
         if values is not None:
             return dict(values)
         return self.points.values(index, [point.trial for point in found[:index] if point.trial is not None])
 
     def _look(self) -> list[Point]:
         """The points, after the trials of dead participants have been ended."""
-        end_dead(self._study, self.home, self._noted_dead)
-        return points_of(self._study.get_trials(deepcopy=False), len(self.points))
+        return points_of(end_dead(self._study, self.home, self._noted_dead), len(self.points))
 
     def _noted_dead(self, study: optuna.Study, trial: FrozenTrial) -> None:
         by = By.of(trial)

@@ -61,18 +61,28 @@ class Point:
 
     Attributes:
         condition: "free", "running", "done", or "lost", if its participants died too often.
-        values: the values of its fields; None if no participant has taken it yet.
-        rows: its entries in the results, once it is done.
-        by: who runs it, or ran it last.
         attempts: how often a participant died with it.
+        trial: its last trial; None if no participant has taken it yet.
     """
 
     condition: Condition
-    values: Values | None = None
-    rows: Sequence[Mapping[str, Any]] = ()
-    by: By | None = None
     attempts: int = 0
     trial: FrozenTrial | None = field(default=None, repr=False)
+
+    @property
+    def values(self) -> Values | None:
+        """The values of its fields; None if no participant has taken it yet."""
+        return None if self.trial is None else self.trial.params
+
+    @property
+    def rows(self) -> Sequence[Mapping[str, Any]]:
+        """Its entries in the results, once it is done."""
+        return () if self.trial is None else self.trial.user_attrs.get(ROWS, ())
+
+    @property
+    def by(self) -> By | None:
+        """Who runs it, or ran it last."""
+        return None if self.trial is None else By.of(self.trial)
 
     @property
     def settled(self) -> bool:
@@ -90,19 +100,21 @@ def points_of(trials: Sequence[FrozenTrial], count: int) -> list[Point]:
         if index is None or index >= count or trial.state == optuna.trial.TrialState.WAITING:
             continue
         attempts = found[index].attempts
-        rows: Sequence[Mapping[str, Any]] = trial.user_attrs.get(ROWS, ())
         condition: Condition = "running"
-        if trial.state.is_finished():
-            condition = "done" if rows else "free"
-            attempts += not rows and RELEASED not in trial.user_attrs
-            if attempts > RETRIES and not rows:
-                condition = "lost"
-        found[index] = Point(condition, trial.params, rows, By.of(trial), attempts, trial)
+        if trial.user_attrs.get(ROWS) and trial.state.is_finished():
+            condition = "done"
+        elif trial.state.is_finished():
+            attempts += RELEASED not in trial.user_attrs
+            condition = "lost" if attempts > RETRIES else "free"
+        found[index] = Point(condition, attempts, trial)
     return found
 
 
-def end_dead(study: optuna.Study, home: Path, died: Died) -> None:
+def end_dead(study: optuna.Study, home: Path, died: Died) -> list[FrozenTrial]:
     """End the trials whose participants are dead, and call ``died`` for each; the caller holds the study's claim.
+
+    Returns:
+        all trials of the study, as they are then.
 
     On this host, a participant is dead if its process is. On another one, it is dead if it has been silent for too long, as the
     heartbeats in a database say; without a database, if it no longer holds its mark.
@@ -112,7 +124,10 @@ def end_dead(study: optuna.Study, home: Path, died: Died) -> None:
     with_heartbeats = storage_url() is not None
     if with_heartbeats:
         optuna.storages.fail_stale_trials(study)
-    for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
+    trials, any_died = study.get_trials(deepcopy=False), False
+    for trial in trials:
+        if trial.state != optuna.trial.TrialState.RUNNING:
+            continue
         by = By.of(trial)
         if by is not None and by.owner == Owner.this():
             continue
@@ -120,8 +135,10 @@ def end_dead(study: optuna.Study, home: Path, died: Died) -> None:
         if alive is None and by is not None:
             alive = with_heartbeats or held(home, by.mark)
         if not alive:
+            any_died = True
             study.tell(trial.number, state=optuna.trial.TrialState.FAIL, skip_if_finished=True)
             died(study, trial)
+    return study.get_trials(deepcopy=False) if any_died else trials
 
 
 def end_trials(home: Path, dead: Callable[[Owner], bool], dry_run: bool = False) -> Iterator[tuple[str, int, By]]:
