@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Literal
 
 from prefect.logging import get_run_logger
 
 from dynconf_core.results.types import RunResult, SweepResult
 from dynconf_core.schemes.field import Value
+from dynconf_core.store.owner import Owner
 from dynconf_tasks.track import TrackingUnavailable, tracker
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ class ParentRun:
     id: str | None = None
     error: str | None = None
     _tracker: Tracker | None = None
+    _finished: bool = False
 
     @classmethod
     def started(
@@ -48,6 +51,23 @@ class ParentRun:
             get_run_logger().warning("%s", error)
             return cls(None, str(error))
 
+    def __enter__(self) -> ParentRun:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """End this process's part in the run if an exception ends it before ``finish``."""
+        if error is not None and not self._finished:
+            self.end_dead(Owner.this())
+
+    def end_dead(self, owner: Owner) -> None:
+        """End what a process that has died, or gives up, left of it."""
+        if self._tracker is None or self.id is None:
+            return
+        try:
+            self._tracker.end_dead(self.id, lambda other: other == owner)
+        except TrackingUnavailable as error:
+            get_run_logger().warning("%s", error)
+
     def finish(self, result: RunResult | SweepResult, interrupted: bool, settled: bool = False) -> None:
         """Log the result, and end the run as finished, failed or killed.
 
@@ -56,6 +76,7 @@ class ParentRun:
             interrupted: whether this process was interrupted.
             settled: whether nothing is left to do for others who work on the same; otherwise they end the run.
         """
+        self._finished = True
         if self._tracker is None or self.id is None:
             return
         try:

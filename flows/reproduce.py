@@ -134,14 +134,19 @@ def _run_request(asked: CheckedRequest, command: str, part: Part) -> RunResult |
         join=part.join,
         other_code=part.allow_other_code,
     )
-    with owned(), study, Others(part.participants), part.workers(asked, len(plans)) as workers:
-        parent = ParentRun.started(home, profile, seed, asked.identity(), f"{profile}, seed {seed}")
+    with (
+        owned(),
+        study,
+        Others(part.participants),
+        part.workers(asked, len(plans)) as workers,
+        ParentRun.started(home, profile, seed, asked.identity(), f"{profile}, seed {seed}") as parent,
+    ):
 
         def assignments(values: Values) -> list[Assignment]:
             plan = plans[str(values[SETTING])]
             return [Assignment(plan, asked.context, asked.checkpoint(plan), asked.identity(), parent.id)]
 
-        participant = Participant(study, workers, assignments)
+        participant = Participant(study, workers, assignments, parent.end_dead)
         signalled = participant.run()
 
         def make(points: Sequence[Point], settled: bool) -> RunResult:

@@ -15,6 +15,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.states import Cancelled
 
 from dynconf_core.experiment.overrides import fitting
+from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.points import CheckedSweep, at_point, checked_sweep
 from dynconf_core.experiment.request import Request
 from dynconf_core.results.environment import environment
@@ -132,21 +133,27 @@ def _run_sweep(swept: CheckedSweep, name: str, part: Part) -> SweepResult | Stat
         other_code=part.allow_other_code,
     )
     most = len(asked.plans) * (swept.trials if swept.ranges else len(swept.points))
-    with owned(), study, Others(part.participants), part.workers(asked, most) as workers:
-        parent = ParentRun.started(home, profile, seed, {**asked.overrides, **swept.fields}, f"sweep {name}", "sweep")
+    identity = {**asked.overrides, **swept.fields}
+    with (
+        owned(),
+        study,
+        Others(part.participants),
+        part.workers(asked, most) as workers,
+        ParentRun.started(home, profile, seed, identity, f"sweep {name}", "sweep") as parent,
+    ):
 
         def assignments(values: Values) -> list[Assignment]:
-            request, fields = _at(swept, values)
-            plans = request.plans()
-            overrides = request.values(plans)
+            plans, overrides, fields = _at(swept, values)
             return [Assignment(plan, asked.context, None, fitting(plan, overrides), parent.id, fields) for plan in plans]
 
-        participant = Participant(study, workers, assignments, one_by_one=bool(swept.ranges) and asked.request.workers is None)
+        participant = Participant(
+            study, workers, assignments, parent.end_dead, one_by_one=bool(swept.ranges) and asked.request.workers is None
+        )
         signalled = participant.run()
 
         def make(points: Sequence[Point], settled: bool) -> SweepResult:
-            found = participant.entries(points, lambda values: _at(swept, values)[0].plans(), asked.context)
-            result = _result(swept, [_point(row, _at(swept, one.values)[1]) for one in found if one.values for row in one.rows])
+            found = participant.entries(points, lambda values: _at(swept, values)[0], asked.context)
+            result = _result(swept, [_point(row, _fields(one.values)) for one in found if one.values for row in one.rows])
             write_sweep(home, result, newest=settled)
             return result
 
@@ -181,17 +188,19 @@ def _points(swept: CheckedSweep) -> Points:
     """The points of the study: of a grid, each setting at each combination of values; of a study, all settings together."""
     if swept.ranges:
         return Chosen(swept.ranges, swept.trials, swept.asked.request.seed)
-    names = swept.asked.request.settings
-    return Listed([{SETTING: name, **point} for point in swept.points for name in dict.fromkeys(names)])
+    return Listed([{SETTING: plan.setting, **point} for point in swept.points for plan in swept.asked.plans])
 
 
-def _at(swept: CheckedSweep, values: Values) -> tuple[Request, dict[str, Value]]:
-    """The request for a point of the study, and the values of the swept fields."""
-    fields = {name: value for name, value in values.items() if name != SETTING}
-    request = swept.asked.request
-    if SETTING in values:
-        request = replace(request, settings=(str(values[SETTING]),))
-    return at_point(request, fields), fields
+def _at(swept: CheckedSweep, values: Values) -> tuple[list[Plan], Mapping[str, Value], dict[str, Value]]:
+    """Of a point of the study: its plans, their fields that differ from the profile's, and the values of the swept fields."""
+    fields = _fields(values)
+    request = at_point(swept.asked.request, fields)
+    plans = request.plans()
+    return [plan for plan in plans if values.get(SETTING, plan.setting) == plan.setting], request.values(plans), fields
+
+
+def _fields(values: Values) -> dict[str, Value]:
+    return {name: value for name, value in values.items() if name != SETTING}
 
 
 def _result(swept: CheckedSweep, found: Sequence[AnyPoint]) -> SweepResult:

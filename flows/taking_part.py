@@ -25,6 +25,7 @@ from dynconf_core.experiment.stages import STAGES, code_fingerprint
 from dynconf_core.results.brief import in_brief, in_full
 from dynconf_core.results.rows import failed
 from dynconf_core.results.types import AnySetting, SettingResult
+from dynconf_core.store.owner import Owner
 from dynconf_flows.prefect_runs import crash_flow_run
 from dynconf_flows.setting import SettingRun
 from dynconf_flows.workers.messages import Assignment
@@ -104,6 +105,7 @@ class Participant:
         study: the study, entered.
         workers: the processes that compute settings.
         assignments: what a point consists of, by its values.
+        end_dead: ends what a participant that has died left in MLflow.
         one_by_one: whether a point is taken only once the one before it is done.
     """
 
@@ -112,9 +114,11 @@ class Participant:
         study: SharedStudy,
         workers: Workers,
         assignments: Callable[[Values], Sequence[Assignment]],
+        end_dead: Callable[[Owner], None],
         one_by_one: bool = False,
     ) -> None:
-        self.study, self.workers, self.assignments, self.one_by_one = study, workers, assignments, one_by_one
+        self.study, self.workers, self.assignments = study, workers, assignments
+        self.end_dead, self.one_by_one = end_dead, one_by_one
         self._running: list[_Running] = []
         self._waiting: deque[tuple[_Running, int, Assignment]] = deque()
         self._mine: dict[int, list[SettingRun]] = {}
@@ -152,7 +156,6 @@ class Participant:
                 self._note(number, run)
             if interruption.interrupted() and not self.workers.busy:
                 self._give_up()
-            self.study.beat()
             self._bury()
 
     def _start_next(self) -> bool:
@@ -219,6 +222,7 @@ class Participant:
         while self.study.dead:
             by = self.study.dead.pop()
             _log.warning("%s has died; its points are taken again.", by)
+            self.end_dead(by.owner)
             if by.flow_run:
                 try:
                     crash_flow_run(by.flow_run, f"{by} ended without reporting that it finished.")

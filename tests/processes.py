@@ -28,6 +28,7 @@ CONTEXT.set_forkserver_preload(
         "dynconf_core.experiment.request",
         "dynconf_core.simulation.collect",
         "dynconf_flows.command.main",
+        "torch._dynamo",  # which DistributedDataParallel imports
     ]
 )
 

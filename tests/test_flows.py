@@ -8,10 +8,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +116,7 @@ def test_a_request_is_checked_once(first: dict[str, Any], home: Path, monkeypatc
     assert seen == [2]
     document = checked_reproduction(checked(Request("smoke", tuple(SETTINGS), SHORT, home=str(home))), "as typed")
     assert seen == [2, 2] and (document.command, document.seed) == ("as typed", 0)
-    sweep(settings=SETTINGS[:1], grid={"time_steps": "5"}, overrides={"epochs": 1}, home=str(home))
+    sweep(settings=SETTINGS[:1], grid=["time_steps=5"], overrides={"epochs": 1}, home=str(home))
     assert seen == [2, 2, 1]
 
 
@@ -256,7 +255,7 @@ def test_a_field_of_one_method_is_no_hindrance_to_the_other(first: dict[str, Any
     rows = run(home, {"levels": 2}, both)["settings"]
     assert [row["status"] for row in rows] == ["ok", "ok"]
     assert [row.get("levels") for row in rows] == [2, None]
-    result = sweep(settings=both, grid={"levels": "2"}, overrides=dict(SHORT), home=str(home))
+    result = sweep(settings=both, grid=["levels=2"], overrides=dict(SHORT), home=str(home))
     assert result.failed == 0 and len(result.points) == 2
 
 
@@ -298,7 +297,7 @@ def test_a_grid_shares_the_stages_that_its_points_have_in_common(first: dict[str
     """A field of the search reruns search and evaluation alone."""
     from dynconf_flows.sweep import sweep
 
-    document = to_json(sweep(settings=SETTINGS[:1], grid={"max_drop": "0,0.05"}, overrides=dict(SHORT), home=str(home)))
+    document = to_json(sweep(settings=SETTINGS[:1], grid=["max_drop=0,0.05"], overrides=dict(SHORT), home=str(home)))
     assert [point["values"] for point in document["points"]] == [{"max_drop": 0.0}, {"max_drop": 0.05}]
     assert set(document["points"][0]["stages"].values()) == {"cached"}
     assert document["points"][1]["stages"] == {
@@ -312,28 +311,12 @@ def test_a_grid_shares_the_stages_that_its_points_have_in_common(first: dict[str
     assert document["failed"] == 0 and any(point["on_front"] for point in document["points"])
 
 
-def test_a_study_goes_on_where_it_ended_once_nobody_else_works_on_it(
-    first: dict[str, Any], home: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    from dynconf_core.store.claim import claim
+def test_a_study_goes_on_where_it_ended(first: dict[str, Any], home: Path) -> None:
     from dynconf_flows.sweep import sweep
 
-    asked: dict[str, Any] = {"settings": SETTINGS[:1], "study": {"alpha": "1..100"}, "overrides": {**SHORT, "smoothing": "sum"}}
+    asked: dict[str, Any] = {"settings": SETTINGS[:1], "study": ["alpha=1..100"], "overrides": {**SHORT, "smoothing": "sum"}}
     two = to_json(sweep(**asked, trials=2, home=str(home)))
-    with ExitStack() as held:
-        held.enter_context(claim(home, f"sweep-{two['run']}", "the other shell's study"))
-
-        def let_go() -> None:
-            end = time.monotonic() + 60
-            while "the other shell's study" not in caplog.text and time.monotonic() < end:
-                time.sleep(0.05)
-            held.close()
-
-        done = threading.Thread(target=let_go)
-        done.start()
-        three = to_json(sweep(**asked, trials=3, home=str(home)))
-        done.join()
-    assert "waits for process" in caplog.text and "the other shell's study" in caplog.text
+    three = to_json(sweep(**asked, trials=3, home=str(home)))
     assert three["points"][0]["values"] == two["points"][0]["values"]
     assert [point["stages"]["search"] for point in three["points"]] == ["cached", "cached", "ran"]
     assert len({point["values"]["alpha"] for point in three["points"]}) == 3
@@ -403,7 +386,7 @@ def test_what_could_not_be_logged_is_sent_later(first: dict[str, Any], home: Pat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     run(home, unlogged, SETTINGS[:1])
     document = run(home, unlogged, SETTINGS[:1])
-    swept = to_json(sweep(settings=SETTINGS[:1], grid={"max_drop": "0,0.07"}, overrides=dict(SHORT), home=str(home)))
+    swept = to_json(sweep(settings=SETTINGS[:1], grid=["max_drop=0,0.07"], overrides=dict(SHORT), home=str(home)))
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     path = home / "results" / document["run"] / "results.json"
     written = path.read_text()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,10 +9,11 @@ from typing import Any
 
 import optuna
 import pytest
+from processes import killed_at
 
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.points import Range
-from dynconf_core.failing import DIE_AT, failing
+from dynconf_core.failing import failing
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.owner import Owner
 from dynconf_tasks.study.points import Chosen, Listed, Points
@@ -27,18 +25,6 @@ RANGES = [Range("alpha", 0.5, 64.0), Range("time_steps", 4, 32), Range("smoothin
 TRIALS = 16
 """More than the ten that TPE draws at random."""
 CODE = Code("1.0", "abc")
-CHILD = """
-import sys
-from pathlib import Path
-from dynconf_tasks.study.points import Listed
-from dynconf_tasks.study.shared import Code, SharedStudy
-
-points = Listed([{"n": n} for n in range(int(sys.argv[2]))])
-with SharedStudy(Path(sys.argv[1]), "a", points, Code("1.0", "abc"), str, join=True) as study:
-    while (taken := study.take()) is not None:
-        print(taken.index, flush=True)
-        study.done(taken, [{"n": taken.index}], [0.5, 1.0])
-"""
 
 
 class Dies(BaseException):
@@ -145,16 +131,19 @@ def test_points_are_shared_by_those_who_work_at_the_same_time(tmp_path: Path) ->
 
 def test_processes_that_are_killed_anywhere_lose_no_point(tmp_path: Path) -> None:
     """Killed between any two steps of taking and reporting a point; the next process takes it again."""
-    count, died = 6, 0
+    count = 6
+
+    def work() -> None:
+        with shared(tmp_path, listed(count), join=True) as study:
+            while (taken := study.take()) is not None:
+                study.done(taken, [{"n": taken.index}], [0.5, 1.0])
+
     for place in ("study.enqueued", "study.taken", "study.point", "study.enqueued:2", "study.taken:2"):
-        command = [sys.executable, "-P", "-c", CHILD, str(tmp_path), str(count)]
-        ended = subprocess.run(command, env={**os.environ, DIE_AT: place}, capture_output=True, text=True, check=False)
-        died += ended.returncode == -9
-    assert died == 5
-    last = subprocess.run([*command], capture_output=True, text=True, check=True)
+        killed_at(place, work)
+    work()
     with shared(tmp_path, listed(count), join=True) as study:
         points = study.state()
-    assert [point.condition for point in points] == ["done"] * count, last.stderr
+    assert [point.condition for point in points] == ["done"] * count
     assert [row["n"] for point in points for row in point.rows] == list(range(count))
 
 

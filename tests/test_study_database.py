@@ -39,19 +39,25 @@ def test_the_point_of_a_silent_participant_is_taken_again_and_that_of_a_live_one
 ) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(Owner, "this", lambda: Owner("another-host", 7, 7))
-        silent, slow = shared(tmp_path).__enter__(), shared(tmp_path).__enter__()
-        assert silent.take() is not None and slow.take() is not None
+        patch.setenv(HEARTBEAT, "100s")
+        patch.setenv(GRACE, "5m")
+        silent = shared(tmp_path).__enter__()
+        assert silent.take() is not None
+        patch.setenv(HEARTBEAT, "1s")
+        slow = shared(tmp_path).__enter__()
+        assert slow.take() is not None
     with shared(tmp_path) as study:
         assert [point.condition for point in study.state()] == ["running", "running", "free", "free"]
         end = time.monotonic() + 20
         while study.state()[0].condition == "running":
-            slow.beat()
             assert time.monotonic() < end, "no heartbeat, and it still counts as alive"
             time.sleep(0.3)
         assert [point.condition for point in study.state()] == ["free", "running", "free", "free"]
         assert [by.owner.host for by in study.dead] == ["another-host"]
         taken = study.take()
         assert taken is not None and (taken.index, taken.attempt) == (0, 2)
+    for other in (silent, slow):
+        other.__exit__()
 
 
 def test_points_are_done_by_several_and_the_study_is_found_again(storage: Postgres, tmp_path: Path) -> None:

@@ -324,3 +324,12 @@ def test_once_everything_is_settled_nothing_stays_running(home: Path) -> None:
     (above,), children = runs(home)
     assert above.info.status == "FINISHED"
     assert {run.info.run_id: run.info.status for run in children} == {again: "FINISHED", left[1]: "KILLED"}
+
+
+def test_a_flow_that_raises_leaves_no_parent_running(home: Path) -> None:
+    from dynconf_flows.parent_run import ParentRun
+
+    with pytest.raises(ZeroDivisionError), ParentRun.started(home, "smoke", 0, {}, "smoke, seed 0"):
+        assert [run.info.status for run in runs(home)[0]] == ["RUNNING"]
+        raise ZeroDivisionError
+    assert [run.info.status for run in runs(home)[0]] == ["KILLED"]

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import logging
 import secrets
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -100,7 +100,7 @@ class SharedStudy:
         self._study: optuna.Study
         self._storage: BaseStorage
         self._mine: dict[int, Taken] = {}
-        self._beaten = time.monotonic()
+        self._left = threading.Event()
         self._stack = ExitStack()
 
     def __enter__(self) -> SharedStudy:
@@ -110,6 +110,8 @@ class SharedStudy:
         except BaseException:
             self._stack.close()
             raise
+        if storage_url() is not None:
+            threading.Thread(target=self._beat, args=(heartbeat()[0],), name="heartbeats", daemon=True).start()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -117,6 +119,7 @@ class SharedStudy:
             for taken in list(self._mine.values()):
                 self.release(taken)
         finally:
+            self._left.set()
             self._stack.close()
 
     @property
@@ -157,16 +160,6 @@ class SharedStudy:
 
         self._insist(end)
         self._mine.pop(taken.index, None)
-
-    def beat(self) -> None:
-        """Tell the other participants that this one lives, if it is time to."""
-        from optuna.storages import RDBStorage
-
-        if isinstance(self._storage, RDBStorage) and time.monotonic() - self._beaten >= heartbeat()[0]:
-            storage = self._storage
-            for taken in self._mine.values():
-                self._insist(partial(storage.record_heartbeat, taken.trial._trial_id), claimed=False)
-            self._beaten = time.monotonic()
 
     def state(self) -> list[Point]:
         """The points, in their order, after those of dead participants have been ended."""
@@ -286,6 +279,13 @@ class SharedStudy:
         failure_point("study.taken")
         return taken
 
+    def _beat(self, every: float) -> None:
+        """Tell the other participants that this one lives, whatever it is at."""
+        while not self._left.wait(every):
+            for taken in list(self._mine.values()):
+                with suppress(Exception):  # a database that does not answer; the next heartbeat may get through
+                    self._record_heartbeat(taken.trial)
+
     def _record_heartbeat(self, trial: optuna.Trial) -> None:
         from optuna.storages import RDBStorage
 
@@ -313,14 +313,14 @@ class SharedStudy:
         trial = self._study._storage.get_trial(taken.trial._trial_id)
         return not trial.state.is_finished()
 
-    def _insist(self, call: Callable[[], T], claimed: bool = True) -> T:
+    def _insist(self, call: Callable[[], T]) -> T:
         """Call under the study's claim, and again for a while if the database does not answer."""
         from sqlalchemy.exc import OperationalError
 
         start, said = time.monotonic(), False
         while True:
             try:
-                with self._claimed() if claimed else nullcontext():
+                with self._claimed():
                     return call()
             except (NotAnswering, OperationalError):
                 if interruption.interrupted() or time.monotonic() - start > PATIENCE:

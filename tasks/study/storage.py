@@ -97,7 +97,9 @@ def _database(home: Path, url: str, died: Died) -> BaseStorage:
 
     check_storage()
     every, grace = heartbeat()
+    # What is experimental in Optuna has pinned tests here; its warning on heartbeats is for those who send none themselves.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    warnings.filterwarnings("ignore", message="Heartbeat of storage")
     engine: dict[str, Any] = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 10}}
     try:
         with claim(home, "optuna-tables", "making Optuna's tables"):

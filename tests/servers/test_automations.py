@@ -29,9 +29,10 @@ Run = UUID
 
 @pytest.fixture
 def client(cluster: Cluster) -> Iterator[SyncPrefectClient]:
-    """A client of the server, which has the automations for the time of the test."""
+    """A client of the server, which has the automations for the time of the test, and none of its runs afterwards."""
     with temporary_settings({PREFECT_API_URL: cluster.environment["PREFECT_API_URL"]}), get_client(sync_client=True) as found:
         names = automate(found, SHORT, SHORT)
+        before = {run.id for run in found.read_flow_runs()}
         try:
             assert names == automate(found, SHORT, SHORT), "they are updated, not doubled"
             assert len(found.read_automations()) == len(names) == 2
@@ -39,6 +40,9 @@ def client(cluster: Cluster) -> Iterator[SyncPrefectClient]:
         finally:
             for automation in found.read_automations():
                 found.delete_automation(automation.id)
+            for run in found.read_flow_runs():
+                if run.id not in before:
+                    found.delete_flow_run(run.id)
 
 
 @flow

@@ -43,6 +43,7 @@ def test_everything_answers_and_no_password_is_printed(cluster: Cluster) -> None
 
 def test_a_killed_worker_is_seen_and_started_again(cluster: Cluster) -> None:
     folder = cluster.folder / "cluster"
+    wait_until(lambda: all(len(cluster.processes(name)) == 1 for name in ("worker-1", "worker-2")), "no flow runs any more")
     (worker,) = cluster.processes("worker-1")
     others = {process.pid for process in cluster.processes()} - {worker.pid}
     worker.kill()

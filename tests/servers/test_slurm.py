@@ -124,7 +124,7 @@ def test_before_the_limit_the_command_is_ended_in_order_and_the_task_runs_again(
     slurm.wait_until(lambda: told(2, "ended with exit code 143"), "it has ended in order")
     slurm.wait_until(lambda: sorted(slurm.jobs()) == [f"{job}_1 RUNNING", f"{job}_2 PENDING"], "it alone waits to run again")
     assert told(2, "given back") == 1 and "Restarts=1" in slurm.run("scontrol", "show", "job", f"{job}_2")
-    slurm.run("scontrol", "update", f"jobid={job}_2", "starttime=now")
+    slurm.run("scontrol", "update", f"jobid={job}_2", "starttime=now+3")  # sooner, the node may still revoke its credential
     slurm.wait_until(lambda: told(2, "at work") == 2, "it runs again")
     slurm.run("scancel", job)
     slurm.wait_until(lambda: not slurm.jobs(), "they are gone")
