@@ -176,7 +176,7 @@ def take_part(given: Mapping[str, Any]) -> dict[str, Any]:
             return [Assignment(plan, context, None, {}, parent, {SWEPT: values[SWEPT]})]
 
         with owned(), study, workers:
-            participant = Participant(study, workers, assignments)
+            participant = Participant(study, workers, assignments, lambda dead: None)
             participant.run()
             begin = time.process_time()
             study.gathered(lambda found, settled: participant.entries(found, lambda _: [plan], context), list)
