@@ -153,7 +153,8 @@ def _run_request(asked: CheckedRequest, command: str, part: Part) -> RunResult |
             found = participant.entries(points, lambda values: [plans[str(values[SETTING])]], asked.context)
             error = next((one.tracking_error for one in found if one.tracking_error), parent.error)
             result = run_result(asked, study.run, [row for one in found for row in one.rows], command, error)
-            write_results(home, result, newest=settled)
+            if not any(point.condition == "running" for point in points):  # otherwise those who are left write them
+                write_results(home, result, newest=settled)
             return result
 
         result = study.gathered(make, lambda: read(RunResult, results_file(home, study.run)))

@@ -153,8 +153,11 @@ def _run_sweep(swept: CheckedSweep, name: str, part: Part) -> SweepResult | Stat
 
         def make(points: Sequence[Point], settled: bool) -> SweepResult:
             found = participant.entries(points, lambda values: _at(swept, values)[0], asked.context)
-            result = _result(swept, [_point(row, _fields(one.values)) for one in found if one.values for row in one.rows])
-            write_sweep(home, result, newest=settled)
+            error = next((one.tracking_error for one in found if one.tracking_error), parent.error)
+            rows = [(row, one.values) for one in found if one.values for row in one.rows]
+            result = _result(swept, error, [_point(row, _fields(values)) for row, values in rows])
+            if not any(point.condition == "running" for point in points):  # otherwise those who are left write them
+                write_sweep(home, result, newest=settled)
             return result
 
         result = study.gathered(make, lambda: read(SweepResult, sweep_file(home, name)))
@@ -203,13 +206,14 @@ def _fields(values: Values) -> dict[str, Value]:
     return {name: value for name, value in values.items() if name != SETTING}
 
 
-def _result(swept: CheckedSweep, found: Sequence[AnyPoint]) -> SweepResult:
+def _result(swept: CheckedSweep, tracking_error: str | None, found: Sequence[AnyPoint]) -> SweepResult:
     points = _with_front(found)
     return SweepResult(
         run=_name(swept),
         profile=swept.asked.request.profile,
         seed=swept.asked.request.seed,
         environment=environment(),
+        tracking_error=tracking_error,
         failed=sum(isinstance(point, FailedPoint) for point in points),
         points=points,
     )

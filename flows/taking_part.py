@@ -244,6 +244,8 @@ class Participant:
                 values, rows, next((str(row["tracking_error"]) for row in point.rows if row.get("tracking_error")), None)
             )
         reason: Exception = interruption.Interrupted()
+        if point.condition == "running":
+            reason = RuntimeError(f"not done when this process was interrupted: {point.by} is at it")
         if point.condition == "lost":
             reason = RuntimeError(f"its process died {RETRIES + 1} times, the last time {point.by}")
         return Entries(values, tuple(failed(plan, {}, reason) for plan in found), None, not point.settled)

@@ -18,6 +18,7 @@ from dynconf_core.home.leftovers import GRACE, leftovers, remove
 from dynconf_core.home.running import Dead, ended, running, runs, stale
 from dynconf_core.store.claim import claim
 from dynconf_core.store.owner import Owner
+from dynconf_tasks import interruption
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
@@ -81,7 +82,7 @@ def reconcile(home: Path, *, dead: Dead = ended, dry_run: bool = False, grace: f
 
 @contextmanager
 def at_work(home: Path, command: str, results: Path | None = None) -> Iterator[None]:
-    """Show during the block that this process computes in ``home``; first end the records of runs that were killed there.
+    """Show during the block that this process computes in ``home``; end the records of runs that were killed there.
 
     Nothing is looked up unless the home holds a stale running file. A flow run that a worker has started is tagged with this
     process; one that is run again loses the tag of the process that died, with whose records it would otherwise be ended.
@@ -91,6 +92,8 @@ def at_work(home: Path, command: str, results: Path | None = None) -> Iterator[N
         if stale(home):
             _reconcile_alone(home)
         yield
+        if stale(home) and not interruption.interrupted():  # others that worked beside this process were killed
+            _reconcile_alone(home)
 
 
 def _tag_current_run() -> None:
@@ -112,6 +115,8 @@ def _reconcile_alone(home: Path) -> None:
     try:
         with claim(home, "reconcile", "ending the records of killed runs", _refuse):
             done = reconcile(home)
+    except _AtIt:
+        return
     except Exception as error:
         logger.warning("The records of killed runs could not be ended (%s): run `dynconf reconcile`.", error)
         return
@@ -121,8 +126,12 @@ def _reconcile_alone(home: Path) -> None:
         logger.warning("Records of killed runs could not be ended: %s", text)
 
 
+class _AtIt(Exception):
+    """Another process ends the records of killed runs."""
+
+
 def _refuse(holder: str) -> None:
-    raise RuntimeError(f"{holder} is at it")
+    raise _AtIt(holder)
 
 
 # --- Prefect --------------------------------------------------------------------------------------------------

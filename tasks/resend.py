@@ -15,7 +15,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.evaluation.setting import EVALUATION, SettingEvaluation
 from dynconf_core.experiment.overrides import applied, applies, typed
 from dynconf_core.experiment.profiles import resolve
-from dynconf_core.results.files import RESULTS, write_results
+from dynconf_core.results.files import RESULTS, write_results, write_sweep
 from dynconf_core.results.records import flat, plain, read
 from dynconf_core.results.types import AnyPoint, AnySetting, FailedSetting, RunResult, SettingResult, SweepResult
 from dynconf_core.schemes.field import Value
@@ -95,8 +95,10 @@ def resend(home: Path, named: Sequence[str] = (), unreadable: Callable[[InputErr
             continue
         sent = _send(tracker, one, store)
         result = one.result
-        if isinstance(result, RunResult) and result.tracking_error and len(one.rows) == len(result.settings):
+        if result.tracking_error and isinstance(result, RunResult) and len(one.rows) == len(result.settings):
             write_results(home, replace(result, tracking_error=None), newest=False)
+        elif result.tracking_error and isinstance(result, SweepResult) and len(one.rows) == len(result.points):
+            write_sweep(home, replace(result, tracking_error=None), newest=False)
         if sent is not None:
             yield sent
 
@@ -111,7 +113,7 @@ def _send(tracker: Tracker, one: _Found, store: Store) -> Sent | None:
     parent = tracker.parent(*one.of_parent)
     for child in missing:
         tracker.child(parent, child)
-    result = replace(one.result, tracking_error=None) if isinstance(one.result, RunResult) else one.result
+    result = replace(one.result, tracking_error=None)
     tracker.finish_parent(parent, result, interrupted=len(ran) < len(one.rows))
     bare = tuple(child.name for child in missing if child.key and not child.files)
     return Sent(one.folder.name, tuple(child.name for child in missing), bare)

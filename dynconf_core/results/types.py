@@ -224,13 +224,19 @@ AnyPoint = Annotated[SweepPoint | FailedPoint, Discriminator("status")]
 
 @dataclass(frozen=True, kw_only=True)
 class SweepResult:
-    """``results.json`` of a sweep; ``failed`` is the number of failed points."""
+    """``results.json`` of a sweep.
+
+    Attributes:
+        failed: the number of failed points.
+        tracking_error: why the sweep was not logged to MLflow; None if it was.
+    """
 
     run: Name
     profile: str
     seed: int
     environment: Environment
     failed: int
+    tracking_error: str | None = None
     points: tuple[AnyPoint, ...]
 
 

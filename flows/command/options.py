@@ -74,6 +74,21 @@ def resources_of(texts: list[str] | None, dask: str | None) -> dict[str, float]:
     return found
 
 
+def check_sharing(dask: str | None, resources: Mapping[str, float]) -> None:
+    """Check what processes share their work by, before anything starts.
+
+    Raises:
+        InputError: for heartbeats that cannot work, or a Dask cluster that does not answer or lacks the resources.
+    """
+    from dynconf_tasks.study.storage import heartbeat
+
+    heartbeat()
+    if dask is not None:
+        from dynconf_flows.workers.on_dask import offered
+
+        offered(dask, resources)
+
+
 def print_json(content: Mapping[str, Any]) -> None:
     """Print ``content`` as JSON."""
     print(json.dumps(content, indent=1, allow_nan=False))

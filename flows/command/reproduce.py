@@ -26,6 +26,7 @@ from dynconf_flows.command.options import (
     Set,
     StageTimeout,
     Workers,
+    check_sharing,
     checkpoint_files,
     overrides_of,
     print_json,
@@ -97,6 +98,7 @@ def reproduce(
         for number in numbers
     ]
     asked = [checked(request) for request in requests]
+    check_sharing(dask, taken)
     with Session(folder, debug) as session:
         from dynconf_flows.taking_part import Part
 

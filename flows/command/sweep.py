@@ -25,6 +25,7 @@ from dynconf_flows.command.options import (
     Set,
     StageTimeout,
     Workers,
+    check_sharing,
     named_texts,
     overrides_of,
     print_json,
@@ -91,6 +92,7 @@ def sweep(
         named_texts(study, "--study", "FIELD=VALUES, such as --study alpha=0.5..8"),
         trials or 20,
     )
+    check_sharing(dask, taken)
     with Session(folder, debug) as session:
         from dynconf_flows.sweep import checked_sweeping, result_of
         from dynconf_flows.taking_part import Part
@@ -111,6 +113,8 @@ def sweep(
         console = Terminal()
         console.print(sweep_table(result))
         console.print(f"Results: {folder / 'sweeps' / result.run}", soft_wrap=True)
+    if result.tracking_error:
+        Terminal(stderr=True).print(f"Not logged to MLflow: {result.tracking_error}", soft_wrap=True)
     if interruption.interrupted():
         raise typer.Exit(interruption.exit_code())
     if result.failed:

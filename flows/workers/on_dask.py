@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from distributed import Client
     from prefect_dask.task_runners import DaskTaskRunner
 
-TIMEOUT = 10
+TIMEOUT = 5
 """Seconds to wait for the scheduler and its first worker."""
 POLL = 0.2
 
@@ -95,24 +95,36 @@ class DaskWorkers:
         return [(number, _result(assignment, future)) for number, (assignment, future) in ready.items()]
 
     def __enter__(self) -> DaskWorkers:
-        try:
-            from prefect_dask.task_runners import DaskTaskRunner
-        except ImportError as error:
-            raise InputError("--dask needs prefect-dask: run `pip install 'dynconf[dask]'`.") from error
-        from distributed import Client
+        self._slots = offered(self.address, self.resources)
+        from prefect_dask.task_runners import DaskTaskRunner
 
-        try:
-            client = Client(self.address, timeout=TIMEOUT, set_as_default=False)
-        except (OSError, ValueError) as error:
-            raise InputError(f"--dask {self.address}: no scheduler answers there ({error}).") from None
-        with client:
-            self._slots = slots(client, self.resources, self.address)
         self._runner = DaskTaskRunner(address=self.address).__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._runner is not None:
             self._runner.__exit__(kind, error, trace)
+
+
+def offered(address: str, resources: Mapping[str, float]) -> int:
+    """How many settings the workers of the cluster at this address can run at the same time.
+
+    Raises:
+        InputError: if Dask is not installed, no scheduler answers there, or as ``slots``.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise InputError("--dask needs prefect-dask: run `pip install 'dynconf[dask]'`.") from error
+    try:
+        client = Client(address, timeout=TIMEOUT, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"--dask {address}: no scheduler answers there ({error}); start `dask scheduler`, or correct the address, such as "
+            "tcp://10.0.0.1:8786."
+        ) from None
+    with client:
+        return slots(client, resources, address)
 
 
 def slots(client: Client, resources: Mapping[str, float], address: str) -> int:
