@@ -154,7 +154,7 @@ def _run_sweep(swept: CheckedSweep, name: str, part: Part) -> SweepResult | Stat
         def make(points: Sequence[Point], settled: bool) -> SweepResult:
             found = participant.entries(points, lambda values: _at(swept, values)[0], asked.context)
             error = next((one.tracking_error for one in found if one.tracking_error), parent.error)
-            rows = [(row, one.values) for one in found if one.values for row in one.rows]
+            rows = [(row, one.values) for one in found if one.values and one.begun for row in one.rows]
             result = _result(swept, error, [_point(row, _fields(values)) for row, values in rows])
             if not any(point.condition == "running" for point in points):  # otherwise those who are left write them
                 write_sweep(home, result, newest=settled)

@@ -48,13 +48,13 @@ class Entries:
         values: the values of the point's fields; None if nobody has taken it.
         rows: the entries; those of an unfinished point are failed.
         tracking_error: why one was not logged to MLflow; None if all were.
-        unfinished: whether the point is not done.
+        begun: whether a participant has taken the point.
     """
 
     values: Values | None
     rows: tuple[AnySetting, ...]
     tracking_error: str | None = None
-    unfinished: bool = False
+    begun: bool = True
 
 
 @dataclass
@@ -233,10 +233,10 @@ class Participant:
         mine = self._mine.get(number, [])
         if mine and (point.condition != "done" or not any(run.interrupted for run in mine)):
             error = next((run.tracking_error for run in mine if run.tracking_error), None)
-            return Entries(point.values, tuple(run.row for run in mine), error, not point.settled)
+            return Entries(point.values, tuple(run.row for run in mine), error)
         values = point.values or self.study.points.known(number)
         if values is None:
-            return Entries(None, (), None, True)
+            return Entries(None, (), begun=False)
         found = plans(values)
         if point.condition == "done":
             rows = tuple(in_full(row, plan, context, str(point.by)) for plan, row in zip(found, point.rows, strict=True))
@@ -248,7 +248,7 @@ class Participant:
             reason = RuntimeError(f"not done when this process was interrupted: {point.by} is at it")
         if point.condition == "lost":
             reason = RuntimeError(f"its process died {RETRIES + 1} times, the last time {point.by}")
-        return Entries(values, tuple(failed(plan, {}, reason) for plan in found), None, not point.settled)
+        return Entries(values, tuple(failed(plan, {}, reason) for plan in found), begun=point.values is not None)
 
 
 def objectives(runs: Sequence[SettingRun]) -> Sequence[float] | None:

@@ -15,6 +15,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.failing import failure_point
 from dynconf_core.files import NotWritten
 from dynconf_core.names import is_plain
+from dynconf_core.store import clock, locks, owner, storage, writer
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.fingerprint import fingerprint, reached
 from dynconf_core.store.keys import stage_key
@@ -234,6 +235,11 @@ def test_it_reads_the_projects_own_files() -> None:
             stage_key,
             Damaged,
             note_use,
+            clock,
+            locks,
+            owner,
+            storage,
+            writer,
         )
     ]
     found = reached([Path(inspect.getfile(Store))], root)

@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,7 @@ def client(home: Path) -> Any:
 def child(row: SettingResult, folder: Path) -> Child:
     file = folder / "rule.json"
     file.write_text("{}")
-    found = child_of(row, None, {"profile": "smoke"})
-    return Child(found.setting, found.digest, found.figures, found.params, (file,))
+    return replace(child_of(row, None, {"profile": "smoke"}), files=(file,))
 
 
 def log(home: Path, seed: int) -> str:

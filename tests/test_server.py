@@ -46,12 +46,22 @@ def environment() -> Iterator[None]:
     os.environ.update(before)
 
 
+@pytest.fixture(autouse=True)
+def earlier() -> None:
+    """Remembers the server that the tests of this process share, if it is there already."""
+    EARLIER.clear()
+    EARLIER.update(server.pid for server in servers(os.getpid()))
+
+
+EARLIER: set[int] = set()
+
+
 def servers(parent: int) -> list[psutil.Process]:
-    """The temporary servers that a process has started; the tests' server of processes is another child."""
+    """The temporary servers that a process has started in this test; the tests' server of processes is another child."""
     found = []
     for child in psutil.Process(parent).children():
         with suppress(psutil.NoSuchProcess):  # a zombie is none either
-            found += [child] if "server_process.py" in " ".join(child.cmdline()) else []
+            found += [child] if "server_process.py" in " ".join(child.cmdline()) and child.pid not in EARLIER else []
     return found
 
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dynconf_core.experiment.plan import Plan
-from dynconf_core.store.artefacts import Store
 
 
 @dataclass(frozen=True)
@@ -37,8 +36,8 @@ class RunContext:
         return self.home / "work"
 
     def folder(self, finished: "Handle") -> Path:
-        """The folder of a finished stage's artefact, in this home."""
-        return Store(self.artefacts).place(finished.stage, finished.key)
+        """The folder of a finished stage's artefact, in this home: ``Store.place``, whose code is no part of a stage's key."""
+        return self.artefacts / finished.stage / finished.key[:2] / finished.key
 
     def file(self, finished: "Handle", name: str) -> Path:
         """The path of one of the files of a finished stage's artefact."""

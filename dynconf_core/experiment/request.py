@@ -238,8 +238,8 @@ def check_memory(request: Request) -> None:
     jobs = request.jobs()
     if share <= FIXED:
         raise InputError(
-            f"--memory {request.memory} is too little: give more than {jobs * FIXED / 2**20:.0f} MiB ("
-            f"{jobs} simulation{'s'[: jobs > 1]} run{'s'[jobs > 1 :]} at a time)."
+            f"--memory {request.memory} is too little: give more than {jobs * FIXED / 2**20:.0f} MiB for "
+            f"{jobs} simulation{'s'[: jobs > 1]} at a time."
         )
 
 
