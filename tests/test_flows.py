@@ -39,15 +39,19 @@ def home(empty_home: Path, prefect_server: str, tmp_path_factory: pytest.TempPat
         deliver_logs_and_events()
 
 
-def run(home: Path, overrides: dict[str, Any] | None = None, settings: list[str] = SETTINGS) -> dict[str, Any]:
+def run(
+    home: Path, overrides: dict[str, Any] | None = None, settings: list[str] = SETTINGS, workers: int = 1
+) -> dict[str, Any]:
+    """Run a reproduction; a second worker would spend more on imports than it saves."""
     from dynconf_flows.reproduce import reproduce
 
-    return to_json(reproduce(settings=settings, overrides={**SHORT, **(overrides or {})}, home=str(home)))
+    asked = {**SHORT, **(overrides or {})}
+    return to_json(reproduce(settings=settings, overrides=asked, home=str(home), workers=workers))
 
 
 @pytest.fixture(scope="module")
 def first(home: Path) -> dict[str, Any]:
-    return run(home)
+    return run(home, workers=2)
 
 
 def outcomes(document: dict[str, Any]) -> list[dict[str, str]]:
@@ -255,7 +259,7 @@ def test_a_field_of_one_method_is_no_hindrance_to_the_other(first: dict[str, Any
     rows = run(home, {"levels": 2}, both)["settings"]
     assert [row["status"] for row in rows] == ["ok", "ok"]
     assert [row.get("levels") for row in rows] == [2, None]
-    result = sweep(settings=both, grid=["levels=2"], overrides=dict(SHORT), home=str(home))
+    result = sweep(settings=both, grid=["levels=2"], overrides=dict(SHORT), home=str(home), workers=1)
     assert result.failed == 0 and len(result.points) == 2
 
 
@@ -297,7 +301,7 @@ def test_a_grid_shares_the_stages_that_its_points_have_in_common(first: dict[str
     """A field of the search reruns search and evaluation alone."""
     from dynconf_flows.sweep import sweep
 
-    document = to_json(sweep(settings=SETTINGS[:1], grid=["max_drop=0,0.05"], overrides=dict(SHORT), home=str(home)))
+    document = to_json(sweep(settings=SETTINGS[:1], grid=["max_drop=0,0.05"], overrides=dict(SHORT), home=str(home), workers=1))
     assert [point["values"] for point in document["points"]] == [{"max_drop": 0.0}, {"max_drop": 0.05}]
     assert set(document["points"][0]["stages"].values()) == {"cached"}
     assert document["points"][1]["stages"] == {
@@ -386,7 +390,7 @@ def test_what_could_not_be_logged_is_sent_later(first: dict[str, Any], home: Pat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     run(home, unlogged, SETTINGS[:1])
     document = run(home, unlogged, SETTINGS[:1])
-    swept = to_json(sweep(settings=SETTINGS[:1], grid=["max_drop=0,0.07"], overrides=dict(SHORT), home=str(home)))
+    swept = to_json(sweep(settings=SETTINGS[:1], grid=["max_drop=0,0.07"], overrides=dict(SHORT), home=str(home), workers=1))
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     path = home / "results" / document["run"] / "results.json"
     written = path.read_text()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loopback_cluster import Cluster
+from loopback_cluster import Cluster, parts
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -38,7 +38,7 @@ def running_cluster(installed: None) -> Iterator[Cluster]:
 @pytest.fixture
 def cluster(running_cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     """The cluster, whole again after what the last test has done to it, in whose environment the test runs."""
-    if len({process.environ()["DYNCONF_CLUSTER_PART"] for process in running_cluster.processes()}) < 5:
+    if len(parts(running_cluster.folder / "cluster")) < 5:
         running_cluster.up()
     for name, value in running_cluster.environment.items():
         monkeypatch.setenv(name, value)

@@ -85,6 +85,15 @@ def marked(folder: Path, part: str = "") -> Iterator[psutil.Process]:
                 yield process
 
 
+def parts(folder: Path) -> set[str]:
+    """The parts of a cluster that have processes."""
+    found = set()
+    for process in marked(folder):
+        with suppress(psutil.Error, OSError):  # PostgreSQL's come and go
+            found.add(process.environ()["DYNCONF_CLUSTER_PART"])
+    return found
+
+
 def second_checkout(checkout: Path, python: Path) -> None:
     """A copy of the code at another path, and an environment that finds it there, and libraries where ours finds them."""
     import prefect
@@ -132,8 +141,11 @@ def asked(cluster: Cluster, path: str, body: dict[str, Any] | None = None) -> An
 
 
 def flow_runs(cluster: Cluster) -> list[dict[str, Any]]:
-    """All flow runs, the oldest first."""
-    return list(asked(cluster, "flow_runs/filter", {"sort": "START_TIME_ASC", "limit": 200}))
+    """All flow runs, the oldest first; the server gives 200 at a time."""
+    found: list[dict[str, Any]] = []
+    while page := asked(cluster, "flow_runs/filter", {"sort": "START_TIME_ASC", "limit": 200, "offset": len(found)}):
+        found += page
+    return found
 
 
 def unfinished(cluster: Cluster) -> list[str]:

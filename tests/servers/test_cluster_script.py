@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from loopback_cluster import ROOT, Cluster, marked, script, wait_until
+from loopback_cluster import ROOT, Cluster, marked, parts, script, wait_until
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_down_after_a_killed_up_leaves_nothing(folder: Path) -> None:
         held = script("down", "--folder", folder)
         assert held.returncode == 1 and "at work" in held.stderr
         up.send_signal(signal.SIGKILL)
-    assert {process.environ()["DYNCONF_CLUSTER_PART"] for process in marked(folder)} >= {"postgres", "prefect"}
+    assert parts(folder) >= {"postgres", "prefect"}
     done = script("down", "--folder", folder)
     assert done.returncode == 0, done.stdout + done.stderr
     assert not list(marked(folder))

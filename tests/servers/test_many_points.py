@@ -29,4 +29,6 @@ def test_the_run_of_a_dead_participant_that_the_server_lists_last_ends_too(clust
         client.set_flow_run_state(last.id, Running(), force=True)
         crash_flow_run(str(above), "died")
         states = [client.read_flow_run(run).state for run in (last.id, above)]
+        for name in ("point", "participant"):
+            client.delete_flow(client.read_flow_by_name(name).id)  # and its runs
     assert [state and state.type.value for state in states] == ["CRASHED", "CRASHED"]
