@@ -17,6 +17,8 @@ MARK, PART = "DYNCONF_CLUSTER", "DYNCONF_CLUSTER_PART"
 """Environment variables of every process of a cluster: its folder, and which part it belongs to."""
 PATIENCE = 180.0
 """Seconds that a part may take to answer; the first start makes the tables."""
+UNSEEN = 1.0
+"""Seconds without a process of a part after which it has ended: one that is just being started shows no environment yet."""
 LAST_WORDS = 10.0
 """Seconds that a part has to end in order."""
 
@@ -71,8 +73,11 @@ def finish(folder: Folder, part: str, command: Sequence[str], environment: dict[
 def wait_for(folder: Folder, part: str, answers: Callable[[], bool]) -> None:
     """Wait until a part answers, as long as it runs."""
     end = time.monotonic() + PATIENCE
+    seen = time.monotonic()
     while not answers():
-        if not running(folder, part):
+        if running(folder, part):
+            seen = time.monotonic()
+        elif time.monotonic() - seen > UNSEEN:
             raise Refused(f"{part} has ended before it answered; the reason is in {folder.log / f'{part}.log'}")
         if time.monotonic() > end:
             raise Refused(f"{part} has not answered for {PATIENCE:.0f} s; see {folder.log / f'{part}.log'}")
