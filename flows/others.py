@@ -68,7 +68,8 @@ def _end(identifier: UUID, interrupted: bool) -> None:
         if state is None or state.is_final():
             return
         if state.type in (StateType.SCHEDULED, StateType.PENDING):
-            ended: State[Any] = Cancelled(message="Nothing is left to do.")
+            why = "The run that asked for it was stopped." if interrupted else "Nothing is left to do."
+            ended: State[Any] = Cancelled(message=why)
             client.set_flow_run_state(identifier, ended)
         elif interrupted:
             client.set_flow_run_state(identifier, State(type=StateType.CANCELLING))

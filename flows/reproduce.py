@@ -38,11 +38,9 @@ from dynconf_tasks.parameters import (
     values_of,
 )
 from dynconf_tasks.reconcile import at_work
-from dynconf_tasks.study.points import Listed, Values
+from dynconf_tasks.study.points import SETTING, Listed, Values
 from dynconf_tasks.study.shared import SharedStudy
 from dynconf_tasks.study.trials import Point
-
-SETTING = "setting"
 
 
 class SomeFailed(RuntimeError):

@@ -44,11 +44,9 @@ from dynconf_tasks.parameters import (
     values_of,
 )
 from dynconf_tasks.reconcile import at_work
-from dynconf_tasks.study.points import Chosen, Listed, Points, Values
+from dynconf_tasks.study.points import SETTING, Chosen, Listed, Points, Values
 from dynconf_tasks.study.shared import SharedStudy
 from dynconf_tasks.study.trials import Point
-
-SETTING = "setting"
 
 
 @flow(name="sweep", flow_run_name="sweep {profile}", persist_result=False)

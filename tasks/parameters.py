@@ -9,8 +9,7 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
-from dynconf_core.errors import InputError
-from dynconf_core.experiment.overrides import known_fields
+from dynconf_core.experiment.overrides import by_name, known_fields
 from dynconf_core.experiment.points import SEED
 from dynconf_core.experiment.profiles import PROFILES
 from dynconf_core.experiment.request import DURATION, SIZE
@@ -58,7 +57,7 @@ def swept_texts(given: Sequence[str] | None, parameter: str) -> dict[str, str]:
     Raises:
         InputError: if a text has no "=", or a field is given twice.
     """
-    return _by_name(given, parameter, "FIELD=VALUES, such as time_steps=8,16,32")
+    return by_name(given or (), parameter, "FIELD=VALUES, such as time_steps=8,16,32")
 
 
 def checkpoint_files(given: Sequence[str] | None) -> dict[str, str]:
@@ -67,19 +66,7 @@ def checkpoint_files(given: Sequence[str] | None) -> dict[str, str]:
     Raises:
         InputError: if a text has no "=", or a setting is given twice.
     """
-    return _by_name(given, "checkpoints", "SETTING=PATH")
-
-
-def _by_name(given: Sequence[str] | None, parameter: str, form: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for text in given or ():
-        name, equals, value = (part.strip() for part in text.partition("="))
-        if not equals:
-            raise InputError(f"{parameter} {text}: write {form}.")
-        if name in found:
-            raise InputError(f"{parameter} {name} is given twice: give it once.")
-        found[name] = value
-    return found
+    return by_name(given or (), "checkpoints", "SETTING=PATH")
 
 
 def values_of(overrides: Overrides | None) -> Mapping[str, Value]:

@@ -58,15 +58,24 @@ def parse(assignments: Sequence[str]) -> dict[str, str]:
     Raises:
         InputError: for text without "=", or a field that is given twice.
     """
-    values: dict[str, str] = {}
-    for text in assignments:
-        name, equals, given = (part.strip() for part in text.partition("="))
+    return by_name(assignments, "--set", "field=value, such as --set time_steps=16")
+
+
+def by_name(texts: Sequence[str], option: str, form: str) -> dict[str, str]:
+    """``["name=text", ...]`` as ``{"name": "text", ...}``; errors name the ``option`` and show the ``form``.
+
+    Raises:
+        InputError: for text without "=", or a name that is given twice.
+    """
+    found: dict[str, str] = {}
+    for written in texts:
+        name, equals, text = (part.strip() for part in written.partition("="))
         if not equals:
-            raise InputError(f"--set {text}: write field=value, such as --set time_steps=16.")
-        if name in values:
-            raise InputError(f"--set {name} is given twice: give it once.")
-        values[name] = given
-    return values
+            raise InputError(f"{option} {written}: write {form}.")
+        if name in found:
+            raise InputError(f"{option} {name} is given twice: give it once.")
+        found[name] = text
+    return found
 
 
 def typed(name: str, given: object, plans: Sequence[Plan] = ()) -> Value:

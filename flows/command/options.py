@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.overrides import parse
+from dynconf_core.experiment.overrides import by_name, parse
 from dynconf_core.schemes.field import Value
 
 Home = Annotated[
@@ -145,14 +145,10 @@ def named_texts(texts: list[str] | None, option: str, form: str) -> dict[str, st
     Raises:
         InputError: for a value that is malformed or given twice.
     """
-    named: dict[str, str] = {}
-    for written in texts or []:
-        name, equals, text = written.partition("=")
-        if not equals or not text:
-            raise InputError(f"{option} {written}: write {form}.")
-        if name in named:
-            raise InputError(f"{option} {name} is given twice: give it once.")
-        named[name] = text
+    named = by_name(texts or (), option, form)
+    for name, text in named.items():
+        if not text:
+            raise InputError(f"{option} {name}=: write {form}.")
     return named
 
 

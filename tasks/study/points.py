@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 Values = Mapping[str, Value]
+SETTING = "setting"
+"""The field of a point that names its setting, besides the swept fields."""
 DIRECTIONS: Sequence[Literal["minimize", "maximize"]] = ("maximize", "minimize")
 """Of the objectives: accuracy and mean steps on the calibration split."""
 
