@@ -104,6 +104,10 @@ def reproduce(
 
         part = Part(join, allow_other_code, dask=dask, resources=taken)
         results = [result for one in asked if (result := _reproduced(session, one, part, as_json)) is not None]
+        if 1 < len(results) == len(asked):
+            from dynconf_flows.parent_run import track_over_seeds
+
+            track_over_seeds(folder, asked, results)
     _report(results, as_json, folder)
 
 

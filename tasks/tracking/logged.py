@@ -177,6 +177,7 @@ def _params(row: AnySetting | AnyPoint, figures: SettingFigures | None, origin: 
     else:
         facts = plain(row)
         found = {
+            **{name: value for name, value in origin.identity.items() if not name.startswith(CHECKPOINT)},
             "setting": row.setting if isinstance(row, SweepPoint | FailedPoint) else row.name,
             "profile": origin.profile,
             "seed": origin.seed,
@@ -193,7 +194,6 @@ def _params(row: AnySetting | AnyPoint, figures: SettingFigures | None, origin: 
                     **(facts.get("scheme") or {}),
                 },
             ),
-            **{name: value for name, value in origin.identity.items() if not name.startswith(CHECKPOINT)},
         }
     if figures is not None:
         rule = figures.exit.rule
