@@ -114,7 +114,7 @@ class Tracker:
         text, key = identified(profile, seed, identity, name, kind)
         made_by = source.tags()
         record = record_text({IDENTITY: json.loads(text)})
-        tags = {KEY: key, RECORD: record, "profile": profile, "seed": str(seed), KIND: kind, OWNER: str(Owner.this())}
+        tags = {KIND: kind, "profile": profile, "seed": str(seed), KEY: key, RECORD: record, OWNER: str(Owner.this())}
         with self._speaking_clearly(), self._claimed(key, name):
             experiment = self._runs.experiment(f"dynconf-{profile}", OF_PROFILES)
             run = self._family.only(experiment, key)
@@ -278,18 +278,18 @@ class Tracker:
 
     def _create_child(self, above: Any, child: Child, point: str, digest: str) -> str:
         inherited = {name: above.data.tags[name] for name in INHERITED if name in above.data.tags}
-        tags = {
+        tags = {  # in the order in which MLflow shows them
             PARENT: above.info.run_id,
+            KIND: "setting" if child.point is None else "point",
+            SETTING: child.setting,
+            **({POINT: point} if point else {}),
+            **child.tags,
+            **inherited,
+            **(colour(child.setting) if child.point is None else {}),
+            **({"error": child.error[:TAG_LENGTH]} if child.error else {}),
             KEY: digest,
             RECORD: record_text({DIGEST: child.digest, ARTEFACT: child.key, **recorded(above)}),
-            KIND: "setting" if child.point is None else "point",
             OWNER: str(Owner.this()),
-            **inherited,
-            **child.tags,
-            SETTING: child.setting,
-            **(colour(child.setting) if child.point is None else {}),
-            **({POINT: point} if point else {}),
-            **({"error": child.error[:TAG_LENGTH]} if child.error else {}),
         }
         content = Content(
             with_description(tags, child.description),
