@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from loopback_cluster import wait_until
 from result_cases import run_result, setting_result
 from test_form import SWITCHES
 
@@ -59,14 +58,16 @@ def served(home: Path) -> Iterator[tuple[dict[str, str], int]]:
     assert process.stdout is not None and process.stderr is not None
     try:
         assert "Ctrl-C" in process.stdout.readline(), process.stderr.read()
-        found = {}
+        found: dict[str, str] = {}
         while "Newest run" not in "".join(found):
             title, _, address = process.stdout.readline().strip().rpartition("  ")
             found[title.strip()] = address
         yield found, port
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=20)
-        assert (process.returncode, said) == (0, "Starting MLflow's UI ...\n"), "nothing else is said"
+        assert process.returncode == 130
+        assert said.split("\n") == ["Starting MLflow's UI ...", "", *said.split("\n")[2:3], ""], "nothing of MLflow's"
+        assert said.split("\n")[2].startswith("Interrupted by SIGINT")
         assert not listening("127.0.0.1", port)
     finally:
         process.kill()
@@ -107,19 +108,19 @@ def test_the_addresses_open_on_what_they_promise(served: tuple[dict[str, str], i
     addresses, _ = served
 
     def shows(*texts: str) -> None:
-        def there() -> bool:
+        page = ""
+        until = time.monotonic() + 40
+        while time.monotonic() < until and not all(text in page for text in texts):
+            time.sleep(0.2)
             with suppress(WebDriverException):
                 page = browser.find_element(By.TAG_NAME, "body").text
-                return all(text in page for text in texts)
-            return False
-
-        wait_until(there, f"the page shows {texts}", 40)
+        assert [text for text in texts if text not in page] == [], page
 
     browser.get(addresses["Settings, smoke"])
     shows(*NAMES, "headline/exit_accuracy_percent", "95.37", "headline/mean_steps", "10.25", "2 matching runs")
     browser.get("about:blank")
     browser.get(addresses["Settings compared, smoke"])
-    shows(*NAMES, "Settings compared (6)", "headline/points_lost")
+    shows(*NAMES, "Settings compared\n(6)", "headline/points_lost")
     browser.get("about:blank")
     time.sleep(0.1)
     (newest,) = [address for title, address in addresses.items() if title.startswith("Newest run")]
