@@ -15,8 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import command
 
+from dynconf_core.errors import InputError
+from dynconf_core.experiment.request import Request, checked
 from dynconf_core.results.records import to_json
+from dynconf_core.store.claim import claim
+from dynconf_flows.requested import study_name
+from dynconf_tasks.study.shared import participation
 
 SETTINGS = ["cifar10-vgg16-qffs", "cifar10-resnet18-qcfs"]
 SHORT = {"epochs": 1, "time_steps": 5}
@@ -109,7 +115,6 @@ def test_results_lie_in_the_home(first: dict[str, Any], home: Path) -> None:
 def test_a_request_is_checked_once(first: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the flow that it is given to, or by the command before it starts a server; not once more by every setting."""
     from dynconf_core.experiment import request as module
-    from dynconf_core.experiment.request import Request, checked
     from dynconf_flows.reproduce import checked_reproduction
     from dynconf_flows.sweep import sweep
 
@@ -130,6 +135,59 @@ def test_a_second_run_takes_everything_from_the_store_and_adds_no_runs(first: di
     assert [set(stages.values()) for stages in outcomes(again)] == [{"cached"}, {"cached"}]
     assert figures(again) == figures(first)
     assert {run.info.run_id for run in mlflow_runs(home)} == before
+
+
+def test_nothing_starts_where_nothing_is_left_to_do(
+    first: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command prints and writes what the flow does; anything that is missing takes the usual way."""
+    import dynconf_flows.command.session as session
+
+    def started(home: Path) -> None:
+        raise InputError("a server is started")
+
+    monkeypatch.setattr(session, "TemporaryServer", started)
+    dynconf = command(monkeypatch, capsys, "reproduce", "--home", str(home), *asked_on_the_command_line())
+    usual, before = run(home), {run.info.run_id for run in mlflow_runs(home)}
+    assert "a server is started" in dynconf().error  # the user's own server shows every reproduction
+    monkeypatch.delenv("PREFECT_API_URL")
+
+    answer = dynconf("--json")
+    assert answer.code == 0 and answer.error == ""
+    quick = json.loads(answer.out)
+    for name in ("run", "command", "environment"):
+        del quick[name], usual[name]
+    assert quick == json.loads(json.dumps(usual))
+    latest = home / "results" / "latest"
+    assert "-smoke-seed0-epochs=1-time_steps=5" in latest.resolve().name
+    assert json.loads((latest / "results.json").read_text())["settings"] == quick["settings"]
+    assert {run.info.run_id for run in mlflow_runs(home)} == before
+
+    assert "a server is started" in dynconf("--join").error
+    assert "a server is started" in dynconf("--set", "max_drop=0.02").error
+    asked = checked(Request("smoke", tuple(SETTINGS), SHORT, home=str(home)))
+    with claim(home, "participant-0", participation(study_name(asked))):
+        assert "a server is started" in dynconf().error
+    with closing(sqlite3.connect(home / "mlflow.db")) as database, database:
+        evaluation = first["settings"][0]["artefacts"]["evaluate"]
+        of_run = "UPDATE runs SET lifecycle_stage = ? WHERE run_uuid IN (SELECT run_uuid FROM tags WHERE value = ?)"
+        assert database.execute(of_run, ("deleted", evaluation)).rowcount >= 1  # that of a sweep's point, too
+        database.commit()
+        assert "a server is started" in dynconf().error
+        database.execute(of_run, ("active", evaluation))
+    damaged = next((home / "artefacts" / "search").glob(f"*/{first['settings'][1]['artefacts']['search']}")) / "rule.json"
+    content = damaged.read_bytes()
+    damaged.write_bytes(content.replace(b"0", b"1", 1))
+    try:
+        assert "a server is started" in dynconf().error
+    finally:
+        damaged.write_bytes(content)
+    assert dynconf().code == 0
+
+
+def asked_on_the_command_line() -> list[str]:
+    named = [word for name in SETTINGS for word in ("--setting", name)]
+    return [*named, *(word for name, value in SHORT.items() for word in ("--set", f"{name}={value}"))]
 
 
 def test_mlflow_has_a_parent_and_a_child_a_setting(first: dict[str, Any], home: Path) -> None:

@@ -51,7 +51,7 @@ def notes(result: RunResult, papers: bool = False) -> list[str]:
         papers: whether to include the paper's figures for the settings, for a table without a column for them.
     """
     rows = result.finished
-    lines = [*short_notes(result), *_rounding(rows)]
+    lines = short_notes(result, each=True)
     lines.append(
         "Accuracies in % of the test images; oracle: exit at the first correct step. [S] stated by the source, [2] second-hand."
     )
@@ -63,8 +63,13 @@ def notes(result: RunResult, papers: bool = False) -> list[str]:
     return lines
 
 
-def short_notes(result: RunResult) -> list[str]:
-    """The notes without which the table misleads: failures, warnings, and the mean saving with what it is to be compared to."""
+def short_notes(result: RunResult, each: bool = False) -> list[str]:
+    """The notes without which the table misleads: failures, the mean saving with what it is to be compared to, and rounding.
+
+    Args:
+        result: the run.
+        each: whether to say what rounding the weights changes in each setting, besides the mean.
+    """
     rows = result.finished
     lines = [f"{row.name} failed at {row.error}" for row in result.failed]
     if rows and result.mean_latency_saving is not None:
@@ -74,6 +79,7 @@ def short_notes(result: RunResult) -> list[str]:
             f"Mean over {_count(rows)}: {percent(result.mean_latency_saving)} of the time steps saved, "
             f"{lost_or_gained(lost)} (the paper, over its eight: 40 %, none lost).",
             f"Against the iso-accuracy baseline (the first step as accurate on calibration as T): {percent(fixed)} saved.",
+            *_rounding(rows, each),
         ]
     return lines
 
@@ -129,7 +135,7 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
-def _rounding(rows: Sequence[SettingResult]) -> list[str]:
+def _rounding(rows: Sequence[SettingResult], each: bool) -> list[str]:
     """A note on what rounding the weights changes; none if it changes nothing."""
     known = [
         (row.name, row.ann_accuracy, row.reference_accuracy)
@@ -140,10 +146,10 @@ def _rounding(rows: Sequence[SettingResult]) -> list[str]:
     if not moved:
         return []
     mean = statistics.fmean(reference - ann for _, ann, reference in known)
-    shown = [f"{name} {in_percent(ann)} → {in_percent(reference)}" for name, ann, reference in moved]
+    shown = ", ".join(f"{name} {in_percent(ann)} → {in_percent(reference)}" for name, ann, reference in moved)
     return [
-        f"Rounding the weights to fixed point changes the ANN's accuracy by {100 * mean:+.2f} points on average "
-        f"({', '.join(shown)})."
+        f"Rounding the weights to fixed point changes the ANN's accuracy by {100 * mean:+.2f} points on average"
+        + (f" ({shown})." if each else ".")
     ]
 
 

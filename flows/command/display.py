@@ -74,13 +74,13 @@ class Display(AbstractContextManager["Display"]):
             expand=True,
             auto_refresh=False,
         )
-        self._live = Live(
-            get_renderable=self._shown, console=console, transient=True, refresh_per_second=4, redirect_stdout=False
-        )
         self._start = self._said = time.monotonic()
         self._given = 0.0
         """The part of all work that the store had done, by which the time left is not to be judged."""
         self._changing = threading.Lock()
+        self._live = Live(
+            get_renderable=self.screen, console=console, transient=True, refresh_per_second=4, redirect_stdout=False
+        )
 
     def __enter__(self) -> Display:
         if self.console.is_terminal:
@@ -106,10 +106,11 @@ class Display(AbstractContextManager["Display"]):
         """The line of the whole: what is done of how much, by whom, and for how long it will go on."""
         counted = self.counted
         if not counted.points:
-            return "starting"
+            return "opening the study and MLflow"
         done = f"{counted.done} of {counted.points} {self.noun}s done"
         notes = [f"{counted.by_others} by others"] if counted.by_others else []
         notes += [f"{counted.with_others} with others"] if counted.with_others else []
+        notes += ["processes are starting"] if not self.settings and counted.done + counted.with_others < counted.points else []
         return done + (f" ({', '.join(notes)})" if notes else "")
 
     def left(self) -> str:
@@ -163,7 +164,8 @@ class Display(AbstractContextManager["Display"]):
         with self._changing:
             return [one for one in self.settings.values() if not one.ended]
 
-    def _shown(self) -> Group:
+    def screen(self) -> Group:
+        """The bars of the running stages, and the line of the whole."""
         elapsed = duration(time.monotonic() - self._start)
         whole = Text(
             " · ".join(text for text in (self.whole(), self.left() or elapsed) if text), no_wrap=True, overflow="ellipsis"

@@ -26,7 +26,8 @@ from dynconf_core.results.types import FiguresOverSeeds, RunResult, SweepPoint, 
 
 WIDE = 116
 """Width of a terminal from which the table has a column for the paper's figures; otherwise they are in footnotes."""
-MORE = "Accuracies in % of the test images. --verbose: the paper's figures and further notes."
+LABELS = "Paper: [S] stated by the source, [2] second-hand. "
+MORE = "Accuracies in % of the test images; --verbose adds the paper's figures."
 
 
 def results_table(result: RunResult, width: int = 120, verbose: bool = False) -> Table:
@@ -43,7 +44,9 @@ def results_table(result: RunResult, width: int = 120, verbose: bool = False) ->
     for row in result.settings:
         shown = cells(row)
         table.add_row(*([*shown, paper_cell(row)] if wide else [cell.replace(" @ ", "@") for cell in shown]))
-    table.caption = "\n".join(notes(result, papers=not wide) if verbose else [*short_notes(result), MORE])
+    table.caption = "\n".join(
+        notes(result, papers=not wide) if verbose else [*short_notes(result), LABELS + MORE if wide else MORE]
+    )
     return table
 
 
