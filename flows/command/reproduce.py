@@ -98,7 +98,7 @@ def reproduce(
         for number in numbers
     ]
     asked = [checked(request) for request in requests]
-    check_sharing(dask, taken)
+    check_sharing(dask, taken, workers)
     with Session(folder, debug) as session:
         from dynconf_flows.taking_part import Part
 

@@ -92,7 +92,7 @@ def sweep(
         named_texts(study, "--study", "FIELD=VALUES, such as --study alpha=0.5..8"),
         trials or 20,
     )
-    check_sharing(dask, taken)
+    check_sharing(dask, taken, workers)
     with Session(folder, debug) as session:
         from dynconf_flows.sweep import checked_sweeping, result_of
         from dynconf_flows.taking_part import Part
