@@ -85,13 +85,46 @@ class Interruptible:
         self.inner.finished(outcome, seconds)
 
 
+@dataclass(frozen=True)
+class Counted:
+    """How far a study is.
+
+    Attributes:
+        points: the number of points: a reproduction's settings, a sweep's combinations.
+        done: how many are done, or have failed for good.
+        by_others: how many of these other participants did.
+        with_others: how many others are at now.
+    """
+
+    points: int
+    done: int
+    by_others: int
+    with_others: int
+
+
+def _unwatched(counted: Counted) -> None:
+    """Nobody looks."""
+
+
 _make: Callable[[str, str], Listener] = LogListener
+_watcher: Callable[[Counted], None] = _unwatched
 
 
 def listen(make: Callable[[str, str], Listener]) -> None:
     """Use the listeners that ``make(setting, stage)`` returns, for all further stages of this process."""
     global _make
     _make = make
+
+
+def watch(watcher: Callable[[Counted], None]) -> None:
+    """Tell ``watcher`` from now on how far the study of this process is, whenever that is looked up."""
+    global _watcher
+    _watcher = watcher
+
+
+def tell(counted: Counted) -> None:
+    """Tell whoever watches how far the study is."""
+    _watcher(counted)
 
 
 def listener(setting: str, stage: str) -> Listener:

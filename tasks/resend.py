@@ -17,11 +17,13 @@ from dynconf_core.experiment.overrides import applied, applies, typed
 from dynconf_core.experiment.profiles import resolve
 from dynconf_core.results.files import RESULTS, write_results, write_sweep
 from dynconf_core.results.records import flat, plain, read
+from dynconf_core.results.run_names import titled
 from dynconf_core.results.types import AnyPoint, AnySetting, FailedSetting, RunResult, SettingResult, SweepResult
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_tasks.interruption import Interrupted
-from dynconf_tasks.track import Kind, Tracker, known_as
+from dynconf_tasks.track import Tracker, known_as
+from dynconf_tasks.tracking.known import Kind
 from dynconf_tasks.tracking.logged import FILES, Child, Params, child_of, report_of, setting_params
 
 ROOMS = ("results", "sweeps")
@@ -64,7 +66,13 @@ class _Found:
     def of_parent(self) -> tuple[str, int, Mapping[str, Value], str, Kind]:
         result = self.result
         if isinstance(result, RunResult):
-            return (result.profile, result.seed, self.identity, f"{result.profile}, seed {result.seed}", "reproduction")
+            return (
+                result.profile,
+                result.seed,
+                self.identity,
+                titled(result.profile, result.seed, result.overrides),
+                "reproduction",
+            )
         return (result.profile, result.seed, {}, f"sweep {result.run}", "sweep")
 
 

@@ -8,7 +8,6 @@ merges them into the older one. All calls use explicit run ids, since MLflow's a
 """
 
 import hashlib
-import json
 import re
 import shlex
 import tempfile
@@ -16,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from prefect import task
 
@@ -35,6 +34,7 @@ from dynconf_tasks.links import flow_run_tags, link_to
 from dynconf_tasks.stage import TASK_OPTIONS
 from dynconf_tasks.tracking.database import OtherVersion, tracking_uri
 from dynconf_tasks.tracking.family import CHILD, DIGEST, KEY, OUTCOME, PARENT, Family, complete, outcome
+from dynconf_tasks.tracking.known import Kind, canonical, identified
 from dynconf_tasks.tracking.logged import Child, Params, child_of, report_of, setting_params
 from dynconf_tasks.tracking.owners import OWNER, as_tag, other_owners
 from dynconf_tasks.tracking.runs import Runs, errors
@@ -47,7 +47,6 @@ PATIENCE, LAST_PATIENCE = 60.0, 2.0
 """Seconds to wait for another process that logs the same, and after an interruption."""
 SETTING, POINT = "dynconf.setting", "dynconf.point"
 IDENTITY, ARTEFACT, KIND = "dynconf.identity", "dynconf.artefact", "dynconf.kind"
-Kind = Literal["reproduction", "sweep"]
 Known = tuple[str, str, str]
 """A child's setting, point, and digest or artefact; see ``known_as``."""
 
@@ -80,7 +79,7 @@ class Tracker:
         A reproduction is identified by profile, seed and ``identity``; a sweep by ``name``, since a sweep's name holds a digest
         of what was asked.
         """
-        text, key = _identified(profile, seed, identity, name, kind)
+        text, key = identified(profile, seed, identity, name, kind)
         tags = {KEY: key, IDENTITY: text[:TAG_LENGTH], "dynconf.profile": profile, KIND: kind, OWNER: str(Owner.this())}
         with self._speaking_clearly(), self._claimed(key, name):
             experiment = self._runs.experiment(f"dynconf-{profile}")
@@ -206,7 +205,7 @@ class Tracker:
 
     def known(self, profile: str, seed: int, identity: Mapping[str, Value], name: str, kind: Kind) -> tuple[set[Known], bool]:
         """The complete children of a reproduction or sweep, and whether its own run has ended, or will by another process."""
-        _, key = _identified(profile, seed, identity, name, kind)
+        _, key = identified(profile, seed, identity, name, kind)
         with self._speaking_clearly():
             experiment = self._runs.client.get_experiment_by_name(f"dynconf-{profile}")
             parent = None if experiment is None else self._family.only(experiment.experiment_id, key)
@@ -286,18 +285,7 @@ def known_as(child: Child) -> set[Known]:
 
 def point_text(point: Mapping[str, Value] | None) -> str:
     """A point as text, the same for equal points; "" for none."""
-    return "" if point is None else _canonical(point)
-
-
-def _identified(profile: str, seed: int, identity: Mapping[str, Value], name: str, kind: Kind) -> tuple[str, str]:
-    """What identifies a parent: readable, and as a digest."""
-    text = _canonical({"profile": profile, "seed": seed, **identity})
-    told = text if kind == "reproduction" else _canonical({"kind": kind, "name": name})
-    return text, hashlib.sha256(told.encode()).hexdigest()
-
-
-def _canonical(value: Mapping[str, Value]) -> str:
-    return json.dumps(dict(value), sort_keys=True, default=str)
+    return "" if point is None else canonical(point)
 
 
 def _waiting() -> Callable[[str], None]:
