@@ -73,7 +73,7 @@ def _others(asked: CheckedRequest) -> bool:
 
 
 def _tracked(asked: CheckedRequest, stages: Stages) -> bool:
-    from dynconf_tasks.tracked import is_tracked
+    from dynconf_tasks.tracking.known import is_tracked
 
     evaluations = [of_setting["evaluate"].digest for of_setting in stages.values()]
     return is_tracked(asked.context.home, asked.request.profile, asked.request.seed, asked.identity(), evaluations)

@@ -33,6 +33,7 @@ from dynconf_tasks.parameters import (
     ProfileName,
     Seed,
     SettingName,
+    WorkerCount,
     checkpoint_files,
     values_of,
 )
@@ -65,7 +66,7 @@ def reproduce(
     memory: Memory | None = None,
     stage_timeout: Duration | None = None,
     participants: Count = 1,
-    workers: Count | None = None,
+    workers: WorkerCount | None = None,
     join: bool = False,
     allow_other_code: bool = False,
 ) -> RunResult | State[RunResult]:
@@ -84,7 +85,8 @@ def reproduce(
         memory: memory limit for simulation on a CPU, such as 8GiB; default: none.
         stage_timeout: the longest that a stage may run, such as 90s, 30m or 2h; default: any time.
         participants: number of runs of this deployment, on as many workers of the pool, that share the settings.
-        workers: number of settings that run at the same time in each of them; default: the profile's.
+        workers: number of settings that run at the same time in each of them, 0 without processes of their own; default: the
+            profile's.
         join: take part in the same reproduction that others began; what failed there is not tried again.
         allow_other_code: take part even if the others run another version of dynconf.
 

@@ -40,6 +40,7 @@ from dynconf_tasks.parameters import (
     Seed,
     SettingName,
     StudyField,
+    WorkerCount,
     swept_texts,
     values_of,
 )
@@ -64,7 +65,7 @@ def sweep(
     memory: Memory | None = None,
     stage_timeout: Duration | None = None,
     participants: Count = 1,
-    workers: Count | None = None,
+    workers: WorkerCount | None = None,
     join: bool = False,
     allow_other_code: bool = False,
 ) -> SweepResult | State[SweepResult]:
@@ -84,7 +85,8 @@ def sweep(
         memory: memory limit for simulation on a CPU, such as 8GiB; default: none.
         stage_timeout: the longest that a stage may run, such as 90s, 30m or 2h; default: any time.
         participants: number of runs of this deployment, on as many workers of the pool, that share the points.
-        workers: number of settings that run at the same time in each of them; default: the profile's, one for a study.
+        workers: number of settings that run at the same time in each of them, 0 without processes of their own; default: the
+            profile's, one for a study.
         join: take part in the same sweep that others began; what failed there is not tried again.
         allow_other_code: take part even if the others run another version of dynconf.
 

@@ -93,7 +93,7 @@ class Part:
             from dynconf_flows.workers.on_dask import DaskWorkers
 
             return DaskWorkers(self.dask, self.resources, request.workers or most)
-        count = min(request.jobs(), most)
+        count = 0 if request.workers == 0 else min(request.jobs(), most)
         return LocalWorkers(asked.context.home, count, request.stage_seconds(), visible_gpus(request.device, count))
 
 

@@ -46,9 +46,9 @@ def home(empty_home: Path, prefect_server: str, tmp_path_factory: pytest.TempPat
 
 
 def run(
-    home: Path, overrides: dict[str, Any] | None = None, settings: list[str] = SETTINGS, workers: int = 1
+    home: Path, overrides: dict[str, Any] | None = None, settings: list[str] = SETTINGS, workers: int = 0
 ) -> dict[str, Any]:
-    """Run a reproduction; a second worker would spend more on imports than it saves."""
+    """Run a reproduction, in this process unless told otherwise: a worker would first import everything."""
     from dynconf_flows.reproduce import reproduce
 
     asked = {**SHORT, **(overrides or {})}
@@ -71,7 +71,7 @@ def figures(document: dict[str, Any]) -> list[dict[str, Any]]:
 def mlflow_runs(home: Path) -> list[Any]:
     from mlflow import MlflowClient
 
-    from dynconf_tasks.mlflow_database import tracking_uri
+    from dynconf_tasks.tracking.database import tracking_uri
 
     client = MlflowClient(tracking_uri=tracking_uri(home))
     experiment = client.get_experiment_by_name("dynconf-smoke")
@@ -203,7 +203,7 @@ def test_mlflow_has_a_parent_and_a_child_a_setting(first: dict[str, Any], home: 
         assert child.data.params["time_steps"] == "5"
     from mlflow import MlflowClient
 
-    from dynconf_tasks.mlflow_database import tracking_uri
+    from dynconf_tasks.tracking.database import tracking_uri
 
     client = MlflowClient(tracking_uri=tracking_uri(home))
     row, child = first["settings"][0], children[SETTINGS[0]]
@@ -317,7 +317,7 @@ def test_a_field_of_one_method_is_no_hindrance_to_the_other(first: dict[str, Any
     rows = run(home, {"levels": 2}, both)["settings"]
     assert [row["status"] for row in rows] == ["ok", "ok"]
     assert [row.get("levels") for row in rows] == [2, None]
-    result = sweep(settings=both, grid=["levels=2"], overrides=dict(SHORT), home=str(home), workers=1)
+    result = sweep(settings=both, grid=["levels=2"], overrides=dict(SHORT), home=str(home), workers=0)
     assert result.failed == 0 and len(result.points) == 2
 
 
@@ -351,7 +351,9 @@ def test_a_checkpoint_takes_the_place_of_training(first: dict[str, Any], home: P
 
     name, key = SETTINGS[0], first["settings"][0]["artefacts"]["train"]
     (checkpoint,) = (home / "artefacts" / "train").glob(f"*/{key}/checkpoint.pt")
-    result = reproduce(settings=[name], overrides={"time_steps": 4}, home=str(home), checkpoints=[f"{name}={checkpoint}"])
+    result = reproduce(
+        settings=[name], overrides={"time_steps": 4}, home=str(home), checkpoints=[f"{name}={checkpoint}"], workers=0
+    )
     assert outcomes(to_json(result))[0]["train"] == "given"
 
 
@@ -359,7 +361,7 @@ def test_a_grid_shares_the_stages_that_its_points_have_in_common(first: dict[str
     """A field of the search reruns search and evaluation alone."""
     from dynconf_flows.sweep import sweep
 
-    document = to_json(sweep(settings=SETTINGS[:1], grid=["max_drop=0,0.05"], overrides=dict(SHORT), home=str(home), workers=1))
+    document = to_json(sweep(settings=SETTINGS[:1], grid=["max_drop=0,0.05"], overrides=dict(SHORT), home=str(home), workers=0))
     assert [point["values"] for point in document["points"]] == [{"max_drop": 0.0}, {"max_drop": 0.05}]
     assert set(document["points"][0]["stages"].values()) == {"cached"}
     assert document["points"][1]["stages"] == {
@@ -376,7 +378,8 @@ def test_a_grid_shares_the_stages_that_its_points_have_in_common(first: dict[str
 def test_a_study_goes_on_where_it_ended(first: dict[str, Any], home: Path) -> None:
     from dynconf_flows.sweep import sweep
 
-    asked: dict[str, Any] = {"settings": SETTINGS[:1], "study": ["alpha=1..100"], "overrides": {**SHORT, "smoothing": "sum"}}
+    asked: dict[str, Any] = {"settings": SETTINGS[:1], "study": ["alpha=1..100"], "workers": 0}
+    asked["overrides"] = {**SHORT, "smoothing": "sum"}
     two = to_json(sweep(**asked, trials=2, home=str(home)))
     three = to_json(sweep(**asked, trials=3, home=str(home)))
     assert three["points"][0]["values"] == two["points"][0]["values"]
@@ -448,7 +451,7 @@ def test_what_could_not_be_logged_is_sent_later(first: dict[str, Any], home: Pat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     run(home, unlogged, SETTINGS[:1])
     document = run(home, unlogged, SETTINGS[:1])
-    swept = to_json(sweep(settings=SETTINGS[:1], grid=["max_drop=0,0.07"], overrides=dict(SHORT), home=str(home), workers=1))
+    swept = to_json(sweep(settings=SETTINGS[:1], grid=["max_drop=0,0.07"], overrides=dict(SHORT), home=str(home), workers=0))
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     path = home / "results" / document["run"] / "results.json"
     written = path.read_text()
@@ -522,6 +525,8 @@ def test_several_seeds_are_summed_up(home: Path, first: dict[str, Any]) -> None:
         *shorter,
         "--seeds",
         "0,1",
+        "--workers",
+        "0",
         "--json",
     ]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}

@@ -33,7 +33,11 @@ StageTimeout = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(help="Number of settings that run at the same time, each in a process [default: the profile's].", min=1),
+    typer.Option(
+        help="Number of settings that run at the same time, each in a process; 0 runs them in this one, e.g. for a debugger "
+        "[default: the profile's].",
+        min=0,
+    ),
 ]
 Join = Annotated[
     bool,
@@ -74,16 +78,19 @@ def resources_of(texts: list[str] | None, dask: str | None) -> dict[str, float]:
     return found
 
 
-def check_sharing(dask: str | None, resources: Mapping[str, float]) -> None:
+def check_sharing(dask: str | None, resources: Mapping[str, float], workers: int | None) -> None:
     """Check what processes share their work by, before anything starts.
 
     Raises:
-        InputError: for heartbeats that cannot work, or a Dask cluster that does not answer or lacks the resources.
+        InputError: for heartbeats that cannot work, ``--workers 0`` with Dask, or a Dask cluster that does not answer or lacks
+            the resources.
     """
     from dynconf_tasks.study.storage import heartbeat
 
     heartbeat()
     if dask is not None:
+        if workers == 0:
+            raise InputError("--workers 0 runs the settings in this process, --dask on other machines: give one of the two.")
         from dynconf_flows.workers.on_dask import offered
 
         offered(dask, resources)

@@ -108,7 +108,7 @@ def reproduce(
         with starting(console) as say:
             say("checking the request and the data sets")
             asked = [checked(request) for request in requests]
-            check_sharing(dask, taken)
+            check_sharing(dask, taken, workers)
         session: Session | None = None
         results = []
         for one in asked:

@@ -96,7 +96,7 @@ def sweep(
         with starting(Terminal(stderr=True, quiet=as_json)) as say:
             say("checking the request and the data sets")
             swept = checked_sweep(request, grids, studies, trials or 20)
-            check_sharing(dask, taken)
+            check_sharing(dask, taken, workers)
             session = stack.enter_context(started(say, folder, debug))
         from dynconf_flows.sweep import checked_sweeping, result_of
         from dynconf_flows.taking_part import Part

@@ -11,7 +11,7 @@ from typing import Literal
 
 from dynconf_core.schemes.field import Value
 from dynconf_tasks.databases import damage
-from dynconf_tasks.run_family import DIGEST, KEY, PARENT
+from dynconf_tasks.tracking.family import DIGEST, KEY, PARENT
 
 Kind = Literal["reproduction", "sweep"]
 FILE, NEEDED = "mlflow.db", ("experiments", "runs", "tags")
