@@ -138,7 +138,7 @@ def _run_request(asked: CheckedRequest, command: str, part: Part) -> RunResult |
         study,
         Others(part.participants),
         part.workers(asked, len(plans)) as workers,
-        ParentRun.started(home, profile, seed, asked.identity(), run_title(asked)) as parent,
+        ParentRun.started(home, profile, seed, asked.identity(), run_title(asked), command=command) as parent,
     ):
 
         def assignments(values: Values) -> list[Assignment]:

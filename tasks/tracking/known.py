@@ -1,19 +1,17 @@
 """Whether MLflow knows a reproduction, read from ``mlflow.db`` in milliseconds, where MLflow's own client takes seconds."""
 
-import hashlib
 import json
 import os
 import sqlite3
 from collections.abc import Collection, Mapping
 from contextlib import closing
 from pathlib import Path
-from typing import Literal
 
 from dynconf_core.schemes.field import Value
 from dynconf_tasks.databases import damage
-from dynconf_tasks.tracking.family import DIGEST, KEY, PARENT
+from dynconf_tasks.tracking.family import DIGEST, KEY, PARENT, RECORD
+from dynconf_tasks.tracking.tags import identified
 
-Kind = Literal["reproduction", "sweep"]
 FILE, NEEDED = "mlflow.db", ("experiments", "runs", "tags")
 PARENTS = """
 SELECT run.run_uuid, run.status FROM runs AS run
@@ -22,23 +20,11 @@ JOIN tags AS key ON key.run_uuid = run.run_uuid AND key.key = ? AND key.value = 
 WHERE experiment.name = ? AND experiment.lifecycle_stage = 'active' AND run.lifecycle_stage = 'active'
 """
 CHILDREN = """
-SELECT digest.value FROM runs AS run
+SELECT record.value FROM runs AS run
 JOIN tags AS parent ON parent.run_uuid = run.run_uuid AND parent.key = ? AND parent.value = ?
-JOIN tags AS digest ON digest.run_uuid = run.run_uuid AND digest.key = ?
+JOIN tags AS record ON record.run_uuid = run.run_uuid AND record.key = ?
 WHERE run.lifecycle_stage = 'active' AND run.status = 'FINISHED'
 """
-
-
-def identified(profile: str, seed: int, identity: Mapping[str, Value], name: str, kind: Kind) -> tuple[str, str]:
-    """What identifies a reproduction or a sweep: readable, and as the digest by which its run in MLflow is found."""
-    text = canonical({"profile": profile, "seed": seed, **identity})
-    told = text if kind == "reproduction" else canonical({"kind": kind, "name": name})
-    return text, hashlib.sha256(told.encode()).hexdigest()
-
-
-def canonical(value: Mapping[str, Value]) -> str:
-    """Values as text, the same for equal values."""
-    return json.dumps(dict(value), sort_keys=True, default=str)
 
 
 def is_tracked(home: Path, profile: str, seed: int, identity: Mapping[str, Value], evaluations: Collection[str]) -> bool:
@@ -63,8 +49,9 @@ def is_tracked(home: Path, profile: str, seed: int, identity: Mapping[str, Value
             parents = database.execute(PARENTS, (KEY, key, f"dynconf-{profile}")).fetchall()
             if len(parents) != 1 or parents[0][1] != "FINISHED":
                 return False
-            found = {digest for (digest,) in database.execute(CHILDREN, (PARENT, parents[0][0], DIGEST))}
-    except sqlite3.Error:  # locked, unreadable, or of a version with other tables
+            children = database.execute(CHILDREN, (PARENT, parents[0][0], RECORD))
+            found = {json.loads(record).get(DIGEST) for (record,) in children}
+    except (sqlite3.Error, ValueError):  # locked, unreadable, or of a version with other tables
         return False
     return found.issuperset(evaluations)
 

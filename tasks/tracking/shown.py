@@ -70,13 +70,13 @@ def setting_shown(figures: SettingFigures, conversion: Mapping[str, Any] | None 
     tables = {
         "figures": _figures(figures),
         "over_time": _over_time(figures.accuracy_at_t, figures.exit.histogram),
-        "baselines": _rows(figures.baselines),
-        "reliability": _rows(
+        "baselines": spread_rows(figures.baselines),
+        "reliability": spread_rows(
             [{"at": at, "ece": getattr(figures.ece, at), "nll": getattr(figures.nll, at)} for at in ("full", "exit")]
         ),
-        "comparison": _rows(figures.comparison),
-        "by_class": _rows(figures.by_class),
-        "comparison_at_paper_time_steps": _rows(paper.comparison) if paper is not None else [],
+        "comparison": spread_rows(figures.comparison),
+        "by_class": spread_rows(figures.by_class),
+        "comparison_at_paper_time_steps": spread_rows(paper.comparison) if paper is not None else [],
         "conversion": _layers(conversion) if conversion is not None else [],
     }
     headline = _headline(figures, figures.snn_accuracy, figures.oracles.first_correct.mean_steps, figures.ece.exit)
@@ -100,11 +100,11 @@ def analysis_shown(record: AnalysisRecord) -> Shown:
     tables = {
         "figures": _figures(record),
         "over_time": over_time,
-        "baselines": _rows(record.baselines),
-        "rules": _rows(record.rules),
-        "comparison": _rows(record.comparison),
-        "by_class": _rows(record.by_class),
-        "reliability": _rows(diagrams),
+        "baselines": spread_rows(record.baselines),
+        "rules": spread_rows(record.rules),
+        "comparison": spread_rows(record.comparison),
+        "by_class": spread_rows(record.by_class),
+        "reliability": spread_rows(diagrams),
     }
     headline = _headline(record, accuracy[-1], record.oracles.test.first_correct.mean_steps, reliability.ece_at_exit)
     return _shown(headline, accuracy, record.exit.histogram, tables)
@@ -191,7 +191,7 @@ def _figures(figures: SettingFigures | AnalysisRecord) -> list[dict[str, Scalar]
     ]
 
 
-def _rows(rows: Iterable[Any]) -> list[dict[str, Scalar]]:
+def spread_rows(rows: Iterable[Any]) -> list[dict[str, Scalar]]:
     """Rows of plain values, all with the same columns."""
     found = [dict(_spread(flat(row))) for row in rows]
     columns = dict.fromkeys(name for row in found for name in row)
@@ -211,7 +211,7 @@ def _spread(values: Mapping[str, Scalar | list[Scalar]]) -> Iterator[tuple[str, 
 
 def _layers(conversion: Mapping[str, Any]) -> list[dict[str, Scalar]]:
     """A row for each layer of a conversion report."""
-    return _rows(
+    return spread_rows(
         {
             "layer": layer["name"],
             **{name: value for name, value in layer.items() if name not in ("name", "error")},
