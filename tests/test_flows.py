@@ -170,7 +170,7 @@ def test_nothing_starts_where_nothing_is_left_to_do(
         assert "a server is started" in dynconf().error
     with closing(sqlite3.connect(home / "mlflow.db")) as database, database:
         evaluation = first["settings"][0]["artefacts"]["evaluate"]
-        of_run = "UPDATE runs SET lifecycle_stage = ? WHERE run_uuid IN (SELECT run_uuid FROM tags WHERE value = ?)"
+        of_run = "UPDATE runs SET lifecycle_stage = ? WHERE run_uuid IN (SELECT run_uuid FROM tags WHERE instr(value, ?))"
         assert database.execute(of_run, ("deleted", evaluation)).rowcount >= 1  # that of a sweep's point, too
         database.commit()
         assert "a server is started" in dynconf().error
