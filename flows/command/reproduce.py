@@ -13,6 +13,7 @@ import typer
 
 from dynconf_core.experiment.request import CheckedRequest, Request, checked, home_folder
 from dynconf_core.results.run_names import titled
+from dynconf_flows.command.completion import rule_names, setting_names
 from dynconf_flows.command.display import starting
 from dynconf_flows.command.options import (
     AllowOtherCode,
@@ -29,6 +30,7 @@ from dynconf_flows.command.options import (
     Resources,
     Set,
     StageTimeout,
+    Verbose,
     Workers,
     check_sharing,
     checkpoint_files,
@@ -52,12 +54,20 @@ def reproduce(
     profile: ProfileOption = "smoke",
     setting: Annotated[
         list[str] | None,
-        typer.Option(help="A setting, see `dynconf settings`, or package.module:SETTING; repeatable [default: the eight]."),
+        typer.Option(
+            metavar="NAME",
+            help="A setting, see `dynconf settings`, or package.module:SETTING; repeatable [default: the eight].",
+            autocompletion=setting_names,
+        ),
     ] = None,
     overrides: Set = None,
     rule: Annotated[
         str | None,
-        typer.Option(help="Measure of the rule: a name, best, or package.module:Class; the same as --set rule=."),
+        typer.Option(
+            metavar="MEASURE",
+            help="Measure of the rule: a name, best, or package.module:Class; the same as --set rule=.",
+            autocompletion=rule_names,
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, shuffling, augmentation and search [default: 0].")] = None,
     seeds: Annotated[str | None, typer.Option(help="Several seeds, e.g. 0,1,2; adds means and standard deviations.")] = None,
@@ -76,7 +86,7 @@ def reproduce(
     dask: Dask = None,
     resources: Resources = None,
     no_fixed_point: NoFixedPoint = False,
-    verbose: Annotated[bool, typer.Option("--verbose", help="Print all notes and the paper's figures.")] = False,
+    verbose: Verbose = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:

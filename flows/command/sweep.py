@@ -9,6 +9,7 @@ import typer
 
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import Request, home_folder
+from dynconf_flows.command.completion import setting_names
 from dynconf_flows.command.display import starting
 from dynconf_flows.command.options import (
     AllowOtherCode,
@@ -41,7 +42,12 @@ from dynconf_tasks import interruption
 
 def sweep(
     setting: Annotated[
-        list[str], typer.Option(help="A setting, see `dynconf settings`, or package.module:SETTING; repeatable.")
+        list[str],
+        typer.Option(
+            metavar="NAME",
+            help="A setting, see `dynconf settings`, or package.module:SETTING; repeatable.",
+            autocompletion=setting_names,
+        ),
     ],
     grid: Annotated[
         list[str] | None, typer.Option(metavar="FIELD=A,B,C", help="Values of a field or of seed; every combination runs.")
