@@ -1,7 +1,7 @@
 """The stage ``evaluate``: evaluate the chosen rule on the test traces, which no other stage reads.
 
-Artefact: ``evaluation.json``, ``rule.json``, and the figures ``accuracy_against_latency``, ``exit_histogram`` and
-``robustness`` as ``.png`` and ``.svg``.
+Artefact: ``evaluation.json``, ``rule.json``, and as ``.png`` and ``.svg`` the figures ``accuracy_against_latency``,
+``exit_histogram`` and ``robustness``.
 """
 
 import shutil

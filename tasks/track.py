@@ -66,6 +66,7 @@ from dynconf_tasks.tracking.tags import (
     record_text,
     with_description,
 )
+from dynconf_tasks.tracking.views import OF_ANALYSES, OF_PROFILES
 
 LONGEST_REASON = 200
 """Characters of what MLflow or its database says; it may be a whole query."""
@@ -114,7 +115,7 @@ class Tracker:
         record = record_text({IDENTITY: json.loads(text)})
         tags = {KEY: key, RECORD: record, "profile": profile, "seed": str(seed), KIND: kind, OWNER: str(Owner.this())}
         with self._speaking_clearly(), self._claimed(key, name):
-            experiment = self._runs.experiment(f"dynconf-{profile}")
+            experiment = self._runs.experiment(f"dynconf-{profile}", OF_PROFILES)
             run = self._family.only(experiment, key)
             if run is None:
                 self._runs.client.create_run(experiment, run_name=name, tags={**tags, **made_by, **flow_run_tags()})
@@ -153,7 +154,7 @@ class Tracker:
         ``key`` is a digest of the analysis. Runs with this key that never finished are deleted.
         """
         with self._speaking_clearly(), self._claimed(key, name):
-            experiment = self._runs.experiment("dynconf-analysis")
+            experiment = self._runs.experiment("dynconf-analysis", OF_ANALYSES)
             old = self._runs.find(experiment, KEY, key)
             found = next((run for run in old if run.info.status == "FINISHED"), None)
             if found is not None:
