@@ -147,8 +147,8 @@ def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions,
 
     Repeating an analysis with the same result returns the existing run.
     """
-    from dynconf_tasks.shown import analysis_shown
     from dynconf_tasks.track import Tracker
+    from dynconf_tasks.tracking.shown import analysis_shown
 
     record = done.analysis.record
     chosen = record.rule

@@ -21,8 +21,8 @@ from dynconf_core.results.types import AnyPoint, AnySetting, FailedSetting, RunR
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_tasks.interruption import Interrupted
-from dynconf_tasks.logged import FILES, Child, Params, child_of, report_of, setting_params
 from dynconf_tasks.track import Kind, Tracker, known_as
+from dynconf_tasks.tracking.logged import FILES, Child, Params, child_of, report_of, setting_params
 
 ROOMS = ("results", "sweeps")
 NEVER_RAN = str(Interrupted())

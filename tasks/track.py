@@ -32,13 +32,13 @@ from dynconf_core.store.owner import Owner
 from dynconf_tasks import interruption
 from dynconf_tasks.answering import without_password
 from dynconf_tasks.links import flow_run_tags, link_to
-from dynconf_tasks.logged import Child, Params, child_of, report_of, setting_params
-from dynconf_tasks.mlflow_database import OtherVersion, tracking_uri
-from dynconf_tasks.mlflow_runs import Runs, errors
-from dynconf_tasks.run_family import CHILD, DIGEST, KEY, OUTCOME, PARENT, Family, complete, outcome
-from dynconf_tasks.run_owners import OWNER, as_tag, other_owners
-from dynconf_tasks.shown import Shown, percent
 from dynconf_tasks.stage import TASK_OPTIONS
+from dynconf_tasks.tracking.database import OtherVersion, tracking_uri
+from dynconf_tasks.tracking.family import CHILD, DIGEST, KEY, OUTCOME, PARENT, Family, complete, outcome
+from dynconf_tasks.tracking.logged import Child, Params, child_of, report_of, setting_params
+from dynconf_tasks.tracking.owners import OWNER, as_tag, other_owners
+from dynconf_tasks.tracking.runs import Runs, errors
+from dynconf_tasks.tracking.shown import Shown, percent
 
 TAG_LENGTH = 5000
 LONGEST_REASON = 200

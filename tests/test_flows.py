@@ -65,7 +65,7 @@ def figures(document: dict[str, Any]) -> list[dict[str, Any]]:
 def mlflow_runs(home: Path) -> list[Any]:
     from mlflow import MlflowClient
 
-    from dynconf_tasks.mlflow_database import tracking_uri
+    from dynconf_tasks.tracking.database import tracking_uri
 
     client = MlflowClient(tracking_uri=tracking_uri(home))
     experiment = client.get_experiment_by_name("dynconf-smoke")
@@ -145,7 +145,7 @@ def test_mlflow_has_a_parent_and_a_child_a_setting(first: dict[str, Any], home: 
         assert child.data.params["time_steps"] == "5"
     from mlflow import MlflowClient
 
-    from dynconf_tasks.mlflow_database import tracking_uri
+    from dynconf_tasks.tracking.database import tracking_uri
 
     client = MlflowClient(tracking_uri=tracking_uri(home))
     row, child = first["settings"][0], children[SETTINGS[0]]

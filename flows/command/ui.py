@@ -39,7 +39,7 @@ def ui(
     place = f"http://{f'[{host}]' if ':' in host else host}:{port}/{RUNS}"
     Terminal().print(f"MLflow UI, ready in a few seconds (Ctrl-C stops it):\n{place}", soft_wrap=True)
     configure(folder)
-    from dynconf_tasks.mlflow_database import prepare, tracking_uri
+    from dynconf_tasks.tracking.database import prepare, tracking_uri
 
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         prepare(folder, lambda holder: None)

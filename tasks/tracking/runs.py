@@ -17,9 +17,9 @@ from typing import Any
 from dynconf_core.errors import InputError
 from dynconf_core.failing import failure_point
 from dynconf_tasks.answering import NoCertificate, answer
-from dynconf_tasks.logged import Params
-from dynconf_tasks.mlflow_database import artefact_location, prepare, repaired, silence, tracking_uri
-from dynconf_tasks.shown import Row, Shown
+from dynconf_tasks.tracking.database import artefact_location, prepare, repaired, silence, tracking_uri
+from dynconf_tasks.tracking.logged import Params
+from dynconf_tasks.tracking.shown import Row, Shown
 
 BATCH, PARAMS = 1000, 100
 """The most metrics and parameters together, and the most parameters, that MLflow accepts at a time."""

@@ -13,7 +13,7 @@ from dynconf_core.results.records import flat
 from dynconf_core.results.types import AnyPoint, AnySetting, FailedPoint, FailedSetting, SettingResult, SweepPoint
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.artefacts import Artefact, Store
-from dynconf_tasks.shown import Shown, point_shown, setting_shown
+from dynconf_tasks.tracking.shown import Shown, point_shown, setting_shown
 
 FILES = ("accuracy_against_latency.png", "exit_histogram.png", "robustness.png", "evaluation.json", "rule.json")
 """The files of an evaluation that are logged."""

@@ -6,8 +6,8 @@ from typing import Any
 
 from dynconf_core.store.owner import Owner
 from dynconf_tasks.links import flow_run_tags
-from dynconf_tasks.mlflow_runs import Runs, errors
-from dynconf_tasks.run_owners import OWNER, as_tag, other_owners, owners
+from dynconf_tasks.tracking.owners import OWNER, as_tag, other_owners, owners
+from dynconf_tasks.tracking.runs import Runs, errors
 
 PARENT, KEY, CHILD, DIGEST = "mlflow.parentRunId", "dynconf.key", "dynconf.child", "dynconf.evaluation"
 """Tags: a child's parent; a digest of what a parent was asked for; of a child's place below it; of its evaluation."""
