@@ -162,7 +162,7 @@ class Classifier:
             return run_until_confident(self._network(len(pixels)), self._agent, split, self.facts.time_steps)
 
     def _network(self, images: int) -> SpikingNetwork:
-        """The network prepared for a batch size: preparing it takes longer than to classify an image. The weights are shared."""
+        """The network prepared for a batch size, which takes longer than to classify an image; the weights are shared."""
         size = min(images, MOST.get(self.snn.device.type, images))
         found = self._prepared.pop(size, None) or copy(self.snn)
         self._prepared[size] = found
@@ -171,7 +171,7 @@ class Classifier:
         return found
 
     def confidence(self, exits: Exits) -> NDArray[np.float64]:
-        """``(N,)`` the scores at the exits as people read them: for ``max_softmax`` the softmax, see the measure's ``label``."""
+        """``(N,)`` the scores at the exits as people read them, such as the softmax; see the measure's ``label``."""
         return np.array([self.rule.measure.shown(float(score)) for score in exits.scores], dtype=np.float64)
 
 

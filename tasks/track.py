@@ -23,8 +23,9 @@ from prefect import task
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.job import Handle
 from dynconf_core.experiment.plan import Plan
+from dynconf_core.experiment.request import data_folder
 from dynconf_core.results.records import json_text, to_json
-from dynconf_core.results.types import AnySetting, RunResult, SweepResult
+from dynconf_core.results.types import AnySetting, RunResult, SettingResult, SweepResult
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.claim import claim
@@ -32,6 +33,7 @@ from dynconf_core.store.owner import Owner
 from dynconf_tasks import interruption
 from dynconf_tasks.answering import without_password
 from dynconf_tasks.links import flow_run_tags, link_to
+from dynconf_tasks.serving.of_run import log_model
 from dynconf_tasks.stage import TASK_OPTIONS
 from dynconf_tasks.tracking.database import OtherVersion, tracking_uri
 from dynconf_tasks.tracking.family import CHILD, DIGEST, KEY, OUTCOME, PARENT, Family, complete, outcome
@@ -276,7 +278,10 @@ def track(
         parent = writer.parent(plan.profile, plan.seed, identity, f"{plan.profile}, seed {plan.seed}")
     store = Store(home / "artefacts")
     artefact = store.get(evaluation.key) if evaluation is not None else None
-    return writer.child(parent, child_of(row, artefact, setting_params(plan), point, report=report_of(row, store)))
+    run = writer.child(parent, child_of(row, artefact, setting_params(plan), point, report=report_of(row, store)))
+    if isinstance(row, SettingResult) and point is None:
+        log_model(writer.uri, run, row.name, row.artefacts, store, data_folder(None, home))
+    return run
 
 
 def known_as(child: Child) -> set[Known]:

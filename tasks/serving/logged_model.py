@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -20,7 +21,6 @@ from dynconf_core.data.class_names import class_names
 from dynconf_core.data.dataset import DATASETS
 from dynconf_core.errors import InputError
 from dynconf_core.exit.rule import Rule
-from dynconf_core.results.types import SettingResult
 from dynconf_core.serving import INPUT, RULE, SNN, ImageFacts
 from dynconf_core.store.artefacts import Artefact, Store
 
@@ -62,35 +62,36 @@ class Served:
         return {f"dynconf.{name}": str(value) for name, value in self.facts.origin.items() if value is not None}
 
 
-def served(row: SettingResult, store: Store, data: Path) -> Served:
-    """What the model of a finished setting is made of.
+def served(setting: str, artefacts: Mapping[str, str], store: Store, data: Path) -> Served:
+    """What the model of a finished setting or point is made of.
 
     Args:
-        row: the setting's results.
+        setting: the setting's name.
+        artefacts: the keys of its artefacts by stage.
         store: the store with its artefacts.
         data: the folder of the data sets, for the names of classes; it need not exist.
 
     Raises:
         InputError: if an artefact is missing, or the rule or the neurons are code of a user's own, which no model imports.
     """
-    convert, evaluation = (_artefact(row, stage, store) for stage in ("convert", "evaluate"))
+    convert, evaluation = (_artefact(setting, artefacts, *wanted, store) for wanted in (("convert", SNN), ("evaluate", RULE)))
     config, judged = convert.manifest["parts"]["config"], evaluation.manifest["parts"]["config"]
     try:
         Rule.load(evaluation.file(RULE))
     except InputError as error:
         raise InputError(
-            f"{row.name}: {error} A served model imports no code from outside: publish the measure as an entry point of an "
+            f"{setting}: {error} A served model imports no code from outside: publish the measure as an entry point of an "
             "installed package, or choose another --rule."
         ) from None
     images, classes = config["data"], config["network"]["classes"]
     origin = {
-        "setting": row.name,
+        "setting": setting,
         "profile": judged["profile"],
         "seed": judged["seed"],
         "dataset": images["name"],
         "stands_in_for": judged["stands_in_for"],
         "width": judged["width"],
-        "method": row.method,
+        "method": config["network"]["method"],
         "evaluation": evaluation.digest,
     }
     facts = ImageFacts(
@@ -100,7 +101,7 @@ def served(row: SettingResult, store: Store, data: Path) -> Served:
         origin,
     )
     size = images["resolution"], images["resolution"]
-    return Served(row.name, convert.file(SNN), evaluation.file(RULE), size, facts)
+    return Served(setting, convert.file(SNN), evaluation.file(RULE), size, facts)
 
 
 def logged_model(client: Any, experiment: str, run: str | None, model: Served) -> str:
@@ -112,6 +113,8 @@ def logged_model(client: Any, experiment: str, run: str | None, model: Served) -
         run: the id of the run that the model comes from; None if there is none.
         model: what it is made of.
     """
+    from mlflow.entities import LoggedModelOutput
+
     digest = model.digest
     found = client.search_logged_models([experiment], filter_string=f"tags.`{MODEL_DIGEST}` = '{digest}'")
     ready = [one for one in found if one.status == "READY"]
@@ -130,6 +133,8 @@ def logged_model(client: Any, experiment: str, run: str | None, model: Served) -
             client.finalize_logged_model(made.model_id, "FAILED")
         raise
     client.finalize_logged_model(made.model_id, "READY")
+    if run is not None:
+        client.log_outputs(run, [LoggedModelOutput(made.model_id, step=0)])  # the run's page lists it
     return str(made.model_id)
 
 
@@ -188,11 +193,11 @@ def requirements() -> list[str]:
     return [f"{name}=={version(name).partition('+')[0]}" for name in PACKAGES]
 
 
-def _artefact(row: SettingResult, stage: str, store: Store) -> Artefact:
-    found = store.get(row.artefacts[stage]) if stage in row.artefacts else None
-    if found is None:
+def _artefact(setting: str, artefacts: Mapping[str, str], stage: str, file: str, store: Store) -> Artefact:
+    found = store.get(artefacts[stage]) if stage in artefacts else None
+    if found is None or file not in found.manifest["files"]:
         raise InputError(
-            f"{row.name}: the artefact of stage {stage} is not in {store.root}: name the run's --home, or run "
+            f"{setting}: the artefact of stage {stage} is not in {store.root}: name the run's --home, or run "
             "`dynconf reproduce` again."
         )
     return found

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from dynconf_core.errors import InputError
@@ -17,6 +18,17 @@ from dynconf_core.serving import SNN, Classifier, pixels_of
 
 MOST_IMAGES = 1024
 """The most images in a request, so that it ends before the server's time limit."""
+
+
+class Refused(MlflowException):
+    """A request that cannot be answered. MLflow's server would put the whole request in front of the message, and hide it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, error_code=INVALID_PARAMETER_VALUE)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name != "message" or not hasattr(self, "message"):
+            super().__setattr__(name, value)
 
 
 class ServedModel(PythonModel):
@@ -28,12 +40,14 @@ class ServedModel(PythonModel):
         height, width = self.classifier.size
         self.classifier([[[[0] * 3] * width] * height])
 
-    def predict(self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(
+        self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
+    ) -> pd.DataFrame:
         """The class, confidence, exit step, spikes and synaptic operations of each image."""
         try:
             return self._predicted(model_input)
         except InputError as error:
-            raise MlflowException.invalid_parameter_value(str(error)) from None
+            raise Refused(str(error)) from None
 
     def _predicted(self, images: Any) -> pd.DataFrame:
         if isinstance(images, dict):
