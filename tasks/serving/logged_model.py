@@ -171,7 +171,9 @@ def signature(model: Served) -> Any:
     from mlflow.types import ColSpec, Schema, TensorSpec
 
     whole, real = ("class", "steps", "spikes", "synaptic_operations"), ("confidence", "score")
-    columns = [ColSpec("long" if name in whole else "double", name) for name in ("class", "confidence", *whole[1:], real[1])]
+    columns: list[ColSpec | TensorSpec] = [
+        ColSpec("long" if name in whole else "double", name) for name in ("class", "confidence", *whole[1:], real[1])
+    ]
     if model.facts.classes is not None:
         columns.append(ColSpec("string", "label"))
     found = ModelSignature(Schema([TensorSpec(np.dtype(np.uint8), (-1, *model.size, 3))]), Schema(columns))

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from dynconf_core.errors import InputError
 from dynconf_core.store.artefacts import Store
 
 _log = logging.getLogger(__name__)
@@ -37,6 +36,6 @@ def log_model(uri: str, run: str, setting: str, artefacts: Mapping[str, str], st
         from dynconf_tasks.serving.logged_model import logged_model, served
 
         return logged_model(client, experiment, run, served(setting, artefacts, store, data))
-    except (*errors(), InputError) as error:
+    except errors() as error:  # an InputError is among them
         _log.warning("The model of %s is not in MLflow: %s", setting, " ".join(str(error).split())[:500])
         return None

@@ -4,12 +4,13 @@ What is registered is a logged model of the setting's run, made here if the run 
 of its content, so that registering the same twice adds nothing.
 """
 
+import os
 import re
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,12 +136,24 @@ def _version(runs: Runs, name: str, model: Served, experiment: str, row: Finishe
     identifier = logged_model(client, place, run, model)
     if not versions:
         _made(client, name, model)
-    # A server takes no path as a source; for a database MLflow would look up the model elsewhere.
-    local = not runs.uri.startswith(("http://", "https://"))
-    source = client.get_logged_model(identifier).artifact_location if local else f"models:/{identifier}"
-    tags = {**model.tags, MODEL_DIGEST: digest}
-    made = client.create_model_version(name, source, run, tags, description=description(model, row), model_id=identifier)
+    tags, text = {**model.tags, MODEL_DIGEST: digest}, description(model, row)
+    with _looked_up_at(runs.uri):
+        made = client.create_model_version(name, f"models:/{identifier}", run, tags, description=text, model_id=identifier)
     return str(made.version), True
+
+
+@contextmanager
+def _looked_up_at(uri: str) -> Iterator[None]:
+    """Let MLflow's registry find logged models: it looks where the environment says, not where its own client does."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MLFLOW_TRACKING_URI"]
+        else:
+            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 def _made(client: Any, name: str, model: Served) -> None:

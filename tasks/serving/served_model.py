@@ -11,7 +11,7 @@ import pandas as pd
 from mlflow.exceptions import MlflowException
 from mlflow.models import set_model
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from dynconf_core.errors import InputError
 from dynconf_core.serving import SNN, Classifier, pixels_of
@@ -51,8 +51,8 @@ class ServedModel(PythonModel):
 
     def _predicted(self, images: Any) -> pd.DataFrame:
         if isinstance(images, dict):
-            names = ", ".join(map(str, images)) or "none"
-            raise InputError(f"the inputs have names ({names}): give the images alone, as a list.")
+            given = ", ".join(map(str, images)) or "none"
+            raise InputError(f"the inputs have names ({given}): give the images alone, as a list.")
         pixels = pixels_of(images, self.classifier.size)
         if len(pixels) > MOST_IMAGES:
             raise InputError(f"{len(pixels)} images in one request: at most {MOST_IMAGES} are allowed; send several requests.")
