@@ -25,6 +25,7 @@ from dynconf_flows.command.export import export
 from dynconf_flows.command.gc import gc
 from dynconf_flows.command.help import Command, Group
 from dynconf_flows.command.reconcile import reconcile
+from dynconf_flows.command.register import register
 from dynconf_flows.command.reproduce import reproduce
 from dynconf_flows.command.resend import resend
 from dynconf_flows.command.server import no_space
@@ -62,6 +63,7 @@ for command in (
     compare,
     resend,
     ui,
+    register,
     status,
     doctor,
     reconcile,
