@@ -21,7 +21,7 @@ from dynconf_core.results.types import SweepPoint
 Row = Mapping[str, Scalar]
 OTHERS = {
     *("name", "status", "error", "data", "network", "method", "levels", "bits", "scheme", "time_steps", "fixed_point"),
-    *("paper", "stages", "artefacts", "resources", "split", "warnings"),
+    *("paper", "stages", "artefacts", "resources", "split", "warnings", "by_class"),
     *("accuracy_at_t", "baselines", "comparison", "at_paper_time_steps", "rules", "reliability"),
 }
 """Fields that are no figures, or have a table of their own."""
@@ -75,6 +75,7 @@ def setting_shown(figures: SettingFigures, conversion: Mapping[str, Any] | None 
             [{"at": at, "ece": getattr(figures.ece, at), "nll": getattr(figures.nll, at)} for at in ("full", "exit")]
         ),
         "comparison": _rows(figures.comparison),
+        "by_class": _rows(figures.by_class),
         "comparison_at_paper_time_steps": _rows(paper.comparison) if paper is not None else [],
         "conversion": _layers(conversion) if conversion is not None else [],
     }
@@ -102,6 +103,7 @@ def analysis_shown(record: AnalysisRecord) -> Shown:
         "baselines": _rows(record.baselines),
         "rules": _rows(record.rules),
         "comparison": _rows(record.comparison),
+        "by_class": _rows(record.by_class),
         "reliability": _rows(diagrams),
     }
     headline = _headline(record, accuracy[-1], record.oracles.test.first_correct.mean_steps, reliability.ece_at_exit)

@@ -13,6 +13,7 @@ import pytest
 from dynconf_core.choosing.selection import operating_point
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
+from dynconf_core.exit.by_class import figures_by_class, in_brief
 from dynconf_core.exit.front import Front, exact_front
 from dynconf_core.exit.judgement import OperatingPoint, at_exit
 from dynconf_core.exit.oracles import Oracles, aet, first_correct, oracles, stays_correct
@@ -232,3 +233,29 @@ def test_no_exit_beats_the_first_correct_step() -> None:
     for _ in range(20):
         scores, correct = rng.normal(size=(15, 6)), rng.random((15, 6)) < 0.5
         assert first_correct(correct).accuracy >= exact_front(scores, correct).accuracy.max()
+
+
+def test_figures_by_class_by_a_plain_loop() -> None:
+    rng = np.random.default_rng(3)
+    correct, steps, labels = rng.random((60, 5)) < 0.6, rng.integers(1, 6, 60), rng.choice([0, 2, 5], 60)
+    found = figures_by_class(correct, steps, labels)
+    assert [one.label for one in found] == [0, 2, 5]
+    for one in found:
+        own = [
+            (bool(correct[n, -1]), bool(correct[n, steps[n] - 1]), int(steps[n])) for n in range(60) if labels[n] == one.label
+        ]
+        assert one.samples == len(own)
+        assert one.accuracy_at_full == pytest.approx(np.mean([full for full, _, _ in own]))
+        assert one.accuracy == pytest.approx(np.mean([right for _, right, _ in own]))
+        assert (one.lost, one.gained) == (sum(f and not r for f, r, _ in own), sum(r and not f for f, r, _ in own))
+        assert one.loss == pytest.approx(one.accuracy_at_full - one.accuracy)
+        assert one.mean_steps == pytest.approx(np.mean([step for _, _, step in own]))
+
+
+def test_many_classes_in_brief_are_the_ones_that_lose_most() -> None:
+    steps, labels = np.full(90, 1), np.repeat(np.arange(30), 3)
+    correct = np.ones((90, 2), dtype=bool)
+    correct[labels == 17, 0] = correct[3, 0] = False
+    found = figures_by_class(correct, steps, labels)
+    assert [one.label for one in in_brief(found)][:3] == [17, 1, 0] and len(in_brief(found)) == 20
+    assert in_brief(found[:20]) == found[:20]

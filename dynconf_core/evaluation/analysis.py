@@ -35,6 +35,7 @@ from dynconf_core.evaluation.record import (
     OraclesOfSplits,
     Reliability,
 )
+from dynconf_core.exit.by_class import figures_by_class
 from dynconf_core.exit.front import Front, exact_front, paired_front, points_at
 from dynconf_core.exit.judgement import ExitFigures, Loss
 from dynconf_core.exit.oracles import oracle_gap, oracles
@@ -168,6 +169,7 @@ def analyse(
         least_latency=LeastLatency(int(exiting.min()), float((exiting == exiting.min()).mean())),
         comparison=compared(contest, drops).rows,
         warnings=tuple(warnings),
+        by_class=figures_by_class(contest.test_right, exiting, test.labels),
     )
     return Analysis(
         record,

@@ -9,6 +9,7 @@ from dynconf_core.choosing.guarantee import GuaranteeRecord
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.evaluation.energy import Energy, FullAndExit, MultiplyAccumulates
 from dynconf_core.evaluation.metrics import Baseline, baseline_called
+from dynconf_core.exit.by_class import ClassFigures
 from dynconf_core.exit.judgement import ExitFigures, Judgement
 from dynconf_core.exit.oracles import OracleGap, Oracles
 from dynconf_core.exit.robustness import Robustness
@@ -97,6 +98,7 @@ class AnalysisRecord:
         robustness: robustness of max softmax on the test traces.
         comparison: every measure at every allowed drop.
         warnings: warnings for readers, one sentence each.
+        by_class: the figures of each class.
     """
 
     time_steps: int
@@ -126,6 +128,7 @@ class AnalysisRecord:
     least_latency: LeastLatency
     comparison: tuple[ComparisonRow, ...]
     warnings: tuple[str, ...]
+    by_class: tuple[ClassFigures, ...] = ()
 
     @property
     def rule(self) -> RuleEntry:

@@ -10,6 +10,8 @@ from dynconf_core.choosing.cross_fitting import Choice
 from dynconf_core.choosing.entries import ComparisonRow
 from dynconf_core.confidence.measure import MeasureLike
 from dynconf_core.evaluation.metrics import Evaluation, evaluate
+from dynconf_core.evaluation.precautions import warnings_about
+from dynconf_core.exit.by_class import ClassFigures, figures_by_class
 from dynconf_core.exit.robustness import Robustness
 from dynconf_core.exit.rule import Rule
 from dynconf_core.traces.schema import Traces
@@ -35,11 +37,15 @@ class SettingFigures(Evaluation):
         comparison: every measure at every allowed drop.
         at_paper_time_steps: the comparison with T as in the paper; None if that is unknown or not shorter.
         robustness: robustness of max softmax.
+        by_class: the figures of each class; in ``results.json`` of many classes only the ones that lose most.
+        warnings: warnings for readers, one sentence each.
     """
 
     comparison: tuple[ComparisonRow, ...]
     at_paper_time_steps: AtPaperTimeSteps | None
     robustness: Robustness
+    by_class: tuple[ClassFigures, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,8 @@ def evaluate_setting(
         comparison=compare(calibration, test, measures=measures, seed=seed).rows,
         at_paper_time_steps=_cut(calibration, test, paper_time_steps, seed, measures),
         robustness=robustness,
+        by_class=figures_by_class(test.correct(), rule.exit_steps(test), test.labels),
+        warnings=tuple(warnings_about(calibration, test)),
         samples=Samples(calibration.samples, test.samples),
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dynconf_core.failing import failure_point
 from dynconf_core.files import NotWritten, link, make_folder, naming, write_text
-from dynconf_core.results.records import flat, json_text, to_json
+from dynconf_core.results.records import flat, json_text, plain, to_json
 from dynconf_core.results.types import (
     AnyPoint,
     AnySetting,
@@ -76,8 +76,11 @@ def write_over_seeds(home: Path, results: Sequence[RunResult]) -> Path:
 
 
 def csv_text(rows: Sequence[AnySetting | AnyPoint]) -> str:
-    """A CSV with one line per setting or point and flat names as columns; lists are separated by spaces."""
-    entries = [flat(row) for row in rows]
+    """A CSV with one line per setting or point and flat names as columns; lists are separated by spaces.
+
+    Figures by class, a table of their own, are left out.
+    """
+    entries = [flat({name: value for name, value in plain(row).items() if name != "by_class"}) for row in rows]
     names = list(dict.fromkeys(name for entry in entries for name in entry))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="")

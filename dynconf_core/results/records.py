@@ -32,11 +32,11 @@ Scalar = str | int | float | bool | None
 def plain(value: Any) -> Any:
     """Convert typed results, and collections of them, to plain JSON values.
 
-    A field whose default is None is omitted if it is None; any other None becomes null.
+    A field whose default is None or () is omitted if it has that value; any other None becomes null.
     """
     if is_dataclass(value) and not isinstance(value, type):
         found = ((field, getattr(value, field.name)) for field in fields(value))
-        return {field.name: plain(inner) for field, inner in found if inner is not None or field.default is not None}
+        return {field.name: plain(inner) for field, inner in found if inner not in (None, ()) or inner != field.default}
     if isinstance(value, Mapping):
         return {name: plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

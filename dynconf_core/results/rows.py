@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from dynconf_core.evaluation.setting import EVALUATION, SettingEvaluation, SettingFigures
+from dynconf_core.exit.by_class import in_brief
 from dynconf_core.experiment.job import Handle, RunContext
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.stages import STAGES
@@ -22,6 +23,7 @@ def completed(plan: Plan, done: Mapping[str, Handle], context: RunContext) -> Se
     """The entry of a setting whose stages have all finished."""
     evaluation = read(SettingEvaluation, context.file(done["evaluate"], EVALUATION))
     figures = {field.name: getattr(evaluation, field.name) for field in fields(SettingFigures)}
+    figures["by_class"] = in_brief(evaluation.by_class)
     numbers = plan.scheme_fields()
     samples, conversion = evaluation.samples, _facts(context.folder(done["convert"]))
     return SettingResult(
