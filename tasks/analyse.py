@@ -11,6 +11,7 @@ from dynconf_core.evaluation.analysis import Analysis, analyse, fixed_smoothing
 from dynconf_core.evaluation.precautions import check_options, check_pair
 from dynconf_core.figures.analysis import analysis_figures
 from dynconf_core.home.running import running
+from dynconf_core.report.writing import write_analysis_report
 from dynconf_core.results.analysis_folder import write_analysis
 from dynconf_core.results.records import flat, json_text
 from dynconf_core.results.trace_pairs import Pair
@@ -129,7 +130,8 @@ def analyse_pair(pair: Pair, out: Path, options: AnalysisOptions | None = None) 
     )
     source = described(test)
     written = write_analysis(analysis, out, analysis_figures(analysis, test, pair.name, source))
-    return FinishedAnalysis(pair.name, out, analysis, tuple(written), source)
+    report = write_analysis_report(pair.name, source, analysis, test, out)
+    return FinishedAnalysis(pair.name, out, analysis, (*written, *([report] if report else [])), source)
 
 
 def described(traces: Traces) -> str:

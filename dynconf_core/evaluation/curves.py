@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dynconf_core.confidence.calibration_error import calibration_over_time
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.evaluation.record import Bins
-from dynconf_core.exit.front import Front, exact_front
+from dynconf_core.exit.front import exact_front, thinned
 from dynconf_core.exit.oracles import oracle_curve
 from dynconf_core.exit.robustness import RobustnessMap, robustness_map
 from dynconf_core.exit.rule import Rule, exit_steps
@@ -131,7 +131,7 @@ def curves_of(test: Traces, rule: Rule, robustness: RobustnessMap | None = None)
         label=rule.measure.label,
         threshold=rule.threshold,
         threshold_shown=rule.measure.shown(rule.threshold),
-        front=_line(*_thinned(exact_front(scores, correct))),
+        front=_line(*thinned(exact_front(scores, correct), MOST_POINTS)),
         oracle=_line(*oracle),
         reliability=_reliability(test, rule, exits) if rule.measure.of_softmax else None,
         robustness=RobustnessGrid(
@@ -154,9 +154,7 @@ def _extremes(scores: NDArray[np.float64], exits: NDArray[np.int64]) -> tuple[li
     return order[:most].tolist(), order[most:][::-1][:most].tolist()
 
 
-def _sample(
-    test: Traces, rule: Rule, scores: NDArray[np.float64], exits: NDArray[np.int64], index: int
-) -> SampleOverTime:
+def _sample(test: Traces, rule: Rule, scores: NDArray[np.float64], exits: NDArray[np.int64], index: int) -> SampleOverTime:
     predictions = np.cumsum(test.logits[index], axis=0, dtype=np.float64).argmax(axis=1)
     return SampleOverTime(
         index,
@@ -178,15 +176,6 @@ def _reliability(test: Traces, rule: Rule, exits: NDArray[np.int64]) -> Reliabil
         Bins(*found.diagrams[test.time_steps].columns()),
         Bins(*found.diagram_at_exit.columns()),
     )
-
-
-def _thinned(front: Front) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean steps and accuracies of a front, at most ``MOST_POINTS``, evenly spaced over the steps."""
-    if len(front) <= MOST_POINTS:
-        return front.mean_steps, front.accuracy
-    wanted = np.linspace(front.mean_steps[0], front.mean_steps[-1], MOST_POINTS)
-    kept = np.unique(np.minimum(np.searchsorted(front.mean_steps, wanted), len(front) - 1))
-    return front.mean_steps[kept], front.accuracy[kept]
 
 
 def _line(mean_steps: NDArray[np.float64], accuracy: NDArray[np.float64]) -> Line:

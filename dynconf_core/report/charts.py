@@ -12,15 +12,10 @@ from typing import Any
 import altair as alt
 
 from dynconf_core.figures.canvas import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILLION
+from dynconf_core.report.palette import AGAINST, ANSWERS, DROPS, FIXED, MARKED, PAPER, SERIES
 
 LINE = "#E3E6EA"
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
-SERIES = {"with early exit": BLUE, "stopped at a fixed step": "#8A8F98", "oracle": GREEN}
-"""Of accuracy against latency, with their colours."""
-MARKED = {"chosen rule": VERMILLION, "first step as accurate as T": INK, "the paper": PURPLE}
-AGAINST = {"T": BLUE, "iso-accuracy": SKY, "oracle against T": "#B8BEC6"}
-DROPS = ["0 points", "0.1 points", "0.5 points", "1 point"]
-DROP_COLOURS = ["#0B2E4F", BLUE, SKY, ORANGE]
 CONFIG: dict[str, Any] = {
     "font": FONT,
     "background": "white",
@@ -39,7 +34,7 @@ CONFIG: dict[str, Any] = {
     },
     "axisX": {"grid": False},
     "legend": {
-        "columns": 2,
+        "columns": 3,
         "labelColor": INK,
         "labelFontSize": 11,
         "labelLimit": 240,
@@ -88,9 +83,11 @@ def _curves(colours: dict[str, str] | None, marked: dict[str, str] | None) -> Ch
     colour = alt.Color("series:N", scale=scale, sort=None, title=None)
     tip = _tip(("series", "series", ""), ("step", "mean time steps", ".2f"), ("accuracy", "accuracy (%)", ".2f"))
     near = alt.selection_point(nearest=True, on="pointerover", empty=False, clear="pointerout")
-    dash = alt.StrokeDash("series:N", scale=alt.Scale(domain=list(colours), range=[[1, 0], [1, 0], [5, 3]]), legend=None) if (
-        colours
-    ) else alt.Undefined
+    dash = (
+        alt.StrokeDash("series:N", scale=alt.Scale(domain=list(colours), range=[[1, 0], [1, 0], [5, 3]]), legend=None)
+        if (colours)
+        else alt.Undefined
+    )
     lines = _of("lines").mark_line(clip=True, strokeWidth=2, interpolate="linear").encode(_steps(), y, colour, strokeDash=dash)
     hover = (
         _of("lines")
@@ -109,6 +106,11 @@ def _curves(colours: dict[str, str] | None, marked: dict[str, str] | None) -> Ch
 def latency() -> Chart:
     """Accuracy against latency of a rule, of fixed steps and of the oracle."""
     return _curves(SERIES, MARKED)
+
+
+def latency_and_paper() -> Chart:
+    """The same, with the paper's point."""
+    return _curves(SERIES, MARKED | PAPER)
 
 
 def fronts() -> Chart:
@@ -142,13 +144,16 @@ def histogram() -> Chart:
     )
     y = alt.Y("share:Q", title="images (%)", axis=alt.Axis(tickCount=5))
     tip = _tip(
-        ("step", "time step", ".0f"), ("count", "images", ","), ("share", "share (%)", ".1f"), ("exited", "exited so far (%)", ".1f")
+        ("step", "time step", ".0f"),
+        ("count", "images", ","),
+        ("share", "share (%)", ".1f"),
+        ("exited", "exited so far (%)", ".1f"),
     )
-    bars = _of("bars").mark_bar(color=BLUE).encode(x, y, x2="to:Q", tooltip=tip)
+    bars = _of("bars").mark_bar(color=BLUE).encode(x, y, x2="to:Q", y2=alt.datum(0), tooltip=tip)
     mean = _of("mean").mark_rule(color=VERMILLION, strokeWidth=2, strokeDash=[5, 3]).encode(x=alt.X("step:Q"))
     text = (
         _of("mean")
-        .mark_text(color=VERMILLION, align="left", dx=5, dy=4, baseline="top", fontSize=11, fontWeight=600)
+        .mark_text(color=VERMILLION, align="center", dy=-4, baseline="bottom", fontSize=11, fontWeight=600)
         .encode(x=alt.X("step:Q"), y=alt.value(0), text="text:N")
     )
     return alt.layer(bars, mean, text).properties(height=180)
@@ -157,8 +162,10 @@ def histogram() -> Chart:
 def _rules(field: str, title: str, scale: Any) -> tuple[Any, Chart]:
     """Measures at each allowed drop: a point and its interval."""
     y = alt.Y("measure:N", title=None, sort=None, axis=alt.Axis(domain=False, ticks=False, labelPadding=8))
-    offset = alt.YOffset("drop:N", sort=DROPS, scale=alt.Scale(paddingInner=0.2))
-    colour = alt.Color("drop:N", title="may lose", sort=DROPS, scale=alt.Scale(domain=DROPS, range=DROP_COLOURS))
+    offset = alt.YOffset("drop:N", sort=list(DROPS), scale=alt.Scale(paddingInner=0.2))
+    colour = alt.Color(
+        "drop:N", title="may lose", sort=list(DROPS), scale=alt.Scale(domain=list(DROPS), range=list(DROPS.values()))
+    )
     tip = _tip(
         ("measure", "measure", ""),
         ("drop", "may lose", ""),
@@ -170,8 +177,10 @@ def _rules(field: str, title: str, scale: Any) -> tuple[Any, Chart]:
         ("accuracy", "accuracy (%)", ".2f"),
     )
     x = alt.X(f"{field}:Q", title=title, scale=scale)
-    bars = _of("rules").mark_rule(strokeWidth=2).encode(
-        x=alt.X(f"{field}_low:Q", title=title, scale=scale), x2=f"{field}_high:Q", y=y, yOffset=offset, color=colour
+    bars = (
+        _of("rules")
+        .mark_rule(strokeWidth=2)
+        .encode(x=alt.X(f"{field}_low:Q", title=title, scale=scale), x2=f"{field}_high:Q", y=y, yOffset=offset, color=colour)
     )
     points = _of("rules").mark_point(filled=True, size=55, opacity=1).encode(x, y, yOffset=offset, color=colour, tooltip=tip)
     return (y, offset), alt.layer(bars, points)
@@ -187,8 +196,8 @@ def rules_lost() -> Chart:
     """Points lost by each measure at each allowed drop, beside what was allowed."""
     title = "points of accuracy lost (test), with 95 % interval"
     (y, offset), marks = _rules("lost", title, alt.Scale(zero=True))
-    allowed = _of("rules").mark_tick(color=INK, thickness=2, size=9).encode(
-        x=alt.X("allowed:Q", title=title), y=y, yOffset=offset
+    allowed = (
+        _of("rules").mark_tick(color=INK, thickness=2, size=9).encode(x=alt.X("allowed:Q", title=title), y=y, yOffset=offset)
     )
     return alt.layer(marks, allowed).properties(height=alt.Step(11))
 
@@ -196,16 +205,19 @@ def rules_lost() -> Chart:
 def images() -> Chart:
     """Confidence over time of single images: a cell for each step, from pale to full as the threshold is reached."""
     y = alt.Y(
-        "row:N", title=None, sort=None, scale=alt.Scale(paddingInner=0.22), axis=alt.Axis(domain=False, ticks=False, labelPadding=48)
+        "row:N",
+        title=None,
+        sort=None,
+        scale=alt.Scale(paddingInner=0.22),
+        axis=alt.Axis(domain=False, ticks=False, labelPadding=48),
     )
     x = alt.X(
         "from:Q",
         title="time step",
         scale=alt.Scale(domainMin=0.5, domainMax=_value("end"), nice=False, zero=False),
-        axis=alt.Axis(tickMinStep=1, domain=False),
+        axis=alt.Axis(tickMinStep=1, domain=False, ticks=False, labelExpr="datum.value > time_steps ? '' : datum.label"),
     )
-    names = ["right answer", "wrong answer"]
-    colour = alt.Color("answer:N", title=None, scale=alt.Scale(domain=names, range=[BLUE, VERMILLION]))
+    colour = alt.Color("answer:N", scale=alt.Scale(domain=list(ANSWERS), range=list(ANSWERS.values())))
     strength = alt.Opacity("strength:Q", legend=None, scale=alt.Scale(domain=[0, 1], range=[0.08, 1]))
     tip = _tip(
         ("row", "image", ""),
@@ -214,26 +226,35 @@ def images() -> Chart:
         ("label", "truth", ""),
         ("shown", "confidence", ""),
     )
-    cells = _of("cells").mark_rect(stroke="white", strokeWidth=0.5).encode(
-        x, y, x2="to:Q", color=colour, opacity=strength, tooltip=tip
+    cells = (
+        _of("cells")
+        .mark_rect(stroke="white", strokeWidth=0.5)
+        .encode(x, y, x2="to:Q", color=colour, opacity=strength, tooltip=tip)
     )
-    exits = _of("exits").mark_rule(strokeWidth=3, color=INK).encode(x=alt.X("at:Q"), y=y)
+    exits = _of("exits").mark_tick(orient="vertical", thickness=3, size=38, color=INK).encode(x=alt.X("at:Q"), y=y)
     end = (
-        _of("exits").mark_text(align="left", dx=6, fontSize=11, fontWeight=600, color=INK)
+        _of("exits")
+        .mark_text(align="left", dx=6, fontSize=11, fontWeight=600, color=INK)
         .encode(x=alt.X("at:Q"), y=y, text="text:N")
     )
-    pictures = _of("pictures").mark_image(width=36, height=36, align="right", clip=False).encode(
-        x=alt.value(-6), y=y, url="url:N"
+    pictures = (
+        _of("pictures").mark_image(width=36, height=36, align="right", clip=False).encode(x=alt.value(-6), y=y, url="url:N")
     )
     return alt.layer(cells, exits, end, pictures).properties(height=alt.Step(46))
 
 
 def layers_agreement() -> Chart:
     """Agreement with the ANN once the activations up to a layer are replaced."""
-    tip = _tip(("layer", "layer", ""), ("agreement", "agrees with the ANN (%)", ".1f"), ("rate", "spikes per neuron and step", ".3f"))
+    tip = _tip(
+        ("layer", "layer", ""), ("agreement", "agrees with the ANN (%)", ".1f"), ("rate", "spikes per neuron and step", ".3f")
+    )
     x = alt.X("depth:Q", title="layer, from the input", axis=alt.Axis(tickMinStep=1), scale=alt.Scale(zero=False, nice=False))
     y = alt.Y("agreement:Q", title="predictions unchanged (%)", scale=alt.Scale(zero=False, domainMax=100))
-    line = _of("layers").mark_line(color=BLUE, point=alt.OverlayMarkDef(filled=True, size=45, color=BLUE)).encode(x, y, tooltip=tip)
+    line = (
+        _of("layers")
+        .mark_line(color=BLUE, point=alt.OverlayMarkDef(filled=True, size=45, color=BLUE))
+        .encode(x, y, tooltip=tip)
+    )
     worst = _of("worst").mark_point(color=VERMILLION, size=170, strokeWidth=2).encode(x, y, tooltip=tip)
     return alt.layer(line, worst).properties(height=200)
 
@@ -254,10 +275,16 @@ def layers_error() -> Chart:
 
 def calibration_error() -> Chart:
     """Expected calibration error over the time steps, and at the exits."""
-    tip = _tip(("step", "time step", ".0f"), ("ece", "calibration error (%)", ".2f"), ("nll", "negative log likelihood (nats)", ".3f"))
+    tip = _tip(
+        ("step", "time step", ".0f"), ("ece", "calibration error (%)", ".2f"), ("nll", "negative log likelihood (nats)", ".3f")
+    )
     x = _steps("time step", 1)
     y = alt.Y("ece:Q", title="expected calibration error (%)")
-    line = _of("errors").mark_line(color=BLUE, point=alt.OverlayMarkDef(filled=True, size=30, color=BLUE)).encode(x, y, tooltip=tip)
+    line = (
+        _of("errors")
+        .mark_line(color=BLUE, point=alt.OverlayMarkDef(filled=True, size=30, color=BLUE))
+        .encode(x, y, tooltip=tip)
+    )
     level = _of("exit").mark_rule(color=VERMILLION, strokeDash=[5, 3], strokeWidth=2).encode(y=alt.Y("ece:Q"))
     text = (
         _of("exit")
@@ -285,18 +312,32 @@ def reliability() -> Chart:
 def _map(field: str, title: str, colours: Any) -> Chart:
     """A value over threshold and alpha, with the border of the useful region."""
     x = alt.X(
-        "x0:Q", title="threshold on the softmax", scale=alt.Scale(domain=[0, 1], nice=False), axis=alt.Axis(format=".1f", tickCount=5)
+        "x0:Q",
+        title="threshold on the softmax",
+        scale=alt.Scale(domain=[0, 1], nice=False),
+        axis=alt.Axis(format=".1f", tickCount=5),
     )
-    y = alt.Y("y0:Q", title="alpha (log scale)", scale=alt.Scale(type="log", nice=False, zero=False), axis=alt.Axis(tickCount=4))
+    y = alt.Y(
+        "y0:Q", title="alpha (log scale)", scale=alt.Scale(type="log", nice=False, zero=False), axis=alt.Axis(tickCount=4)
+    )
     tip = _tip(
-        ("threshold", "threshold", ".2f"), ("alpha", "alpha", ".3g"), ("lost", "points lost", ".2f"), ("steps", "mean time steps", ".2f")
+        ("threshold", "threshold", ".2f"),
+        ("alpha", "alpha", ".3g"),
+        ("lost", "points lost", ".2f"),
+        ("steps", "mean time steps", ".2f"),
     )
     colour = alt.Color(
-        f"{field}:Q", title=title, scale=colours, legend=alt.Legend(orient="bottom", gradientLength=180, titleFontWeight=500, titleLimit=300)
+        f"{field}:Q",
+        title=title,
+        scale=colours,
+        legend=alt.Legend(orient="bottom", gradientLength=180, titleFontWeight=500, titleLimit=300),
     )
-    cells = _of("cells").mark_rect(strokeWidth=0.3).encode(x, y, x2="x1:Q", y2="y1:Q", color=colour, tooltip=tip)
-    border = _of("border").mark_rule(color=VERMILLION, strokeWidth=2, strokeCap="square").encode(
-        x=alt.X("x0:Q"), y=alt.Y("y0:Q"), x2="x1:Q", y2="y1:Q"
+    seam = alt.Stroke(f"{field}:Q", scale=colours, legend=None)  # else the cells are drawn with gaps between them
+    cells = _of("cells").mark_rect(strokeWidth=0.7).encode(x, y, x2="x1:Q", y2="y1:Q", color=colour, stroke=seam, tooltip=tip)
+    border = (
+        _of("border")
+        .mark_rule(color=VERMILLION, strokeWidth=2, strokeCap="square")
+        .encode(x=alt.X("x0:Q"), y=alt.Y("y0:Q"), x2="x1:Q", y2="y1:Q")
     )
     return alt.layer(cells, border).properties(height=240)
 
@@ -316,7 +357,7 @@ def energy() -> Chart:
     x = alt.X("energy:Q", title="estimated energy of one inference (µJ)", scale=alt.Scale(zero=True))
     y = alt.Y("network:N", title=None, sort=None, axis=alt.Axis(domain=False, ticks=False, labelPadding=8))
     tip = _tip(("network", "network", ""), ("energy", "estimate (µJ)", ".3~s"))
-    colour = alt.Color("network:N", sort=None, legend=None, scale=alt.Scale(range=["#8A8F98", SKY, BLUE]))
+    colour = alt.Color("network:N", sort=None, legend=None, scale=alt.Scale(range=[FIXED, SKY, BLUE]))
     bars = _of("bars").mark_bar(cornerRadiusEnd=2).encode(x, y, color=colour, tooltip=tip)
     text = _of("bars").mark_text(align="left", dx=4, fontSize=11, color=INK).encode(x, y, text="text:N")
     return alt.layer(bars, text).properties(height=alt.Step(30))
@@ -346,14 +387,24 @@ def pareto() -> Chart:
     )
     colour = alt.Color("setting:N", sort=None, scale=alt.Scale(range=[BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, INK, GREY]))
     line = _of("front").mark_line(strokeWidth=1.5, strokeDash=[5, 3]).encode(x, y, colour, order="step:Q")
-    front = _of("front").mark_point(filled=True, size=130, opacity=1, stroke="white", strokeWidth=1.5).encode(x, y, colour, tooltip=tip)
+    front = (
+        _of("front")
+        .mark_point(filled=True, size=130, opacity=1, stroke="white", strokeWidth=1.5)
+        .encode(x, y, colour, tooltip=tip)
+    )
     rest = _of("others").mark_point(size=60, opacity=0.9, strokeWidth=1.5).encode(x, y, colour, tooltip=tip)
     return alt.layer(line, rest, front).properties(height=330)
 
 
 def parallel() -> Chart:
     """The values of each point of a sweep and what they lead to, a line a point."""
-    x = alt.X("axis:N", title=None, sort=None, axis=alt.Axis(labelAngle=0, grid=True, labelPadding=18, domain=False, ticks=False), scale=alt.Scale(padding=0.25))
+    x = alt.X(
+        "axis:N",
+        title=None,
+        sort=None,
+        axis=alt.Axis(labelAngle=0, grid=True, labelPadding=18, domain=False, ticks=False),
+        scale=alt.Scale(padding=0.25),
+    )
     y = alt.Y("position:Q", axis=None, scale=alt.Scale(domain=[0, 1], nice=False))
     names = ["on the front", "not on the front"]
     colour = alt.Color("on:N", scale=alt.Scale(domain=names, range=[BLUE, "#C3C8CF"]))
@@ -368,6 +419,7 @@ KINDS: dict[str, Callable[[], Chart]] = {
     chart.__name__: chart
     for chart in (
         latency,
+        latency_and_paper,
         fronts,
         savings,
         histogram,

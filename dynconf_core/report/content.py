@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 Cell = str | int | float | None
 Columns = Mapping[str, Sequence[Cell]]
@@ -34,7 +35,7 @@ class Figure:
     height: int | None = None
     heading: str = ""
 
-    is_figure = True
+    form: ClassVar[str] = "figure"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Missing:
     reason: str
     heading: str = ""
 
-    is_missing = True
+    form: ClassVar[str] = "missing"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Table:
         title: a sentence above it; "" for none.
         note: what the columns mean; "" for nothing.
         numbers: whether all columns but the first hold numbers, which are aligned at the right.
+        wide: whether it takes the whole width.
     """
 
     columns: Sequence[str]
@@ -68,8 +70,9 @@ class Table:
     title: str = ""
     note: str = ""
     numbers: bool = True
+    wide: bool = True
 
-    is_table = True
+    form: ClassVar[str] = "table"
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ class Text:
     lines: Sequence[str]
     code: bool = False
 
-    is_text = True
+    form: ClassVar[str] = "text"
 
 
 Item = Figure | Missing | Table | Text
@@ -94,12 +97,14 @@ class Section:
         items: what it shows.
         lead: a sentence below the heading.
         folded: parts that are opened by a click.
+        legend: colours by what they show, once for all charts of the section; empty: each chart has its own.
     """
 
     name: str
     items: Sequence[Item] = ()
     lead: str = ""
     folded: Sequence[Section] = ()
+    legend: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

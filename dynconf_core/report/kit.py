@@ -60,7 +60,7 @@ def _identity() -> str:
     except PackageNotFoundError as error:
         raise InputError(f"A report needs {error.name}, which is not installed: `pip install 'dynconf[analysis]'`.") from None
     found = hashlib.sha256("\n".join(versions).encode())
-    for name in ("dynconf_core.report.charts", "dynconf_core.figures.canvas"):
+    for name in ("dynconf_core.report.charts", "dynconf_core.report.palette", "dynconf_core.figures.canvas"):
         spec = find_spec(name)
         assert spec is not None and spec.origin is not None
         found.update(Path(spec.origin).read_bytes())

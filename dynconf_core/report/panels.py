@@ -22,7 +22,6 @@ from dynconf_core.report.wording import (
     lost,
     number,
     percent,
-    rule_text,
     smoothing_text,
 )
 
@@ -56,7 +55,8 @@ def latency(
 ) -> Figure:
     """Accuracy against latency; without ``curves``, of the rule alone and of fixed steps."""
     lines: list[dict[str, Cell]] = [
-        {"series": "stopped at a fixed step", "step": step, "accuracy": rounded(share)} for step, share in enumerate(accuracy, 1)
+        {"series": "stopped at a fixed step", "step": step, "accuracy": rounded(share)}
+        for step, share in enumerate(accuracy, 1)
     ]
     if curves is not None:
         for name, line in (("with early exit", curves.front), ("oracle", curves.oracle)):
@@ -68,15 +68,13 @@ def latency(
         {"series": "chosen rule", "step": round(exiting.mean_steps, 3), "accuracy": rounded(exiting.accuracy)}
     ]
     if equal is not None:
-        points.append(
-            {"series": "first step as accurate as T", "step": equal.time_steps, "accuracy": rounded(equal.accuracy)}
-        )
+        points.append({"series": "first step as accurate as T", "step": equal.time_steps, "accuracy": rounded(equal.accuracy)})
     if paper is not None:
         points.append({"series": "the paper", "step": paper.mean_steps, "accuracy": rounded(paper.accuracy)})
-    low, high = _limits([float(row["accuracy"] or 0) for row in points] + [rounded(accuracy[-1])], [rounded(max(accuracy))])
+    low, high = limits([float(row["accuracy"] or 0) for row in points] + [rounded(accuracy[-1])], [rounded(max(accuracy))])
     names = ("series", "step", "accuracy")
     return Figure(
-        "latency",
+        "latency" if paper is None else "latency_and_paper",
         f"{percent(exiting.accuracy)} % after {number(exiting.mean_steps)} of {len(accuracy)} steps: {lost(accuracy[-1] - exiting.accuracy)}",
         {"lines": columns(lines, names), "points": columns(points, names)},
         {"time_steps": len(accuracy), "low": low, "high": high},
@@ -84,7 +82,7 @@ def latency(
     )
 
 
-def _limits(compared: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
+def limits(compared: Sequence[float], others: Sequence[float]) -> tuple[float, float]:
     """The ends of an axis of accuracies in per cent, so that what is compared takes a good part of it."""
     span = max(max(compared) - min(compared), 2.0)
     high = min(max([*compared, *others]) + 0.35 * span, 100.5)
@@ -108,9 +106,10 @@ def histogram(exiting: ExitFigures, heading: str = "") -> Figure:
         for step, images in enumerate(exiting.histogram, 1)
     ]
     last = exiting.histogram[-1] / samples
+    rest = f"{percent(last, 1)} % take" if last else "none takes"
     return Figure(
         "histogram",
-        f"Half of the images are done by step {half}; {percent(last, 1)} % take all {len(exiting.histogram)}",
+        f"Half of the images are done by step {half}; {rest} all {len(exiting.histogram)}",
         {
             "bars": columns(bars, ("step", "from", "to", "count", "share", "exited")),
             "mean": {"step": [round(exiting.mean_steps, 3)], "text": [f"mean {exiting.mean_steps:.2f}"]},
@@ -127,7 +126,8 @@ def rules(rows: Sequence[ComparisonRow], time_steps: int, heading: str = "") -> 
     best = min((row for row in rows if row.max_drop == rows[0].max_drop), key=lambda row: row.test.mean_steps)
     return Figure(
         "rules_steps",
-        f"{best.measure} needs the fewest steps where {_drop(best.max_drop)} may be lost: {number(best.test.mean_steps)}",
+        f"{'With no loss allowed' if not best.max_drop else f'With {_drop(best.max_drop)} allowed'}, {best.measure} needs the fewest "
+        f"steps: {number(best.test.mean_steps)}",
         {"rules": _compared(rows)},
         {"time_steps": time_steps},
         heading=heading,
@@ -139,8 +139,10 @@ def losses(rows: Sequence[ComparisonRow]) -> Item:
     if not rows:
         return Missing("The rules were not compared at equal accuracy.")
     over = sum(row.test.loss_interval[0] > row.max_drop for row in rows)
-    told = f"{over} of {len(rows)} rules lose more than they may, beyond their intervals" if over else (
-        "No rule loses more on the test images than it may, beyond its interval"
+    told = (
+        f"{over} of {len(rows)} rules lose more than they may, beyond their intervals"
+        if over
+        else ("No rule loses more on the test images than it may, beyond its interval")
     )
     return Figure(
         "rules_lost",
@@ -224,7 +226,7 @@ def images(curves: Curves, pictures: Mapping[int, str], names: Sequence[str] = (
             "exits": columns(exits, ("row", "at", "text")),
             "pictures": columns(shown, ("row", "url")),
         },
-        {"end": curves.time_steps + 0.5 + 0.2 * curves.time_steps},
+        {"end": 0.5 + 1.36 * curves.time_steps, "time_steps": curves.time_steps},
         heading=heading,
         note="" if pictures else "The images themselves are not at hand; their places in the test split stand at the left.",
     )
@@ -237,9 +239,12 @@ def _finite(value: float, otherwise: float) -> float:
 def rule_table(rule: RuleEntry, label: str, certified: Mapping[str, str] | None = None) -> Table:
     """The chosen rule and its figures."""
     rows = [
-        ["rule", rule_text(rule, label)],
+        ["exits once", f"{label or rule.measure} is above {confidence(rule.threshold_shown)}"],
         ["smoothing of the summed logits z", smoothing_text(rule.smoothing)],
-        ["on the calibration images", f"{percent(rule.calibration.accuracy)} % @ {number(rule.calibration.mean_steps)}, {lost(rule.calibration.loss)}"],
+        [
+            "on the calibration images",
+            f"{percent(rule.calibration.accuracy)} % @ {number(rule.calibration.mean_steps)}, {lost(rule.calibration.loss)}",
+        ],
     ]
     if rule.cross_fitted is not None:
         unseen = rule.cross_fitted
@@ -254,16 +259,20 @@ def rule_table(rule: RuleEntry, label: str, certified: Mapping[str, str] | None 
     test = rule.test
     rows += [
         ["on the test images", f"{percent(test.accuracy)} % @ {number(test.mean_steps)}, {lost(test.loss)}"],
-        ["95 % intervals", f"accuracy {between(test.accuracy_interval, 100)} %, steps {between(test.mean_steps_interval)}, loss {between(test.loss_interval, 100)} points"],
+        [
+            "95 % intervals",
+            f"accuracy {between(test.accuracy_interval, 100)} %, steps {between(test.mean_steps_interval)}, loss {between(test.loss_interval, 100)} points",
+        ],
     ]
     rows += [[name, text] for name, text in (certified or {}).items()]
-    return Table(("", ""), rows, title="The exit rule", numbers=False)
+    return Table(("", ""), rows, title="The exit rule", numbers=False, wide=False)
 
 
 def baselines(found: Sequence[Baseline], mean_steps: float) -> Table:
     """Savings against fixed numbers of steps."""
     rows = [
-        [BASELINES.get(one.name, one.name), str(one.time_steps), percent(one.accuracy), percent(one.latency_saving, 1)] for one in found
+        [BASELINES.get(one.name, one.name), str(one.time_steps), percent(one.accuracy), percent(one.latency_saving, 1)]
+        for one in found
     ]
     return Table(
         ("baseline", "steps", "accuracy (%)", "saved (%)"),
@@ -318,7 +327,8 @@ def reliability(
 ) -> list[Item]:
     """Calibration error over time, and the reliability diagram."""
     errors: list[dict[str, Cell]] = [
-        {"step": step, "ece": rounded(ece), "nll": round(nll, 4)} for step, (ece, nll) in enumerate(zip(ece_at_t, nll_at_t, strict=True), 1)
+        {"step": step, "ece": rounded(ece), "nll": round(nll, 4)}
+        for step, (ece, nll) in enumerate(zip(ece_at_t, nll_at_t, strict=True), 1)
     ]
     bins: list[dict[str, Cell]] = [
         {"at": name, "confidence": rounded(mean), "accuracy": rounded(right), "count": samples}
@@ -338,8 +348,11 @@ def reliability(
         ),
         Figure(
             "reliability",
-            "Of the images answered with a confidence, how many are right: on the dashed line, as many as it says",
-            {"bins": columns(bins, ("at", "confidence", "accuracy", "count")), "ideal": {"confidence": [0, 100], "accuracy": [0, 100]}},
+            "Confidence beside the share of right answers: on the dashed line, both agree",
+            {
+                "bins": columns(bins, ("at", "confidence", "accuracy", "count")),
+                "ideal": {"confidence": [0, 100], "accuracy": [0, 100]},
+            },
             note="The larger the mark, the more images.",
         ),
     ]
@@ -372,7 +385,12 @@ def robustness(curves: Curves, widths: Robustness, accuracy_at_full: float) -> l
     )
     return [
         Figure("robustness_lost", told, data, note="The rule max softmax on the test images, smoothing by the sum."),
-        Figure("robustness_steps", "The lower the threshold and the smaller alpha, the earlier the exit", data, {"time_steps": curves.time_steps}),
+        Figure(
+            "robustness_steps",
+            "The lower the threshold and the smaller alpha, the earlier the exit",
+            data,
+            {"time_steps": curves.time_steps},
+        ),
     ]
 
 
@@ -404,7 +422,9 @@ def energy(
 ) -> list[Item]:
     """Estimated energy with its formula."""
     if found is None or counts is None or operations is None:
-        return [Missing("The energy cannot be estimated: the traces count neither synaptic operations nor multiply-accumulates.")]
+        return [
+            Missing("The energy cannot be estimated: the traces count neither synaptic operations nor multiply-accumulates.")
+        ]
     bars = {
         "network": ["ANN", "SNN, all T steps", "SNN with early exit"],
         "energy": [float(f"{value / 1e6:.4g}") for value in (found.ann, found.full, found.exit)],
@@ -425,5 +445,3 @@ def energy(
         ),
         Text((f"energy = {found.formula}",), code=True),
     ]
-
-

@@ -23,6 +23,7 @@ from dynconf_flows.command.explain import explain
 from dynconf_flows.command.export import export
 from dynconf_flows.command.gc import gc
 from dynconf_flows.command.reconcile import reconcile
+from dynconf_flows.command.report import report
 from dynconf_flows.command.reproduce import reproduce
 from dynconf_flows.command.resend import resend
 from dynconf_flows.command.server import no_space
@@ -51,6 +52,7 @@ for command in (
     reproduce,
     settings,
     traces,
+    report,
     export,
     explain,
     adopt,
