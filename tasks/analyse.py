@@ -1,6 +1,7 @@
 """The analysis of a pair of traces: reading their files, analysing them, writing the results and logging them to MLflow."""
 
 import hashlib
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,8 +131,19 @@ def analyse_pair(pair: Pair, out: Path, options: AnalysisOptions | None = None) 
     )
     source = described(test)
     written = write_analysis(analysis, out, analysis_figures(analysis, test, pair.name, source))
-    report = write_analysis_report(pair.name, source, analysis, test, out)
+    report = write_analysis_report(pair.name, source, analysis, test, out, _command(pair, asked))
     return FinishedAnalysis(pair.name, out, analysis, (*written, *([report] if report else [])), source)
+
+
+def _command(pair: Pair, asked: AnalysisOptions) -> str:
+    """The command that repeats an analysis."""
+    given = {"test": pair.test, **vars(asked)}
+    options = (
+        f"--{field.replace('_', '-')} {shlex.quote(str(value))}"
+        for field, value in given.items()
+        if value is not None and value != getattr(AnalysisOptions, field, None)
+    )
+    return " ".join(["dynconf analyse", shlex.quote(str(pair.calibration)), *options])
 
 
 def described(traces: Traces) -> str:

@@ -1,6 +1,7 @@
 """The stage ``evaluate``: evaluate the chosen rule on the test traces, which no other stage reads.
 
-Artefact: ``evaluation.json``, ``curves.json``, ``rule.json``, ``accuracy_against_latency.png``, ``exit_histogram.png``, ``robustness.png``.
+Artefact: ``evaluation.json``, ``curves.json``, ``rule.json``,
+``accuracy_against_latency.png``, ``exit_histogram.png``, ``robustness.png``.
 """
 
 import shutil

@@ -1,4 +1,4 @@
-"""The report of an analysis of traces: the panels of one setting, the rules compared, and the guarantee if one was asked for."""
+"""The report of an analysis of traces: the panels of one setting, the rules compared, and the guarantee, if there is one."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dynconf_core.evaluation.curves import Curves
 from dynconf_core.evaluation.record import AnalysisRecord, GuaranteeEntry
 from dynconf_core.exit.front import Front, thinned
-from dynconf_core.report import panels
+from dynconf_core.report import network_panels, panels
 from dynconf_core.report.closing import closing, facts
 from dynconf_core.report.content import Cell, Figure, Item, Missing, Report, Section, Table
 from dynconf_core.report.palette import ANSWERS, DROPS
-from dynconf_core.report.reproduction import by_class
 from dynconf_core.report.wording import between, confidence, lost, number, percent, smoothing_text
+from dynconf_core.results.environment import environment
 
 UNKNOWN = "analysis.json does not hold what is drawn here; `dynconf report TRACES.npz` draws it from the traces"
 
@@ -31,11 +31,14 @@ def analysis_report(
         command: what analysed them.
     """
     found, fixed, oracle = record.exit, record.baseline("iso_accuracy"), record.oracles.test.first_correct
-    headline = f"with {number(found.mean_steps)} of {record.time_steps} time steps: {percent(found.latency_saving, 0)} % fewer, {lost(found.loss)}"
+    fewer = f"{percent(found.latency_saving, 0)} % fewer, {lost(found.loss)}"
+    headline = f"with {number(found.mean_steps)} of {record.time_steps} time steps: {fewer}"
     details = [
-        f"{record.rule.measure} above {confidence(record.rule.threshold_shown)}, chosen on {record.calibration:,} calibration samples "
+        f"{record.rule.measure} above {confidence(record.rule.threshold_shown)}, chosen on {record.calibration:,} "
+        "calibration samples "
         f"and judged on {record.test:,} test samples.",
-        f"Against the first fixed step as accurate as T, step {fixed.time_steps}, it saves {percent(fixed.latency_saving, 0)} %. An "
+        f"Against the first fixed step as accurate as T, step {fixed.time_steps}, it saves "
+        f"{percent(fixed.latency_saving, 0)} %. An "
         f"oracle would need {number(oracle.mean_steps)} steps.",
     ]
     if record.guarantee is not None:
@@ -44,8 +47,9 @@ def analysis_report(
     sections = [
         Section(
             "Accuracy against latency",
-            [panels.latency(curves, record.accuracy_at_t.test, found, fixed), panels.histogram(found)],
-            "Every threshold of the chosen rule, beside an SNN that always stops at a fixed step and an oracle that stops each sample "
+            [panels.latency(curves, record.accuracy_at_t.test, found, fixed), panels.histogram(found, what="samples")],
+            "Every threshold of the chosen rule, beside an SNN that always stops at a fixed step and an oracle that "
+            "stops each sample "
             "at the best step there is. Left and up is better. " + panels.CHANCE,
         ),
         Section(
@@ -62,8 +66,9 @@ def analysis_report(
         *([_guarantee(record.guarantee, record.time_steps)] if record.guarantee is not None else []),
         Section(
             "Easy and hard samples",
-            [panels.images(curves, {})] if curves is not None else missing,
-            "The four test samples that exit first and the four that exit last. A cell is a time step: the fuller its colour, the "
+            [panels.images(curves, {}, what="sample")] if curves is not None else missing,
+            "The four test samples that exit first and the four that exit last. A cell is a time step: the fuller "
+            "its colour, the "
             "closer the confidence is to the threshold. Black line: the exit.",
             legend=ANSWERS,
         ),
@@ -71,42 +76,44 @@ def analysis_report(
             "The chosen rule",
             [
                 panels.rule_table(record.rule, ""),
-                *by_class(record.by_class, ()),
+                *network_panels.by_class(record.by_class, ()),
                 panels.baselines(record.baselines, found.mean_steps),
             ],
         ),
         Section("Reliability", _reliability(record)),
         Section(
             "Robustness",
-            panels.robustness(curves, record.robustness, record.accuracy_at_t.test[-1]) if curves is not None else missing,
+            network_panels.robustness(curves, record.robustness, record.accuracy_at_t.test[-1])
+            if curves is not None
+            else missing,
         ),
         Section(
             "Energy",
-            panels.energy(
+            network_panels.energy(
                 record.energy,
                 record.multiply_accumulates,
                 record.synaptic_operations_per_inference,
                 record.spikes_per_inference,
             ),
         ),
-        *closing(None, command, ""),
+        *closing(environment() if command else None, command, ""),
     ]
     title = " · ".join(part for part in (name, source) if part)
     return Report(title, f"{percent(found.accuracy)} %", headline, details, "", record.warnings, sections)
 
 
 def _rules(record: AnalysisRecord) -> Table:
-    headings = ("rule", "smoothing", "threshold", "accuracy (%)", "95 %", "steps", "95 %", "lost (points)", "95 %")
+    headings = ("rule", "smoothing", "threshold", "accuracy", "95 %", "steps", "95 %", "lost", "95 %")
     rows, values = [], list[list[Cell]]()
     for place, entry in enumerate(record.rules):
         test = entry.test
         rows.append(
             [
-                entry.measure + (" (chosen)" if place == record.chosen else ""),
+                entry.measure + (" *" if place == record.chosen else ""),
                 smoothing_text(entry.smoothing),
                 confidence(entry.threshold_shown),
                 percent(test.accuracy),
-                between(test.accuracy_interval, 100),
+                between(test.accuracy_interval, 100, 1),
                 number(test.mean_steps),
                 between(test.mean_steps_interval),
                 percent(test.loss),
@@ -122,7 +129,8 @@ def _rules(record: AnalysisRecord) -> Table:
             test.loss_interval[0],
         )
         values.append([entry.measure, smoothing_text(entry.smoothing), entry.threshold_shown, *numbers])
-    return Table(headings, rows, values, sortable=True)
+    note = "On the test samples: * the chosen rule; accuracy in %, lost in points, each with its 95 % interval."
+    return Table(headings, rows, values, sortable=True, note=note)
 
 
 def _fronts(record: AnalysisRecord, fronts: Mapping[str, Front]) -> list[Item]:
@@ -147,7 +155,8 @@ def _fronts(record: AnalysisRecord, fronts: Mapping[str, Front]) -> list[Item]:
     return [
         Figure(
             "fronts",
-            f"{best.measure} takes the fewest steps of the rules: {number(best.test.mean_steps)}; dots: the threshold that was chosen",
+            f"{best.measure} takes the fewest steps of the rules: {number(best.test.mean_steps)}; dots: the "
+            "threshold that was chosen",
             {"lines": panels.columns(lines, names), "points": panels.columns(points, names)},
             {"time_steps": record.time_steps, "low": low, "high": high},
             wide=True,
@@ -160,18 +169,20 @@ def _reliability(record: AnalysisRecord) -> list[Item]:
     if last not in found.diagrams or "exit" not in found.diagrams:
         return [Missing("analysis.json holds no reliability diagram at T and at the exit.")]
     diagrams = found.diagrams[last], found.diagrams["exit"]
-    return panels.reliability(found.ece_at_t, found.nll_at_t, found.ece_at_exit, *diagrams, record.time_steps)
+    return network_panels.reliability(found.ece_at_t, found.nll_at_t, found.ece_at_exit, *diagrams, record.time_steps)
 
 
 def _promise(found: GuaranteeEntry) -> str:
     sure = f"{100 * (1 - found.delta):.4g} % confidence"
     if not found.certified:
         return (
-            f"Guarantee: no threshold could be certified to lose at most {100 * found.epsilon:.4g} points with {sure}; the certified "
+            f"Guarantee: no threshold could be certified to lose at most {100 * found.epsilon:.4g} points with "
+            f"{sure}; the certified "
             "rule never exits early."
         )
     return (
-        f"Guarantee: with {sure}, at most {100 * found.epsilon:.4g} points are lost on unseen samples, at {number(found.test.mean_steps)} "
+        f"Guarantee: with {sure}, at most {100 * found.epsilon:.4g} points are lost on unseen samples, at "
+        f"{number(found.test.mean_steps)} "
         "mean steps on the test samples."
     )
 
@@ -189,7 +200,8 @@ def _guarantee(found: GuaranteeEntry, time_steps: int) -> Section:
         ),
         (
             "on the test samples",
-            f"{percent(test.accuracy)} % @ {number(test.mean_steps)}, {lost(test.loss)}, 95 %: {between(test.loss_interval, 100)} points",
+            f"{percent(test.accuracy)} % @ {number(test.mean_steps)}, {lost(test.loss)}, 95 %: "
+            f"{between(test.loss_interval, 100)} points",
         ),
         ("method", found.method),
         ("assumes", found.assumes),

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from typing import Any
 
 import numpy as np
 
 from dynconf_core.choosing.entries import ComparisonRow, RuleEntry
 from dynconf_core.evaluation.curves import Curves, SampleOverTime
-from dynconf_core.evaluation.energy import Energy, FullAndExit, MultiplyAccumulates
 from dynconf_core.evaluation.metrics import Baseline
-from dynconf_core.evaluation.record import Bins
 from dynconf_core.exit.judgement import ExitFigures, OperatingPoint
-from dynconf_core.exit.robustness import SHARE_OF_SAVING, TOLERANCE, Robustness
-from dynconf_core.report.content import Cell, Columns, Figure, Item, Missing, Table, Text
+from dynconf_core.report.content import Cell, Columns, Figure, Item, Missing, Table
 from dynconf_core.report.wording import (
     between,
     confidence,
@@ -75,7 +71,8 @@ def latency(
     names = ("series", "step", "accuracy")
     return Figure(
         "latency" if paper is None else "latency_and_paper",
-        f"{percent(exiting.accuracy)} % after {number(exiting.mean_steps)} of {len(accuracy)} steps: {lost(accuracy[-1] - exiting.accuracy)}",
+        f"{percent(exiting.accuracy)} % after {number(exiting.mean_steps)} of {len(accuracy)} steps: "
+        f"{lost(accuracy[-1] - exiting.accuracy)}",
         {"lines": columns(lines, names), "points": columns(points, names)},
         {"time_steps": len(accuracy), "low": low, "high": high},
         heading=heading,
@@ -89,7 +86,7 @@ def limits(compared: Sequence[float], others: Sequence[float]) -> tuple[float, f
     return round(max(min(compared) - 3 * span, 0.0), 2), round(high, 2)
 
 
-def histogram(exiting: ExitFigures, heading: str = "") -> Figure:
+def histogram(exiting: ExitFigures, heading: str = "", what: str = "images") -> Figure:
     """How many images exit at each step."""
     samples = sum(exiting.histogram) or 1
     half = next((step for step, share in enumerate(accumulate(exiting.histogram), 1) if 2 * share >= samples), 1)
@@ -109,7 +106,7 @@ def histogram(exiting: ExitFigures, heading: str = "") -> Figure:
     rest = f"{percent(last, 1)} % take" if last else "none takes"
     return Figure(
         "histogram",
-        f"Half of the images are done by step {half}; {rest} all {len(exiting.histogram)}",
+        f"Half of the {what} are done by step {half}; {rest} all {len(exiting.histogram)}",
         {
             "bars": columns(bars, ("step", "from", "to", "count", "share", "exited")),
             "mean": {"step": [round(exiting.mean_steps, 3)], "text": [f"mean {exiting.mean_steps:.2f}"]},
@@ -126,7 +123,8 @@ def rules(rows: Sequence[ComparisonRow], time_steps: int, heading: str = "") -> 
     best = min((row for row in rows if row.max_drop == rows[0].max_drop), key=lambda row: row.test.mean_steps)
     return Figure(
         "rules_steps",
-        f"{'With no loss allowed' if not best.max_drop else f'With {_drop(best.max_drop)} allowed'}, {best.measure} needs the fewest "
+        f"{'With no loss allowed' if not best.max_drop else f'With {_drop(best.max_drop)} allowed'}, {best.measure} "
+        "needs the fewest "
         f"steps: {number(best.test.mean_steps)}",
         {"rules": _compared(rows)},
         {"time_steps": time_steps},
@@ -179,7 +177,9 @@ def _drop(share: float) -> str:
     return f"{points} point{'s'[: points != '1']}"
 
 
-def images(curves: Curves, pictures: Mapping[int, str], names: Sequence[str] = (), heading: str = "") -> Figure:
+def images(
+    curves: Curves, pictures: Mapping[int, str], names: Sequence[str] = (), heading: str = "", what: str = "image"
+) -> Figure:
     """The easiest and hardest images: their answers and confidence over time, and where they exit."""
     samples = [*curves.easiest, *curves.hardest]
     least = min(_finite(score, 0.0) for one in samples for score in one.scores)
@@ -197,7 +197,9 @@ def images(curves: Curves, pictures: Mapping[int, str], names: Sequence[str] = (
     for kind, group in (("easy", curves.easiest), ("hard", curves.hardest)):
         for one in group:
             answer = one.predictions[one.exit_step - 1]
-            text = f"step {one.exit_step}" + ("" if answer == one.label else f", says {named(answer)}")
+            text = f"step {one.exit_step}" + (
+                "" if answer == one.label else f", says {names[answer] if answer < len(names) else answer}"
+            )
             exits.append({"row": row(kind, one), "at": one.exit_step + 0.5, "text": text})
             if one.index in pictures:
                 shown.append({"row": row(kind, one), "url": pictures[one.index]})
@@ -220,7 +222,7 @@ def images(curves: Curves, pictures: Mapping[int, str], names: Sequence[str] = (
     first, last = curves.easiest[0].exit_step, curves.hardest[0].exit_step if curves.hardest else curves.easiest[-1].exit_step
     return Figure(
         "images",
-        f"The easiest image is answered at step {first}, the hardest at step {last}",
+        f"The easiest {what} is answered at step {first}, the hardest at step {last}",
         {
             "cells": columns(cells, tuple(cells[0])),
             "exits": columns(exits, ("row", "at", "text")),
@@ -228,7 +230,7 @@ def images(curves: Curves, pictures: Mapping[int, str], names: Sequence[str] = (
         },
         {"end": 0.5 + 1.36 * curves.time_steps, "time_steps": curves.time_steps},
         heading=heading,
-        note="" if pictures else "The images themselves are not at hand; their places in the test split stand at the left.",
+        note="" if pictures else f"Where {what}s are not shown, they are not at hand; #: the place in the test split, from 0.",
     )
 
 
@@ -261,7 +263,8 @@ def rule_table(rule: RuleEntry, label: str, certified: Mapping[str, str] | None 
         ["on the test images", f"{percent(test.accuracy)} % @ {number(test.mean_steps)}, {lost(test.loss)}"],
         [
             "95 % intervals",
-            f"accuracy {between(test.accuracy_interval, 100)} %, steps {between(test.mean_steps_interval)}, loss {between(test.loss_interval, 100)} points",
+            f"accuracy {between(test.accuracy_interval, 100)} %, steps {between(test.mean_steps_interval)}, loss "
+            f"{between(test.loss_interval, 100)} points",
         ],
     ]
     rows += [[name, text] for name, text in (certified or {}).items()]
@@ -279,169 +282,3 @@ def baselines(found: Sequence[Baseline], mean_steps: float) -> Table:
         rows,
         title=f"What {number(mean_steps)} mean steps save depends on the fixed step that they are compared with",
     )
-
-
-def conversion(report: Mapping[str, Any] | None, where: str) -> list[Item]:
-    """Conversion by layer."""
-    if report is None:
-        return [Missing(f"The conversion by layer cannot be shown: {where}.")]
-    layers, marks = report["layers"], report["marks"]
-    worst = next((place for place, layer in enumerate(layers) if layer["name"] == report["worst_layer"]), None)
-    rows: list[dict[str, Cell]] = [
-        {
-            "depth": depth,
-            "layer": str(layer["name"]),
-            "agreement": rounded(layer["agreement"], 2),
-            "rate": round(layer["rate"], 4),
-        }
-        for depth, layer in enumerate(layers, 1)
-    ]
-    errors: list[dict[str, Cell]] = [
-        {"depth": depth, "layer": str(layer["name"]), "after": f"step {mark}", "error": rounded(error, 2)}
-        for place, mark in enumerate(marks)
-        for depth, layer in enumerate(layers, 1)
-        for error in [layer["error"][place]]
-    ]
-    names = ("depth", "layer", "agreement", "rate")
-    told = f"The conversion changes {percent(1 - report['agreement'], 1)} % of the answers at T" + (
-        f"; most of them in {report['worst_layer']}" if worst is not None else ""
-    )
-    return [
-        Figure(
-            "layers_agreement",
-            told,
-            {"layers": columns(rows, names), "worst": columns(rows[worst : worst + 1] if worst is not None else [], names)},
-            note=f"On {report['images']} calibration images: the ANN's predictions that stay the same when its activations up to a "
-            "layer are replaced by the SNN's mean outputs. Circle: the largest drop.",
-        ),
-        Figure(
-            "layers_error",
-            f"The layers come closer to the ANN the longer the SNN runs: errors after {', '.join(map(str, marks))} steps",
-            {"errors": columns(errors, ("depth", "layer", "after", "error"))},
-        ),
-    ]
-
-
-def reliability(
-    ece_at_t: Sequence[float], nll_at_t: Sequence[float], ece_at_exit: float, at_full: Bins, at_exit: Bins, time_steps: int
-) -> list[Item]:
-    """Calibration error over time, and the reliability diagram."""
-    errors: list[dict[str, Cell]] = [
-        {"step": step, "ece": rounded(ece), "nll": round(nll, 4)}
-        for step, (ece, nll) in enumerate(zip(ece_at_t, nll_at_t, strict=True), 1)
-    ]
-    bins: list[dict[str, Cell]] = [
-        {"at": name, "confidence": rounded(mean), "accuracy": rounded(right), "count": samples}
-        for name, found in (("at T", at_full), ("at the exit", at_exit))
-        for samples, mean, right in zip(found.counts, found.confidence, found.accuracy, strict=True)
-        if mean is not None and right is not None
-    ]
-    return [
-        Figure(
-            "calibration_error",
-            f"At the exit, confidence and accuracy differ by {percent(ece_at_exit, 1)} points on average",
-            {
-                "errors": columns(errors, ("step", "ece", "nll")),
-                "exit": {"ece": [rounded(ece_at_exit)], "text": [f"at the exit: {percent(ece_at_exit, 1)} %"]},
-            },
-            {"time_steps": time_steps},
-        ),
-        Figure(
-            "reliability",
-            "Confidence beside the share of right answers: on the dashed line, both agree",
-            {
-                "bins": columns(bins, ("at", "confidence", "accuracy", "count")),
-                "ideal": {"confidence": [0, 100], "accuracy": [0, 100]},
-            },
-            note="The larger the mark, the more images.",
-        ),
-    ]
-
-
-def robustness(curves: Curves, widths: Robustness, accuracy_at_full: float) -> list[Item]:
-    """The map of accuracy lost and mean steps over threshold and alpha."""
-    grid = curves.robustness
-    accuracy, steps = np.array(grid.accuracy), np.array(grid.mean_steps)
-    across, up = _edges(np.array(grid.thresholds)), 10 ** _edges(np.log10(grid.alphas))
-    row, column = np.indices(accuracy.shape)
-    cells = {
-        "x0": across[column].round(4).ravel().tolist(),
-        "x1": across[column + 1].round(4).ravel().tolist(),
-        "y0": [float(f"{value:.5g}") for value in up[row].ravel()],
-        "y1": [float(f"{value:.5g}") for value in up[row + 1].ravel()],
-        "threshold": np.array(grid.thresholds)[column].round(3).ravel().tolist(),
-        "alpha": [float(f"{grid.alphas[place]:.4g}") for place in row.ravel()],
-        "lost": (100 * (accuracy_at_full - accuracy)).round(2).ravel().tolist(),
-        "steps": steps.round(2).ravel().tolist(),
-    }
-    useful = _useful(accuracy, steps, accuracy_at_full, curves.time_steps)
-    data = {"cells": cells, "border": _border(useful, across, up)}
-    wide = widths.useful.threshold.width
-    told = (
-        f"Within the red border, no more than {100 * widths.tolerance:.2g} points are lost and half of the best saving is kept: "
-        f"thresholds over a width of {number(wide)}"
-        if wide
-        else "No threshold on this map both keeps the accuracy and half of the best saving"
-    )
-    return [
-        Figure("robustness_lost", told, data, note="The rule max softmax on the test images, smoothing by the sum."),
-        Figure(
-            "robustness_steps",
-            "The lower the threshold and the smaller alpha, the earlier the exit",
-            data,
-            {"time_steps": curves.time_steps},
-        ),
-    ]
-
-
-def _useful(accuracy: Any, steps: Any, full: float, time_steps: int) -> Any:
-    within = accuracy >= full - TOLERANCE - 1e-6
-    saved = np.where(within, time_steps - steps, 0.0)
-    return within & (saved >= SHARE_OF_SAVING * saved.max()) & (saved > 0)
-
-
-def _border(region: Any, across: Any, up: Any) -> Columns:
-    """The border of a region of cells, along their edges."""
-    padded, found = np.pad(region, 1), []
-    for row, column in np.argwhere(padded[1:-1, 1:] != padded[1:-1, :-1]):
-        found.append((across[column], up[row], across[column], up[row + 1]))
-    for row, column in np.argwhere(padded[1:, 1:-1] != padded[:-1, 1:-1]):
-        found.append((across[column], up[row], across[column + 1], up[row]))
-    ends = [[float(f"{value:.5g}") for value in one] for one in found]
-    return {name: [one[place] for one in ends] for place, name in enumerate(("x0", "y0", "x1", "y1"))}
-
-
-def _edges(centres: Any) -> Any:
-    """The edges ``(n + 1,)`` of cells around ``centres (n,)``."""
-    middles = (centres[1:] + centres[:-1]) / 2
-    return np.concatenate(([2 * centres[0] - middles[0]], middles, [2 * centres[-1] - middles[-1]]))
-
-
-def energy(
-    found: Energy | None, counts: MultiplyAccumulates | None, operations: FullAndExit | None, spikes: FullAndExit | None
-) -> list[Item]:
-    """Estimated energy with its formula."""
-    if found is None or counts is None or operations is None:
-        return [
-            Missing("The energy cannot be estimated: the traces count neither synaptic operations nor multiply-accumulates.")
-        ]
-    bars = {
-        "network": ["ANN", "SNN, all T steps", "SNN with early exit"],
-        "energy": [float(f"{value / 1e6:.4g}") for value in (found.ann, found.full, found.exit)],
-        "text": [f"{value / 1e6:.3g} µJ" for value in (found.ann, found.full, found.exit)],
-    }
-    less, saved = found.exit < found.ann, 1 - found.exit / found.full if found.full else 0.0
-    told = f"The exit saves {percent(saved, 0)} % of the SNN's energy, which is then {'below' if less else 'still above'} the ANN's"
-    spiking = f" {spikes.exit:,.0f} instead of {spikes.full:,.0f} spikes a sample." if spikes is not None else ""
-    return [
-        Figure("energy", told, {"bars": bars}),
-        Text(
-            (
-                f"An estimate: {found.picojoules_per_mac:g} pJ a multiply-accumulate and {found.picojoules_per_ac:g} pJ an accumulation "
-                f"({found.source}); memory, the updates of neurons and idle hardware are left out.",
-                f"Multiply-accumulates: {counts.ann:,.0f} in the ANN, {counts.once:,.0f} once in the SNN and {counts.every_step:,.0f} at every step. "
-                f"Synaptic operations: {operations.full:,.0f} up to T, {operations.exit:,.0f} up to the exit.{spiking}",
-            )
-        ),
-        Text((f"energy = {found.formula}",), code=True),
-    ]

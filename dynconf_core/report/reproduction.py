@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dynconf_core.evaluation.curves import Curves
-from dynconf_core.exit.by_class import ClassFigures
 from dynconf_core.exit.judgement import OperatingPoint
-from dynconf_core.report import panels
+from dynconf_core.report import network_panels, panels
 from dynconf_core.report.closing import closing, facts
-from dynconf_core.report.content import Cell, Columns, Figure, Item, Missing, Report, Section, Table, Text
+from dynconf_core.report.content import Cell, Figure, Item, Missing, Report, Section, Table, Text
 from dynconf_core.report.palette import AGAINST, ANSWERS, DROPS, MARKED, PAPER, SERIES
 from dynconf_core.report.samples import class_names, pictures
 from dynconf_core.report.sources import Sources
@@ -65,7 +64,8 @@ def reproduction(result: RunResult, sources: Sources, data: Path | None = None) 
         Section(
             "Rules at equal accuracy",
             [panels.rules(row.comparison, row.time_steps, row.name) for row in rows],
-            "The mean steps of each confidence measure where so many points of accuracy may be lost in expectation. Chosen on the "
+            "The mean steps of each confidence measure where so many points of accuracy may be lost in expectation. "
+            "Chosen on the "
             "calibration images, shown on the test images; the bars are 95 % intervals. Colours: what may be lost.",
             legend=DROPS,
         ),
@@ -77,7 +77,8 @@ def reproduction(result: RunResult, sources: Sources, data: Path | None = None) 
                 else Missing(f"The images cannot be shown: {missing}.", row.name)
                 for row in rows
             ],
-            "The four test images that exit first and the four that exit last. A cell is a time step: the fuller its colour, the "
+            "The four test images that exit first and the four that exit last. A cell is a time step: the fuller "
+            "its colour, the "
             "closer the confidence is to the threshold. Black line: the exit.",
             legend=ANSWERS,
         ),
@@ -108,7 +109,8 @@ def _headline(result: RunResult) -> tuple[str, str, list[str]]:
         fixed, oracle = row.baseline("iso_accuracy"), row.oracles.first_correct
         return (
             f"{percent(row.exit.accuracy)} %",
-            f"with {number(row.exit.mean_steps)} of {row.time_steps} time steps: {percent(row.exit.latency_saving, 0)} % fewer, "
+            f"with {number(row.exit.mean_steps)} of {row.time_steps} time steps: "
+            f"{percent(row.exit.latency_saving, 0)} % fewer, "
             f"{lost(row.exit.loss)}",
             [
                 f"{row.name}. Against the first fixed step as accurate as T, step {fixed.time_steps}, it saves "
@@ -117,13 +119,15 @@ def _headline(result: RunResult) -> tuple[str, str, list[str]]:
         )
     saved = statistics.fmean(row.exit.latency_saving for row in rows)
     fixed_saving = statistics.fmean(row.baseline("iso_accuracy").latency_saving for row in rows)
-    told = f"fewer time steps on average over {count(len(rows), 'setting')}, {lost(statistics.fmean(row.exit.loss for row in rows))}"
+    mean_loss = statistics.fmean(row.exit.loss for row in rows)
+    told = f"fewer time steps on average over {count(len(rows), 'setting')}, {lost(mean_loss)}"
     best, worst = max(rows, key=lambda row: row.exit.latency_saving), min(rows, key=lambda row: row.exit.latency_saving)
     return (
         f"{percent(saved, 0)} %",
         told,
         [
-            f"From {percent(worst.exit.latency_saving, 0)} % ({worst.name}) to {percent(best.exit.latency_saving, 0)} % ({best.name}). "
+            f"From {percent(worst.exit.latency_saving, 0)} % ({worst.name}) to "
+            f"{percent(best.exit.latency_saving, 0)} % ({best.name}). "
             f"Against the first fixed step that is as accurate as T, {percent(fixed_saving, 0)} %.",
             "The paper gives 40 % on average over its eight settings, with no accuracy lost.",
         ],
@@ -179,8 +183,10 @@ def _table(result: RunResult) -> Table:
         accuracies = (row.ann_accuracy, row.snn_accuracy, row.time_steps, row.exit.accuracy, row.exit.mean_steps, row.exit.loss)
         values.append([row.name, *accuracies, row.exit.latency_saving, fixed, oracle, paper_cell(row)])
     notes = [
-        "ANN, SNN (at T) and exit: accuracy in % of the test images; lost: in points. saved: time steps against T; iso: against the first fixed step that is "
-        "as accurate on the calibration images as T. oracle: mean steps of an exit at the first correct step. [S] stated by the source, [2] second-hand."
+        "ANN, SNN (at T) and exit: accuracy in % of the test images; lost: in points. saved: time steps against T; "
+        "iso: against the first fixed step that is "
+        "as accurate on the calibration images as T. oracle: mean steps of an exit at the first correct step. [S] "
+        "stated by the source, [2] second-hand."
     ]
     for note in result.paper_footnotes:
         before = f"@ {note.time_steps} → " if note.time_steps else ""
@@ -198,7 +204,8 @@ def _savings(rows: Sequence[SettingResult]) -> Figure:
     full, fixed, best = (statistics.fmean(float(bar["saving"] or 0) for bar in bars[place::3]) for place in range(3))
     return Figure(
         "savings",
-        f"Against T the exit saves {full:.0f} % of the steps, against a well-chosen fixed step {number(fixed, 0)} %; an oracle would "
+        f"Against T the exit saves {full:.0f} % of the steps, against a well-chosen fixed step {number(fixed, 0)} %; "
+        "an oracle would "
         f"save {best:.0f} % of T",
         {"bars": panels.columns(bars, ("setting", "against", "saving"))},
         {"low": min(0.0, *(float(bar["saving"] or 0) for bar in bars))},
@@ -234,20 +241,20 @@ def _setting(row: SettingResult, curves: Curves | None, sources: Sources, missin
         panels.rule_table(row.exit.rule, curves.label if curves is not None else ""),
         panels.baselines(row.baselines, row.exit.mean_steps),
         panels.losses(row.comparison),
-        *by_class(row.by_class, class_names(row.data.name)),
-        *panels.conversion(sources.conversion(row), sources.where()),
+        *network_panels.by_class(row.by_class, class_names(row.data.name)),
+        *network_panels.conversion(sources.conversion(row), sources.where()),
     ]
     if curves is None:
         items += lacking
     else:
         if (found := curves.reliability) is not None:
-            items += panels.reliability(
+            items += network_panels.reliability(
                 found.ece_at_t, found.nll_at_t, found.ece_at_exit, found.at_full, found.at_exit, row.time_steps
             )
         else:
             items.append(Text(("The rule's confidence is no probability, so there is no reliability diagram.",)))
-        items += panels.robustness(curves, row.robustness, row.snn_accuracy)
-    items += panels.energy(
+        items += network_panels.robustness(curves, row.robustness, row.snn_accuracy)
+    items += network_panels.energy(
         row.energy, row.multiply_accumulates, row.synaptic_operations_per_inference, row.spikes_per_inference
     )
     told = f"{percent(row.exit.accuracy)} % with {number(row.exit.mean_steps)} of {row.time_steps} steps, {lost(row.exit.loss)}"
@@ -263,7 +270,8 @@ def _facts(row: SettingResult) -> list[tuple[str, str]]:
     found = [
         (
             "data",
-            f"{row.data.name}{stand_in}: {row.data.train:,} images to train, {row.data.calibration:,} to calibrate, {row.data.test:,} to test",
+            f"{row.data.name}{stand_in}: {row.data.train:,} images to train, {row.data.calibration:,} to calibrate, "
+            f"{row.data.test:,} to test",
         ),
         ("network", f"{row.network.architecture}{width}{parameters}"),
         ("conversion", f"{row.method}{level}, T = {row.time_steps}" + (", weights in fixed point" if row.fixed_point else "")),
@@ -276,30 +284,3 @@ def _facts(row: SettingResult) -> list[tuple[str, str]]:
         )
         found.append(("took", f"{row.resources.seconds:.0f} s{memory}"))
     return found
-
-
-def by_class(found: Sequence[ClassFigures], names: Sequence[str]) -> list[Item]:
-    """What each class loses."""
-    if not found:
-        return []
-    worst = max(found, key=lambda one: one.loss)
-
-    def named(label: int) -> str:
-        return names[label] if label < len(names) else str(label)
-
-    told = (
-        f"Class {named(worst.label)} loses most: {percent(worst.loss)} points, {worst.lost} of its {count(worst.samples, 'image')}"
-        if worst.loss > 0
-        else "No class loses accuracy by the exit"
-    )
-    rows: list[dict[str, Cell]] = [
-        {
-            "name": named(one.label),
-            "samples": one.samples,
-            "lost": panels.rounded(one.loss),
-            "steps": round(one.mean_steps, 2),
-        }
-        for one in found
-    ]
-    data: Columns = panels.columns(rows, ("name", "samples", "lost", "steps"))
-    return [Figure("classes", told, {"classes": data}, note="Below zero: the class gains accuracy.")]

@@ -28,13 +28,15 @@ def sweep_report(result: SweepResult) -> Report:
         Section(
             "The front",
             [_pareto(points)] if points else nothing,
-            "Filled marks: points that no other of their setting beats in both accuracy and mean steps on the calibration images, "
+            "Filled marks: points that no other of their setting beats in both accuracy and mean steps on the "
+            "calibration images, "
             "which chose them. Their places are those on the test images.",
         ),
         Section(
             "Values side by side",
             [_parallel(points, fields)] if points else nothing,
-            "A line is a point of the sweep: the values of its fields at the left, what they lead to on the calibration images at "
+            "A line is a point of the sweep: the values of its fields at the left, what they lead to on the "
+            "calibration images at "
             "the right.",
         ),
         Section("All points", [_table(result, fields)], "Click on a heading to sort by it."),
@@ -51,10 +53,11 @@ def _headline(points: Sequence[SweepPoint], fields: Sequence[str]) -> tuple[str,
         return "0", "points finished", []
     best = max(front, key=lambda point: (point.calibration_accuracy, -point.calibration_mean_steps))
     least = min(front, key=lambda point: (point.calibration_mean_steps, -point.calibration_accuracy))
+    shown = (("The most accurate", best), ("The fastest", least)) if best is not least else (("The best", best),)
     details = [
         f"{name} on calibration: {point.setting}, {values_text(point.values)}: {percent(point.accuracy)} % with "
         f"{number(point.mean_steps)} mean steps on the test images, {lost(point.snn_accuracy - point.accuracy)} by the exit."
-        for name, point in (("The most accurate", best), ("The fastest", least))
+        for name, point in shown
     ]
     return str(len(front)), told.partition(" ")[2], details
 

@@ -19,7 +19,7 @@ def report(
         Path | None,
         typer.Argument(
             metavar="[DIR|TRACES]",
-            help="A folder of results, an exported run, a sweep, an analysis, or traces (.npz) [default: the newest run of the home].",
+            help="A folder of results, a sweep, an analysis, or traces (.npz) [default: the newest run of the home].",
             show_default=False,
         ),
     ] = None,
