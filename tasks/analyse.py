@@ -1,5 +1,6 @@
 """The analysis of a pair of traces: reading their files, analysing them, writing the results and logging them to MLflow."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from dynconf_core.evaluation.analysis import Analysis, analyse, fixed_smoothing
 from dynconf_core.evaluation.precautions import check_options, check_pair
 from dynconf_core.figures.analysis import analysis_figures
 from dynconf_core.home.running import running
+from dynconf_core.report.writing import write_analysis_report
 from dynconf_core.results.analysis_folder import analysis_key, kept_folder, write_analysis
 from dynconf_core.results.records import flat
 from dynconf_core.results.trace_pairs import Pair
@@ -132,8 +134,23 @@ def analyse_pair(
     source = described(test)
     if out is None and home is not None:
         out = kept_folder(home, pair.name, analysis)
-    written = [] if out is None else write_analysis(analysis, out, analysis_figures(analysis, test, pair.name, source))
+    written: list[Path] = []
+    if out is not None:
+        written += write_analysis(analysis, out, analysis_figures(analysis, test, pair.name, source))
+        report = write_analysis_report(pair.name, source, analysis, test, out, _command(pair, asked))
+        written += [report] if report else []
     return FinishedAnalysis(pair.name, out, analysis, tuple(written), source)
+
+
+def _command(pair: Pair, asked: AnalysisOptions) -> str:
+    """The command that repeats an analysis."""
+    given = {"test": pair.test, **vars(asked)}
+    options = (
+        f"--{field.replace('_', '-')} {shlex.quote(str(value))}"
+        for field, value in given.items()
+        if value is not None and value != getattr(AnalysisOptions, field, None)
+    )
+    return " ".join(["dynconf analyse", shlex.quote(str(pair.calibration)), *options])
 
 
 def described(traces: Traces) -> str:
@@ -175,7 +192,7 @@ def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions,
         **{f"rule.{name}": value for name, value in flat(chosen.smoothing).items()},
         "rule.threshold": chosen.threshold_shown,
     }
-    description = analysis_description(record, done.source, done.out.resolve())
+    description = analysis_description(record, done.source, done.out)
     tags = {"traces": done.name, "seed": str(options.seed), NOTE: description}
     content = Content(tags, analysis_shown(record), params, done.files, traces_of(pair, record))
     tracking = Tracker(home, "analyse them again to log the analysis")

@@ -26,6 +26,7 @@ from dynconf_flows.command.gc import gc
 from dynconf_flows.command.help import Command, Group
 from dynconf_flows.command.reconcile import reconcile
 from dynconf_flows.command.register import register
+from dynconf_flows.command.report import report
 from dynconf_flows.command.reproduce import reproduce
 from dynconf_flows.command.resend import resend
 from dynconf_flows.command.server import no_space
@@ -54,6 +55,7 @@ for command in (
     reproduce,
     settings,
     traces,
+    report,
     export,
     explain,
     adopt,

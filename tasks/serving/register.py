@@ -22,9 +22,10 @@ from dynconf_core.results.types import FailedPoint, FailedSetting, RunResult, Se
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.claim import claim
 from dynconf_tasks.serving.logged_model import MODEL_DIGEST, Served, logged_model, served
-from dynconf_tasks.track import ARTEFACT, SETTING
-from dynconf_tasks.tracking.family import PARENT
+from dynconf_tasks.tracking.family import ARTEFACT, PARENT, recorded
 from dynconf_tasks.tracking.runs import Runs
+from dynconf_tasks.tracking.tags import SETTING
+from dynconf_tasks.tracking.views import OF_PROFILES
 
 PREFIX = "dynconf-"
 IDENTIFIER = re.compile(r"[0-9a-f]{32}")
@@ -130,7 +131,7 @@ def _version(runs: Runs, name: str, model: Served, experiment: str, row: Finishe
     found = next((one for one in versions if one.tags.get(MODEL_DIGEST) == digest), None)
     if found is not None:
         return str(found.version), False
-    place = runs.experiment(experiment)
+    place = runs.experiment(experiment, OF_PROFILES)
     logged = [one for one in runs.find(place, SETTING, model.setting) if _evaluation(one) == row.artefacts["evaluate"]]
     run = next((one.info.run_id for one in logged if one.info.status == "FINISHED"), None)
     identifier = logged_model(client, place, run, model)
@@ -228,7 +229,7 @@ def _of_mlflow(home: Path, run: str, runs: Runs) -> tuple[Path, str, list[Any]]:
 
 def _evaluation(run: Any) -> str | None:
     """The key of the evaluation that a run in MLflow shows; None if it shows none."""
-    found = run.data.tags.get(ARTEFACT)
+    found = recorded(run).get(ARTEFACT)
     return None if found is None else str(found)
 
 

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from homes import VGG
 from loopback_cluster import free_port
 from served_homes import Case, case, images, make_home
 
