@@ -12,6 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.states import Cancelled
 
 from dynconf_core.experiment.request import CheckedRequest, Request, checked
+from dynconf_core.report.writing import write_quietly
 from dynconf_core.results.files import new_run, results_file, write_results
 from dynconf_core.results.markdown import results_markdown
 from dynconf_core.results.records import read
@@ -157,6 +158,7 @@ def _run_request(asked: CheckedRequest, command: str, part: Part) -> RunResult |
             return result
 
         result = study.gathered(make, lambda: read(RunResult, results_file(home, study.run)))
+        write_quietly(results_file(home, study.run).parent, home, asked.context.data)
         parent.finish(result, interruption.interrupted(), study.settled)
     result = replace(result, tracking_error=result.tracking_error or parent.error)
     if signalled is not None:

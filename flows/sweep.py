@@ -17,6 +17,7 @@ from dynconf_core.experiment.overrides import fitting
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.points import CheckedSweep, at_point, checked_sweep
 from dynconf_core.experiment.request import Request
+from dynconf_core.report.writing import write_quietly
 from dynconf_core.results.environment import environment
 from dynconf_core.results.files import sweep_file, write_sweep
 from dynconf_core.results.markdown import sweep_markdown
@@ -162,6 +163,7 @@ def _run_sweep(swept: CheckedSweep, name: str, command: str, part: Part) -> Swee
             return result
 
         result = study.gathered(make, lambda: read(SweepResult, sweep_file(home, name)))
+        write_quietly(sweep_file(home, name).parent, home)
         parent.finish(result, interruption.interrupted(), study.settled)
     if signalled is not None:
         raise signalled

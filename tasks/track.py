@@ -23,14 +23,16 @@ from prefect import task
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.job import Handle
 from dynconf_core.experiment.plan import Plan
+from dynconf_core.experiment.request import data_folder
 from dynconf_core.results.files import results_file, sweep_file
-from dynconf_core.results.types import AnySetting, OverSeeds, RunResult, SweepResult
+from dynconf_core.results.types import AnySetting, OverSeeds, RunResult, SettingResult, SweepResult
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.claim import claim
 from dynconf_core.store.owner import Owner
 from dynconf_tasks import interruption
 from dynconf_tasks.answering import without_password
 from dynconf_tasks.links import NOTE, flow_run_tags, link_to
+from dynconf_tasks.serving.of_run import log_model
 from dynconf_tasks.stage import TASK_OPTIONS
 from dynconf_tasks.tracking.database import OtherVersion, tracking_uri
 from dynconf_tasks.tracking.family import (
@@ -66,6 +68,7 @@ from dynconf_tasks.tracking.tags import (
     record_text,
     with_description,
 )
+from dynconf_tasks.tracking.views import OF_ANALYSES, OF_PROFILES
 
 LONGEST_REASON = 200
 """Characters of what MLflow or its database says; it may be a whole query."""
@@ -114,7 +117,7 @@ class Tracker:
         record = record_text({IDENTITY: json.loads(text)})
         tags = {KEY: key, RECORD: record, "profile": profile, "seed": str(seed), KIND: kind, OWNER: str(Owner.this())}
         with self._speaking_clearly(), self._claimed(key, name):
-            experiment = self._runs.experiment(f"dynconf-{profile}")
+            experiment = self._runs.experiment(f"dynconf-{profile}", OF_PROFILES)
             run = self._family.only(experiment, key)
             if run is None:
                 self._runs.client.create_run(experiment, run_name=name, tags={**tags, **made_by, **flow_run_tags()})
@@ -153,7 +156,7 @@ class Tracker:
         ``key`` is a digest of the analysis. Runs with this key that never finished are deleted.
         """
         with self._speaking_clearly(), self._claimed(key, name):
-            experiment = self._runs.experiment("dynconf-analysis")
+            experiment = self._runs.experiment("dynconf-analysis", OF_ANALYSES)
             old = self._runs.find(experiment, KEY, key)
             found = next((run for run in old if run.info.status == "FINISHED"), None)
             if found is not None:
@@ -339,7 +342,10 @@ def track(
         parent = writer.parent(plan.profile, plan.seed, identity, f"{plan.profile}, seed {plan.seed}")
     origin = Origin(home, plan.profile, plan.seed, identity, plan, writer.command(parent), point)
     artefact = origin.store.get(evaluation.key) if evaluation is not None else None
-    return writer.child(parent, child_of(row, origin, artefact))
+    run = writer.child(parent, child_of(row, origin, artefact))
+    if isinstance(row, SettingResult) and point is None:
+        log_model(writer.uri, run, row.name, row.artefacts, origin.store, data_folder(None, home))
+    return run
 
 
 def _waiting() -> Callable[[str], None]:

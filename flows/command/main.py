@@ -25,6 +25,8 @@ from dynconf_flows.command.export import export
 from dynconf_flows.command.gc import gc
 from dynconf_flows.command.help import Command, Group
 from dynconf_flows.command.reconcile import reconcile
+from dynconf_flows.command.register import register
+from dynconf_flows.command.report import report
 from dynconf_flows.command.reproduce import reproduce
 from dynconf_flows.command.resend import resend
 from dynconf_flows.command.server import no_space
@@ -53,6 +55,7 @@ for command in (
     reproduce,
     settings,
     traces,
+    report,
     export,
     explain,
     adopt,
@@ -62,6 +65,7 @@ for command in (
     compare,
     resend,
     ui,
+    register,
     status,
     doctor,
     reconcile,

@@ -120,7 +120,7 @@ def sweep_table(result: SweepResult) -> Table:
     count = len(result.points)
     table = _table(f"Sweep, profile {result.profile}: {count} points; * on the Pareto front, chosen on calibration")
     swept = list(dict.fromkeys(name for point in result.points for name in point.values))
-    for heading in ("", "setting", *swept, "ANN", "SNN at T", "calibration: exit @ steps", "test: exit @ steps"):
+    for heading in ("", "setting", *swept, "ANN", "SNN at T", "calibration", "test"):
         table.add_column(heading)
     for point in result.points:
         given = [short(point.values.get(name, "")) for name in swept]
@@ -131,6 +131,7 @@ def sweep_table(result: SweepResult) -> Table:
         chosen = f"{percent(point.calibration_accuracy)} @ {point.calibration_mean_steps:.2f}"
         figures = [ann, percent(point.snn_accuracy), chosen, f"{percent(point.accuracy)} @ {point.mean_steps:.2f}"]
         table.add_row("*" if point.on_front else "", point.setting, *given, *figures)
+    table.caption = "calibration, test: accuracy with exit @ mean steps on that split."
     return table
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -137,7 +137,7 @@ def child_of(
         setting=setting,
         digest=digest,
         shown=shown,
-        params={**_params(row, known, origin), **{f"seconds.{one.stage}": round(one.seconds, 1) for one in times}},
+        params={**_params(row, known, origin), **_seconds(times)},
         files=tuple(evaluation.file(name) for name in FILES) if evaluation is not None and not failed else (),
         error=row.error if isinstance(row, FailedSetting | FailedPoint) else None,
         key=key,
@@ -227,6 +227,13 @@ def plan_params(plan: Plan) -> dict[str, Any]:
         **_grouped("training", {**recipe, "augmentation": ", ".join(recipe["augmentation"]) or "none"}),
         **_grouped("search", asdict(plan.search)),
     }
+
+
+def _seconds(times: Sequence[StageTime]) -> dict[str, float]:
+    """How long the stages took, whichever run made them; the duration of a run includes the time between them."""
+    seconds = {one.stage: one.seconds for one in times}
+    total = {"total": sum(seconds.values())} if seconds else {}
+    return {f"seconds.{name}": round(value, 1) for name, value in (total | seconds).items()}
 
 
 def _some(values: Mapping[str, Any], *names: str) -> dict[str, Any]:

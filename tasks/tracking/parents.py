@@ -14,7 +14,7 @@ from dynconf_core.results.files import RESULTS
 from dynconf_core.results.records import Scalar, json_text, to_json
 from dynconf_core.results.types import AnySetting, FailedPoint, OverSeeds, RunResult, SettingResult, SweepPoint, SweepResult
 from dynconf_tasks.tracking.descriptions import run_description, sweep_description
-from dynconf_tasks.tracking.shown import Row, Shown, percent, setting_shown, spread_rows
+from dynconf_tasks.tracking.shown import PLACES, Row, Shown, percent, setting_shown, spread_rows
 
 REPORT, PICTURE, KINDS = "report.html", "pareto_front", ("png", "svg")
 
@@ -95,7 +95,7 @@ def _means(rows: Sequence[SettingResult]) -> dict[str, float | None]:
     found: dict[str, float | None] = {}
     for name in headlines[0] if headlines else ():
         values = [value for one in headlines if (value := one[name]) is not None]
-        found[name] = round(statistics.fmean(values), 6) if values else None
+        found[name] = round(statistics.fmean(values), PLACES) if values else None
     return found
 
 

@@ -22,6 +22,7 @@ from dynconf_tasks.tracking.database import artefact_location, prepare, repaired
 from dynconf_tasks.tracking.datasets import Dataset, inputs
 from dynconf_tasks.tracking.logged import Params
 from dynconf_tasks.tracking.shown import Row, Shown
+from dynconf_tasks.tracking.views import View, experiment_tags
 
 BATCH, PARAMS = 1000, 100
 """The most metrics and parameters together, and the most parameters, that MLflow accepts at a time."""
@@ -90,21 +91,28 @@ class Runs:
         self.client = MlflowClient(tracking_uri=self.uri)
         self.client.search_experiments(max_results=1)
 
-    def experiment(self, name: str) -> str:
-        """Find or create an experiment; returns its id."""
+    def experiment(self, name: str, views: Sequence[View]) -> str:
+        """Find or create an experiment with these saved views; returns its id."""
+        found = self._experiment(name)
+        for tag, value in experiment_tags(views, found.experiment_id).items():
+            if found.tags.get(tag) != value:
+                self.client.set_experiment_tag(found.experiment_id, tag, value)
+        return str(found.experiment_id)
+
+    def _experiment(self, name: str) -> Any:
         from mlflow.exceptions import MlflowException
 
         found = self.client.get_experiment_by_name(name)
         if found is not None:
-            return str(found.experiment_id)
+            return found
         place = artefact_location(self.home, name) if self.uri.startswith("sqlite") else None
         try:
-            return str(self.client.create_experiment(name, artifact_location=place))
+            return self.client.get_experiment(self.client.create_experiment(name, artifact_location=place))
         except MlflowException:  # another process has just created it
             found = self.client.get_experiment_by_name(name)
             if found is None:
                 raise
-            return str(found.experiment_id)
+            return found
 
     def find(self, experiment: str, tag: str, value: str) -> list[Any]:
         """The runs with this tag, newest first; ``value`` is an id or a digest and needs no escaping."""

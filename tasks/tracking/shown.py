@@ -25,8 +25,8 @@ OTHERS = {
     *("accuracy_at_t", "baselines", "comparison", "at_paper_time_steps", "rules", "reliability"),
 }
 """Fields that are no figures, or have a table of their own."""
-PLACES = 6
-"""Decimal places of percentages, so that a share of 0.29 is not shown as 28.999999999999996 %."""
+PLACES = 4
+"""Decimal places of metrics, which MLflow shows with all their digits; the tables have more."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def point_shown(point: SweepPoint) -> Shown:
             "snn_accuracy_percent": percent(point.snn_accuracy),
             "exit_accuracy_percent": percent(point.accuracy),
             "points_lost": percent(point.snn_accuracy - point.accuracy),
-            "mean_steps": point.mean_steps,
+            "mean_steps": round(point.mean_steps, PLACES),
         }
     )
 
@@ -131,11 +131,11 @@ def _headline(figures: _Figures, snn_accuracy: float, oracle_steps: float, ece: 
         "snn_accuracy_percent": percent(snn_accuracy),
         "exit_accuracy_percent": percent(found.accuracy),
         "points_lost": percent(found.loss),
-        "mean_steps": found.mean_steps,
-        "speedup": found.speedup,
+        "mean_steps": round(found.mean_steps, PLACES),
+        "speedup": round(found.speedup, PLACES),
         "steps_saved_percent": percent(found.latency_saving),
         "steps_saved_iso_accuracy_percent": percent(iso_accuracy[0] if iso_accuracy else None),
-        "oracle_mean_steps": oracle_steps,
+        "oracle_mean_steps": round(oracle_steps, PLACES),
         "spikes_saved_percent": _saved(figures.spikes_per_inference),
         "synaptic_operations_saved_percent": _saved(figures.synaptic_operations_per_inference),
         "ece_at_exit_percent": percent(ece),
