@@ -195,7 +195,7 @@ class _Setting:
         if not self.seconds:
             return "all of it from the store"
         longest = sorted(self.seconds, key=lambda stage: -self.seconds[stage])[:2]
-        told = ", ".join(f"{_called(stage)} {duration(self.seconds[stage])}" for stage in longest)
+        told = ", ".join(f"{_called(stage, True)} {duration(self.seconds[stage])}" for stage in longest)
         return f"done in {duration(sum(self.seconds.values()))}: {told}"
 
 
