@@ -16,6 +16,8 @@ from dynconf_flows.command.options import AsJson, Home, print_json
 from dynconf_flows.command.places import quoted
 from dynconf_flows.command.terminal import Terminal
 
+PARTICIPANT = "participant-"
+"""Begins the name of the claim that shows that a process takes part in a study; its running file says more."""
 SILENT = 60.0
 """Seconds after which it is said how old a run's progress is."""
 
@@ -40,12 +42,13 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
 def lines(found: HomeState) -> list[str]:
     """The state of a home, line by line."""
     shown = [f"Home {found.home}"]
+    shown_runs = [run.owner for run, state in found.runs if state == "running"]
     for run, state in found.runs:
         if state == "running":
             shown.append(f"running: {run.command} ({_process(run.owner)}, {_since(run)})")
             shown += [f"    {line}" for line in progress_lines(run.progress)]
     for claim, state in found.claims:
-        if state == "running":
+        if state == "running" and not (claim.name.startswith(PARTICIPANT) and claim.owner in shown_runs):
             waiting = "".join(f"; {_process(owner)} waits for it" for owner in claim.waiting)
             shown.append(f"at work: {claim.what} ({_process(claim.owner)}){waiting}")
     for run, state in found.runs:
