@@ -143,9 +143,9 @@ def test_two_commands_at_once_do_everything_once(local: Local, cluster: Cluster)
     """One run of the reproduction in MLflow, one below it for each setting, one training; equal tables."""
     runs = mlflow_runs(cluster)
     rate = {"learning_rate": str(SHORT["learning_rate"])}.items()
-    (parent,) = [run for run in runs if run.data.tags.get("dynconf.kind") == "reproduction" and rate <= run.data.params.items()]
+    (parent,) = [run for run in runs if run.data.tags.get("kind") == "reproduction" and rate <= run.data.params.items()]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert sorted(run.data.tags["dynconf.setting"] for run in children) == sorted(SETTINGS)
+    assert sorted(run.data.tags["setting"] for run in children) == sorted(SETTINGS)
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
     assert local.trainings == {setting: 1 for setting in SETTINGS}
     tables = [table(path) for path in results_of(local.home, "results")]
