@@ -53,7 +53,7 @@ def analyse(
             done = analyse_pair(pair, analysis_folder(Path(traces), out, pair), options)
             records.append(done.analysis.record)
             try:
-                track_analysis(done, pair, options, home_folder(home))
+                track_analysis(done, pair, options, home_folder(home), f"flow analyse {traces}")
             except TrackingUnavailable as error:
                 get_run_logger().warning("%s", error)
     return records

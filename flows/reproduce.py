@@ -137,7 +137,7 @@ def _run_request(asked: CheckedRequest, command: str, part: Part) -> RunResult |
         study,
         Others(part.participants),
         part.workers(asked, len(plans)) as workers,
-        ParentRun.started(home, profile, seed, asked.identity(), f"{profile}, seed {seed}") as parent,
+        ParentRun.started(home, profile, seed, asked.identity(), f"{profile}, seed {seed}", command=command) as parent,
     ):
 
         def assignments(values: Values) -> list[Assignment]:

@@ -106,9 +106,10 @@ def _run_alone(request: CheckedRequest, parent_run: str | None, track_run: bool)
     """Run the one setting of a request, and end the MLflow run that was found or created for it."""
     (plan,) = request.plans
     profile, seed, identity = plan.profile, plan.seed, request.identity()
+    command = f"flow setting, profile {profile}"
     own = None
     if track_run and parent_run is None:
-        own = ParentRun.started(request.context.home, profile, seed, identity, f"{profile}, seed {seed}")
+        own = ParentRun.started(request.context.home, profile, seed, identity, f"{profile}, seed {seed}", command=command)
     parent = own.id if own is not None else parent_run if track_run else None
     row: AnySetting = failed(plan, {}, interruption.Interrupted())
     error = own.error if own is not None else None
@@ -126,7 +127,7 @@ def _run_alone(request: CheckedRequest, parent_run: str | None, track_run: bool)
         raise
     finally:
         if own is not None:
-            own.finish(run_result(request, plan.setting, [row], f"flow setting, profile {profile}", error), killed)
+            own.finish(run_result(request, plan.setting, [row], command, error), killed)
 
 
 def _run_in_time(request: CheckedRequest, parent: str | None) -> SettingRun:

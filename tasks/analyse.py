@@ -142,26 +142,38 @@ def described(traces: Traces) -> str:
     return "; ".join(part for part in (found, stand_in) if part)
 
 
-def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions, home: Path) -> str:
+def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions, home: Path, command: str | None = None) -> str:
     """Log an analysis to MLflow, in the experiment ``dynconf-analysis``; returns the run's id.
 
-    Repeating an analysis with the same result returns the existing run.
+    Repeating an analysis with the same result returns the existing run. ``command`` is the command line, if there is one.
     """
+    from dynconf_core.results.environment import environment
+    from dynconf_tasks.links import NOTE
     from dynconf_tasks.track import Tracker
+    from dynconf_tasks.tracking.datasets import traces_of
+    from dynconf_tasks.tracking.descriptions import analysis_description
+    from dynconf_tasks.tracking.runs import Content
     from dynconf_tasks.tracking.shown import analysis_shown
+    from dynconf_tasks.tracking.tags import Source
 
     record = done.analysis.record
     chosen = record.rule
     key = hashlib.sha256(f"{done.name}\n{json_text(record)}".encode()).hexdigest()
+    given = vars(options)
     params = {
-        "traces": str(pair.calibration),
-        "test_traces": str(pair.test) if pair.test else None,
-        "source": done.source or None,
-        **vars(options),
+        "traces.calibration": str(pair.calibration),
+        "traces.test": str(pair.test) if pair.test else "the other half",
+        "traces.source": done.source or None,
+        "seed": given["seed"],
         "time_steps": record.time_steps,
-        "rule": chosen.measure,
-        **{f"smoothing_{name}": value for name, value in flat(chosen.smoothing).items()},
+        **{f"search.{name}": value for name, value in given.items() if name not in ("seed", "time_steps")},
+        "rule.measure": chosen.measure,
+        **{f"rule.{name}": value for name, value in flat(chosen.smoothing).items()},
+        "rule.threshold": chosen.threshold_shown,
     }
+    description = analysis_description(record, done.source, done.out.resolve())
+    tags = {"traces": done.name, "seed": str(options.seed), NOTE: description}
+    content = Content(tags, analysis_shown(record), params, done.files, traces_of(pair, record))
     tracking = Tracker(home, "analyse them again to log the analysis")
     with running(home, f"analyse {pair.calibration}"), deferred():  # a signal does not leave the run unfinished
-        return tracking.analysis(done.name, analysis_shown(record), params, done.files, key)
+        return tracking.analysis(done.name, content, key, Source(command, environment().commit))

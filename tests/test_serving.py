@@ -192,7 +192,7 @@ def test_a_version_says_where_it_comes_from(whole: Path) -> None:
     version = client(whole).get_model_version_by_alias(f"dynconf-{VGG}", "champion")
     assert version.description.startswith("95.37 % with 10.25 of 8 time steps")
     assert "A stand-in" in version.description and "instead of CIFAR-10" in version.description
-    assert {name: version.tags[f"dynconf.{name}"] for name in ("setting", "profile", "seed", "dataset", "width")} == {
+    assert {name: version.tags[name] for name in ("setting", "profile", "seed", "dataset", "width")} == {
         "setting": VGG,
         "profile": "smoke",
         "seed": "0",

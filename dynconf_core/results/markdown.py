@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from dynconf_core.experiment.plan import Published
-from dynconf_core.results.types import AnySetting, RunResult, SettingResult, SweepPoint, SweepResult
+from dynconf_core.results.types import AnySetting, RunResult, SettingResult, SweepResult
 
 HEADINGS = ("setting", "ANN", "SNN @ T", "exit @ steps", "saving", "speedup", "oracle @ steps")
 PAPER = "paper: SNN → exit"
@@ -19,14 +19,15 @@ def results_markdown(result: RunResult) -> str:
 
 
 def sweep_markdown(result: SweepResult) -> str:
-    """The Pareto front of a sweep, as Markdown."""
-    lines = [f"**Pareto front, profile {result.profile}**", "", "| setting | values | accuracy | mean steps |"]
-    lines.append("|---|---|---:|---:|")
-    for point in result.points:
-        if isinstance(point, SweepPoint) and point.on_front:
-            values = ", ".join(f"{name}={short(value)}" for name, value in point.values.items())
-            lines.append(f"| {point.setting} | {values} | {percent(point.accuracy)} | {point.mean_steps:.2f} |")
-    return "\n".join(lines)
+    """The Pareto front of a sweep, chosen on the calibration split, with the figures of both splits, as Markdown."""
+    lines = [f"**Pareto front of each setting, chosen on the calibration split; profile {result.profile}**", ""]
+    lines += ["| setting | values | calibration: exit @ steps | test: exit @ steps |", "|---|---|---:|---:|"]
+    for point in result.front:
+        values = ", ".join(f"{name}={short(value)}" for name, value in point.values.items())
+        chosen = f"{in_percent(point.calibration_accuracy)} @ {point.calibration_mean_steps:.2f}"
+        tested = f"{in_percent(point.accuracy)} @ {point.mean_steps:.2f}"
+        lines.append(f"| {point.setting} | {values} | {chosen} | {tested} |")
+    return "\n".join([*lines, "", "Accuracies in %."])
 
 
 def title(result: RunResult) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -184,6 +186,6 @@ def _track(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions, home: P
     from dynconf_tasks.track import TrackingUnavailable
 
     try:
-        track_analysis(done, pair, options, home)
+        track_analysis(done, pair, options, home, shlex.join(["dynconf", *sys.argv[1:]]))
     except TrackingUnavailable as error:
         console.print(f"Not logged to MLflow: {error}", soft_wrap=True)

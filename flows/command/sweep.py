@@ -67,7 +67,7 @@ def sweep(
 ) -> None:
     """Run a grid or an Optuna study over the fields of settings.
 
-    Shows the Pareto front of accuracy against mean steps.
+    Shows the Pareto front of accuracy against mean steps, chosen on the calibration split.
     """
     from dynconf_core.experiment.points import checked_sweep
 
@@ -99,9 +99,10 @@ def sweep(
         from dynconf_tasks.reconcile import at_work
 
         part = Part(join, allow_other_code, dask=dask, resources=taken)
+        command = shlex.join(["dynconf", *sys.argv[1:]])
         session.ready()
-        with at_work(folder, shlex.join(["dynconf", *sys.argv[1:]])):
-            state = session.run(lambda: checked_sweeping(swept, part, return_state=True), as_json)
+        with at_work(folder, command):
+            state = session.run(lambda: checked_sweeping(swept, part, command, return_state=True), as_json)
     result = result_of(state)
     if as_json:
         from dynconf_core.results.records import to_json

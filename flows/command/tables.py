@@ -99,9 +99,10 @@ def _plans(name: str) -> dict[str, Plan]:
 
 def sweep_table(result: SweepResult) -> Table:
     """The points of a sweep, with those on the Pareto front marked."""
-    table = _table(f"Sweep, profile {result.profile}: {len(result.points)} points; * on the Pareto front")
+    count = len(result.points)
+    table = _table(f"Sweep, profile {result.profile}: {count} points; * on the Pareto front, chosen on calibration")
     swept = list(dict.fromkeys(name for point in result.points for name in point.values))
-    for heading in ("", "setting", *swept, "ANN", "SNN at T", "early exit", "mean steps"):
+    for heading in ("", "setting", *swept, "ANN", "SNN at T", "calibration", "test"):
         table.add_column(heading)
     for point in result.points:
         given = [short(point.values.get(name, "")) for name in swept]
@@ -109,8 +110,10 @@ def sweep_table(result: SweepResult) -> Table:
             table.add_row("", point.setting, *given, f"failed: {point.error}")
             continue
         ann = "—" if point.ann_accuracy is None else percent(point.ann_accuracy)
-        figures = [ann, percent(point.snn_accuracy), percent(point.accuracy), f"{point.mean_steps:.2f}"]
+        chosen = f"{percent(point.calibration_accuracy)} @ {point.calibration_mean_steps:.2f}"
+        figures = [ann, percent(point.snn_accuracy), chosen, f"{percent(point.accuracy)} @ {point.mean_steps:.2f}"]
         table.add_row("*" if point.on_front else "", point.setting, *given, *figures)
+    table.caption = "calibration, test: accuracy with exit @ mean steps on that split."
     return table
 
 

@@ -22,9 +22,9 @@ from dynconf_core.results.types import FailedPoint, FailedSetting, RunResult, Se
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.claim import claim
 from dynconf_tasks.serving.logged_model import MODEL_DIGEST, Served, logged_model, served
-from dynconf_tasks.track import ARTEFACT, SETTING
-from dynconf_tasks.tracking.family import PARENT
+from dynconf_tasks.tracking.family import ARTEFACT, PARENT, recorded
 from dynconf_tasks.tracking.runs import Runs
+from dynconf_tasks.tracking.tags import SETTING
 
 PREFIX = "dynconf-"
 IDENTIFIER = re.compile(r"[0-9a-f]{32}")
@@ -228,7 +228,7 @@ def _of_mlflow(home: Path, run: str, runs: Runs) -> tuple[Path, str, list[Any]]:
 
 def _evaluation(run: Any) -> str | None:
     """The key of the evaluation that a run in MLflow shows; None if it shows none."""
-    found = run.data.tags.get(ARTEFACT)
+    found = recorded(run).get(ARTEFACT)
     return None if found is None else str(found)
 
 
