@@ -235,12 +235,12 @@ def test_the_model_of_a_run_in_mlflow(known: Case, whole: Path, tmp_path: Path) 
     from dynconf_tasks.serving.of_run import log_model
     from dynconf_tasks.serving.register import register
     from dynconf_tasks.track import Tracker
-    from dynconf_tasks.tracking.logged import child_of
+    from dynconf_tasks.tracking.logged import Origin, child_of
 
     home = Path(shutil.copytree(whole, tmp_path / "home"))
     (row,) = read(RunResult, home / "results" / "latest" / "results.json").finished
     store, tracker = Store(home / "artefacts"), Tracker(home)
-    run = tracker.child(tracker.parent("smoke", 0, {}, "smoke, seed 0"), child_of(row, None, {}))
+    run = tracker.child(tracker.parent("smoke", 0, {}, "smoke, seed 0"), child_of(row, Origin(home, "smoke", 0), None))
     first, second = (log_model(tracker.uri, run, row.name, row.artefacts, store, home / "data") for _ in range(2))
     assert first is not None and first == second
     logged = client(home).get_logged_model(first)

@@ -25,6 +25,7 @@ from dynconf_tasks.serving.logged_model import MODEL_DIGEST, Served, logged_mode
 from dynconf_tasks.tracking.family import ARTEFACT, PARENT, recorded
 from dynconf_tasks.tracking.runs import Runs
 from dynconf_tasks.tracking.tags import SETTING
+from dynconf_tasks.tracking.views import OF_PROFILES
 
 PREFIX = "dynconf-"
 IDENTIFIER = re.compile(r"[0-9a-f]{32}")
@@ -130,7 +131,7 @@ def _version(runs: Runs, name: str, model: Served, experiment: str, row: Finishe
     found = next((one for one in versions if one.tags.get(MODEL_DIGEST) == digest), None)
     if found is not None:
         return str(found.version), False
-    place = runs.experiment(experiment)
+    place = runs.experiment(experiment, OF_PROFILES)
     logged = [one for one in runs.find(place, SETTING, model.setting) if _evaluation(one) == row.artefacts["evaluate"]]
     run = next((one.info.run_id for one in logged if one.info.status == "FINISHED"), None)
     identifier = logged_model(client, place, run, model)
