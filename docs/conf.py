@@ -58,7 +58,8 @@ def outside_links(app, docname, source):  # type: ignore[no-untyped-def]
         return f"{match[1]}({os.path.relpath(page.parent / match[2], Path(app.srcdir, docname).parent)})"
 
     source[0] = re.sub(r"(!\[[^\]]*\])\((?!https?:)([^)\s]+)\)", pictured, source[0])
-    source[0] = re.sub(r"(?<!!)\[([^\]]*)\]\((?!https?:|#|mailto:)([^)\s]+)\)", linked, source[0])
+    text = r"[^\[\]]*" if page.suffix == ".ipynb" else r"[^\]]*"  # the JSON of a notebook has brackets of its own
+    source[0] = re.sub(rf"(?<!!)\[({text})\]\((?!https?:|#|mailto:)([^)\s]+)\)", linked, source[0])
 
 
 def plain_docstrings(app, what, name, obj, options, lines):  # type: ignore[no-untyped-def]
