@@ -40,6 +40,7 @@ from dynconf_tasks.parameters import (
 from dynconf_tasks.reconcile import at_work
 from dynconf_tasks.study.points import SETTING, Listed, Values
 from dynconf_tasks.study.shared import SharedStudy
+from dynconf_tasks.study.storage import some, title
 from dynconf_tasks.study.trials import Point
 
 
@@ -192,4 +193,5 @@ def _name(asked: CheckedRequest) -> str:
     request = asked.request
     told = [request.profile, request.seed, [plan.setting for plan in asked.plans], sorted(asked.identity().items())]
     digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
-    return f"reproduce-{request.profile}-seed{request.seed}-{digest}"
+    names = [plan.setting for plan in asked.plans]
+    return title("reproduce", some(names), request.profile, f"seed {request.seed}", digest)
