@@ -28,7 +28,7 @@ from dynconf_tasks import analyse as analyses
 from dynconf_tasks import track
 
 FILES = {"analysis.json", "rule.json", "front.csv", "accuracy_against_latency.png", "rules.png"}
-FILES |= {"exit_histogram.png", "robustness.png", "reliability.png"}
+FILES |= {"exit_histogram.png", "robustness.png", "reliability.png", "report.html"}
 CALIBRATION, TEST = made(70, 1, 6), made(60, 2, 6, meta={"source": "mine, profile smoke", "data": "a", "stands_in_for": "B"})
 
 
