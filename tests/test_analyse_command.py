@@ -317,7 +317,7 @@ def test_it_is_logged_once(dynconf: Command, files: tuple[Path, Path], home: Pat
     curve = [point.value for point in sorted(history, key=lambda point: point.step)]
     assert curve == pytest.approx([100 * accuracy for accuracy in record["accuracy_at_t"]["test"]])
     logged = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert logged == {"analysis.json", "rule.json", "front.csv", "tables"}  # and nothing that lay there before
+    assert logged == {"analysis.json", "rule.json", "front.csv", "report.html", "tables"}  # and nothing that lay there before
 
     assert dynconf(*common).code == 0
     assert [one.info.run_id for one in runs(client)] == [run.info.run_id]
