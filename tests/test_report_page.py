@@ -91,7 +91,7 @@ def test_easy_and_hard_images_and_maps_come_from_the_traces(page: str) -> None:
     test, rule = cases.traces()[1], cases.analysis().rule
     exits, predictions = rule.exit_steps(test), test.predictions()
     found = cases.tables(page, "images")[0]
-    steps = [int(text.split(",")[0].removeprefix("step ")) for text in found["exits"]["text"]]
+    steps = [int(text.partition(":")[0].removeprefix("step ")) for text in found["exits"]["text"]]
     assert steps[0] == exits.min() and steps[4] == exits.max() and len(steps) == 8
     for place, row in enumerate(found["exits"]["row"]):
         index = int(row.rpartition("#")[2])
