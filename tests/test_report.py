@@ -1,0 +1,170 @@
+"""The results as files and as tables."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from result_cases import PUBLISHED, exiting, failed_setting, rule_entry, run_result, setting_result
+
+from dynconf_core.evaluation.energy import FullAndExit
+from dynconf_core.results.environment import environment
+from dynconf_core.results.files import new_run, over_seeds, write_over_seeds, write_results
+from dynconf_core.results.markdown import results_markdown
+from dynconf_core.results.records import plain, read
+from dynconf_core.results.types import FiguresOverSeeds, OverSeeds, RunResult, SettingOverSeeds, Spread
+from dynconf_flows.command.tables import results_table
+from dynconf_flows.command.terminal import Terminal
+
+NAMES = ("cifar10-vgg16-qcfs", "cifar10-resnet18-qcfs", "imagenet-vgg16-qffs", "imagenet-resnet50-qcfs")
+
+
+def printed(content: RunResult, width: int) -> str:
+    console, out = Terminal(width=width), io.StringIO()
+    console.file = out
+    console.print(results_table(content, width))
+    return out.getvalue()
+
+
+def test_results_lie_in_the_runs_folder_and_latest_follows(tmp_path: Path) -> None:
+    path = write_results(tmp_path, run_result(setting_result(NAMES[0]), run="first"))
+    assert path == tmp_path / "results" / "first" / "results.json"
+    assert json.loads(path.read_text())["settings"][0]["name"] == NAMES[0]
+    latest = tmp_path / "results" / "latest"
+    assert latest.is_symlink() and latest.resolve() == path.parent.resolve()
+    second = write_results(tmp_path, run_result(setting_result(NAMES[1]), run="second"))
+    assert latest.resolve() == second.parent.resolve()
+    moved = tmp_path.rename(tmp_path.with_name("elsewhere"))
+    assert (moved / "results" / "latest" / "results.json").is_file(), "the link must survive a move of the home"
+    left = [found.name for found in (moved / "results").rglob("*") if found.name.startswith(".")]
+    assert left == [], "no temporary file stays"
+
+
+def test_the_csv_has_a_row_a_setting_and_joined_names(tmp_path: Path) -> None:
+    path = write_results(
+        tmp_path, run_result(setting_result(NAMES[0], PUBLISHED), failed_setting(NAMES[1], 'convert: a "b", c\nd'))
+    )
+    with (path.parent / "results.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert first["exit_mean_steps"] == "10.25"
+    assert first["oracles_first_correct_mean_steps"] == "3.33"
+    assert first["baselines_iso_accuracy_time_steps"] == "20"
+    assert first["data_stands_in_for"] == "CIFAR-10"
+    assert first["exit_rule_threshold"] == "inf"
+    assert second["name"] == NAMES[1] and second["status"] == "failed" and second["error"] == 'convert: a "b", c\nd'
+    assert second["exit_mean_steps"] == ""
+
+
+def test_json_has_no_infinity(tmp_path: Path) -> None:
+    own = exiting(rule=rule_entry(float("-inf")))
+    content = run_result(setting_result(NAMES[0], exit=own, ece=FullAndExit(float("nan"), float("inf"))))
+    text = write_results(tmp_path, content).read_text()
+    assert "Infinity" not in text and "NaN" not in text
+    written = json.loads(text)["settings"][0]
+    assert written["exit"]["rule"]["threshold"] == "-inf"
+    assert written["ece"] == {"full": None, "exit": "inf"}
+
+
+def test_a_run_in_which_all_failed_is_written_and_shown(tmp_path: Path) -> None:
+    content = run_result(failed_setting(NAMES[0], "train: out of memory"), mean_latency_saving=None)
+    assert json.loads(write_results(tmp_path, content).read_text())["mean_latency_saving"] is None
+    assert "out of memory" in printed(content, 80)
+    assert "out of memory" in results_markdown(content)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_table_says_everything_at_every_width(width: int) -> None:
+    content = run_result(
+        setting_result(NAMES[0]), setting_result(NAMES[1], PUBLISHED), setting_result(NAMES[2]), setting_result(NAMES[3])
+    )
+    text = printed(content, width)
+    assert "…" not in text, "nothing is cut off"
+    assert all(len(line.rstrip()) <= width for line in text.splitlines())
+    together = " ".join(text.split()).replace("@ ", "@").replace(" @", "@")
+    assert "smoke" in text and "digits" in text and "CIFAR-10" in together
+    for name in NAMES:
+        assert name in text
+    for figure in ("96.00", "95.57@32", "95.37@10.25", "68.0", "3.12x", "98.76@3.33"):
+        assert figure in together, figure
+    assert "94.27@27" in together and "94.27@11.51" in together and "[S]" in together
+    assert "49.5" in together and "[2]" in together and "not named" in together
+
+
+def test_what_the_rounded_weights_cost_is_said_where_they_cost_something() -> None:
+    same, worse, better = (
+        setting_result(NAMES[0]),
+        setting_result(NAMES[1], reference_accuracy=0.954),
+        setting_result(NAMES[2], reference_accuracy=0.961),
+    )
+    together = " ".join(printed(run_result(same, worse, better), 80).split())
+    assert "Rounding the weights to fixed point changes the ANN's accuracy by -0.17 points on average" in together
+    assert f"{NAMES[1]} 96.00 → 95.40, {NAMES[2]} 96.00 → 96.10" in together and f"{NAMES[0]} 96.00 →" not in together
+    assert "Rounding the weights" not in printed(run_result(same), 80)
+    assert "96.00 → 95.40" in results_markdown(run_result(worse))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_failed_setting_shows_the_gap_and_the_reason_as_it_is(width: int) -> None:
+    """A reason may hold what is markup to the table's printer."""
+    reason = "convert: [/tmp/weights.pt] has [bold] no tensor | 'features.0.weight'"
+    content = run_result(setting_result(NAMES[0]), failed_setting(NAMES[1], reason))
+    text = " ".join(printed(content, width).split())
+    assert NAMES[1] in text and "failed" in text
+    assert reason in text
+    line = next(line for line in results_markdown(content).splitlines() if line.startswith(f"| {NAMES[1]}"))
+    assert line.replace("\\|", "").count("|") == 9, "a bar in the reason must not make a column"
+
+
+def test_markdown_has_the_tables_figures() -> None:
+    text = results_markdown(run_result(setting_result(NAMES[0]), setting_result(NAMES[1], PUBLISHED)))
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 4 and len({line.count("|") for line in lines}) == 1
+    for figure in ("95.57", "10.25", "3.12x", "3.33", "94.27", "11.51", "smoke", "digits"):
+        assert figure in text
+
+
+def test_a_paper_row_with_figures_missing_is_shown_as_far_as_it_goes() -> None:
+    partial = replace(PUBLISHED, snn_accuracy=None, time_steps=None, exit_accuracy=None, label="2")
+    assert "11.51" in printed(run_result(setting_result(NAMES[0], partial)), 120)
+    assert "11.51" in results_markdown(run_result(setting_result(NAMES[0], partial)))
+
+
+def test_environment_facts_name_versions_and_machine_without_importing_torch() -> None:
+    code = (
+        "import json, sys; from dynconf_core.results.environment import environment; facts = vars(environment());"
+        "assert 'torch' not in sys.modules; print(json.dumps(facts))"
+    )
+    root = Path(__file__).resolve().parent.parent
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root)
+    facts = json.loads(said.stdout)
+    assert {"python", "platform", "cpu", "cores", "gpu", "commit", "versions"} <= facts.keys()
+    assert {"torch", "numpy", "prefect", "mlflow", "optuna"} <= facts["versions"].keys()
+    assert json.dumps(plain(environment()), allow_nan=False)
+
+
+def test_over_seeds_by_hand(tmp_path: Path) -> None:
+    def one(run: str, ann: float, steps: float, *broken: str) -> RunResult:
+        own = exiting(0.5, steps, latency_saving=1 - steps / 8)
+        rows = [setting_result(name, ann_accuracy=ann, snn_accuracy=0.5, exit=own) for name in "ab"]
+        return run_result(*(failed_setting(row.name, "no") if row.name in broken else row for row in rows), run=run)
+
+    first, second = one("1", 0.7, 2.0), one("2", 0.9, 4.0, "b")
+    steps, saving = Spread(3.0, 2**0.5), Spread(0.625, pytest.approx(0.25 / 2**0.5))
+    ann = Spread(pytest.approx(0.8), pytest.approx(0.2 / 2**0.5))
+    figures = FiguresOverSeeds(ann, Spread(0.5, 0.0), Spread(0.5, 0.0), steps, saving)
+    found = over_seeds([first, second])
+    assert found == OverSeeds(("1", "2"), (SettingOverSeeds("a", figures), SettingOverSeeds("b", None)))
+    for run in (first, second):
+        write_results(tmp_path, run)
+    path = write_over_seeds(tmp_path, [first, second])
+    assert path == tmp_path / "results" / "2" / "over_seeds.json" and read(OverSeeds, path) == found
+
+
+def test_runs_of_one_second_have_names_of_their_own(tmp_path: Path) -> None:
+    names = {new_run(tmp_path, "smoke-seed0") for _ in range(5)}
+    assert len(names) == 5 and all((tmp_path / "results" / name).is_dir() for name in names)
+    assert all(name.endswith("-smoke-seed0") for name in names)
