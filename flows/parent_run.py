@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Literal
 
 from prefect.logging import get_run_logger
 
+from dynconf_core.results.environment import environment
 from dynconf_core.results.types import RunResult, SweepResult
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.owner import Owner
 from dynconf_tasks.track import TrackingUnavailable, tracker
+from dynconf_tasks.tracking.tags import Source
 
 if TYPE_CHECKING:
     from dynconf_tasks.track import Tracker
@@ -42,11 +44,14 @@ class ParentRun:
         identity: Mapping[str, Value],
         name: str,
         kind: Literal["reproduction", "sweep"] = "reproduction",
+        command: str | None = None,
     ) -> ParentRun:
         """Find or create the run and mark it as running; warn if tracking does not work."""
         try:
             tracking = tracker(home)
-            return cls(tracking.parent(profile, seed, identity, name, kind), None, tracking)
+            return cls(
+                tracking.parent(profile, seed, identity, name, kind, Source(command, environment().commit)), None, tracking
+            )
         except TrackingUnavailable as error:
             get_run_logger().warning("%s", error)
             return cls(None, str(error))

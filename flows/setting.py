@@ -21,6 +21,7 @@ from dynconf_core.results.types import AnySetting, FailedSetting
 from dynconf_core.schemes.field import Value
 from dynconf_flows.parent_run import ParentRun
 from dynconf_flows.prefect_runs import owned
+from dynconf_flows.requested import run_title
 from dynconf_flows.run_result import run_result
 from dynconf_tasks import interruption
 from dynconf_tasks.parameters import Duration, Memory, Overrides, ProfileName, Seed, SettingName, values_of
@@ -106,9 +107,10 @@ def _run_alone(request: CheckedRequest, parent_run: str | None, track_run: bool)
     """Run the one setting of a request, and end the MLflow run that was found or created for it."""
     (plan,) = request.plans
     profile, seed, identity = plan.profile, plan.seed, request.identity()
+    command = f"flow setting, profile {profile}"
     own = None
     if track_run and parent_run is None:
-        own = ParentRun.started(request.context.home, profile, seed, identity, f"{profile}, seed {seed}")
+        own = ParentRun.started(request.context.home, profile, seed, identity, run_title(request), command=command)
     parent = own.id if own is not None else parent_run if track_run else None
     row: AnySetting = failed(plan, {}, interruption.Interrupted())
     error = own.error if own is not None else None
@@ -126,7 +128,7 @@ def _run_alone(request: CheckedRequest, parent_run: str | None, track_run: bool)
         raise
     finally:
         if own is not None:
-            own.finish(run_result(request, plan.setting, [row], f"flow setting, profile {profile}", error), killed)
+            own.finish(run_result(request, plan.setting, [row], command, error), killed)
 
 
 def _run_in_time(request: CheckedRequest, parent: str | None) -> SettingRun:

@@ -7,7 +7,6 @@ stages with equal keys, and an interrupted sweep resumes from the store.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from prefect import State, flow
@@ -23,6 +22,7 @@ from dynconf_core.results.environment import environment
 from dynconf_core.results.files import sweep_file, write_sweep
 from dynconf_core.results.markdown import sweep_markdown
 from dynconf_core.results.records import read
+from dynconf_core.results.sweep_front import with_front
 from dynconf_core.results.types import AnyPoint, AnySetting, FailedPoint, SettingResult, SweepPoint, SweepResult
 from dynconf_core.schemes.field import Value
 from dynconf_flows.others import Others
@@ -41,6 +41,7 @@ from dynconf_tasks.parameters import (
     Seed,
     SettingName,
     StudyField,
+    WorkerCount,
     swept_texts,
     values_of,
 )
@@ -65,11 +66,11 @@ def sweep(
     memory: Memory | None = None,
     stage_timeout: Duration | None = None,
     participants: Count = 1,
-    workers: Count | None = None,
+    workers: WorkerCount | None = None,
     join: bool = False,
     allow_other_code: bool = False,
 ) -> SweepResult | State[SweepResult]:
-    """Run all points and report the Pareto front of test accuracy against mean steps.
+    """Run all points and report the Pareto front of accuracy against mean steps, chosen on the calibration split.
 
     Args:
         settings: names of the settings; each point runs for all of them.
@@ -85,7 +86,8 @@ def sweep(
         memory: memory limit for simulation on a CPU, such as 8GiB; default: none.
         stage_timeout: the longest that a stage may run, such as 90s, 30m or 2h; default: any time.
         participants: number of runs of this deployment, on as many workers of the pool, that share the points.
-        workers: number of settings that run at the same time in each of them; default: the profile's, one for a study.
+        workers: number of settings that run at the same time in each of them, 0 without processes of their own; default: the
+            profile's, one for a study.
         join: take part in the same sweep that others began; what failed there is not tried again.
         allow_other_code: take part even if the others run another version of dynconf.
 
@@ -111,14 +113,15 @@ def sweep(
     return run_sweep(swept, Part(join, allow_other_code, participants))
 
 
-def run_sweep(swept: CheckedSweep, part: Part = ALONE) -> SweepResult | State[SweepResult]:
+def run_sweep(swept: CheckedSweep, part: Part = ALONE, command: str | None = None) -> SweepResult | State[SweepResult]:
     """Run a checked sweep; see ``sweep``. If it was interrupted, Prefect's run ends as cancelled, with the result."""
     home, name = swept.asked.context.home, _name(swept)
+    told = command or f"flow sweep, profile {swept.asked.request.profile}"
     with at_work(home, f"sweep {name}", home / "sweeps" / name):
-        return _run_sweep(swept, name, part)
+        return _run_sweep(swept, name, told, part)
 
 
-def _run_sweep(swept: CheckedSweep, name: str, part: Part) -> SweepResult | State[SweepResult]:
+def _run_sweep(swept: CheckedSweep, name: str, command: str, part: Part) -> SweepResult | State[SweepResult]:
     asked = swept.asked
     home, profile, seed = asked.context.home, asked.request.profile, asked.request.seed
     asked.context.prepare()
@@ -138,7 +141,7 @@ def _run_sweep(swept: CheckedSweep, name: str, part: Part) -> SweepResult | Stat
         study,
         Others(part.participants),
         part.workers(asked, most) as workers,
-        ParentRun.started(home, profile, seed, identity, f"sweep {name}", "sweep") as parent,
+        ParentRun.started(home, profile, seed, identity, f"sweep {name}", "sweep", command) as parent,
     ):
 
         def assignments(values: Values) -> list[Assignment]:
@@ -154,7 +157,7 @@ def _run_sweep(swept: CheckedSweep, name: str, part: Part) -> SweepResult | Stat
             found = participant.entries(points, lambda values: _at(swept, values)[0], asked.context)
             error = next((one.tracking_error for one in found if one.tracking_error), parent.error)
             rows = [(row, one.values) for one in found if one.values and one.begun for row in one.rows]
-            result = _result(swept, error, [_point(row, _fields(values)) for row, values in rows])
+            result = _result(swept, command, error, [_point(row, _fields(values)) for row, values in rows])
             if not any(point.condition == "running" for point in points):  # otherwise those who are left write them
                 write_sweep(home, result, newest=settled)
             return result
@@ -206,8 +209,8 @@ def _fields(values: Values) -> dict[str, Value]:
     return {name: value for name, value in values.items() if name != SETTING}
 
 
-def _result(swept: CheckedSweep, tracking_error: str | None, found: Sequence[AnyPoint]) -> SweepResult:
-    points = _with_front(found)
+def _result(swept: CheckedSweep, command: str, tracking_error: str | None, found: Sequence[AnyPoint]) -> SweepResult:
+    points = with_front(found)
     return SweepResult(
         run=_name(swept),
         profile=swept.asked.request.profile,
@@ -216,6 +219,8 @@ def _result(swept: CheckedSweep, tracking_error: str | None, found: Sequence[Any
         tracking_error=tracking_error,
         failed=sum(isinstance(point, FailedPoint) for point in points),
         points=points,
+        command=command,
+        overrides=dict(swept.asked.overrides),
     )
 
 
@@ -239,22 +244,6 @@ def _point(row: AnySetting, values: Mapping[str, Value]) -> AnyPoint:
         artefacts=row.artefacts,
         resources=row.resources,
     )
-
-
-def _with_front(points: Sequence[AnyPoint]) -> tuple[AnyPoint, ...]:
-    """The points, with those marked that are on the Pareto front of their setting."""
-
-    def beaten(point: SweepPoint) -> bool:
-        return any(
-            isinstance(other, SweepPoint)
-            and other.setting == point.setting
-            and other.accuracy >= point.accuracy
-            and other.mean_steps <= point.mean_steps
-            and (other.accuracy, other.mean_steps) != (point.accuracy, point.mean_steps)
-            for other in points
-        )
-
-    return tuple(replace(point, on_front=not beaten(point)) if isinstance(point, SweepPoint) else point for point in points)
 
 
 def _name(swept: CheckedSweep) -> str:

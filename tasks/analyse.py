@@ -1,6 +1,5 @@
 """The analysis of a pair of traces: reading their files, analysing them, writing the results and logging them to MLflow."""
 
-import hashlib
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,8 @@ from dynconf_core.evaluation.precautions import check_options, check_pair
 from dynconf_core.figures.analysis import analysis_figures
 from dynconf_core.home.running import running
 from dynconf_core.report.writing import write_analysis_report
-from dynconf_core.results.analysis_folder import write_analysis
-from dynconf_core.results.records import flat, json_text
+from dynconf_core.results.analysis_folder import analysis_key, kept_folder, write_analysis
+from dynconf_core.results.records import flat
 from dynconf_core.results.trace_pairs import Pair
 from dynconf_core.traces.parts import Split, split_in_two
 from dynconf_core.traces.schema import Traces
@@ -75,14 +74,14 @@ class FinishedAnalysis:
 
     Attributes:
         name: the name of the traces.
-        out: the folder of the analysis.
+        out: the folder of the analysis; None if it was not kept.
         analysis: the analysis.
         files: the files in the folder.
         source: what was run, according to the traces.
     """
 
     name: str
-    out: Path
+    out: Path | None
     analysis: Analysis
     files: tuple[Path, ...]
     source: str
@@ -105,13 +104,16 @@ def loaded(pair: Pair, seed: int, time_steps: int | None = None) -> tuple[Traces
     return calibration, test, split
 
 
-def analyse_pair(pair: Pair, out: Path, options: AnalysisOptions | None = None) -> FinishedAnalysis:
-    """Analyse a pair of traces and write the results into the folder ``out``.
+def analyse_pair(
+    pair: Pair, out: Path | None, options: AnalysisOptions | None = None, home: Path | None = None
+) -> FinishedAnalysis:
+    """Analyse a pair of traces and write the results into the folder ``out``, or else into one of the home.
 
     Args:
         pair: the traces.
-        out: folder for ``analysis.json``, ``rule.json``, ``front.csv`` and the figures.
+        out: folder for ``analysis.json``, ``rule.json``, ``front.csv`` and the figures; None: see ``kept_folder``.
         options: options of the analysis; None stands for the defaults.
+        home: the home in which the analysis is kept if ``out`` is None; if both are, nothing is written.
 
     Raises:
         InputError: if the traces cannot be analysed; nothing is written.
@@ -130,9 +132,14 @@ def analyse_pair(pair: Pair, out: Path, options: AnalysisOptions | None = None) 
         split=split,
     )
     source = described(test)
-    written = write_analysis(analysis, out, analysis_figures(analysis, test, pair.name, source))
-    report = write_analysis_report(pair.name, source, analysis, test, out, _command(pair, asked))
-    return FinishedAnalysis(pair.name, out, analysis, (*written, *([report] if report else [])), source)
+    if out is None and home is not None:
+        out = kept_folder(home, pair.name, analysis)
+    written: list[Path] = []
+    if out is not None:
+        written += write_analysis(analysis, out, analysis_figures(analysis, test, pair.name, source))
+        report = write_analysis_report(pair.name, source, analysis, test, out, _command(pair, asked))
+        written += [report] if report else []
+    return FinishedAnalysis(pair.name, out, analysis, tuple(written), source)
 
 
 def _command(pair: Pair, asked: AnalysisOptions) -> str:
@@ -156,26 +163,38 @@ def described(traces: Traces) -> str:
     return "; ".join(part for part in (found, stand_in) if part)
 
 
-def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions, home: Path) -> str:
+def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions, home: Path, command: str | None = None) -> str:
     """Log an analysis to MLflow, in the experiment ``dynconf-analysis``; returns the run's id.
 
-    Repeating an analysis with the same result returns the existing run.
+    Repeating an analysis with the same result returns the existing run. ``command`` is the command line, if there is one.
     """
-    from dynconf_tasks.shown import analysis_shown
+    from dynconf_core.results.environment import environment
+    from dynconf_tasks.links import NOTE
     from dynconf_tasks.track import Tracker
+    from dynconf_tasks.tracking.datasets import traces_of
+    from dynconf_tasks.tracking.descriptions import analysis_description
+    from dynconf_tasks.tracking.runs import Content
+    from dynconf_tasks.tracking.shown import analysis_shown
+    from dynconf_tasks.tracking.tags import Source
 
     record = done.analysis.record
     chosen = record.rule
-    key = hashlib.sha256(f"{done.name}\n{json_text(record)}".encode()).hexdigest()
+    key = analysis_key(done.name, done.analysis)
+    given = vars(options)
     params = {
-        "traces": str(pair.calibration),
-        "test_traces": str(pair.test) if pair.test else None,
-        "source": done.source or None,
-        **vars(options),
+        "traces.calibration": str(pair.calibration),
+        "traces.test": str(pair.test) if pair.test else "the other half",
+        "traces.source": done.source or None,
+        "seed": given["seed"],
         "time_steps": record.time_steps,
-        "rule": chosen.measure,
-        **{f"smoothing_{name}": value for name, value in flat(chosen.smoothing).items()},
+        **{f"search.{name}": value for name, value in given.items() if name not in ("seed", "time_steps")},
+        "rule.measure": chosen.measure,
+        **{f"rule.{name}": value for name, value in flat(chosen.smoothing).items()},
+        "rule.threshold": chosen.threshold_shown,
     }
+    description = analysis_description(record, done.source, done.out)
+    tags = {"traces": done.name, "seed": str(options.seed), NOTE: description}
+    content = Content(tags, analysis_shown(record), params, done.files, traces_of(pair, record))
     tracking = Tracker(home, "analyse them again to log the analysis")
     with running(home, f"analyse {pair.calibration}"), deferred():  # a signal does not leave the run unfinished
-        return tracking.analysis(done.name, analysis_shown(record), params, done.files, key)
+        return tracking.analysis(done.name, content, key, Source(command, environment().commit))

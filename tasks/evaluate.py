@@ -1,7 +1,7 @@
 """The stage ``evaluate``: evaluate the chosen rule on the test traces, which no other stage reads.
 
-Artefact: ``evaluation.json``, ``curves.json``, ``rule.json``,
-``accuracy_against_latency.png``, ``exit_histogram.png``, ``robustness.png``.
+Artefact: ``evaluation.json``, ``curves.json``, ``rule.json``, and as ``.png`` and ``.svg`` the figures
+``accuracy_against_latency``, ``exit_histogram`` and ``robustness``.
 """
 
 import shutil
@@ -23,12 +23,13 @@ from dynconf_core.experiment.job import Handle, Inputs, Job
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.figures.accuracy import accuracy_against_latency, exit_histogram
 from dynconf_core.figures.robustness import robustness_figure
+from dynconf_core.figures.svg import save_svg
 from dynconf_core.results.records import json_text, read, to_json
 from dynconf_core.traces.schema import Traces
 from dynconf_tasks.listening import Listener
 from dynconf_tasks.stage import TASK_OPTIONS, run
 
-FIGURES = ("accuracy_against_latency.png", "exit_histogram.png", "robustness.png")
+FIGURES = ("accuracy_against_latency", "exit_histogram", "robustness")
 DPI = 150
 
 
@@ -73,7 +74,8 @@ def evaluate(job: Job, inputs: Inputs) -> State[Handle] | Handle:
             robustness_figure(robustness, plan.setting, subtitle),
         )
         for name, picture in zip(FIGURES, pictures, strict=True):
-            picture.savefig(folder / name, dpi=DPI, metadata={"Software": None})
+            picture.savefig(folder / f"{name}.png", dpi=DPI, metadata={"Software": None})
+            save_svg(picture, folder / f"{name}.svg")
         return {"accuracy": figures.exit.accuracy, "mean_steps": figures.exit.mean_steps}
 
     return run("evaluate", job, inputs, write)

@@ -16,19 +16,19 @@ from dynconf_core.evaluation.setting import EVALUATION, SettingEvaluation
 from dynconf_core.experiment.overrides import applied, applies, typed
 from dynconf_core.experiment.profiles import resolve
 from dynconf_core.results.files import RESULTS, write_results, write_sweep
-from dynconf_core.results.records import flat, plain, read
-from dynconf_core.results.types import AnyPoint, AnySetting, FailedSetting, RunResult, SettingResult, SweepResult
+from dynconf_core.results.records import read
+from dynconf_core.results.run_names import titled
+from dynconf_core.results.types import AnyPoint, AnySetting, FailedPoint, FailedSetting, RunResult, SweepPoint, SweepResult
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_tasks.interruption import Interrupted
-from dynconf_tasks.logged import FILES, Child, Params, child_of, report_of, setting_params
-from dynconf_tasks.track import Kind, Tracker, known_as
+from dynconf_tasks.track import Tracker
+from dynconf_tasks.tracking.logged import CHECKPOINT, FILES, Child, Origin, child_of
+from dynconf_tasks.tracking.tags import Kind, Source, known_as
 
 ROOMS = ("results", "sweeps")
 NEVER_RAN = str(Interrupted())
 """Ends the error of a setting that an interruption kept from finishing."""
-FACTS = ("data", "network", "method", "levels", "bits", "scheme", "time_steps", "fixed_point")
-"""What a row says about its plan."""
 STARTED = re.compile(r"(\d{8}-\d{6})(?:-(\d+)(?=-))?")
 """The beginning of a reproduction's name: when it started, and its number if several started in that second."""
 Row = AnySetting | AnyPoint
@@ -64,8 +64,13 @@ class _Found:
     def of_parent(self) -> tuple[str, int, Mapping[str, Value], str, Kind]:
         result = self.result
         if isinstance(result, RunResult):
-            return (result.profile, result.seed, self.identity, f"{result.profile}, seed {result.seed}", "reproduction")
-        return (result.profile, result.seed, {}, f"sweep {result.run}", "sweep")
+            title = titled(result.profile, result.seed, result.overrides)
+            return (result.profile, result.seed, self.identity, title, "reproduction")
+        return (result.profile, result.seed, result.overrides, f"sweep {result.run}", "sweep")
+
+    @property
+    def source(self) -> Source:
+        return Source(self.result.command or None, self.result.environment.commit)
 
 
 def _warn(unreadable: InputError) -> None:
@@ -107,10 +112,10 @@ def _send(tracker: Tracker, one: _Found, store: Store) -> Sent | None:
     """Send what is missing of one folder; None if nothing was."""
     known, ended = tracker.known(*one.of_parent)
     ran = [row for row in one.rows if not (isinstance(row, FailedSetting) and row.error.endswith(NEVER_RAN))]
-    missing = [child for row in ran if not known & known_as(child := _child(row, one.result, store))]
+    missing = [child for row in ran if not known & known_as(child := _child(row, one, store))]
     if not missing and (ended or not one.rows):
         return None
-    parent = tracker.parent(*one.of_parent)
+    parent = tracker.parent(*one.of_parent, one.source)
     for child in missing:
         tracker.child(parent, child)
     result = replace(one.result, tracking_error=None)
@@ -173,34 +178,34 @@ def _identity(result: RunResult, store: Store) -> dict[str, Value]:
     for row in result.settings:
         artefact = _artefact(row, "train", store) if row.stages.get("train") == "given" else None
         if artefact is not None:
-            files[f"checkpoint {row.name}"] = str(artefact.manifest["provenance"].get("facts", {}).get("given"))
+            files[f"{CHECKPOINT}{row.name}"] = str(artefact.manifest["provenance"].get("facts", {}).get("given"))
     return {**result.overrides, **files}
 
 
-def _child(row: Row, result: RunResult | SweepResult, store: Store) -> Child:
+def _child(row: Row, one: _Found, store: Store) -> Child:
     """What is logged of a row, as far as it is in the store, else as the row has it."""
     artefact = _artefact(row, "evaluate", store)
     whole = artefact is not None and set(FILES) <= set(artefact.manifest["files"])
     evaluation = artefact if whole else None
-    report = report_of(row, store)
-    if isinstance(row, SettingResult | FailedSetting):
-        assert isinstance(result, RunResult)
-        return child_of(row, evaluation, _params(row, result), report=report)
     # of a point, the results hold few figures
-    figures = read(SettingEvaluation, evaluation.file(EVALUATION)) if evaluation is not None else None
-    params = {"setting": row.setting, "profile": result.profile, "seed": result.seed, **row.values}
-    return child_of(row, evaluation, params, row.values, figures, report)
+    figures = read(SettingEvaluation, artefact.file(EVALUATION)) if artefact is not None else None
+    return child_of(row, _origin(row, one, store), evaluation, figures)
 
 
-def _params(row: AnySetting, result: RunResult) -> Params:
-    """The values of the plan; where the setting is not known any more, or has other fields now, those of the row."""
+def _origin(row: Row, one: _Found, store: Store) -> Origin:
+    """Where a row comes from; the plan is None where the setting is not known any more, or has other fields now."""
+    result, point = one.result, row.values if isinstance(row, SweepPoint | FailedPoint) else None
+    identity = {**one.identity, **(result.overrides if isinstance(result, SweepResult) else {}), **(point or {})}
+    setting = row.setting if isinstance(row, SweepPoint | FailedPoint) else row.name
+    seed = int(identity.pop("seed", result.seed))
+    plan = None
     with suppress(InputError):
-        plan = resolve(row.name, result.profile, result.seed)
-        values = {name: typed(name, given, [plan]) for name, given in result.overrides.items() if applies(name, plan)}
-        return setting_params(applied(plan, values))
-    facts = plain(row)
-    told = {name: facts[name] for name in FACTS if name in facts}
-    return {"setting": row.name, "profile": result.profile, "seed": result.seed, **result.overrides, **flat(told)}
+        found = resolve(setting, result.profile, seed)
+        named = {name: value for name, value in identity.items() if not name.startswith(CHECKPOINT)}
+        values = {name: typed(name, given, [found]) for name, given in named.items() if applies(name, found)}
+        plan = applied(found, values)
+    home = store.root.parent
+    return Origin(home, result.profile, seed, identity, plan, one.source.command, point)
 
 
 def _artefact(row: Row, stage: str, store: Store) -> Artefact | None:

@@ -11,45 +11,69 @@ import hashlib
 import json
 import re
 import shlex
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from prefect import task
 
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.job import Handle
 from dynconf_core.experiment.plan import Plan
-from dynconf_core.results.records import json_text, to_json
-from dynconf_core.results.types import AnySetting, RunResult, SweepResult
+from dynconf_core.experiment.request import data_folder
+from dynconf_core.results.files import results_file, sweep_file
+from dynconf_core.results.types import AnySetting, OverSeeds, RunResult, SettingResult, SweepResult
 from dynconf_core.schemes.field import Value
-from dynconf_core.store.artefacts import Store
 from dynconf_core.store.claim import claim
 from dynconf_core.store.owner import Owner
 from dynconf_tasks import interruption
 from dynconf_tasks.answering import without_password
-from dynconf_tasks.links import flow_run_tags, link_to
-from dynconf_tasks.logged import Child, Params, child_of, report_of, setting_params
-from dynconf_tasks.mlflow_database import OtherVersion, tracking_uri
-from dynconf_tasks.mlflow_runs import Runs, errors
-from dynconf_tasks.run_family import CHILD, DIGEST, KEY, OUTCOME, PARENT, Family, complete, outcome
-from dynconf_tasks.run_owners import OWNER, as_tag, other_owners
-from dynconf_tasks.shown import Shown, percent
+from dynconf_tasks.links import NOTE, flow_run_tags, link_to
+from dynconf_tasks.serving.of_run import log_model
 from dynconf_tasks.stage import TASK_OPTIONS
+from dynconf_tasks.tracking.database import OtherVersion, tracking_uri
+from dynconf_tasks.tracking.family import (
+    ARTEFACT,
+    DIGEST,
+    IDENTITY,
+    KEY,
+    OUTCOME,
+    PARENT,
+    RECORD,
+    Family,
+    complete,
+    outcome,
+    recorded,
+)
+from dynconf_tasks.tracking.logged import Child, Origin, child_of
+from dynconf_tasks.tracking.owners import OWNER, as_tag, other_owners
+from dynconf_tasks.tracking.parents import parent_content, parent_files
+from dynconf_tasks.tracking.runs import Content, Runs, errors, listed_tables
+from dynconf_tasks.tracking.shown import Shown
+from dynconf_tasks.tracking.tags import (
+    INHERITED,
+    KIND,
+    POINT,
+    SETTING,
+    SOURCE,
+    TAG_LENGTH,
+    Kind,
+    Known,
+    Source,
+    identified,
+    point_text,
+    record_text,
+    with_description,
+)
+from dynconf_tasks.tracking.views import OF_ANALYSES, OF_PROFILES
 
-TAG_LENGTH = 5000
 LONGEST_REASON = 200
 """Characters of what MLflow or its database says; it may be a whole query."""
 PATIENCE, LAST_PATIENCE = 60.0, 2.0
 """Seconds to wait for another process that logs the same, and after an interruption."""
-SETTING, POINT = "dynconf.setting", "dynconf.point"
-IDENTITY, ARTEFACT, KIND = "dynconf.identity", "dynconf.artefact", "dynconf.kind"
-Kind = Literal["reproduction", "sweep"]
-Known = tuple[str, str, str]
-"""A child's setting, point, and digest or artefact; see ``known_as``."""
 
 
 class TrackingUnavailable(RuntimeError):
@@ -74,22 +98,33 @@ class Tracker:
             self._runs, self._errors = Runs(home, _waiting()), errors()
             self._family = Family(self._runs)
 
-    def parent(self, profile: str, seed: int, identity: Mapping[str, Value], name: str, kind: Kind = "reproduction") -> str:
+    def parent(
+        self,
+        profile: str,
+        seed: int,
+        identity: Mapping[str, Value],
+        name: str,
+        kind: Kind = "reproduction",
+        source: Source = Source(),  # noqa: B008  # frozen
+    ) -> str:
         """Find or create the run of a reproduction or sweep and mark it as running; returns its id.
 
         A reproduction is identified by profile, seed and ``identity``; a sweep by ``name``, since a sweep's name holds a digest
         of what was asked.
         """
-        text, key = _identified(profile, seed, identity, name, kind)
-        tags = {KEY: key, IDENTITY: text[:TAG_LENGTH], "dynconf.profile": profile, KIND: kind, OWNER: str(Owner.this())}
+        text, key = identified(profile, seed, identity, name, kind)
+        made_by = source.tags()
+        record = record_text({IDENTITY: json.loads(text)})
+        tags = {KEY: key, RECORD: record, "profile": profile, "seed": str(seed), KIND: kind, OWNER: str(Owner.this())}
         with self._speaking_clearly(), self._claimed(key, name):
-            experiment = self._runs.experiment(f"dynconf-{profile}")
+            experiment = self._runs.experiment(f"dynconf-{profile}", OF_PROFILES)
             run = self._family.only(experiment, key)
             if run is None:
-                self._runs.client.create_run(experiment, run_name=name, tags={**tags, **flow_run_tags()})
+                self._runs.client.create_run(experiment, run_name=name, tags={**tags, **made_by, **flow_run_tags()})
                 run = self._family.only(experiment, key)  # another machine may have made one at the same moment
                 assert run is not None
             self._family.open(run)
+            self._runs.tag(run, made_by)
             if not run.data.params:  # new, or killed before its parameters were logged
                 self._runs.log(run.info.run_id, Shown(), {"profile": profile, "seed": seed, **identity})
             link_to(self.uri, experiment, run.info.run_id)
@@ -106,8 +141,8 @@ class Tracker:
             key = above.data.tags.get(KEY, above.info.run_id)
             digest = hashlib.sha256("\n".join([key, child.setting, point]).encode()).hexdigest()
             with self._claimed(digest, child.name):
-                old = self._runs.find(above.info.experiment_id, CHILD, digest)
-                found = next((run for run in old if run.data.tags.get(DIGEST) == child.digest and complete(run)), None)
+                old = self._runs.find(above.info.experiment_id, KEY, digest)
+                found = next((run for run in old if recorded(run).get(DIGEST) == child.digest and complete(run)), None)
                 identifier = found.info.run_id if found is not None else self._create_child(above, child, point, digest)
                 for run in old:
                     if run is not found and not other_owners(run):
@@ -115,20 +150,21 @@ class Tracker:
             link_to(self.uri, above.info.experiment_id, identifier)
             return str(identifier)
 
-    def analysis(self, name: str, shown: Shown, params: Params, files: Sequence[Path], key: str) -> str:
+    def analysis(self, name: str, content: Content, key: str, source: Source = Source()) -> str:  # noqa: B008
         """Find or create the finished run of an analysis in the experiment ``dynconf-analysis``; returns its id.
 
         ``key`` is a digest of the analysis. Runs with this key that never finished are deleted.
         """
         with self._speaking_clearly(), self._claimed(key, name):
-            experiment = self._runs.experiment("dynconf-analysis")
+            experiment = self._runs.experiment("dynconf-analysis", OF_ANALYSES)
             old = self._runs.find(experiment, KEY, key)
             found = next((run for run in old if run.info.status == "FINISHED"), None)
             if found is not None:
                 link_to(self.uri, experiment, found.info.run_id)
                 return str(found.info.run_id)
-            tags = {KEY: key, KIND: "analysis", OWNER: str(Owner.this()), **flow_run_tags()}
-            identifier = self._runs.create(experiment, name, tags, shown, params, files, "FINISHED")
+            tags = {KEY: key, KIND: "analysis", OWNER: str(Owner.this()), **source.tags()}
+            content = replace(content, tags=with_description({**content.tags, **tags}, content.tags.get(NOTE, "")))
+            identifier = self._runs.create(experiment, name, content, "FINISHED")
             for run in old:
                 if not other_owners(run):
                     self._runs.client.delete_run(run.info.run_id)
@@ -138,16 +174,12 @@ class Tracker:
     def finish_parent(
         self, parent: str, result: RunResult | SweepResult, interrupted: bool = False, settled: bool = False
     ) -> None:
-        """Log the main figures and results.json of a reproduction or sweep, and end its run as finished, failed or killed.
+        """Log what a reproduction or sweep shows, its description and its files, and end its run as finished, failed or killed.
 
         If other living processes work on the same, the run goes on until the last of them ends, unless everything is
         ``settled``: then nobody logs anything more, and what is still marked as running was left by processes that died. Where
         one has finished, an interruption of the others changes nothing.
         """
-        if isinstance(result, RunResult):
-            headline = {"steps_saved_percent": percent(result.mean_latency_saving)}
-        else:
-            headline = {"points": float(len(result.points)), "failed_points": float(result.failed)}
         with self._speaking_clearly():
             run = self._family.parent(parent)
             with self._claimed(run.data.tags.get(KEY, parent), result.run):
@@ -157,12 +189,7 @@ class Tracker:
                 if interrupted and before is not None:
                     status = before
                 else:
-                    new = {name: value for name, value in headline.items() if run.data.metrics.get(f"headline/{name}") != value}
-                    self._runs.log(identifier, Shown(new), {})
-                    with tempfile.TemporaryDirectory() as folder:
-                        path = Path(folder) / "results.json"
-                        path.write_text(json_text(to_json(result)), encoding="utf-8")
-                        self._runs.client.log_artifact(identifier, str(path))
+                    self._log_parent(run, result)
                 others = other_owners(run)
                 if others and not interrupted:
                     self._runs.client.set_tag(identifier, OUTCOME, status)
@@ -171,7 +198,30 @@ class Tracker:
                 else:
                     if settled:
                         self._family.end_children(run)
-                    self._runs.client.set_terminated(identifier, status)
+                    self._runs.client.set_terminated(identifier, status, self._family.end(run))
+
+    def over_seeds(self, asked: Sequence[tuple[RunResult, Mapping[str, Value]]], seeds: OverSeeds) -> None:
+        """Add the figures over several seeds to the runs of all of them: each result with what identifies its reproduction."""
+        with self._speaking_clearly():
+            for result, identity in asked:
+                _, key = identified(result.profile, result.seed, identity, "", "reproduction")
+                experiment = self._runs.client.get_experiment_by_name(f"dynconf-{result.profile}")
+                run = None if experiment is None else self._family.only(experiment.experiment_id, key)
+                if run is not None:
+                    with self._claimed(key, result.run):
+                        self._log_parent(run, result, seeds)
+
+    def _log_parent(self, run: Any, result: RunResult | SweepResult, seeds: OverSeeds | None = None) -> None:
+        """Log what the run of a reproduction or sweep shows, as far as it does not stand there."""
+        content, identifier = parent_content(result, seeds), run.info.run_id
+        known = run.data.metrics
+        headline = content.shown.headline
+        changed = {name: value for name, value in headline.items() if known.get(f"headline/{name}") != value}
+        self._runs.log(identifier, Shown(changed), {})
+        self._runs.tag(run, with_description({**content.tags, **listed_tables(content.shown)}, content.description))
+        folder = (sweep_file if isinstance(result, SweepResult) else results_file)(self.home, result.run).parent
+        with parent_files(result, folder) as files:
+            self._runs.upload(identifier, content.shown.tables, files)
 
     def end_dead(self, parent: str, dead: Callable[[Owner], bool]) -> list[str]:
         """End what processes that are ``dead`` left of a reproduction or sweep; returns the names of the runs that were ended.
@@ -204,37 +254,53 @@ class Tracker:
         address = re.sub(r"//[^/@]*@", "//", self.uri).rstrip("/")
         return f"{address}/#/experiments/{experiment}/runs/{run}"
 
+    def command(self, parent: str) -> str | None:
+        """The command line that made the run of a reproduction or sweep; None if it is unknown."""
+        with self._speaking_clearly():
+            found = self._family.parent(parent).data.tags.get(SOURCE)
+            return None if found is None else str(found)
+
     def known(self, profile: str, seed: int, identity: Mapping[str, Value], name: str, kind: Kind) -> tuple[set[Known], bool]:
         """The complete children of a reproduction or sweep, and whether its own run has ended, or will by another process."""
-        _, key = _identified(profile, seed, identity, name, kind)
+        _, key = identified(profile, seed, identity, name, kind)
         with self._speaking_clearly():
             experiment = self._runs.client.get_experiment_by_name(f"dynconf-{profile}")
             parent = None if experiment is None else self._family.only(experiment.experiment_id, key)
             if experiment is None or parent is None:
                 return set(), False
             children = self._runs.find(experiment.experiment_id, PARENT, parent.info.run_id)
-            tags = [run.data.tags for run in children if complete(run)]
             found = {
-                (one.get(SETTING, ""), one.get(POINT, ""), one.get(name, "")) for one in tags for name in (DIGEST, ARTEFACT)
+                (run.data.tags.get(SETTING, ""), run.data.tags.get(POINT, ""), recorded(run).get(name, ""))
+                for run in children
+                if complete(run)
+                for name in (DIGEST, ARTEFACT)
             }
             return found, parent.info.status != "RUNNING" or bool(other_owners(parent))
 
     def _create_child(self, above: Any, child: Child, point: str, digest: str) -> str:
+        inherited = {name: above.data.tags[name] for name in INHERITED if name in above.data.tags}
         tags = {
             PARENT: above.info.run_id,
-            CHILD: digest,
-            SETTING: child.setting,
-            DIGEST: child.digest,
-            ARTEFACT: child.key,
-            IDENTITY: above.data.tags.get(IDENTITY, ""),
+            KEY: digest,
+            RECORD: record_text({DIGEST: child.digest, ARTEFACT: child.key, **recorded(above)}),
             KIND: "setting" if child.point is None else "point",
             OWNER: str(Owner.this()),
-            **flow_run_tags(),
+            **inherited,
+            **child.tags,
+            SETTING: child.setting,
             **({POINT: point} if point else {}),
             **({"error": child.error[:TAG_LENGTH]} if child.error else {}),
         }
-        status = "FAILED" if child.error else "FINISHED"
-        return self._runs.create(above.info.experiment_id, child.name, tags, child.shown, child.params, child.files, status)
+        content = Content(
+            with_description(tags, child.description),
+            child.shown,
+            child.params,
+            child.files,
+            child.datasets,
+            child.start,
+            child.end,
+        )
+        return self._runs.create(above.info.experiment_id, child.name, content, "FAILED" if child.error else "FINISHED")
 
     @contextmanager
     def _claimed(self, digest: str, name: str) -> Iterator[None]:
@@ -274,30 +340,12 @@ def track(
     writer = tracker(home)
     if parent is None:
         parent = writer.parent(plan.profile, plan.seed, identity, f"{plan.profile}, seed {plan.seed}")
-    store = Store(home / "artefacts")
-    artefact = store.get(evaluation.key) if evaluation is not None else None
-    return writer.child(parent, child_of(row, artefact, setting_params(plan), point, report=report_of(row, store)))
-
-
-def known_as(child: Child) -> set[Known]:
-    """The entries of ``Tracker.known`` of which each says that a child is logged."""
-    return {(child.setting, point_text(child.point), told) for told in (child.digest, child.key) if told}
-
-
-def point_text(point: Mapping[str, Value] | None) -> str:
-    """A point as text, the same for equal points; "" for none."""
-    return "" if point is None else _canonical(point)
-
-
-def _identified(profile: str, seed: int, identity: Mapping[str, Value], name: str, kind: Kind) -> tuple[str, str]:
-    """What identifies a parent: readable, and as a digest."""
-    text = _canonical({"profile": profile, "seed": seed, **identity})
-    told = text if kind == "reproduction" else _canonical({"kind": kind, "name": name})
-    return text, hashlib.sha256(told.encode()).hexdigest()
-
-
-def _canonical(value: Mapping[str, Value]) -> str:
-    return json.dumps(dict(value), sort_keys=True, default=str)
+    origin = Origin(home, plan.profile, plan.seed, identity, plan, writer.command(parent), point)
+    artefact = origin.store.get(evaluation.key) if evaluation is not None else None
+    run = writer.child(parent, child_of(row, origin, artefact))
+    if isinstance(row, SettingResult) and point is None:
+        log_model(writer.uri, run, row.name, row.artefacts, origin.store, data_folder(None, home))
+    return run
 
 
 def _waiting() -> Callable[[str], None]:

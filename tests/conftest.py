@@ -86,7 +86,7 @@ def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _make_databases(home: Path) -> None:
     from dynconf_flows.command.server import TemporaryServer
-    from dynconf_tasks.mlflow_database import prepare
+    from dynconf_tasks.tracking.database import prepare
 
     for name in [name for name in os.environ if name.startswith(("PREFECT_", "MLFLOW_"))]:
         del os.environ[name]

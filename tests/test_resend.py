@@ -12,8 +12,8 @@ from result_cases import failed_setting, run_result, setting_result
 from dynconf_core.errors import InputError
 from dynconf_core.results.files import write_results
 from dynconf_core.results.types import RunResult
-from dynconf_tasks.mlflow_database import tracking_uri
 from dynconf_tasks.resend import resend
+from dynconf_tasks.tracking.database import tracking_uri
 
 NAME, GONE = "cifar10-vgg16-qcfs", "a-setting-of-yesterday"
 

@@ -18,12 +18,12 @@ from dynconf_core.evaluation.metrics import Baseline
 from dynconf_core.exit.judgement import OperatingPoint
 from dynconf_core.exit.oracles import AveragedEarliest, Oracles
 from dynconf_core.results.types import AnySetting, RunResult
-from dynconf_tasks import logged
-from dynconf_tasks.logged import Child
-from dynconf_tasks.mlflow_runs import metrics_of
-from dynconf_tasks.run_family import PARENT
-from dynconf_tasks.shown import Shown, setting_shown
 from dynconf_tasks.track import SETTING, Tracker, TrackingUnavailable
+from dynconf_tasks.tracking import logged
+from dynconf_tasks.tracking.family import PARENT
+from dynconf_tasks.tracking.logged import Child
+from dynconf_tasks.tracking.runs import metrics_of
+from dynconf_tasks.tracking.shown import Shown, setting_shown
 
 ROW = setting_result(
     "cifar10-vgg16-qcfs",

@@ -16,11 +16,11 @@ from result_cases import ENVIRONMENT, failed_setting, run_result, setting_result
 from dynconf_core.failing import failing
 from dynconf_core.results.types import FailedPoint, SweepPoint, SweepResult
 from dynconf_core.store.owner import Owner
-from dynconf_tasks.logged import Child, child_of
-from dynconf_tasks.mlflow_database import tracking_uri
-from dynconf_tasks.run_family import DIGEST, PARENT
-from dynconf_tasks.run_owners import OWNER
 from dynconf_tasks.track import POINT, Tracker, TrackingUnavailable
+from dynconf_tasks.tracking.database import tracking_uri
+from dynconf_tasks.tracking.family import DIGEST, PARENT
+from dynconf_tasks.tracking.logged import Child, child_of
+from dynconf_tasks.tracking.owners import OWNER
 
 ROW = setting_result(accuracy_at_t=(0.5,) * 300)
 CHILD = replace(child_of(ROW, None, {"profile": "smoke"}), digest="d1")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Predicate
@@ -188,7 +188,7 @@ class SweepPoint:
         calibration_accuracy, calibration_mean_steps: the same on the calibration split; the objectives of a study.
         artefacts: key in the store by stage.
         resources: time and memory; None where everything came from the store.
-        on_front: whether the point is on the Pareto front of its setting (accuracy against mean steps).
+        on_front: whether the point is on the Pareto front of its setting, which is chosen on the calibration split.
     """
 
     setting: Name
@@ -229,6 +229,8 @@ class SweepResult:
     Attributes:
         failed: the number of failed points.
         tracking_error: why the sweep was not logged to MLflow; None if it was.
+        command: the command line.
+        overrides: fields whose values differ from the profile's at every point.
     """
 
     run: Name
@@ -238,6 +240,18 @@ class SweepResult:
     failed: int
     tracking_error: str | None = None
     points: tuple[AnyPoint, ...]
+    command: str = ""
+    overrides: dict[str, Value] = field(default_factory=dict)
+
+    @property
+    def finished(self) -> list[SweepPoint]:
+        """The finished points."""
+        return [point for point in self.points if isinstance(point, SweepPoint)]
+
+    @property
+    def front(self) -> list[SweepPoint]:
+        """The points on the Pareto fronts of their settings."""
+        return [point for point in self.finished if point.on_front]
 
 
 @dataclass(frozen=True)

@@ -114,11 +114,16 @@ class Store:
     def adopt(self, old: Artefact, key: StageKey) -> Artefact:
         """Take an artefact that was made under another key, by other code or by several processes, under a new one.
 
-        It keeps its provenance, in which the list `adopted` gets an entry: the key and code it was made under, and when it was
-        taken. The files become hard links to the old ones, or copies on a file system without links.
+        It keeps its provenance, in which the list `adopted` gets an entry: the key and code it was made under, when it was made
+        there, and when it was taken. The files become hard links to the old ones, or copies on a file system without links.
         """
         before = old.manifest["provenance"]
-        origin = {"from": old.key, "code": old.manifest["parts"]["code"], "at": datetime.now(UTC).isoformat(timespec="seconds")}
+        origin = {
+            "from": old.key,
+            "code": old.manifest["parts"]["code"],
+            "made": old.manifest["created"],
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
         with (new := self.create(key, {**before, "adopted": [*before.get("adopted", ()), origin]})) as folder:
             for name in old.manifest["files"]:
                 target = folder / name

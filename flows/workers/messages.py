@@ -42,6 +42,11 @@ class Assignment:
     parent: str | None
     point: Mapping[str, Value] | None = None
 
+    @property
+    def name(self) -> str:
+        """What it is called where its progress is shown: its setting, and the values of the swept fields."""
+        return " ".join([self.plan.setting, *(f"{name}={value}" for name, value in (self.point or {}).items())])
+
 
 @dataclass(frozen=True)
 class Welcome:

@@ -64,6 +64,11 @@ class Taken:
     trial: optuna.Trial = field(repr=False)
 
 
+def participation(study: str) -> str:
+    """What a participant's claim is held for, as others see it in the home."""
+    return f"taking part in {study}"
+
+
 class SharedStudy:
     """A study as one of its participants sees it; to be used in a ``with`` block, which creates or enters it.
 
@@ -104,7 +109,7 @@ class SharedStudy:
         self._stack = ExitStack()
 
     def __enter__(self) -> SharedStudy:
-        self._stack.enter_context(claim(self.home, self._mark, f"taking part in {self.name}"))
+        self._stack.enter_context(claim(self.home, self._mark, participation(self.name)))
         try:
             self._insist(self._enter)
         except BaseException:

@@ -11,15 +11,18 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dynconf_core.errors import InputError
 from dynconf_core.failing import failure_point
 from dynconf_tasks.answering import NoCertificate, answer
-from dynconf_tasks.logged import Params
-from dynconf_tasks.mlflow_database import artefact_location, prepare, repaired, silence, tracking_uri
-from dynconf_tasks.shown import Row, Shown
+from dynconf_tasks.tracking.database import artefact_location, prepare, repaired, silence, tracking_uri
+from dynconf_tasks.tracking.datasets import Dataset, inputs
+from dynconf_tasks.tracking.logged import Params
+from dynconf_tasks.tracking.shown import Row, Shown
+from dynconf_tasks.tracking.views import View, experiment_tags
 
 BATCH, PARAMS = 1000, 100
 """The most metrics and parameters together, and the most parameters, that MLflow accepts at a time."""
@@ -27,6 +30,28 @@ PAGE = 1000
 TABLES = "tables"
 LOGGED = "mlflow.loggedArtifacts"
 """The tag with MLflow's list of the files that it shows as tables."""
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a new run holds.
+
+    Attributes:
+        tags: its tags, the description among them.
+        shown: headline, curves and tables.
+        params: parameters.
+        files: copied into the run.
+        datasets: the data that it used.
+        start, end: in milliseconds since 1970; None: now.
+    """
+
+    tags: Mapping[str, str]
+    shown: Shown
+    params: Params
+    files: Sequence[Path]
+    datasets: Sequence[Dataset] = ()
+    start: int | None = None
+    end: int | None = None
 
 
 class Runs:
@@ -66,21 +91,28 @@ class Runs:
         self.client = MlflowClient(tracking_uri=self.uri)
         self.client.search_experiments(max_results=1)
 
-    def experiment(self, name: str) -> str:
-        """Find or create an experiment; returns its id."""
+    def experiment(self, name: str, views: Sequence[View]) -> str:
+        """Find or create an experiment with these saved views; returns its id."""
+        found = self._experiment(name)
+        for tag, value in experiment_tags(views, found.experiment_id).items():
+            if found.tags.get(tag) != value:
+                self.client.set_experiment_tag(found.experiment_id, tag, value)
+        return str(found.experiment_id)
+
+    def _experiment(self, name: str) -> Any:
         from mlflow.exceptions import MlflowException
 
         found = self.client.get_experiment_by_name(name)
         if found is not None:
-            return str(found.experiment_id)
+            return found
         place = artefact_location(self.home, name) if self.uri.startswith("sqlite") else None
         try:
-            return str(self.client.create_experiment(name, artifact_location=place))
+            return self.client.get_experiment(self.client.create_experiment(name, artifact_location=place))
         except MlflowException:  # another process has just created it
             found = self.client.get_experiment_by_name(name)
             if found is None:
                 raise
-            return str(found.experiment_id)
+            return found
 
     def find(self, experiment: str, tag: str, value: str) -> list[Any]:
         """The runs with this tag, newest first; ``value`` is an id or a digest and needs no escaping."""
@@ -97,32 +129,29 @@ class Runs:
             if not token:
                 return found
 
-    def create(
-        self,
-        experiment: str,
-        name: str,
-        tags: Mapping[str, str],
-        shown: Shown,
-        params: Params,
-        files: Sequence[Path],
-        status: str,
-    ) -> str:
+    def create(self, experiment: str, name: str, content: Content, status: str) -> str:
         """Create a run and log all of it; if that fails, the run ends as killed, and a repetition replaces it."""
-        if shown.tables:
-            listed = [{"path": f"{TABLES}/{table}.json", "type": "table"} for table in shown.tables]
-            tags = {**tags, LOGGED: json.dumps(listed)}
-        run = self.client.create_run(experiment, run_name=name, tags=dict(tags)).info.run_id
+        tags = {**content.tags, **listed_tables(content.shown)}
+        run = self.client.create_run(experiment, start_time=content.start, run_name=name, tags=tags).info.run_id
         try:
             failure_point("track.created")
-            self.log(run, shown, params)
-            self._upload(run, shown.tables, files)
+            self.log(run, content.shown, content.params)
+            if content.datasets:
+                self.client.log_inputs(run, inputs(content.datasets))
+            self.upload(run, content.shown.tables, content.files)
             failure_point("track.logged")
-            self.client.set_terminated(run, status)
+            self.client.set_terminated(run, status, content.end)
         except BaseException:
             with suppress(Exception):
                 self.client.set_terminated(run, "KILLED")
             raise
         return str(run)
+
+    def tag(self, run: Any, tags: Mapping[str, str]) -> None:
+        """Set those tags of a run that are not set so."""
+        for name, value in tags.items():
+            if run.data.tags.get(name) != value:
+                self.client.set_tag(run.info.run_id, name, value)
 
     def log(self, run: str, shown: Shown, params: Params) -> None:
         """Add metrics and parameters to a run, in as few requests as MLflow allows."""
@@ -137,7 +166,7 @@ class Runs:
             self.client.log_batch(run, metrics=metrics[:room], params=some)
             metrics = metrics[room:]
 
-    def _upload(self, run: str, tables: Mapping[str, Sequence[Row]], files: Sequence[Path]) -> None:
+    def upload(self, run: str, tables: Mapping[str, Sequence[Row]], files: Sequence[Path]) -> None:
         """Log tables, as MLflow's ``log_table`` writes them, and files, without a request for each that is no upload."""
         if not tables and not files:
             return
@@ -149,6 +178,12 @@ class Runs:
             for path in files:
                 shutil.copyfile(path, Path(folder) / path.name)
             self.client.log_artifacts(run, folder)
+
+
+def listed_tables(shown: Shown) -> dict[str, str]:
+    """The tag that makes MLflow show the tables of a run as tables; none without tables."""
+    listed = [{"path": f"{TABLES}/{table}.json", "type": "table"} for table in shown.tables]
+    return {LOGGED: json.dumps(listed)} if listed else {}
 
 
 def metrics_of(shown: Shown) -> list[tuple[str, float, int]]:

@@ -25,8 +25,8 @@ OTHERS = {
     *("accuracy_at_t", "baselines", "comparison", "at_paper_time_steps", "rules", "reliability"),
 }
 """Fields that are no figures, or have a table of their own."""
-PLACES = 6
-"""Decimal places of percentages, so that a share of 0.29 is not shown as 28.999999999999996 %."""
+PLACES = 4
+"""Decimal places of metrics, which MLflow shows with all their digits; the tables have more."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,13 @@ def setting_shown(figures: SettingFigures, conversion: Mapping[str, Any] | None 
     tables = {
         "figures": _figures(figures),
         "over_time": _over_time(figures.accuracy_at_t, figures.exit.histogram),
-        "baselines": _rows(figures.baselines),
-        "reliability": _rows(
+        "baselines": spread_rows(figures.baselines),
+        "reliability": spread_rows(
             [{"at": at, "ece": getattr(figures.ece, at), "nll": getattr(figures.nll, at)} for at in ("full", "exit")]
         ),
-        "comparison": _rows(figures.comparison),
-        "by_class": _rows(figures.by_class),
-        "comparison_at_paper_time_steps": _rows(paper.comparison) if paper is not None else [],
+        "comparison": spread_rows(figures.comparison),
+        "by_class": spread_rows(figures.by_class),
+        "comparison_at_paper_time_steps": spread_rows(paper.comparison) if paper is not None else [],
         "conversion": _layers(conversion) if conversion is not None else [],
     }
     headline = _headline(figures, figures.snn_accuracy, figures.oracles.first_correct.mean_steps, figures.ece.exit)
@@ -100,11 +100,11 @@ def analysis_shown(record: AnalysisRecord) -> Shown:
     tables = {
         "figures": _figures(record),
         "over_time": over_time,
-        "baselines": _rows(record.baselines),
-        "rules": _rows(record.rules),
-        "comparison": _rows(record.comparison),
-        "by_class": _rows(record.by_class),
-        "reliability": _rows(diagrams),
+        "baselines": spread_rows(record.baselines),
+        "rules": spread_rows(record.rules),
+        "comparison": spread_rows(record.comparison),
+        "by_class": spread_rows(record.by_class),
+        "reliability": spread_rows(diagrams),
     }
     headline = _headline(record, accuracy[-1], record.oracles.test.first_correct.mean_steps, reliability.ece_at_exit)
     return _shown(headline, accuracy, record.exit.histogram, tables)
@@ -118,7 +118,7 @@ def point_shown(point: SweepPoint) -> Shown:
             "snn_accuracy_percent": percent(point.snn_accuracy),
             "exit_accuracy_percent": percent(point.accuracy),
             "points_lost": percent(point.snn_accuracy - point.accuracy),
-            "mean_steps": point.mean_steps,
+            "mean_steps": round(point.mean_steps, PLACES),
         }
     )
 
@@ -131,11 +131,11 @@ def _headline(figures: _Figures, snn_accuracy: float, oracle_steps: float, ece: 
         "snn_accuracy_percent": percent(snn_accuracy),
         "exit_accuracy_percent": percent(found.accuracy),
         "points_lost": percent(found.loss),
-        "mean_steps": found.mean_steps,
-        "speedup": found.speedup,
+        "mean_steps": round(found.mean_steps, PLACES),
+        "speedup": round(found.speedup, PLACES),
         "steps_saved_percent": percent(found.latency_saving),
         "steps_saved_iso_accuracy_percent": percent(iso_accuracy[0] if iso_accuracy else None),
-        "oracle_mean_steps": oracle_steps,
+        "oracle_mean_steps": round(oracle_steps, PLACES),
         "spikes_saved_percent": _saved(figures.spikes_per_inference),
         "synaptic_operations_saved_percent": _saved(figures.synaptic_operations_per_inference),
         "ece_at_exit_percent": percent(ece),
@@ -191,7 +191,7 @@ def _figures(figures: SettingFigures | AnalysisRecord) -> list[dict[str, Scalar]
     ]
 
 
-def _rows(rows: Iterable[Any]) -> list[dict[str, Scalar]]:
+def spread_rows(rows: Iterable[Any]) -> list[dict[str, Scalar]]:
     """Rows of plain values, all with the same columns."""
     found = [dict(_spread(flat(row))) for row in rows]
     columns = dict.fromkeys(name for row in found for name in row)
@@ -211,7 +211,7 @@ def _spread(values: Mapping[str, Scalar | list[Scalar]]) -> Iterator[tuple[str, 
 
 def _layers(conversion: Mapping[str, Any]) -> list[dict[str, Scalar]]:
     """A row for each layer of a conversion report."""
-    return _rows(
+    return spread_rows(
         {
             "layer": layer["name"],
             **{name: value for name, value in layer.items() if name not in ("name", "error")},

@@ -1,16 +1,20 @@
 """Parents and children among the runs in MLflow: found by their tags, merged where there are two, ended where they are left."""
 
+import json
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 from dynconf_core.store.owner import Owner
-from dynconf_tasks.links import flow_run_tags
-from dynconf_tasks.mlflow_runs import Runs, errors
-from dynconf_tasks.run_owners import OWNER, as_tag, other_owners, owners
+from dynconf_tasks.links import NOTE, flow_run_tags
+from dynconf_tasks.tracking.owners import OWNER, as_tag, other_owners, owners
+from dynconf_tasks.tracking.runs import Runs, errors
 
-PARENT, KEY, CHILD, DIGEST = "mlflow.parentRunId", "dynconf.key", "dynconf.child", "dynconf.evaluation"
-"""Tags: a child's parent; a digest of what a parent was asked for; of a child's place below it; of its evaluation."""
+PARENT, KEY, RECORD = "mlflow.parentRunId", "dynconf.key", "dynconf.record"
+"""Tags: a child's parent; a digest by which a run is found again, of what a parent was asked for or a child's place below it;
+everything else that has to be known again and that nobody searches for, as JSON."""
+DIGEST, ARTEFACT, IDENTITY = "evaluation", "artefact", "identity"
+"""In the record: the digest of a child's evaluation, its key in the store, and what was asked for besides profile and seed."""
 OUTCOME = "dynconf.outcome"
 """The tag of a parent with the status that the first process to finish gave it, while others still work on it."""
 
@@ -25,6 +29,7 @@ class Family:
         """Mark a parent as running, and as this process's, too."""
         identifier, others = run.info.run_id, other_owners(run)
         tags = {OWNER: as_tag([*others, Owner.this()]), **({} if others else flow_run_tags())}
+        tags.pop(NOTE, None)  # the description stands there until the new one is written
         for name, value in tags.items():
             if run.data.tags.get(name) != value:
                 self._runs.client.set_tag(identifier, name, value)
@@ -58,9 +63,9 @@ class Family:
 
     def _adopt(self, parent: Any, child: Any) -> None:
         """Put a child below another parent, unless that has the same already."""
-        same = self._runs.find(parent.info.experiment_id, CHILD, child.data.tags.get(CHILD, ""))
+        same = self._runs.find(parent.info.experiment_id, KEY, child.data.tags.get(KEY, ""))
         known = [run for run in same if run.data.tags.get(PARENT) == parent.info.run_id and complete(run)]
-        if any(run.data.tags.get(DIGEST) == child.data.tags.get(DIGEST) for run in known) and not other_owners(child):
+        if any(recorded(run).get(DIGEST) == recorded(child).get(DIGEST) for run in known) and not other_owners(child):
             self._runs.client.delete_run(child.info.run_id)
         else:
             self._runs.client.set_tag(child.info.run_id, PARENT, parent.info.run_id)
@@ -69,10 +74,19 @@ class Family:
         condition = f"attributes.status = 'RUNNING' and tags.`{PARENT}` = '{above.info.run_id}'"
         return self._runs.search(above.info.experiment_id, condition)
 
+    def end(self, above: Any) -> int | None:
+        """When the last stage below a parent ended, in milliseconds since 1970; None, that is now, if the parent is younger.
+
+        A repetition in which everything comes from the store then does not lengthen the parent's duration by the days between.
+        """
+        children = self._runs.find(above.info.experiment_id, PARENT, above.info.run_id)
+        found = max((run.info.end_time for run in children if complete(run) and run.info.end_time), default=0)
+        return found if found > above.info.start_time else None
+
     def end_children(self, above: Any) -> None:
         """End the children that are still marked as running as killed, or delete them where another took their place."""
         for child in self.running_children(above):
-            same = self._runs.find(above.info.experiment_id, CHILD, child.data.tags.get(CHILD, ""))
+            same = self._runs.find(above.info.experiment_id, KEY, child.data.tags.get(KEY, ""))
             if any(complete(run) for run in same):
                 self._runs.client.delete_run(child.info.run_id)
             else:
@@ -91,6 +105,12 @@ class Family:
         if not dry_run:
             self._runs.client.set_terminated(run.info.run_id, run.data.tags.get(OUTCOME, "KILLED"))
         return str(run.info.run_name)
+
+
+def recorded(run: Any) -> dict[str, Any]:
+    """What the tag ``RECORD`` of a run holds."""
+    found: dict[str, Any] = json.loads(run.data.tags.get(RECORD, "{}"))
+    return found
 
 
 def complete(run: Any) -> bool:

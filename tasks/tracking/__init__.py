@@ -1,0 +1,1 @@
+"""Runs in MLflow: the database, finding and making runs, and what they show."""
