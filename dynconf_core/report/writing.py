@@ -81,7 +81,8 @@ def write_quietly(folder: Path, home: Path, data: Path | None = None) -> Path | 
     try:
         return write_report(folder, str(home), data)
     except Exception as error:  # results are never lost for their report
-        return _given_up(folder, error)
+        _give_up(folder, error)
+        return None
 
 
 def write_analysis_report(
@@ -95,10 +96,11 @@ def write_analysis_report(
         report = analysis_report(name, source, analysis.record, curves, analysis.test_fronts, command)
         return written_report(report, folder / REPORT, _inputs(folder, store_of(folder, None)))
     except Exception as error:
-        return _given_up(folder, error)
+        _give_up(folder, error)
+        return None
 
 
-def _given_up(folder: Path, error: Exception) -> None:
+def _give_up(folder: Path, error: Exception) -> None:
     """Warn, and remove a report of earlier results."""
     _log.warning("The report %s could not be written: %s", folder / REPORT, " ".join(str(error).split()) or repr(error))
     with suppress(OSError):
