@@ -28,6 +28,8 @@ from dynconf_core.neurons.model import NEURONS as NEURONS
 from dynconf_core.neurons.model import NeuronModel as NeuronModel
 from dynconf_core.schemes.scheme import SCHEMES as SCHEMES
 from dynconf_core.schemes.scheme import ConversionScheme as ConversionScheme
+from dynconf_core.serving import Classifier as Classifier
+from dynconf_core.serving import ImageFacts as ImageFacts
 from dynconf_core.simulation.collect import collect as collect
 from dynconf_core.simulation.live import Exits as Exits
 from dynconf_core.simulation.live import run_until_confident as run_until_confident

@@ -23,14 +23,16 @@ from prefect import task
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.job import Handle
 from dynconf_core.experiment.plan import Plan
+from dynconf_core.experiment.request import data_folder
 from dynconf_core.results.files import read_over_seeds, results_file, sweep_file
-from dynconf_core.results.types import AnySetting, OverSeeds, RunResult, SweepResult
+from dynconf_core.results.types import AnySetting, OverSeeds, RunResult, SettingResult, SweepResult
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.claim import claim
 from dynconf_core.store.owner import Owner
 from dynconf_tasks import interruption
 from dynconf_tasks.answering import without_password
 from dynconf_tasks.links import NOTE, flow_run_tags, link_to
+from dynconf_tasks.serving.of_run import log_model
 from dynconf_tasks.stage import TASK_OPTIONS
 from dynconf_tasks.tracking.database import OtherVersion, tracking_uri
 from dynconf_tasks.tracking.family import (
@@ -342,7 +344,10 @@ def track(
         parent = writer.parent(plan.profile, plan.seed, identity, f"{plan.profile}, seed {plan.seed}")
     origin = Origin(home, plan.profile, plan.seed, identity, plan, writer.command(parent), point)
     artefact = origin.store.get(evaluation.key) if evaluation is not None else None
-    return writer.child(parent, child_of(row, origin, artefact))
+    run = writer.child(parent, child_of(row, origin, artefact))
+    if isinstance(row, SettingResult) and point is None:
+        log_model(writer.uri, run, row.name, row.artefacts, origin.store, data_folder(None, home))
+    return run
 
 
 def _waiting() -> Callable[[str], None]:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 from commands import Answer, Command, command
+from homes import chain
 
 from dynconf_core.data.cifar10 import BINARY_SHA1, FOLDER, PER_BATCH, RECORD
+from dynconf_core.data.dataset import DATASETS
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import Request, size_in_bytes
 from dynconf_core.experiment.settings import FURTHER, SETTINGS
@@ -237,9 +239,28 @@ def test_explain_on_an_empty_home(dynconf: Command, home: Path) -> None:
     assert all(stage.name in shown.out for stage in STAGES)
 
 
+def test_explain_reads_what_is_in_files_only_if_asked(dynconf: Command, home: Path) -> None:
+    made = chain(home, data=DATASETS.get("digits").digest(home))
+
+    def outcomes(*arguments: str) -> tuple[list[str], str]:
+        shown = dynconf("explain", VGG, *arguments).out
+        return [line.split()[1] for line in shown.splitlines()[: len(STAGES)]], shown
+
+    assert outcomes() == (["hit"] * 6, outcomes()[1]) and "--contents" in outcomes()[1]
+    file = made["collect_test"].folder / "file"
+    text = file.read_text()
+    file.write_text(text.upper())
+    assert outcomes()[0] == ["hit"] * 6, "the size is the same"
+    assert outcomes("--contents")[0] == ["hit", "hit", "hit", "miss", "hit", "miss"]
+    assert "--contents" not in outcomes("--contents")[1]
+    file.write_text(text + "more")
+    found, shown = outcomes()
+    assert found == ["hit", "hit", "hit", "miss", "hit", "miss"] and "damaged" in shown
+
+
 def test_explain_follows_the_device_only_without_a_grid(dynconf: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Request] = []
-    monkeypatch.setattr("dynconf_flows.command.explain.explained", lambda request: (asked.append(request), [])[1])
+    monkeypatch.setattr("dynconf_flows.command.explain.explained", lambda request, contents: (asked.append(request), [])[1])
     for arguments in ([], ["--no-fixed-point"], ["--set", "fixed_point=false"], ["--memory", "3 gib"]):
         assert dynconf("explain", VGG, *arguments).code == 0
     assert [plan.fixed_point for request in asked for plan in request.plans()] == [True, False, False, True]

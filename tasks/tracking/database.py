@@ -23,7 +23,13 @@ from dynconf_tasks.databases import SIDECARS, connected, damage, removed, versio
 
 FILE, NEW, ARTEFACTS = "mlflow.db", ".mlflow.db.new", "mlartifacts"
 NEEDED = ("experiments", "runs")
-LOCATIONS = (("experiments", "artifact_location"), ("runs", "artifact_uri"), ("logged_models", "artifact_location"))
+LOCATIONS = (
+    ("experiments", "artifact_location"),
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
 """Tables and columns with absolute locations of artefacts."""
 log = logging.getLogger(__name__)
 Waiting = Callable[[str], None]

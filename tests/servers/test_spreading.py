@@ -215,7 +215,7 @@ def test_two_shells_share_a_study_and_print_the_same(local: Local, cluster: Clus
     assert one == other and len(one["points"]) == 6 and one["failed"] == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DYNCONF_STORAGE", storage)
-        (found,) = [study.trials for name, study in studies(home) if name == f"sweep-{one['run']}"]
+        (found,) = [study.trials for _, study in studies(home) if study.user_attrs["dynconf"]["run"] == one["run"]]
     assert Counter(trial.state.name for trial in found) == {"COMPLETE": 6}
     assert len({trial.user_attrs["by"]["owner"] for trial in found}) == 2, "both took part"
 

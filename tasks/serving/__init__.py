@@ -1,0 +1,1 @@
+"""Settings as models of MLflow, and their place in its registry."""
