@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tutorial's networks are sma
 
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the notebooks call the command
 os.environ.pop("DYNCONF_HOME", None)
+os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # of tqdm in a notebook without ipywidgets
 
 REPOSITORY = "https://github.com/dynconf/dynconf/blob/main/"
 HERE = Path(__file__).resolve().parent
