@@ -7,7 +7,7 @@ from prefect.logging import get_run_logger
 
 from dynconf_core.evaluation.record import AnalysisRecord
 from dynconf_core.experiment.request import check_folder, home_folder
-from dynconf_core.results.trace_pairs import analysis_folder, pairs
+from dynconf_core.results.trace_pairs import asked_folder, pairs
 from dynconf_flows.prefect_runs import owned
 from dynconf_tasks.analyse import AnalysisOptions, analyse_pair, track_analysis
 from dynconf_tasks.parameters import Count, Fraction, Seed
@@ -31,13 +31,13 @@ def analyse(
     Args:
         traces: calibration traces (.npz, or a folder of .npy files), or a folder of results with several sets.
         test: test traces; without them the one set is split into random halves.
-        out: folder for the analysis; default: `analysis` beside the traces.
+        out: folder for the analysis; default: one in the home, below `analyses`.
         epsilon: guarantee: the accuracy that may be lost.
         delta: guarantee: the probability that it fails.
         max_drop: the accuracy that the chosen rule may lose in expectation.
         time_steps: number of first time steps to use; default: all.
         seed: seed of splits, folds and bootstraps.
-        home: folder of tracking; default DYNCONF_HOME or .dynconf.
+        home: folder of analyses and tracking; default DYNCONF_HOME or .dynconf.
 
     Returns:
         the record of each pair, the content of its analysis.json.
@@ -46,11 +46,13 @@ def analyse(
 
     options = AnalysisOptions(epsilon, delta, max_drop, time_steps, seed=seed)
     found = pairs(Path(traces), Path(test) if test else None, home)
-    check_folder(analysis_folder(Path(traces), out, found[0]), "out")
+    if out:
+        check_folder(Path(out), "out")
     records = []
     with at_work(home_folder(home), f"analyse {traces}"), owned():
         for pair in found:
-            done = analyse_pair(pair, analysis_folder(Path(traces), out, pair), options)
+            folder = asked_folder(Path(traces), out, pair) if out else None
+            done = analyse_pair(pair, folder, options, home_folder(home))
             records.append(done.analysis.record)
             try:
                 track_analysis(done, pair, options, home_folder(home), f"flow analyse {traces}")

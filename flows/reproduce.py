@@ -3,8 +3,6 @@
 A reproduction is a study whose points are its settings (see ``dynconf_flows.taking_part``).
 """
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -14,6 +12,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.states import Cancelled
 
 from dynconf_core.experiment.request import CheckedRequest, Request, checked
+from dynconf_core.report.writing import write_quietly
 from dynconf_core.results.files import new_run, results_file, write_results
 from dynconf_core.results.markdown import results_markdown
 from dynconf_core.results.records import read
@@ -21,6 +20,7 @@ from dynconf_core.results.types import RunResult
 from dynconf_flows.others import Others
 from dynconf_flows.parent_run import ParentRun
 from dynconf_flows.prefect_runs import owned
+from dynconf_flows.requested import run_name, run_title, study_name
 from dynconf_flows.run_result import run_result
 from dynconf_flows.taking_part import ALONE, Part, Participant, code_of
 from dynconf_flows.workers.messages import Assignment
@@ -34,6 +34,7 @@ from dynconf_tasks.parameters import (
     ProfileName,
     Seed,
     SettingName,
+    WorkerCount,
     checkpoint_files,
     values_of,
 )
@@ -66,7 +67,7 @@ def reproduce(
     memory: Memory | None = None,
     stage_timeout: Duration | None = None,
     participants: Count = 1,
-    workers: Count | None = None,
+    workers: WorkerCount | None = None,
     join: bool = False,
     allow_other_code: bool = False,
 ) -> RunResult | State[RunResult]:
@@ -85,7 +86,8 @@ def reproduce(
         memory: memory limit for simulation on a CPU, such as 8GiB; default: none.
         stage_timeout: the longest that a stage may run, such as 90s, 30m or 2h; default: any time.
         participants: number of runs of this deployment, on as many workers of the pool, that share the settings.
-        workers: number of settings that run at the same time in each of them; default: the profile's.
+        workers: number of settings that run at the same time in each of them, 0 without processes of their own; default: the
+            profile's.
         join: take part in the same reproduction that others began; what failed there is not tried again.
         allow_other_code: take part even if the others run another version of dynconf.
 
@@ -125,10 +127,10 @@ def _run_request(asked: CheckedRequest, command: str, part: Part) -> RunResult |
     asked.context.prepare()
     study = SharedStudy(
         home,
-        _name(asked),
+        study_name(asked),
         Listed([{SETTING: name} for name in plans]),
         code_of(asked.plans),
-        lambda: new_run(home, f"{profile}-seed{seed}"),
+        lambda: new_run(home, run_name(asked)),
         join=part.join,
         other_code=part.allow_other_code,
     )
@@ -137,7 +139,7 @@ def _run_request(asked: CheckedRequest, command: str, part: Part) -> RunResult |
         study,
         Others(part.participants),
         part.workers(asked, len(plans)) as workers,
-        ParentRun.started(home, profile, seed, asked.identity(), f"{profile}, seed {seed}", command=command) as parent,
+        ParentRun.started(home, profile, seed, asked.identity(), run_title(asked), command=command) as parent,
     ):
 
         def assignments(values: Values) -> list[Assignment]:
@@ -156,6 +158,7 @@ def _run_request(asked: CheckedRequest, command: str, part: Part) -> RunResult |
             return result
 
         result = study.gathered(make, lambda: read(RunResult, results_file(home, study.run)))
+        write_quietly(results_file(home, study.run).parent, home, asked.context.data)
         parent.finish(result, interruption.interrupted(), study.settled)
     result = replace(result, tracking_error=result.tracking_error or parent.error)
     if signalled is not None:
@@ -185,11 +188,3 @@ def result_of(state: State[Any]) -> RunResult:
     if isinstance(found, RunResult):
         return found
     raise found
-
-
-def _name(asked: CheckedRequest) -> str:
-    """The name of a reproduction's study; equal requests have equal names."""
-    request = asked.request
-    told = [request.profile, request.seed, [plan.setting for plan in asked.plans], sorted(asked.identity().items())]
-    digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
-    return f"reproduce-{request.profile}-seed{request.seed}-{digest}"

@@ -21,6 +21,7 @@ from dynconf_core.results.types import AnySetting, FailedSetting
 from dynconf_core.schemes.field import Value
 from dynconf_flows.parent_run import ParentRun
 from dynconf_flows.prefect_runs import owned
+from dynconf_flows.requested import run_title
 from dynconf_flows.run_result import run_result
 from dynconf_tasks import interruption
 from dynconf_tasks.parameters import Duration, Memory, Overrides, ProfileName, Seed, SettingName, values_of
@@ -109,7 +110,7 @@ def _run_alone(request: CheckedRequest, parent_run: str | None, track_run: bool)
     command = f"flow setting, profile {profile}"
     own = None
     if track_run and parent_run is None:
-        own = ParentRun.started(request.context.home, profile, seed, identity, f"{profile}, seed {seed}", command=command)
+        own = ParentRun.started(request.context.home, profile, seed, identity, run_title(request), command=command)
     parent = own.id if own is not None else parent_run if track_run else None
     row: AnySetting = failed(plan, {}, interruption.Interrupted())
     error = own.error if own is not None else None

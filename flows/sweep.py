@@ -13,10 +13,11 @@ from prefect import State, flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Cancelled
 
-from dynconf_core.experiment.overrides import fitting
+from dynconf_core.experiment.overrides import OF_SEARCH, fitting
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.points import CheckedSweep, at_point, checked_sweep
 from dynconf_core.experiment.request import Request
+from dynconf_core.report.writing import write_quietly
 from dynconf_core.results.environment import environment
 from dynconf_core.results.files import sweep_file, write_sweep
 from dynconf_core.results.markdown import sweep_markdown
@@ -40,12 +41,14 @@ from dynconf_tasks.parameters import (
     Seed,
     SettingName,
     StudyField,
+    WorkerCount,
     swept_texts,
     values_of,
 )
 from dynconf_tasks.reconcile import at_work
-from dynconf_tasks.study.points import SETTING, Chosen, Listed, Points, Values
+from dynconf_tasks.study.points import ACCURACY, MEAN_STEPS, SETTING, Chosen, Listed, Points, Values
 from dynconf_tasks.study.shared import SharedStudy
+from dynconf_tasks.study.storage import some, title
 from dynconf_tasks.study.trials import Point
 
 
@@ -64,7 +67,7 @@ def sweep(
     memory: Memory | None = None,
     stage_timeout: Duration | None = None,
     participants: Count = 1,
-    workers: Count | None = None,
+    workers: WorkerCount | None = None,
     join: bool = False,
     allow_other_code: bool = False,
 ) -> SweepResult | State[SweepResult]:
@@ -84,7 +87,8 @@ def sweep(
         memory: memory limit for simulation on a CPU, such as 8GiB; default: none.
         stage_timeout: the longest that a stage may run, such as 90s, 30m or 2h; default: any time.
         participants: number of runs of this deployment, on as many workers of the pool, that share the points.
-        workers: number of settings that run at the same time in each of them; default: the profile's, one for a study.
+        workers: number of settings that run at the same time in each of them, 0 without processes of their own; default: the
+            profile's, one for a study.
         join: take part in the same sweep that others began; what failed there is not tried again.
         allow_other_code: take part even if the others run another version of dynconf.
 
@@ -124,7 +128,7 @@ def _run_sweep(swept: CheckedSweep, name: str, command: str, part: Part) -> Swee
     asked.context.prepare()
     study = SharedStudy(
         home,
-        f"sweep-{name}",
+        _title(swept),
         _points(swept),
         code_of(asked.plans),
         lambda: name,
@@ -160,6 +164,7 @@ def _run_sweep(swept: CheckedSweep, name: str, command: str, part: Part) -> Swee
             return result
 
         result = study.gathered(make, lambda: read(SweepResult, sweep_file(home, name)))
+        write_quietly(sweep_file(home, name).parent, home)
         parent.finish(result, interruption.interrupted(), study.settled)
     if signalled is not None:
         raise signalled
@@ -187,10 +192,17 @@ def result_of(state: State[Any]) -> SweepResult:
 
 
 def _points(swept: CheckedSweep) -> Points:
-    """The points of the study: of a grid, each setting at each combination of values; of a study, all settings together."""
+    """The points of the study: of a grid, each setting at each combination of values; of a study, all settings together.
+
+    Where nothing is swept but how the rule of one setting is chosen, the accuracy hardly moves, as the loss is what was
+    promised: the mean steps are then the only objective.
+    """
+    plans = swept.asked.plans
+    same_accuracy = set(swept.fields) <= set(OF_SEARCH) - {"max_drop"} and (bool(swept.ranges) or len(plans) == 1)
+    objectives = (MEAN_STEPS,) if same_accuracy else (ACCURACY, MEAN_STEPS)
     if swept.ranges:
-        return Chosen(swept.ranges, swept.trials, swept.asked.request.seed)
-    return Listed([{SETTING: plan.setting, **point} for point in swept.points for plan in swept.asked.plans])
+        return Chosen(swept.ranges, swept.trials, swept.asked.request.seed, objectives)
+    return Listed([{SETTING: plan.setting, **point} for point in swept.points for plan in plans], objectives)
 
 
 def _at(swept: CheckedSweep, values: Values) -> tuple[list[Plan], Mapping[str, Value], dict[str, Value]]:
@@ -240,6 +252,12 @@ def _point(row: AnySetting, values: Mapping[str, Value]) -> AnyPoint:
         artefacts=row.artefacts,
         resources=row.resources,
     )
+
+
+def _title(swept: CheckedSweep) -> str:
+    """The name of a sweep's study."""
+    names, name = [plan.setting for plan in swept.asked.plans], _name(swept)
+    return title(some(names), ", ".join(swept.fields), swept.asked.request.profile, name.rsplit("-", 1)[-1])
 
 
 def _name(swept: CheckedSweep) -> str:

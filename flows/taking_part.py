@@ -30,13 +30,16 @@ from dynconf_flows.prefect_runs import crash_flow_run
 from dynconf_flows.setting import SettingRun
 from dynconf_flows.workers.messages import Assignment
 from dynconf_flows.workers.pool import LocalWorkers, Workers, visible_gpus
-from dynconf_tasks import interruption
+from dynconf_tasks import interruption, listening
 from dynconf_tasks.study.points import Values
+from dynconf_tasks.study.searches import ABOVE_PROMISE
 from dynconf_tasks.study.shared import Code, SharedStudy, Taken
 from dynconf_tasks.study.trials import RETRIES, Point
 
 LOOK = 2.0
 """Seconds between two looks at what other participants do."""
+LOOK_AT_WORK = 10.0
+"""The same while this one has work, to show how far all of them are."""
 _log = logging.getLogger(__name__)
 
 
@@ -91,7 +94,7 @@ class Part:
             from dynconf_flows.workers.on_dask import DaskWorkers
 
             return DaskWorkers(self.dask, self.resources, request.workers or most)
-        count = min(request.jobs(), most)
+        count = 0 if request.workers == 0 else min(request.jobs(), most)
         return LocalWorkers(asked.context.home, count, request.stage_seconds(), visible_gpus(request.device, count))
 
 
@@ -124,6 +127,7 @@ class Participant:
         self._mine: dict[int, list[SettingRun]] = {}
         """By point, the entries that this process computed, those of interrupted points too."""
         self._nothing_left, self._said = float("-inf"), ""
+        self._looked = float("-inf")
 
     def run(self) -> BaseException | None:
         """Take and compute points until all are done or this run is interrupted.
@@ -156,6 +160,8 @@ class Participant:
                 self._note(number, run)
             if interruption.interrupted() and not self.workers.busy:
                 self._give_up()
+            if time.monotonic() - self._looked >= LOOK_AT_WORK and not interruption.interrupted():
+                self._points()
             self._bury()
 
     def _start_next(self) -> bool:
@@ -201,11 +207,36 @@ class Participant:
         if any(one.interrupted for one in runs):
             self.study.release(running.taken)
         else:
-            self.study.done(running.taken, [in_brief(one.row, one.tracking_error) for one in runs], objectives(runs))
+            self._done(running.taken, runs)
+            self._looked = min(self._looked, time.monotonic() - LOOK_AT_WORK + 1)  # one look for all that end in this second
+
+    def _done(self, taken: Taken, runs: Sequence[SettingRun]) -> None:
+        """Report a point as done, with its figures for Optuna unless a setting of it failed."""
+        found, rows = figures(runs), [in_brief(one.row, one.tracking_error) for one in runs]
+        if found is None:
+            self.study.done(taken, rows, None)
+            return
+        values = [getattr(found, one.figure) for one in self.study.points.objectives]
+        self.study.done(taken, rows, values, {ABOVE_PROMISE: found.above_promise})
+
+    def _points(self) -> list[Point]:
+        """The study's points, of which whoever watches is told how many are done."""
+        points, self._looked = self.study.state(), time.monotonic()
+        mine = {index for index, runs in self._mine.items() if not any(run.interrupted for run in runs)}
+        here = {running.taken.index for running in self._running}
+        listening.tell(
+            listening.Counted(
+                points=len(points),
+                done=sum(point.settled for point in points),
+                by_others=sum(point.settled for number, point in enumerate(points) if number not in mine),
+                with_others=sum(point.condition == "running" for number, point in enumerate(points) if number not in here),
+            )
+        )
+        return points
 
     def _settled(self) -> bool:
         """Whether all points are done; otherwise waits a while for those who compute the rest."""
-        points = self.study.state()
+        points = self._points()
         if all(point.settled for point in points):
             return True
         others = sorted({str(point.by) for point in points if point.condition == "running"})
@@ -251,12 +282,31 @@ class Participant:
         return Entries(values, tuple(failed(plan, {}, reason) for plan in found), begun=point.values is not None)
 
 
-def objectives(runs: Sequence[SettingRun]) -> Sequence[float] | None:
-    """The objectives of a study, means over a point's settings; None if one failed."""
-    exits = [run.row.exit.rule.calibration for run in runs if isinstance(run.row, SettingResult)]
-    if len(exits) < len(runs):
+@dataclass(frozen=True)
+class Figures:
+    """Figures of a point on the calibration split, means over its settings.
+
+    Attributes:
+        accuracy, mean_steps: with exit.
+        above_promise: by how much the settings' rules lose more than was allowed, at most; below 0 where none does.
+    """
+
+    accuracy: float
+    mean_steps: float
+    above_promise: float
+
+
+def figures(runs: Sequence[SettingRun]) -> Figures | None:
+    """The figures of a point; None if one of its settings failed."""
+    rules = [run.row.exit.rule for run in runs if isinstance(run.row, SettingResult)]
+    if len(rules) < len(runs):
         return None
-    return [sum(one.accuracy for one in exits) / len(exits), sum(one.mean_steps for one in exits) / len(exits)]
+    exits = [rule.calibration for rule in rules]
+    return Figures(
+        sum(one.accuracy for one in exits) / len(exits),
+        sum(one.mean_steps for one in exits) / len(exits),
+        max(rule.calibration.loss - (rule.calibrated.expected_loss_at_most if rule.calibrated else 0.0) for rule in rules),
+    )
 
 
 def code_of(plans: Sequence[Plan]) -> Code:

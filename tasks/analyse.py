@@ -1,6 +1,6 @@
 """The analysis of a pair of traces: reading their files, analysing them, writing the results and logging them to MLflow."""
 
-import hashlib
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,9 @@ from dynconf_core.evaluation.analysis import Analysis, analyse, fixed_smoothing
 from dynconf_core.evaluation.precautions import check_options, check_pair
 from dynconf_core.figures.analysis import analysis_figures
 from dynconf_core.home.running import running
-from dynconf_core.results.analysis_folder import write_analysis
-from dynconf_core.results.records import flat, json_text
+from dynconf_core.report.writing import write_analysis_report
+from dynconf_core.results.analysis_folder import analysis_key, kept_folder, write_analysis
+from dynconf_core.results.records import flat
 from dynconf_core.results.trace_pairs import Pair
 from dynconf_core.traces.parts import Split, split_in_two
 from dynconf_core.traces.schema import Traces
@@ -73,14 +74,14 @@ class FinishedAnalysis:
 
     Attributes:
         name: the name of the traces.
-        out: the folder of the analysis.
+        out: the folder of the analysis; None if it was not kept.
         analysis: the analysis.
         files: the files in the folder.
         source: what was run, according to the traces.
     """
 
     name: str
-    out: Path
+    out: Path | None
     analysis: Analysis
     files: tuple[Path, ...]
     source: str
@@ -103,13 +104,16 @@ def loaded(pair: Pair, seed: int, time_steps: int | None = None) -> tuple[Traces
     return calibration, test, split
 
 
-def analyse_pair(pair: Pair, out: Path, options: AnalysisOptions | None = None) -> FinishedAnalysis:
-    """Analyse a pair of traces and write the results into the folder ``out``.
+def analyse_pair(
+    pair: Pair, out: Path | None, options: AnalysisOptions | None = None, home: Path | None = None
+) -> FinishedAnalysis:
+    """Analyse a pair of traces and write the results into the folder ``out``, or else into one of the home.
 
     Args:
         pair: the traces.
-        out: folder for ``analysis.json``, ``rule.json``, ``front.csv`` and the figures.
+        out: folder for ``analysis.json``, ``rule.json``, ``front.csv`` and the figures; None: see ``kept_folder``.
         options: options of the analysis; None stands for the defaults.
+        home: the home in which the analysis is kept if ``out`` is None; if both are, nothing is written.
 
     Raises:
         InputError: if the traces cannot be analysed; nothing is written.
@@ -128,8 +132,25 @@ def analyse_pair(pair: Pair, out: Path, options: AnalysisOptions | None = None) 
         split=split,
     )
     source = described(test)
-    written = write_analysis(analysis, out, analysis_figures(analysis, test, pair.name, source))
+    if out is None and home is not None:
+        out = kept_folder(home, pair.name, analysis)
+    written: list[Path] = []
+    if out is not None:
+        written += write_analysis(analysis, out, analysis_figures(analysis, test, pair.name, source))
+        report = write_analysis_report(pair.name, source, analysis, test, out, _command(pair, asked))
+        written += [report] if report else []
     return FinishedAnalysis(pair.name, out, analysis, tuple(written), source)
+
+
+def _command(pair: Pair, asked: AnalysisOptions) -> str:
+    """The command that repeats an analysis."""
+    given = {"test": pair.test, **vars(asked)}
+    options = (
+        f"--{field.replace('_', '-')} {shlex.quote(str(value))}"
+        for field, value in given.items()
+        if value is not None and value != getattr(AnalysisOptions, field, None)
+    )
+    return " ".join(["dynconf analyse", shlex.quote(str(pair.calibration)), *options])
 
 
 def described(traces: Traces) -> str:
@@ -158,7 +179,7 @@ def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions,
 
     record = done.analysis.record
     chosen = record.rule
-    key = hashlib.sha256(f"{done.name}\n{json_text(record)}".encode()).hexdigest()
+    key = analysis_key(done.name, done.analysis)
     given = vars(options)
     params = {
         "traces.calibration": str(pair.calibration),
@@ -171,7 +192,7 @@ def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions,
         **{f"rule.{name}": value for name, value in flat(chosen.smoothing).items()},
         "rule.threshold": chosen.threshold_shown,
     }
-    description = analysis_description(record, done.source, done.out.resolve())
+    description = analysis_description(record, done.source, done.out)
     tags = {"traces": done.name, "seed": str(options.seed), NOTE: description}
     content = Content(tags, analysis_shown(record), params, done.files, traces_of(pair, record))
     tracking = Tracker(home, "analyse them again to log the analysis")

@@ -1,7 +1,7 @@
 """The stage ``evaluate``: evaluate the chosen rule on the test traces, which no other stage reads.
 
-Artefact: ``evaluation.json``, ``rule.json``, and as ``.png`` and ``.svg`` the figures ``accuracy_against_latency``,
-``exit_histogram`` and ``robustness``.
+Artefact: ``evaluation.json``, ``curves.json``, ``rule.json``, and as ``.png`` and ``.svg`` the figures
+``accuracy_against_latency``, ``exit_histogram`` and ``robustness``.
 """
 
 import shutil
@@ -13,6 +13,7 @@ from prefect import State, task
 
 from dynconf_core.choosing.candidates import measures_compared
 from dynconf_core.choosing.cross_fitting import Choice
+from dynconf_core.evaluation.curves import CURVES, curves_of
 from dynconf_core.evaluation.setting import EVALUATION, evaluate_setting
 from dynconf_core.exit.front import exact_front
 from dynconf_core.exit.oracles import oracle_curve
@@ -55,6 +56,7 @@ def evaluate(job: Job, inputs: Inputs) -> State[Handle] | Handle:
             measures_compared(plan.search.rule),
         )
         (folder / EVALUATION).write_text(json_text(to_json(figures)))
+        (folder / CURVES).write_text(json_text(to_json(curves_of(unseen, chosen, robustness))))
         shutil.copyfile(found, folder / "rule.json")  # so that one folder holds everything published of a setting
         subtitle, correct = _subtitle(plan, unseen.samples), unseen.correct()
         pictures = (

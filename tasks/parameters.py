@@ -23,6 +23,7 @@ SettingName = _Named | _OfYourOwn
 ProfileName = Literal[*PROFILES]  # type: ignore[valid-type]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Count = Annotated[int, Field(ge=1)]
+WorkerCount = Annotated[int, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 CheckpointFile = Annotated[str, Field(pattern=r"^[\w.:-]+\s*=.+$", title="SETTING=PATH", description="SETTING=PATH")]
 Memory = Annotated[str, Field(pattern=SIZE)]

@@ -17,6 +17,7 @@ from dynconf_core.experiment.overrides import applied, applies, typed
 from dynconf_core.experiment.profiles import resolve
 from dynconf_core.results.files import RESULTS, write_results, write_sweep
 from dynconf_core.results.records import read
+from dynconf_core.results.run_names import titled
 from dynconf_core.results.types import AnyPoint, AnySetting, FailedPoint, FailedSetting, RunResult, SweepPoint, SweepResult
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.artefacts import Artefact, Store
@@ -63,7 +64,8 @@ class _Found:
     def of_parent(self) -> tuple[str, int, Mapping[str, Value], str, Kind]:
         result = self.result
         if isinstance(result, RunResult):
-            return (result.profile, result.seed, self.identity, f"{result.profile}, seed {result.seed}", "reproduction")
+            title = titled(result.profile, result.seed, result.overrides)
+            return (result.profile, result.seed, self.identity, title, "reproduction")
         return (result.profile, result.seed, result.overrides, f"sweep {result.run}", "sweep")
 
     @property

@@ -94,7 +94,7 @@ def test_json_is_the_record_and_nothing_else(dynconf: Command, files: tuple[Path
 def test_one_file_is_split_half_and_half(dynconf: Command, tmp_path: Path) -> None:
     whole = made(41, 5, 5)
     path = whole.save(tmp_path / "traces.npz")
-    assert dynconf("analyse", path, "--no-track", "--seed", 3).code == 0
+    assert dynconf("analyse", path, "--no-track", "--out", tmp_path / "analysis", "--seed", 3).code == 0
     record = strictly((tmp_path / "analysis" / "analysis.json").read_text())
     split = record["split"]
     assert split["seed"] == 3 and sorted(split["calibration"] + split["test"]) == list(range(41))
@@ -106,9 +106,9 @@ def test_one_file_is_split_half_and_half(dynconf: Command, tmp_path: Path) -> No
         assert entry["test"]["accuracy"] == pytest.approx(expected["accuracy"])
         assert entry["test"]["mean_steps"] == pytest.approx(expected["mean_steps"])
     before = (tmp_path / "analysis" / "analysis.json").read_bytes()
-    dynconf("analyse", path, "--no-track", "--seed", 3)
+    dynconf("analyse", path, "--no-track", "--out", tmp_path / "analysis", "--seed", 3)
     assert (tmp_path / "analysis" / "analysis.json").read_bytes() == before
-    dynconf("analyse", path, "--no-track", "--seed", 4)
+    dynconf("analyse", path, "--no-track", "--out", tmp_path / "analysis", "--seed", 4)
     assert strictly((tmp_path / "analysis" / "analysis.json").read_text())["split"] != split
 
 
@@ -128,7 +128,7 @@ def test_one_file_is_split_half_and_half(dynconf: Command, tmp_path: Path) -> No
 def test_a_rule_can_be_fixed(dynconf: Command, tmp_path: Path, options: list[str], smoothing: Smoothing | None) -> None:
     calibration = made(18, 5, 5, 3)
     paths = calibration.save(tmp_path / "calibration.npz"), made(15, 6, 5, 3).save(tmp_path / "test.npz")
-    answer = dynconf("analyse", paths[0], "--test", paths[1], "--no-track", *options)
+    answer = dynconf("analyse", paths[0], "--test", paths[1], "--no-track", "--out", tmp_path / "analysis", *options)
     assert answer.code == 0 and "drop 0.1 points" in answer.out
     record = strictly((tmp_path / "analysis" / "analysis.json").read_text())
     assert {row["measure"] for row in record["comparison"]} == {"max_softmax", "entropy", "gap", "patience", "learned"}
@@ -143,6 +143,64 @@ def test_a_rule_can_be_fixed(dynconf: Command, tmp_path: Path, options: list[str
     np.testing.assert_allclose(np.array(rows)[:, 1:], np.array(expected)[:, 1:], atol=1e-12)
     np.testing.assert_allclose(np.array(rows)[:-1, 0], np.array(expected)[:-1, 0], rtol=1e-9)
     assert rows[-1][0] == np.inf
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_nothing_is_written_unless_it_is_asked_for(dynconf: Command, files: tuple[Path, Path], tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    answer = dynconf("analyse", files[0], "--test", files[1])
+    assert answer.code == 0 and "Nothing was written: --out DIR" in answer.out and "max_softmax" in answer.out
+    assert sorted(tmp_path.rglob("*")) == before  # neither here, nor beside the traces, nor a home
+    Path(".dynconf").mkdir()
+    Path(".dynconf").chmod(0o500)
+    answer = dynconf("analyse", files[0], "--test", files[1], "--no-track")
+    assert "Nothing was written" in answer.out or os.geteuid() == 0
+    Path(".dynconf").chmod(0o700)
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_home_keeps_an_analysis_each_in_its_own_folder(dynconf: Command, files: tuple[Path, Path], tmp_path: Path) -> None:
+    home = tmp_path / "a home"
+
+    def kept(*options: str | Path) -> Path:
+        answer = dynconf("analyse", files[0], "--test", files[1], "--no-track", *options)
+        assert answer.code == 0, answer
+        (line,) = (line for line in answer.out.splitlines() if line.startswith("Analysis: "))
+        folder = Path(line.removeprefix("Analysis: "))
+        assert folder.parent == home / "analyses"
+        assert {path.name for path in folder.iterdir()} >= {"analysis.json", "rule.json", "front.csv"}
+        return folder
+
+    first = kept("--home", home)
+    assert re.fullmatch(r"net-[0-9a-f]{8}", first.name)
+    assert kept("--home", home) == first != kept("--home", home, "--seed", "1")
+    Path(".dynconf").symlink_to(home)  # a home that exists need not be named
+    assert "Analysis: " in dynconf("analyse", files[0], "--no-track").out
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_the_certified_rule_and_the_chosen_one_stand_side_by_side(dynconf: Command, tmp_path: Path) -> None:
+    paths = made(400, 1, 6).save(tmp_path / "c.npz"), made(300, 2, 6).save(tmp_path / "t.npz")
+    answer = dynconf("analyse", paths[0], "--test", paths[1], "--out", tmp_path / "out", "--epsilon", 0.1, "--delta", 0.1)
+    record = strictly((tmp_path / "out" / "analysis.json").read_text())
+    lines = answer.out.splitlines()
+    for mark, found in (("*", record["rules"][record["chosen"]]), ("c", record["guarantee"])):
+        row = next(line for line in lines if re.match(rf"{re.escape(mark)} +[a-z_]+ .* %", line))
+        assert f"{found['test']['mean_steps']:.2f}" in row and f"{100 * found['test']['accuracy']:.2f}" in row
+        assert f"{100 * abs(found['test']['loss']):.2f}" in row
+        sentence = next(line for line in lines if line.startswith(f"{mark} exits once"))
+        assert ("Certified; rule.json." if mark == "c" else "Not certified; rule-uncertified.json.") in sentence
+    assert record["exit"]["mean_steps"] == record["guarantee"]["test"]["mean_steps"]
+
+
+@pytest.mark.usefixtures("without_pictures")
+def test_a_warning_stands_on_the_screen_and_in_the_json(dynconf: Command, tmp_path: Path) -> None:
+    calibration = made(300, 1, 6)
+    probabilities = np.exp(calibration.logits) / np.exp(calibration.logits).sum(axis=2, keepdims=True)
+    path = Traces(probabilities, calibration.labels).save(tmp_path / "p.npz")
+    answer = dynconf("analyse", path, "--out", tmp_path / "out")
+    assert "are probabilities" in " ".join(answer.out.split()) and "warning:" in answer.out
+    assert any("are probabilities" in text for text in strictly((tmp_path / "out" / "analysis.json").read_text())["warnings"])
 
 
 def broken(tmp_path: Path, **arrays: Any) -> Path:

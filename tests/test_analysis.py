@@ -415,7 +415,8 @@ def test_an_analysis_as_a_folder(guaranteed: Analysis, unguaranteed: Analysis, t
     rule = strictly((out / "rule-uncertified.json").read_text())
     assert rule["schema"] == 2 and {"calibration", "cross_fitted", "calibrated", "test"} <= rule.keys()
     loaded = Rule.load(out / "rule-uncertified.json")
-    assert loaded == guaranteed.rule and loaded.exit_steps(TEST).tolist() == guaranteed.exit_steps.tolist()
+    assert loaded == guaranteed.uncertified and rule["certified"] is False
+    assert loaded.exit_steps(TEST).mean() == guaranteed.record.rule.test.mean_steps
 
     (out / "mine.txt").write_text("kept")
     before = (out / "analysis.json").read_bytes()
@@ -429,10 +430,15 @@ def test_an_analysis_as_a_folder(guaranteed: Analysis, unguaranteed: Analysis, t
 def test_the_certified_rule_is_the_one_that_is_written(guaranteed: Analysis, tmp_path: Path) -> None:
     write_analysis(guaranteed, tmp_path, {})
     certified, guarantee = Rule.load(tmp_path / "rule.json"), guaranteed.record.guarantee
-    assert guarantee is not None and certified.threshold == guarantee.threshold != guaranteed.rule.threshold
-    assert (certified.measure, certified.smoothing) == (guaranteed.rule.measure, guaranteed.rule.smoothing)
+    assert guarantee is not None and certified.threshold == guarantee.threshold
+    assert certified == guaranteed.rule and certified.threshold != guaranteed.uncertified.threshold
+    assert (certified.measure, certified.smoothing) == (guaranteed.uncertified.measure, guaranteed.uncertified.smoothing)
     entry = strictly((tmp_path / "rule.json").read_text())
-    assert entry["guarantee"]["certified"] is True and entry["guarantee"]["epsilon"] == 0.2
+    assert entry["certified"] is entry["guarantee"]["certified"] is True
+    assert [entry["guarantee"][name] for name in ("epsilon", "delta", "calibration")] == [0.2, 0.2, 80]
+    assert guaranteed.exit_steps.tolist() == certified.exit_steps(TEST).tolist()  # and all figures are of the rule one gets
+    assert (guaranteed.record.exit.loss, guaranteed.record.exit.mean_steps) == (guarantee.test.loss, guarantee.test.mean_steps)
+    assert "with confidence 80 %" in str(guaranteed) and f"{guarantee.test.mean_steps:.2f} of 8" in str(guaranteed)
     assert certified.exit_steps(TEST).mean() == entry["test"]["mean_steps"] == guarantee.test.mean_steps
 
 

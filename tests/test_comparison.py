@@ -19,10 +19,10 @@ from dynconf_core.choosing.comparison import (
     comparison_lines,
     interval_lines,
     judged,
-    points,
 )
 from dynconf_core.choosing.contest import Contest
 from dynconf_core.exit.rule import Rule
+from dynconf_core.exit.shown import points
 from dynconf_core.results.records import plain
 
 CALIBRATION, TEST = made(150, 1, 6), made(110, 2, 6)
@@ -113,12 +113,10 @@ def test_the_short_lines(comparison: Comparison, rows: list[dict[str, Any]]) -> 
     lines = comparison_lines(comparison)
     assert max(map(len, lines)) <= 80
     assert [part.strip() for part in lines[0].split("drop")] == ["rule", "0 points", "0.1 points", "0.5 points", "1 point"]
-    for line, measure in zip(lines[1:], MEASURES, strict=False):
+    for steps, losses, measure in zip(lines[1:-1:2], lines[2:-1:2], MEASURES, strict=True):
         own = [row["test"] for row in rows if row["measure"] == measure]
-        assert line.split() == [
-            measure,
-            *(part for test in own for part in (f"{test['mean_steps']:.2f}", f"({points(test['loss'])})")),
-        ]
+        assert steps.split() == [measure, *(f"{test['mean_steps']:.2f}" for test in own)]
+        assert losses.split() == [word for test in own for word in points(test["loss"]).split()]
     assert "6" in lines[-1] and comparison_lines(Comparison(6, ())) == []
 
 
@@ -133,13 +131,10 @@ def test_the_long_lines_have_intervals(comparison: Comparison, rows: list[dict[s
         numbers = [float(text) for text in re.findall(r"[-+]?\d+\.\d+", line)]
         test = row["test"]
         expected = [100 * test["accuracy"], *(100 * end for end in test["accuracy_interval"])]
-        expected += [test["mean_steps"], *test["mean_steps_interval"], 100 * test["loss"]]
+        expected += [test["mean_steps"], *test["mean_steps_interval"], 100 * abs(test["loss"])]
         assert line.split()[0] == row["measure"] and numbers == pytest.approx(expected, abs=0.0051)
+        assert line.endswith(points(test["loss"]))
     assert next(at, None) is None
-
-
-def test_nothing_lost_has_no_sign() -> None:
-    assert [points(loss) for loss in (0.0, -0.00001, 0.0012, -0.05)] == ["0.00", "0.00", "+0.12", "-5.00"]
 
 
 def test_the_public_names() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from processes import script
 
-from dynconf_core.traces.parts import duplicated
+from dynconf_core.traces.duplicates import duplicates
 from dynconf_core.traces.schema import Traces
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
@@ -57,7 +57,7 @@ def test_example(name: str, tmp_path: Path) -> None:
         if split != "train":
             assert traces[split].labels.tolist() == labels.tolist()
             assert (traces[split].time_steps, traces[split].classes) == (time_steps, 10)
-    assert duplicated(traces["calibration"], traces["test"]) == 0
+    assert duplicates(traces["calibration"], traces["test"]).shared == 0
     test = traces["test"]
     assert test.trained_on_calibration is False and test.meta["neurons"] == neurons
     assert test.spikes is not None and 0 < test.spikes.mean() < 4 * neurons

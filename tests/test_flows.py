@@ -15,8 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import command
 
+from dynconf_core.errors import InputError
+from dynconf_core.experiment.request import Request, checked
 from dynconf_core.results.records import to_json
+from dynconf_core.store.claim import claim
+from dynconf_flows.requested import study_name
+from dynconf_tasks.study.shared import participation
 
 SETTINGS = ["cifar10-vgg16-qffs", "cifar10-resnet18-qcfs"]
 SHORT = {"epochs": 1, "time_steps": 5}
@@ -40,9 +46,9 @@ def home(empty_home: Path, prefect_server: str, tmp_path_factory: pytest.TempPat
 
 
 def run(
-    home: Path, overrides: dict[str, Any] | None = None, settings: list[str] = SETTINGS, workers: int = 1
+    home: Path, overrides: dict[str, Any] | None = None, settings: list[str] = SETTINGS, workers: int = 0
 ) -> dict[str, Any]:
-    """Run a reproduction; a second worker would spend more on imports than it saves."""
+    """Run a reproduction, in this process unless told otherwise: a worker would first import everything."""
     from dynconf_flows.reproduce import reproduce
 
     asked = {**SHORT, **(overrides or {})}
@@ -109,7 +115,6 @@ def test_results_lie_in_the_home(first: dict[str, Any], home: Path) -> None:
 def test_a_request_is_checked_once(first: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the flow that it is given to, or by the command before it starts a server; not once more by every setting."""
     from dynconf_core.experiment import request as module
-    from dynconf_core.experiment.request import Request, checked
     from dynconf_flows.reproduce import checked_reproduction
     from dynconf_flows.sweep import sweep
 
@@ -132,9 +137,62 @@ def test_a_second_run_takes_everything_from_the_store_and_adds_no_runs(first: di
     assert {run.info.run_id for run in mlflow_runs(home)} == before
 
 
+def test_nothing_starts_where_nothing_is_left_to_do(
+    first: dict[str, Any], home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The command prints and writes what the flow does; anything that is missing takes the usual way."""
+    import dynconf_flows.command.session as session
+
+    def started(home: Path) -> None:
+        raise InputError("a server is started")
+
+    monkeypatch.setattr(session, "TemporaryServer", started)
+    dynconf = command(monkeypatch, capsys, "reproduce", "--home", str(home), *asked_on_the_command_line())
+    usual, before = run(home), {run.info.run_id for run in mlflow_runs(home)}
+    assert "a server is started" in dynconf().error  # the user's own server shows every reproduction
+    monkeypatch.delenv("PREFECT_API_URL")
+
+    answer = dynconf("--json")
+    assert answer.code == 0 and answer.error == ""
+    quick = json.loads(answer.out)
+    for name in ("run", "command", "environment"):
+        del quick[name], usual[name]
+    assert quick == json.loads(json.dumps(usual))
+    latest = home / "results" / "latest"
+    assert "-smoke-seed0-epochs=1-time_steps=5" in latest.resolve().name
+    assert json.loads((latest / "results.json").read_text())["settings"] == quick["settings"]
+    assert {run.info.run_id for run in mlflow_runs(home)} == before
+
+    assert "a server is started" in dynconf("--join").error
+    assert "a server is started" in dynconf("--set", "max_drop=0.02").error
+    asked = checked(Request("smoke", tuple(SETTINGS), SHORT, home=str(home)))
+    with claim(home, "participant-0", participation(study_name(asked))):
+        assert "a server is started" in dynconf().error
+    with closing(sqlite3.connect(home / "mlflow.db")) as database, database:
+        evaluation = first["settings"][0]["artefacts"]["evaluate"]
+        of_run = "UPDATE runs SET lifecycle_stage = ? WHERE run_uuid IN (SELECT run_uuid FROM tags WHERE instr(value, ?))"
+        assert database.execute(of_run, ("deleted", evaluation)).rowcount >= 1  # that of a sweep's point, too
+        database.commit()
+        assert "a server is started" in dynconf().error
+        database.execute(of_run, ("active", evaluation))
+    damaged = next((home / "artefacts" / "search").glob(f"*/{first['settings'][1]['artefacts']['search']}")) / "rule.json"
+    content = damaged.read_bytes()
+    damaged.write_bytes(content.replace(b"0", b"1", 1))
+    try:
+        assert "a server is started" in dynconf().error
+    finally:
+        damaged.write_bytes(content)
+    assert dynconf().code == 0
+
+
+def asked_on_the_command_line() -> list[str]:
+    named = [word for name in SETTINGS for word in ("--setting", name)]
+    return [*named, *(word for name, value in SHORT.items() for word in ("--set", f"{name}={value}"))]
+
+
 def test_mlflow_has_a_parent_and_a_child_a_setting(first: dict[str, Any], home: Path) -> None:
     runs = mlflow_runs(home)
-    parents = [run for run in runs if run.data.tags["dynconf.kind"] == "reproduction"]
+    parents = [run for run in runs if run.data.tags["kind"] == "reproduction"]
     children = {run.info.run_name: run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id}
     assert [run.info.status for run in parents] == ["FINISHED"]
     assert set(children) == set(SETTINGS)
@@ -259,7 +317,7 @@ def test_a_field_of_one_method_is_no_hindrance_to_the_other(first: dict[str, Any
     rows = run(home, {"levels": 2}, both)["settings"]
     assert [row["status"] for row in rows] == ["ok", "ok"]
     assert [row.get("levels") for row in rows] == [2, None]
-    result = sweep(settings=both, grid=["levels=2"], overrides=dict(SHORT), home=str(home), workers=1)
+    result = sweep(settings=both, grid=["levels=2"], overrides=dict(SHORT), home=str(home), workers=0)
     assert result.failed == 0 and len(result.points) == 2
 
 
@@ -293,7 +351,9 @@ def test_a_checkpoint_takes_the_place_of_training(first: dict[str, Any], home: P
 
     name, key = SETTINGS[0], first["settings"][0]["artefacts"]["train"]
     (checkpoint,) = (home / "artefacts" / "train").glob(f"*/{key}/checkpoint.pt")
-    result = reproduce(settings=[name], overrides={"time_steps": 4}, home=str(home), checkpoints=[f"{name}={checkpoint}"])
+    result = reproduce(
+        settings=[name], overrides={"time_steps": 4}, home=str(home), checkpoints=[f"{name}={checkpoint}"], workers=0
+    )
     assert outcomes(to_json(result))[0]["train"] == "given"
 
 
@@ -301,7 +361,7 @@ def test_a_grid_shares_the_stages_that_its_points_have_in_common(first: dict[str
     """A field of the search reruns search and evaluation alone."""
     from dynconf_flows.sweep import sweep
 
-    document = to_json(sweep(settings=SETTINGS[:1], grid=["max_drop=0,0.05"], overrides=dict(SHORT), home=str(home), workers=1))
+    document = to_json(sweep(settings=SETTINGS[:1], grid=["max_drop=0,0.05"], overrides=dict(SHORT), home=str(home), workers=0))
     assert [point["values"] for point in document["points"]] == [{"max_drop": 0.0}, {"max_drop": 0.05}]
     assert set(document["points"][0]["stages"].values()) == {"cached"}
     assert document["points"][1]["stages"] == {
@@ -318,7 +378,8 @@ def test_a_grid_shares_the_stages_that_its_points_have_in_common(first: dict[str
 def test_a_study_goes_on_where_it_ended(first: dict[str, Any], home: Path) -> None:
     from dynconf_flows.sweep import sweep
 
-    asked: dict[str, Any] = {"settings": SETTINGS[:1], "study": ["alpha=1..100"], "overrides": {**SHORT, "smoothing": "sum"}}
+    asked: dict[str, Any] = {"settings": SETTINGS[:1], "study": ["alpha=1..100"], "workers": 0}
+    asked["overrides"] = {**SHORT, "smoothing": "sum"}
     two = to_json(sweep(**asked, trials=2, home=str(home)))
     three = to_json(sweep(**asked, trials=3, home=str(home)))
     assert three["points"][0]["values"] == two["points"][0]["values"]
@@ -390,7 +451,7 @@ def test_what_could_not_be_logged_is_sent_later(first: dict[str, Any], home: Pat
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     run(home, unlogged, SETTINGS[:1])
     document = run(home, unlogged, SETTINGS[:1])
-    swept = to_json(sweep(settings=SETTINGS[:1], grid=["max_drop=0,0.07"], overrides=dict(SHORT), home=str(home), workers=1))
+    swept = to_json(sweep(settings=SETTINGS[:1], grid=["max_drop=0,0.07"], overrides=dict(SHORT), home=str(home), workers=0))
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     path = home / "results" / document["run"] / "results.json"
     written = path.read_text()
@@ -464,6 +525,8 @@ def test_several_seeds_are_summed_up(home: Path, first: dict[str, Any]) -> None:
         *shorter,
         "--seeds",
         "0,1",
+        "--workers",
+        "0",
         "--json",
     ]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
@@ -502,7 +565,7 @@ def test_a_setting_alone_ends_the_run_above_it(home: Path) -> None:
 
     done = setting(name=SETTINGS[0], overrides={**SHORT, "time_steps": 3}, home=str(home))
     assert (done.row.status, done.interrupted, done.tracking_error) == ("ok", False, None)
-    (parent,) = [run for run in mlflow_runs(home) if run.data.tags.get("dynconf.identity", "").count('"time_steps": 3')][-1:]
+    (parent,) = [run for run in mlflow_runs(home) if run.data.tags.get("dynconf.record", "").count('"time_steps": 3')][-1:]
     assert parent.info.status == "FINISHED"
     assert "RUNNING" not in {run.info.status for run in mlflow_runs(home)}
 

@@ -73,7 +73,7 @@ def test_it_takes_part_in_the_choice_the_comparison_and_the_guarantee() -> None:
     assert analysis.rule.measure == ShareOfVotes() and analysis.record.rule.measure == "share_of_votes"
     assert [entry.measure for entry in analysis.record.rules] == [*NAMES, "share_of_votes"]
     assert set(analysis.test_fronts) == {*NAMES, "share_of_votes"} and analysis.guarantee is not None
-    assert analysis.record.rule.threshold_shown == 100 * analysis.rule.threshold
+    assert analysis.record.rule.threshold_shown == 100 * analysis.uncertified.threshold
     assert analysis.record.rule.source == "measures_from_outside:ShareOfVotes"
     without = analyse(CALIBRATION, TEST, epsilon=0.3, delta=0.3, max_drop=0.05)
     others = tuple(row for row in analysis.record.comparison if row.measure != "share_of_votes")

@@ -58,8 +58,8 @@ def test_no_fixed_t_is_as_accurate() -> None:
 def test_every_rule_at_equal_accuracy_and_at_the_papers_t() -> None:
     cut = AtPaperTimeSteps(2, 0.8, tuple(compared("learned", drop, 1.5, -drop) for drop in (0.0, 0.001)))
     text = page(row("one"), row("two", at_paper_time_steps=cut))
-    assert "| one, 90.00 % @ 4 | gap | 2.00, 50.0 % (0.00) | 2.00, 50.0 % (+0.10) |" in text
-    assert "| two, 80.00 % @ 2 | learned | 1.50, 25.0 % (0.00) | 1.50, 25.0 % (-0.10) |" in text
+    assert "| one, 90.00 % @ 4 | gap | 2.00, 50.0 % (0.00) | 2.00, 50.0 % (0.10 lost) |" in text
+    assert "| two, 80.00 % @ 2 | learned | 1.50, 25.0 % (0.00) | 1.50, 25.0 % (0.10 gained) |" in text
     assert "With T as in the paper" not in page(row("one"))
 
 

@@ -12,21 +12,24 @@ import pytest
 from result_cases import PUBLISHED, exiting, failed_setting, rule_entry, run_result, setting_result
 
 from dynconf_core.evaluation.energy import FullAndExit
+from dynconf_core.names import is_plain
 from dynconf_core.results.environment import environment
 from dynconf_core.results.files import new_run, over_seeds, write_over_seeds, write_results
-from dynconf_core.results.markdown import results_markdown
+from dynconf_core.results.markdown import lost_or_gained, results_markdown
 from dynconf_core.results.records import plain, read
+from dynconf_core.results.run_names import LONGEST, folder_name
 from dynconf_core.results.types import FiguresOverSeeds, OverSeeds, RunResult, SettingOverSeeds, Spread
+from dynconf_core.schemes.field import Value
 from dynconf_flows.command.tables import results_table
 from dynconf_flows.command.terminal import Terminal
 
 NAMES = ("cifar10-vgg16-qcfs", "cifar10-resnet18-qcfs", "imagenet-vgg16-qffs", "imagenet-resnet50-qcfs")
 
 
-def printed(content: RunResult, width: int) -> str:
+def printed(content: RunResult, width: int, verbose: bool = True) -> str:
     console, out = Terminal(width=width), io.StringIO()
     console.file = out
-    console.print(results_table(content, width))
+    console.print(results_table(content, width, verbose))
     return out.getvalue()
 
 
@@ -92,6 +95,48 @@ def test_the_table_says_everything_at_every_width(width: int) -> None:
         assert figure in together, figure
     assert "94.27@27" in together and "94.27@11.51" in together and "[S]" in together
     assert "49.5" in together and "[2]" in together and "not named" in together
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_without_verbose_the_table_has_no_footnotes_of_the_paper(width: int) -> None:
+    content = run_result(
+        setting_result(NAMES[0]), setting_result(NAMES[1], PUBLISHED), failed_setting(NAMES[2], "out of memory")
+    )
+    text = printed(content, width, verbose=False)
+    assert "not named" not in text and f"Paper, {NAMES[1]}" not in text and "--verbose" in text
+    assert ("94.27 @ 27" in text) == ("[S]" in text) == (width == 120)
+    assert "of the time steps saved" in text and "iso-accuracy" in text and "out of memory" in text
+
+
+@pytest.mark.parametrize(("loss", "said"), [(0.0043, "0.43 points lost"), (-0.002, "0.20 points gained"), (-1e-9, "no acc")])
+def test_a_gain_is_no_negative_loss(loss: float, said: str) -> None:
+    assert said in lost_or_gained(loss)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ({}, "smoke-seed3"),
+        ({"time_steps": 16, "fixed_point": False}, "smoke-seed3-time_steps=16-fixed_point=false"),
+        ({"alpha": 20.0, "max_drop": 0.005}, "smoke-seed3-alpha=20-max_drop=0.005"),
+        ({"rule": "my.package:Rule"}, "smoke-seed3-rule=my.package_Rule-"),
+        ({"rule": "../x/é"}, "smoke-seed3-rule=.._x_-"),
+    ],
+)
+def test_runs_are_named_by_what_was_overridden(overrides: dict[str, Value], name: str) -> None:
+    found = folder_name("smoke", 3, overrides)
+    assert found.startswith(name) and is_plain(found)
+    assert (found == name) == (not name.endswith("-"))
+    assert results_folder(overrides) != results_folder({**overrides, "epochs": 1})
+
+
+def test_long_names_stay_apart() -> None:
+    names = {results_folder({f"field{number}": 0.123456789 for number in range(count)}) for count in range(30)}
+    assert len(names) == 30 and all(len(name) <= LONGEST for name in names)
+
+
+def results_folder(overrides: dict[str, Value]) -> str:
+    return folder_name("smoke", 0, overrides)
 
 
 def test_what_the_rounded_weights_cost_is_said_where_they_cost_something() -> None:

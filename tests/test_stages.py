@@ -58,14 +58,14 @@ from dynconf_core.simulation.network import SpikingNetwork
 from dynconf_core.store.fingerprint import reached
 from dynconf_core.traces.checks import check_forms
 from dynconf_core.traces.compact import compact
+from dynconf_core.traces.duplicates import duplicates
 from dynconf_core.traces.files import save_archive
-from dynconf_core.traces.parts import duplicated
 from dynconf_core.traces.schema import Traces
 from dynconf_core.training.loop import train as train_network
 from dynconf_core.training.speed import probe
 from dynconf_tasks.collect import trained_on_calibration
 
-TRACES = (Traces, check_forms, compact, duplicated, save_archive)
+TRACES = (Traces, check_forms, compact, duplicates, save_archive)
 PLAN = resolve("cifar10-resnet18-qcfs", "quick")
 HANDLE = Handle("x", "0" * 64, "1" * 64, "ran")
 OTHER = replace(HANDLE, digest="2" * 64)

@@ -14,7 +14,7 @@ from study_cases import made
 
 from dynconf_core.errors import InputError
 from dynconf_core.results.files import write_results
-from dynconf_core.results.trace_pairs import Pair, analysis_folder, pairs
+from dynconf_core.results.trace_pairs import Pair, asked_folder, pairs
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.keys import stage_key
 from dynconf_core.traces.schema import Traces
@@ -58,8 +58,7 @@ def test_what_a_folder_of_results_holds(results: Path) -> None:
     assert found["two"] == Pair("two", results / "two" / "calibration.npz", results / "two" / "test.npz")
     assert found["three"] == Pair("three", results / "three" / "calibration", results / "three" / "test")
     assert found["four"] == Pair("four", results / "four.npz", None)
-    assert analysis_folder(results, None, found["two"]) == results / "analysis" / "two"
-    assert analysis_folder(results, "out", found["two"]) == Path("out") / "two"
+    assert asked_folder(results, "out", found["two"]) == Path("out") / "two"
     TEST.save(results / "one_calibration.npz")
     with pytest.raises(InputError, match="'one': rename"):
         pairs(results, None)
@@ -69,12 +68,12 @@ def test_names_of_traces_that_lie_alone(tmp_path: Path) -> None:
     for name, expected in (("net/calibration.npz", "net"), ("net/x-calibration.npz", "x"), ("y.npz", "y"), ("n/test", "n")):
         path = TEST.save(tmp_path / name)
         assert [pair.name for pair in pairs(path, None)] == [expected]
-        assert analysis_folder(path, None, Pair(expected, path, None)) == path.parent / "analysis"
+        assert asked_folder(path, "out", Pair(expected, path, None)) == Path("out")
 
 
 @pytest.mark.usefixtures("without_pictures")
 def test_all_traces_of_a_folder_are_analysed(dynconf: Command, results: Path) -> None:
-    answer = dynconf("analyse", results, "--no-track", "--json")
+    answer = dynconf("analyse", results, "--no-track", "--json", "--out", results / "analysis")
     assert answer.code == 0
     found = strictly(answer.out)["analyses"]
     assert list(found) == ["four", "one", "three", "two"]
@@ -103,7 +102,7 @@ def test_one_of_several_that_fails_leaves_the_others(dynconf: Command, results: 
         return []
 
     monkeypatch.setattr(analyses, "write_analysis", write)
-    answer = dynconf("analyse", results, "--no-track", "--json")
+    answer = dynconf("analyse", results, "--no-track", "--json", "--out", "out")
     assert answer.code == 1 and list(strictly(answer.out)["analyses"]) == ["four", "three", "two"]
     assert "failed: one: the disk [is] full" in " ".join(answer.error.split()) and "Traceback" not in answer.error
 

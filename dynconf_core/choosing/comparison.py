@@ -10,9 +10,12 @@ from dynconf_core.choosing.entries import ComparisonRow, recorded
 from dynconf_core.confidence.measure import MeasureLike
 from dynconf_core.exit.judgement import Judgement, judged_exit
 from dynconf_core.exit.rule import Rule
+from dynconf_core.exit.shown import points
 from dynconf_core.traces.schema import Traces
 
 DROPS = (0.0, 0.001, 0.005, 0.01)
+CELL = 16
+"""Width of a column of ``comparison_lines``."""
 
 
 @dataclass(frozen=True)
@@ -84,20 +87,18 @@ def compared(contest: Contest, drops: Sequence[float] = DROPS) -> Comparison:
 
 
 def comparison_lines(found: Comparison) -> list[str]:
-    """The comparison as lines of text: one line per measure, one column per allowed drop; each cell gives the mean steps and
-    the percentage points lost on the test traces."""
+    """The comparison as lines of text: two lines per measure, one column per allowed drop. The first gives the mean steps on
+    the test traces, the second the accuracy lost or gained there, in percentage points."""
     rows = found.rows
     if not rows:
         return []
     drops = list(dict.fromkeys(row.max_drop for row in rows))
-    lines = ["rule".ljust(12) + "".join(_allowed(drop).rjust(16) for drop in drops)]
+    lines = ["rule".ljust(12) + "".join(_allowed(drop).rjust(CELL) for drop in drops)]
     for measure in dict.fromkeys(row.measure for row in rows):
-        cells = []
-        for drop in drops:
-            test = next(row.test for row in rows if row.measure == measure and row.max_drop == drop)
-            cells.append(f"{test.mean_steps:.2f} ({points(test.loss)})".rjust(16))
-        lines.append(measure.ljust(12) + "".join(cells))
-    return [*lines, f"Mean steps of {found.time_steps} on the test traces (accuracy lost, percentage points)."]
+        own = [next(row.test for row in rows if row.measure == measure and row.max_drop == drop) for drop in drops]
+        lines.append(measure.ljust(12) + "".join(f"{test.mean_steps:.2f}".rjust(CELL) for test in own))
+        lines.append(" " * 12 + "".join(points(test.loss).rjust(CELL) for test in own))
+    return [*lines, f"On the test traces: mean steps of {found.time_steps}; points of accuracy lost or gained."]
 
 
 def interval_lines(found: Comparison) -> list[str]:
@@ -105,7 +106,7 @@ def interval_lines(found: Comparison) -> list[str]:
     intervals."""
     lines = []
     for drop in dict.fromkeys(row.max_drop for row in found.rows):
-        heading = f"{'accuracy, 95 %':>26}{f'mean steps of {found.time_steps}, 95 %':>28}{'lost':>8}"
+        heading = f"{'accuracy, 95 %':>24}{f'mean steps of {found.time_steps}, 95 %':>25}{'points':>13}"
         lines.append(_allowed(drop).ljust(16) + heading)
         for row in found.rows:
             if row.max_drop != drop:
@@ -113,19 +114,13 @@ def interval_lines(found: Comparison) -> list[str]:
             test = row.test
             accuracy = ranged(100 * test.accuracy, [100 * end for end in test.accuracy_interval])
             steps = ranged(test.mean_steps, test.mean_steps_interval)
-            lines.append(f"  {row.measure:<14}{accuracy:>26}{steps:>28}{points(test.loss):>8}")
-    return [*lines, "On the test traces; lost: percentage points of accuracy relative to T. Thresholds chosen on calibration."]
+            lines.append(f"  {row.measure:<14}{accuracy:>24}{steps:>25}{points(test.loss):>13}")
+    return [*lines, "On the test traces; points of accuracy lost or gained against T. Thresholds chosen on calibration."]
 
 
 def ranged(value: float, interval: Sequence[float]) -> str:
     """A figure with its interval, such as 86.65 (85.97 to 87.31)."""
     return f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
-
-
-def points(loss: float) -> str:
-    """A loss of accuracy in percentage points, with its sign; zero has no sign."""
-    shown = f"{100 * loss:+.2f}"
-    return "0.00" if float(shown) == 0 else shown
 
 
 def _allowed(drop: float) -> str:

@@ -7,7 +7,7 @@ delta), one half of the calibration traces chooses the rule, and the other half 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.confidence.temperature import fit_power
 from dynconf_core.errors import InputError
 from dynconf_core.evaluation.metrics import evaluate
-from dynconf_core.evaluation.precautions import check_options, check_pair, warnings_about
+from dynconf_core.evaluation.precautions import check_options, check_pair
 from dynconf_core.evaluation.record import (
     AccuracyAtT,
     AnalysisRecord,
@@ -35,12 +35,15 @@ from dynconf_core.evaluation.record import (
     OraclesOfSplits,
     Reliability,
 )
+from dynconf_core.evaluation.rule_warnings import choice_warnings, class_warnings, guarantee_warnings
+from dynconf_core.evaluation.trace_warnings import trace_warnings
 from dynconf_core.exit.by_class import figures_by_class
 from dynconf_core.exit.front import Front, exact_front, paired_front, points_at
 from dynconf_core.exit.judgement import ExitFigures, Loss
 from dynconf_core.exit.oracles import oracle_gap, oracles
 from dynconf_core.exit.robustness import RobustnessMap, robustness_map
 from dynconf_core.exit.rule import Rule
+from dynconf_core.exit.shown import exit_text, points_in_words
 from dynconf_core.traces.parts import LEAST_FOR_HALVES, Parts, Split, halves, taken
 from dynconf_core.traces.schema import Traces
 
@@ -54,17 +57,19 @@ class Analysis:
 
     Attributes:
         record: all numbers.
-        rule: the chosen exit rule.
-        choice: how the rule was chosen.
+        rule: the exit rule that one gets: the chosen one or, if a guarantee was asked for, the certified one.
+        uncertified: the rule as it was chosen; the same as ``rule`` without a guarantee.
+        choice: how it was chosen.
         front: all operating points of the chosen score on the calibration traces.
         test_fronts: by measure, all operating points on the test traces; for display only.
-        exit_steps: the exit step of each test sample under the chosen rule, ``(M,)``, from 1.
+        exit_steps: the exit step of each test sample under ``rule``, ``(M,)``, from 1.
         guarantee: the guarantee, if one was asked for.
         robustness: robustness of max softmax on the test traces.
     """
 
     record: AnalysisRecord
     rule: Rule
+    uncertified: Rule
     choice: Choice
     front: Front
     test_fronts: dict[str, Front]
@@ -73,12 +78,14 @@ class Analysis:
     robustness: RobustnessMap
 
     def __str__(self) -> str:
-        """The chosen rule and its figures on the test traces, in two lines."""
-        judged, time_steps = self.record.rules[self.record.chosen].test, self.record.time_steps
+        """The rule and its figures on the test traces, in two lines, and the guarantee, if there is one, in a third."""
+        rule, judged, time_steps = self.rule, self.record.exit, self.record.time_steps
+        when = exit_text(rule.measure.label, rule.threshold, rule.measure.shown(rule.threshold))
         return (
-            f"{self.rule.measure.name} above {self.rule.threshold:.4g}, {self.rule.smoothing}\n"
+            f"{rule.measure.name} {when}, {rule.smoothing}\n"
             f"test: {100 * judged.accuracy:.2f} % @ {judged.mean_steps:.2f} of {time_steps} time steps, "
-            f"{100 * (1 - judged.mean_steps / time_steps):.1f} % fewer; {100 * judged.loss:+z.2f} points lost"
+            f"{100 * (1 - judged.mean_steps / time_steps):.1f} % fewer; {points_in_words(judged.loss)}"
+            f"{'' if self.guarantee is None else f'{chr(10)}{self.guarantee.statement()}'}"
         )
 
 
@@ -115,7 +122,6 @@ def analyse(
     """
     check_options(epsilon, delta, max_drop)
     check_pair(calibration, test)
-    warnings = warnings_about(calibration, test)
     parts = None
     if epsilon is not None and calibration.samples >= LEAST_FOR_HALVES:
         parts = halves(calibration.samples, seed)
@@ -138,8 +144,14 @@ def analyse(
     guarantee = None
     if epsilon is not None and delta is not None:
         guarantee = _certified(contest, chosen.index, certifying, epsilon, delta)
-    exiting = contest.exiting(chosen.index, chosen.rule.threshold)
-    figures = evaluate(test, calibration, chosen.rule, seed=seed)
+    got = chosen.rule if guarantee is None else replace(chosen.rule, threshold=guarantee.threshold)
+    exiting = contest.exiting(chosen.index, got.threshold)
+    figures = evaluate(test, calibration, got, seed=seed)
+    promise = None if guarantee is None else _guarantee_entry(guarantee, contest, chosen, parts)
+    by_class = figures_by_class(contest.test_right, exiting, test.labels)
+    warnings = [*trace_warnings(calibration, test), *choice_warnings(chosen.choice), *class_warnings(by_class)]
+    if guarantee is not None and promise is not None:
+        warnings += guarantee_warnings(guarantee, promise.test)
     robustness = robustness_map(test)
     record = AnalysisRecord(
         time_steps=test.time_steps,
@@ -153,7 +165,7 @@ def analyse(
         oracles=OraclesOfSplits(oracles(right), figures.oracles),
         rules=tuple(_entry(contest, own, fronts[name], right) for name, own in best_of.items()),
         chosen=list(best_of).index(chosen.rule.measure.name),
-        guarantee=None if guarantee is None else _guarantee_entry(guarantee, contest, chosen.index, parts),
+        guarantee=promise,
         exit=ExitFigures(**{field.name: getattr(figures.exit, field.name) for field in fields(ExitFigures)}),
         baselines=figures.baselines,
         ann_accuracy=figures.ann_accuracy,
@@ -164,15 +176,16 @@ def analyse(
         multiply_accumulates=figures.multiply_accumulates,
         energy=figures.energy,
         oracle_gap=oracle_gap(contest.test_right, figures.exit),
-        reliability=_reliability(choosing, test, chosen.rule, exiting),
+        reliability=_reliability(choosing, test, got, exiting),
         robustness=robustness.widths(),
         least_latency=LeastLatency(int(exiting.min()), float((exiting == exiting.min()).mean())),
         comparison=compared(contest, drops).rows,
         warnings=tuple(warnings),
-        by_class=figures_by_class(contest.test_right, exiting, test.labels),
+        by_class=by_class,
     )
     return Analysis(
         record,
+        got,
         chosen.rule,
         chosen.choice,
         fronts[chosen.rule.measure.name],
@@ -232,9 +245,14 @@ def _certified(contest: Contest, index: int, certifying: Traces | None, epsilon:
     return certify(contest.found[index].scores(certifying), certifying.correct(), thresholds, epsilon, delta, seen)
 
 
-def _guarantee_entry(guarantee: Guarantee, contest: Contest, index: int, parts: Parts | None) -> GuaranteeEntry:
+def _guarantee_entry(guarantee: Guarantee, contest: Contest, chosen: Chosen, parts: Parts | None) -> GuaranteeEntry:
     halved = None if parts is None else Halves(tuple(parts[0].tolist()), tuple(parts[1].tolist()))
-    return GuaranteeEntry(**vars(guarantee.record()), test=contest.judged(index, guarantee.threshold), halves=halved)
+    return GuaranteeEntry(
+        **vars(guarantee.record()),
+        threshold_shown=float(chosen.rule.measure.shown(guarantee.threshold)),
+        test=contest.judged(chosen.index, guarantee.threshold),
+        halves=halved,
+    )
 
 
 def _reliability(choosing: Traces, test: Traces, rule: Rule, exiting: NDArray[np.int64]) -> Reliability:

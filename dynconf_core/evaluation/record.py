@@ -42,8 +42,15 @@ class Halves:
 
 @dataclass(frozen=True, kw_only=True)
 class GuaranteeEntry(GuaranteeRecord):
-    """A guarantee with its figures on the test traces; ``halves`` is None if there were too few samples for two halves."""
+    """A guarantee as stored with an analysis.
 
+    Attributes:
+        threshold_shown: the threshold as shown to people, such as a softmax probability.
+        test: the certified rule on the test traces.
+        halves: None if there were too few samples for two halves.
+    """
+
+    threshold_shown: float
     test: Judgement
     halves: Halves | None = None
 
@@ -86,7 +93,8 @@ class LeastLatency:
 
 @dataclass(frozen=True, kw_only=True)
 class AnalysisRecord:
-    """The content of ``analysis.json``; unless stated otherwise, figures of the chosen rule on the test traces.
+    """The content of ``analysis.json``; unless stated otherwise, figures on the test traces of the rule that one
+    gets: the chosen one or, if a guarantee was asked for, the certified one.
 
     Attributes:
         time_steps, classes: T and C.
@@ -94,7 +102,7 @@ class AnalysisRecord:
         seed, max_drop: as given.
         split: how one set of traces was split; None if there were two.
         rules: the best rule of each measure; of the chosen measure, the chosen rule.
-        chosen: index in ``rules`` of the rule that was chosen from all measures together.
+        chosen: index in ``rules`` of the rule that was chosen from all measures together; a guarantee raises its threshold.
         robustness: robustness of max softmax on the test traces.
         comparison: every measure at every allowed drop.
         warnings: warnings for readers, one sentence each.

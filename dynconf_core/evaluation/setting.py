@@ -10,7 +10,8 @@ from dynconf_core.choosing.cross_fitting import Choice
 from dynconf_core.choosing.entries import ComparisonRow
 from dynconf_core.confidence.measure import MeasureLike
 from dynconf_core.evaluation.metrics import Evaluation, evaluate
-from dynconf_core.evaluation.precautions import warnings_about
+from dynconf_core.evaluation.rule_warnings import choice_warnings, class_warnings
+from dynconf_core.evaluation.trace_warnings import trace_warnings
 from dynconf_core.exit.by_class import ClassFigures, figures_by_class
 from dynconf_core.exit.robustness import Robustness
 from dynconf_core.exit.rule import Rule
@@ -86,13 +87,14 @@ def evaluate_setting(
         measures: the measures to compare; None compares all registered ones.
     """
     figures = evaluate(test, calibration, rule, paper_time_steps, choice)
+    classes = figures_by_class(test.correct(), rule.exit_steps(test), test.labels)
     return SettingEvaluation(
         **vars(figures),
         comparison=compare(calibration, test, measures=measures, seed=seed).rows,
         at_paper_time_steps=_cut(calibration, test, paper_time_steps, seed, measures),
         robustness=robustness,
-        by_class=figures_by_class(test.correct(), rule.exit_steps(test), test.labels),
-        warnings=tuple(warnings_about(calibration, test)),
+        by_class=classes,
+        warnings=(*trace_warnings(calibration, test), *choice_warnings(choice), *class_warnings(classes)),
         samples=Samples(calibration.samples, test.samples),
     )
 

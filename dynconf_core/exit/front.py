@@ -201,6 +201,15 @@ def points_at(front: Front | PairedFront, thresholds: Any) -> NDArray[np.int64]:
     return np.where(asked >= front.never_from, len(front) - 1, found)
 
 
+def thinned(front: Front, most: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(mean steps, accuracy) of a front, at most about `most` points, evenly spaced over the steps."""
+    if len(front) <= most:
+        return front.mean_steps, front.accuracy
+    wanted = np.linspace(front.mean_steps[0], front.mean_steps[-1], most)
+    kept = np.unique(np.minimum(np.searchsorted(front.mean_steps, wanted), len(front) - 1))
+    return front.mean_steps[kept], front.accuracy[kept]
+
+
 def write_front(front: Front, path: Path) -> None:
     """Write `front.csv`: threshold, accuracy and mean steps of every operating point; `inf` means never, `-inf` at once."""
     with written(path) as stream:

@@ -47,6 +47,12 @@ def follow(
         keys[stage.name] = stage.key(job, {role: done[name] for role, name in stage.inputs.items()})
         found = look(keys[stage.name]) or otherwise(keys[stage.name])
         if found is not None:
-            outcome = "adopted" if found.adopted else "cached"
-            done[stage.name] = Handle(found.stage, found.key, found.digest, outcome)
+            done[stage.name] = Handle(found.stage, found.key, found.digest, _outcome(found, job))
     return FollowedStages(done, keys)
+
+
+def _outcome(found: Artefact, job: Job) -> str:
+    """The outcome of a stage whose artefact is there, as running it would give it."""
+    if found.adopted:
+        return "adopted"
+    return "given" if found.stage == "train" and job.checkpoint is not None else "cached"

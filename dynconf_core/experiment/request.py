@@ -56,7 +56,8 @@ class Request:
         checkpoints: by setting, a file whose weights are used instead of training.
         memory: memory that simulation may use, such as "8GiB"; None sets no limit.
         stage_timeout: the longest that a stage may run, such as "2h"; None sets no limit.
-        workers: the number of settings that run at the same time; None for the profile's.
+        workers: the number of settings that run at the same time, each in a process of its own; None for the profile's, 0 to
+            run them in this process, one after the other.
     """
 
     profile: str = "smoke"
@@ -104,7 +105,9 @@ class Request:
 
     def jobs(self) -> int:
         """The number of settings that run at the same time."""
-        return self.workers or max(1, min(profile(self.profile).jobs, os.cpu_count() or 1))
+        if self.workers is not None:
+            return max(1, self.workers)
+        return max(1, min(profile(self.profile).jobs, os.cpu_count() or 1))
 
     def memory_share(self) -> int | None:
         """Bytes for each of the settings that run at the same time; None sets no limit.
@@ -177,8 +180,10 @@ def checked(request: Request, *, writes: bool = True) -> CheckedRequest:
         check_storage()
     check_memory(request)
     request.stage_seconds()
-    if request.workers is not None and request.workers < 1:
-        raise InputError(f"--workers {request.workers}: give 1 or more.")
+    if request.workers is not None and request.workers < 0:
+        raise InputError(f"--workers {request.workers}: give 1 or more, or 0 to run the settings in this process.")
+    if request.workers == 0 and request.stage_timeout is not None:
+        raise InputError("--stage-timeout ends the process of a stage, but --workers 0 gives it none: give --workers 1.")
     check_data(plans, context.data)
     if request.device not in ("auto", "cpu"):  # these exist everywhere, and the check would import torch
         from dynconf_core.machine import device

@@ -35,7 +35,7 @@ def analysis_figures(analysis: Analysis, test: Traces, title: str, source: str) 
             record.accuracy_at_t.test,
             analysis.test_fronts[chosen.measure],
             record.oracles.test.points(),
-            chosen.test,
+            record.exit,
             title,
             subtitle,
             record.ann_accuracy,
@@ -49,7 +49,7 @@ def analysis_figures(analysis: Analysis, test: Traces, title: str, source: str) 
             title,
             subtitle,
         ),
-        "exit_histogram": exit_histogram(record.exit.histogram, chosen.test.mean_steps, title, subtitle),
+        "exit_histogram": exit_histogram(record.exit.histogram, record.exit.mean_steps, title, subtitle),
         "robustness": robustness_figure(analysis.robustness, title, subtitle, _place_on_the_map(analysis)),
         "reliability": reliability_figure(
             _series(reliability, test.time_steps), title, subtitle, _confidence(reliability.smoothing)
@@ -65,7 +65,7 @@ def _place_on_the_map(analysis: Analysis) -> tuple[float, float] | None:
     rule, seen = analysis.record.rule, analysis.robustness
     if rule.measure != MEASURE.name or rule.smoothing.form != seen.form:
         return None
-    threshold = rule.threshold_shown
+    threshold = analysis.rule.measure.shown(analysis.rule.threshold)
     inside = (
         seen.thresholds[0] <= threshold <= seen.thresholds[-1] and seen.alphas[0] <= rule.smoothing.alpha <= seen.alphas[-1]
     )

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynconf_core.exit.front import Front
+from dynconf_core.exit.front import thinned as evenly_thinned
 from dynconf_core.exit.judgement import OperatingPoint
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ INCHES = (7.2, 5.2)
 DPI = 200
 LABEL_SIZE = 10.5
 MOST_POINTS = 10_000
+"""Of a front in a figure: more cannot be distinguished."""
 
 
 def canvas(title: str, subtitle: str = "", inches: tuple[float, float] = INCHES) -> tuple[Figure, Axes]:
@@ -137,12 +139,8 @@ def legend_below(figure: Figure, axes: Axes) -> None:
 
 
 def thinned(front: Front) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(mean steps, accuracy) of a front, thinned to at most ``MOST_POINTS`` points, since more cannot be distinguished."""
-    if len(front) <= MOST_POINTS:
-        return front.mean_steps, front.accuracy
-    wanted = np.linspace(front.mean_steps[0], front.mean_steps[-1], MOST_POINTS)
-    kept = np.unique(np.minimum(np.searchsorted(front.mean_steps, wanted), len(front) - 1))
-    return front.mean_steps[kept], front.accuracy[kept]
+    """(mean steps, accuracy) of a front, thinned to at most ``MOST_POINTS`` points."""
+    return evenly_thinned(front, MOST_POINTS)
 
 
 def percent(fraction: Any) -> str:

@@ -12,11 +12,12 @@ import json
 import os
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from dynconf_core.store.owner import Owner
 from dynconf_core.strict_json import read_json
@@ -40,6 +41,7 @@ class Run:
         since: when it began, in ISO 8601.
         results: the folder of its results, if known at the beginning.
         began: when its running file was written, in seconds since 1970 by the clock of the home's file system.
+        progress: what it last said of its progress, as JSON (see ``dynconf_tasks.listening.Board``); None if it said nothing.
     """
 
     file: Path
@@ -48,6 +50,7 @@ class Run:
     since: str
     results: str | None
     began: float
+    progress: Mapping[str, Any] | None = None
 
 
 @contextmanager
@@ -69,6 +72,16 @@ def running(home: Path, command: str, results: Path | None = None) -> Iterator[N
             elif file is not None:
                 with suppress(OSError):
                     file.unlink()
+
+
+def note_progress(progress: Mapping[str, Any]) -> None:
+    """Write into the running files of this process how far it is."""
+    with _entering:
+        for _, file in _shown.values():
+            if file is not None:
+                with suppress(OSError, ValueError):
+                    content, began = read_json(file), os.stat(file).st_mtime
+                    _put(file, {**content, "progress": progress}, began)
 
 
 def note_killed(home: Path, owner: Owner, what: str) -> None:
@@ -101,18 +114,28 @@ def ended(owner: Owner) -> bool:
 
 def _write(home: Path, owner: Owner, command: str, results: Path | None) -> Path | None:
     file = home / FOLDER / f"{owner.host}-{owner.pid}-{secrets.token_hex(4)}.json"
-    beside = file.with_name(f".{file.name}")
     since = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
     content = {"owner": str(owner), "command": command, "since": since, "results": str(results) if results else None}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        beside.replace(file)
+        _put(file, content)
         return file
+    except OSError:
+        return None
+
+
+def _put(file: Path, content: Mapping[str, Any], began: float | None = None) -> None:
+    """Write a running file, all of it or nothing; its time stays when it was first written."""
+    beside = file.with_name(f".{file.name}")
+    try:
+        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        if began is not None:
+            os.utime(beside, (began, began))
+        beside.replace(file)
     except OSError:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
-        return None
+        raise
 
 
 def _read(file: Path) -> Run:
@@ -120,6 +143,8 @@ def _read(file: Path) -> Run:
     try:
         content = read_json(file)
         owner, results = Owner.parse(content["owner"]), content.get("results")
-        return Run(file, owner, str(content["command"]), str(content["since"]), str(results) if results else None, began)
+        progress = content.get("progress")
+        told = progress if isinstance(progress, Mapping) else None
+        return Run(file, owner, str(content["command"]), str(content["since"]), str(results) if results else None, began, told)
     except (ValueError, KeyError, TypeError, AttributeError):
         return Run(file, None, "unknown", f"{datetime.fromtimestamp(began, UTC):%Y-%m-%dT%H:%M:%SZ}", None, began)

@@ -46,6 +46,7 @@ class HomeState:
                     "command": run.command,
                     "since": run.since,
                     "results": run.results,
+                    "progress": run.progress,
                 }
                 for run, state in self.runs
             ],

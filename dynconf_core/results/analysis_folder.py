@@ -1,8 +1,8 @@
 """Writing an analysis as a folder: ``analysis.json``, ``rule.json``, ``front.csv`` and figures."""
 
+import hashlib
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
 
@@ -14,12 +14,26 @@ from dynconf_core.results.records import json_text, plain, to_json
 RECORD, RULE, UNCERTIFIED, FRONT = "analysis.json", "rule.json", "rule-uncertified.json", "front.csv"
 PICTURES = ("accuracy_against_latency", "rules", "exit_histogram", "robustness", "reliability", "guarantee")
 DPI = 150
+ANALYSES = "analyses"
+"""The folder in a home for analyses that nobody asked to be put elsewhere."""
+LONGEST_NAME = 100
 
 
 class Picture(Protocol):
     """A matplotlib figure, as far as it is used here."""
 
     def savefig(self, stream: BinaryIO, /, *, format: str, dpi: int) -> Any: ...
+
+
+def analysis_key(name: str, analysis: Analysis) -> str:
+    """A hash that tells analyses apart: of the traces' name and the whole record."""
+    return hashlib.sha256(f"{name}\n{json_text(analysis.record)}".encode()).hexdigest()
+
+
+def kept_folder(home: Path, name: str, analysis: Analysis) -> Path:
+    """The folder in a home for an analysis of the traces called ``name``: the same for the same result, another for another."""
+    plain_name = name.replace("/", "-").replace("\\", "-")[:LONGEST_NAME]
+    return home / ANALYSES / f"{plain_name}-{analysis_key(name, analysis)[:8]}"
 
 
 def write_analysis(analysis: Analysis, out: Path, pictures: Mapping[str, Picture]) -> list[Path]:
@@ -60,12 +74,13 @@ def write_analysis(analysis: Analysis, out: Path, pictures: Mapping[str, Picture
 
 def _write_rules(analysis: Analysis, out: Path) -> None:
     """Write the chosen rule or, if a guarantee was asked for, the certified rule and beside it the uncertified one."""
-    own, guarantee = analysis.rule.to_json(), analysis.record.guarantee
+    chosen, guarantee = analysis.uncertified, analysis.record.guarantee
+    own = chosen.to_json()
     beside = {name: value for name, value in plain(analysis.record.rule).items() if name not in own}
     if guarantee is None:
-        analysis.rule.save(out / RULE, beside)
+        chosen.save(out / RULE, beside)
         return
-    certified = replace(analysis.rule, threshold=guarantee.threshold)
     promise = {name: value for name, value in plain(guarantee).items() if name not in ("test", "halves")}
-    certified.save(out / RULE, {"guarantee": promise, "test": plain(guarantee.test)})
-    analysis.rule.save(out / UNCERTIFIED, beside)
+    certified = {"certified": guarantee.certified, "guarantee": promise, "test": plain(guarantee.test)}
+    analysis.rule.save(out / RULE, certified)
+    chosen.save(out / UNCERTIFIED, {"certified": False, **beside})

@@ -10,6 +10,7 @@ from typing import Any
 
 from dynconf_core.confidence.measure import MeasureLike
 from dynconf_core.errors import InputError
+from dynconf_core.evaluation.curves import CURVES
 from dynconf_core.exit.rule import Rule
 from dynconf_core.experiment.request import home_folder
 from dynconf_core.experiment.stages import STAGES
@@ -88,6 +89,8 @@ def _write(out: Path, name: str, parts: Mapping[str, Artefact], training: Mappin
     evaluation = parts["evaluate"]
     copy(evaluation.file("rule.json"), out / f"{name}-rule.json")
     copy(parts["convert"].file("report.txt"), out / f"{name}-conversion.txt")
+    copy(parts["convert"].file("report.json"), out / f"{name}-conversion.json")
+    copy(evaluation.file(CURVES), out / f"{name}-{CURVES}")
     for picture in sorted(evaluation.folder.glob("*.png")):
         copy(picture, out / "figures" / f"{name}-{picture.name}")
     write_text(out / f"{name}-training.json", json.dumps(training, indent=1))

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Sequence
 
 from dynconf_core.experiment.plan import Published
+from dynconf_core.results.run_names import titled
 from dynconf_core.results.types import AnySetting, RunResult, SettingResult, SweepResult
 
 HEADINGS = ("setting", "ANN", "SNN @ T", "exit @ steps", "saving", "speedup", "oracle @ steps")
@@ -33,32 +34,25 @@ def sweep_markdown(result: SweepResult) -> str:
 def title(result: RunResult) -> str:
     """The title of a run's table, which names every reduction."""
     rows = result.finished
-    data = dict.fromkeys(
-        f"{row.data.name} instead of {row.data.stands_in_for}" if row.data.stands_in_for else row.data.name for row in rows
-    )
-    widths = dict.fromkeys(f"{row.network.width:g} of full width" for row in rows if row.network.width != 1)
-    overrides = [f"{name}={value}" for name, value in result.overrides.items()]
-    return "; ".join([f"Profile {result.profile}, seed {result.seed}", *data, *widths, *overrides])
+    stands_in: dict[str, list[str]] = {}
+    for row in rows:
+        others = stands_in.setdefault(row.data.name, [])
+        if row.data.stands_in_for and row.data.stands_in_for not in others:
+            others.append(row.data.stands_in_for)
+    data = [f"{name} instead of {' and '.join(others)}" if others else name for name, others in stands_in.items()]
+    widths = dict.fromkeys(f"width {row.network.width:g}" for row in rows if row.network.width != 1)
+    return "; ".join([f"Profile {titled(result.profile, result.seed, result.overrides)}", *data, *widths])
 
 
 def notes(result: RunResult, papers: bool = False) -> list[str]:
-    """Notes below the table: failures, the mean saving, the meaning of the columns, and the paper's further figures.
+    """All notes below the table: those of ``short_notes``, the meaning of the columns, and the paper's further figures.
 
     Args:
         result: the run.
         papers: whether to include the paper's figures for the settings, for a table without a column for them.
     """
     rows = result.finished
-    lines = [f"{row.name} failed at {row.error}" for row in result.failed]
-    if rows and result.mean_latency_saving is not None:
-        lost = statistics.fmean(row.snn_accuracy - row.exit.accuracy for row in rows)
-        fixed = statistics.fmean(row.baseline("iso_accuracy").latency_saving for row in rows)
-        lines += [
-            f"Mean latency saving over {_count(rows)}: {percent(result.mean_latency_saving)}, accuracy lost: "
-            f"{100 * lost:z.2f} points (the paper, over its eight settings: 40 %, none lost).",
-            f"Against the iso-accuracy baseline (the first step as accurate on calibration as T): {percent(fixed)}.",
-            *_rounding(rows),
-        ]
+    lines = short_notes(result, each=True)
     lines.append(
         "Accuracies in % of the test images; oracle: exit at the first correct step. [S] stated by the source, [2] second-hand."
     )
@@ -68,6 +62,35 @@ def notes(result: RunResult, papers: bool = False) -> list[str]:
         before = f"@ {note.time_steps} → " if note.time_steps else ""
         lines.append(f"Paper, {note.family}, network not named: {before}@ {note.mean_steps} steps [{note.label}].")
     return lines
+
+
+def short_notes(result: RunResult, each: bool = False) -> list[str]:
+    """The notes without which the table misleads: failures, the mean saving with what it is to be compared to, and rounding.
+
+    Args:
+        result: the run.
+        each: whether to say what rounding the weights changes in each setting, besides the mean.
+    """
+    rows = result.finished
+    lines = [f"{row.name} failed at {row.error}" for row in result.failed]
+    if rows and result.mean_latency_saving is not None:
+        lost = statistics.fmean(row.snn_accuracy - row.exit.accuracy for row in rows)
+        fixed = statistics.fmean(row.baseline("iso_accuracy").latency_saving for row in rows)
+        lines += [
+            f"Mean over {_count(rows)}: {percent(result.mean_latency_saving)} of the time steps saved, "
+            f"{lost_or_gained(lost)} (the paper, over its eight: 40 %, none lost).",
+            f"Against the iso-accuracy baseline (the first step as accurate on calibration as T): {percent(fixed)} saved.",
+            *_rounding(rows, each),
+        ]
+    return lines
+
+
+def lost_or_gained(loss: float) -> str:
+    """A loss of accuracy, a fraction, in points: "0.43 points lost", "0.20 points gained" or "no accuracy lost"."""
+    points = f"{100 * abs(loss):.2f}"
+    if float(points) == 0:
+        return "no accuracy lost"
+    return f"{points} points {'lost' if loss > 0 else 'gained'}"
 
 
 def cells(row: AnySetting) -> list[str]:
@@ -113,7 +136,7 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.1f} %"
 
 
-def _rounding(rows: Sequence[SettingResult]) -> list[str]:
+def _rounding(rows: Sequence[SettingResult], each: bool) -> list[str]:
     """A note on what rounding the weights changes; none if it changes nothing."""
     known = [
         (row.name, row.ann_accuracy, row.reference_accuracy)
@@ -124,10 +147,10 @@ def _rounding(rows: Sequence[SettingResult]) -> list[str]:
     if not moved:
         return []
     mean = statistics.fmean(reference - ann for _, ann, reference in known)
-    shown = [f"{name} {in_percent(ann)} → {in_percent(reference)}" for name, ann, reference in moved]
+    shown = ", ".join(f"{name} {in_percent(ann)} → {in_percent(reference)}" for name, ann, reference in moved)
     return [
-        f"Rounding the weights to fixed point changes the ANN's accuracy by {100 * mean:+.2f} points on average "
-        f"({', '.join(shown)})."
+        f"Rounding the weights to fixed point changes the ANN's accuracy by {100 * mean:+.2f} points on average"
+        + (f" ({shown})." if each else ".")
     ]
 
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dynconf_core.choosing.comparison import points
 from dynconf_core.choosing.entries import ComparisonRow
 from dynconf_core.exit.judgement import Judgement
+from dynconf_core.exit.shown import points
 from dynconf_core.results.environment import Environment
 from dynconf_core.results.markdown import results_markdown
 from dynconf_core.results.types import RunResult, SettingResult
@@ -98,8 +98,8 @@ def _equal_accuracy(rows: Sequence[SettingResult]) -> list[str]:
 def _rule_table(heading: str, lines: Sequence[str]) -> list[str]:
     head = f"| {heading} | rule | 0 | 0.1 | 0.5 | 1 point |\n|---|---|---:|---:|---:|---:|"
     return [
-        "Mean steps, saving, and points lost on the test images. The headings give the drop allowed in expectation, for which "
-        "smoothing and threshold were chosen on the calibration images.",
+        "Mean steps, saving, and points lost or gained on the test images. The headings give the drop allowed in expectation, "
+        "for which smoothing and threshold were chosen on the calibration images.",
         "\n".join([head, *lines]),
     ]
 

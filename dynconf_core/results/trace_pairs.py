@@ -64,19 +64,9 @@ def pairs(given: Path, test: Path | None, home: str | None = None) -> list[Pair]
     return found
 
 
-def analysis_folder(traces: Path, out: str | Path | None, pair: Pair) -> Path:
-    """The folder of an analysis: ``out``, by default ``analysis`` beside the traces; one subfolder per pair if several.
-
-    Raises:
-        InputError: if a link that lies beside the traces, perhaps a stranger's, leads to another place.
-    """
-    several = holds_several(traces)
-    beside = traces if several else traces.absolute().parent
-    base = Path(out) if out else beside / "analysis"
-    folder = base / pair.name if several else base
-    if not out and not folder.resolve().is_relative_to(beside.resolve()):
-        raise InputError(f"{folder} is a link that leads out of {beside}, to {folder.resolve()}: name a folder with --out.")
-    return folder
+def asked_folder(traces: Path, out: str | Path, pair: Pair) -> Path:
+    """The folder of an analysis asked for as ``out``: a subfolder of it for each pair if ``traces`` holds several."""
+    return Path(out) / pair.name if holds_several(traces) else Path(out)
 
 
 def holds_several(given: Path) -> bool:

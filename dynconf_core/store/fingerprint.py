@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 
 from dynconf_core.errors import InputError
@@ -59,9 +60,10 @@ def reached(
     found: set[Path] = set()
     left_out = {root / name for name in without}
     waiting = [Path(entry).resolve() for entry in entry_files]
+    files_of = cache(partial(_files_of, root=root, packages=packages))  # most modules are imported by many others
     for entry in list(waiting):
         if entry.is_relative_to(root):
-            waiting += _files_of(".".join(entry.relative_to(root).parts[:-1]), root, packages)
+            waiting += files_of(".".join(entry.relative_to(root).parts[:-1]))
     while waiting:
         path = waiting.pop()
         if path in found or path in left_out:
@@ -70,7 +72,7 @@ def reached(
         _, imports = _parsed(path)
         for level, module, names in imports:
             for target in _targets(path, root, level, module, names):
-                waiting += _files_of(target, root, packages)
+                waiting += files_of(target)
     return sorted(found, key=lambda path: _name(path, root))
 
 

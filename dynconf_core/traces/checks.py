@@ -43,6 +43,7 @@ KINDS = {
     "reference_logits": _LOGITS,
     "spikes": _COUNTS,
     "synaptic_operations": _COUNTS,
+    "input_hash": _Kind("N", "u", "unsigned integers: the first 64 bits of a hash of each input, such as uint64"),
 }
 """Every array: its axes (samples N, time steps T, classes C) and the permitted element types."""
 _AXES = {"N": "samples", "T": "time steps", "C": "classes"}

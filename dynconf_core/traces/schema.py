@@ -49,6 +49,7 @@ class Traces:
         reference_logits: (N, C), the output of the network with rounded weights to which the SNN is equal, or None.
         spikes: (N, T), spikes emitted by all layers in step t (a negative spike counts 1), or None.
         synaptic_operations: (N, T), accumulations caused by the spikes of step t, or None.
+        input_hash: (N,) unsigned integers, a hash of each input, or None: equal inputs have equal hashes.
         meta: facts about the SNN (source, network, neurons, layers, units, ...), a JSON object. Its `trained_on_calibration`
             (true or false) says whether the network was trained on the calibration images.
 
@@ -63,6 +64,7 @@ class Traces:
     synaptic_operations: NDArray[Any] | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     reference_logits: NDArray[np.floating[Any]] | None = None
+    input_hash: NDArray[np.unsignedinteger[Any]] | None = None
 
     def __post_init__(self) -> None:
         for name in KINDS:

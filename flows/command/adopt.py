@@ -11,6 +11,7 @@ from dynconf_core.results.records import to_json
 from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_core.store.claim import claim
 from dynconf_core.store.keys import StageKey
+from dynconf_flows.command.completion import stage_names
 from dynconf_flows.command.explain import Explained, explained, followed
 from dynconf_flows.command.options import (
     AsJson,
@@ -35,7 +36,12 @@ from dynconf_flows.command.terminal import Terminal
 def adopt(
     setting: SettingArgument,
     stage: Annotated[
-        list[str] | None, typer.Option(help="A stage whose artefact may be taken over; repeatable [default: all].")
+        list[str] | None,
+        typer.Option(
+            metavar="STAGE",
+            help="A stage whose artefact may be taken over; repeatable [default: all].",
+            autocompletion=stage_names,
+        ),
     ] = None,
     profile: ProfileOption = "smoke",
     overrides: Set = None,
@@ -48,7 +54,7 @@ def adopt(
     no_fixed_point: NoFixedPoint = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take over artefacts that only differ in the code that made them.
+    """Take over artefacts that other code made.
 
     For upgrades that change no result of the stage. Manifests and results say what was adopted.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,13 +14,15 @@ from rich.table import Table
 from rich.text import Text
 
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.request import check_folder, home_folder
+from dynconf_core.experiment.request import HOME, check_folder, home_folder
 from dynconf_flows.command.options import AsJson, Debug, Home, print_json
 from dynconf_flows.command.server import configure
 from dynconf_flows.command.terminal import Terminal, labelled, visible
 
 if TYPE_CHECKING:
-    from dynconf_core.evaluation.record import AnalysisRecord
+    from dynconf_core.choosing.entries import RuleEntry
+    from dynconf_core.evaluation.record import AnalysisRecord, GuaranteeEntry
+    from dynconf_core.exit.judgement import Judgement
     from dynconf_core.results.trace_pairs import Pair
     from dynconf_tasks.analyse import AnalysisOptions, FinishedAnalysis
 
@@ -30,12 +33,13 @@ TimeSteps = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed of splits, folds and bootstraps.", min=0)]
 FAILED = 1
+NOTHING_WRITTEN = "Nothing was written: --out DIR keeps rule.json and all else; --home DIR also logs the analysis."
 
 
 def analyse(
     traces: Traces,
     test: Test = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the analysis [default: `analysis` beside the traces].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the files [default: one in the home, if there is one].")] = None,
     epsilon: Annotated[float | None, typer.Option(help="Guarantee: the accuracy that may be lost, e.g. 0.005.")] = None,
     delta: Annotated[float | None, typer.Option(help="Guarantee: the probability that it fails, e.g. 0.05.")] = None,
     max_drop: Annotated[float, typer.Option(help="The accuracy that the rule may lose in expectation, a fraction.")] = 0.0,
@@ -54,18 +58,21 @@ def analyse(
     ] = None,
     time_steps: TimeSteps = None,
     seed: Seed = 0,
-    track: Annotated[bool, typer.Option(help="Log the analysis to MLflow.")] = True,
+    track: Annotated[
+        bool | None, typer.Option("--track/--no-track", help="Log the analysis to MLflow [default: if there is a home].")
+    ] = None,
     home: Home = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Analyse an SNN's traces and choose an exit rule.
 
-    Reports its saving and loss, a guarantee if asked for, the oracles, and all other rules.
+    Reports its saving and loss, a guarantee if asked for, the oracles, and all other rules. Files are written into --out or
+    into the home, and nowhere else: without either, the analysis is only shown.
     """
     configure(home_folder(home))
     from dynconf_core.results.records import to_json
-    from dynconf_core.results.trace_pairs import analysis_folder, pairs
+    from dynconf_core.results.trace_pairs import asked_folder, pairs
     from dynconf_tasks.analyse import AnalysisOptions, analyse_pair, loaded
 
     if rule is None:
@@ -74,9 +81,11 @@ def analyse(
                 raise InputError(f"{option} {value} belongs to a rule: give --rule too, such as --rule max_softmax.")
     options = AnalysisOptions(epsilon, delta, max_drop, time_steps, rule, smoothing, alpha, seed)
     found = pairs(traces, test, home)
-    check_folder(analysis_folder(traces, out, found[0]), "--out")
-    if track:
-        check_folder(home_folder(home), "--home")
+    if out is not None:
+        check_folder(out, "--out")
+    kept = _home_to_keep_in(home, track)
+    if track is None:
+        track = kept is not None
     if len(found) > 1:  # check all before the first is analysed
         for pair in found:
             loaded(pair, seed, time_steps)
@@ -84,7 +93,7 @@ def analyse(
     records: dict[str, AnalysisRecord] = {}
     for pair in found:
         try:
-            done = analyse_pair(pair, analysis_folder(traces, out, pair), options)
+            done = analyse_pair(pair, None if out is None else asked_folder(traces, out, pair), options, kept)
         except Exception as error:
             if len(found) == 1:
                 raise
@@ -94,14 +103,30 @@ def analyse(
         if not as_json:
             _show(console, done)
         warn(console, done.analysis.record.warnings)
-        if track:
-            _track(done, pair, options, home_folder(home), console)
-        console.print(f"Analysis: {done.out}", soft_wrap=True)
+        if track and kept is not None:
+            _track(done, pair, options, kept, console)
+        if done.out is not None:
+            console.print(f"Analysis: {done.out}", soft_wrap=True)
+    if kept is None and out is None and records:
+        console.print(NOTHING_WRITTEN, soft_wrap=True)
     if as_json and records:
         found_records = {name: to_json(record) for name, record in records.items()}
         print_json(next(iter(found_records.values())) if len(found) == 1 else to_json({"analyses": found_records}))
     if len(records) < len(found):
         raise typer.Exit(FAILED)
+
+
+def _home_to_keep_in(given: str | None, track: bool | None) -> Path | None:
+    """The home in which analyses are kept and logged: one that was named or asked for, or that exists and can be written.
+
+    Raises:
+        InputError: if a home that was named or asked for cannot be written.
+    """
+    home = home_folder(given)
+    if given or track or os.environ.get(HOME) or os.environ.get("MLFLOW_TRACKING_URI"):
+        check_folder(home, "--home")
+        return home
+    return home if home.is_dir() and os.access(home, os.W_OK | os.X_OK) else None
 
 
 def heading(console: Terminal, name: str, source: str, calibration: int, test: int) -> None:
@@ -114,15 +139,18 @@ def heading(console: Terminal, name: str, source: str, calibration: int, test: i
 def _show(console: Terminal, done: FinishedAnalysis) -> None:
     """Print the tables and sentences of an analysis."""
     from dynconf_core.choosing.comparison import Comparison, comparison_lines
+    from dynconf_core.exit.shown import exit_text
 
-    record, guarantee = done.analysis.record, done.analysis.guarantee
+    record, guarantee, measure = done.analysis.record, done.analysis.guarantee, done.analysis.rule.measure
+    chosen, promised = record.rule, record.guarantee
     heading(console, done.name, done.source, record.calibration, record.test)
     console.print(_table(record))
-    measure = done.analysis.rule.measure
-    lines = [f"* exits once the {measure.label} passes {record.rule.threshold_shown:.4g}.", *_caption(record)]
-    if guarantee is not None:
+    lines = [f"* {exit_text(measure.label, chosen.threshold, chosen.threshold_shown)}."]
+    if guarantee is not None and promised is not None:
+        lines[0] += " Not certified; rule-uncertified.json."
+        lines.append(f"c {exit_text(measure.label, promised.threshold, promised.threshold_shown)}. {_certified(promised)}")
         lines.append(f"Guarantee: {guarantee.statement()}.")
-        lines.append("rule.json holds the certified rule, rule-uncertified.json the one marked *.")
+    lines += _caption(record)
     if record.comparison:
         lines += ["", *comparison_lines(Comparison(record.time_steps, record.comparison))]
     for line in lines:
@@ -135,28 +163,39 @@ def say(console: Terminal, text: str) -> None:
 
 
 def _table(record: AnalysisRecord) -> Table:
-    """All rules with their figures on the test traces, the chosen one marked; 75 columns wide."""
-    from dynconf_core.choosing.comparison import points
-    from dynconf_core.confidence.smoothing import PLAIN
-
+    """All rules with their figures on the test traces, the chosen one marked *, and the certified one, marked c, below it."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("", "measure", "smoothing", "threshold", "accuracy", "95 %", "steps", "saving", "lost"):
+    for heading in ("", "measure", "smoothing", "threshold", "accuracy", "95 %", "steps", "saving", "points"):
         table.add_column(heading, justify="left" if heading in ("", "measure", "smoothing") else "right", no_wrap=True)
+    guarantee = record.guarantee
     for place, entry in enumerate(record.rules):
-        judged, smoothing = entry.test, entry.smoothing
-        low, high = judged.accuracy_interval
-        table.add_row(
-            "*" if place == record.chosen else "",
-            entry.measure,
-            "" if smoothing == PLAIN else f"{smoothing.form} {smoothing.alpha:.3g}",
-            f"{entry.threshold_shown:.4g}",
-            f"{100 * judged.accuracy:.2f}",
-            f"{100 * low:.1f}-{100 * high:.1f}",
-            f"{judged.mean_steps:.2f}",
-            f"{100 * (1 - judged.mean_steps / record.time_steps):.1f} %",
-            points(judged.loss),
-        )
+        table.add_row("*" if place == record.chosen else "", *_cells(entry, entry, entry.test, record.time_steps))
+        if place == record.chosen and guarantee is not None:
+            table.add_row("c", *_cells(entry, guarantee, guarantee.test, record.time_steps))
     return table
+
+
+def _cells(rule: RuleEntry, exit: RuleEntry | GuaranteeEntry, judged: Judgement, time_steps: int) -> tuple[str, ...]:
+    """A line of the table: a rule, the threshold at which it exits, and its figures."""
+    from dynconf_core.confidence.smoothing import PLAIN
+    from dynconf_core.exit.shown import points, threshold_text
+
+    low, high = judged.accuracy_interval
+    smoothing = rule.smoothing
+    return (
+        rule.measure,
+        "" if smoothing == PLAIN else f"{smoothing.form} {smoothing.alpha:.3g}",
+        threshold_text(exit.threshold, exit.threshold_shown),
+        f"{100 * judged.accuracy:.2f}",
+        f"{100 * low:.1f}-{100 * high:.1f}",
+        f"{judged.mean_steps:.2f}",
+        f"{100 * (1 - judged.mean_steps / time_steps):.1f} %",
+        points(judged.loss),
+    )
+
+
+def _certified(guarantee: GuaranteeEntry) -> str:
+    return "Certified; rule.json." if guarantee.certified else "Nothing is certified; rule.json."
 
 
 def _caption(record: AnalysisRecord) -> list[str]:
@@ -165,7 +204,7 @@ def _caption(record: AnalysisRecord) -> list[str]:
     halves = record.guarantee.halves if record.guarantee is not None else None
     chose = f"{len(halves.choosing)} of the calibration samples" if halves else "the calibration samples"
     return [
-        f"Chosen on {chose}; figures on the test samples. lost: accuracy lost, in points.",
+        f"Chosen on {chose}; figures on the test samples. Points: accuracy against T.",
         f"Without exit, {record.time_steps} steps: {100 * record.accuracy_at_t.test[-1]:.2f} %. Oracle, first correct: "
         f"{100 * oracle.accuracy:.2f} % @ {oracle.mean_steps:.2f}.",
         f"Iso-accuracy baseline (as accurate on calibration as T): step {equal.time_steps}, {100 * equal.accuracy:.2f} % "

@@ -32,7 +32,7 @@ def compare(
     from dynconf_core.choosing.comparison import compare as compared
     from dynconf_core.choosing.comparison import interval_lines
     from dynconf_core.confidence.measure import MEASURES, measures_of
-    from dynconf_core.evaluation.precautions import warnings_about
+    from dynconf_core.evaluation.trace_warnings import trace_warnings
     from dynconf_core.results.records import to_json
     from dynconf_core.results.trace_pairs import pairs
     from dynconf_tasks.analyse import described, loaded
@@ -48,6 +48,6 @@ def compare(
             heading(console, pair.name, described(judge), calibration.samples, judge.samples)
             for line in interval_lines(comparison):
                 say(console, line)
-        warn(console, warnings_about(calibration, judge))
+        warn(console, trace_warnings(calibration, judge))
     if as_json:
         print_json(to_json({"comparisons": tables}))

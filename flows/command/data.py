@@ -7,12 +7,13 @@ import typer
 from dynconf_core.data.dataset import DATASETS, FETCHERS
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import check_writable, data_folder, home_folder
+from dynconf_flows.command.completion import fetched_names
 from dynconf_flows.command.options import Data, Home
 from dynconf_flows.command.terminal import Terminal
 
 
 def fetch(
-    name: Annotated[str, typer.Argument(help="cifar10 or imagenette.")],
+    name: Annotated[str, typer.Argument(help="cifar10 or imagenette.", autocompletion=fetched_names)],
     data: Data = None,
     home: Home = None,
 ) -> None:

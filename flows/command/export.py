@@ -20,11 +20,12 @@ def export(
 ) -> None:
     """Export a run as a folder for publication.
 
-    It holds the table, JSON, figures, training records and compressed traces.
+    It holds the table, JSON, report, figures, training records and compressed traces.
     """
     configure(home_folder(home))
+    from dynconf_core.report.writing import write_report
     from dynconf_core.results.export import export as exported
 
-    files = exported(run, out, home, traces, rule)
+    files = [*exported(run, out, home, traces, rule), write_report(out, home)]
     size = sum(path.stat().st_size for path in files) / 1e6
     Terminal().print(f"{out}: {len(files)} files, {size:.1f} MB", soft_wrap=True)

@@ -18,12 +18,15 @@ from dynconf_flows.command.compare import compare
 from dynconf_flows.command.convert import convert
 from dynconf_flows.command.data import fetch
 from dynconf_flows.command.deploy import deploy
+from dynconf_flows.command.doctor import doctor
 from dynconf_flows.command.entry import UNUSABLE, missing_extra
 from dynconf_flows.command.explain import explain
 from dynconf_flows.command.export import export
 from dynconf_flows.command.gc import gc
+from dynconf_flows.command.help import Command, Group
 from dynconf_flows.command.reconcile import reconcile
 from dynconf_flows.command.register import register
+from dynconf_flows.command.report import report
 from dynconf_flows.command.reproduce import reproduce
 from dynconf_flows.command.resend import resend
 from dynconf_flows.command.server import no_space
@@ -43,15 +46,16 @@ ABOUT = "Dynamic Confidence for spiking neural networks: reproduce the paper, co
 app = typer.Typer(
     help=ABOUT,
     no_args_is_help=True,
-    add_completion=False,
+    cls=Group,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Download data sets.", no_args_is_help=True)
+data_app = typer.Typer(help="Download data sets.", no_args_is_help=True, cls=Group, rich_markup_mode=None)
 for command in (
     reproduce,
     settings,
     traces,
+    report,
     export,
     explain,
     adopt,
@@ -63,14 +67,15 @@ for command in (
     ui,
     register,
     status,
+    doctor,
     reconcile,
     gc,
     verify,
     deploy,
 ):
-    app.command()(command)
+    app.command(cls=Command)(command)
 app.add_typer(data_app, name="data")
-data_app.command()(fetch)
+data_app.command(cls=Command)(fetch)
 
 
 @app.callback(invoke_without_command=True, help=ABOUT)

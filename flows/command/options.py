@@ -9,49 +9,100 @@ import typer
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.overrides import by_name, parse
 from dynconf_core.schemes.field import Value
+from dynconf_flows.command.completion import field_names, profile_names, setting_names
+
+PLACES, SHARING, OUTPUT = "Where and on what", "Together with others", "Output"
+"""Titles of the groups of options in the help."""
 
 Home = Annotated[
-    str | None, typer.Option(help="Folder for artefacts, results and tracking [default: $DYNCONF_HOME or .dynconf].")
+    str | None,
+    typer.Option(
+        help="Folder for artefacts, results and tracking [default: $DYNCONF_HOME or .dynconf].", rich_help_panel=PLACES
+    ),
 ]
-Data = Annotated[str | None, typer.Option(help="Folder of the data sets [default: $DYNCONF_DATA or HOME/data].")]
-ProfileOption = Annotated[str, typer.Option(help="Scale of the run: smoke, quick or paper; see `dynconf settings`.")]
-SettingArgument = Annotated[str, typer.Argument(help="The setting, see `dynconf settings`, or package.module:SETTING.")]
+Data = Annotated[
+    str | None, typer.Option(help="Folder of the data sets [default: $DYNCONF_DATA or HOME/data].", rich_help_panel=PLACES)
+]
+ProfileOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="Scale of the run: smoke, quick or paper; see `dynconf settings`.", autocompletion=profile_names
+    ),
+]
+SettingArgument = Annotated[
+    str,
+    typer.Argument(help="The setting, see `dynconf settings`, or package.module:SETTING.", autocompletion=setting_names),
+]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="Override a field, e.g. time_steps=16; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="FIELD=VALUE",
+        help="Override a field, e.g. time_steps=16; repeatable.",
+        autocompletion=field_names,
+    ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of weights, shuffling, augmentation and search.")]
 Checkpoint = Annotated[
     list[str] | None, typer.Option(metavar="SETTING=PATH", help="The checkpoint that the run was given, if any.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=PLACES)]
 Memory = Annotated[
-    str | None, typer.Option(metavar="SIZE", help="Memory limit for simulation on a CPU, e.g. 8GiB [default: none].")
+    str | None,
+    typer.Option(
+        metavar="SIZE", help="Memory limit for simulation on a CPU, e.g. 8GiB [default: none].", rich_help_panel=PLACES
+    ),
 ]
 StageTimeout = Annotated[
     str | None,
-    typer.Option(metavar="DURATION", help="The longest that a stage may run, e.g. 90s, 30m or 2h [default: any time]."),
+    typer.Option(
+        metavar="DURATION",
+        help="The longest that a stage may run, e.g. 90s, 30m or 2h [default: any time].",
+        rich_help_panel=PLACES,
+    ),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(help="Number of settings that run at the same time, each in a process [default: the profile's].", min=1),
+    typer.Option(
+        help="Number of settings that run at the same time, each in a process; 0 runs them in this one, e.g. for a debugger "
+        "[default: the profile's].",
+        min=0,
+        rich_help_panel=PLACES,
+    ),
 ]
 Join = Annotated[
     bool,
-    typer.Option("--join", help="Take part in what another shell or machine began; what failed there is not tried again."),
+    typer.Option(
+        "--join",
+        help="Take part in what another shell or machine began; what failed there is not tried again.",
+        rich_help_panel=SHARING,
+    ),
 ]
 AllowOtherCode = Annotated[
-    bool, typer.Option("--allow-other-code", help="Take part even if the others run another version of dynconf.")
+    bool,
+    typer.Option(
+        "--allow-other-code", help="Take part even if the others run another version of dynconf.", rich_help_panel=SHARING
+    ),
 ]
-Dask = Annotated[str | None, typer.Option(metavar="ADDRESS", help="Compute on a Dask cluster; the address of its scheduler.")]
+Dask = Annotated[
+    str | None,
+    typer.Option(metavar="ADDRESS", help="Compute on a Dask cluster; the address of its scheduler.", rich_help_panel=SHARING),
+]
 Resources = Annotated[
     list[str] | None,
-    typer.Option(metavar="NAME=AMOUNT", help="What a setting takes of a Dask worker, e.g. GPU=1; repeatable."),
+    typer.Option(
+        metavar="NAME=AMOUNT", help="What a setting takes of a Dask worker, e.g. GPU=1; repeatable.", rich_help_panel=SHARING
+    ),
 ]
 NoFixedPoint = Annotated[
     bool, typer.Option("--no-fixed-point", help="Do not round the SNN's weights; results then depend on batch and device.")
 ]
-Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON.")]
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", help="Print all notes below the table, and the paper's figures.", rich_help_panel=OUTPUT),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefect's log.", rich_help_panel=OUTPUT)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON.", rich_help_panel=OUTPUT)]
 
 
 def resources_of(texts: list[str] | None, dask: str | None) -> dict[str, float]:
@@ -74,16 +125,19 @@ def resources_of(texts: list[str] | None, dask: str | None) -> dict[str, float]:
     return found
 
 
-def check_sharing(dask: str | None, resources: Mapping[str, float]) -> None:
+def check_sharing(dask: str | None, resources: Mapping[str, float], workers: int | None) -> None:
     """Check what processes share their work by, before anything starts.
 
     Raises:
-        InputError: for heartbeats that cannot work, or a Dask cluster that does not answer or lacks the resources.
+        InputError: for heartbeats that cannot work, ``--workers 0`` with Dask, or a Dask cluster that does not answer or lacks
+            the resources.
     """
     from dynconf_tasks.study.storage import heartbeat
 
     heartbeat()
     if dask is not None:
+        if workers == 0:
+            raise InputError("--workers 0 runs the settings in this process, --dask on other machines: give one of the two.")
         from dynconf_flows.workers.on_dask import offered
 
         offered(dask, resources)

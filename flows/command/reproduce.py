@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dynconf_core.experiment.request import CheckedRequest, Request, checked, home_folder
+from dynconf_core.results.run_names import titled
+from dynconf_flows.command.completion import rule_names, setting_names
+from dynconf_flows.command.display import starting
 from dynconf_flows.command.options import (
     AllowOtherCode,
     AsJson,
@@ -25,6 +30,7 @@ from dynconf_flows.command.options import (
     Resources,
     Set,
     StageTimeout,
+    Verbose,
     Workers,
     check_sharing,
     checkpoint_files,
@@ -34,7 +40,8 @@ from dynconf_flows.command.options import (
     seed_numbers,
     with_rule,
 )
-from dynconf_flows.command.session import FAILED, Session
+from dynconf_flows.command.places import print_places
+from dynconf_flows.command.session import FAILED, Session, started
 from dynconf_flows.command.terminal import Terminal
 from dynconf_tasks import interruption
 
@@ -47,12 +54,20 @@ def reproduce(
     profile: ProfileOption = "smoke",
     setting: Annotated[
         list[str] | None,
-        typer.Option(help="A setting, see `dynconf settings`, or package.module:SETTING; repeatable [default: the eight]."),
+        typer.Option(
+            metavar="NAME",
+            help="A setting, see `dynconf settings`, or package.module:SETTING; repeatable [default: the eight].",
+            autocompletion=setting_names,
+        ),
     ] = None,
     overrides: Set = None,
     rule: Annotated[
         str | None,
-        typer.Option(help="Measure of the rule: a name, best, or package.module:Class; the same as --set rule=."),
+        typer.Option(
+            metavar="MEASURE",
+            help="Measure of the rule: a name, best, or package.module:Class; the same as --set rule=.",
+            autocompletion=rule_names,
+        ),
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, shuffling, augmentation and search [default: 0].")] = None,
     seeds: Annotated[str | None, typer.Option(help="Several seeds, e.g. 0,1,2; adds means and standard deviations.")] = None,
@@ -71,6 +86,7 @@ def reproduce(
     dask: Dask = None,
     resources: Resources = None,
     no_fixed_point: NoFixedPoint = False,
+    verbose: Verbose = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -97,35 +113,64 @@ def reproduce(
         )
         for number in numbers
     ]
-    asked = [checked(request) for request in requests]
-    check_sharing(dask, taken)
-    with Session(folder, debug) as session:
-        from dynconf_flows.taking_part import Part
+    console = Terminal(stderr=True, quiet=as_json)
+    with ExitStack() as stack:
+        with starting(console) as say:
+            say("checking the request and the data sets")
+            asked = [checked(request) for request in requests]
+            check_sharing(dask, taken, workers)
+        session: Session | None = None
+        results = []
+        for one in asked:
+            if interruption.interrupted():
+                break
+            console.print(_heading(one), soft_wrap=True)
+            with starting(console) as say:
+                result = None if join else _from_store(one, say)
+                if result is None and session is None:
+                    session = stack.enter_context(started(say, folder, debug))
+            if result is None:
+                assert session is not None
+                from dynconf_flows.taking_part import Part
 
-        part = Part(join, allow_other_code, dask=dask, resources=taken)
-        results = [result for one in asked if (result := _reproduced(session, one, part, as_json)) is not None]
-    _report(results, as_json, folder)
+                result = _run(session, one, Part(join, allow_other_code, dask=dask, resources=taken), as_json)
+            results.append(result)
+        if 1 < len(results) == len(asked):
+            from dynconf_flows.parent_run import track_over_seeds
+
+            track_over_seeds(folder, asked, results)
+    _report(results, as_json, folder, verbose)
 
 
-def _reproduced(session: Session, asked: CheckedRequest, part: Part, quiet: bool) -> RunResult | None:
-    if interruption.interrupted():
-        return None
-    console = Terminal(stderr=True, quiet=quiet)
-    count, request = len(asked.plans), asked.request
-    console.print(
-        f"{count} setting{'s'[: count > 1]}, profile {request.profile}, seed {request.seed}, home {asked.context.home}",
-        soft_wrap=True,
-    )
-    from dynconf_flows.reproduce import checked_reproduction, result_of  # imports torch and Prefect while the server starts
+def _heading(asked: CheckedRequest) -> str:
+    """What is reproduced and where, on a line."""
+    count = len(asked.plans)
+    title = titled(asked.request.profile, asked.request.seed, asked.overrides)
+    return f"{count} setting{'s'[: count > 1]}, profile {title}, home {asked.context.home}"
+
+
+def _from_store(asked: CheckedRequest, say: Callable[[str], None]) -> RunResult | None:
+    """The result if nothing is left to do."""
+    from dynconf_flows.from_store import result_from_store
+
+    say("looking at what the home holds")
+    return result_from_store(asked, _command())
+
+
+def _run(session: Session, asked: CheckedRequest, part: Part, quiet: bool) -> RunResult:
+    from dynconf_flows.reproduce import checked_reproduction, result_of
     from dynconf_tasks.reconcile import at_work
 
-    command = shlex.join(["dynconf", *sys.argv[1:]])
-    session.ready()
+    command = _command()
     with at_work(asked.context.home, command):
         return result_of(session.run(lambda: checked_reproduction(asked, command, part, return_state=True), quiet))
 
 
-def _report(results: list[RunResult], as_json: bool, home: Path) -> None:
+def _command() -> str:
+    return shlex.join(["dynconf", *sys.argv[1:]])
+
+
+def _report(results: list[RunResult], as_json: bool, home: Path, verbose: bool) -> None:
     """Print tables and where the results are, then exit with the right code."""
     from dynconf_core.results.files import over_seeds, write_over_seeds
     from dynconf_core.results.records import to_json
@@ -143,15 +188,14 @@ def _report(results: list[RunResult], as_json: bool, home: Path) -> None:
         )
     else:
         for result in results:
-            console.print(results_table(result, console.width))
+            console.print(results_table(result, console.width, verbose))
         if len(results) > 1:
             console.print(seeds_table(results))
     for result in results:
         if result.tracking_error:
             notes.print(f"Not logged to MLflow: {result.tracking_error}", soft_wrap=True)
     if results and not as_json:
-        console.print(f"Results: {home / 'results' / results[-1].run}", soft_wrap=True)
-        console.print(f"MLflow:  dynconf ui --home {shlex.quote(str(home))}", soft_wrap=True)
+        print_places(console, [home / "results" / result.run for result in results], home)
     if interruption.interrupted():
         raise typer.Exit(interruption.exit_code())
     if any(result.failed for result in results):

@@ -14,6 +14,7 @@ from dynconf_flows.command.server import TemporaryServer
 from dynconf_flows.command.signals import waiting
 from dynconf_flows.command.terminal import Terminal
 from dynconf_flows.prefect_runs import is_prefects
+from dynconf_tasks.answering import without_password
 
 T = TypeVar("T")
 FAILED = 1
@@ -47,7 +48,7 @@ class Session:
         """Wait until flows can run."""
         self.server.wait()
 
-    def run(self, flow: Callable[[], T], quiet: bool) -> T:
+    def run(self, flow: Callable[[], T], quiet: bool, noun: str = "setting") -> T:
         """Run a flow and show its progress; returns its result once it has finished or, after a signal, stopped."""
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
@@ -64,6 +65,23 @@ class Session:
 
         # A heartbeat tells a remote server that a flow is alive; here it would only delay the end of each flow by a second.
         heartless = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
-        with waiting(), heartless, Display(Terminal(stderr=True, quiet=quiet)), owned():
+        with waiting(), heartless, Display(Terminal(stderr=True, quiet=quiet), noun), owned():
             threading.Thread(target=contextvars.copy_context().run, args=(call,), name="flow", daemon=True).start()
             return ended.result()
+
+
+def started(say: Callable[[str], None], home: Path, debug: bool) -> Session:
+    """A session in which flows can run; ``say`` is told what is starting."""
+    given = os.environ.get("PREFECT_API_URL")
+    say("starting a local Prefect server" if not given else f"looking for the Prefect server at {without_password(given)}")
+    session = Session(home, debug)
+    try:
+        say("importing PyTorch and Prefect")
+        import dynconf_flows.reproduce  # noqa: F401  # while the server starts
+
+        say("waiting for the Prefect server")
+        session.ready()
+    except BaseException:
+        session.server.stop()
+        raise
+    return session

@@ -2,12 +2,15 @@
 
 import shlex
 import sys
+from contextlib import ExitStack
 from typing import Annotated
 
 import typer
 
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import Request, home_folder
+from dynconf_flows.command.completion import setting_names
+from dynconf_flows.command.display import starting
 from dynconf_flows.command.options import (
     AllowOtherCode,
     AsJson,
@@ -31,14 +34,20 @@ from dynconf_flows.command.options import (
     print_json,
     resources_of,
 )
-from dynconf_flows.command.session import FAILED, Session
+from dynconf_flows.command.places import print_places
+from dynconf_flows.command.session import FAILED, started
 from dynconf_flows.command.terminal import Terminal
 from dynconf_tasks import interruption
 
 
 def sweep(
     setting: Annotated[
-        list[str], typer.Option(help="A setting, see `dynconf settings`, or package.module:SETTING; repeatable.")
+        list[str],
+        typer.Option(
+            metavar="NAME",
+            help="A setting, see `dynconf settings`, or package.module:SETTING; repeatable.",
+            autocompletion=setting_names,
+        ),
     ],
     grid: Annotated[
         list[str] | None, typer.Option(metavar="FIELD=A,B,C", help="Values of a field or of seed; every combination runs.")
@@ -75,34 +84,34 @@ def sweep(
         raise InputError(f"--trials {trials} applies to a study only: a grid runs every combination of its values.")
     folder, taken = home_folder(home), resources_of(resources, dask)
     values = overrides_of(overrides, no_fixed_point)
-    swept = checked_sweep(
-        Request(
-            profile,
-            tuple(setting),
-            values,
-            seed,
-            device,
-            home,
-            data,
-            memory=memory,
-            stage_timeout=stage_timeout,
-            workers=workers,
-        ),
-        named_texts(grid, "--grid", "FIELD=VALUES, such as --grid time_steps=8,16,32"),
-        named_texts(study, "--study", "FIELD=VALUES, such as --study alpha=0.5..8"),
-        trials or 20,
+    request = Request(
+        profile,
+        tuple(setting),
+        values,
+        seed,
+        device,
+        home,
+        data,
+        memory=memory,
+        stage_timeout=stage_timeout,
+        workers=workers,
     )
-    check_sharing(dask, taken)
-    with Session(folder, debug) as session:
+    grids = named_texts(grid, "--grid", "FIELD=VALUES, such as --grid time_steps=8,16,32")
+    studies = named_texts(study, "--study", "FIELD=VALUES, such as --study alpha=0.5..8")
+    with ExitStack() as stack:
+        with starting(Terminal(stderr=True, quiet=as_json)) as say:
+            say("checking the request and the data sets")
+            swept = checked_sweep(request, grids, studies, trials or 20)
+            check_sharing(dask, taken, workers)
+            session = stack.enter_context(started(say, folder, debug))
         from dynconf_flows.sweep import checked_sweeping, result_of
         from dynconf_flows.taking_part import Part
         from dynconf_tasks.reconcile import at_work
 
         part = Part(join, allow_other_code, dask=dask, resources=taken)
         command = shlex.join(["dynconf", *sys.argv[1:]])
-        session.ready()
         with at_work(folder, command):
-            state = session.run(lambda: checked_sweeping(swept, part, command, return_state=True), as_json)
+            state = session.run(lambda: checked_sweeping(swept, part, command, return_state=True), as_json, "point")
     result = result_of(state)
     if as_json:
         from dynconf_core.results.records import to_json
@@ -113,7 +122,7 @@ def sweep(
 
         console = Terminal()
         console.print(sweep_table(result))
-        console.print(f"Results: {folder / 'sweeps' / result.run}", soft_wrap=True)
+        print_places(console, [folder / "sweeps" / result.run], folder)
     if result.tracking_error:
         Terminal(stderr=True).print(f"Not logged to MLflow: {result.tracking_error}", soft_wrap=True)
     if interruption.interrupted():

@@ -14,7 +14,7 @@ from dynconf_flows.command.terminal import Terminal
 
 
 def verify(home: Home = None, as_json: AsJson = False) -> None:
-    """Read every artefact of the home and compare it with its checksums.
+    """Compare every artefact of the home with its checksums.
 
     A damaged artefact does no harm: it is never used, and the next run that needs it makes it again.
     """

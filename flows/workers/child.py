@@ -207,7 +207,7 @@ class Child:
 
     def _shown(self, work: Work, stage: str) -> Listener:
         if stage not in work.listeners:
-            work.listeners[stage] = observer(work.assignment.plan.setting, stage)
+            work.listeners[stage] = observer(work.assignment.name, stage)
         return work.listeners[stage]
 
 

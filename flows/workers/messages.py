@@ -42,6 +42,13 @@ class Assignment:
     parent: str | None
     point: Mapping[str, Value] | None = None
 
+    @property
+    def name(self) -> str:
+        """What it is called where its progress is shown: its setting, and the values of the swept fields."""
+        from dynconf_core.results.run_names import shown
+
+        return " ".join([self.plan.setting, *(f"{name}={shown(value)}" for name, value in (self.point or {}).items())])
+
 
 @dataclass(frozen=True)
 class Welcome:

@@ -74,18 +74,19 @@ class LocalWorkers:
 
     Args:
         home: their output goes to ``logs`` in it, and is removed with those that end in order.
-        count: the number of settings that run at the same time.
+        count: the number of settings that run at the same time; 0 runs all in this process, one after the other.
         stage_timeout: seconds that a stage may run, waiting for other processes not included; None sets no limit.
         gpus: what CUDA_VISIBLE_DEVICES says in each of them, in turn; empty leaves it as it is.
     """
 
     def __init__(self, home: Path, count: int, stage_timeout: float | None = None, gpus: Sequence[str] = ()) -> None:
-        self.home, self.count, self.stage_timeout, self.gpus = home, count, stage_timeout, gpus
+        self.home, self.count, self.stage_timeout, self.gpus = home, max(1, count), stage_timeout, gpus
+        self._in_processes = count > 0
         self._children: list[Child] = []
         self._started, self._numbers, self._killed = 0, 0, False
         self._runs: dict[int, SettingRun] = {}
         self._here: dict[int, Future[SettingRun]] = {}
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="settings")
+        self._pool = ThreadPoolExecutor(self.count, thread_name_prefix="settings")
         self._digests: dict[str, str] = {}
         self._watched = 0.0
 
@@ -102,7 +103,7 @@ class LocalWorkers:
     def start(self, assignment: Assignment) -> int:
         """Start a setting as a subflow of the current flow run; returns its number."""
         self._numbers += 1
-        if _belongs_here(assignment, self._digests):
+        if not self._in_processes or _belongs_here(assignment, self._digests):
             self._here[self._numbers] = self._pool.submit(contextvars.copy_context().run, _run_here, assignment)
         else:
             work = Work(self._numbers, assignment)

@@ -94,7 +94,7 @@ def failed_description(error: str, plan: Plan | None, command: str | None) -> st
     )
 
 
-def analysis_description(record: AnalysisRecord, source: str, out: Path) -> str:
+def analysis_description(record: AnalysisRecord, source: str, out: Path | None) -> str:
     """The description of an analysis of traces."""
     counts = f"{record.calibration} calibration and {record.test} test samples, {record.classes} classes"
     guarantee = record.guarantee
@@ -112,7 +112,7 @@ def analysis_description(record: AnalysisRecord, source: str, out: Path) -> str:
         rule_in_words(record.rule, record.time_steps),
         *promised,
         f"Traces: {counts}{f'; {source}' if source else ''}.",
-        f"Files: `{out}`",
+        *([f"Files: `{out.resolve()}`"] if out is not None else []),
     ]
     return _joined(parts)
 
@@ -217,4 +217,7 @@ def _spread(found: Spread | None, scale: float) -> str:
 
 def _joined(parts: Iterable[str]) -> str:
     text = "\n\n".join(parts)
-    return text if len(text) <= LONGEST else text[: text.rindex("\n", 0, LONGEST)] + "\n\n…"
+    if len(text) <= LONGEST:
+        return text
+    last = text.rfind("\n", 0, LONGEST)
+    return text[: last if last > 0 else LONGEST] + "\n\n…"

@@ -1,0 +1,76 @@
+"""Warnings about a rule that its own figures contradict: one sentence each, with the figures and a remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dynconf_core.choosing.cross_fitting import Choice
+from dynconf_core.choosing.guarantee import Guarantee
+from dynconf_core.exit.by_class import ClassFigures
+from dynconf_core.exit.judgement import Judgement
+from dynconf_core.exit.shown import points_in_words
+from dynconf_core.exit.uneven_loss import UnevenLoss, overall_loss, uneven_losses
+
+LISTED = 3
+"""Classes that a warning names; it counts the others."""
+
+
+def choice_warnings(choice: Choice) -> list[str]:
+    """A warning if the rule loses more than allowed on the very samples that chose it.
+
+    A choice among n samples counts one more as lost, so that a single net loss is within what it promises.
+    """
+    samples, allowed = choice.calibrated.samples, choice.calibrated.max_drop
+    lost, most = round(choice.calibration.loss * samples), max(allowed * samples, 1.0)
+    if lost <= most + 1e-9:
+        return []
+    return [
+        f"the chosen rule loses {_points(choice.calibration.loss)} on the {samples} calibration samples that chose it, more "
+        f"than the {_points(allowed)} allowed: its loss on unseen samples is uncertain; give more calibration samples, or ask "
+        "for a guarantee (--epsilon, --delta)."
+    ]
+
+
+def guarantee_warnings(guarantee: Guarantee, test: Judgement) -> list[str]:
+    """A warning if the test samples contradict a guarantee: the interval of their loss lies above epsilon.
+
+    Args:
+        guarantee: the guarantee.
+        test: the certified rule on the test samples.
+    """
+    low, high = test.loss_interval
+    if not guarantee.certified or low <= guarantee.epsilon:
+        return []
+    return [
+        f"the test samples contradict the guarantee: the certified rule loses {_points(test.loss)} on them (95 % interval "
+        f"{100 * low:.2f} to {100 * high:.2f}), and at most {_points(guarantee.epsilon)} were promised. Calibration and test "
+        "samples are not drawn alike: certify on samples like those that the rule will meet."
+    ]
+
+
+def class_warnings(classes: Sequence[ClassFigures]) -> list[str]:
+    """A warning if the loss on the test samples falls on few classes; see ``uneven_losses``."""
+    found = uneven_losses(classes)
+    if not found:
+        return []
+    named = [f"{_named(one)} {_points(one.loss)}" for one in found[:LISTED]]
+    if len(found) > LISTED:
+        named.append(f"{len(found) - LISTED} more")
+    listed = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
+    verb = "lose" if len(found) > 1 or len(found[0].labels) > 1 else "loses"
+    return [
+        f"the loss falls on few classes: {listed.replace(') ', f') {verb} ', 1)}; all test samples together: "
+        f"{points_in_words(overall_loss(classes))}. Allow a smaller loss (max_drop), or calibrate with more samples of "
+        "these classes; `by_class` has the figures."
+    ]
+
+
+def _named(found: UnevenLoss) -> str:
+    if len(found.labels) == 1:
+        return f"class {found.labels[0]} ({found.samples} samples)"
+    return f"the {len(found.labels)} rare classes together ({found.samples} samples)"
+
+
+def _points(loss: float) -> str:
+    shown = f"{100 * loss:.2f}".rstrip("0").rstrip(".")
+    return f"{shown} point{'' if shown == '1' else 's'}"

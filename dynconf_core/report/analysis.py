@@ -1,0 +1,211 @@
+"""The report of an analysis of traces: the panels of one setting, the rules compared, and the guarantee, if there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dynconf_core.evaluation.curves import Curves
+from dynconf_core.evaluation.record import AnalysisRecord, GuaranteeEntry
+from dynconf_core.exit.front import Front, thinned
+from dynconf_core.report import network_panels, panels
+from dynconf_core.report.closing import closing, facts
+from dynconf_core.report.content import Cell, Figure, Item, Missing, Report, Section, Table
+from dynconf_core.report.palette import ANSWERS, DROPS
+from dynconf_core.report.wording import between, confidence, lost, number, percent, smoothing_text
+from dynconf_core.results.environment import environment
+
+UNKNOWN = "analysis.json does not hold what is drawn here; `dynconf report TRACES.npz` draws it from the traces"
+
+
+def analysis_report(
+    name: str, source: str, record: AnalysisRecord, curves: Curves | None, fronts: Mapping[str, Front], command: str = ""
+) -> Report:
+    """The report of an analysis.
+
+    Args:
+        name: the name of the traces.
+        source: what was run, according to the traces.
+        record: its content.
+        curves: those of the chosen rule on the test traces; None if the traces are not at hand.
+        fronts: by measure, all operating points on the test traces; may be empty.
+        command: what analysed them.
+    """
+    found, fixed, oracle = record.exit, record.baseline("iso_accuracy"), record.oracles.test.first_correct
+    fewer = f"{percent(found.latency_saving, 0)} % fewer, {lost(found.loss)}"
+    headline = f"with {number(found.mean_steps)} of {record.time_steps} time steps: {fewer}"
+    details = [
+        f"{record.rule.measure} above {confidence(record.rule.threshold_shown)}, chosen on {record.calibration:,} "
+        "calibration samples "
+        f"and judged on {record.test:,} test samples.",
+        f"Against the first fixed step as accurate as T, step {fixed.time_steps}, it saves "
+        f"{percent(fixed.latency_saving, 0)} %. An "
+        f"oracle would need {number(oracle.mean_steps)} steps.",
+    ]
+    if record.guarantee is not None:
+        details.append(_promise(record.guarantee))
+    missing: list[Item] = [Missing(f"{UNKNOWN}.")]
+    sections = [
+        Section(
+            "Accuracy against latency",
+            [panels.latency(curves, record.accuracy_at_t.test, found, fixed), panels.histogram(found, what="samples")],
+            "Every threshold of the chosen rule, beside an SNN that always stops at a fixed step and an oracle that "
+            "stops each sample "
+            "at the best step there is. Left and up is better. " + panels.CHANCE,
+        ),
+        Section(
+            "Rules",
+            [_rules(record), *_fronts(record, fronts)],
+            "The best rule of each confidence measure, chosen on the calibration traces and judged on the test traces.",
+        ),
+        Section(
+            "Rules at equal accuracy",
+            [panels.rules(record.comparison, record.time_steps), panels.losses(record.comparison)],
+            "What each measure takes and loses where so many points may be lost in expectation. Colours: what may be lost.",
+            legend=DROPS,
+        ),
+        *([_guarantee(record.guarantee, record.time_steps)] if record.guarantee is not None else []),
+        Section(
+            "Easy and hard samples",
+            [panels.images(curves, {}, what="sample")] if curves is not None else missing,
+            "The four test samples that exit first and the four that exit last. A cell is a time step: the fuller "
+            "its colour, the "
+            "closer the confidence is to the threshold. Black line: the exit.",
+            legend=ANSWERS,
+        ),
+        Section(
+            "The chosen rule",
+            [
+                panels.rule_table(record.rule, ""),
+                *network_panels.by_class(record.by_class, ()),
+                panels.baselines(record.baselines, found.mean_steps),
+            ],
+        ),
+        Section("Reliability", _reliability(record)),
+        Section(
+            "Robustness",
+            network_panels.robustness(curves, record.robustness, record.accuracy_at_t.test[-1])
+            if curves is not None
+            else missing,
+        ),
+        Section(
+            "Energy",
+            network_panels.energy(
+                record.energy,
+                record.multiply_accumulates,
+                record.synaptic_operations_per_inference,
+                record.spikes_per_inference,
+            ),
+        ),
+        *closing(environment() if command else None, command, ""),
+    ]
+    title = " · ".join(part for part in (name, source) if part)
+    return Report(title, f"{percent(found.accuracy)} %", headline, details, "", record.warnings, sections)
+
+
+def _rules(record: AnalysisRecord) -> Table:
+    headings = ("rule", "smoothing", "threshold", "accuracy", "95 %", "steps", "95 %", "lost", "95 %")
+    rows, values = [], list[list[Cell]]()
+    for place, entry in enumerate(record.rules):
+        test = entry.test
+        rows.append(
+            [
+                entry.measure + (" *" if place == record.chosen else ""),
+                smoothing_text(entry.smoothing),
+                confidence(entry.threshold_shown),
+                percent(test.accuracy),
+                between(test.accuracy_interval, 100, 1),
+                number(test.mean_steps),
+                between(test.mean_steps_interval),
+                percent(test.loss),
+                between(test.loss_interval, 100),
+            ]
+        )
+        numbers = (
+            test.accuracy,
+            test.accuracy_interval[0],
+            test.mean_steps,
+            test.mean_steps_interval[0],
+            test.loss,
+            test.loss_interval[0],
+        )
+        values.append([entry.measure, smoothing_text(entry.smoothing), entry.threshold_shown, *numbers])
+    note = "On the test samples: * the chosen rule; accuracy in %, lost in points, each with its 95 % interval."
+    return Table(headings, rows, values, sortable=True, note=note)
+
+
+def _fronts(record: AnalysisRecord, fronts: Mapping[str, Front]) -> list[Item]:
+    """All operating points of each measure, and the chosen ones."""
+    if not fronts:
+        return []
+    lines: list[dict[str, Cell]] = []
+    for name, front in fronts.items():
+        steps, accuracy = thinned(front, 300)
+        lines += (
+            {"series": name, "step": round(step, 3), "accuracy": panels.rounded(share)}
+            for step, share in zip(steps.tolist(), accuracy.tolist(), strict=True)
+        )
+    points: list[dict[str, Cell]] = [
+        {"series": entry.measure, "step": round(entry.test.mean_steps, 3), "accuracy": panels.rounded(entry.test.accuracy)}
+        for entry in record.rules
+    ]
+    shown = [float(row["accuracy"] or 0) for row in points]
+    low, high = panels.limits(shown, [panels.rounded(record.accuracy_at_t.test[-1])])
+    names = ("series", "step", "accuracy")
+    best = min(record.rules, key=lambda entry: entry.test.mean_steps)
+    return [
+        Figure(
+            "fronts",
+            f"{best.measure} takes the fewest steps of the rules: {number(best.test.mean_steps)}; dots: the "
+            "threshold that was chosen",
+            {"lines": panels.columns(lines, names), "points": panels.columns(points, names)},
+            {"time_steps": record.time_steps, "low": low, "high": high},
+            wide=True,
+        )
+    ]
+
+
+def _reliability(record: AnalysisRecord) -> list[Item]:
+    found, last = record.reliability, str(record.time_steps)
+    if last not in found.diagrams or "exit" not in found.diagrams:
+        return [Missing("analysis.json holds no reliability diagram at T and at the exit.")]
+    diagrams = found.diagrams[last], found.diagrams["exit"]
+    return network_panels.reliability(found.ece_at_t, found.nll_at_t, found.ece_at_exit, *diagrams, record.time_steps)
+
+
+def _promise(found: GuaranteeEntry) -> str:
+    sure = f"{100 * (1 - found.delta):.4g} % confidence"
+    if not found.certified:
+        return (
+            f"Guarantee: no threshold could be certified to lose at most {100 * found.epsilon:.4g} points with "
+            f"{sure}; the certified "
+            "rule never exits early."
+        )
+    return (
+        f"Guarantee: with {sure}, at most {100 * found.epsilon:.4g} points are lost on unseen samples, at "
+        f"{number(found.test.mean_steps)} "
+        "mean steps on the test samples."
+    )
+
+
+def _guarantee(found: GuaranteeEntry, time_steps: int) -> Section:
+    test = found.test
+    rows = [
+        ("promise", _promise(found)),
+        ("certified threshold (a score)", confidence(found.threshold) if found.certified else "infinite: never exit before T"),
+        ("certified on", f"{found.calibration:,} calibration samples; at least {found.samples_needed:,} are needed"),
+        ("candidates", f"{found.passed} of {found.candidates} thresholds certified"),
+        (
+            "on these samples",
+            f"{found.lost} lost and {found.gained} gained at {number(found.mean_steps)} of {time_steps} mean steps",
+        ),
+        (
+            "on the test samples",
+            f"{percent(test.accuracy)} % @ {number(test.mean_steps)}, {lost(test.loss)}, 95 %: "
+            f"{between(test.loss_interval, 100)} points",
+        ),
+        ("method", found.method),
+        ("assumes", found.assumes),
+    ]
+    return Section(
+        "Guarantee", [facts(rows, wide=True)], "rule.json holds the certified rule, rule-uncertified.json the chosen one."
+    )
