@@ -28,7 +28,7 @@ from dynconf_tasks import analyse as analyses
 from dynconf_tasks import track
 
 FILES = {"analysis.json", "rule.json", "front.csv", "accuracy_against_latency.png", "rules.png"}
-FILES |= {"exit_histogram.png", "robustness.png", "reliability.png"}
+FILES |= {"exit_histogram.png", "robustness.png", "reliability.png", "report.html"}
 CALIBRATION, TEST = made(70, 1, 6), made(60, 2, 6, meta={"source": "mine, profile smoke", "data": "a", "stands_in_for": "B"})
 
 
@@ -375,7 +375,7 @@ def test_it_is_logged_once(dynconf: Command, files: tuple[Path, Path], home: Pat
     curve = [point.value for point in sorted(history, key=lambda point: point.step)]
     assert curve == pytest.approx([100 * accuracy for accuracy in record["accuracy_at_t"]["test"]])
     logged = {file.path for file in client.list_artifacts(run.info.run_id)}
-    assert logged == {"analysis.json", "rule.json", "front.csv", "tables"}  # and nothing that lay there before
+    assert logged == {"analysis.json", "rule.json", "front.csv", "report.html", "tables"}  # and nothing that lay there before
 
     assert dynconf(*common).code == 0
     assert [one.info.run_id for one in runs(client)] == [run.info.run_id]

@@ -216,6 +216,25 @@ def test_mlflow_has_a_parent_and_a_child_a_setting(first: dict[str, Any], home: 
     assert child.data.tags["dynconf.flow_run"]
 
 
+def test_a_run_leaves_its_report_with_all_curves_and_images(first: dict[str, Any], home: Path, tmp_path: Path) -> None:
+    from report_cases import content, tables
+
+    from dynconf_core.report.writing import is_current, write_report
+    from dynconf_core.results.export import export
+
+    run, out = home / "results" / first["run"], tmp_path / "published"
+    assert is_current(run)
+    page = (run / "report.html").read_text()
+    assert "cannot be shown" not in page
+    assert [figure["heading"] for figure in content(page)["figures"] if figure["kind"] == "images"] == SETTINGS
+    for found in tables(page, "images"):
+        assert len(found["pictures"]["url"]) == 8 and found["pictures"]["url"][0].startswith("data:image/png;base64,")
+    assert len(tables(page, "layers_agreement")) == len(tables(page, "robustness_lost")) == len(SETTINGS)
+    export(run, out, traces=False)  # what was exported is enough for the same report
+    elsewhere = write_report(out, str(tmp_path / "nowhere")).read_text()
+    assert content(elsewhere) == content(page)
+
+
 def test_an_exported_run_is_analysed_without_its_home(first: dict[str, Any], home: Path, tmp_path: Path) -> None:
     from dynconf_core.errors import InputError
     from dynconf_core.exit.rule import Rule
@@ -362,6 +381,7 @@ def test_a_grid_shares_the_stages_that_its_points_have_in_common(first: dict[str
     from dynconf_flows.sweep import sweep
 
     document = to_json(sweep(settings=SETTINGS[:1], grid=["max_drop=0,0.05"], overrides=dict(SHORT), home=str(home), workers=0))
+    assert document["run"] in (home / "sweeps" / document["run"] / "report.html").read_text()
     assert [point["values"] for point in document["points"]] == [{"max_drop": 0.0}, {"max_drop": 0.05}]
     assert set(document["points"][0]["stages"].values()) == {"cached"}
     assert document["points"][1]["stages"] == {

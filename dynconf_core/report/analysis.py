@@ -69,7 +69,8 @@ def analysis_report(
             [panels.images(curves, {}, what="sample")] if curves is not None else missing,
             "The four test samples that exit first and the four that exit last. A cell is a time step: the fuller "
             "its colour, the "
-            "closer the confidence is to the threshold. Black line: the exit.",
+            "closer the confidence is to the threshold. Black line: the exit, with its step and, if "
+            "it is wrong, the answer.",
             legend=ANSWERS,
         ),
         Section(

@@ -131,12 +131,12 @@ def _rules(field: str, title: str, scale: Any) -> tuple[Any, Chart]:
 def rules_steps() -> Chart:
     """Mean steps of each measure at each allowed drop."""
     scale = alt.Scale(domainMin=0, domainMax=value("time_steps"), nice=False)
-    return _rules("steps", "mean time steps (test), with 95 % interval", scale)[1].properties(height=alt.Step(11))
+    return _rules("steps", "mean time steps (test, 95 % interval)", scale)[1].properties(height=alt.Step(11))
 
 
 def rules_lost() -> Chart:
     """Points lost by each measure at each allowed drop, beside what was allowed."""
-    title = "points of accuracy lost (test), with 95 % interval"
+    title = "points lost (test, 95 % interval)"
     (y, offset), marks = _rules("lost", title, alt.Scale(zero=True))
     allowed = (
         table("rules").mark_tick(color=INK, thickness=2, size=9).encode(x=alt.X("allowed:Q", title=title), y=y, yOffset=offset)

@@ -197,9 +197,8 @@ def images(
     for kind, group in (("easy", curves.easiest), ("hard", curves.hardest)):
         for one in group:
             answer = one.predictions[one.exit_step - 1]
-            text = f"step {one.exit_step}" + (
-                "" if answer == one.label else f", says {names[answer] if answer < len(names) else answer}"
-            )
+            said = names[answer] if answer < len(names) else f"class {answer}"
+            text = f"step {one.exit_step}" if answer == one.label else f"{one.exit_step}: {said}"
             exits.append({"row": row(kind, one), "at": one.exit_step + 0.5, "text": text})
             if one.index in pictures:
                 shown.append({"row": row(kind, one), "url": pictures[one.index]})

@@ -18,6 +18,11 @@ from dynconf_core.report.wording import DASH, count, listed, lost, number, perce
 from dynconf_core.results.markdown import paper_cell
 from dynconf_core.results.types import RunResult, SettingResult
 
+MEANING = {
+    "smoke": "The figures show that the pipeline works, not how well the method does",
+    "paper": "What is named here differs from the paper",
+}
+"""What the figures of a profile are worth where something was reduced or replaced."""
 COLUMNS = ("setting", "ANN", "SNN", "T", "exit", "steps", "lost", "saved", "iso", "oracle", "the paper: SNN → exit")
 
 
@@ -79,7 +84,8 @@ def reproduction(result: RunResult, sources: Sources, data: Path | None = None) 
             ],
             "The four test images that exit first and the four that exit last. A cell is a time step: the fuller "
             "its colour, the "
-            "closer the confidence is to the threshold. Black line: the exit.",
+            "closer the confidence is to the threshold. Black line: the exit, with its step and, if "
+            "it is wrong, the answer.",
             legend=ANSWERS,
         ),
         Section(
@@ -148,11 +154,7 @@ def _banner(result: RunResult) -> str:
     if result.profile == "paper" and not reductions:
         return ""
     told = f"Profile {result.profile}" + (f": {listed(reductions)}" if reductions else "")
-    meaning = (
-        "The figures show that the pipeline works, not how well the method does"
-        if result.profile == "smoke"
-        else "The figures are not to be compared with the paper's"
-    )
+    meaning = MEANING.get(result.profile, "The figures are not to be compared with the paper's")
     return f"{told}. {meaning}."
 
 
