@@ -4,9 +4,9 @@
     python benchmarks/serving.py --home HOME --model models:/dynconf-cifar10-resnet18-qffs/1
 
 The images are test images of the handwritten digits, drawn with the seed. The server is the command that ``dynconf register``
-prints, in a process of its own on the loopback interface, asked by one client that keeps its connection open; requests hold
-JSON. Kinds of calls take turns, so that whatever else the machine does meets all of them. Each has been tried before its time
-is taken. Latency: p50 and p95 over single images. Throughput: images a second, from the median time of a batch.
+prints, in a process of its own on the loopback interface, asked by one client, which keeps its connection open for single
+images; requests hold JSON. Kinds of calls take turns, so that whatever else the machine does meets all of them, after each has
+been tried once. Latency: p50 and p95 over single images. Throughput: images a second, from the median time of a batch.
 """
 
 import argparse
@@ -81,6 +81,8 @@ def asked(connection: http.client.HTTPConnection, batch: np.ndarray) -> list[dic
     content = json.load(answer)
     if answer.status != 200:
         raise SystemExit(f"status {answer.status}: {content}")
+    if len(batch) > 1:
+        connection.close()  # the server would, while the other kinds of calls take their turns
     rows: list[dict[str, Any]] = content["predictions"]
     return rows
 

@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tutorial's networks are sma
 
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the notebooks call the command
 os.environ.pop("DYNCONF_HOME", None)
+os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # of tqdm in a notebook without ipywidgets
 
 REPOSITORY = "https://github.com/dynconf/dynconf/blob/main/"
 HERE = Path(__file__).resolve().parent
@@ -36,7 +37,7 @@ napoleon_use_ivar = True
 napoleon_custom_sections = [("Class attributes", "Attributes")]
 
 nb_execution_mode = "force"
-nb_execution_timeout = 240
+nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 

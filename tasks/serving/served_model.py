@@ -3,6 +3,7 @@
 What can be wrong with a request is told as ``INVALID_PARAMETER_VALUE``, which MLflow's server answers with status 400.
 """
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ class ServedModel(PythonModel):
         self.classifier = Classifier.load(Path(context.artifacts[SNN]).parent)
         height, width = self.classifier.size
         self.classifier([[[[0] * 3] * width] * height])
+        gc.collect()
+        gc.freeze()  # the lists of a request would make the collector walk through all that is loaded, again and again
 
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
