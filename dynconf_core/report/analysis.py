@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dynconf_core.choosing.guarantee import Guarantee
 from dynconf_core.evaluation.curves import Curves
 from dynconf_core.evaluation.record import AnalysisRecord, GuaranteeEntry
 from dynconf_core.exit.front import Front, thinned
@@ -18,7 +19,13 @@ UNKNOWN = "analysis.json does not hold what is drawn here; `dynconf report TRACE
 
 
 def analysis_report(
-    name: str, source: str, record: AnalysisRecord, curves: Curves | None, fronts: Mapping[str, Front], command: str = ""
+    name: str,
+    source: str,
+    record: AnalysisRecord,
+    curves: Curves | None,
+    fronts: Mapping[str, Front],
+    command: str = "",
+    guarantee: Guarantee | None = None,
 ) -> Report:
     """The report of an analysis.
 
@@ -29,6 +36,7 @@ def analysis_report(
         curves: those of the chosen rule on the test traces; None if the traces are not at hand.
         fronts: by measure, all operating points on the test traces; may be empty.
         command: what analysed them.
+        guarantee: the guarantee with its tests; None if they are not at hand.
     """
     found, fixed, oracle = record.exit, record.baseline("iso_accuracy"), record.oracles.test.first_correct
     fewer = f"{percent(found.latency_saving, 0)} % fewer, {lost(found.loss)}"
@@ -63,7 +71,7 @@ def analysis_report(
             "What each measure takes and loses where so many points may be lost in expectation. Colours: what may be lost.",
             legend=DROPS,
         ),
-        *([_guarantee(record.guarantee, record.time_steps)] if record.guarantee is not None else []),
+        *([_guarantee(record.guarantee, guarantee, record.time_steps)] if record.guarantee is not None else []),
         Section(
             "Easy and hard samples",
             [panels.images(curves, {}, what="sample")] if curves is not None else missing,
@@ -188,7 +196,7 @@ def _promise(found: GuaranteeEntry) -> str:
     )
 
 
-def _guarantee(found: GuaranteeEntry, time_steps: int) -> Section:
+def _guarantee(found: GuaranteeEntry, tested: Guarantee | None, time_steps: int) -> Section:
     test = found.test
     rows = [
         ("promise", _promise(found)),
@@ -207,6 +215,39 @@ def _guarantee(found: GuaranteeEntry, time_steps: int) -> Section:
         ("method", found.method),
         ("assumes", found.assumes),
     ]
-    return Section(
-        "Guarantee", [facts(rows, wide=True)], "rule.json holds the certified rule, rule-uncertified.json the chosen one."
+    charts = [] if tested is None or not len(tested.tests.mean_steps) else [_tests(tested, time_steps)]
+    told = "rule.json holds the certified rule, rule-uncertified.json the chosen one."
+    return Section("Guarantee", [facts(rows, wide=True), *charts], told)
+
+
+def _tests(found: Guarantee, time_steps: int) -> Figure:
+    """The tests of all candidate thresholds, from the surest at the right to the first that fails."""
+    tests, points = found.tests, 100 / found.samples
+    lines: list[dict[str, Cell]] = []
+    for steps, lost_, gained, most in zip(
+        tests.mean_steps.tolist(), tests.lost.tolist(), tests.gained.tolist(), tests.most_lost.tolist(), strict=True
+    ):
+        lines.append({"series": "measured", "step": round(steps, 3), "lost": round((lost_ - gained) * points, 3)})
+        if most >= 0:
+            lines.append({"series": "certified up to", "step": round(steps, 3), "lost": round((most - gained) * points, 3)})
+    net = (found.lost - found.gained) * points
+    certified: dict[str, Cell] = {"series": "certified", "step": round(found.mean_steps, 3), "lost": round(net, 3)}
+    promise = 100 * found.epsilon
+    measured = [float(row["lost"] or 0) for row in lines if row["series"] == "measured"]
+    names = ("series", "step", "lost")
+    return Figure(
+        "guarantee",
+        f"The threshold is lowered while the loss stays below what is certified: {number(found.mean_steps)} mean steps",
+        {
+            "lines": panels.columns(lines, names),
+            "promised": {"lost": [promise], "text": [f"promised: at most {promise:.4g} points"]},
+            "certified": panels.columns([certified], names),
+        },
+        {
+            "time_steps": time_steps,
+            "low": round(max(min(0.0, *measured), -5 * promise) - 0.1 * promise, 4),
+            "high": round(max(1.6 * promise, *measured[: tests.passed + 1]), 4),
+        },
+        note=f"On the {found.samples:,} samples that certify. Circle: the certified threshold; left of it, nothing is promised.",
+        wide=True,
     )
