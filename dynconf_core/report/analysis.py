@@ -248,6 +248,6 @@ def _tests(found: Guarantee, time_steps: int) -> Figure:
             "low": round(max(min(0.0, *measured), -5 * promise) - 0.1 * promise, 4),
             "high": round(max(1.6 * promise, *measured[: tests.passed + 1]), 4),
         },
-        note=f"On the {found.samples:,} samples that certify. Circle: the certified threshold; left of it, nothing is promised.",
+        note=f"On the {found.samples:,} samples that certify. Circle: the certified threshold; left of it nothing is promised.",
         wide=True,
     )
