@@ -41,13 +41,13 @@ def analysis_report(
     found, fixed, oracle = record.exit, record.baseline("iso_accuracy"), record.oracles.test.first_correct
     fewer = f"{percent(found.latency_saving, 0)} % fewer, {lost(found.loss)}"
     headline = f"with {number(found.mean_steps)} of {record.time_steps} time steps: {fewer}"
+    chosen = record.guarantee.calibration if record.guarantee is not None else record.calibration
     details = [
-        f"{record.rule.measure} above {confidence(record.rule.threshold_shown)}, chosen on {record.calibration:,} "
-        "calibration samples "
-        f"and judged on {record.test:,} test samples.",
-        f"Against the first fixed step as accurate as T, step {fixed.time_steps}, it saves "
-        f"{percent(fixed.latency_saving, 0)} %. An "
-        f"oracle would need {number(oracle.mean_steps)} steps.",
+        f"{record.rule.measure} above {confidence((record.guarantee or record.rule).threshold_shown)}, "
+        f"{'certified' if record.guarantee else 'chosen'} on {chosen:,} calibration samples and judged on {record.test:,} "
+        "test samples.",
+        f"Against the first fixed step as accurate as T, step {fixed.time_steps}, it saves {percent(fixed.latency_saving, 0)} "
+        f"%. An oracle would need {number(oracle.mean_steps)} steps.",
     ]
     if record.guarantee is not None:
         details.append(_promise(record.guarantee))
@@ -56,8 +56,8 @@ def analysis_report(
         Section(
             "Accuracy against latency",
             [panels.latency(curves, record.accuracy_at_t.test, found, fixed), panels.histogram(found, what="samples")],
-            "Every threshold of the chosen rule, beside an SNN that always stops at a fixed step and an oracle that "
-            "stops each sample "
+            "Every threshold of the chosen rule, beside an SNN that always stops at a fixed step and an oracle that stops "
+            "each sample "
             "at the best step there is. Left and up is better. " + panels.CHANCE,
         ),
         Section(
@@ -75,16 +75,17 @@ def analysis_report(
         Section(
             "Easy and hard samples",
             [panels.images(curves, {}, what="sample")] if curves is not None else missing,
-            "The four test samples that exit first and the four that exit last. A cell is a time step: the fuller "
-            "its colour, the "
-            "closer the confidence is to the threshold. Black line: the exit, with its step and, if "
-            "it is wrong, the answer.",
+            "The four test samples that exit first and the four that exit last. A cell is a time step: the fuller its "
+            "colour, the closer the confidence is to the threshold. Black line: the exit, with its step and, if it is wrong, "
+            "the answer.",
             legend=ANSWERS,
         ),
         Section(
             "The chosen rule",
             [
-                panels.rule_table(record.rule, ""),
+                panels.rule_table(
+                    record.rule, "", "As it was chosen, before certifying" if record.guarantee else "The exit rule"
+                ),
                 *network_panels.by_class(record.by_class, ()),
                 panels.baselines(record.baselines, found.mean_steps),
             ],
@@ -164,8 +165,8 @@ def _fronts(record: AnalysisRecord, fronts: Mapping[str, Front]) -> list[Item]:
     return [
         Figure(
             "fronts",
-            f"{best.measure} takes the fewest steps of the rules: {number(best.test.mean_steps)}; dots: the "
-            "threshold that was chosen",
+            f"{best.measure} takes the fewest steps of the rules: {number(best.test.mean_steps)}; dots: the threshold that "
+            "was chosen",
             {"lines": panels.columns(lines, names), "points": panels.columns(points, names)},
             {"time_steps": record.time_steps, "low": low, "high": high},
             wide=True,
@@ -185,14 +186,12 @@ def _promise(found: GuaranteeEntry) -> str:
     sure = f"{100 * (1 - found.delta):.4g} % confidence"
     if not found.certified:
         return (
-            f"Guarantee: no threshold could be certified to lose at most {100 * found.epsilon:.4g} points with "
-            f"{sure}; the certified "
-            "rule never exits early."
+            f"Guarantee: no threshold could be certified to lose at most {100 * found.epsilon:.4g} points with {sure}; the "
+            "certified rule never exits early."
         )
     return (
         f"Guarantee: with {sure}, at most {100 * found.epsilon:.4g} points are lost on unseen samples, at "
-        f"{number(found.test.mean_steps)} "
-        "mean steps on the test samples."
+        f"{number(found.test.mean_steps)} mean steps on the test samples."
     )
 
 
@@ -200,7 +199,7 @@ def _guarantee(found: GuaranteeEntry, tested: Guarantee | None, time_steps: int)
     test = found.test
     rows = [
         ("promise", _promise(found)),
-        ("certified threshold (a score)", confidence(found.threshold) if found.certified else "infinite: never exit before T"),
+        ("certified threshold", confidence(found.threshold_shown) if found.certified else "infinite: never exit before T"),
         ("certified on", f"{found.calibration:,} calibration samples; at least {found.samples_needed:,} are needed"),
         ("candidates", f"{found.passed} of {found.candidates} thresholds certified"),
         (

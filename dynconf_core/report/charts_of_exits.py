@@ -84,10 +84,10 @@ def histogram() -> Chart:
         scale=alt.Scale(domainMin=0.4, domainMax=value("end"), nice=False, zero=False),
         axis=alt.Axis(tickMinStep=1, values=alt.Undefined),
     )
-    y = alt.Y("share:Q", title="images (%)", axis=alt.Axis(tickCount=5))
+    y = alt.Y("share:Q", title="share of the samples (%)", axis=alt.Axis(tickCount=5))
     tip = tooltip(
         ("step", "time step", ".0f"),
-        ("count", "images", ","),
+        ("count", "samples", ","),
         ("share", "share (%)", ".1f"),
         ("exited", "exited so far (%)", ".1f"),
     )
