@@ -38,13 +38,14 @@ def result_from_store(asked: CheckedRequest, command: str) -> RunResult | None:
     stages = finished(asked)
     if stages is None or not _tracked(asked, stages):
         return None
+    from dynconf_core.report.writing import write_quietly
     from dynconf_core.results.files import new_run, write_results
     from dynconf_core.results.rows import completed
     from dynconf_flows.run_result import run_result
 
     rows = [completed(plan, stages[plan.setting], asked.context) for plan in asked.plans]
     result = run_result(asked, new_run(home, run_name(asked)), rows, command, None)
-    write_results(home, result)
+    write_quietly(write_results(home, result).parent, home, asked.context.data)
     return result
 
 

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 from commands import Answer, Command, command
+from homes import chain
 
 from dynconf_core.data.cifar10 import BINARY_SHA1, FOLDER, PER_BATCH, RECORD
+from dynconf_core.data.dataset import DATASETS
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import Request, size_in_bytes
 from dynconf_core.experiment.settings import FURTHER, SETTINGS
 from dynconf_core.experiment.stages import STAGES
 from dynconf_flows.command import main as cli
 from dynconf_flows.command import session
+from dynconf_flows.command.ui import server_command
 
 VGG, RESNET = "cifar10-vgg16-qffs", "cifar10-resnet18-qcfs"
 
@@ -236,9 +239,28 @@ def test_explain_on_an_empty_home(dynconf: Command, home: Path) -> None:
     assert all(stage.name in shown.out for stage in STAGES)
 
 
+def test_explain_reads_what_is_in_files_only_if_asked(dynconf: Command, home: Path) -> None:
+    made = chain(home, data=DATASETS.get("digits").digest(home))
+
+    def outcomes(*arguments: str) -> tuple[list[str], str]:
+        shown = dynconf("explain", VGG, *arguments).out
+        return [line.split()[1] for line in shown.splitlines()[: len(STAGES)]], shown
+
+    assert outcomes() == (["hit"] * 6, outcomes()[1]) and "--contents" in outcomes()[1]
+    file = made["collect_test"].folder / "file"
+    text = file.read_text()
+    file.write_text(text.upper())
+    assert outcomes()[0] == ["hit"] * 6, "the size is the same"
+    assert outcomes("--contents")[0] == ["hit", "hit", "hit", "miss", "hit", "miss"]
+    assert "--contents" not in outcomes("--contents")[1]
+    file.write_text(text + "more")
+    found, shown = outcomes()
+    assert found == ["hit", "hit", "hit", "miss", "hit", "miss"] and "damaged" in shown
+
+
 def test_explain_follows_the_device_only_without_a_grid(dynconf: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Request] = []
-    monkeypatch.setattr("dynconf_flows.command.explain.explained", lambda request: (asked.append(request), [])[1])
+    monkeypatch.setattr("dynconf_flows.command.explain.explained", lambda request, contents: (asked.append(request), [])[1])
     for arguments in ([], ["--no-fixed-point"], ["--set", "fixed_point=false"], ["--memory", "3 gib"]):
         assert dynconf("explain", VGG, *arguments).code == 0
     assert [plan.fixed_point for request in asked for plan in request.plans()] == [True, False, False, True]
@@ -303,23 +325,12 @@ def test_a_taken_port(dynconf: Command, home: Path) -> None:
     assert answer.code == 2 and f"port {port} is in use" in answer.error
 
 
-@pytest.mark.parametrize("host", [None, "0.0.0.0"])
-def test_the_user_interface_is_served_to_this_machine_alone_unless_told_otherwise(
-    dynconf: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str | None
-) -> None:
-    from dynconf_tasks.track import Tracker
-
-    started: list[tuple[list[str], dict[str, str]]] = []
-    monkeypatch.setattr("os.execve", lambda program, command, environment: started.append((command, environment)))
-    home = tmp_path / "50%41 #1 [red] é"
-    home.mkdir()
-    Tracker(home)
-    answer = dynconf("ui", "--home", home, "--port", "5999", *(["--host", host] if host else []))
-    ((command, environment),) = started
-    assert answer.code == 0 and f"http://{host or '127.0.0.1'}:5999/" in answer.out
-    assert command[command.index("--host") + 1] == (host or "127.0.0.1")
-    assert command[command.index("--backend-store-uri") + 1] == Tracker(home).uri
-    assert "-P" in command and environment["PYTHONSAFEPATH"] == "1" and Path.cwd() == home
+def test_the_command_of_the_user_interface(tmp_path: Path) -> None:
+    """It serves the address it is given and nothing else, and imports nothing from the current folder."""
+    command, environment = server_command("127.0.0.1", 5999, "sqlite:///home with spaces/mlflow.db")
+    assert command[command.index("--host") + 1] == "127.0.0.1" and command[command.index("--port") + 1] == "5999"
+    assert command[command.index("--backend-store-uri") + 1] == "sqlite:///home with spaces/mlflow.db"
+    assert "-P" in command and environment["PYTHONSAFEPATH"] == "1"
 
 
 def test_an_address_that_this_machine_does_not_have(dynconf: Command, home: Path) -> None:

@@ -93,9 +93,9 @@ def test_two_points_of_a_setting_look_different(tmp_path_factory: pytest.TempPat
     plan = resolve(VGG, "smoke")
     names = {
         Assignment(plan, RunContext(home, home), None, {}, None, point).name
-        for point in (None, {"time_steps": 4}, {"time_steps": 8})
+        for point in (None, {"time_steps": 4}, {"alpha": 8.0})
     }
-    assert names == {VGG, f"{VGG} time_steps=4", f"{VGG} time_steps=8"}
+    assert names == {VGG, f"{VGG} time_steps=4", f"{VGG} alpha=8"}
 
 
 def test_bars_fit_80_columns() -> None:

@@ -192,7 +192,7 @@ def asked_on_the_command_line() -> list[str]:
 
 def test_mlflow_has_a_parent_and_a_child_a_setting(first: dict[str, Any], home: Path) -> None:
     runs = mlflow_runs(home)
-    parents = [run for run in runs if run.data.tags["dynconf.kind"] == "reproduction"]
+    parents = [run for run in runs if run.data.tags["kind"] == "reproduction"]
     children = {run.info.run_name: run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id}
     assert [run.info.status for run in parents] == ["FINISHED"]
     assert set(children) == set(SETTINGS)
@@ -585,7 +585,7 @@ def test_a_setting_alone_ends_the_run_above_it(home: Path) -> None:
 
     done = setting(name=SETTINGS[0], overrides={**SHORT, "time_steps": 3}, home=str(home))
     assert (done.row.status, done.interrupted, done.tracking_error) == ("ok", False, None)
-    (parent,) = [run for run in mlflow_runs(home) if run.data.tags.get("dynconf.identity", "").count('"time_steps": 3')][-1:]
+    (parent,) = [run for run in mlflow_runs(home) if run.data.tags.get("dynconf.record", "").count('"time_steps": 3')][-1:]
     assert parent.info.status == "FINISHED"
     assert "RUNNING" not in {run.info.status for run in mlflow_runs(home)}
 

@@ -14,10 +14,11 @@ from homes import CLAIMING, RUNNING, aged, odd, process
 
 from dynconf_core.home.claims import abandoned, claims, held
 from dynconf_core.home.leftovers import leftovers, remove
-from dynconf_core.home.running import ended, running, runs, stale
+from dynconf_core.home.running import ended, note_progress, running, runs, stale
 from dynconf_core.home.sizes import size_of, size_text, sizes
 from dynconf_core.store.claim import claim
 from dynconf_core.store.owner import Owner
+from dynconf_tasks.listening import Counted, observer, tell
 
 ELSEWHERE = {"owner": "another-host/17/1700000000", "command": "reproduce elsewhere", "since": "then", "results": None}
 
@@ -228,6 +229,33 @@ def test_status(home: Path, dynconf: Command) -> None:
         assert content["schema"] == 2 and content["sizes"]["artefacts"] > 0
         assert [(entry["name"], entry["state"]) for entry in content["claims"]] == [("key", "ended")]
     assert file.is_file()
+
+
+def test_status_shows_how_far_a_run_is(home: Path, dynconf: Command) -> None:
+    with running(home, "dynconf sweep"):
+        (before,) = runs(home)
+        tell(Counted(12, 5, 2, 0))
+        stage = observer("cifar10-vgg16-qffs time_steps=4", "collect_test")
+        stage.started()
+        stage(30, 60, "497 of 994 images")
+        observer("other", "train").finished("cached", 0.0)
+        (run,) = runs(home)
+        assert run.began == before.began, "a run began once, however often it says how far it is"
+        text = dynconf("status").out
+        assert "5 of 12 done, 2 of them by others" in text and "time_steps=4 collect test" in text and "other" not in text[300:]
+        (entry,) = json.loads(dynconf("status", "--json").out)["runs"]
+        assert (entry["progress"]["points"], entry["progress"]["stages"][0]["stage"]) == (12, "collect_test")
+        stage.finished("ran", 1.0)
+        assert "collect test" not in dynconf("status").out
+        note_progress({"points": 3, "done": 1, "at": "2026-01-01T00:00:00Z", "stages": []})
+        assert "it said so" in dynconf("status").out, "as a run that hangs, or of another host, does"
+    assert runs(home) == []
+
+
+@pytest.mark.parametrize("progress", [7, {"points": "x", "stages": [{}, 3]}, {"stages": "none", "at": [1]}])
+def test_what_a_stranger_writes_as_progress_does_no_harm(home: Path, dynconf: Command, progress: object) -> None:
+    elsewhere(home).write_text(json.dumps({**ELSEWHERE, "progress": progress}))
+    assert "reproduce elsewhere" in dynconf("status").out
 
 
 def test_status_is_quick(home: Path) -> None:

@@ -118,6 +118,7 @@ def test_a_gain_is_no_negative_loss(loss: float, said: str) -> None:
     [
         ({}, "smoke-seed3"),
         ({"time_steps": 16, "fixed_point": False}, "smoke-seed3-time_steps=16-fixed_point=false"),
+        ({"alpha": 20.0, "max_drop": 0.005}, "smoke-seed3-alpha=20-max_drop=0.005"),
         ({"rule": "my.package:Rule"}, "smoke-seed3-rule=my.package_Rule-"),
         ({"rule": "../x/é"}, "smoke-seed3-rule=.._x_-"),
     ],

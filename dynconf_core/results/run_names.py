@@ -29,4 +29,6 @@ def folder_name(profile: str, seed: int, overrides: Mapping[str, Value]) -> str:
 
 def shown(value: Value) -> str:
     """A value as a user would write it after ``--set FIELD=``."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

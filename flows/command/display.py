@@ -166,11 +166,8 @@ class Display(AbstractContextManager["Display"]):
 
     def screen(self) -> Group:
         """The bars of the running stages, and the line of the whole."""
-        elapsed = duration(time.monotonic() - self._start)
-        whole = Text(
-            " · ".join(text for text in (self.whole(), self.left() or elapsed) if text), no_wrap=True, overflow="ellipsis"
-        )
-        return Group(self.stages, whole)
+        parts = (self.whole(), duration(time.monotonic() - self._start), self.left())
+        return Group(self.stages, Text(" · ".join(part for part in parts if part), no_wrap=True, overflow="ellipsis"))
 
 
 class _Setting:
@@ -195,7 +192,7 @@ class _Setting:
         if not self.seconds:
             return "all of it from the store"
         longest = sorted(self.seconds, key=lambda stage: -self.seconds[stage])[:2]
-        told = ", ".join(f"{_called(stage)} {duration(self.seconds[stage])}" for stage in longest)
+        told = ", ".join(f"{_called(stage, True)} {duration(self.seconds[stage])}" for stage in longest)
         return f"done in {duration(sum(self.seconds.values()))}: {told}"
 
 

@@ -4,14 +4,20 @@ The key of a stage covers the content of its inputs, so stages are looked up in 
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Annotated
+
+import typer
 
 from dynconf_core.experiment.following import FollowedStages, follow
 from dynconf_core.experiment.request import Request, checked, home_folder
 from dynconf_core.experiment.stages import STAGES, job
+from dynconf_core.home.verification import surface
 from dynconf_core.results.records import to_json
 from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_core.store.keys import StageKey
+from dynconf_core.store.manifest import Damaged
 from dynconf_flows.command.options import (
     AsJson,
     Checkpoint,
@@ -52,6 +58,9 @@ def explain(
     checkpoint: Checkpoint = None,
     memory: Memory = None,
     no_fixed_point: NoFixedPoint = False,
+    contents: Annotated[
+        bool, typer.Option("--contents", help="Read all files, as a run does, instead of comparing their sizes.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show which stages of a setting are in the home.
@@ -61,17 +70,20 @@ def explain(
     configure(home_folder(home))
     files = checkpoint_files(checkpoint, seed)
     values = overrides_of(overrides, no_fixed_point)
-    stages = explained(Request(profile, (setting,), values, seed, device, home, data, files, memory))
+    stages = explained(Request(profile, (setting,), values, seed, device, home, data, files, memory), contents)
     if as_json:
-        print_json(to_json({"setting": setting, "stages": stages}))
+        print_json(to_json({"setting": setting, "contents": contents, "stages": stages}))
         return
+    console = Terminal()
     for one in stages:
-        Terminal().print(f"{one.stage:<20} {one.outcome:<5} {one.reason}")
+        console.print(f"{one.stage:<20} {one.outcome:<5} {one.reason}", soft_wrap=True)
+    if not contents and any(one.outcome == "hit" for one in stages):
+        console.print("The files have their sizes; --contents also reads what is in them, as every run does.", soft_wrap=True)
 
 
-def explained(request: Request) -> list[Explained]:
-    """Look up the stages of a request for one setting."""
-    found = followed(request)
+def explained(request: Request, contents: bool = True) -> list[Explained]:
+    """Look up the stages of a request for one setting; with ``contents``, every file of theirs is read and verified."""
+    found = followed(request, contents=contents)
     store = Store(home_folder(request.home) / "artefacts")
     stages = []
     for name in (stage.name for stage in STAGES):
@@ -85,16 +97,26 @@ def explained(request: Request) -> list[Explained]:
     return stages
 
 
-def followed(request: Request, otherwise: Callable[[StageKey], Artefact | None] = lambda key: None) -> FollowedStages:
+def followed(
+    request: Request, otherwise: Callable[[StageKey], Artefact | None] = lambda key: None, contents: bool = True
+) -> FollowedStages:
     """Follow the stages of a request for one setting through the store.
 
     Args:
         request: what is asked for.
         otherwise: called for the key of an artefact that the store does not hold; what it returns is used instead.
+        contents: whether to read all files; otherwise, only if a file is missing or has another size.
     """
     asked = checked(request, writes=False)
     (plan,) = asked.plans
-    return follow(job(plan, asked.context, asked.checkpoint(plan)), otherwise=otherwise)
+    wanted = job(plan, asked.context, asked.checkpoint(plan))
+    if not contents:
+        found = follow(wanted, verified=False, otherwise=otherwise)
+        with suppress(Damaged):
+            for one in found.finished.values():
+                surface(asked.context.folder(one))
+            return found
+    return follow(wanted, otherwise=otherwise)
 
 
 def _reason(key: StageKey, store: Store, setting: str) -> str:

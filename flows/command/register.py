@@ -24,9 +24,9 @@ def register(
     data: Data = None,
     as_json: AsJson = False,
 ) -> None:
-    """Put the converted networks with their exit rules into MLflow's model registry, and print how to serve them.
+    """Put SNNs with their exit rules into MLflow's registry.
 
-    Repeating it adds no version.
+    Prints how to serve them. Repeating it adds no version.
     """
     folder = home_folder(home)
     configure(folder)

@@ -6,6 +6,7 @@ from typing import Any
 
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import home_folder
+from dynconf_core.home.running import Run
 from dynconf_core.home.sizes import size_text
 from dynconf_core.home.state import HomeState, state_of
 from dynconf_core.results.records import to_json
@@ -15,6 +16,8 @@ from dynconf_flows.command.options import AsJson, Home, print_json
 from dynconf_flows.command.places import quoted
 from dynconf_flows.command.terminal import Terminal
 
+PARTICIPANT = "participant-"
+"""Begins the name of the claim that shows that a process takes part in a study; its running file says more."""
 SILENT = 60.0
 """Seconds after which it is said how old a run's progress is."""
 
@@ -39,23 +42,20 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
 def lines(found: HomeState) -> list[str]:
     """The state of a home, line by line."""
     shown = [f"Home {found.home}"]
+    shown_runs = [run.owner for run, state in found.runs if state == "running"]
     for run, state in found.runs:
         if state == "running":
-            shown.append(f"running {age(run.since)}: {run.command} ({_process(run.owner)})")
+            shown.append(f"running: {run.command} ({_process(run.owner)}, {_since(run)})")
             shown += [f"    {line}" for line in progress_lines(run.progress)]
     for claim, state in found.claims:
-        if state == "running":
+        if state == "running" and not (claim.name.startswith(PARTICIPANT) and claim.owner in shown_runs):
             waiting = "".join(f"; {_process(owner)} waits for it" for owner in claim.waiting)
             shown.append(f"at work: {claim.what} ({_process(claim.owner)}){waiting}")
     for run, state in found.runs:
         if state == "on another host":
-            shown.append(f"on another host, began {age(run.since)} ago: {run.command} ({_process(run.owner)})")
+            shown.append(f"on another host: {run.command} ({_process(run.owner)}, {_since(run)}); run `dynconf status` there")
             shown += [f"    {line}" for line in progress_lines(run.progress)]
-    stale = [
-        f"stale, began {age(run.since)} ago: {run.command} ({_process(run.owner)})"
-        for run, state in found.runs
-        if state == "ended"
-    ]
+    stale = [f"stale: {run.command} ({_process(run.owner)}, {_since(run)})" for run, state in found.runs if state == "ended"]
     stale += [f"stale: claim on {claim.what} ({_process(claim.owner)})" for claim, state in found.claims if state == "ended"]
     shown += stale
     if stale:
@@ -87,17 +87,13 @@ def progress_lines(progress: Mapping[str, Any] | None) -> list[str]:
             part = f" {one['done']}/{one['total']}" if one.get("total") else ""
             text = f", {one['text']}" if one.get("text") else ""
             stage = str(one.get("stage")).replace("_", " ")
-            found.append(f"{one.get('name')} {stage}{part}, for {age(str(one.get('since')))}{text}")
+            passed = seconds_since(str(one.get("since")))
+            so_far = f", for {duration(passed)}" if passed is not None else ""
+            found.append(f"{one.get('name')} {stage}{part}{so_far}{text}")
     silent = seconds_since(str(progress.get("at")))
     if found and silent is not None and silent >= SILENT:
         found.append(f"(it said so {duration(silent)} ago)")
     return found
-
-
-def age(since: str) -> str:
-    """How long ago a time in ISO 8601 was, such as 3:05; the text itself if it is none."""
-    found = seconds_since(since)
-    return since if found is None else duration(found)
 
 
 def seconds_since(text: str) -> float | None:
@@ -106,6 +102,11 @@ def seconds_since(text: str) -> float | None:
         return max(0.0, (datetime.now(UTC) - datetime.fromisoformat(text)).total_seconds())
     except (ValueError, TypeError):
         return None
+
+
+def _since(run: Run) -> str:
+    passed = seconds_since(run.since)
+    return f"since {run.since}" if passed is None else f"since {run.since}, {duration(passed)} ago"
 
 
 def _process(owner: Owner | None) -> str:

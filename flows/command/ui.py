@@ -35,7 +35,10 @@ def ui(
     host: Annotated[str, typer.Option(help="Address to serve on; 0.0.0.0 serves the network, without a password.")] = LOOPBACK,
     port: Annotated[int, typer.Option(help="Port.", min=1, max=65535)] = 5000,
 ) -> None:
-    """Serve the MLflow UI for the runs of the home until Ctrl-C, and show the addresses of its views."""
+    """Serve the MLflow UI for the runs of the home.
+
+    It goes on until Ctrl-C, and shows the addresses of its views.
+    """
     folder = home_folder(home)
     database = folder / "mlflow.db"
     named = os.environ.get("MLFLOW_TRACKING_URI")

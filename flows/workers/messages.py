@@ -45,7 +45,9 @@ class Assignment:
     @property
     def name(self) -> str:
         """What it is called where its progress is shown: its setting, and the values of the swept fields."""
-        return " ".join([self.plan.setting, *(f"{name}={value}" for name, value in (self.point or {}).items())])
+        from dynconf_core.results.run_names import shown
+
+        return " ".join([self.plan.setting, *(f"{name}={shown(value)}" for name, value in (self.point or {}).items())])
 
 
 @dataclass(frozen=True)

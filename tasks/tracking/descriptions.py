@@ -217,4 +217,7 @@ def _spread(found: Spread | None, scale: float) -> str:
 
 def _joined(parts: Iterable[str]) -> str:
     text = "\n\n".join(parts)
-    return text if len(text) <= LONGEST else text[: text.rindex("\n", 0, LONGEST)] + "\n\n…"
+    if len(text) <= LONGEST:
+        return text
+    last = text.rfind("\n", 0, LONGEST)
+    return text[: last if last > 0 else LONGEST] + "\n\n…"
