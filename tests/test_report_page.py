@@ -230,7 +230,9 @@ def test_a_sweep_shows_the_front_on_test_figures(tmp_path: Path) -> None:
 
 def analysis_of_traces() -> Any:
     found = cases.analysis()
-    return analysis_report("mine", "a simulator", found.record, cases.curves(), found.test_fronts, "dynconf analyse mine.npz")
+    return analysis_report(
+        "mine", "a simulator", found.record, cases.curves(), found.test_fronts, "dynconf analyse mine.npz", found.guarantee
+    )
 
 
 def test_an_analysis_shows_its_rules_and_its_guarantee() -> None:
@@ -244,6 +246,9 @@ def test_an_analysis_shows_its_rules_and_its_guarantee() -> None:
     assert "80 % confidence" in page and f"certified on</th><td>{record.guarantee.calibration} " in re.sub(r">\s+<", "><", page)
     fronts = cases.tables(page, "fronts")[0]["points"]
     assert fronts["step"] == pytest.approx([entry.test.mean_steps for entry in record.rules], abs=1e-3)
+    (tested,) = cases.tables(page, "guarantee")
+    assert tested["certified"]["step"] == [pytest.approx(record.guarantee.mean_steps, abs=1e-3)]
+    assert tested["promised"]["lost"] == [20.0] and "measured" in tested["lines"]["series"]
     alone = html(analysis_report("mine", "", record, None, {}))
     assert "draws it from the traces" in alone and not cases.tables(alone, "fronts")
 

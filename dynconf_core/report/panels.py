@@ -123,9 +123,8 @@ def rules(rows: Sequence[ComparisonRow], time_steps: int, heading: str = "") -> 
     best = min((row for row in rows if row.max_drop == rows[0].max_drop), key=lambda row: row.test.mean_steps)
     return Figure(
         "rules_steps",
-        f"{'With no loss allowed' if not best.max_drop else f'With {_drop(best.max_drop)} allowed'}, {best.measure} "
-        "needs the fewest "
-        f"steps: {number(best.test.mean_steps)}",
+        f"{'With no loss allowed' if not best.max_drop else f'With {_drop(best.max_drop)} allowed'}, {best.measure} needs the "
+        f"fewest steps: {number(best.test.mean_steps)}",
         {"rules": _compared(rows)},
         {"time_steps": time_steps},
         heading=heading,
@@ -237,8 +236,8 @@ def _finite(value: float, otherwise: float) -> float:
     return value if np.isfinite(value) else otherwise
 
 
-def rule_table(rule: RuleEntry, label: str, certified: Mapping[str, str] | None = None) -> Table:
-    """The chosen rule and its figures."""
+def rule_table(rule: RuleEntry, label: str, name: str = "The exit rule") -> Table:
+    """A rule as it was chosen, and its figures."""
     rows = [
         ["exits once", f"{label or rule.measure} is above {confidence(rule.threshold_shown)}"],
         ["smoothing of the summed logits z", smoothing_text(rule.smoothing)],
@@ -266,8 +265,7 @@ def rule_table(rule: RuleEntry, label: str, certified: Mapping[str, str] | None 
             f"{between(test.loss_interval, 100)} points",
         ],
     ]
-    rows += [[name, text] for name, text in (certified or {}).items()]
-    return Table(("", ""), rows, title="The exit rule", numbers=False, wide=False)
+    return Table(("", ""), rows, title=name, numbers=False, wide=False)
 
 
 def baselines(found: Sequence[Baseline], mean_steps: float) -> Table:

@@ -69,9 +69,8 @@ def reproduction(result: RunResult, sources: Sources, data: Path | None = None) 
         Section(
             "Rules at equal accuracy",
             [panels.rules(row.comparison, row.time_steps, row.name) for row in rows],
-            "The mean steps of each confidence measure where so many points of accuracy may be lost in expectation. "
-            "Chosen on the "
-            "calibration images, shown on the test images; the bars are 95 % intervals. Colours: what may be lost.",
+            "The mean steps of each confidence measure where so many points of accuracy may be lost in expectation. Chosen "
+            "on the calibration images, shown on the test images; the bars are 95 % intervals. Colours: what may be lost.",
             legend=DROPS,
         ),
         Section(
@@ -82,10 +81,9 @@ def reproduction(result: RunResult, sources: Sources, data: Path | None = None) 
                 else Missing(f"The images cannot be shown: {missing}.", row.name)
                 for row in rows
             ],
-            "The four test images that exit first and the four that exit last. A cell is a time step: the fuller "
-            "its colour, the "
-            "closer the confidence is to the threshold. Black line: the exit, with its step and, if "
-            "it is wrong, the answer.",
+            "The four test images that exit first and the four that exit last. A cell is a time step: the fuller its colour, "
+            "the closer the confidence is to the threshold. Black line: the exit, with its step and, if it is wrong, the "
+            "answer.",
             legend=ANSWERS,
         ),
         Section(
@@ -115,9 +113,8 @@ def _headline(result: RunResult) -> tuple[str, str, list[str]]:
         fixed, oracle = row.baseline("iso_accuracy"), row.oracles.first_correct
         return (
             f"{percent(row.exit.accuracy)} %",
-            f"with {number(row.exit.mean_steps)} of {row.time_steps} time steps: "
-            f"{percent(row.exit.latency_saving, 0)} % fewer, "
-            f"{lost(row.exit.loss)}",
+            f"with {number(row.exit.mean_steps)} of {row.time_steps} time steps: {percent(row.exit.latency_saving, 0)} % "
+            f"fewer, {lost(row.exit.loss)}",
             [
                 f"{row.name}. Against the first fixed step as accurate as T, step {fixed.time_steps}, it saves "
                 f"{percent(fixed.latency_saving, 0)} %. An oracle would need {number(oracle.mean_steps)} steps."
@@ -132,9 +129,8 @@ def _headline(result: RunResult) -> tuple[str, str, list[str]]:
         f"{percent(saved, 0)} %",
         told,
         [
-            f"From {percent(worst.exit.latency_saving, 0)} % ({worst.name}) to "
-            f"{percent(best.exit.latency_saving, 0)} % ({best.name}). "
-            f"Against the first fixed step that is as accurate as T, {percent(fixed_saving, 0)} %.",
+            f"From {percent(worst.exit.latency_saving, 0)} % ({worst.name}) to {percent(best.exit.latency_saving, 0)} % "
+            f"({best.name}). Against the first fixed step that is as accurate as T, {percent(fixed_saving, 0)} %.",
             "The paper gives 40 % on average over its eight settings, with no accuracy lost.",
         ],
     )
@@ -185,10 +181,9 @@ def _table(result: RunResult) -> Table:
         accuracies = (row.ann_accuracy, row.snn_accuracy, row.time_steps, row.exit.accuracy, row.exit.mean_steps, row.exit.loss)
         values.append([row.name, *accuracies, row.exit.latency_saving, fixed, oracle, paper_cell(row)])
     notes = [
-        "ANN, SNN (at T) and exit: accuracy in % of the test images; lost: in points. saved: time steps against T; "
-        "iso: against the first fixed step that is "
-        "as accurate on the calibration images as T. oracle: mean steps of an exit at the first correct step. [S] "
-        "stated by the source, [2] second-hand."
+        "ANN, SNN (at T) and exit: accuracy in % of the test images; lost: in points. saved: time steps against T; iso: "
+        "against the first fixed step that is as accurate on the calibration images as T. oracle: mean steps of an exit at "
+        "the first correct step. [S] stated by the source, [2] second-hand."
     ]
     for note in result.paper_footnotes:
         before = f"@ {note.time_steps} → " if note.time_steps else ""
@@ -206,9 +201,8 @@ def _savings(rows: Sequence[SettingResult]) -> Figure:
     full, fixed, best = (statistics.fmean(float(bar["saving"] or 0) for bar in bars[place::3]) for place in range(3))
     return Figure(
         "savings",
-        f"Against T the exit saves {full:.0f} % of the steps, against a well-chosen fixed step {number(fixed, 0)} %; "
-        "an oracle would "
-        f"save {best:.0f} % of T",
+        f"Against T the exit saves {full:.0f} % of the steps, against a well-chosen fixed step {number(fixed, 0)} %; an "
+        f"oracle would save {best:.0f} % of T",
         {"bars": panels.columns(bars, ("setting", "against", "saving"))},
         {"low": min(0.0, *(float(bar["saving"] or 0) for bar in bars))},
         note="Left of zero: the exit takes more steps than the fixed step.",

@@ -28,16 +28,14 @@ def sweep_report(result: SweepResult) -> Report:
         Section(
             "The front",
             [_pareto(points)] if points else nothing,
-            "Filled marks: points that no other of their setting beats in both accuracy and mean steps on the "
-            "calibration images, "
-            "which chose them. Their places are those on the test images.",
+            "Filled marks: points that no other of their setting beats in both accuracy and mean steps on the calibration "
+            "images, which chose them. Their places are those on the test images.",
         ),
         Section(
             "Values side by side",
             [_parallel(points, fields)] if points else nothing,
-            "A line is a point of the sweep: the values of its fields at the left, what they lead to on the "
-            "calibration images at "
-            "the right.",
+            "A line is a point of the sweep: the values of its fields at the left, what they lead to on the calibration "
+            "images at the right.",
         ),
         Section("All points", [_table(result, fields)], "Click on a heading to sort by it."),
         *closing(result.environment, "", f"dynconf report sweeps/{result.run}"),

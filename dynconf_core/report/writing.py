@@ -93,7 +93,7 @@ def write_analysis_report(
 
     try:
         curves = curves_of(test, analysis.rule, analysis.robustness)
-        report = analysis_report(name, source, analysis.record, curves, analysis.test_fronts, command)
+        report = analysis_report(name, source, analysis.record, curves, analysis.test_fronts, command, analysis.guarantee)
         return written_report(report, folder / REPORT, _inputs(folder, store_of(folder, None)))
     except Exception as error:
         _give_up(folder, error)
