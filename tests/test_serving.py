@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -162,7 +163,7 @@ def test_parts_that_do_not_fit_are_refused(known: Case) -> None:
         Classifier(known.classifier.snn, known.classifier.rule, replace(known.classifier.facts, time_steps=9))
 
 
-def test_names_of_classes(tmp_path: Path) -> None:
+def test_names_of_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("n02", "n01"):
         (tmp_path / "imagenet" / "train" / name).mkdir(parents=True)
     assert class_names("imagenet", tmp_path, 2) == ("n01", "n02")
@@ -170,6 +171,11 @@ def test_names_of_classes(tmp_path: Path) -> None:
     cifar = class_names("cifar10", tmp_path, 10)
     assert cifar is not None and cifar[3] == "cat"
     assert class_names("my_package.images:MINE", tmp_path, 10) is None
+    module = ModuleType("images_of_mine")
+    module.CLASS_NAMES = ("dot", "dash")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "images_of_mine", module)
+    assert class_names("images_of_mine:MINE", tmp_path, 2) == ("dot", "dash")
+    assert class_names("images_of_mine:MINE", tmp_path, 3) is None
 
 
 def test_registering_again_adds_no_version(called: Command, whole: Path) -> None:

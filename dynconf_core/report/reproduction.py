@@ -6,13 +6,14 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dynconf_core.data.class_names import class_names
 from dynconf_core.evaluation.curves import Curves
 from dynconf_core.exit.judgement import OperatingPoint
 from dynconf_core.report import network_panels, panels
 from dynconf_core.report.closing import closing, facts
 from dynconf_core.report.content import Cell, Figure, Item, Missing, Report, Section, Table, Text
 from dynconf_core.report.palette import AGAINST, ANSWERS, DROPS, MARKED, PAPER, SERIES
-from dynconf_core.report.samples import class_names, pictures
+from dynconf_core.report.samples import pictures
 from dynconf_core.report.sources import Sources
 from dynconf_core.report.wording import DASH, count, listed, lost, number, percent
 from dynconf_core.results.markdown import paper_cell
@@ -76,7 +77,7 @@ def reproduction(result: RunResult, sources: Sources, data: Path | None = None) 
         Section(
             "Easy and hard images",
             [
-                panels.images(found, shown.get(row.data.name, {}), class_names(row.data.name), row.name)
+                panels.images(found, shown.get(row.data.name, {}), class_names(row.data.name, data) or (), row.name)
                 if (found := curves[row.name]) is not None
                 else Missing(f"The images cannot be shown: {missing}.", row.name)
                 for row in rows
@@ -237,7 +238,7 @@ def _setting(row: SettingResult, curves: Curves | None, sources: Sources, missin
         panels.rule_table(row.exit.rule, curves.label if curves is not None else ""),
         panels.baselines(row.baselines, row.exit.mean_steps),
         panels.losses(row.comparison),
-        *network_panels.by_class(row.by_class, class_names(row.data.name)),
+        *network_panels.by_class(row.by_class, class_names(row.data.name) or ()),
         *network_panels.conversion(sources.conversion(row), sources.where()),
     ]
     if curves is None:
