@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dynconf_core.store.claim import claim
-from dynconf_core.store.storage import storage_url
 from dynconf_tasks.study.points import MEAN_STEPS
-from dynconf_tasks.study.storage import FOLDER, created, file_name, open_file, open_storage
+from dynconf_tasks.study.storage import FOLDER, created, file_name, open_file
 
 if TYPE_CHECKING:
-    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
 SEARCHES = "searches"
@@ -30,7 +28,7 @@ def keep_search(home: Path, name: str, trials: Sequence[FrozenTrial], losses: Se
     """Write a finished search as the study ``name``, if there is none; a failure is logged, and harms nothing.
 
     Args:
-        home: the home; the study lies in its storage, or in ``studies/searches``.
+        home: the home; the study lies in a journal of its own in ``studies/searches``, whatever the storage of shared studies.
         name: the study's name.
         trials: the trials of a study whose last value is the mean steps.
         losses: the accuracy that each trial loses on the calibration samples at these steps, a fraction.
@@ -40,7 +38,9 @@ def keep_search(home: Path, name: str, trials: Sequence[FrozenTrial], losses: Se
 
     try:
         with claim(home, f"search-{file_name(name)}", f"writing the search {name}"):
-            storage = _storage(home, name)
+            file = home / FOLDER / SEARCHES / f"{file_name(name)}.journal"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            storage = open_file(file)
             if name in optuna.get_all_study_names(storage):
                 return
             created(name, storage, [MEAN_STEPS]).add_trials(
@@ -57,11 +57,3 @@ def keep_search(home: Path, name: str, trials: Sequence[FrozenTrial], losses: Se
             )
     except Exception as error:
         _log.warning("the search %s cannot be shown in Optuna's dashboard: %s", name, error)
-
-
-def _storage(home: Path, name: str) -> BaseStorage:
-    if storage_url() is not None:
-        return open_storage(home, name, lambda study, trial: None)
-    file = home / FOLDER / SEARCHES / f"{file_name(name)}.journal"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return open_file(file)
