@@ -27,7 +27,6 @@ from dynconf_core.report.charts import KINDS
 from dynconf_core.report.render import html
 from dynconf_core.report.samples import pictures
 from dynconf_core.report.sweep import sweep_report
-from dynconf_core.report.wording import confidence, lost
 from dynconf_core.report.writing import is_current, write_quietly, write_report
 from dynconf_core.results.files import RESULTS
 from dynconf_core.results.records import json_text, to_json
@@ -285,12 +284,6 @@ def test_the_images_are_those_that_the_traces_are_of() -> None:
     assert pictures("digits", 300, {3: int(labels[3]) + 1}, None) == {}  # other images
     assert pictures("cifar10", 5000, {0: 0}, Path("nowhere")) == {}
     assert pictures("somebody.else:DATA", 300, wanted, None) == {}  # no code is imported that results name
-
-
-def test_no_number_says_what_is_not_so() -> None:
-    assert confidence(0.9999996) == "0.9999996" and confidence(0.99999962) == "0.9999996"
-    assert confidence(1 - 1e-16) != "1" and confidence(0.5) == "0.5" and confidence(float("inf")) == "inf"
-    assert (lost(-0.002), lost(0.002), lost(-0.00001)) == ("0.20 points gained", "0.20 points lost", "no accuracy lost")
 
 
 def test_a_paper_point_is_shown_where_the_data_are_the_papers(tmp_path: Path) -> None:

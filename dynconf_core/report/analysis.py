@@ -8,11 +8,12 @@ from dynconf_core.choosing.guarantee import Guarantee
 from dynconf_core.evaluation.curves import Curves
 from dynconf_core.evaluation.record import AnalysisRecord, GuaranteeEntry
 from dynconf_core.exit.front import Front, thinned
+from dynconf_core.exit.shown import exit_text, points_in_words, threshold_text
 from dynconf_core.report import network_panels, panels
 from dynconf_core.report.closing import closing, facts
 from dynconf_core.report.content import Cell, Figure, Item, Missing, Report, Section, Table
 from dynconf_core.report.palette import ANSWERS, DROPS
-from dynconf_core.report.wording import between, confidence, lost, number, percent, smoothing_text
+from dynconf_core.report.wording import between, number, percent, smoothing_text
 from dynconf_core.results.environment import environment
 
 UNKNOWN = "analysis.json does not hold what is drawn here; `dynconf report TRACES.npz` draws it from the traces"
@@ -39,11 +40,12 @@ def analysis_report(
         guarantee: the guarantee with its tests; None if they are not at hand.
     """
     found, fixed, oracle = record.exit, record.baseline("iso_accuracy"), record.oracles.test.first_correct
-    fewer = f"{percent(found.latency_saving, 0)} % fewer, {lost(found.loss)}"
+    fewer = f"{percent(found.latency_saving, 0)} % fewer, {points_in_words(found.loss)}"
     headline = f"with {number(found.mean_steps)} of {record.time_steps} time steps: {fewer}"
     chosen = record.guarantee.calibration if record.guarantee is not None else record.calibration
+    rule = record.guarantee or record.rule
     details = [
-        f"{record.rule.measure} above {confidence((record.guarantee or record.rule).threshold_shown)}, "
+        f"{record.rule.measure}: {exit_text('score', rule.threshold, rule.threshold_shown)}, "
         f"{'certified' if record.guarantee else 'chosen'} on {chosen:,} calibration samples and judged on {record.test:,} "
         "test samples.",
         f"Against the first fixed step as accurate as T, step {fixed.time_steps}, it saves {percent(fixed.latency_saving, 0)} "
@@ -121,7 +123,7 @@ def _rules(record: AnalysisRecord) -> Table:
             [
                 entry.measure + (" *" if place == record.chosen else ""),
                 smoothing_text(entry.smoothing),
-                confidence(entry.threshold_shown),
+                threshold_text(entry.threshold, entry.threshold_shown),
                 percent(test.accuracy),
                 between(test.accuracy_interval, 100, 1),
                 number(test.mean_steps),
@@ -199,7 +201,10 @@ def _guarantee(found: GuaranteeEntry, tested: Guarantee | None, time_steps: int)
     test = found.test
     rows = [
         ("promise", _promise(found)),
-        ("certified threshold", confidence(found.threshold_shown) if found.certified else "infinite: never exit before T"),
+        (
+            "certified threshold",
+            threshold_text(found.threshold, found.threshold_shown) if found.certified else "infinite: never exit before T",
+        ),
         ("certified on", f"{found.calibration:,} calibration samples; at least {found.samples_needed:,} are needed"),
         ("candidates", f"{found.passed} of {found.candidates} thresholds certified"),
         (
@@ -208,7 +213,7 @@ def _guarantee(found: GuaranteeEntry, tested: Guarantee | None, time_steps: int)
         ),
         (
             "on the test samples",
-            f"{percent(test.accuracy)} % @ {number(test.mean_steps)}, {lost(test.loss)}, 95 %: "
+            f"{percent(test.accuracy)} % @ {number(test.mean_steps)}, {points_in_words(test.loss)}, 95 %: "
             f"{between(test.loss_interval, 100)} points",
         ),
         ("method", found.method),

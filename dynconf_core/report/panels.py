@@ -11,11 +11,10 @@ from dynconf_core.choosing.entries import ComparisonRow, RuleEntry
 from dynconf_core.evaluation.curves import Curves, SampleOverTime
 from dynconf_core.evaluation.metrics import Baseline
 from dynconf_core.exit.judgement import ExitFigures, OperatingPoint
+from dynconf_core.exit.shown import exit_text, points_in_words, threshold_text
 from dynconf_core.report.content import Cell, Columns, Figure, Item, Missing, Table
 from dynconf_core.report.wording import (
     between,
-    confidence,
-    lost,
     number,
     percent,
     smoothing_text,
@@ -72,7 +71,7 @@ def latency(
     return Figure(
         "latency" if paper is None else "latency_and_paper",
         f"{percent(exiting.accuracy)} % after {number(exiting.mean_steps)} of {len(accuracy)} steps: "
-        f"{lost(accuracy[-1] - exiting.accuracy)}",
+        f"{points_in_words(accuracy[-1] - exiting.accuracy)}",
         {"lines": columns(lines, names), "points": columns(points, names)},
         {"time_steps": len(accuracy), "low": low, "high": high},
         heading=heading,
@@ -155,7 +154,7 @@ def _compared(rows: Sequence[ComparisonRow]) -> Columns:
             "measure": row.measure,
             "drop": _drop(row.max_drop),
             "allowed": rounded(row.max_drop),
-            "threshold": confidence(row.threshold_shown),
+            "threshold": threshold_text(row.threshold, row.threshold_shown),
             "accuracy": rounded(row.test.accuracy),
             "steps": round(row.test.mean_steps, 3),
             "steps_low": round(row.test.mean_steps_interval[0], 3),
@@ -214,7 +213,7 @@ def images(
                         "strength": round(min(max((_finite(score, least) - least) / reach, 0.0), 1.0), 3),
                         "predicted": named(one.predictions[step - 1]),
                         "label": named(one.label),
-                        "shown": f"{curves.label} {confidence(one.shown[step - 1])}",
+                        "shown": f"{curves.label} {threshold_text(score, one.shown[step - 1])}",
                     }
                 )
     first, last = curves.easiest[0].exit_step, curves.hardest[0].exit_step if curves.hardest else curves.easiest[-1].exit_step
@@ -239,11 +238,12 @@ def _finite(value: float, otherwise: float) -> float:
 def rule_table(rule: RuleEntry, label: str, name: str = "The exit rule") -> Table:
     """A rule as it was chosen, and its figures."""
     rows = [
-        ["exits once", f"{label or rule.measure} is above {confidence(rule.threshold_shown)}"],
+        ["rule", exit_text(label or rule.measure, rule.threshold, rule.threshold_shown)],
         ["smoothing of the summed logits z", smoothing_text(rule.smoothing)],
         [
             "on the calibration images",
-            f"{percent(rule.calibration.accuracy)} % @ {number(rule.calibration.mean_steps)}, {lost(rule.calibration.loss)}",
+            f"{percent(rule.calibration.accuracy)} % @ {number(rule.calibration.mean_steps)}, "
+            f"{points_in_words(rule.calibration.loss)}",
         ],
     ]
     if rule.cross_fitted is not None:
@@ -251,14 +251,15 @@ def rule_table(rule: RuleEntry, label: str, name: str = "The exit rule") -> Tabl
         rows.append(
             [
                 "cross-fitted (each image judged by a rule that did not see it)",
-                f"@ {number(unseen.mean_steps)}, {lost(unseen.loss)}, 95 %: {between(unseen.loss_interval, 100)} points",
+                f"@ {number(unseen.mean_steps)}, {points_in_words(unseen.loss)}, 95 %: "
+                f"{between(unseen.loss_interval, 100)} points",
             ]
         )
     if rule.calibrated is not None:
         rows.append(["chosen so that the expected loss is at most", f"{percent(rule.calibrated.expected_loss_at_most)} points"])
     test = rule.test
     rows += [
-        ["on the test images", f"{percent(test.accuracy)} % @ {number(test.mean_steps)}, {lost(test.loss)}"],
+        ["on the test images", f"{percent(test.accuracy)} % @ {number(test.mean_steps)}, {points_in_words(test.loss)}"],
         [
             "95 % intervals",
             f"accuracy {between(test.accuracy_interval, 100)} %, steps {between(test.mean_steps_interval)}, loss "

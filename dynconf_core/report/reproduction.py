@@ -9,13 +9,14 @@ from pathlib import Path
 from dynconf_core.data.class_names import class_names
 from dynconf_core.evaluation.curves import Curves
 from dynconf_core.exit.judgement import OperatingPoint
+from dynconf_core.exit.shown import points_in_words
 from dynconf_core.report import network_panels, panels
 from dynconf_core.report.closing import closing, facts
 from dynconf_core.report.content import Cell, Figure, Item, Missing, Report, Section, Table, Text
 from dynconf_core.report.palette import AGAINST, ANSWERS, DROPS, MARKED, PAPER, SERIES
 from dynconf_core.report.samples import pictures
 from dynconf_core.report.sources import Sources
-from dynconf_core.report.wording import DASH, count, listed, lost, number, percent
+from dynconf_core.report.wording import DASH, count, listed, number, percent
 from dynconf_core.results.markdown import paper_cell
 from dynconf_core.results.types import RunResult, SettingResult
 
@@ -115,7 +116,7 @@ def _headline(result: RunResult) -> tuple[str, str, list[str]]:
         return (
             f"{percent(row.exit.accuracy)} %",
             f"with {number(row.exit.mean_steps)} of {row.time_steps} time steps: {percent(row.exit.latency_saving, 0)} % "
-            f"fewer, {lost(row.exit.loss)}",
+            f"fewer, {points_in_words(row.exit.loss)}",
             [
                 f"{row.name}. Against the first fixed step as accurate as T, step {fixed.time_steps}, it saves "
                 f"{percent(fixed.latency_saving, 0)} %. An oracle would need {number(oracle.mean_steps)} steps."
@@ -124,7 +125,7 @@ def _headline(result: RunResult) -> tuple[str, str, list[str]]:
     saved = statistics.fmean(row.exit.latency_saving for row in rows)
     fixed_saving = statistics.fmean(row.baseline("iso_accuracy").latency_saving for row in rows)
     mean_loss = statistics.fmean(row.exit.loss for row in rows)
-    told = f"fewer time steps on average over {count(len(rows), 'setting')}, {lost(mean_loss)}"
+    told = f"fewer time steps on average over {count(len(rows), 'setting')}, {points_in_words(mean_loss)}"
     best, worst = max(rows, key=lambda row: row.exit.latency_saving), min(rows, key=lambda row: row.exit.latency_saving)
     return (
         f"{percent(saved, 0)} %",
@@ -254,7 +255,8 @@ def _setting(row: SettingResult, curves: Curves | None, sources: Sources, missin
     items += network_panels.energy(
         row.energy, row.multiply_accumulates, row.synaptic_operations_per_inference, row.spikes_per_inference
     )
-    told = f"{percent(row.exit.accuracy)} % with {number(row.exit.mean_steps)} of {row.time_steps} steps, {lost(row.exit.loss)}"
+    steps = f"{number(row.exit.mean_steps)} of {row.time_steps} steps"
+    told = f"{percent(row.exit.accuracy)} % with {steps}, {points_in_words(row.exit.loss)}"
     return Section(row.name, items, told)
 
 

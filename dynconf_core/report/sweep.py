@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dynconf_core.exit.shown import points_in_words
 from dynconf_core.report import panels
 from dynconf_core.report.closing import closing
 from dynconf_core.report.content import Cell, Columns, Figure, Item, Missing, Report, Section, Table
-from dynconf_core.report.wording import DASH, count, lost, number, percent, short, values_text
+from dynconf_core.report.wording import DASH, count, number, percent, short, values_text
 from dynconf_core.results.types import FailedPoint, SweepPoint, SweepResult
 from dynconf_core.schemes.field import Value
 
@@ -54,7 +55,8 @@ def _headline(points: Sequence[SweepPoint], fields: Sequence[str]) -> tuple[str,
     shown = (("The most accurate", best), ("The fastest", least)) if best is not least else (("The best", best),)
     details = [
         f"{name} on calibration: {point.setting}, {values_text(point.values)}: {percent(point.accuracy)} % with "
-        f"{number(point.mean_steps)} mean steps on the test images, {lost(point.snn_accuracy - point.accuracy)} by the exit."
+        f"{number(point.mean_steps)} mean steps on the test images, "
+        f"{points_in_words(point.snn_accuracy - point.accuracy)} by the exit."
         for name, point in shown
     ]
     return str(len(front)), told.partition(" ")[2], details
