@@ -3,33 +3,21 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 import xml.etree.ElementTree as XML
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import browsers
 import pytest
 import report_cases as cases
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install 'dynconf[dev]'")
-from selenium.webdriver.common.by import By  # noqa: E402
+pytest.importorskip("selenium", reason="selenium is not installed: pip install 'dynconf[dev]'")
+from selenium.webdriver.common.by import By
 
-from dynconf_core.report.writing import write_report  # noqa: E402
+from dynconf_core.report.writing import write_report
 
-SWITCHES = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--proxy-server=127.0.0.1:9",  # nobody listens there
-    "--window-size=1280,1600",
-)
 REFUSED = "Content Security Policy"
 
 
@@ -47,23 +35,10 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def browser(report: Path) -> Iterator[Any]:
     """A browser that shows the report, all of whose charts are drawn; downloads go to the report's folder."""
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("Chromium and its driver are not installed: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for switch in SWITCHES:
-        options.add_argument(switch)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    options.add_experimental_option("prefs", {"download.default_directory": str(report.parent)})
-    found = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    try:
+    with browsers.browser("--proxy-server=127.0.0.1:9", downloads=report.parent) as found:  # nobody listens there
         found.get(report.as_uri())
         until(lambda: found.execute_script("const d = document.documentElement.dataset; return d.drawn === d.figures"))
         yield found
-    finally:
-        found.quit()
 
 
 def until(happened: Any, seconds: float = 30) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -14,16 +13,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import browsers
 import pytest
 from result_cases import run_result, setting_result
-from test_form import SWITCHES
 
 from dynconf_tasks.track import Tracker
 from dynconf_tasks.tracking.logged import Origin, child_of
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install 'dynconf[dev]'")
-from selenium.common.exceptions import WebDriverException  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
+pytest.importorskip("selenium", reason="selenium is not installed: pip install 'dynconf[dev]'")
+from selenium.common.exceptions import WebDriverException
+from selenium.webdriver.common.by import By
 
 NAMES = ("cifar10-vgg16-qcfs", "cifar10-resnet18-qcfs")
 
@@ -81,20 +80,8 @@ def listening(address: str, port: int) -> bool:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("Chromium and its driver are not installed: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for switch in SWITCHES:
-        options.add_argument(switch)
-    options.add_argument("--window-size=2400,1600")
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    try:
+    with browsers.browser(window="2400,1600") as opened:
         yield opened
-    finally:
-        opened.quit()
 
 
 def test_this_machine_alone_is_served(served: tuple[dict[str, str], int]) -> None:
