@@ -108,6 +108,14 @@ def test_without_verbose_the_table_has_no_footnotes_of_the_paper(width: int) -> 
     assert "of the time steps saved" in text and "iso-accuracy" in text and "out of memory" in text
 
 
+@pytest.mark.parametrize("verbose", [True, False])
+def test_warnings_stand_below_every_table(verbose: bool) -> None:
+    content = run_result(setting_result(NAMES[0], warnings=("the loss falls on [one] class",)), setting_result(NAMES[1]))
+    text = " ".join(printed(content, 80, verbose).split())
+    assert f"Warning, {NAMES[0]}: the loss falls on [one] class" in text and f"Warning, {NAMES[1]}" not in text
+    assert "the loss falls on [one] class" in results_markdown(content)
+
+
 @pytest.mark.parametrize(
     ("overrides", "name"),
     [

@@ -66,7 +66,7 @@ def notes(result: RunResult, papers: bool = False) -> list[str]:
 
 
 def short_notes(result: RunResult, each: bool = False) -> list[str]:
-    """The notes without which the table misleads: failures, the mean saving with what it is to be compared to, and rounding.
+    """The notes without which the table misleads: failures, the mean saving and its baseline, rounding, and warnings.
 
     Args:
         result: the run.
@@ -83,7 +83,7 @@ def short_notes(result: RunResult, each: bool = False) -> list[str]:
             f"Against the iso-accuracy baseline (the first step as accurate on calibration as T): {percent(fixed)} saved.",
             *_rounding(rows, each),
         ]
-    return lines
+    return [*lines, *(f"Warning, {row.name}: {text}" for row in rows for text in row.warnings)]
 
 
 def cells(row: AnySetting) -> list[str]:

@@ -18,6 +18,7 @@ from dynconf_core.home.sizes import size_text
 from dynconf_core.home.state import state_of
 from dynconf_core.results.environment import environment
 from dynconf_core.store.storage import STORAGE, check_storage, storage_url
+from dynconf_flows.command.places import quoted
 from dynconf_tasks.answering import NoCertificate, answer, without_password
 from dynconf_tasks.databases import damage
 
@@ -136,7 +137,7 @@ def _home(home: Path) -> Iterator[Finding]:
     stale = sum(state == "ended" for _, state in (*found.runs, *found.claims))
     text = f"{home}, {size_text(sum(found.sizes.values()))} without data sets, {running} running"
     if stale:
-        yield Finding("home", "note", f"{text}, {stale} stale", f"dynconf reconcile --home {home}")
+        yield Finding("home", "note", f"{text}, {stale} stale", f"dynconf reconcile --home {quoted(home)}")
     else:
         yield Finding("home", "ok", text)
     if found.local_locks is not None:

@@ -9,6 +9,7 @@ from dynconf_core.experiment.request import home_folder
 from dynconf_core.home.sizes import size_text
 from dynconf_core.results.records import to_json
 from dynconf_flows.command.options import AsJson, Home, print_json
+from dynconf_flows.command.places import quoted
 from dynconf_flows.command.terminal import Terminal
 
 SHOWN = 10
@@ -66,4 +67,4 @@ def gc(
             say("The others are used by a process, or could not be removed.")
     else:
         total = size_text(sum(item.size for item in found))
-        say(f"{len(found)} would be removed, {total}: `dynconf gc --delete --home {folder}` does it.")
+        say(f"{len(found)} would be removed, {total}: `dynconf gc --delete --home {quoted(folder)}` does it.")

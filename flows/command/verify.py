@@ -9,6 +9,7 @@ from dynconf_core.home.sizes import size_text
 from dynconf_core.home.verification import verified
 from dynconf_core.results.records import to_json
 from dynconf_flows.command.options import AsJson, Home, print_json
+from dynconf_flows.command.places import quoted
 from dynconf_flows.command.session import FAILED
 from dynconf_flows.command.terminal import Terminal
 
@@ -33,7 +34,11 @@ def verify(home: Home = None, as_json: AsJson = False) -> None:
         console = Terminal()
         for one in found.damaged:
             console.print(f"damaged: {one.why}", soft_wrap=True)
-        how = f"{len(found.damaged)} damaged: `dynconf gc --contents --delete` removes them" if found.damaged else "all whole"
+        how = (
+            f"{len(found.damaged)} damaged: `dynconf gc --contents --delete --home {quoted(folder)}` removes them"
+            if found.damaged
+            else "all whole"
+        )
         console.print(f"{found.artefacts} artefacts, {size_text(found.size)}, {how}.", soft_wrap=True)
     if found.damaged:
         raise typer.Exit(FAILED)
