@@ -1,11 +1,16 @@
-"""Sphinx: MyST pages, the API from docstrings, and a tutorial that is run while the pages are built."""
+"""Sphinx: MyST pages, the API from docstrings, and notebooks that are run while the pages are built."""
 
 import os
 import re
+import sys
 from importlib.metadata import version as installed
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the tutorial's networks are small: more threads only get in each other's way
+
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # the notebooks call the command
+os.environ.pop("DYNCONF_HOME", None)
+os.environ.setdefault("PYTHONWARNINGS", "ignore:IProgress not found")  # of tqdm in a notebook without ipywidgets
 
 REPOSITORY = "https://github.com/dynconf/dynconf/blob/main/"
 HERE = Path(__file__).resolve().parent
@@ -15,8 +20,8 @@ PAGES = {link.resolve(): link.stem for link in HERE.glob("*.md") if link.is_syml
 project = "dynconf"
 author = project_copyright = "dynconf contributors"
 version = release = installed("dynconf")
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_gallery.gen_gallery"]
-exclude_patterns = ["_build", "tutorial", "generated/tutorial/index.rst"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build", "generated"]
 html_theme = "furo"
 html_title = f"dynconf {version}"
 html_static_path = ["_static"]
@@ -31,17 +36,10 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_custom_sections = [("Class attributes", "Attributes")]
 
-sphinx_gallery_conf = {
-    "examples_dirs": "tutorial",
-    "gallery_dirs": "generated/tutorial",
-    "filename_pattern": r"\.py$",  # all of them are run
-    "abort_on_example_error": True,
-    "capture_repr": (),  # what is printed is shown, and no more
-    "show_memory": False,
-    "show_signature": False,
-    "download_all_examples": False,
-    "write_computation_times": False,
-}
+nb_execution_mode = "force"
+nb_execution_timeout = 600
+nb_execution_raise_on_error = True
+nb_merge_streams = True
 
 
 def outside_links(app, docname, source):  # type: ignore[no-untyped-def]
@@ -53,7 +51,7 @@ def outside_links(app, docname, source):  # type: ignore[no-untyped-def]
         target = Path(os.path.normpath(page.parent / path))
         if target in PAGES:
             return f"{{doc}}`{text.strip('`')} </{PAGES[target]}>`"
-        if target.is_relative_to(HERE) and target.suffix == ".md":
+        if target.is_relative_to(HERE) and target.suffix in (".md", ".ipynb"):
             return f"[{text}]({os.path.relpath(target, Path(app.srcdir, docname).parent)}{hash_sign}{anchor})"
         return f"[{text}]({REPOSITORY}{target.relative_to(HERE.parent)}{hash_sign}{anchor})"
 
@@ -61,7 +59,8 @@ def outside_links(app, docname, source):  # type: ignore[no-untyped-def]
         return f"{match[1]}({os.path.relpath(page.parent / match[2], Path(app.srcdir, docname).parent)})"
 
     source[0] = re.sub(r"(!\[[^\]]*\])\((?!https?:)([^)\s]+)\)", pictured, source[0])
-    source[0] = re.sub(r"(?<!!)\[([^\]]*)\]\((?!https?:|#|mailto:)([^)\s]+)\)", linked, source[0])
+    text = r"[^\[\]]*" if page.suffix == ".ipynb" else r"[^\]]*"  # the JSON of a notebook has brackets of its own
+    source[0] = re.sub(rf"(?<!!)\[({text})\]\((?!https?:|#|mailto:)([^)\s]+)\)", linked, source[0])
 
 
 def plain_docstrings(app, what, name, obj, options, lines):  # type: ignore[no-untyped-def]

@@ -88,8 +88,11 @@ class ImageFacts:
             raise InputError(f"{path}: time_steps={steps!r} is not a whole number above 0.")
         if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
             raise InputError(f"{path}: classes={names!r} is no list of names, and not null.")
+        origin = entry.get("origin") or {}
+        if not isinstance(origin, Mapping):
+            raise InputError(f"{path}: origin={origin!r} is no JSON object.")
         normalisation = Normalisation(_three(entry, "mean", path), _three(entry, "std", path))
-        return cls(steps, normalisation, None if names is None else tuple(names), entry.get("origin") or {})
+        return cls(steps, normalisation, None if names is None else tuple(names), origin)
 
 
 class Classifier:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Literal
 
 from prefect.logging import get_run_logger
 
+from dynconf_core.experiment.request import CheckedRequest
 from dynconf_core.results.environment import environment
+from dynconf_core.results.files import over_seeds
 from dynconf_core.results.types import RunResult, SweepResult
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.owner import Owner
@@ -19,6 +22,15 @@ from dynconf_tasks.tracking.tags import Source
 
 if TYPE_CHECKING:
     from dynconf_tasks.track import Tracker
+
+
+def track_over_seeds(home: Path, asked: Sequence[CheckedRequest], results: Sequence[RunResult]) -> None:
+    """Show the figures over several seeds in the MLflow run of each of the reproductions; warn if tracking does not work."""
+    try:
+        pairs = [(result, one.identity()) for one, result in zip(asked, results, strict=True)]
+        tracker(home).over_seeds(pairs, over_seeds(results))
+    except TrackingUnavailable as error:
+        logging.getLogger(__name__).warning("%s", error)
 
 
 @dataclass

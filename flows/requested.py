@@ -5,6 +5,7 @@ import json
 
 from dynconf_core.experiment.request import CheckedRequest
 from dynconf_core.results.run_names import folder_name, titled
+from dynconf_tasks.study.storage import some, title
 
 
 def study_name(asked: CheckedRequest) -> str:
@@ -12,7 +13,8 @@ def study_name(asked: CheckedRequest) -> str:
     request = asked.request
     told = [request.profile, request.seed, [plan.setting for plan in asked.plans], sorted(asked.identity().items())]
     digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:8]
-    return f"reproduce-{request.profile}-seed{request.seed}-{digest}"
+    names = [plan.setting for plan in asked.plans]
+    return title("reproduce", some(names), request.profile, f"seed {request.seed}", digest)
 
 
 def run_name(asked: CheckedRequest) -> str:

@@ -13,7 +13,7 @@ from prefect import State, flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.states import Cancelled
 
-from dynconf_core.experiment.overrides import fitting
+from dynconf_core.experiment.overrides import OF_SEARCH, fitting
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.points import CheckedSweep, at_point, checked_sweep
 from dynconf_core.experiment.request import Request
@@ -46,8 +46,9 @@ from dynconf_tasks.parameters import (
     values_of,
 )
 from dynconf_tasks.reconcile import at_work
-from dynconf_tasks.study.points import SETTING, Chosen, Listed, Points, Values
+from dynconf_tasks.study.points import ACCURACY, MEAN_STEPS, SETTING, Chosen, Listed, Points, Values
 from dynconf_tasks.study.shared import SharedStudy
+from dynconf_tasks.study.storage import some, title
 from dynconf_tasks.study.trials import Point
 
 
@@ -127,7 +128,7 @@ def _run_sweep(swept: CheckedSweep, name: str, command: str, part: Part) -> Swee
     asked.context.prepare()
     study = SharedStudy(
         home,
-        f"sweep-{name}",
+        _title(swept),
         _points(swept),
         code_of(asked.plans),
         lambda: name,
@@ -191,10 +192,17 @@ def result_of(state: State[Any]) -> SweepResult:
 
 
 def _points(swept: CheckedSweep) -> Points:
-    """The points of the study: of a grid, each setting at each combination of values; of a study, all settings together."""
+    """The points of the study: of a grid, each setting at each combination of values; of a study, all settings together.
+
+    Where nothing is swept but how the rule of one setting is chosen, the accuracy hardly moves, as the loss is what was
+    promised: the mean steps are then the only objective.
+    """
+    plans = swept.asked.plans
+    same_accuracy = set(swept.fields) <= set(OF_SEARCH) - {"max_drop"} and (bool(swept.ranges) or len(plans) == 1)
+    objectives = (MEAN_STEPS,) if same_accuracy else (ACCURACY, MEAN_STEPS)
     if swept.ranges:
-        return Chosen(swept.ranges, swept.trials, swept.asked.request.seed)
-    return Listed([{SETTING: plan.setting, **point} for point in swept.points for plan in swept.asked.plans])
+        return Chosen(swept.ranges, swept.trials, swept.asked.request.seed, objectives)
+    return Listed([{SETTING: plan.setting, **point} for point in swept.points for plan in plans], objectives)
 
 
 def _at(swept: CheckedSweep, values: Values) -> tuple[list[Plan], Mapping[str, Value], dict[str, Value]]:
@@ -244,6 +252,12 @@ def _point(row: AnySetting, values: Mapping[str, Value]) -> AnyPoint:
         artefacts=row.artefacts,
         resources=row.resources,
     )
+
+
+def _title(swept: CheckedSweep) -> str:
+    """The name of a sweep's study."""
+    names, name = [plan.setting for plan in swept.asked.plans], _name(swept)
+    return title(some(names), ", ".join(swept.fields), swept.asked.request.profile, name.rsplit("-", 1)[-1])
 
 
 def _name(swept: CheckedSweep) -> str:

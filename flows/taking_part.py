@@ -32,6 +32,7 @@ from dynconf_flows.workers.messages import Assignment
 from dynconf_flows.workers.pool import LocalWorkers, Workers, visible_gpus
 from dynconf_tasks import interruption, listening
 from dynconf_tasks.study.points import Values
+from dynconf_tasks.study.searches import ABOVE_PROMISE
 from dynconf_tasks.study.shared import Code, SharedStudy, Taken
 from dynconf_tasks.study.trials import RETRIES, Point
 
@@ -206,8 +207,17 @@ class Participant:
         if any(one.interrupted for one in runs):
             self.study.release(running.taken)
         else:
-            self.study.done(running.taken, [in_brief(one.row, one.tracking_error) for one in runs], objectives(runs))
+            self._done(running.taken, runs)
             self._looked = min(self._looked, time.monotonic() - LOOK_AT_WORK + 1)  # one look for all that end in this second
+
+    def _done(self, taken: Taken, runs: Sequence[SettingRun]) -> None:
+        """Report a point as done, with its figures for Optuna unless a setting of it failed."""
+        found, rows = figures(runs), [in_brief(one.row, one.tracking_error) for one in runs]
+        if found is None:
+            self.study.done(taken, rows, None)
+            return
+        values = [getattr(found, one.figure) for one in self.study.points.objectives]
+        self.study.done(taken, rows, values, {ABOVE_PROMISE: found.above_promise})
 
     def _points(self) -> list[Point]:
         """The study's points, of which whoever watches is told how many are done."""
@@ -272,12 +282,31 @@ class Participant:
         return Entries(values, tuple(failed(plan, {}, reason) for plan in found), begun=point.values is not None)
 
 
-def objectives(runs: Sequence[SettingRun]) -> Sequence[float] | None:
-    """The objectives of a study, means over a point's settings; None if one failed."""
-    exits = [run.row.exit.rule.calibration for run in runs if isinstance(run.row, SettingResult)]
-    if len(exits) < len(runs):
+@dataclass(frozen=True)
+class Figures:
+    """Figures of a point on the calibration split, means over its settings.
+
+    Attributes:
+        accuracy, mean_steps: with exit.
+        above_promise: by how much the settings' rules lose more than was allowed, at most; below 0 where none does.
+    """
+
+    accuracy: float
+    mean_steps: float
+    above_promise: float
+
+
+def figures(runs: Sequence[SettingRun]) -> Figures | None:
+    """The figures of a point; None if one of its settings failed."""
+    rules = [run.row.exit.rule for run in runs if isinstance(run.row, SettingResult)]
+    if len(rules) < len(runs):
         return None
-    return [sum(one.accuracy for one in exits) / len(exits), sum(one.mean_steps for one in exits) / len(exits)]
+    exits = [rule.calibration for rule in rules]
+    return Figures(
+        sum(one.accuracy for one in exits) / len(exits),
+        sum(one.mean_steps for one in exits) / len(exits),
+        max(rule.calibration.loss - (rule.calibrated.expected_loss_at_most if rule.calibrated else 0.0) for rule in rules),
+    )
 
 
 def code_of(plans: Sequence[Plan]) -> Code:

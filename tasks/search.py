@@ -6,7 +6,8 @@ of their own. The rule is then chosen among all candidates by cross-fitting, so 
 allowed one. Artefact: ``rule.json``, ``front.csv``.
 
 The study lies in memory. Each trial is seeded by its number, so that the rule depends on the stage's key alone, whether the
-search was interrupted or not; finished trials are kept in the stage's work folder.
+search was interrupted or not; finished trials are kept in the stage's work folder. A finished search is also written where
+Optuna's dashboard shows it.
 """
 
 import logging
@@ -18,7 +19,7 @@ from prefect import State, task
 
 from dynconf_core.choosing.candidates import Candidate, calibration_scores, candidates, large_enough, measures_tried
 from dynconf_core.choosing.comparison import choose
-from dynconf_core.choosing.selection import promised_point
+from dynconf_core.choosing.selection import promised_loss, promised_point
 from dynconf_core.confidence.measure import ConfidenceMeasure, measures_of
 from dynconf_core.confidence.smoothing import ALL_FORMS, Smoothing
 from dynconf_core.exit.front import exact_front, paired_front, write_front
@@ -28,6 +29,8 @@ from dynconf_core.failing import failure_point
 from dynconf_core.traces.schema import Traces
 from dynconf_tasks.listening import Listener
 from dynconf_tasks.stage import TASK_OPTIONS, run
+from dynconf_tasks.study.searches import keep_search
+from dynconf_tasks.study.storage import title
 from dynconf_tasks.trials import Trial, read_trials, write_trials
 
 if TYPE_CHECKING:
@@ -47,7 +50,7 @@ def search(job: Job, inputs: Inputs) -> State[Handle] | Handle:
 
     def write(folder: Path, work: Path, listener: Listener) -> Mapping[str, Any]:
         traces = Traces.load(job.context.folder(inputs["calibration"]))
-        found = _tried(traces, plan, work, listener)
+        found = _tried(traces, job, work, listener)
         rule, choice = choose(found, traces, plan.search.max_drop, plan.seed)
         rule.save(folder / "rule.json", choice.to_json())
         scores = next(calibration_scores([found[choice.index]], traces))
@@ -57,8 +60,9 @@ def search(job: Job, inputs: Inputs) -> State[Handle] | Handle:
     return run("search", job, inputs, write)
 
 
-def _tried(traces: Traces, plan: Plan, work: Path, listener: Listener) -> list[Candidate]:
+def _tried(traces: Traces, job: Job, work: Path, listener: Listener) -> list[Candidate]:
     """All candidates among which the rule is chosen."""
+    plan = job.plan
     measures = measures_of(measures_tried(plan.search.rule))
     fixed: dict[str, Smoothing] = {}
     if plan.search.smoothing is not None and plan.search.alpha is not None:
@@ -67,13 +71,20 @@ def _tried(traces: Traces, plan: Plan, work: Path, listener: Listener) -> list[C
     studied = [one for one in measures if one.searches_smoothing and one.name not in fixed and large_enough(traces, one)]
     found: list[Candidate] = []
     for measure in studied:
-        found += _studied(traces, measure, plan, work / "trials.json", listener)
+        name = title(plan.setting, measure.name, plan.profile, work.name[:8])
+        tried, study = _studied(traces, measure, plan, work / "trials.json", listener)
+        found += tried
+        full, promised = float(traces.correct()[:, -1].mean()), promised_loss(traces.samples, plan.search.max_drop)
+        losses = [full - trial.values[0] for trial in study.trials]
+        keep_search(job.context.home, name, study.trials, losses, promised)
     rest = [measure for measure in measures if measure not in studied]
     return found + candidates(traces, plan.seed, rest, fixed) if rest else found
 
 
-def _studied(traces: Traces, measure: ConfidenceMeasure, plan: Plan, file: Path, listener: Listener) -> list[Candidate]:
-    """One measure with the smoothing of every trial; those that ``file`` holds are replayed, not computed."""
+def _studied(
+    traces: Traces, measure: ConfidenceMeasure, plan: Plan, file: Path, listener: Listener
+) -> "tuple[list[Candidate], optuna.Study]":
+    """One measure with the smoothing of every trial, and their study; those that ``file`` holds are replayed, not computed."""
     import optuna
 
     logging.getLogger("optuna").setLevel(logging.WARNING)
@@ -103,7 +114,7 @@ def _studied(traces: Traces, measure: ConfidenceMeasure, plan: Plan, file: Path,
             done.append(Trial(trial.params, values))
             write_trials(file, recorded)
             failure_point("search.trial")
-    return found
+    return found, study
 
 
 def _suggested(trial: "optuna.Trial", plan: Plan) -> Smoothing:

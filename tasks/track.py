@@ -24,7 +24,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.experiment.job import Handle
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.request import data_folder
-from dynconf_core.results.files import results_file, sweep_file
+from dynconf_core.results.files import read_over_seeds, results_file, sweep_file
 from dynconf_core.results.types import AnySetting, OverSeeds, RunResult, SettingResult, SweepResult
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.claim import claim
@@ -50,7 +50,7 @@ from dynconf_tasks.tracking.family import (
 )
 from dynconf_tasks.tracking.logged import Child, Origin, child_of
 from dynconf_tasks.tracking.owners import OWNER, as_tag, other_owners
-from dynconf_tasks.tracking.parents import parent_content, parent_files
+from dynconf_tasks.tracking.parents import ParentContent, parent_content, parent_files
 from dynconf_tasks.tracking.runs import Content, Runs, errors, listed_tables
 from dynconf_tasks.tracking.shown import Shown
 from dynconf_tasks.tracking.tags import (
@@ -63,6 +63,7 @@ from dynconf_tasks.tracking.tags import (
     Kind,
     Known,
     Source,
+    colour,
     identified,
     point_text,
     record_text,
@@ -115,7 +116,7 @@ class Tracker:
         text, key = identified(profile, seed, identity, name, kind)
         made_by = source.tags()
         record = record_text({IDENTITY: json.loads(text)})
-        tags = {KEY: key, RECORD: record, "profile": profile, "seed": str(seed), KIND: kind, OWNER: str(Owner.this())}
+        tags = {KIND: kind, "profile": profile, "seed": str(seed), KEY: key, RECORD: record, OWNER: str(Owner.this())}
         with self._speaking_clearly(), self._claimed(key, name):
             experiment = self._runs.experiment(f"dynconf-{profile}", OF_PROFILES)
             run = self._family.only(experiment, key)
@@ -180,6 +181,7 @@ class Tracker:
         ``settled``: then nobody logs anything more, and what is still marked as running was left by processes that died. Where
         one has finished, an interruption of the others changes nothing.
         """
+        content = parent_content(result, read_over_seeds(self.home, result.run))
         with self._speaking_clearly():
             run = self._family.parent(parent)
             with self._claimed(run.data.tags.get(KEY, parent), result.run):
@@ -189,7 +191,7 @@ class Tracker:
                 if interrupted and before is not None:
                     status = before
                 else:
-                    self._log_parent(run, result)
+                    self._log_parent(run, result, content)
                 others = other_owners(run)
                 if others and not interrupted:
                     self._runs.client.set_tag(identifier, OUTCOME, status)
@@ -209,12 +211,11 @@ class Tracker:
                 run = None if experiment is None else self._family.only(experiment.experiment_id, key)
                 if run is not None:
                     with self._claimed(key, result.run):
-                        self._log_parent(run, result, seeds)
+                        self._log_parent(run, result, parent_content(result, seeds))
 
-    def _log_parent(self, run: Any, result: RunResult | SweepResult, seeds: OverSeeds | None = None) -> None:
+    def _log_parent(self, run: Any, result: RunResult | SweepResult, content: ParentContent) -> None:
         """Log what the run of a reproduction or sweep shows, as far as it does not stand there."""
-        content, identifier = parent_content(result, seeds), run.info.run_id
-        known = run.data.metrics
+        identifier, known = run.info.run_id, run.data.metrics
         headline = content.shown.headline
         changed = {name: value for name, value in headline.items() if known.get(f"headline/{name}") != value}
         self._runs.log(identifier, Shown(changed), {})
@@ -279,17 +280,18 @@ class Tracker:
 
     def _create_child(self, above: Any, child: Child, point: str, digest: str) -> str:
         inherited = {name: above.data.tags[name] for name in INHERITED if name in above.data.tags}
-        tags = {
+        tags = {  # in the order in which MLflow shows them
             PARENT: above.info.run_id,
-            KEY: digest,
-            RECORD: record_text({DIGEST: child.digest, ARTEFACT: child.key, **recorded(above)}),
             KIND: "setting" if child.point is None else "point",
-            OWNER: str(Owner.this()),
-            **inherited,
-            **child.tags,
             SETTING: child.setting,
             **({POINT: point} if point else {}),
+            **child.tags,
+            **inherited,
+            **(colour(child.setting) if child.point is None else {}),
             **({"error": child.error[:TAG_LENGTH]} if child.error else {}),
+            KEY: digest,
+            RECORD: record_text({DIGEST: child.digest, ARTEFACT: child.key, **recorded(above)}),
+            OWNER: str(Owner.this()),
         }
         content = Content(
             with_description(tags, child.description),

@@ -36,6 +36,7 @@ from torch import nn
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.conversion.convert import convert
 from dynconf_core.conversion.file import load_snn, save_snn
+from dynconf_core.data.images import Normalisation
 from dynconf_core.errors import InputError
 from dynconf_core.exit.rule import Rule
 from dynconf_core.networks.checkpoint import load_checkpoint, save_checkpoint
@@ -43,6 +44,7 @@ from dynconf_core.results.files import csv_text, over_seeds
 from dynconf_core.results.page import run_page
 from dynconf_core.results.records import json_text, read, to_json
 from dynconf_core.results.types import OverSeeds, RunResult
+from dynconf_core.serving import ImageFacts
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.keys import key_of, stage_key
 from dynconf_core.traces.schema import Traces
@@ -249,6 +251,10 @@ def used_rule(path: Path) -> None:
     Rule.load(path).exit_steps(_small())
 
 
+def used_facts(path: Path) -> None:
+    json.dumps(ImageFacts.load(path).as_json())
+
+
 def used_run(path: Path) -> None:
     result = read(RunResult, path)
     json_text(to_json(result))
@@ -327,6 +333,7 @@ def _manifest() -> Any:
 def readers() -> dict[str, Reader]:
     """Every reader by name."""
     rule = Rule("max_softmax", Smoothing("power", 2.0, 0.5), 1.0).to_json()
+    facts = ImageFacts(8, Normalisation((0.5, 0.4, 0.3), (0.2, 0.2, 0.3)), ("cat", "dog"), {"setting": "one", "seed": 0})
     run = run_result(setting_result("one"), failed_setting("two", "train: x"))
     plain = _saved(_small().save)
     weights = _saved(lambda path: save_checkpoint(_network(), {"seed": 0, "data": {"split": [1, 2]}}, path))
@@ -343,6 +350,7 @@ def readers() -> dict[str, Reader]:
 
     return {
         "rule.json": json_reader("rule.json", rule, used_rule),
+        "input.json": json_reader("input.json", facts.as_json(), used_facts),
         "results.json": json_reader("results.json", to_json(run), used_run),
         "over_seeds.json": json_reader(
             "over_seeds.json", to_json(over_seeds([run_result(setting_result("one"))] * 2)), lambda path: read(OverSeeds, path)

@@ -18,6 +18,7 @@ from dynconf_core.experiment.settings import FURTHER, SETTINGS
 from dynconf_core.experiment.stages import STAGES
 from dynconf_flows.command import main as cli
 from dynconf_flows.command import session
+from dynconf_flows.command.ui import server_command
 
 VGG, RESNET = "cifar10-vgg16-qffs", "cifar10-resnet18-qcfs"
 
@@ -324,23 +325,12 @@ def test_a_taken_port(dynconf: Command, home: Path) -> None:
     assert answer.code == 2 and f"port {port} is in use" in answer.error
 
 
-@pytest.mark.parametrize("host", [None, "0.0.0.0"])
-def test_the_user_interface_is_served_to_this_machine_alone_unless_told_otherwise(
-    dynconf: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, host: str | None
-) -> None:
-    from dynconf_tasks.track import Tracker
-
-    started: list[tuple[list[str], dict[str, str]]] = []
-    monkeypatch.setattr("os.execve", lambda program, command, environment: started.append((command, environment)))
-    home = tmp_path / "50%41 #1 [red] é"
-    home.mkdir()
-    Tracker(home)
-    answer = dynconf("ui", "--home", home, "--port", "5999", *(["--host", host] if host else []))
-    ((command, environment),) = started
-    assert answer.code == 0 and f"http://{host or '127.0.0.1'}:5999/" in answer.out
-    assert command[command.index("--host") + 1] == (host or "127.0.0.1")
-    assert command[command.index("--backend-store-uri") + 1] == Tracker(home).uri
-    assert "-P" in command and environment["PYTHONSAFEPATH"] == "1" and Path.cwd() == home
+def test_the_command_of_the_user_interface(tmp_path: Path) -> None:
+    """It serves the address it is given and nothing else, and imports nothing from the current folder."""
+    command, environment = server_command("127.0.0.1", 5999, "sqlite:///home with spaces/mlflow.db")
+    assert command[command.index("--host") + 1] == "127.0.0.1" and command[command.index("--port") + 1] == "5999"
+    assert command[command.index("--backend-store-uri") + 1] == "sqlite:///home with spaces/mlflow.db"
+    assert "-P" in command and environment["PYTHONSAFEPATH"] == "1"
 
 
 def test_an_address_that_this_machine_does_not_have(dynconf: Command, home: Path) -> None:

@@ -31,6 +31,7 @@ NO_METRICS = {
     *("lowest", "highest", "rows", "exit_accuracy", "label", "net_named", "weights", "intercept"),
 }
 """Names in results.json that are no metrics, or whose meaning stands in the entry of the metric that they belong to."""
+NOTEBOOKS = sorted((DOCS / "tutorial").glob("*.ipynb"))
 HOW_TO = sorted((DOCS / "howto").glob("*.md"))
 
 
@@ -61,9 +62,14 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in anchors(target), f"{page.name} links to {link}: no such heading"
 
 
-def test_the_tutorial_links_to_pages() -> None:
-    found = re.findall(r":doc:`(?:[^`<]*<)?/([^`>]+)>?`", "".join(path.read_text() for path in (DOCS / "tutorial").iterdir()))
-    assert found and all((DOCS / f"{name}.md").exists() for name in found)
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_committed_bare_and_link_to_pages(notebook: Path) -> None:
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert code and not any(cell["outputs"] or cell["execution_count"] for cell in code)
+    text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+    links = [link.partition("#")[0] for link in LINK.findall(text) if not link.startswith("http")]
+    assert links and all((notebook.parent / link).exists() for link in links)
 
 
 def test_every_page_is_in_the_contents() -> None:
@@ -72,7 +78,8 @@ def test_every_page_is_in_the_contents() -> None:
         for tree in re.findall(r"^```\{toctree\}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
             lines = [line for line in tree.splitlines() if line and not line.startswith(":")]
             listed |= {str((page.parent / line).relative_to(DOCS)) for line in lines}
-    pages = {page for page in DOCS.rglob("*.md") if not {"_build", "generated"} & set(page.relative_to(DOCS).parts)}
+    every = (*DOCS.rglob("*.md"), *DOCS.rglob("*.ipynb"))
+    pages = {page for page in every if not {"_build", "generated"} & set(page.relative_to(DOCS).parts)}
     assert {str(page.relative_to(DOCS).with_suffix("")) for page in pages} - listed == {"index"}
 
 

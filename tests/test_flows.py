@@ -192,14 +192,14 @@ def asked_on_the_command_line() -> list[str]:
 
 def test_mlflow_has_a_parent_and_a_child_a_setting(first: dict[str, Any], home: Path) -> None:
     runs = mlflow_runs(home)
-    parents = [run for run in runs if run.data.tags["dynconf.kind"] == "reproduction"]
+    parents = [run for run in runs if run.data.tags["kind"] == "reproduction"]
     children = {run.info.run_name: run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id}
     assert [run.info.status for run in parents] == ["FINISHED"]
     assert set(children) == set(SETTINGS)
     for row in first["settings"]:
         child = children[row["name"]]
         assert child.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
-        assert child.data.metrics["headline/mean_steps"] == row["exit"]["mean_steps"]
+        assert child.data.metrics["headline/mean_steps"] == round(row["exit"]["mean_steps"], 4)
         assert child.data.params["time_steps"] == "5"
     from mlflow import MlflowClient
 
@@ -209,11 +209,30 @@ def test_mlflow_has_a_parent_and_a_child_a_setting(first: dict[str, Any], home: 
     row, child = first["settings"][0], children[SETTINGS[0]]
     curve = client.get_metric_history(child.info.run_id, "curve/accuracy_percent")
     assert [point.step for point in curve] == list(range(1, 6))
-    assert [point.value for point in curve] == pytest.approx([100 * accuracy for accuracy in row["accuracy_at_t"]])
+    assert [point.value for point in curve] == [round(100 * accuracy, 4) for accuracy in row["accuracy_at_t"]]
     assert "accuracy_against_latency.png" in {artefact.path for artefact in client.list_artifacts(child.info.run_id)}
     tables = {artefact.path for artefact in client.list_artifacts(child.info.run_id, "tables")}
     assert {"tables/comparison.json", "tables/conversion.json"} <= tables
     assert child.data.tags["dynconf.flow_run"]
+
+
+def test_a_run_leaves_its_report_with_all_curves_and_images(first: dict[str, Any], home: Path, tmp_path: Path) -> None:
+    from report_cases import content, tables
+
+    from dynconf_core.report.writing import is_current, write_report
+    from dynconf_core.results.export import export
+
+    run, out = home / "results" / first["run"], tmp_path / "published"
+    assert is_current(run)
+    page = (run / "report.html").read_text()
+    assert "cannot be shown" not in page
+    assert [figure["heading"] for figure in content(page)["figures"] if figure["kind"] == "images"] == SETTINGS
+    for found in tables(page, "images"):
+        assert len(found["pictures"]["url"]) == 8 and found["pictures"]["url"][0].startswith("data:image/png;base64,")
+    assert len(tables(page, "layers_agreement")) == len(tables(page, "robustness_lost")) == len(SETTINGS)
+    export(run, out, traces=False)  # what was exported is enough for the same report
+    elsewhere = write_report(out, str(tmp_path / "nowhere")).read_text()
+    assert content(elsewhere) == content(page)
 
 
 def test_an_exported_run_is_analysed_without_its_home(first: dict[str, Any], home: Path, tmp_path: Path) -> None:
@@ -362,6 +381,7 @@ def test_a_grid_shares_the_stages_that_its_points_have_in_common(first: dict[str
     from dynconf_flows.sweep import sweep
 
     document = to_json(sweep(settings=SETTINGS[:1], grid=["max_drop=0,0.05"], overrides=dict(SHORT), home=str(home), workers=0))
+    assert document["run"] in (home / "sweeps" / document["run"] / "report.html").read_text()
     assert [point["values"] for point in document["points"]] == [{"max_drop": 0.0}, {"max_drop": 0.05}]
     assert set(document["points"][0]["stages"].values()) == {"cached"}
     assert document["points"][1]["stages"] == {
@@ -565,7 +585,7 @@ def test_a_setting_alone_ends_the_run_above_it(home: Path) -> None:
 
     done = setting(name=SETTINGS[0], overrides={**SHORT, "time_steps": 3}, home=str(home))
     assert (done.row.status, done.interrupted, done.tracking_error) == ("ok", False, None)
-    (parent,) = [run for run in mlflow_runs(home) if run.data.tags.get("dynconf.identity", "").count('"time_steps": 3')][-1:]
+    (parent,) = [run for run in mlflow_runs(home) if run.data.tags.get("dynconf.record", "").count('"time_steps": 3')][-1:]
     assert parent.info.status == "FINISHED"
     assert "RUNNING" not in {run.info.status for run in mlflow_runs(home)}
 

@@ -21,7 +21,7 @@ from dynconf_core.results.types import SettingResult
 from dynconf_tasks import databases
 from dynconf_tasks.track import Tracker, TrackingUnavailable
 from dynconf_tasks.tracking.database import tracking_uri
-from dynconf_tasks.tracking.logged import Child, child_of
+from dynconf_tasks.tracking.logged import Child, Origin, child_of
 
 ROW = setting_result()
 
@@ -62,7 +62,7 @@ def client(home: Path) -> Any:
 def child(row: SettingResult, folder: Path) -> Child:
     file = folder / "rule.json"
     file.write_text("{}")
-    return replace(child_of(row, None, {"profile": "smoke"}), files=(file,))
+    return replace(child_of(row, Origin(Path("nowhere"), "smoke", 0)), files=(file,))
 
 
 def log(home: Path, seed: int) -> str:

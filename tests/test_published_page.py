@@ -28,7 +28,7 @@ def page(*rows: AnySetting, training: dict[str, Any] | None = None) -> str:
 
 def test_the_page_names_what_was_run_and_on_what() -> None:
     text = page(row("one"))
-    for words in ("Profile smoke, seed 3", "digits instead of CIFAR-10", "0.125 of full width", "epochs=9"):
+    for words in ("Profile smoke, seed 3", "digits instead of CIFAR-10", "width 0.125", "epochs=9"):
         assert words in text
     assert "Converted, simulated and evaluated on 2 cores of A CPU; Python 3.11.7, torch 2.13.0; commit abc." in text
     assert "    dynconf reproduce --seed 3\n" in text
@@ -36,7 +36,7 @@ def test_the_page_names_what_was_run_and_on_what() -> None:
 
 def test_a_gain_too_small_to_see_is_no_negative_zero() -> None:
     own = exiting(0.90004, 2.0)
-    assert "accuracy lost: 0.00 points" in page(row("one", exit=own))
+    assert ", 0.00 points lost" in page(row("one", exit=own))
 
 
 @pytest.mark.parametrize(

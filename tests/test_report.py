@@ -15,7 +15,7 @@ from dynconf_core.evaluation.energy import FullAndExit
 from dynconf_core.names import is_plain
 from dynconf_core.results.environment import environment
 from dynconf_core.results.files import new_run, over_seeds, write_over_seeds, write_results
-from dynconf_core.results.markdown import lost_or_gained, results_markdown
+from dynconf_core.results.markdown import results_markdown
 from dynconf_core.results.records import plain, read
 from dynconf_core.results.run_names import LONGEST, folder_name
 from dynconf_core.results.types import FiguresOverSeeds, OverSeeds, RunResult, SettingOverSeeds, Spread
@@ -114,11 +114,6 @@ def test_warnings_stand_below_every_table(verbose: bool) -> None:
     text = " ".join(printed(content, 80, verbose).split())
     assert f"Warning, {NAMES[0]}: the loss falls on [one] class" in text and f"Warning, {NAMES[1]}" not in text
     assert "the loss falls on [one] class" in results_markdown(content)
-
-
-@pytest.mark.parametrize(("loss", "said"), [(0.0043, "0.43 points lost"), (-0.002, "0.20 points gained"), (-1e-9, "no acc")])
-def test_a_gain_is_no_negative_loss(loss: float, said: str) -> None:
-    assert said in lost_or_gained(loss)
 
 
 @pytest.mark.parametrize(

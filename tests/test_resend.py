@@ -58,11 +58,12 @@ def test_what_is_sent_of_results_whose_artefacts_and_settings_are_gone(tmp_path:
     assert f"figures only, without files, of {NAME}, {GONE}:" in answer.out
     found = {run.info.run_name: run for run in runs(tmp_path)}
     assert [found[row.name].info.status for row in rows] == ["FINISHED", "FINISHED", "FAILED"]
-    assert found["smoke, seed 0"].info.status == "FAILED"
+    (parent,) = [run for run in found.values() if run.data.tags["kind"] == "reproduction"]
+    assert parent.info.status == "FAILED" and "time_steps=8" in parent.info.run_name
     assert found[NAME].data.metrics["headline/mean_steps"] == rows[0].exit.mean_steps
-    assert found[NAME].data.params["recipe_epochs"] == "8", "the plan's"
+    assert found[NAME].data.params["training.epochs"] == "8", "the plan's"
     params = found[GONE].data.params
-    assert (params["setting"], params["time_steps"], params["network_architecture"]) == (GONE, "32", "vgg16"), "the row's"
+    assert (params["setting"], params["time_steps"], params["network.architecture"]) == (GONE, "32", "vgg16"), "the row's"
     assert errors(tmp_path) == [None]
     again = dynconf("--home", tmp_path)
     assert again.code == 0 and "Nothing to send" in again.out

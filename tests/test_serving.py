@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from threading import Thread
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -162,7 +163,7 @@ def test_parts_that_do_not_fit_are_refused(known: Case) -> None:
         Classifier(known.classifier.snn, known.classifier.rule, replace(known.classifier.facts, time_steps=9))
 
 
-def test_names_of_classes(tmp_path: Path) -> None:
+def test_names_of_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("n02", "n01"):
         (tmp_path / "imagenet" / "train" / name).mkdir(parents=True)
     assert class_names("imagenet", tmp_path, 2) == ("n01", "n02")
@@ -170,6 +171,11 @@ def test_names_of_classes(tmp_path: Path) -> None:
     cifar = class_names("cifar10", tmp_path, 10)
     assert cifar is not None and cifar[3] == "cat"
     assert class_names("my_package.images:MINE", tmp_path, 10) is None
+    module = ModuleType("images_of_mine")
+    module.CLASS_NAMES = ("dot", "dash")  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "images_of_mine", module)
+    assert class_names("images_of_mine:MINE", tmp_path, 2) == ("dot", "dash")
+    assert class_names("images_of_mine:MINE", tmp_path, 3) is None
 
 
 def test_registering_again_adds_no_version(called: Command, whole: Path) -> None:
@@ -192,7 +198,7 @@ def test_a_version_says_where_it_comes_from(whole: Path) -> None:
     version = client(whole).get_model_version_by_alias(f"dynconf-{VGG}", "champion")
     assert version.description.startswith("95.37 % with 10.25 of 8 time steps")
     assert "A stand-in" in version.description and "instead of CIFAR-10" in version.description
-    assert {name: version.tags[f"dynconf.{name}"] for name in ("setting", "profile", "seed", "dataset", "width")} == {
+    assert {name: version.tags[name] for name in ("setting", "profile", "seed", "dataset", "width")} == {
         "setting": VGG,
         "profile": "smoke",
         "seed": "0",
@@ -235,12 +241,12 @@ def test_the_model_of_a_run_in_mlflow(known: Case, whole: Path, tmp_path: Path) 
     from dynconf_tasks.serving.of_run import log_model
     from dynconf_tasks.serving.register import register
     from dynconf_tasks.track import Tracker
-    from dynconf_tasks.tracking.logged import child_of
+    from dynconf_tasks.tracking.logged import Origin, child_of
 
     home = Path(shutil.copytree(whole, tmp_path / "home"))
     (row,) = read(RunResult, home / "results" / "latest" / "results.json").finished
     store, tracker = Store(home / "artefacts"), Tracker(home)
-    run = tracker.child(tracker.parent("smoke", 0, {}, "smoke, seed 0"), child_of(row, None, {}))
+    run = tracker.child(tracker.parent("smoke", 0, {}, "smoke, seed 0"), child_of(row, Origin(home, "smoke", 0), None))
     first, second = (log_model(tracker.uri, run, row.name, row.artefacts, store, home / "data") for _ in range(2))
     assert first is not None and first == second
     logged = client(home).get_logged_model(first)
@@ -253,13 +259,7 @@ def test_the_model_of_a_run_in_mlflow(known: Case, whole: Path, tmp_path: Path) 
 
 LOADED = """
 import sys, json
-class Hiding:
-    def __init__(self, finder):
-        self.finder = finder
-    def find_spec(self, name, path=None, target=None):
-        hidden = name.partition(".")[0] in ("prefect", "optuna", "dynconf_tasks", "dynconf_flows")
-        return None if hidden else self.finder.find_spec(name, path, target)
-sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
+sys.modules.update(dict.fromkeys(("prefect", "optuna", "dynconf_tasks", "dynconf_flows")))  # as if they were not installed
 import numpy as np, mlflow.pyfunc
 model = mlflow.pyfunc.load_model(sys.argv[1])
 found = model.predict(np.load(sys.argv[2]))

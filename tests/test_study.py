@@ -16,9 +16,10 @@ from dynconf_core.experiment.points import Range
 from dynconf_core.failing import failing
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.owner import Owner
-from dynconf_tasks.study.points import Chosen, Listed, Points
+from dynconf_tasks.study.points import MEAN_STEPS, Chosen, Listed, Points
+from dynconf_tasks.study.searches import ABOVE_PROMISE, keep_search
 from dynconf_tasks.study.shared import Code, SharedStudy
-from dynconf_tasks.study.storage import journal
+from dynconf_tasks.study.storage import journal, open_file, studies, title
 from dynconf_tasks.study.trials import RETRIES
 
 RANGES = [Range("alpha", 0.5, 64.0), Range("time_steps", 4, 32), Range("smoothing", choices=("sum", "mean"))]
@@ -60,7 +61,6 @@ def studied(home: Path, dies_at: int | None = None, seed: int = 0, fails_at: int
 
 
 def trials(home: Path) -> list[optuna.trial.FrozenTrial]:
-    from dynconf_tasks.study.storage import studies
 
     return next(study.trials for name, study in studies(home) if name == "a")
 
@@ -254,3 +254,56 @@ def test_who_comes_before_the_first_point_is_taken_joins(tmp_path: Path) -> None
     with shared(tmp_path, listed(2)) as first, shared(tmp_path, listed(2)) as second:
         taken, other = first.take(), second.take()
         assert taken is not None and other is not None and {taken.index, other.index} == {0, 1}
+
+
+def test_a_study_has_a_readable_name_and_a_file_name_that_a_shell_takes(tmp_path: Path) -> None:
+    name = title("cifar10-resnet18-qcfs", "my.module:Rule", "smoke", "1a2b3c4d")
+    assert name == "cifar10-resnet18-qcfs · my.module:Rule · smoke · 1a2b3c4d"
+    with shared(tmp_path, listed(1), name) as study:
+        taken = study.take()
+        assert taken is not None
+        study.done(taken, [{}], [0.5, 1.0])
+    (file,) = (tmp_path / "studies").iterdir()
+    assert file == journal(tmp_path, name) and file.name == "cifar10-resnet18-qcfs-my.module-Rule-smoke-1a2b3c4d.journal"
+    ((found, kept),) = studies(tmp_path)
+    assert found == kept.study_name == name
+    with shared(tmp_path, listed(1), name, join=True) as again:
+        assert [point.condition for point in again.state()] == ["done"]
+
+
+def test_a_study_names_its_objectives_and_what_is_not_feasible(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    with shared(tmp_path, Listed([{"alpha": 1.0}, {"alpha": 2.0}], [MEAN_STEPS])) as study:
+        for steps, above in ((4.0, -0.01), (2.0, 0.02)):
+            taken = study.take()
+            assert taken is not None
+            study.done(taken, [{}], [steps], {ABOVE_PROMISE: above})
+    ((_, found),) = studies(tmp_path)
+    assert found.metric_names == ["mean steps at the promised loss (calibration)"]
+    assert [trial.params for trial in found.trials] == [{"alpha": 1.0}, {"alpha": 2.0}]
+    assert found.best_trial.value == 4.0, "the other loses more than was promised"
+    assert not [one for one in recwarn if "experimental" in str(one.message)]
+    with shared(tmp_path, listed(1), "two"):
+        assert next(one for name, one in studies(tmp_path) if name == "two").metric_names == [
+            "accuracy with exit (calibration)",
+            "mean steps at the promised loss (calibration)",
+        ]
+
+
+def test_a_finished_search_is_kept_to_be_looked_at(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    memory = optuna.create_study(directions=["maximize", "minimize"])
+    for alpha, steps in ((1.0, 5.0), (2.0, 3.0), (3.0, 4.0)):
+        memory.enqueue_trial({"alpha": alpha})
+        trial = memory.ask({"alpha": optuna.distributions.FloatDistribution(0.1, 10.0)})
+        memory.tell(trial, [0.9, steps])
+    name = title("net", "max_softmax", "smoke", "1a2b3c4d")
+    for _ in range(2):  # the second time, it is there already
+        keep_search(tmp_path, name, memory.trials, [0.0, 0.004, 0.001], 0.002)
+    (file,) = (tmp_path / "studies" / "searches").iterdir()
+    kept = optuna.load_study(study_name=name, storage=open_file(file))
+    assert file.name == "net-max_softmax-smoke-1a2b3c4d.journal"
+    assert [(trial.params["alpha"], trial.value) for trial in kept.trials] == [(1.0, 5.0), (2.0, 3.0), (3.0, 4.0)]
+    assert [trial.user_attrs["points lost (calibration)"] for trial in kept.trials] == [0.0, 0.4, 0.1]
+    assert kept.best_trial.params == {"alpha": 3.0} and not caplog.records
+    assert list(studies(tmp_path)) == []  # it is nobody's to take part in
+    keep_search(file, name, memory.trials, [0.0] * 3, 0.0)  # a home that is a file
+    assert "cannot be shown in Optuna's dashboard" in caplog.text

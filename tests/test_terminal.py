@@ -60,7 +60,8 @@ def test_an_analysis_in_a_folder_with_an_odd_name(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     said = done.stdout.decode("ascii").replace("\n", "")
     assert r"[red]%41?\xe9->[/red] $x_{$" in said and r"Analysis: " in said and r"[red]%41?\xe9->[red] $x_{$\udcff" in said
-    assert (folder / "analysis" / "analysis.json").is_file() and (folder / "analysis" / "rules.png").is_file()
+    (kept,) = (folder / "home" / "analyses").iterdir()
+    assert (kept / "analysis.json").is_file() and (kept / "rules.png").is_file()
     write_results(folder, run_result(setting_result(), command=f"dynconf reproduce --home {folder}"))
     assert r"$x_{$\udcff" in read(RunResult, folder / "results" / LATEST / "results.json").command
 

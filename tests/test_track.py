@@ -7,23 +7,31 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from result_cases import PUBLISHED, compared, exiting, failed_setting, run_result, setting_result
+from result_cases import ENVIRONMENT, PUBLISHED, compared, exiting, failed_setting, run_result, setting_result
 
 from dynconf_core.evaluation.energy import Energy, MultiplyAccumulates
 from dynconf_core.evaluation.metrics import Baseline
 from dynconf_core.exit.judgement import OperatingPoint
 from dynconf_core.exit.oracles import AveragedEarliest, Oracles
-from dynconf_core.results.types import AnySetting, RunResult
-from dynconf_tasks.track import SETTING, Tracker, TrackingUnavailable
+from dynconf_core.experiment.profiles import resolve
+from dynconf_core.results.files import over_seeds
+from dynconf_core.results.sweep_front import with_front
+from dynconf_core.results.types import AnySetting, RunResult, SweepPoint, SweepResult
+from dynconf_core.store.artefacts import Artefact, Store
+from dynconf_core.store.keys import stage_key
+from dynconf_tasks.track import Tracker, TrackingUnavailable
 from dynconf_tasks.tracking import logged
 from dynconf_tasks.tracking.family import PARENT
-from dynconf_tasks.tracking.logged import Child
+from dynconf_tasks.tracking.logged import Child, Origin
 from dynconf_tasks.tracking.runs import metrics_of
 from dynconf_tasks.tracking.shown import Shown, setting_shown
+from dynconf_tasks.tracking.tags import Source
+from dynconf_tasks.tracking.views import OF_PROFILES
 
 ROW = setting_result(
     "cifar10-vgg16-qcfs",
@@ -32,17 +40,17 @@ ROW = setting_result(
     accuracy_at_t=(0.25, 0.5, 0.75, 0.95),
     exit=exiting(0.94, 2.5, latency_saving=0.375, histogram=(1, 1, 1, 1)),
     oracles=Oracles(OperatingPoint(0.97, 1.5), OperatingPoint(0.95, 2.0), AveragedEarliest(0.97, 1.5, 1.6)),
-    baselines=(Baseline("within_0.1_points", 3, 0.95, 0.1),),
+    baselines=(Baseline("within_0.1_points", 3, 0.95, 0.1), Baseline("iso_accuracy", 3, 0.95, 0.1)),
     energy=Energy("estimate", 900.5, 80.0, 30.25, "a formula", 4.6, 0.9, "a paper"),
     multiply_accumulates=MultiplyAccumulates(10, 0, 200),
 )
 FAILED = failed_setting("imagenet-vgg16-qffs", "convert: no threshold")
-PARAMS = {"profile": "smoke", "seed": 0, "levels": 4, "bits": None}
+ORIGIN = Origin(Path("nowhere"), "smoke", 0, {"time_steps": 4}, None, "dynconf reproduce")
 
 
 def child_of(row: AnySetting, files: list[Path] | None = None, digest: str = "d1") -> Child:
     """What is logged of a setting whose evaluation has these files and this digest."""
-    found = logged.child_of(row, None, PARAMS)
+    found = logged.child_of(row, ORIGIN)
     return found if found.error else replace(found, digest=digest, files=tuple(files or ()))
 
 
@@ -89,8 +97,11 @@ def test_a_childs_params_metrics_steps_and_artefacts(tracker: Tracker, files: li
     parent = tracker.parent("smoke", 1, {"time_steps": 4}, "smoke, seed 1")
     child = client(tracker).get_run(tracker.child(parent, child_of(ROW, files, "d1")))
     assert child.info.status == "FINISHED" and child.info.run_name == ROW.name
-    assert child.data.tags[PARENT] == parent and child.data.tags[SETTING] == ROW.name
-    assert child.data.params == {"profile": "smoke", "seed": "0", "levels": "4"}
+    assert child.data.tags[PARENT] == parent and child.data.tags["setting"] == ROW.name
+    params = child.data.params
+    assert (params["profile"], params["seed"], params["time_steps"], params["scheme.levels"]) == ("smoke", "0", "4", "4")
+    assert params["data.stands_in_for"] == "CIFAR-10" and params["rule.measure"] == "max_softmax"
+    assert "scheme.bits" not in params, "unknown values are left out"
     metrics = child.data.metrics
     assert metrics["headline/mean_steps"] == 2.5 and metrics["headline/steps_saved_percent"] == 37.5
     assert metrics["headline/oracle_mean_steps"] == 1.5
@@ -259,8 +270,15 @@ def table(tracker: Tracker, run: str, name: str) -> list[dict[str, Any]]:
     return list(found.to_dict("records"))
 
 
+def artefact(home: Path, stage: str, files: dict[str, str], config: dict[str, Any], seconds: float = 2.0) -> Artefact:
+    """An artefact in the store of a home."""
+    with (new := Store(home / "artefacts").create(stage_key(stage, config, {}, "0" * 64), {"seconds": seconds})) as folder:
+        for name, text in files.items():
+            (folder / name).write_text(text)
+    return new.created
+
+
 def test_every_other_figure_stands_in_tables(tracker: Tracker, tmp_path: Path) -> None:
-    report = tmp_path / "report.json"
     layers = [
         {
             "name": name,
@@ -272,9 +290,10 @@ def test_every_other_figure_stands_in_tables(tracker: Tracker, tmp_path: Path) -
         }
         for name in ("conv1", "conv2")
     ]
-    report.write_text(json.dumps({"marks": [2, 4], "layers": layers}))
-    row = replace(ROW, comparison=(compared("gap", 0.0, 3.0, 0.0), compared("gap", 0.01, 2.0, 0.01)))
-    child = replace(logged.child_of(row, None, PARAMS, report=report), digest="d1")
+    report = artefact(tmp_path, "convert", {"report.json": json.dumps({"marks": [2, 4], "layers": layers})}, {})
+    compared_at = (compared("gap", 0.0, 3.0, 0.0), compared("gap", 0.01, 2.0, 0.01))
+    row = replace(ROW, comparison=compared_at, artefacts={"convert": report.key})
+    child = replace(logged.child_of(row, replace(ORIGIN, home=tmp_path)), digest="d1")
     run = tracker.child(tracker.parent("smoke", 9, {}, "tables"), child)
     figures = {one["figure"]: one for one in table(tracker, run, "figures")}
     assert (figures["energy_exit"]["value"], figures["energy_picojoules_per_mac"]["value"]) == (30.25, 4.6)
@@ -295,6 +314,116 @@ def test_every_other_figure_stands_in_tables(tracker: Tracker, tmp_path: Path) -
     ]
 
 
+def test_what_the_page_of_a_setting_says(tracker: Tracker, tmp_path: Path) -> None:
+    """The number first, what was run, how to do it again, the data, and when it was computed, long before it was logged."""
+    plan = resolve("cifar10-resnet18-qcfs", "smoke", 3)
+    data = {"name": plan.data.name, "digest": "ab" * 32}
+    first = artefact(tmp_path, "convert", {"snn.pt": "x"}, {"data": data}, seconds=90.0)
+    last = artefact(tmp_path, "evaluate", {"evaluation.json": "{}"}, {}, seconds=1.5)
+    row = setting_result(
+        plan.setting, exit=exiting(0.9481, 5.46, loss=0.0002), accuracy_at_t=(0.95,) * 32, warnings=("Seen in training.",)
+    )
+    row = replace(row, artefacts={"convert": first.key, "evaluate": last.key})
+    home = tmp_path / "a home"
+    (tmp_path / "artefacts").rename(home.parent / "kept")
+    home.mkdir()
+    (tmp_path / "kept").rename(home / "artefacts")
+    origin = Origin(home, "smoke", 3, {"alpha": 2.0}, plan, "dynconf reproduce --seed 3")
+    parent = tracker.parent("smoke", 12, {}, "described", source=Source("dynconf reproduce --seed 3", "abc-dirty"))
+    run = client(tracker).get_run(tracker.child(parent, logged.child_of(row, origin)))
+    lines = run.data.tags["mlflow.note.content"].splitlines()
+    assert lines[0] == "**94.81 % with 5.46 of 32 steps: 83 % fewer, 0.02 points lost**"
+    text = "\n".join(lines)
+    assert "Seen in training." in text and "standing in for CIFAR-10" in text and "0.125 of full width" in text
+    assert f"dynconf explain {plan.setting} --profile smoke --set alpha=2.0 --seed 3 --home '{home}'" in text
+    assert "Computed in 1.5 min: convert 1.5 min, evaluate 1.5 s." in text
+    gained = logged.child_of(replace(row, exit=exiting(0.9481, 5.46, loss=-0.0002)), origin).description
+    assert "0.02 points gained" in gained.splitlines()[0]
+    tags = {name: run.data.tags[name] for name in ("setting", "dataset", "network", "scheme", "profile", "seed", "commit")}
+    assert list(tags.values()) == [plan.setting, "digits", "resnet18", "qcfs", "smoke", "3", "abc-dirty"]
+    assert run.data.tags["mlflow.source.name"] == "dynconf reproduce --seed 3"
+    assert run.data.tags["mlflow.source.git.commit"] == "abc"
+    params = run.data.params
+    assert (params["training.epochs"], params["search.rule"], params["seconds.total"]) == ("6", "max_softmax", "91.5")
+    assert not [value for value in params.values() if len(value) >= 32], "no hashes"
+    inputs = {one.tags[0].value: one.dataset for one in run.inputs.dataset_inputs}
+    rows = {context: json.loads(found.profile)["num_rows"] for context, found in inputs.items()}
+    assert rows == {"training": plan.data.train, "calibration": plan.data.calibration, "test": row.data.test}
+    assert json.loads(inputs["training"].source)["content_digest"] == "ab" * 32 and len(inputs["test"].digest) >= 32
+    assert len({found.digest for found in inputs.values()}) == 3
+    start = datetime.fromisoformat(first.manifest["created"]).timestamp() - 90
+    end = datetime.fromisoformat(last.manifest["created"]).timestamp()
+    assert (run.info.start_time / 1000, run.info.end_time / 1000) == pytest.approx((start, end), abs=0.01)
+
+
+def test_the_page_of_a_reproduction(tracker: Tracker) -> None:
+    """Means over its settings, a table, the report, and figures over seeds where there are several."""
+    other = replace(ROW, name="another", exit=exiting(0.92, 1.5, latency_saving=0.625, speedup=2.0), ann_accuracy=None)
+    result = document(ROW, other, FAILED, saving=0.5)
+    folder = tracker.home / "results" / result.run
+    folder.mkdir(parents=True)
+    (folder / "report.html").write_text("<p>report</p>")
+    parent = tracker.parent("smoke", 13, {}, "whole")
+    tracker.finish_parent(parent, result)
+    run = client(tracker).get_run(parent)
+    assert run.data.metrics["headline/mean_steps"] == 2.0 and run.data.metrics["headline/steps_saved_percent"] == 50
+    assert run.data.metrics["headline/ann_accuracy_percent"] == 96, "of the one that has it"
+    text = run.data.tags["mlflow.note.content"]
+    assert text.startswith("**50 % fewer steps on average over 2 settings") and f"| {ROW.name} |" in text
+    rows = {row["setting"]: row for row in table(tracker, parent, "settings")}
+    assert set(rows) == {ROW.name, "another", FAILED.name} and rows[FAILED.name]["error"] == FAILED.error
+    assert rows["another"]["mean_steps"] == 1.5
+    assert "report.html" in {file.path for file in client(tracker).list_artifacts(parent)}
+    assert "seeds" not in text
+    second = replace(result, run="2-smoke-seed14", seed=14, settings=(ROW, replace(other, snn_accuracy=0.9), FAILED))
+    of_second = tracker.parent("smoke", 14, {}, "second")
+    tracker.finish_parent(of_second, second)
+    both = [replace(result, seed=13), second]
+    tracker.over_seeds([(one, {}) for one in both], over_seeds(both))
+    for identifier in (parent, of_second):
+        assert "Over 2 seeds" in client(tracker).get_run(identifier).data.tags["mlflow.note.content"]
+        assert {row["name"] for row in table(tracker, identifier, "over_seeds")} == set(rows)
+
+
+def test_the_page_of_a_sweep(tracker: Tracker) -> None:
+    points = with_front([point(2.0, 0.95, 3.0, 0.99), point(4.0, 0.94, 5.0, 0.999), point(8.0, 0.96, 6.0, 0.9)])
+    assert [one.on_front for one in points if isinstance(one, SweepPoint)] == [True, False, True], "by calibration figures"
+    result = SweepResult(run="alpha", profile="smoke", seed=0, environment=ENVIRONMENT, failed=0, points=points)
+    parent = tracker.parent("smoke", 0, {}, "sweep alpha", "sweep")
+    tracker.finish_parent(parent, result)
+    run = client(tracker).get_run(parent)
+    assert (run.data.metrics["headline/points"], run.data.metrics["headline/front_points"]) == (3, 2)
+    text = run.data.tags["mlflow.note.content"]
+    assert "alpha=2 | 95.00 @ 3.00 | 99.00 @ 3.50" in text and "alpha=4" not in text
+    assert [row["alpha"] for row in table(tracker, parent, "front")] == [2.0, 8.0]
+    assert {"pareto_front.png", "pareto_front.svg"} <= {file.path for file in client(tracker).list_artifacts(parent)}
+
+
+def point(alpha: float, calibration: float, steps: float, test: float) -> SweepPoint:
+    return SweepPoint(
+        setting=ROW.name,
+        values={"alpha": alpha},
+        error=None,
+        ann_accuracy=None,
+        snn_accuracy=0.9,
+        accuracy=test,
+        mean_steps=steps + 0.5,
+        calibration_accuracy=calibration,
+        calibration_mean_steps=steps,
+        stages={},
+        artefacts={},
+    )
+
+
+def test_an_experiment_has_its_views(tracker: Tracker) -> None:
+    tracker.parent("smoke", 15, {}, "views")
+    experiment = client(tracker).get_experiment_by_name("dynconf-smoke")
+    for view in OF_PROFILES:
+        content = json.loads(experiment.tags[f"mlflow.sharedViewState.{view.key}"])
+        assert content["name"] == view.name and "selectedColumns" in json.loads(content["state"])
+        assert view.address(experiment.experiment_id) in experiment.tags["mlflow.note.content"]
+
+
 def test_the_address_of_a_run(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tracker.parent("smoke", 10, {}, "address")
     assert tracker.run_url(run) is None, "a database has no pages"
@@ -308,6 +437,6 @@ def test_only_finite_numbers_become_metrics() -> None:
         ("headline/steps", 4.0, 0),
         ("curve/c", 2.0, 2),
     ]
-    assert setting_shown(ROW).headline["spikes_saved_percent"] == round(100 * (1 - 13 / 30), 6)
+    assert setting_shown(ROW).headline["spikes_saved_percent"] == round(100 * (1 - 13 / 30), 4)
     none = setting_shown(replace(ROW, spikes_per_inference=None, ann_accuracy=None, baselines=())).headline
     assert (none["spikes_saved_percent"], none["ann_accuracy_percent"], none["steps_saved_iso_accuracy_percent"]) == (None,) * 3

@@ -16,14 +16,15 @@ from result_cases import ENVIRONMENT, failed_setting, run_result, setting_result
 from dynconf_core.failing import failing
 from dynconf_core.results.types import FailedPoint, SweepPoint, SweepResult
 from dynconf_core.store.owner import Owner
-from dynconf_tasks.track import POINT, Tracker, TrackingUnavailable
+from dynconf_tasks.track import Tracker, TrackingUnavailable
 from dynconf_tasks.tracking.database import tracking_uri
-from dynconf_tasks.tracking.family import DIGEST, PARENT
-from dynconf_tasks.tracking.logged import Child, child_of
+from dynconf_tasks.tracking.family import DIGEST, PARENT, recorded
+from dynconf_tasks.tracking.logged import Child, Origin, child_of
 from dynconf_tasks.tracking.owners import OWNER
 
 ROW = setting_result(accuracy_at_t=(0.5,) * 300)
-CHILD = replace(child_of(ROW, None, {"profile": "smoke"}), digest="d1")
+ORIGIN = Origin(Path("nowhere"), "smoke", 0)
+CHILD = replace(child_of(ROW, ORIGIN), digest="d1")
 POINTS = tuple(
     SweepPoint(
         setting=ROW.name,
@@ -76,7 +77,7 @@ def swept(home: Path) -> None:
     tracker = Tracker(home)
     parent = tracker.parent("smoke", 0, {"time_steps": "4,8"}, f"sweep {SWEEP.run}", "sweep")
     for point in POINTS:
-        tracker.child(parent, child_of(point, None, {}, point.values))
+        tracker.child(parent, child_of(point, replace(ORIGIN, point=point.values)))
     tracker.finish_parent(parent, SWEEP)
 
 
@@ -111,7 +112,7 @@ def test_processes_that_log_the_same_at_once(work: Callable[[Path], None], home:
         client = MlflowClient(tracking_uri=tracking_uri(home))
         assert len(client.get_metric_history(children[0].info.run_id, "curve/accuracy_percent")) == 300
     else:
-        assert {run.data.tags[POINT] for run in children} == {'{"time_steps": 4}', '{"time_steps": 8}'}
+        assert {run.data.tags["point"] for run in children} == {'{"time_steps": 4}', '{"time_steps": 8}'}
         assert sorted(run.data.metrics["headline/mean_steps"] for run in children) == [2.0, 4.0]
 
 
@@ -198,7 +199,7 @@ def test_a_failed_point_and_an_interrupted_sweep(home: Path) -> None:
     parent = tracker.parent("smoke", 0, {}, f"sweep {SWEEP.run}", "sweep")
     failed = FailedPoint(setting=ROW.name, values={"time_steps": 8}, error="train: no", artefacts={})
     for point in (POINTS[0], failed):
-        tracker.child(parent, child_of(point, None, {}, point.values))
+        tracker.child(parent, child_of(point, replace(ORIGIN, point=point.values)))
     tracker.finish_parent(parent, replace(SWEEP, points=(POINTS[0], failed), failed=1))
     (above,), children = runs(home)
     assert above.info.status == "FAILED"
@@ -207,7 +208,7 @@ def test_a_failed_point_and_an_interrupted_sweep(home: Path) -> None:
     tracker.parent("smoke", 0, {}, f"sweep {SWEEP.run}", "sweep")
     tracker.finish_parent(parent, SWEEP, interrupted=True)
     assert states(runs(home)[0]) == ["KILLED"]
-    assert {run.data.tags[DIGEST] for run in children} == {run.data.tags[DIGEST] for run in runs(home)[1]}
+    assert {recorded(run)[DIGEST] for run in children} == {recorded(run)[DIGEST] for run in runs(home)[1]}
 
 
 def test_a_reproduction_and_a_sweep_of_the_same_name_are_two(home: Path) -> None:
@@ -219,7 +220,7 @@ def test_a_reproduction_and_a_sweep_of_the_same_name_are_two(home: Path) -> None
 def test_a_failed_setting_is_logged_once(home: Path) -> None:
     tracker = Tracker(home)
     parent = tracker.parent("smoke", 0, {}, "smoke, seed 0")
-    failed = child_of(failed_setting(ROW.name, "convert: no"), None, {})
+    failed = child_of(failed_setting(ROW.name, "convert: no"), ORIGIN)
     assert tracker.child(parent, failed) == tracker.child(parent, failed)
     assert tracker.child(parent, replace(failed, digest="another error")) not in {"", failed.digest}
     assert states(runs(home)[1]) == ["FAILED"]

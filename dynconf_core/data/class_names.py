@@ -1,12 +1,18 @@
-"""What the classes of the project's data sets are called.
+"""What the classes of data sets are called, for people who look at answers.
 
 Separate from ``DATASETS``: a name does not change a result, so no stage's code reaches it.
 """
 
+import sys
 from pathlib import Path
+
+from dynconf_core.data.dataset import DATASETS
+from dynconf_core.errors import InputError
 
 IMAGENET = "imagenet/train"
 """The folder of ImageNet's training images in the data folder; its classes are called by their folders."""
+NAMES = "CLASS_NAMES"
+"""In the module of a data set of a user's own, the names of its classes."""
 KNOWN: dict[str, tuple[str, ...]] = {
     "digits": tuple("0123456789"),
     "cifar10": ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
@@ -17,15 +23,26 @@ KNOWN: dict[str, tuple[str, ...]] = {
 }
 
 
-def class_names(data: str, root: Path, classes: int) -> tuple[str, ...] | None:
+def class_names(data: str, root: Path | None = None, classes: int | None = None) -> tuple[str, ...] | None:
     """The names of the classes in the order of their numbers; None where they are not known.
 
     Args:
-        data: the data set.
+        data: the data set. The module of one of a user's own is not imported for it.
         root: the folder of the data sets; it need not exist.
-        classes: number of classes C.
+        classes: number of classes C, if it is known: other numbers of names are not these classes'.
     """
     found = KNOWN.get(data)
-    if found is None and data == "imagenet" and (root / IMAGENET).is_dir():
+    if found is None and data == "imagenet" and root is not None and (root / IMAGENET).is_dir():
         found = tuple(sorted(entry.name for entry in (root / IMAGENET).iterdir() if entry.is_dir()))
-    return found if found is not None and len(found) == classes else None
+    if found is None:
+        found = _of_module(data)
+    return found if found is not None and classes in (None, len(found)) else None
+
+
+def _of_module(data: str) -> tuple[str, ...] | None:
+    try:
+        module = data if ":" in data else DATASETS.origin(data)
+    except InputError:  # not installed here
+        return None
+    given = getattr(sys.modules.get(module.partition(":")[0]), NAMES, None)
+    return None if given is None else tuple(map(str, given))

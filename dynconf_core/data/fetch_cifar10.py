@@ -13,10 +13,9 @@ from pathlib import Path
 
 from dynconf_core.data.cifar10 import BINARY_SHA1, FOLDER, faults_in
 from dynconf_core.data.cifar10_sources import OFFICIAL_URL, Say, Source, default_sources
+from dynconf_core.data.class_names import KNOWN
 from dynconf_core.errors import InputError
 from dynconf_core.store.clock import now
-
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 def fetch_cifar10(
@@ -45,7 +44,7 @@ def fetch_cifar10(
         with tempfile.TemporaryDirectory(prefix=".fetch-cifar10-", dir=root) as work:
             fresh = Path(work) / FOLDER
             _first_that_delivers(sources, fresh, sha1, say)
-            (fresh / "batches.meta.txt").write_text("\n".join(CLASSES) + "\n\n", encoding="ascii", newline="\n")
+            (fresh / "batches.meta.txt").write_text("\n".join(KNOWN["cifar10"]) + "\n\n", encoding="ascii", newline="\n")
             _move_into_place(fresh, target)
     except OSError as fault:
         raise InputError(

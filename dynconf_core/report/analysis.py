@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from dynconf_core.choosing.guarantee import Guarantee
 from dynconf_core.evaluation.curves import Curves
 from dynconf_core.evaluation.record import AnalysisRecord, GuaranteeEntry
 from dynconf_core.exit.front import Front, thinned
+from dynconf_core.exit.shown import exit_text, points_in_words, threshold_text
 from dynconf_core.report import network_panels, panels
 from dynconf_core.report.closing import closing, facts
 from dynconf_core.report.content import Cell, Figure, Item, Missing, Report, Section, Table
 from dynconf_core.report.palette import ANSWERS, DROPS
-from dynconf_core.report.wording import between, confidence, lost, number, percent, smoothing_text
+from dynconf_core.report.wording import between, number, percent, smoothing_text
 from dynconf_core.results.environment import environment
 
 UNKNOWN = "analysis.json does not hold what is drawn here; `dynconf report TRACES.npz` draws it from the traces"
 
 
 def analysis_report(
-    name: str, source: str, record: AnalysisRecord, curves: Curves | None, fronts: Mapping[str, Front], command: str = ""
+    name: str,
+    source: str,
+    record: AnalysisRecord,
+    curves: Curves | None,
+    fronts: Mapping[str, Front],
+    command: str = "",
+    guarantee: Guarantee | None = None,
 ) -> Report:
     """The report of an analysis.
 
@@ -29,17 +37,19 @@ def analysis_report(
         curves: those of the chosen rule on the test traces; None if the traces are not at hand.
         fronts: by measure, all operating points on the test traces; may be empty.
         command: what analysed them.
+        guarantee: the guarantee with its tests; None if they are not at hand.
     """
     found, fixed, oracle = record.exit, record.baseline("iso_accuracy"), record.oracles.test.first_correct
-    fewer = f"{percent(found.latency_saving, 0)} % fewer, {lost(found.loss)}"
+    fewer = f"{percent(found.latency_saving, 0)} % fewer, {points_in_words(found.loss)}"
     headline = f"with {number(found.mean_steps)} of {record.time_steps} time steps: {fewer}"
+    chosen = record.guarantee.calibration if record.guarantee is not None else record.calibration
+    rule = record.guarantee or record.rule
     details = [
-        f"{record.rule.measure} above {confidence(record.rule.threshold_shown)}, chosen on {record.calibration:,} "
-        "calibration samples "
-        f"and judged on {record.test:,} test samples.",
-        f"Against the first fixed step as accurate as T, step {fixed.time_steps}, it saves "
-        f"{percent(fixed.latency_saving, 0)} %. An "
-        f"oracle would need {number(oracle.mean_steps)} steps.",
+        f"{record.rule.measure}: {exit_text('score', rule.threshold, rule.threshold_shown)}, "
+        f"{'certified' if record.guarantee else 'chosen'} on {chosen:,} calibration samples and judged on {record.test:,} "
+        "test samples.",
+        f"Against the first fixed step as accurate as T, step {fixed.time_steps}, it saves {percent(fixed.latency_saving, 0)} "
+        f"%. An oracle would need {number(oracle.mean_steps)} steps.",
     ]
     if record.guarantee is not None:
         details.append(_promise(record.guarantee))
@@ -48,8 +58,8 @@ def analysis_report(
         Section(
             "Accuracy against latency",
             [panels.latency(curves, record.accuracy_at_t.test, found, fixed), panels.histogram(found, what="samples")],
-            "Every threshold of the chosen rule, beside an SNN that always stops at a fixed step and an oracle that "
-            "stops each sample "
+            "Every threshold of the chosen rule, beside an SNN that always stops at a fixed step and an oracle that stops "
+            "each sample "
             "at the best step there is. Left and up is better. " + panels.CHANCE,
         ),
         Section(
@@ -63,19 +73,21 @@ def analysis_report(
             "What each measure takes and loses where so many points may be lost in expectation. Colours: what may be lost.",
             legend=DROPS,
         ),
-        *([_guarantee(record.guarantee, record.time_steps)] if record.guarantee is not None else []),
+        *([_guarantee(record.guarantee, guarantee, record.time_steps)] if record.guarantee is not None else []),
         Section(
             "Easy and hard samples",
             [panels.images(curves, {}, what="sample")] if curves is not None else missing,
-            "The four test samples that exit first and the four that exit last. A cell is a time step: the fuller "
-            "its colour, the "
-            "closer the confidence is to the threshold. Black line: the exit.",
+            "The four test samples that exit first and the four that exit last. A cell is a time step: the fuller its "
+            "colour, the closer the confidence is to the threshold. Black line: the exit, with its step and, if it is wrong, "
+            "the answer.",
             legend=ANSWERS,
         ),
         Section(
             "The chosen rule",
             [
-                panels.rule_table(record.rule, ""),
+                panels.rule_table(
+                    record.rule, "", "As it was chosen, before certifying" if record.guarantee else "The exit rule"
+                ),
                 *network_panels.by_class(record.by_class, ()),
                 panels.baselines(record.baselines, found.mean_steps),
             ],
@@ -111,7 +123,7 @@ def _rules(record: AnalysisRecord) -> Table:
             [
                 entry.measure + (" *" if place == record.chosen else ""),
                 smoothing_text(entry.smoothing),
-                confidence(entry.threshold_shown),
+                threshold_text(entry.threshold, entry.threshold_shown),
                 percent(test.accuracy),
                 between(test.accuracy_interval, 100, 1),
                 number(test.mean_steps),
@@ -155,8 +167,8 @@ def _fronts(record: AnalysisRecord, fronts: Mapping[str, Front]) -> list[Item]:
     return [
         Figure(
             "fronts",
-            f"{best.measure} takes the fewest steps of the rules: {number(best.test.mean_steps)}; dots: the "
-            "threshold that was chosen",
+            f"{best.measure} takes the fewest steps of the rules: {number(best.test.mean_steps)}; dots: the threshold that "
+            "was chosen",
             {"lines": panels.columns(lines, names), "points": panels.columns(points, names)},
             {"time_steps": record.time_steps, "low": low, "high": high},
             wide=True,
@@ -176,22 +188,23 @@ def _promise(found: GuaranteeEntry) -> str:
     sure = f"{100 * (1 - found.delta):.4g} % confidence"
     if not found.certified:
         return (
-            f"Guarantee: no threshold could be certified to lose at most {100 * found.epsilon:.4g} points with "
-            f"{sure}; the certified "
-            "rule never exits early."
+            f"Guarantee: no threshold could be certified to lose at most {100 * found.epsilon:.4g} points with {sure}; the "
+            "certified rule never exits early."
         )
     return (
         f"Guarantee: with {sure}, at most {100 * found.epsilon:.4g} points are lost on unseen samples, at "
-        f"{number(found.test.mean_steps)} "
-        "mean steps on the test samples."
+        f"{number(found.test.mean_steps)} mean steps on the test samples."
     )
 
 
-def _guarantee(found: GuaranteeEntry, time_steps: int) -> Section:
+def _guarantee(found: GuaranteeEntry, tested: Guarantee | None, time_steps: int) -> Section:
     test = found.test
     rows = [
         ("promise", _promise(found)),
-        ("certified threshold (a score)", confidence(found.threshold) if found.certified else "infinite: never exit before T"),
+        (
+            "certified threshold",
+            threshold_text(found.threshold, found.threshold_shown) if found.certified else "infinite: never exit before T",
+        ),
         ("certified on", f"{found.calibration:,} calibration samples; at least {found.samples_needed:,} are needed"),
         ("candidates", f"{found.passed} of {found.candidates} thresholds certified"),
         (
@@ -200,12 +213,45 @@ def _guarantee(found: GuaranteeEntry, time_steps: int) -> Section:
         ),
         (
             "on the test samples",
-            f"{percent(test.accuracy)} % @ {number(test.mean_steps)}, {lost(test.loss)}, 95 %: "
+            f"{percent(test.accuracy)} % @ {number(test.mean_steps)}, {points_in_words(test.loss)}, 95 %: "
             f"{between(test.loss_interval, 100)} points",
         ),
         ("method", found.method),
         ("assumes", found.assumes),
     ]
-    return Section(
-        "Guarantee", [facts(rows, wide=True)], "rule.json holds the certified rule, rule-uncertified.json the chosen one."
+    charts = [] if tested is None or not len(tested.tests.mean_steps) else [_tests(tested, time_steps)]
+    told = "rule.json holds the certified rule, rule-uncertified.json the chosen one."
+    return Section("Guarantee", [facts(rows, wide=True), *charts], told)
+
+
+def _tests(found: Guarantee, time_steps: int) -> Figure:
+    """The tests of all candidate thresholds, from the surest at the right to the first that fails."""
+    tests, points = found.tests, 100 / found.samples
+    lines: list[dict[str, Cell]] = []
+    for steps, lost_, gained, most in zip(
+        tests.mean_steps.tolist(), tests.lost.tolist(), tests.gained.tolist(), tests.most_lost.tolist(), strict=True
+    ):
+        lines.append({"series": "measured", "step": round(steps, 3), "lost": round((lost_ - gained) * points, 3)})
+        if most >= 0:
+            lines.append({"series": "certified up to", "step": round(steps, 3), "lost": round((most - gained) * points, 3)})
+    net = (found.lost - found.gained) * points
+    certified: dict[str, Cell] = {"series": "certified", "step": round(found.mean_steps, 3), "lost": round(net, 3)}
+    promise = 100 * found.epsilon
+    measured = [float(row["lost"] or 0) for row in lines if row["series"] == "measured"]
+    names = ("series", "step", "lost")
+    return Figure(
+        "guarantee",
+        f"The threshold is lowered while the loss stays below what is certified: {number(found.mean_steps)} mean steps",
+        {
+            "lines": panels.columns(lines, names),
+            "promised": {"lost": [promise], "text": [f"promised: at most {promise:.4g} points"]},
+            "certified": panels.columns([certified], names),
+        },
+        {
+            "time_steps": time_steps,
+            "low": round(max(min(0.0, *measured), -5 * promise) - 0.1 * promise, 4),
+            "high": round(max(1.6 * promise, *measured[: tests.passed + 1]), 4),
+        },
+        note=f"On the {found.samples:,} samples that certify. Circle: the certified threshold; left of it nothing is promised.",
+        wide=True,
     )

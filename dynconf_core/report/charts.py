@@ -11,6 +11,7 @@ from typing import Any
 
 from dynconf_core.report.charts_of_exits import (
     fronts,
+    guarantee,
     histogram,
     images,
     latency,
@@ -40,6 +41,7 @@ KINDS: dict[str, Callable[[], Chart]] = {
         fronts,
         savings,
         histogram,
+        guarantee,
         rules_steps,
         rules_lost,
         images,

@@ -7,7 +7,7 @@ from typing import Any
 import altair as alt
 
 from dynconf_core.figures.canvas import BLUE, INK, VERMILLION
-from dynconf_core.report.palette import AGAINST, ANSWERS, DROPS, MARKED, PAPER, SERIES
+from dynconf_core.report.palette import AGAINST, ANSWERS, CERTIFYING, DROPS, MARKED, PAPER, SERIES
 from dynconf_core.report.theme import DASHES, MEASURES, Chart, steps_axis, table, tooltip, value
 
 
@@ -84,10 +84,10 @@ def histogram() -> Chart:
         scale=alt.Scale(domainMin=0.4, domainMax=value("end"), nice=False, zero=False),
         axis=alt.Axis(tickMinStep=1, values=alt.Undefined),
     )
-    y = alt.Y("share:Q", title="images (%)", axis=alt.Axis(tickCount=5))
+    y = alt.Y("share:Q", title="share of the samples (%)", axis=alt.Axis(tickCount=5))
     tip = tooltip(
         ("step", "time step", ".0f"),
-        ("count", "images", ","),
+        ("count", "samples", ","),
         ("share", "share (%)", ".1f"),
         ("exited", "exited so far (%)", ".1f"),
     )
@@ -131,12 +131,12 @@ def _rules(field: str, title: str, scale: Any) -> tuple[Any, Chart]:
 def rules_steps() -> Chart:
     """Mean steps of each measure at each allowed drop."""
     scale = alt.Scale(domainMin=0, domainMax=value("time_steps"), nice=False)
-    return _rules("steps", "mean time steps (test), with 95 % interval", scale)[1].properties(height=alt.Step(11))
+    return _rules("steps", "mean time steps (test, 95 % interval)", scale)[1].properties(height=alt.Step(11))
 
 
 def rules_lost() -> Chart:
     """Points lost by each measure at each allowed drop, beside what was allowed."""
-    title = "points of accuracy lost (test), with 95 % interval"
+    title = "points lost (test, 95 % interval)"
     (y, offset), marks = _rules("lost", title, alt.Scale(zero=True))
     allowed = (
         table("rules").mark_tick(color=INK, thickness=2, size=9).encode(x=alt.X("allowed:Q", title=title), y=y, yOffset=offset)
@@ -183,3 +183,22 @@ def images() -> Chart:
         table("pictures").mark_image(width=36, height=36, align="right", clip=False).encode(x=alt.value(-6), y=y, url="url:N")
     )
     return alt.layer(cells, exits, end, pictures).properties(height=alt.Step(46))
+
+
+def guarantee() -> Chart:
+    """Points lost by each candidate threshold, the largest loss up to which it is certified, and what was promised."""
+    y = alt.Y(
+        "lost:Q", title="points lost against T", scale=alt.Scale(domainMin=value("low"), domainMax=value("high"), nice=False)
+    )
+    tip = tooltip(("series", "", ""), ("step", "mean time steps", ".2f"), ("lost", "points lost", ".2f"))
+    colour = alt.Color("series:N", scale=alt.Scale(domain=list(CERTIFYING), range=list(CERTIFYING.values())))
+    x = steps_axis()
+    lines = table("lines").mark_line(clip=True, strokeWidth=2, point=alt.OverlayMarkDef(size=22, filled=True, clip=True))
+    promised = table("promised").mark_rule(color=INK, strokeDash=[5, 3], strokeWidth=1.5).encode(y=alt.Y("lost:Q"))
+    said = (
+        table("promised")
+        .mark_text(align="right", baseline="bottom", dy=-3, fontSize=11, color=INK)
+        .encode(x=alt.value("width"), y=alt.Y("lost:Q"), text="text:N")
+    )
+    chosen = table("certified").mark_point(size=170, strokeWidth=2.5, color=INK).encode(x, y, tooltip=tip)
+    return alt.layer(promised, said, lines.encode(x, y, colour, tooltip=tip), chosen).properties(height=260)

@@ -52,8 +52,7 @@ def conversion(report: Mapping[str, Any] | None, where: str) -> list[Item]:
             told,
             {"layers": columns(rows, names), "worst": columns(rows[worst : worst + 1] if worst is not None else [], names)},
             note=f"On {report['images']} calibration images: the ANN's predictions that stay the same when its activations "
-            "up to a "
-            "layer are replaced by the SNN's mean outputs. Circle: the largest drop.",
+            "up to a layer are replaced by the SNN's mean outputs. Circle: the largest drop.",
         ),
         Figure(
             "layers_error",
@@ -119,9 +118,8 @@ def robustness(curves: Curves, widths: Robustness, accuracy_at_full: float) -> l
     data = {"cells": cells, "border": _border(useful, across, up)}
     wide = widths.useful.threshold.width
     told = (
-        f"Within the red border, no more than {100 * widths.tolerance:.2g} points are lost and half of the best "
-        "saving is kept: "
-        f"thresholds over a width of {number(wide)}"
+        f"Within the red border, no more than {100 * widths.tolerance:.2g} points are lost and half of the best saving is "
+        f"kept: thresholds over a width of {number(wide)}"
         if wide
         else "No threshold on this map both keeps the accuracy and half of the best saving"
     )
@@ -180,12 +178,11 @@ def energy(
         Figure("energy", told, {"bars": bars}),
         Text(
             (
-                f"An estimate: {found.picojoules_per_mac:g} pJ a multiply-accumulate and {found.picojoules_per_ac:g} "
-                "pJ an accumulation "
-                f"({found.source}); memory, the updates of neurons and idle hardware are left out.",
+                f"An estimate: {found.picojoules_per_mac:g} pJ a multiply-accumulate and {found.picojoules_per_ac:g} pJ an "
+                f"accumulation ({found.source}); memory, the updates of neurons and idle hardware are left out.",
                 f"Multiply-accumulates: {counts.ann:,.0f} in the ANN, {counts.once:,.0f} once in the SNN and "
-                f"{counts.every_step:,.0f} at every step. "
-                f"Synaptic operations: {operations.full:,.0f} up to T, {operations.exit:,.0f} up to the exit.{spiking}",
+                f"{counts.every_step:,.0f} at every step. Synaptic operations: {operations.full:,.0f} up to T, "
+                f"{operations.exit:,.0f} up to the exit.{spiking}",
             )
         ),
         Text((f"energy = {found.formula}",), code=True),

@@ -12,4 +12,5 @@ AGAINST = {"against T": BLUE, "against the iso-accuracy step": SKY, "oracle, aga
 """What the steps saved are compared with."""
 DROPS = {"0 points": "#0B2E4F", "0.1 points": BLUE, "0.5 points": SKY, "1 point": ORANGE}
 """What a rule may lose."""
+CERTIFYING = {"measured": BLUE, "certified up to": VERMILLION}
 ANSWERS = {"right answer": BLUE, "wrong answer": VERMILLION}

@@ -11,11 +11,10 @@ from dynconf_core.choosing.entries import ComparisonRow, RuleEntry
 from dynconf_core.evaluation.curves import Curves, SampleOverTime
 from dynconf_core.evaluation.metrics import Baseline
 from dynconf_core.exit.judgement import ExitFigures, OperatingPoint
+from dynconf_core.exit.shown import exit_text, points_in_words, threshold_text
 from dynconf_core.report.content import Cell, Columns, Figure, Item, Missing, Table
 from dynconf_core.report.wording import (
     between,
-    confidence,
-    lost,
     number,
     percent,
     smoothing_text,
@@ -72,7 +71,7 @@ def latency(
     return Figure(
         "latency" if paper is None else "latency_and_paper",
         f"{percent(exiting.accuracy)} % after {number(exiting.mean_steps)} of {len(accuracy)} steps: "
-        f"{lost(accuracy[-1] - exiting.accuracy)}",
+        f"{points_in_words(accuracy[-1] - exiting.accuracy)}",
         {"lines": columns(lines, names), "points": columns(points, names)},
         {"time_steps": len(accuracy), "low": low, "high": high},
         heading=heading,
@@ -123,9 +122,8 @@ def rules(rows: Sequence[ComparisonRow], time_steps: int, heading: str = "") -> 
     best = min((row for row in rows if row.max_drop == rows[0].max_drop), key=lambda row: row.test.mean_steps)
     return Figure(
         "rules_steps",
-        f"{'With no loss allowed' if not best.max_drop else f'With {_drop(best.max_drop)} allowed'}, {best.measure} "
-        "needs the fewest "
-        f"steps: {number(best.test.mean_steps)}",
+        f"{'With no loss allowed' if not best.max_drop else f'With {_drop(best.max_drop)} allowed'}, {best.measure} needs the "
+        f"fewest steps: {number(best.test.mean_steps)}",
         {"rules": _compared(rows)},
         {"time_steps": time_steps},
         heading=heading,
@@ -156,7 +154,7 @@ def _compared(rows: Sequence[ComparisonRow]) -> Columns:
             "measure": row.measure,
             "drop": _drop(row.max_drop),
             "allowed": rounded(row.max_drop),
-            "threshold": confidence(row.threshold_shown),
+            "threshold": threshold_text(row.threshold, row.threshold_shown),
             "accuracy": rounded(row.test.accuracy),
             "steps": round(row.test.mean_steps, 3),
             "steps_low": round(row.test.mean_steps_interval[0], 3),
@@ -197,9 +195,8 @@ def images(
     for kind, group in (("easy", curves.easiest), ("hard", curves.hardest)):
         for one in group:
             answer = one.predictions[one.exit_step - 1]
-            text = f"step {one.exit_step}" + (
-                "" if answer == one.label else f", says {names[answer] if answer < len(names) else answer}"
-            )
+            said = names[answer] if answer < len(names) else f"class {answer}"
+            text = f"step {one.exit_step}" if answer == one.label else f"{one.exit_step}: {said}"
             exits.append({"row": row(kind, one), "at": one.exit_step + 0.5, "text": text})
             if one.index in pictures:
                 shown.append({"row": row(kind, one), "url": pictures[one.index]})
@@ -216,7 +213,7 @@ def images(
                         "strength": round(min(max((_finite(score, least) - least) / reach, 0.0), 1.0), 3),
                         "predicted": named(one.predictions[step - 1]),
                         "label": named(one.label),
-                        "shown": f"{curves.label} {confidence(one.shown[step - 1])}",
+                        "shown": f"{curves.label} {threshold_text(score, one.shown[step - 1])}",
                     }
                 )
     first, last = curves.easiest[0].exit_step, curves.hardest[0].exit_step if curves.hardest else curves.easiest[-1].exit_step
@@ -238,14 +235,15 @@ def _finite(value: float, otherwise: float) -> float:
     return value if np.isfinite(value) else otherwise
 
 
-def rule_table(rule: RuleEntry, label: str, certified: Mapping[str, str] | None = None) -> Table:
-    """The chosen rule and its figures."""
+def rule_table(rule: RuleEntry, label: str, name: str = "The exit rule") -> Table:
+    """A rule as it was chosen, and its figures."""
     rows = [
-        ["exits once", f"{label or rule.measure} is above {confidence(rule.threshold_shown)}"],
+        ["rule", exit_text(label or rule.measure, rule.threshold, rule.threshold_shown)],
         ["smoothing of the summed logits z", smoothing_text(rule.smoothing)],
         [
             "on the calibration images",
-            f"{percent(rule.calibration.accuracy)} % @ {number(rule.calibration.mean_steps)}, {lost(rule.calibration.loss)}",
+            f"{percent(rule.calibration.accuracy)} % @ {number(rule.calibration.mean_steps)}, "
+            f"{points_in_words(rule.calibration.loss)}",
         ],
     ]
     if rule.cross_fitted is not None:
@@ -253,22 +251,22 @@ def rule_table(rule: RuleEntry, label: str, certified: Mapping[str, str] | None 
         rows.append(
             [
                 "cross-fitted (each image judged by a rule that did not see it)",
-                f"@ {number(unseen.mean_steps)}, {lost(unseen.loss)}, 95 %: {between(unseen.loss_interval, 100)} points",
+                f"@ {number(unseen.mean_steps)}, {points_in_words(unseen.loss)}, 95 %: "
+                f"{between(unseen.loss_interval, 100)} points",
             ]
         )
     if rule.calibrated is not None:
         rows.append(["chosen so that the expected loss is at most", f"{percent(rule.calibrated.expected_loss_at_most)} points"])
     test = rule.test
     rows += [
-        ["on the test images", f"{percent(test.accuracy)} % @ {number(test.mean_steps)}, {lost(test.loss)}"],
+        ["on the test images", f"{percent(test.accuracy)} % @ {number(test.mean_steps)}, {points_in_words(test.loss)}"],
         [
             "95 % intervals",
             f"accuracy {between(test.accuracy_interval, 100)} %, steps {between(test.mean_steps_interval)}, loss "
             f"{between(test.loss_interval, 100)} points",
         ],
     ]
-    rows += [[name, text] for name, text in (certified or {}).items()]
-    return Table(("", ""), rows, title="The exit rule", numbers=False, wide=False)
+    return Table(("", ""), rows, title=name, numbers=False, wide=False)
 
 
 def baselines(found: Sequence[Baseline], mean_steps: float) -> Table:

@@ -40,8 +40,7 @@ def html(report: Report, inputs: str = "") -> str:
     kinds = {figure.kind for figure in figures}
     tables, data = _shared(figures)
     content = {
-        "figures": [{**plain(vars(figure)), "data": places} for figure, places in zip(figures, data, strict=True)],
-        "tables": tables,
+        "figures": [{**vars(figure), "data": places} for figure, places in zip(figures, data, strict=True)],
         "charts": {kind: drawing.specifications[kind] for kind in sorted(kinds)},
     }
     environment = Environment(
@@ -49,15 +48,16 @@ def html(report: Report, inputs: str = "") -> str:
     )
     places = {id(figure): place for place, figure in enumerate(figures)}
     environment.globals["place"] = lambda figure: places[id(figure)]
-    return environment.get_template("report.html.j2").render(
+    page = environment.get_template("report.html.j2").render(
         report=report,
         inputs=inputs,
         scripts=Markup(" ".join(_allowed(text) for text in (library, script))),
         style=Markup(_file("report.css")),
-        content=Markup(_json(content)),
+        content=Markup(f'{_json(content)[:-1]},"tables":[{",".join(tables)}]}}'),
         library=Markup(library),
         script=Markup(script),
     )
+    return page.encode("utf-8", "backslashreplace").decode("utf-8")  # of a path in another encoding, half characters are left
 
 
 def _figures(sections: Any) -> Iterator[Figure]:
@@ -68,14 +68,14 @@ def _figures(sections: Any) -> Iterator[Figure]:
         yield from _figures(section.folded)
 
 
-def _shared(figures: Sequence[Figure]) -> tuple[list[Any], list[dict[str, int]]]:
-    """The tables of all figures, each once, and by figure the place of each of its tables among them."""
+def _shared(figures: Sequence[Figure]) -> tuple[list[str], list[dict[str, int]]]:
+    """The tables of all figures as JSON, each once, and by figure the place of each of its tables among them."""
     places: dict[str, int] = {}
     data = []
     for figure in figures:
-        texts = {name: json.dumps(plain(table), allow_nan=False) for name, table in figure.data.items()}
+        texts = {name: _json(table) for name, table in figure.data.items()}
         data.append({name: places.setdefault(text, len(places)) for name, text in texts.items()})
-    return [json.loads(text) for text in places], data
+    return list(places), data
 
 
 def _file(name: str) -> str:
@@ -84,7 +84,10 @@ def _file(name: str) -> str:
 
 def _json(content: Any) -> str:
     """JSON that may stand in a script element, whatever its texts are."""
-    text = json.dumps(content, separators=SEPARATORS, allow_nan=False)  # ASCII alone
+    try:
+        text = json.dumps(content, separators=SEPARATORS, allow_nan=False)  # ASCII alone
+    except ValueError:  # a number that is none
+        text = json.dumps(plain(content), separators=SEPARATORS, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

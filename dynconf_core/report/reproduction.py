@@ -6,18 +6,25 @@ import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dynconf_core.data.class_names import class_names
 from dynconf_core.evaluation.curves import Curves
 from dynconf_core.exit.judgement import OperatingPoint
+from dynconf_core.exit.shown import points_in_words
 from dynconf_core.report import network_panels, panels
 from dynconf_core.report.closing import closing, facts
 from dynconf_core.report.content import Cell, Figure, Item, Missing, Report, Section, Table, Text
 from dynconf_core.report.palette import AGAINST, ANSWERS, DROPS, MARKED, PAPER, SERIES
-from dynconf_core.report.samples import class_names, pictures
+from dynconf_core.report.samples import pictures
 from dynconf_core.report.sources import Sources
-from dynconf_core.report.wording import DASH, count, listed, lost, number, percent
+from dynconf_core.report.wording import DASH, count, listed, number, percent
 from dynconf_core.results.markdown import paper_cell
 from dynconf_core.results.types import RunResult, SettingResult
 
+MEANING = {
+    "smoke": "The figures show that the pipeline works, not how well the method does",
+    "paper": "What is named here differs from the paper",
+}
+"""What the figures of a profile are worth where something was reduced or replaced."""
 COLUMNS = ("setting", "ANN", "SNN", "T", "exit", "steps", "lost", "saved", "iso", "oracle", "the paper: SNN → exit")
 
 
@@ -64,22 +71,21 @@ def reproduction(result: RunResult, sources: Sources, data: Path | None = None) 
         Section(
             "Rules at equal accuracy",
             [panels.rules(row.comparison, row.time_steps, row.name) for row in rows],
-            "The mean steps of each confidence measure where so many points of accuracy may be lost in expectation. "
-            "Chosen on the "
-            "calibration images, shown on the test images; the bars are 95 % intervals. Colours: what may be lost.",
+            "The mean steps of each confidence measure where so many points of accuracy may be lost in expectation. Chosen "
+            "on the calibration images, shown on the test images; the bars are 95 % intervals. Colours: what may be lost.",
             legend=DROPS,
         ),
         Section(
             "Easy and hard images",
             [
-                panels.images(found, shown.get(row.data.name, {}), class_names(row.data.name), row.name)
+                panels.images(found, shown.get(row.data.name, {}), class_names(row.data.name, data) or (), row.name)
                 if (found := curves[row.name]) is not None
                 else Missing(f"The images cannot be shown: {missing}.", row.name)
                 for row in rows
             ],
-            "The four test images that exit first and the four that exit last. A cell is a time step: the fuller "
-            "its colour, the "
-            "closer the confidence is to the threshold. Black line: the exit.",
+            "The four test images that exit first and the four that exit last. A cell is a time step: the fuller its colour, "
+            "the closer the confidence is to the threshold. Black line: the exit, with its step and, if it is wrong, the "
+            "answer.",
             legend=ANSWERS,
         ),
         Section(
@@ -109,9 +115,8 @@ def _headline(result: RunResult) -> tuple[str, str, list[str]]:
         fixed, oracle = row.baseline("iso_accuracy"), row.oracles.first_correct
         return (
             f"{percent(row.exit.accuracy)} %",
-            f"with {number(row.exit.mean_steps)} of {row.time_steps} time steps: "
-            f"{percent(row.exit.latency_saving, 0)} % fewer, "
-            f"{lost(row.exit.loss)}",
+            f"with {number(row.exit.mean_steps)} of {row.time_steps} time steps: {percent(row.exit.latency_saving, 0)} % "
+            f"fewer, {points_in_words(row.exit.loss)}",
             [
                 f"{row.name}. Against the first fixed step as accurate as T, step {fixed.time_steps}, it saves "
                 f"{percent(fixed.latency_saving, 0)} %. An oracle would need {number(oracle.mean_steps)} steps."
@@ -120,15 +125,14 @@ def _headline(result: RunResult) -> tuple[str, str, list[str]]:
     saved = statistics.fmean(row.exit.latency_saving for row in rows)
     fixed_saving = statistics.fmean(row.baseline("iso_accuracy").latency_saving for row in rows)
     mean_loss = statistics.fmean(row.exit.loss for row in rows)
-    told = f"fewer time steps on average over {count(len(rows), 'setting')}, {lost(mean_loss)}"
+    told = f"fewer time steps on average over {count(len(rows), 'setting')}, {points_in_words(mean_loss)}"
     best, worst = max(rows, key=lambda row: row.exit.latency_saving), min(rows, key=lambda row: row.exit.latency_saving)
     return (
         f"{percent(saved, 0)} %",
         told,
         [
-            f"From {percent(worst.exit.latency_saving, 0)} % ({worst.name}) to "
-            f"{percent(best.exit.latency_saving, 0)} % ({best.name}). "
-            f"Against the first fixed step that is as accurate as T, {percent(fixed_saving, 0)} %.",
+            f"From {percent(worst.exit.latency_saving, 0)} % ({worst.name}) to {percent(best.exit.latency_saving, 0)} % "
+            f"({best.name}). Against the first fixed step that is as accurate as T, {percent(fixed_saving, 0)} %.",
             "The paper gives 40 % on average over its eight settings, with no accuracy lost.",
         ],
     )
@@ -148,11 +152,7 @@ def _banner(result: RunResult) -> str:
     if result.profile == "paper" and not reductions:
         return ""
     told = f"Profile {result.profile}" + (f": {listed(reductions)}" if reductions else "")
-    meaning = (
-        "The figures show that the pipeline works, not how well the method does"
-        if result.profile == "smoke"
-        else "The figures are not to be compared with the paper's"
-    )
+    meaning = MEANING.get(result.profile, "The figures are not to be compared with the paper's")
     return f"{told}. {meaning}."
 
 
@@ -183,10 +183,9 @@ def _table(result: RunResult) -> Table:
         accuracies = (row.ann_accuracy, row.snn_accuracy, row.time_steps, row.exit.accuracy, row.exit.mean_steps, row.exit.loss)
         values.append([row.name, *accuracies, row.exit.latency_saving, fixed, oracle, paper_cell(row)])
     notes = [
-        "ANN, SNN (at T) and exit: accuracy in % of the test images; lost: in points. saved: time steps against T; "
-        "iso: against the first fixed step that is "
-        "as accurate on the calibration images as T. oracle: mean steps of an exit at the first correct step. [S] "
-        "stated by the source, [2] second-hand."
+        "ANN, SNN (at T) and exit: accuracy in % of the test images; lost: in points. saved: time steps against T; iso: "
+        "against the first fixed step that is as accurate on the calibration images as T. oracle: mean steps of an exit at "
+        "the first correct step. [S] stated by the source, [2] second-hand."
     ]
     for note in result.paper_footnotes:
         before = f"@ {note.time_steps} → " if note.time_steps else ""
@@ -204,9 +203,8 @@ def _savings(rows: Sequence[SettingResult]) -> Figure:
     full, fixed, best = (statistics.fmean(float(bar["saving"] or 0) for bar in bars[place::3]) for place in range(3))
     return Figure(
         "savings",
-        f"Against T the exit saves {full:.0f} % of the steps, against a well-chosen fixed step {number(fixed, 0)} %; "
-        "an oracle would "
-        f"save {best:.0f} % of T",
+        f"Against T the exit saves {full:.0f} % of the steps, against a well-chosen fixed step {number(fixed, 0)} %; an "
+        f"oracle would save {best:.0f} % of T",
         {"bars": panels.columns(bars, ("setting", "against", "saving"))},
         {"low": min(0.0, *(float(bar["saving"] or 0) for bar in bars))},
         note="Left of zero: the exit takes more steps than the fixed step.",
@@ -241,7 +239,7 @@ def _setting(row: SettingResult, curves: Curves | None, sources: Sources, missin
         panels.rule_table(row.exit.rule, curves.label if curves is not None else ""),
         panels.baselines(row.baselines, row.exit.mean_steps),
         panels.losses(row.comparison),
-        *network_panels.by_class(row.by_class, class_names(row.data.name)),
+        *network_panels.by_class(row.by_class, class_names(row.data.name) or ()),
         *network_panels.conversion(sources.conversion(row), sources.where()),
     ]
     if curves is None:
@@ -257,7 +255,8 @@ def _setting(row: SettingResult, curves: Curves | None, sources: Sources, missin
     items += network_panels.energy(
         row.energy, row.multiply_accumulates, row.synaptic_operations_per_inference, row.spikes_per_inference
     )
-    told = f"{percent(row.exit.accuracy)} % with {number(row.exit.mean_steps)} of {row.time_steps} steps, {lost(row.exit.loss)}"
+    steps = f"{number(row.exit.mean_steps)} of {row.time_steps} steps"
+    told = f"{percent(row.exit.accuracy)} % with {steps}, {points_in_words(row.exit.loss)}"
     return Section(row.name, items, told)
 
 

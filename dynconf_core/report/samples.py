@@ -9,18 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dynconf_core.data.dataset import DATASETS
-from dynconf_core.data.fetch_cifar10 import CLASSES
 from dynconf_core.errors import InputError
 from dynconf_core.libraries import pillow
 
 _log = logging.getLogger(__name__)
 LARGEST = 96
 """Side in pixels of an image in a report."""
-
-
-def class_names(data: str) -> tuple[str, ...]:
-    """The names of a data set's classes, as far as people know them by name."""
-    return {"cifar10": CLASSES, "digits": tuple("0123456789")}.get(data, ())
 
 
 def pictures(data: str, calibration: int, wanted: Mapping[int, int], root: Path | None) -> dict[int, str]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dynconf_core.exit.shown import points_in_words
 from dynconf_core.report import panels
 from dynconf_core.report.closing import closing
 from dynconf_core.report.content import Cell, Columns, Figure, Item, Missing, Report, Section, Table
-from dynconf_core.report.wording import DASH, count, lost, number, percent, short, values_text
+from dynconf_core.report.wording import DASH, count, number, percent, short, values_text
 from dynconf_core.results.types import FailedPoint, SweepPoint, SweepResult
 from dynconf_core.schemes.field import Value
 
@@ -28,16 +29,14 @@ def sweep_report(result: SweepResult) -> Report:
         Section(
             "The front",
             [_pareto(points)] if points else nothing,
-            "Filled marks: points that no other of their setting beats in both accuracy and mean steps on the "
-            "calibration images, "
-            "which chose them. Their places are those on the test images.",
+            "Filled marks: points that no other of their setting beats in both accuracy and mean steps on the calibration "
+            "images, which chose them. Their places are those on the test images.",
         ),
         Section(
             "Values side by side",
             [_parallel(points, fields)] if points else nothing,
-            "A line is a point of the sweep: the values of its fields at the left, what they lead to on the "
-            "calibration images at "
-            "the right.",
+            "A line is a point of the sweep: the values of its fields at the left, what they lead to on the calibration "
+            "images at the right.",
         ),
         Section("All points", [_table(result, fields)], "Click on a heading to sort by it."),
         *closing(result.environment, "", f"dynconf report sweeps/{result.run}"),
@@ -56,7 +55,8 @@ def _headline(points: Sequence[SweepPoint], fields: Sequence[str]) -> tuple[str,
     shown = (("The most accurate", best), ("The fastest", least)) if best is not least else (("The best", best),)
     details = [
         f"{name} on calibration: {point.setting}, {values_text(point.values)}: {percent(point.accuracy)} % with "
-        f"{number(point.mean_steps)} mean steps on the test images, {lost(point.snn_accuracy - point.accuracy)} by the exit."
+        f"{number(point.mean_steps)} mean steps on the test images, "
+        f"{points_in_words(point.snn_accuracy - point.accuracy)} by the exit."
         for name, point in shown
     ]
     return str(len(front)), told.partition(" ")[2], details

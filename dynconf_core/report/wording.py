@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dynconf_core.choosing.entries import RuleRecord
-from dynconf_core.confidence.smoothing import PLAIN, Smoothing
+from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.schemes.field import Value
 
 MINUS = "\N{MINUS SIGN}"
@@ -24,34 +23,10 @@ def number(value: float | None, places: int = 2) -> str:
     return f"{value:z.{places}f}".replace("-", MINUS)
 
 
-def lost(share: float) -> str:
-    """Accuracy lost or gained, such as "0.40 points lost"."""
-    points = round(100 * share, 2)
-    if points == 0:
-        return "no accuracy lost"
-    return f"{abs(points):.2f} points {'lost' if points > 0 else 'gained'}"
-
-
 def between(interval: Sequence[float], scale: float = 1.0, places: int = 2) -> str:
     """An interval, such as "2.10 to 2.30"."""
     low, high = (number(scale * end, places) for end in interval)
     return f"{low} to {high}"
-
-
-def confidence(value: float) -> str:
-    """What people read of a score: a probability just below 1 is not shown as 1."""
-    if not 0.9995 <= value < 1:
-        return f"{value:.4g}".replace("-", MINUS)
-    for places in range(4, 17):
-        if float(text := f"{value:.{places}f}") < 1:
-            return text
-    return f"1 {MINUS} {1 - value:.1g}"
-
-
-def rule_text(rule: RuleRecord, label: str = "") -> str:
-    """A rule as a phrase, such as "max_softmax above 0.99992, sum / 3.1"."""
-    smoothed = "" if rule.smoothing == PLAIN else f", {smoothing_text(rule.smoothing)}"
-    return f"{label or rule.measure} above {confidence(rule.threshold_shown)}{smoothed}"
 
 
 def smoothing_text(smoothing: Smoothing) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from contextlib import suppress
 from pathlib import Path
 
 from dynconf_core.errors import InputError
@@ -80,7 +81,7 @@ def write_quietly(folder: Path, home: Path, data: Path | None = None) -> Path | 
     try:
         return write_report(folder, str(home), data)
     except Exception as error:  # results are never lost for their report
-        _log.warning("The report %s could not be written: %s", folder / REPORT, " ".join(str(error).split()) or repr(error))
+        _give_up(folder, error)
         return None
 
 
@@ -92,11 +93,18 @@ def write_analysis_report(
 
     try:
         curves = curves_of(test, analysis.rule, analysis.robustness)
-        report = analysis_report(name, source, analysis.record, curves, analysis.test_fronts, command)
+        report = analysis_report(name, source, analysis.record, curves, analysis.test_fronts, command, analysis.guarantee)
         return written_report(report, folder / REPORT, _inputs(folder, store_of(folder, None)))
     except Exception as error:
-        _log.warning("The report %s could not be written: %s", folder / REPORT, " ".join(str(error).split()) or repr(error))
+        _give_up(folder, error)
         return None
+
+
+def _give_up(folder: Path, error: Exception) -> None:
+    """Warn, and remove a report of earlier results."""
+    _log.warning("The report %s could not be written: %s", folder / REPORT, " ".join(str(error).split()) or repr(error))
+    with suppress(OSError):
+        (folder / REPORT).unlink(missing_ok=True)
 
 
 def is_current(folder: Path, home: str | None = None) -> bool:

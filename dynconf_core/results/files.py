@@ -10,9 +10,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dynconf_core.errors import InputError
 from dynconf_core.failing import failure_point
 from dynconf_core.files import NotWritten, link, make_folder, naming, write_text
-from dynconf_core.results.records import flat, json_text, plain, to_json
+from dynconf_core.results.records import flat, json_text, plain, read, to_json
 from dynconf_core.results.types import (
     AnyPoint,
     AnySetting,
@@ -73,6 +74,16 @@ def write_over_seeds(home: Path, results: Sequence[RunResult]) -> Path:
     path = home / "results" / results[-1].run / OVER_SEEDS
     write_text(path, json_text(to_json(over_seeds(results))))
     return path
+
+
+def read_over_seeds(home: Path, run: str) -> OverSeeds | None:
+    """The newest ``over_seeds.json`` of the home that names a run; None if there is none that can be read."""
+    for path in sorted((home / "results").glob(f"[!.]*/{OVER_SEEDS}"), reverse=True):
+        with suppress(InputError):
+            found = read(OverSeeds, path)
+            if run in found.runs:
+                return found
+    return None
 
 
 def csv_text(rows: Sequence[AnySetting | AnyPoint]) -> str:

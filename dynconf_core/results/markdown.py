@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
+from dynconf_core.exit.shown import points_in_words
 from dynconf_core.experiment.plan import Published
 from dynconf_core.results.run_names import titled
 from dynconf_core.results.types import AnySetting, RunResult, SettingResult, SweepResult
@@ -78,19 +79,11 @@ def short_notes(result: RunResult, each: bool = False) -> list[str]:
         fixed = statistics.fmean(row.baseline("iso_accuracy").latency_saving for row in rows)
         lines += [
             f"Mean over {_count(rows)}: {percent(result.mean_latency_saving)} of the time steps saved, "
-            f"{lost_or_gained(lost)} (the paper, over its eight: 40 %, none lost).",
+            f"{points_in_words(lost)} (the paper, over its eight: 40 %, none lost).",
             f"Against the iso-accuracy baseline (the first step as accurate on calibration as T): {percent(fixed)} saved.",
             *_rounding(rows, each),
         ]
     return [*lines, *(f"Warning, {row.name}: {text}" for row in rows for text in row.warnings)]
-
-
-def lost_or_gained(loss: float) -> str:
-    """A loss of accuracy, a fraction, in points: "0.43 points lost", "0.20 points gained" or "no accuracy lost"."""
-    points = f"{100 * abs(loss):.2f}"
-    if float(points) == 0:
-        return "no accuracy lost"
-    return f"{points} points {'lost' if loss > 0 else 'gained'}"
 
 
 def cells(row: AnySetting) -> list[str]:

@@ -135,6 +135,10 @@ def reproduce(
 
                 result = _run(session, one, Part(join, allow_other_code, dask=dask, resources=taken), as_json)
             results.append(result)
+        if 1 < len(results) == len(asked):
+            from dynconf_flows.parent_run import track_over_seeds
+
+            track_over_seeds(folder, asked, results)
     _report(results, as_json, folder, verbose)
 
 

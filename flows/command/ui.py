@@ -11,7 +11,6 @@ import urllib.request
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import Annotated
 
 import typer
@@ -87,7 +86,10 @@ def server_command(host: str, port: int, uri: str) -> tuple[list[str], dict[str,
 
 
 def _serve(command: Sequence[str], environment: dict[str, str], home: Path, place: str, shown: str) -> int:
-    """Run the server until a signal; returns the exit code. What it says at its start is shown if it does not start."""
+    """Run the server until a signal; returns the exit code if it ends by itself.
+
+    What it says while it starts is shown only if it does not start.
+    """
     said: list[str] = []
     up = threading.Event()
     server = subprocess.Popen(
@@ -102,23 +104,22 @@ def _serve(command: Sequence[str], environment: dict[str, str], home: Path, plac
             else:
                 said.append(line)
 
-    def stop(number: int, frame: FrameType | None) -> None:
+    listening = threading.Thread(target=listen, daemon=True)
+    listening.start()
+    try:
+        Terminal(stderr=True).print("Starting MLflow's UI ...")
+        if _answers(server, place):
+            up.set()
+            _show(home, shown, f"MLflow's UI on {home} (Ctrl-C stops it):")
+            server.wait()
+            return FAILED
+    finally:  # also after a signal
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGTERM)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
-    threading.Thread(target=listen, daemon=True).start()
-    Terminal(stderr=True).print("Starting MLflow's UI ...")
-    if not _answers(server, place):
-        stop(signal.SIGTERM, None)
-        asked = server.wait() < 0 and not said
-        sys.stderr.writelines(said)
-        return 0 if asked else FAILED
-    up.set()
-    _show(home, shown, f"MLflow's UI on {home} (Ctrl-C stops it):")
-    server.wait()
-    return 0
+        server.wait()
+    listening.join(1)
+    sys.stderr.writelines(said)
+    return FAILED
 
 
 def _answers(server: "subprocess.Popen[str]", place: str) -> bool:

@@ -59,7 +59,7 @@ class Served:
     @property
     def tags(self) -> dict[str, str]:
         """Where it comes from, as tags."""
-        return {f"dynconf.{name}": str(value) for name, value in self.facts.origin.items() if value is not None}
+        return {name: str(value) for name, value in self.facts.origin.items() if value is not None}
 
 
 def served(setting: str, artefacts: Mapping[str, str], store: Store, data: Path) -> Served:

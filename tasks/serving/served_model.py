@@ -3,6 +3,7 @@
 What can be wrong with a request is told as ``INVALID_PARAMETER_VALUE``, which MLflow's server answers with status 400.
 """
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from dynconf_core.errors import InputError
-from dynconf_core.serving import SNN, Classifier, pixels_of
+from dynconf_core.serving import SNN, Classifier
 
 MOST_IMAGES = 1024
 """The most images in a request, so that it ends before the server's time limit."""
@@ -39,6 +40,8 @@ class ServedModel(PythonModel):
         self.classifier = Classifier.load(Path(context.artifacts[SNN]).parent)
         height, width = self.classifier.size
         self.classifier([[[[0] * 3] * width] * height])
+        gc.collect()
+        gc.freeze()  # the lists of a request would make the collector walk through all that is loaded, again and again
 
     def predict(
         self, context: PythonModelContext, model_input: np.ndarray, params: dict[str, Any] | None = None
@@ -53,10 +56,9 @@ class ServedModel(PythonModel):
         if isinstance(images, dict):
             given = ", ".join(map(str, images)) or "none"
             raise InputError(f"the inputs have names ({given}): give the images alone, as a list.")
-        pixels = pixels_of(images, self.classifier.size)
-        if len(pixels) > MOST_IMAGES:
-            raise InputError(f"{len(pixels)} images in one request: at most {MOST_IMAGES} are allowed; send several requests.")
-        exits, names = self.classifier(pixels), self.classifier.facts.classes
+        if isinstance(images, list | np.ndarray) and len(images) > MOST_IMAGES:
+            raise InputError(f"{len(images)} images in one request: at most {MOST_IMAGES} are allowed; send several requests.")
+        exits, names = self.classifier(images), self.classifier.facts.classes
         columns: dict[str, Any] = {
             "class": exits.predictions,
             "confidence": self.classifier.confidence(exits),

@@ -18,12 +18,27 @@ if TYPE_CHECKING:
 Values = Mapping[str, Value]
 SETTING = "setting"
 """The field of a point that names its setting, besides the swept fields."""
-DIRECTIONS: Sequence[Literal["minimize", "maximize"]] = ("maximize", "minimize")
-"""Of the objectives: accuracy and mean steps on the calibration split."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a study shows and optimises: a figure of the calibration split, by its name for people, and its direction."""
+
+    figure: Literal["accuracy", "mean_steps"]
+    name: str
+    direction: Literal["minimize", "maximize"]
+
+
+ACCURACY = Objective("accuracy", "accuracy with exit (calibration)", "maximize")
+MEAN_STEPS = Objective("mean_steps", "mean steps at the promised loss (calibration)", "minimize")
 
 
 class Points(Protocol):
     """The points of a study, numbered from 0."""
+
+    @property
+    def objectives(self) -> Sequence[Objective]:
+        """What the study optimises."""
 
     @property
     def distributions(self) -> Mapping[str, BaseDistribution]:
@@ -43,6 +58,7 @@ class Listed:
     """The points of a grid, or the settings of a reproduction."""
 
     points: Sequence[Values]
+    objectives: Sequence[Objective] = (ACCURACY, MEAN_STEPS)
 
     @cached_property
     def distributions(self) -> Mapping[str, BaseDistribution]:
@@ -73,6 +89,7 @@ class Chosen:
     ranges: Sequence[Range]
     count: int
     seed: int
+    objectives: Sequence[Objective] = (ACCURACY, MEAN_STEPS)
 
     @cached_property
     def distributions(self) -> Mapping[str, BaseDistribution]:
@@ -92,7 +109,7 @@ class Chosen:
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         sampler = optuna.samplers.TPESampler(seed=(self.seed * 1_000_003 + index) % 2**32)
-        study = optuna.create_study(directions=DIRECTIONS, sampler=sampler)
+        study = optuna.create_study(directions=[one.direction for one in self.objectives], sampler=sampler)
         study.add_trials([self._copy(trial) for trial in earlier])
         return cast(Values, study.ask(dict(self.distributions)).params)
 

@@ -26,8 +26,8 @@ from dynconf_core.store.claim import claim, held_among
 from dynconf_core.store.owner import Owner
 from dynconf_core.store.storage import STORAGE, NotAnswering, storage_url
 from dynconf_tasks import interruption
-from dynconf_tasks.study.points import DIRECTIONS, Points, Values
-from dynconf_tasks.study.storage import heartbeat, journal, open_storage, study_name
+from dynconf_tasks.study.points import Points, Values
+from dynconf_tasks.study.storage import created, file_name, heartbeat, journal, open_storage, study_name
 from dynconf_tasks.study.trials import BY, INDEX, RELEASED, ROWS, By, Point, Wait, end_dead, points_of
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class SharedStudy:
 
     Args:
         home: the home that the participants share.
-        name: the study's name.
+        name: the study's name, for people.
         points: its points.
         code: what computes them; participants of other code are refused.
         run: makes the name of the results, if the study is created.
@@ -140,14 +140,29 @@ class SharedStudy:
         """Take the next point that nobody has; None if there is none at the moment."""
         return self._insist(self._take)
 
-    def done(self, taken: Taken, rows: Sequence[Mapping[str, Any]], figures: Sequence[float] | None) -> None:
-        """End a point with its entries in the results and its objectives; None for a point that failed."""
+    def done(
+        self,
+        taken: Taken,
+        rows: Sequence[Mapping[str, Any]],
+        figures: Sequence[float] | None,
+        constraints: Mapping[str, float] | None = None,
+    ) -> None:
+        """End a point.
+
+        Args:
+            taken: the point.
+            rows: its entries in the results.
+            figures: its objectives; None for a point that failed.
+            constraints: what must not be above 0, by name; a point that exceeds one is shown as infeasible.
+        """
         import optuna
 
         def end() -> None:
             state = optuna.trial.TrialState.FAIL if figures is None else None
             if self._ours(taken):
                 taken.trial.set_user_attr(ROWS, list(rows))
+                for name, value in (constraints or {}).items():
+                    taken.trial.set_constraint(name, value)
                 self._study.tell(taken.trial, figures, state=state, skip_if_finished=True)
 
         failure_point("study.point")
@@ -192,12 +207,11 @@ class SharedStudy:
         return self._insist(gather)
 
     def _claimed(self) -> AbstractContextManager[None]:
-        return claim(self.home, f"study-{self.name}", f"taking a point of {self.name}", Wait(self.name))
+        return claim(self.home, f"study-{file_name(self.name)}", f"taking a point of {self.name}", Wait(self.name))
 
     # --- under the claim --------------------------------------------------------------------------------------
 
     def _enter(self) -> None:
-        import optuna
 
         self._storage = open_storage(self.home, self.name, self._noted_dead)
         self._study_name = study_name(self.home, self.name)
@@ -211,9 +225,7 @@ class SharedStudy:
             chosen = [(number, point) for number, point in enumerate(found) if self.points.known(number) is None]
             kept = {str(number): point.values for number, point in chosen if point.settled and point.values}
             self._delete()
-        self._study = optuna.create_study(
-            study_name=self._study_name, storage=self._storage, directions=DIRECTIONS, sampler=self._sampler()
-        )
+        self._study = created(self._study_name, self._storage, self.points.objectives, self._sampler())
         about = {"version": self.code.version, "fingerprint": self.code.fingerprint, "points": len(self.points)}
         self._study.set_user_attr(KEPT, kept)
         self._study.set_user_attr(ABOUT, {**about, "run": self._new_run()})

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,13 +20,18 @@ from dynconf_core.experiment.request import seconds
 from dynconf_core.store.claim import claim
 from dynconf_core.store.identity import identity, known
 from dynconf_core.store.storage import check_storage, for_sqlalchemy, shown, storage_url
+from dynconf_tasks.study.points import Objective
 
 if TYPE_CHECKING:
     from optuna import Study
+    from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
 FOLDER = "studies"
+HOME_MARK = " · home "
+"""Between a study's name and its home's identity, in a database."""
+LONGEST = 200
 HEARTBEAT, GRACE = "DYNCONF_HEARTBEAT", "DYNCONF_GRACE"
 Died = Callable[["Study", "FrozenTrial"], None]
 _log = logging.getLogger(__name__)
@@ -46,14 +52,29 @@ def heartbeat() -> tuple[int, int]:
     return every, grace
 
 
+def title(*parts: str) -> str:
+    """The name of a study as people read it, such as "cifar10-resnet18-qcfs · max_softmax · smoke · 1a2b3c4d"."""
+    return " · ".join(parts)
+
+
+def some(names: Sequence[str]) -> str:
+    """One name, or how many there are."""
+    return names[0] if len(names) == 1 else f"{len(names)} settings"
+
+
+def file_name(name: str) -> str:
+    """A study's name as that of a file, such as "cifar10-resnet18-qcfs-max_softmax-smoke-1a2b3c4d"."""
+    return re.sub(r"[^A-Za-z0-9._]+", "-", name)[:LONGEST].strip("-.")
+
+
 def journal(home: Path, name: str) -> Path:
     """The journal file of a study."""
-    return home / FOLDER / f"{name}.journal"
+    return home / FOLDER / f"{file_name(name)}.journal"
 
 
 def study_name(home: Path, name: str) -> str:
     """What a study is called in its storage; in a database, which many homes may share, the home's identity is part of it."""
-    return name if storage_url() is None else f"{name}-{identity(home)[:12]}"
+    return name if storage_url() is None else f"{name}{HOME_MARK}{identity(home)[:12]}"
 
 
 def studies(home: Path) -> Iterator[tuple[str, Study]]:
@@ -61,15 +82,31 @@ def studies(home: Path) -> Iterator[tuple[str, Study]]:
     import optuna
 
     if storage_url() is not None:
-        end = f"-{known(home)}"[:13]
+        own = known(home)
+        end = f"{HOME_MARK}{(own or '')[:12]}"
         storage = open_storage(home, "", lambda study, trial: None)
-        for name in optuna.get_all_study_names(storage) if known(home) else ():
+        for name in optuna.get_all_study_names(storage) if own else ():
             if name.endswith(end):
                 yield name.removesuffix(end), optuna.load_study(study_name=name, storage=storage)
         return
     for path in sorted((home / FOLDER).glob("*.journal")):
         with suppress(Exception):  # whatever Optuna makes of a line that it did not write
-            yield path.stem, optuna.load_study(study_name=path.stem, storage=_opened(path))
+            storage = open_file(path)
+            for name in optuna.get_all_study_names(storage):
+                yield name, optuna.load_study(study_name=name, storage=storage)
+
+
+def created(name: str, storage: BaseStorage, objectives: Sequence[Objective], sampler: BaseSampler | None = None) -> Study:
+    """A new study whose objectives have names."""
+    import optuna
+
+    study = optuna.create_study(
+        study_name=name, storage=storage, directions=[one.direction for one in objectives], sampler=sampler
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.set_metric_names([one.name for one in objectives])
+    return study
 
 
 def open_storage(home: Path, name: str, died: Died) -> BaseStorage:
@@ -121,7 +158,7 @@ def _journal(path: Path) -> BaseStorage:
     for _ in range(2):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            return _opened(path)
+            return open_file(path)
         except OSError as error:
             raise InputError(f"{path} cannot be written ({error.strerror or error}): name another home.") from error
         except Exception as error:  # whatever Optuna makes of a line that it did not write
@@ -132,7 +169,8 @@ def _journal(path: Path) -> BaseStorage:
     raise InputError(f"{path} cannot be used: move it away.")
 
 
-def _opened(path: Path) -> BaseStorage:
+def open_file(path: Path) -> BaseStorage:
+    """A journal, of which the caller holds a claim."""
     import optuna
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend

@@ -14,7 +14,7 @@ from dynconf_core.store.owner import Owner
 from dynconf_core.store.storage import storage_url
 from dynconf_tasks import interruption
 from dynconf_tasks.study.points import Values
-from dynconf_tasks.study.storage import Died, studies
+from dynconf_tasks.study.storage import Died, file_name, studies
 
 if TYPE_CHECKING:
     import optuna
@@ -147,7 +147,7 @@ def end_trials(home: Path, dead: Callable[[Owner], bool], dry_run: bool = False)
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     for name, study in studies(home):
-        with claim(home, f"study-{name}", "ending trials of killed processes", Wait(name)):
+        with claim(home, f"study-{file_name(name)}", "ending trials of killed processes", Wait(name)):
             for trial in study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
                 by = By.of(trial)
                 if by is not None and dead(by.owner):

@@ -11,6 +11,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.evaluation.record import AnalysisRecord
 from dynconf_core.evaluation.setting import SettingFigures
 from dynconf_core.exit.judgement import OperatingPoint
+from dynconf_core.exit.shown import points_in_words, threshold_text
 from dynconf_core.experiment.overrides import applies
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.results.markdown import results_markdown, sweep_markdown
@@ -27,7 +28,7 @@ MINUTE, HOUR = 60.0, 3600.0
 
 def headline(exiting: OperatingPoint, time_steps: int, loss: float) -> str:
     """The number: accuracy with exit, mean steps, and what they save and lose against all steps."""
-    points = f"{abs(100 * loss):.2f} points {'gained' if loss < 0 else 'lost'}"
+    points = points_in_words(loss)
     fewer = 100 * (1 - exiting.mean_steps / time_steps)
     return f"{100 * exiting.accuracy:.2f} % with {exiting.mean_steps:.2f} of {time_steps} steps: {fewer:.0f} % fewer, {points}"
 
@@ -46,7 +47,7 @@ def rule_in_words(rule: RuleRecord, time_steps: int) -> str:
         )
     return (
         f"Exit rule: stop at the first step at which the {label} (`{rule.measure}`) of {_read(rule.smoothing)} {when} "
-        f"{_threshold(rule.threshold_shown)}, and at step {time_steps} at the latest."
+        f"{threshold_text(rule.threshold, rule.threshold_shown)}, and at step {time_steps} at the latest."
     )
 
 
@@ -197,12 +198,6 @@ def _read(smoothing: Smoothing) -> str:
     return f"the logits summed up to step t, divided by {divisor.format(**vars(smoothing))}"
 
 
-def _threshold(shown: float) -> str:
-    """Six digits, and more where the threshold would read as 1."""
-    text = f"{shown:.6g}"
-    return text if float(text) != 1 or shown == 1 else f"{shown:.12g}"
-
-
 def _warnings(texts: Iterable[str]) -> Iterator[str]:
     yield from (f"> **Warning:** {text}" for text in texts)
 
@@ -217,4 +212,7 @@ def _spread(found: Spread | None, scale: float) -> str:
 
 def _joined(parts: Iterable[str]) -> str:
     text = "\n\n".join(parts)
-    return text if len(text) <= LONGEST else text[: text.rindex("\n", 0, LONGEST)] + "\n\n…"
+    if len(text) <= LONGEST:
+        return text
+    last = text.rfind("\n", 0, LONGEST)
+    return text[: last if last > 0 else LONGEST] + "\n\n…"

@@ -10,6 +10,7 @@ from typing import Any
 
 from dynconf_core.evaluation.setting import SettingEvaluation, SettingFigures
 from dynconf_core.experiment.plan import Plan
+from dynconf_core.results.markdown import short
 from dynconf_core.results.records import plain
 from dynconf_core.results.types import AnyPoint, AnySetting, FailedPoint, FailedSetting, SettingResult, SweepPoint
 from dynconf_core.schemes.field import Value
@@ -96,9 +97,9 @@ class Child:
 
     @property
     def name(self) -> str:
-        """The name of its run."""
-        values = " ".join(f"{name}={value}" for name, value in (self.point or {}).items())
-        return f"{self.setting} {values}".strip()
+        """The name of its run; the values stand first, since MLflow's tables cut long names."""
+        values = " ".join(f"{name}={short(value)}" for name, value in (self.point or {}).items())
+        return f"{values} {self.setting}".strip()
 
     @property
     def start(self) -> int | None:
@@ -177,6 +178,7 @@ def _params(row: AnySetting | AnyPoint, figures: SettingFigures | None, origin: 
     else:
         facts = plain(row)
         found = {
+            **{name: value for name, value in origin.identity.items() if not name.startswith(CHECKPOINT)},
             "setting": row.setting if isinstance(row, SweepPoint | FailedPoint) else row.name,
             "profile": origin.profile,
             "seed": origin.seed,
@@ -193,7 +195,6 @@ def _params(row: AnySetting | AnyPoint, figures: SettingFigures | None, origin: 
                     **(facts.get("scheme") or {}),
                 },
             ),
-            **{name: value for name, value in origin.identity.items() if not name.startswith(CHECKPOINT)},
         }
     if figures is not None:
         rule = figures.exit.rule

@@ -77,7 +77,7 @@ def _of_sweep(result: SweepResult) -> ParentContent:
         "points": float(len(result.points)),
         "failed_points": float(result.failed),
         "front_points": float(len(front)),
-        "front_least_mean_steps": least,
+        "front_least_mean_steps": None if least is None else round(least, PLACES),
         "front_most_exit_accuracy_percent": percent(max((point.accuracy for point in front), default=None)),
     }
     tables = {"points": _points(result.points), "front": _points(front)}

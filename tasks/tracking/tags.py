@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dynconf_core.experiment.settings import SETTINGS
 from dynconf_core.schemes.field import Value
 from dynconf_tasks.links import NOTE, flow_run_tags
 from dynconf_tasks.tracking.family import IDENTITY
@@ -18,6 +19,9 @@ SETTING, POINT, KIND = "setting", "point", "kind"
 SOURCE, SOURCE_TYPE, COMMIT, USER = "mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit", "mlflow.user"
 JOB = "JOB"
 """The type of source of which MLflow shows the whole name, as it stands."""
+COLOUR = "mlflow.runColor"
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C564B", "#6B6B6B")
+"""Of the eight settings in charts; by itself, MLflow gives some of them colours that cannot be told apart."""
 INHERITED = (SOURCE, SOURCE_TYPE, COMMIT, USER, "commit")
 """Tags that a child has from its parent, since a process that runs a setting does not know the command."""
 Kind = Literal["reproduction", "sweep"]
@@ -37,6 +41,12 @@ class Source:
         found = {SOURCE: self.command, SOURCE_TYPE: JOB if self.command else None, "commit": self.commit, USER: _user()}
         found[COMMIT] = self.commit.removesuffix("-dirty") if self.commit else None
         return {name: value[:TAG_LENGTH] for name, value in found.items() if value}
+
+
+def colour(setting: str) -> dict[str, str]:
+    """The tag with the colour of one of the project's settings; MLflow chooses those of others."""
+    names = list(SETTINGS)
+    return {COLOUR: COLOURS[names.index(setting) % len(COLOURS)]} if setting in names else {}
 
 
 def record_text(values: Mapping[str, Any]) -> str:

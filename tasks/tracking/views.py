@@ -167,7 +167,10 @@ RUNS = View(
     _table([*map(_metric, FIGURES), _tag("kind"), _tag("seed"), *map(_metric, ("points", "failed_points"))]),
 )
 POINTS = View(
-    "points", "Points of sweeps", _table([_tag("point"), *map(_metric, FIGURES), _tag("setting")], "tags.kind = 'point'")
+    "points",
+    "Points of sweeps",
+    # in the order of time, MLflow would show only their parents, closed
+    _table([*map(_metric, FIGURES), _tag("setting"), _tag("point")], "tags.kind = 'point'", _metric("mean_steps"), True),
 )
 COMPARE = View("compare", "Settings compared", _charts("tags.kind = 'setting'", _COMPARED), charts=True)
 ANALYSES = View("analyses", "Analyses", _table([*map(_metric, FIGURES), _tag("traces"), _tag("seed")]))

@@ -3,31 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
+import browsers
 import pytest
 from loopback_cluster import Cluster, asked, flow_runs, mlflow_runs, wait_until
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed: pip install 'dynconf[dev]'")
-from selenium.common.exceptions import WebDriverException  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-
-SWITCHES = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-dev-shm-usage",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--window-size=1280,1600",
-)
+pytest.importorskip("selenium", reason="selenium is not installed: pip install 'dynconf[dev]'")
+from selenium.common.exceptions import WebDriverException
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
@@ -106,22 +94,11 @@ class Form:
 @pytest.fixture
 def form(cluster: Cluster) -> Iterator[Form]:
     """The form of the deployment `sweep`."""
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if chromium is None or driver is None:
-        pytest.skip("Chromium and its driver are not installed: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for switch in SWITCHES:
-        options.add_argument(switch)
-    browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    try:
+    with browsers.browser() as browser:
         deployment = asked(cluster, "deployments/name/sweep/dynconf")
         pages = cluster.environment["PREFECT_API_URL"].removesuffix("/api")
         browser.get(f"{pages}/v2/deployments/deployment/{deployment['id']}/run")
         yield Form(browser)
-    finally:
-        browser.quit()
 
 
 def test_the_form_starts_a_study_and_refuses_what_cannot_work(cluster: Cluster, form: Form) -> None:
@@ -159,4 +136,4 @@ def test_the_form_starts_a_study_and_refuses_what_cannot_work(cluster: Cluster, 
     tracking = cluster.environment["MLFLOW_TRACKING_URI"]
     assert link["data"] == f"[MLflow]({tracking}/#/experiments/{tracked.info.experiment_id}/runs/{tracked.info.run_id})"
     page = cluster.environment["PREFECT_API_URL"].removesuffix("/api") + f"/runs/flow-run/{run['id']}"
-    assert tracked.data.tags["mlflow.note.content"] == f"[Flow run in Prefect]({page})"
+    assert tracked.data.tags["mlflow.note.content"].endswith(f"\n\n[Flow run in Prefect]({page})")

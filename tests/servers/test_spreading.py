@@ -143,9 +143,9 @@ def test_two_commands_at_once_do_everything_once(local: Local, cluster: Cluster)
     """One run of the reproduction in MLflow, one below it for each setting, one training; equal tables."""
     runs = mlflow_runs(cluster)
     rate = {"learning_rate": str(SHORT["learning_rate"])}.items()
-    (parent,) = [run for run in runs if run.data.tags.get("dynconf.kind") == "reproduction" and rate <= run.data.params.items()]
+    (parent,) = [run for run in runs if run.data.tags.get("kind") == "reproduction" and rate <= run.data.params.items()]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id]
-    assert sorted(run.data.tags["dynconf.setting"] for run in children) == sorted(SETTINGS)
+    assert sorted(run.data.tags["setting"] for run in children) == sorted(SETTINGS)
     assert {run.info.status for run in (parent, *children)} == {"FINISHED"}
     assert local.trainings == {setting: 1 for setting in SETTINGS}
     tables = [table(path) for path in results_of(local.home, "results")]
@@ -215,7 +215,7 @@ def test_two_shells_share_a_study_and_print_the_same(local: Local, cluster: Clus
     assert one == other and len(one["points"]) == 6 and one["failed"] == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DYNCONF_STORAGE", storage)
-        (found,) = [study.trials for name, study in studies(home) if name == f"sweep-{one['run']}"]
+        (found,) = [study.trials for _, study in studies(home) if study.user_attrs["dynconf"]["run"] == one["run"]]
     assert Counter(trial.state.name for trial in found) == {"COMPLETE": 6}
     assert len({trial.user_attrs["by"]["owner"] for trial in found}) == 2, "both took part"
 

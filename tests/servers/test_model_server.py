@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,9 +20,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from loopback_cluster import free_port
+from loopback_cluster import Cluster
 from served_homes import Case, case, images, make_home
 
+from dynconf_core.serving import Classifier
 from dynconf_tasks.serving.register import register, serve_command
 from dynconf_tasks.tracking.database import tracking_uri
 
@@ -52,6 +54,11 @@ class Server:
                 return bool(answer.status == 200)
         except OSError:
             return False
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +133,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "ragged": ({"inputs": [*images_of(0), *images_of(0, 1, 32, 31, 3)]}, "differ in length"),
     "text": ({"inputs": [["cat"]]}, "text"),
     "names": ({"inputs": {"images": images_of(0)}}, "give the images alone"),
-    "too many": ({"inputs": images_of(0, 1025, 32, 32, 3)}, "at most 1024"),
+    "too many": ({"inputs": [0] * 1025}, "at most 1024"),
     "another key": ({"instances": images_of(0)}, "'inputs'"),
     "a table": ({"dataframe_split": {"columns": ["a"], "data": [[1]]}}, "'inputs'"),
     "no JSON": (b"{", "JSON"),
@@ -140,3 +147,14 @@ def test_it_refuses_with_400_and_the_reason(server: Server, what: str) -> None:
     assert status == 400
     assert reason in answer["message"]
     assert len(answer["message"]) < 400  # it does not send back what it was sent
+
+
+def test_registering_on_a_server_of_mlflow(cluster: Cluster, server: Server, tmp_path: Path) -> None:
+    """Which hands out the model again."""
+    from mlflow.artifacts import download_artifacts
+
+    home = make_home(tmp_path / "home", server.known)
+    first, second = (register(home, home / "data", "latest", name="on-a-server", alias="champion") for _ in range(2))
+    assert [(one.version, one.new) for one in (*first, *second)] == [("1", True), ("1", False)]
+    classifier = Classifier.load(Path(download_artifacts(first[0].uri, dst_path=str(tmp_path))) / "artifacts")
+    assert classifier(images(6).pixels).steps.tolist() == server.known.steps[:6].tolist()
