@@ -137,7 +137,7 @@ def test_a_reproduction_that_is_told_to_end(start: Start, home: Path) -> None:
     assert all("interrupted" in entry["error"] for entry in entries)
     assert entries[0]["resources"]["peak_memory_bytes"] > 2**27 and entries[0]["resources"]["seconds"] > 0
     assert not (home / "results" / "latest").exists()
-    assert mlflow(home) == {"smoke, seed 0": "KILLED"}
+    assert mlflow(home) == {"smoke, seed 0, time_steps=4": "KILLED"}
     assert set(states(home).values()) == {"Cancelled"} and len(states(home)) == 1 + len(children)
     assert not list((home / "logs").iterdir())
 
@@ -232,7 +232,7 @@ finally:
     assert gone([child])
     (written,) = home.glob("results/*/results.json")
     assert "interrupted" in json.loads(written.read_text())["settings"][0]["error"]
-    assert mlflow(home) == {"smoke, seed 0": "KILLED"}
+    assert mlflow(home) == {"smoke, seed 0, time_steps=4": "KILLED"}
     assert states(home) == {"cifar10-vgg16-qffs": "Cancelled", "reproduce smoke, seed 0": "Crashed"}
 
 
@@ -281,7 +281,7 @@ def test_three_of_four_go_wrong_and_a_rerun_does_these(folder: Path, start: Star
     tasks = states(home, "task_run")
     assert (tasks["hangs · train"], tasks["killed · train"]) == ("Crashed", "Crashed")
     ended = {name: "FINISHED" if name == "fine" else "FAILED" for name in names}
-    assert mlflow(home) == {**ended, "smoke, seed 0": "FAILED"}
+    assert mlflow(home) == {**ended, "smoke, seed 0, time_steps=4, epochs=1": "FAILED"}
     assert not (folder / "executed").exists()
     assert not list((home / "claims").iterdir()), "what the killed processes held"
 
