@@ -482,8 +482,8 @@ def test_what_could_not_be_logged_is_sent_later(first: dict[str, Any], home: Pat
     assert path.read_text() == written.replace(json.dumps(document["tracking_error"]), "null")
     assert list(resend(home)) == [], "nothing to send"
     points = known()[f"sweep {swept['run']}"]
-    assert {run.data.params["max_drop"]: run.data.metrics["headline/mean_steps"] for run in points} == {
-        str(point["values"]["max_drop"]): point["mean_steps"] for point in swept["points"]
+    assert {run.data.params["search.max_drop"]: run.data.metrics["headline/mean_steps"] for run in points} == {
+        str(point["values"]["max_drop"]): round(point["mean_steps"], 4) for point in swept["points"]
     }
     assert [run.info.status for run in points] == ["FINISHED"] * 2
     after = {run.info.run_id for run in mlflow_runs(home)}

@@ -173,7 +173,7 @@ def test_an_analysis_that_is_told_to_end(start: Start, tmp_path: Path) -> None:
     """While it writes its pictures: no file is there but complete ones under other names, which are removed."""
     made(70, 1, 6).save(tmp_path / "calibration.npz")
     made(60, 2, 6).save(tmp_path / "test.npz")
-    running = start("analyse", "calibration.npz", "--test", "test.npz", "--home", "home")
+    running = start("analyse", "calibration.npz", "--test", "test.npz", "--home", "home", "--out", "analysis")
     running.until(lambda: list(tmp_path.glob("analysis/.analysis-*/*.png")))
     out, _ = running.ended(signal.SIGINT)
     assert not out.strip() and not list(tmp_path.glob("analysis/*"))
