@@ -87,7 +87,7 @@ def test_json_is_the_record_and_nothing_else(dynconf: Command, files: tuple[Path
     answer = dynconf("analyse", files[0], "--test", files[0], "--out", tmp_path / "o", "--no-track", "--json")
     assert answer.code == 0
     assert strictly(answer.out) == strictly((tmp_path / "o" / "analysis.json").read_text())
-    assert "70 of the 70 test samples are also calibration samples" in " ".join(answer.error.split())
+    assert "70 of the 70 test samples equal a calibration sample" in " ".join(answer.error.split())
 
 
 @pytest.mark.usefixtures("without_pictures")
@@ -150,6 +150,7 @@ def test_nothing_is_written_unless_it_is_asked_for(dynconf: Command, files: tupl
     before = sorted(tmp_path.rglob("*"))
     answer = dynconf("analyse", files[0], "--test", files[1])
     assert answer.code == 0 and "Nothing was written: --out DIR" in answer.out and "max_softmax" in answer.out
+    assert "rule.json" not in answer.out
     assert sorted(tmp_path.rglob("*")) == before  # neither here, nor beside the traces, nor a home
     Path(".dynconf").mkdir()
     Path(".dynconf").chmod(0o500)

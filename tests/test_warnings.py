@@ -59,6 +59,15 @@ def test_test_samples_that_contradict_a_guarantee_are_said() -> None:
     assert alike.record.guarantee is not None and alike.record.guarantee.certified and alike.record.warnings == ()
 
 
+def test_test_samples_that_contradict_the_loss_in_expectation_are_said() -> None:
+    """With the same samples as before, without a guarantee."""
+    record = analyse(noisy(3000, 1, 1.0), noisy(2000, 2, 2.0), measures=["max_softmax"]).record
+    (text,) = [text for text in record.warnings if "in expectation" in text]
+    assert record.exit.loss_interval[0] > 1 / 3001
+    assert f"{100 * record.exit.loss_interval[0]:.2f} to {100 * record.exit.loss_interval[1]:.2f}" in text
+    assert "chosen on 3000 calibration samples to lose at most 0.03 points in expectation" in text
+
+
 def test_a_loss_on_the_samples_that_chose_is_said() -> None:
     (text,) = choice_warnings(chosen(0.03, 500, 0.01))
     assert "3 points on the 500 calibration samples" in text and "the 1 point allowed" in text and "--epsilon" in text

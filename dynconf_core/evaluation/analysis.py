@@ -35,7 +35,7 @@ from dynconf_core.evaluation.record import (
     OraclesOfSplits,
     Reliability,
 )
-from dynconf_core.evaluation.rule_warnings import choice_warnings, class_warnings, guarantee_warnings
+from dynconf_core.evaluation.rule_warnings import choice_warnings, class_warnings, guarantee_warnings, promise_warnings
 from dynconf_core.evaluation.trace_warnings import trace_warnings
 from dynconf_core.exit.by_class import figures_by_class
 from dynconf_core.exit.front import Front, exact_front, paired_front, points_at
@@ -152,6 +152,8 @@ def analyse(
     warnings = [*trace_warnings(calibration, test), *choice_warnings(chosen.choice), *class_warnings(by_class)]
     if guarantee is not None and promise is not None:
         warnings += guarantee_warnings(guarantee, promise.test)
+    else:
+        warnings += promise_warnings(chosen.choice, figures.exit)
     robustness = robustness_map(test)
     record = AnalysisRecord(
         time_steps=test.time_steps,

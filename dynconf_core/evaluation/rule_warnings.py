@@ -31,6 +31,24 @@ def choice_warnings(choice: Choice) -> list[str]:
     ]
 
 
+def promise_warnings(choice: Choice, test: Judgement) -> list[str]:
+    """A warning if the test samples contradict what the choice promises: the interval of their loss lies above it.
+
+    Args:
+        choice: how the rule was chosen.
+        test: the rule on the test samples.
+    """
+    low, high = test.loss_interval
+    promised = choice.calibrated.expected_loss_at_most
+    if low <= promised:
+        return []
+    return [
+        f"the rule loses {_points(test.loss)} on the test samples (95 % interval {100 * low:.2f} to {100 * high:.2f}), and was "
+        f"chosen on {choice.calibrated.samples} calibration samples to lose at most {_points(promised)} in expectation: give "
+        "more calibration samples, or ask for a guarantee (--epsilon, --delta)."
+    ]
+
+
 def guarantee_warnings(guarantee: Guarantee, test: Judgement) -> list[str]:
     """A warning if the test samples contradict a guarantee: the interval of their loss lies above epsilon.
 

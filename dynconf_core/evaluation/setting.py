@@ -10,7 +10,7 @@ from dynconf_core.choosing.cross_fitting import Choice
 from dynconf_core.choosing.entries import ComparisonRow
 from dynconf_core.confidence.measure import MeasureLike
 from dynconf_core.evaluation.metrics import Evaluation, evaluate
-from dynconf_core.evaluation.rule_warnings import choice_warnings, class_warnings
+from dynconf_core.evaluation.rule_warnings import choice_warnings, class_warnings, promise_warnings
 from dynconf_core.evaluation.trace_warnings import trace_warnings
 from dynconf_core.exit.by_class import ClassFigures, figures_by_class
 from dynconf_core.exit.robustness import Robustness
@@ -94,7 +94,12 @@ def evaluate_setting(
         at_paper_time_steps=_cut(calibration, test, paper_time_steps, seed, measures),
         robustness=robustness,
         by_class=classes,
-        warnings=(*trace_warnings(calibration, test), *choice_warnings(choice), *class_warnings(classes)),
+        warnings=(
+            *trace_warnings(calibration, test),
+            *choice_warnings(choice),
+            *promise_warnings(choice, figures.exit),
+            *class_warnings(classes),
+        ),
         samples=Samples(calibration.samples, test.samples),
     )
 

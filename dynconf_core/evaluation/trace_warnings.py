@@ -48,11 +48,11 @@ def _duplicates(found: Duplicates, test: Traces) -> list[str]:
         return []
     spoilt = "the rule was chosen on samples that judge it, so its figures are too good"
     if found.compared == "input_hash":
-        return [f"{found.shared} of the {test.samples} test samples are also calibration samples (`input_hash`): {spoilt}."]
+        return [f"{found.shared} of the {test.samples} test samples equal a calibration sample (`input_hash`): {spoilt}."]
     compared = "label, logits and spikes" if found.compared == "spikes" else "label and logits"
     settle = "`input_hash` in both traces" if found.compared == "spikes" else "`spikes` or `input_hash` in both traces"
     return [
-        f"{found.shared} of the {test.samples} test samples are also calibration samples by their {compared}, where "
+        f"{found.shared} of the {test.samples} test samples equal a calibration sample by their {compared}, where "
         f"{found.expected:.3g} would be expected ({found.repeated} of the {found.samples} calibration samples repeat "
         f"another): {spoilt}. {settle} would settle it."
     ]
@@ -85,4 +85,7 @@ def _seen_in_training(calibration: Traces, test: Traces) -> str | None:
         return f"the network was trained on the calibration images{f' ({figures})' if far else ''}: {consequence}"
     if not far:
         return None
-    return f"the accuracy at T is {figures}: the network was probably trained on the calibration images; {consequence}"
+    return (
+        f"the accuracy at T is {figures}: either the network was trained on the calibration images, or the splits are not drawn "
+        f"alike; {consequence}"
+    )

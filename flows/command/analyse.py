@@ -147,9 +147,18 @@ def _show(console: Terminal, done: FinishedAnalysis) -> None:
     console.print(_table(record))
     lines = [f"* {exit_text(measure.label, chosen.threshold, chosen.threshold_shown)}."]
     if guarantee is not None and promised is not None:
-        lines[0] += " Not certified; rule-uncertified.json."
-        lines.append(f"c {exit_text(measure.label, promised.threshold, promised.threshold_shown)}. {_certified(promised)}")
+        certified = "Certified" if promised.certified else "Nothing is certified"
+        lines[0] += f" Not certified{'' if done.out is None else '; rule-uncertified.json'}."
+        lines.append(
+            f"c {exit_text(measure.label, promised.threshold, promised.threshold_shown)}. {certified}"
+            f"{'' if done.out is None else '; rule.json'}."
+        )
         lines.append(f"Guarantee: {guarantee.statement()}.")
+        if promised.calibration < promised.samples_needed:
+            lines.append(
+                f"Half of the calibration samples certify: give at least {2 * promised.samples_needed} of them, or "
+                f"{4 * promised.samples_needed} in one file, which is halved first."
+            )
     lines += _caption(record)
     if record.comparison:
         lines += ["", *comparison_lines(Comparison(record.time_steps, record.comparison))]
@@ -194,22 +203,24 @@ def _cells(rule: RuleEntry, exit: RuleEntry | GuaranteeEntry, judged: Judgement,
     )
 
 
-def _certified(guarantee: GuaranteeEntry) -> str:
-    return "Certified; rule.json." if guarantee.certified else "Nothing is certified; rule.json."
-
-
 def _caption(record: AnalysisRecord) -> list[str]:
     """What the table's figures refer to and are to be compared with."""
     oracle, equal = record.oracles.test.first_correct, record.baseline("iso_accuracy")
     halves = record.guarantee.halves if record.guarantee is not None else None
     chose = f"{len(halves.choosing)} of the calibration samples" if halves else "the calibration samples"
     return [
-        f"Chosen on {chose}; figures on the test samples. Points: accuracy against T.",
+        f"Chosen on {chose}{_promise(record)}; figures on the test samples. Points: accuracy against T.",
         f"Without exit, {record.time_steps} steps: {100 * record.accuracy_at_t.test[-1]:.2f} %. Oracle, first correct: "
         f"{100 * oracle.accuracy:.2f} % @ {oracle.mean_steps:.2f}.",
         f"Iso-accuracy baseline (as accurate on calibration as T): step {equal.time_steps}, {100 * equal.accuracy:.2f} % "
         f"on test; saving against it: {100 * equal.latency_saving:.1f} %.",
     ]
+
+
+def _promise(record: AnalysisRecord) -> str:
+    """What the chosen rule may lose, which is more than nothing even where nothing is allowed to be lost."""
+    calibrated = record.rules[record.chosen].calibrated
+    return "" if calibrated is None else f" to lose at most {100 * calibrated.expected_loss_at_most:.2f} points in expectation"
 
 
 def warn(console: Terminal, warnings: Sequence[str]) -> None:
