@@ -86,6 +86,6 @@ def _seen_in_training(calibration: Traces, test: Traces) -> str | None:
     if not far:
         return None
     return (
-        f"the accuracy at T is {figures}: either the network was trained on the calibration images, or the splits are not drawn "
-        f"alike; {consequence}"
+        f"the accuracy at T is {figures}: either the network was trained on the calibration images, or the splits are not "
+        f"drawn alike; {consequence}"
     )
