@@ -62,6 +62,14 @@ def test_the_csv_has_a_row_a_setting_and_joined_names(tmp_path: Path) -> None:
     assert second["exit_mean_steps"] == ""
 
 
+@pytest.mark.parametrize("width", [80, 120])
+def test_what_was_interrupted_is_called_stopped(width: int) -> None:
+    error = "train: interrupted; run again to continue from the finished stages"
+    content = run_result(setting_result(NAMES[0]), failed_setting(NAMES[1], error), failed_setting(NAMES[2], "convert: no"))
+    for text in (" ".join(printed(content, width).split()), results_markdown(content)):
+        assert f"{NAMES[1]} stopped at train: interrupted" in text and f"{NAMES[2]} failed at convert: no" in text
+
+
 def test_json_has_no_infinity(tmp_path: Path) -> None:
     own = exiting(rule=rule_entry(float("-inf")))
     content = run_result(setting_result(NAMES[0], exit=own, ece=FullAndExit(float("nan"), float("inf"))))

@@ -17,7 +17,7 @@ from dynconf_core.report.palette import AGAINST, ANSWERS, DROPS, MARKED, PAPER, 
 from dynconf_core.report.samples import pictures
 from dynconf_core.report.sources import Sources
 from dynconf_core.report.wording import DASH, count, listed, number, percent
-from dynconf_core.results.markdown import paper_cell
+from dynconf_core.results.markdown import ending, paper_cell
 from dynconf_core.results.types import RunResult, SettingResult
 
 MEANING = {
@@ -98,7 +98,7 @@ def reproduction(result: RunResult, sources: Sources, data: Path | None = None) 
         *closing(result.environment, result.command, f"dynconf report {result.run}"),
     ]
     warnings = [f"{row.name}: {warning}" for row in rows for warning in row.warnings]
-    warnings = [*(f"{row.name} failed at {row.error}" for row in result.failed), *warnings]
+    warnings = [*(f"{row.name} {ending(row.error)}" for row in result.failed), *warnings]
     if result.tracking_error:
         warnings.append(f"Not logged to MLflow: {result.tracking_error}")
     return Report(

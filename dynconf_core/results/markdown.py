@@ -73,7 +73,7 @@ def short_notes(result: RunResult, each: bool = False) -> list[str]:
         each: whether to say what rounding the weights changes in each setting, besides the mean.
     """
     rows = result.finished
-    lines = [f"{row.name} failed at {row.error}" for row in result.failed]
+    lines = [f"{row.name} {ending(row.error)}" for row in result.failed]
     if rows and result.mean_latency_saving is not None:
         lost = statistics.fmean(row.snn_accuracy - row.exit.accuracy for row in rows)
         fixed = statistics.fmean(row.baseline("iso_accuracy").latency_saving for row in rows)
@@ -89,7 +89,7 @@ def short_notes(result: RunResult, each: bool = False) -> list[str]:
 def cells(row: AnySetting) -> list[str]:
     """The cells of a setting, in the order of ``HEADINGS``."""
     if not isinstance(row, SettingResult):
-        return [row.name, "stopped" if "interrupted" in row.error else "failed", *["—"] * (len(HEADINGS) - 2)]
+        return [row.name, _ended(row.error), *["—"] * (len(HEADINGS) - 2)]
     exiting, oracle = row.exit, row.oracles.first_correct
     return [
         row.name,
@@ -100,6 +100,15 @@ def cells(row: AnySetting) -> list[str]:
         f"{exiting.speedup:.2f}x",
         f"{in_percent(oracle.accuracy)} @ {oracle.mean_steps:.2f}",
     ]
+
+
+def ending(error: str) -> str:
+    """How a setting or point without figures ended, and where: "failed at train: ..." or "stopped at train: ..."."""
+    return f"{_ended(error)} at {error}"
+
+
+def _ended(error: str) -> str:
+    return "stopped" if "interrupted" in error else "failed"
 
 
 def paper_cell(row: AnySetting) -> str:

@@ -14,6 +14,7 @@ from dynconf_core.results.markdown import (
     HEADINGS,
     PAPER,
     cells,
+    ending,
     notes,
     paper_cell,
     percent,
@@ -125,7 +126,7 @@ def sweep_table(result: SweepResult) -> Table:
     for point in result.points:
         given = [short(point.values.get(name, "")) for name in swept]
         if not isinstance(point, SweepPoint):
-            table.add_row("", point.setting, *given, f"failed: {point.error}")
+            table.add_row("", point.setting, *given, ending(point.error))
             continue
         ann = "—" if point.ann_accuracy is None else percent(point.ann_accuracy)
         chosen = f"{percent(point.calibration_accuracy)} @ {point.calibration_mean_steps:.2f}"
