@@ -120,8 +120,8 @@ def _send(tracker: Tracker, one: _Found, store: Store) -> Sent | None:
         tracker.child(parent, child)
     result = replace(one.result, tracking_error=None)
     tracker.finish_parent(parent, result, interrupted=len(ran) < len(one.rows))
-    bare = tuple(child.name for child in missing if child.key and not child.files)
-    return Sent(one.folder.name, tuple(child.name for child in missing), bare)
+    bare = tuple(child.place for child in missing if child.key and not child.files)
+    return Sent(one.folder.name, tuple(child.place for child in missing), bare)
 
 
 def _folder(home: Path, name: str) -> Path:

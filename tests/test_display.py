@@ -12,7 +12,7 @@ from dynconf_core.experiment.job import RunContext
 from dynconf_core.experiment.profiles import resolve
 from dynconf_core.experiment.stages import STAGES
 from dynconf_flows.command import display
-from dynconf_flows.command.display import Display, duration, starting
+from dynconf_flows.command.display import Display, duration, roughly, starting
 from dynconf_flows.command.terminal import Terminal
 from dynconf_flows.workers.messages import Assignment
 from dynconf_tasks.listening import Counted, observer, tell
@@ -85,7 +85,40 @@ def test_the_time_left_is_not_judged_by_what_the_store_had(monkeypatch: pytest.M
         assert shown.left() == ""
         run("three", every("ran"))
         tell(Counted(4, 3, 0, 0))
-        assert shown.left() == "about 1:00 left"
+        assert shown.left() == "about 1 min left"
+
+
+def test_the_time_left_of_points_is_judged_by_what_the_newest_compute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first point trains for ten minutes; the others find that in the store and search for eight seconds each."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Display(Screen(False).console, "point") as shown:
+        tell(Counted(5, 0, 0, 0))
+        now[0] = 600.0
+        observer("one", "train").finished("ran", 600.0)
+        assert shown.left() == "", "no point is finished"
+        observer("one", "search").finished("ran", 8.0)
+        observer("one", "evaluate").finished("ran", 2.0)
+        tell(Counted(5, 1, 0, 0))
+        assert shown.left() == "about 41 min left", "as far as anybody knows, the others train, too"
+        observer("two", "train").finished("cached", 0.0)
+        assert shown.left() == "about 40 s left"
+        observer("two", "search").finished("ran", 8.0)
+        observer("two", "evaluate").finished("ran", 2.0)
+        tell(Counted(5, 2, 0, 0))
+        assert shown.left() == "about 30 s left"
+        tell(Counted(5, 3, 1, 1))
+        assert shown.left() == "about 10 s left", "others do one"
+    with Display(Screen(False).console, "point") as shown:
+        tell(Counted(5, 2, 2, 0))
+        assert shown.left() == "", "none of them is this run's"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(40.2, "40 s"), (59.6, "1 min"), (1327, "22 min"), (3580, "1 h 00 min"), (7500, "2 h 05 min")]
+)
+def test_the_time_left_in_words(seconds: float, text: str) -> None:
+    assert roughly(seconds) == text
 
 
 def test_two_points_of_a_setting_look_different(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -54,7 +54,9 @@ def test_a_machine_on_which_all_is_well(dynconf: Command, home: Path) -> None:
     code, seen = found(dynconf)
     assert code == 0 and {one["state"] for one in seen.values()} <= {"ok", "note"}
     assert seen["home"]["text"].startswith(f"{home} (") and not home.exists(), "nothing is written"
-    assert "digits" in seen["data sets"]["text"] and "torch " in seen["libraries"]["text"]
+    told = seen["data sets"]["text"]
+    assert "none found in" in told and "digits come with scikit-learn" in told and "not cifar10" in told
+    assert "torch " in seen["libraries"]["text"]
     assert "0.1.0" in seen["dynconf"]["text"] and "cores" in seen["processor"]["text"]
     text = dynconf("doctor")
     assert text.code == 0 and "Everything that is needed is there." in text.out

@@ -193,9 +193,12 @@ def asked_on_the_command_line() -> list[str]:
 def test_mlflow_has_a_parent_and_a_child_a_setting(first: dict[str, Any], home: Path) -> None:
     runs = mlflow_runs(home)
     parents = [run for run in runs if run.data.tags["kind"] == "reproduction"]
-    children = {run.info.run_name: run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id}
+    below = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    children = {run.data.tags["setting"]: run for run in below}
     assert [run.info.status for run in parents] == ["FINISHED"]
     assert set(children) == set(SETTINGS)
+    overrides = "".join(f", {name}={value}" for name, value in SHORT.items())
+    assert {run.info.run_name for run in below} == {f"{name}{overrides}" for name in SETTINGS}
     for row in first["settings"]:
         child = children[row["name"]]
         assert child.data.tags["mlflow.parentRunId"] == parents[0].info.run_id

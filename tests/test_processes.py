@@ -280,7 +280,7 @@ def test_three_of_four_go_wrong_and_a_rerun_does_these(folder: Path, start: Star
     assert states(home) == {**expected, "reproduce smoke, seed 0": "Failed"}
     tasks = states(home, "task_run")
     assert (tasks["hangs · train"], tasks["killed · train"]) == ("Crashed", "Crashed")
-    ended = {name: "FINISHED" if name == "fine" else "FAILED" for name in names}
+    ended = {f"{name}, time_steps=4, epochs=1": "FINISHED" if name == "fine" else "FAILED" for name in names}
     assert mlflow(home) == {**ended, "smoke, seed 0, time_steps=4, epochs=1": "FAILED"}
     assert not (folder / "executed").exists()
     assert not list((home / "claims").iterdir()), "what the killed processes held"

@@ -56,10 +56,14 @@ def test_what_is_sent_of_results_whose_artefacts_and_settings_are_gone(tmp_path:
     assert answer.code == 0, answer
     assert f"{result.run}: sent {NAME}, {GONE}, cifar10-vgg16-qffs" in answer.out
     assert f"figures only, without files, of {NAME}, {GONE}:" in answer.out
-    found = {run.info.run_name: run for run in runs(tmp_path)}
+    found = {run.data.tags.get("setting", ""): run for run in runs(tmp_path)}
     assert [found[row.name].info.status for row in rows] == ["FINISHED", "FINISHED", "FAILED"]
     (parent,) = [run for run in found.values() if run.data.tags["kind"] == "reproduction"]
     assert parent.info.status == "FAILED" and "time_steps=8" in parent.info.run_name
+    assert {run.info.run_name for run in found.values()} == {
+        parent.info.run_name,
+        *(f"{row.name}, time_steps=8" for row in rows),
+    }
     assert found[NAME].data.metrics["headline/mean_steps"] == rows[0].exit.mean_steps
     assert found[NAME].data.params["training.epochs"] == "8", "the plan's"
     params = found[GONE].data.params

@@ -190,6 +190,8 @@ def test_it_prints_the_uri_and_the_command_that_serves_it(called: Command, whole
     answer = called(RUN, "--setting", VGG, "--alias", "champion")
     assert answer.code == 0, answer.error
     assert f"models:/dynconf-{VGG}@champion  version 1" in answer.out
+    assert "95.37 % with 10.25 of 8 time steps on the test images" in answer.out
+    assert f"from the run {RUN}, seed 0" in answer.out and "Note" not in answer.out
     assert f"mlflow models serve -m models:/dynconf-{VGG}@champion --env-manager local" in answer.out
     assert f"MLFLOW_TRACKING_URI=sqlite+pysqlite:///{whole}/mlflow.db" in answer.out
 
@@ -205,6 +207,21 @@ def test_a_version_says_where_it_comes_from(whole: Path) -> None:
         "dataset": "digits",
         "width": "0.125",
     }
+
+
+def test_overrides_are_said(whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from dynconf_core.results.files import write_results
+    from dynconf_core.results.records import read
+    from dynconf_core.results.types import RunResult
+
+    home = Path(shutil.copytree(whole, tmp_path / "home"))
+    result = read(RunResult, home / "results" / "latest" / "results.json")
+    write_results(home, replace(result, run="another", overrides={"time_steps": 8, "fixed_point": False}))
+    answer = command(monkeypatch, capsys, "register")("another", "--home", home, "--name", "another")
+    assert answer.code == 0, answer.error
+    assert "from the run another, seed 0" in answer.out and "with time_steps=8, fixed_point=false" in answer.out
+    version = client(home).get_model_version("another", "1")
+    assert "With overrides: time_steps=8, fixed_point=false." in version.description
 
 
 @pytest.mark.parametrize(
@@ -253,6 +270,7 @@ def test_the_model_of_a_run_in_mlflow(known: Case, whole: Path, tmp_path: Path) 
     assert (logged.source_run_id, logged.status) == (run, "READY")
     assert [one.model_id for one in client(home).get_run(run).outputs.model_outputs] == [first]
     (made,) = register(home, home / "data", run, name="mine")
+    assert (made.run, made.seed, made.overrides) == (RUN, 0, {})
     version = client(home).get_model_version("mine", made.version)
     assert (version.run_id, version.source) == (run, f"models:/{first}")
 

@@ -9,27 +9,42 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from result_cases import PUBLISHED, exiting, failed_setting, rule_entry, run_result, setting_result
+from result_cases import ENVIRONMENT, PUBLISHED, exiting, failed_setting, rule_entry, run_result, setting_result
+from rich.table import Table
 
 from dynconf_core.evaluation.energy import FullAndExit
+from dynconf_core.experiment.settings import SETTINGS
 from dynconf_core.names import is_plain
 from dynconf_core.results.environment import environment
 from dynconf_core.results.files import new_run, over_seeds, write_over_seeds, write_results
 from dynconf_core.results.markdown import results_markdown
 from dynconf_core.results.records import plain, read
 from dynconf_core.results.run_names import LONGEST, folder_name
-from dynconf_core.results.types import FiguresOverSeeds, OverSeeds, RunResult, SettingOverSeeds, Spread
+from dynconf_core.results.types import (
+    FailedPoint,
+    FiguresOverSeeds,
+    OverSeeds,
+    RunResult,
+    SettingOverSeeds,
+    Spread,
+    SweepPoint,
+    SweepResult,
+)
 from dynconf_core.schemes.field import Value
-from dynconf_flows.command.tables import results_table
+from dynconf_flows.command.tables import results_table, seeds_table, sweep_table
 from dynconf_flows.command.terminal import Terminal
 
 NAMES = ("cifar10-vgg16-qcfs", "cifar10-resnet18-qcfs", "imagenet-vgg16-qffs", "imagenet-resnet50-qcfs")
 
 
 def printed(content: RunResult, width: int, verbose: bool = True) -> str:
+    return shown(results_table(content, width, verbose), width)
+
+
+def shown(table: Table, width: int) -> str:
     console, out = Terminal(width=width), io.StringIO()
     console.file = out
-    console.print(results_table(content, width, verbose))
+    console.print(table)
     return out.getvalue()
 
 
@@ -60,6 +75,42 @@ def test_the_csv_has_a_row_a_setting_and_joined_names(tmp_path: Path) -> None:
     assert first["exit_rule_threshold"] == "inf"
     assert second["name"] == NAMES[1] and second["status"] == "failed" and second["error"] == 'convert: a "b", c\nd'
     assert second["exit_mean_steps"] == ""
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_what_was_interrupted_is_called_stopped(width: int) -> None:
+    error = "train: interrupted; run again to continue from the finished stages"
+    content = run_result(setting_result(NAMES[0]), failed_setting(NAMES[1], error), failed_setting(NAMES[2], "convert: no"))
+    for text in (" ".join(printed(content, width).split()), results_markdown(content)):
+        assert f"{NAMES[1]} stopped at train: interrupted" in text and f"{NAMES[2]} failed at convert: no" in text
+
+
+def test_the_papers_mean_stands_only_beside_that_of_the_same_settings() -> None:
+    rows = [setting_result(name) for name in SETTINGS]
+    assert len(rows) == 8 and "the paper, over the same eight: 40 %" in " ".join(printed(run_result(*rows), 120).split())
+    for fewer in (run_result(*rows[:1]), run_result(*rows[:-1]), run_result(*rows[1:], failed_setting(rows[0].name, "no"))):
+        assert "of the time steps saved" in results_markdown(fewer) and "40 %" not in results_markdown(fewer)
+
+
+def test_tables_over_seeds_and_of_sweeps_have_units_and_two_decimals() -> None:
+    runs = [run_result(setting_result(NAMES[0], exit=exiting(0.5, 2.0, latency_saving=saving))) for saving in (0.25, 0.75)]
+    assert "50.00±35.36 %" in shown(seeds_table(runs), 120)
+    figures = {"ann_accuracy": 0.97985, "snn_accuracy": 0.9, "accuracy": 0.97991, "mean_steps": 2.5}
+    point = SweepPoint(
+        setting=NAMES[0],
+        values={"alpha": 2.0},
+        error=None,
+        calibration_accuracy=0.98333,
+        calibration_mean_steps=2.25,
+        stages={},
+        artefacts={},
+        **figures,
+    )
+    stopped = FailedPoint(setting=NAMES[0], values={"alpha": 4.0}, error="train: interrupted; run again", artefacts={})
+    swept = SweepResult(run="sweep", profile="smoke", seed=0, environment=ENVIRONMENT, failed=1, points=(point, stopped))
+    text = shown(sweep_table(swept), 160)
+    for figure in ("97.98", "90.00", "98.33 @ 2.25", "97.99 @ 2.50", "Accuracies in %", "stopped at train: interrupted"):
+        assert figure in text, figure
 
 
 def test_json_has_no_infinity(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def document(*rows: AnySetting, saving: float | None = 0.375) -> RunResult:
 def test_a_childs_params_metrics_steps_and_artefacts(tracker: Tracker, files: list[Path]) -> None:
     parent = tracker.parent("smoke", 1, {"time_steps": 4}, "smoke, seed 1")
     child = client(tracker).get_run(tracker.child(parent, child_of(ROW, files, "d1")))
-    assert child.info.status == "FINISHED" and child.info.run_name == ROW.name
+    assert child.info.status == "FINISHED" and child.info.run_name == f"{ROW.name}, time_steps=4"
     assert child.data.tags[PARENT] == parent and child.data.tags["setting"] == ROW.name
     params = child.data.params
     assert (params["profile"], params["seed"], params["time_steps"], params["scheme.levels"]) == ("smoke", "0", "4", "4")
@@ -118,6 +118,23 @@ def test_a_childs_params_metrics_steps_and_artefacts(tracker: Tracker, files: li
     tracker.finish_parent(parent, document(ROW))
     above = client(tracker).get_run(parent)
     assert above.info.status == "FINISHED" and above.data.metrics["headline/steps_saved_percent"] == 37.5
+
+
+def test_names_of_runs_tell_seeds_and_overrides_apart(tmp_path: Path) -> None:
+    """Those of fields that the setting does not have and the digests of given checkpoints say nothing of it."""
+    plan = resolve("cifar10-vgg16-qffs", "smoke")
+    row = setting_result(plan.setting)
+
+    def name(seed: int, **identity: Any) -> str:
+        given = {"checkpoint cifar10-vgg16-qffs": "ab" * 32, **identity}
+        return logged.child_of(row, Origin(tmp_path, "smoke", seed, given, plan)).name
+
+    assert name(0) == plan.setting
+    assert name(1) == f"{plan.setting}, seed 1"
+    assert name(0, time_steps=16, levels=8) == f"{plan.setting}, time_steps=16"
+    assert name(2, time_steps=16, fixed_point=False) == f"{plan.setting}, seed 2, time_steps=16, fixed_point=false"
+    point = Origin(tmp_path, "smoke", 1, {"time_steps": 16, "alpha": 2.0}, plan, point={"alpha": 2.0})
+    assert logged.child_of(row, point).name == f"alpha=2 {plan.setting}"
 
 
 def test_a_rerun_finds_its_runs_and_appends_nothing(home: Path, files: list[Path]) -> None:
@@ -208,7 +225,7 @@ def test_several_threads(home: Path) -> None:
     tracker = Tracker(home)
     for _, child in made:
         run = client(tracker).get_run(child)
-        number = int(run.info.run_name.removeprefix("setting-"))
+        number = int(run.data.tags["setting"].removeprefix("setting-"))
         history = client(tracker).get_metric_history(child, "curve/accuracy_percent")
         assert len(history) == 1500 and {point.value for point in history} == {number * 10}
 
@@ -420,7 +437,9 @@ def test_an_experiment_has_its_views(tracker: Tracker) -> None:
     experiment = client(tracker).get_experiment_by_name("dynconf-smoke")
     for view in OF_PROFILES:
         content = json.loads(experiment.tags[f"mlflow.sharedViewState.{view.key}"])
-        assert content["name"] == view.name and "selectedColumns" in json.loads(content["state"])
+        columns = json.loads(content["state"])["selectedColumns"]
+        assert content["name"] == view.name
+        assert view.charts or columns[:2] == ["tags.`seed`", "params.`time_steps`"], "what tells runs apart stands first"
         assert view.address(experiment.experiment_id) in experiment.tags["mlflow.note.content"]
 
 

@@ -17,7 +17,7 @@ from dynconf_core.report.palette import AGAINST, ANSWERS, DROPS, MARKED, PAPER, 
 from dynconf_core.report.samples import pictures
 from dynconf_core.report.sources import Sources
 from dynconf_core.report.wording import DASH, count, listed, number, percent
-from dynconf_core.results.markdown import paper_cell
+from dynconf_core.results.markdown import all_of_paper, ending, paper_cell
 from dynconf_core.results.types import RunResult, SettingResult
 
 MEANING = {
@@ -98,7 +98,7 @@ def reproduction(result: RunResult, sources: Sources, data: Path | None = None) 
         *closing(result.environment, result.command, f"dynconf report {result.run}"),
     ]
     warnings = [f"{row.name}: {warning}" for row in rows for warning in row.warnings]
-    warnings = [*(f"{row.name} failed at {row.error}" for row in result.failed), *warnings]
+    warnings = [*(f"{row.name} {ending(row.error)}" for row in result.failed), *warnings]
     if result.tracking_error:
         warnings.append(f"Not logged to MLflow: {result.tracking_error}")
     return Report(
@@ -133,7 +133,7 @@ def _headline(result: RunResult) -> tuple[str, str, list[str]]:
         [
             f"From {percent(worst.exit.latency_saving, 0)} % ({worst.name}) to {percent(best.exit.latency_saving, 0)} % "
             f"({best.name}). Against the first fixed step that is as accurate as T, {percent(fixed_saving, 0)} %.",
-            "The paper gives 40 % on average over its eight settings, with no accuracy lost.",
+            *(["The paper gives 40 % on average over the same eight, with no accuracy lost."] if all_of_paper(rows) else []),
         ],
     )
 

@@ -9,6 +9,7 @@ from dynconf_core.report import panels
 from dynconf_core.report.closing import closing
 from dynconf_core.report.content import Cell, Columns, Figure, Item, Missing, Report, Section, Table
 from dynconf_core.report.wording import DASH, count, number, percent, short, values_text
+from dynconf_core.results.markdown import ending
 from dynconf_core.results.types import FailedPoint, SweepPoint, SweepResult
 from dynconf_core.schemes.field import Value
 
@@ -21,7 +22,7 @@ def sweep_report(result: SweepResult) -> Report:
     broken = [point for point in result.points if isinstance(point, FailedPoint)]
     fields = list(dict.fromkeys(name for point in result.points for name in point.values))
     number_of, headline, details = _headline(points, fields)
-    warnings = [f"{point.setting} {values_text(point.values)} failed at {point.error}" for point in broken]
+    warnings = [f"{point.setting} {values_text(point.values)} {ending(point.error)}" for point in broken]
     if result.tracking_error:
         warnings.append(f"Not logged to MLflow: {result.tracking_error}")
     nothing: list[Item] = [Missing("No point has finished.")]

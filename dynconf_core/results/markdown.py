@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from dynconf_core.exit.shown import points_in_words
 from dynconf_core.experiment.plan import Published
+from dynconf_core.experiment.settings import SETTINGS
 from dynconf_core.results.run_names import titled
 from dynconf_core.results.types import AnySetting, RunResult, SettingResult, SweepResult
 
@@ -73,13 +74,13 @@ def short_notes(result: RunResult, each: bool = False) -> list[str]:
         each: whether to say what rounding the weights changes in each setting, besides the mean.
     """
     rows = result.finished
-    lines = [f"{row.name} failed at {row.error}" for row in result.failed]
+    lines = [f"{row.name} {ending(row.error)}" for row in result.failed]
     if rows and result.mean_latency_saving is not None:
         lost = statistics.fmean(row.snn_accuracy - row.exit.accuracy for row in rows)
         fixed = statistics.fmean(row.baseline("iso_accuracy").latency_saving for row in rows)
         lines += [
             f"Mean over {_count(rows)}: {percent(result.mean_latency_saving)} of the time steps saved, "
-            f"{points_in_words(lost)} (the paper, over its eight: 40 %, none lost).",
+            f"{points_in_words(lost)}{' (the paper, over the same eight: 40 %, none lost)' if all_of_paper(rows) else ''}.",
             f"Against the iso-accuracy baseline (the first step as accurate on calibration as T): {percent(fixed)} saved.",
             *_rounding(rows, each),
         ]
@@ -89,7 +90,7 @@ def short_notes(result: RunResult, each: bool = False) -> list[str]:
 def cells(row: AnySetting) -> list[str]:
     """The cells of a setting, in the order of ``HEADINGS``."""
     if not isinstance(row, SettingResult):
-        return [row.name, "stopped" if "interrupted" in row.error else "failed", *["—"] * (len(HEADINGS) - 2)]
+        return [row.name, _ended(row.error), *["—"] * (len(HEADINGS) - 2)]
     exiting, oracle = row.exit, row.oracles.first_correct
     return [
         row.name,
@@ -100,6 +101,20 @@ def cells(row: AnySetting) -> list[str]:
         f"{exiting.speedup:.2f}x",
         f"{in_percent(oracle.accuracy)} @ {oracle.mean_steps:.2f}",
     ]
+
+
+def all_of_paper(rows: Sequence[SettingResult]) -> bool:
+    """Whether these are the paper's eight settings, so that its mean may stand beside theirs."""
+    return {row.name for row in rows} == set(SETTINGS)
+
+
+def ending(error: str) -> str:
+    """How a setting or point without figures ended, and where: "failed at train: ..." or "stopped at train: ..."."""
+    return f"{_ended(error)} at {error}"
+
+
+def _ended(error: str) -> str:
+    return "stopped" if "interrupted" in error else "failed"
 
 
 def paper_cell(row: AnySetting) -> str:

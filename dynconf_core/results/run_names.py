@@ -1,4 +1,4 @@
-"""What a reproduction is called: by its profile, its seed, and the fields whose values differ from the profile's."""
+"""What a reproduction and its settings are called: by the seed, and the fields whose values differ from the profile's."""
 
 import hashlib
 import re
@@ -15,6 +15,12 @@ UNUSUAL = re.compile(r"[^A-Za-z0-9._+=-]+")
 def titled(profile: str, seed: int, overrides: Mapping[str, Value]) -> str:
     """The name for people, such as ``smoke, seed 0, time_steps=16``."""
     return ", ".join([profile, f"seed {seed}", *(f"{name}={shown(value)}" for name, value in overrides.items())])
+
+
+def variant(seed: int, overrides: Mapping[str, Value]) -> str:
+    """What tells a setting from the same one for seed 0 without overrides, such as ``seed 1, time_steps=16``; "" if nothing."""
+    seeded = [f"seed {seed}"] if seed else []
+    return ", ".join([*seeded, *(f"{name}={shown(value)}" for name, value in overrides.items())])
 
 
 def folder_name(profile: str, seed: int, overrides: Mapping[str, Value]) -> str:

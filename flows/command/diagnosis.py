@@ -230,15 +230,19 @@ def _storage() -> Iterator[Finding]:
 
 
 def _data(data: Path) -> Iterator[Finding]:
-    there, missing = [], []
+    there, included, missing = [], [], []
     for name in DATASETS.names():
         try:
-            DATASETS.get(name).check(data)
-            there.append(name)
+            one = DATASETS.get(name)
+            one.check(data)
+            (there if one.downloaded else included).append(name)
         except (InputError, OSError):
             missing.append(name)
-    text = f"{', '.join(there) or 'none'} found in {data}" + (f"; not {', '.join(missing)}" if missing else "")
-    yield Finding("data sets", "ok" if there else "broken", text, "dynconf data fetch cifar10" if "cifar10" in missing else "")
+    text = f"{', '.join(there) or 'none'} found in {data}"
+    text += "".join(f"; {name} {'come with scikit-learn' if name == 'digits' else 'needs no files there'}" for name in included)
+    text += f"; not {', '.join(missing)}" if missing else ""
+    state: State = "ok" if there or included else "broken"
+    yield Finding("data sets", state, text, "dynconf data fetch cifar10" if "cifar10" in missing else "")
 
 
 def _packages() -> Iterator[Finding]:

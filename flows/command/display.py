@@ -6,6 +6,7 @@ there are lines alone: of each setting that has ended, of long stages, and of th
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +31,8 @@ WIDE = 100
 """Width of a terminal from which the bars are followed by the stage's own figures."""
 SOON = 5.0
 """Seconds before which nothing is said of the time left."""
+POINT = "point"
+"""What the points of a sweep are called; of them, most take stages from the store that earlier ones have computed."""
 STAGES = {
     "train": 0.6,
     "convert": 0.05,
@@ -75,6 +78,10 @@ class Display(AbstractContextManager["Display"]):
             auto_refresh=False,
         )
         self._start = self._said = time.monotonic()
+        self._ran: dict[str, list[float]] = {}
+        """Of each stage, how long it took wherever this run computed it."""
+        self._newest: dict[str, str] = {}
+        """Of each stage, its outcome in the setting or point that it was last needed for."""
         self._given = 0.0
         """The part of all work that the store had done, by which the time left is not to be judged."""
         self._changing = threading.Lock()
@@ -115,11 +122,31 @@ class Display(AbstractContextManager["Display"]):
 
     def left(self) -> str:
         """About how much time is left; "" before that can be told."""
+        if self.noun == POINT:
+            seconds = self._points_left()
+            return "" if seconds is None else f"about {roughly(seconds)} left"
         seconds, part = time.monotonic() - self._start, self.part()
         gained = part - self._given
         if seconds < SOON or gained < 0.02 or part >= 1:
             return ""
-        return f"about {duration(seconds * (1 - part) / gained)} left"
+        return f"about {roughly(seconds * (1 - part) / gained)} left"
+
+    def _points_left(self) -> float | None:
+        """Seconds that the points of a study will still take here; None before this run has finished one.
+
+        A point takes what the stages took that the newest points computed: later points find most stages in the store.
+        """
+        finished, counted = self.counted.done - self.counted.by_others, self.counted
+        waiting = counted.points - counted.done - counted.with_others
+        with self._changing:
+            ended = sum(one.ended for one in self.settings.values())
+            running = [one for one in self.settings.values() if not one.ended]
+            each = {stage: statistics.fmean(taken) for stage, taken in self._ran.items() if self._newest[stage] == "ran"}
+        if finished < 1 or waiting < 1:
+            return None
+        done = sum(each.get(stage, 0.0) * part for one in running for stage, part in list(one.parts.items()))
+        whole = sum(each.values()) * waiting * max(1.0, ended / finished)
+        return max(0.0, whole - done) / max(1, len(running))
 
     def part(self) -> float:
         """Roughly what part of all work is done, from 0 to 1."""
@@ -138,6 +165,10 @@ class Display(AbstractContextManager["Display"]):
         """A stage has ended: print what is worth a line."""
         if outcome not in ("ran", "failed") and self.counted.points:
             self._given += STAGES.get(stage, 0.0) / self.counted.points
+        with self._changing:
+            self._newest[stage] = outcome
+            if outcome == "ran":
+                self._ran.setdefault(stage, []).append(seconds)
         setting.outcomes[stage] = outcome
         setting.parts[stage] = 1.0
         if outcome == "ran":
@@ -257,6 +288,14 @@ def duration(seconds: float) -> str:
         return f"{minutes}:{rest:02d}"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d}"
+
+
+def roughly(seconds: float) -> str:
+    """A duration of which only the size matters, in words: about 40 s, 22 min, 2 h 05 min."""
+    if seconds < 59.5:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def _called(stage: str, briefly: bool = False) -> str:

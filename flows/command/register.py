@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from dynconf_core.experiment.request import data_folder, home_folder
+from dynconf_core.results.run_names import shown
 from dynconf_flows.command.options import AsJson, Data, Home, print_json
 from dynconf_flows.command.server import configure
 from dynconf_flows.command.terminal import Terminal
@@ -26,7 +27,8 @@ def register(
 ) -> None:
     """Put SNNs with their exit rules into MLflow's registry.
 
-    Prints how to serve them. Repeating it adds no version.
+    Prints what was registered (the run, its seed and overrides, and the figures) and how to serve it. Repeating it adds no
+    version.
     """
     folder = home_folder(home)
     configure(folder)
@@ -46,6 +48,10 @@ def register(
                 "alias": one.alias,
                 "uri": one.uri,
                 "new": one.new,
+                "run": one.run,
+                "seed": one.seed,
+                "overrides": dict(one.overrides),
+                "figures": one.figures,
                 "serve": serve_command(one.uri, tracking),
             }
             for one in made
@@ -56,5 +62,10 @@ def register(
     for one in made:
         known = "" if one.new else ", which was there already"
         console.print(f"{one.uri}  version {one.version}{known}", soft_wrap=True)
+        console.print(f"  {one.figures}", soft_wrap=True)
+        console.print(f"  from the run {one.run}, seed {one.seed}", soft_wrap=True)
+        if one.overrides:
+            values = ", ".join(f"{name}={shown(value)}" for name, value in one.overrides.items())
+            console.print(f"  Note: not the profile's own setting, but with {values}", soft_wrap=True)
     console.print("\nServe one of them on this machine (Ctrl-C stops it):" if len(made) > 1 else "\nServe it on this machine:")
     console.print(serve_command(made[0].uri, tracking), soft_wrap=True)

@@ -14,9 +14,10 @@ from dynconf_core.results.markdown import (
     HEADINGS,
     PAPER,
     cells,
+    ending,
+    in_percent,
     notes,
     paper_cell,
-    percent,
     published_cell,
     short,
     short_notes,
@@ -58,6 +59,7 @@ def seeds_table(results: Sequence[RunResult]) -> Table:
         table.add_column(heading, justify="left" if heading == "setting" else "right", no_wrap=True)
     for entry in over_seeds(results).settings:
         table.add_row(entry.name, *(["failed for a seed"] if entry.figures is None else _spreads(entry.figures)))
+    table.caption = "Accuracies in % of the test images."
     return table
 
 
@@ -125,13 +127,13 @@ def sweep_table(result: SweepResult) -> Table:
     for point in result.points:
         given = [short(point.values.get(name, "")) for name in swept]
         if not isinstance(point, SweepPoint):
-            table.add_row("", point.setting, *given, f"failed: {point.error}")
+            table.add_row("", point.setting, *given, ending(point.error))
             continue
-        ann = "—" if point.ann_accuracy is None else percent(point.ann_accuracy)
-        chosen = f"{percent(point.calibration_accuracy)} @ {point.calibration_mean_steps:.2f}"
-        figures = [ann, percent(point.snn_accuracy), chosen, f"{percent(point.accuracy)} @ {point.mean_steps:.2f}"]
+        ann = "—" if point.ann_accuracy is None else in_percent(point.ann_accuracy)
+        chosen = f"{in_percent(point.calibration_accuracy)} @ {point.calibration_mean_steps:.2f}"
+        figures = [ann, in_percent(point.snn_accuracy), chosen, f"{in_percent(point.accuracy)} @ {point.mean_steps:.2f}"]
         table.add_row("*" if point.on_front else "", point.setting, *given, *figures)
-    table.caption = "calibration, test: accuracy with exit @ mean steps on that split."
+    table.caption = "Accuracies in %; calibration, test: accuracy with exit @ mean steps on that split."
     return table
 
 
@@ -140,9 +142,10 @@ def _table(heading: str) -> Table:
 
 
 def _spreads(figures: FiguresOverSeeds) -> list[str]:
-    """Spreads as text: fractions in per cent, steps unchanged."""
+    """Spreads as text: fractions in per cent, the saving with its sign, steps unchanged."""
     found = []
     for field in fields(figures):
         spread, scale = getattr(figures, field.name), 1 if field.name == "exit_mean_steps" else 100
-        found.append("—" if spread is None else f"{scale * spread.mean:.2f}±{scale * spread.deviation:.2f}")
+        unit = " %" if field.name == "exit_latency_saving" else ""
+        found.append("—" if spread is None else f"{scale * spread.mean:.2f}±{scale * spread.deviation:.2f}{unit}")
     return found

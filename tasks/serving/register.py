@@ -9,7 +9,7 @@ import re
 import shlex
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,9 @@ from typing import Any
 from dynconf_core.errors import InputError
 from dynconf_core.results.files import LATEST, RESULTS
 from dynconf_core.results.records import read
+from dynconf_core.results.run_names import shown
 from dynconf_core.results.types import FailedPoint, FailedSetting, RunResult, SettingResult, SweepPoint, SweepResult
+from dynconf_core.schemes.field import Value
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.claim import claim
 from dynconf_tasks.serving.logged_model import MODEL_DIGEST, Served, logged_model, served
@@ -43,6 +45,10 @@ class Registered:
         name, version: of the model.
         alias: the alias that it was given; None if none.
         new: whether the version was made now.
+        run: the name of the reproduction or sweep that it comes from.
+        seed: of its training.
+        overrides: the fields that were set for it, with their values.
+        figures: accuracy and mean steps with early exit, in words.
     """
 
     setting: str
@@ -50,6 +56,10 @@ class Registered:
     version: str
     alias: str | None
     new: bool
+    run: str
+    seed: int
+    overrides: Mapping[str, Value]
+    figures: str
 
     @property
     def uri(self) -> str:
@@ -75,7 +85,7 @@ def register(
         InputError: if there is no such run, setting or artefact, or MLflow takes no such name or alias.
     """
     runs = Runs(home, lambda holder: None)
-    folder, profile, rows = _rows(home, run, runs)
+    folder, result, rows = _rows(home, run, runs)
     chosen = _chosen(rows, settings, run)
     if name is not None and len(chosen) > 1:
         raise InputError(f"--name {name} is the name of one model, but {len(chosen)} are to be registered: add --setting.")
@@ -86,11 +96,14 @@ def register(
         model = served(setting, row.artefacts, store, data)
         called = name or f"{PREFIX}{setting.replace(':', '-').replace('/', '-')}"
         _check(called, alias)
+        overrides = {**result.overrides, **(row.values if isinstance(row, SweepPoint) else {})}
+        seed = int(model.facts.origin["seed"])
+        overrides.pop("seed", None)  # of a sweep over seeds
         with claim(home, f"register-{setting.replace(':', '-')}", f"registering {called}"):
-            version, new = _version(runs, called, model, f"dynconf-{profile}", row)
+            version, new = _version(runs, called, model, f"dynconf-{result.profile}", row, overrides)
             if alias is not None:
                 runs.client.set_registered_model_alias(called, alias, version)
-        made.append(Registered(setting, called, version, alias, new))
+        made.append(Registered(setting, called, version, alias, new, result.run, seed, overrides, figures(model, row)))
     return made
 
 
@@ -108,22 +121,31 @@ def serve_command(uri: str, tracking: str, port: int = 5001) -> str:
     return f"{path}MLFLOW_TRACKING_URI={shlex.quote(tracking)} {serve}"
 
 
-def description(model: Served, row: Finished) -> str:
-    """What a person reads of a version: the figures first, then what stands in for what."""
+def figures(model: Served, row: Finished) -> str:
+    """Accuracy and mean steps with early exit, in words."""
     exits = (row.exit.accuracy, row.exit.mean_steps) if isinstance(row, SettingResult) else (row.accuracy, row.mean_steps)
+    return f"{100 * exits[0]:.2f} % with {exits[1]:.2f} of {model.facts.time_steps} time steps on the test images"
+
+
+def description(model: Served, row: Finished, overrides: Mapping[str, Value]) -> str:
+    """What a person reads of a version: the figures first, then what stands in for what, and the overrides."""
     origin, (height, width) = model.facts.origin, model.size
-    found = [f"{100 * exits[0]:.2f} % with {exits[1]:.2f} of {model.facts.time_steps} time steps on the test images."]
+    found = [f"{figures(model, row)}."]
     if origin["profile"] != "paper":
         stand_in = f", {origin['dataset']} instead of {origin['stands_in_for']}" if origin["stands_in_for"] else ""
         part = f", {origin['width']:g} of full width" if origin["width"] != 1 else ""
         found.append(f"**A stand-in, not the paper's network**: profile {origin['profile']}{stand_in}{part}.")
+    if overrides:
+        found.append(f"With overrides: {', '.join(f'{name}={shown(value)}' for name, value in overrides.items())}.")
     found.append(
         f"Takes uint8 images of {height} x {width} pixels as a file holds them, not normalised. Seed {origin['seed']}."
     )
     return "\n\n".join(found)
 
 
-def _version(runs: Runs, name: str, model: Served, experiment: str, row: Finished) -> tuple[str, bool]:
+def _version(
+    runs: Runs, name: str, model: Served, experiment: str, row: Finished, overrides: Mapping[str, Value]
+) -> tuple[str, bool]:
     """The version with this content, and whether it was made now."""
     client = runs.client
     versions = client.search_model_versions(f"name = '{name}'", max_results=1000)
@@ -137,7 +159,7 @@ def _version(runs: Runs, name: str, model: Served, experiment: str, row: Finishe
     identifier = logged_model(client, place, run, model)
     if not versions:
         _made(client, name, model)
-    tags, text = {**model.tags, MODEL_DIGEST: digest}, description(model, row)
+    tags, text = {**model.tags, MODEL_DIGEST: digest}, description(model, row, overrides)
     with _looked_up_at(runs.uri):
         made = client.create_model_version(name, f"models:/{identifier}", run, tags, description=text, model_id=identifier)
     return str(made.version), True
@@ -192,13 +214,13 @@ def _setting(row: Finished | FailedSetting | FailedPoint) -> str:
     return row.name if isinstance(row, SettingResult | FailedSetting) else row.setting
 
 
-def _rows(home: Path, run: str, runs: Runs) -> tuple[Path, str, list[Any]]:
-    """The folder, the profile and the rows that ``run`` stands for."""
+def _rows(home: Path, run: str, runs: Runs) -> tuple[Path, RunResult | SweepResult, list[Any]]:
+    """The folder, the results and the rows that ``run`` stands for."""
     for given in (Path(run), home / "results" / run):
         folder = given.resolve()
         if (folder / RESULTS).is_file() and folder.parent.name == "results":
             result = read(RunResult, folder / RESULTS)
-            return folder, result.profile, list(result.settings)
+            return folder, result, list(result.settings)
     if IDENTIFIER.fullmatch(run):
         return _of_mlflow(home, run, runs)
     there = [path.parent.name for path in sorted((home / "results").glob(f"*/{RESULTS}")) if not path.parent.is_symlink()]
@@ -208,7 +230,7 @@ def _rows(home: Path, run: str, runs: Runs) -> tuple[Path, str, list[Any]]:
     )
 
 
-def _of_mlflow(home: Path, run: str, runs: Runs) -> tuple[Path, str, list[Any]]:
+def _of_mlflow(home: Path, run: str, runs: Runs) -> tuple[Path, RunResult | SweepResult, list[Any]]:
     """The rows of a run in MLflow, found in the results of the home by their artefacts."""
     from mlflow.exceptions import MlflowException
 
@@ -223,7 +245,7 @@ def _of_mlflow(home: Path, run: str, runs: Runs) -> tuple[Path, str, list[Any]]:
             result = read(kind, path)
             rows = [row for row in _all(result) if row.artefacts.get("evaluate") in wanted]
             if rows:
-                return path.parent.resolve(), result.profile, rows
+                return path.parent.resolve(), result, rows
     raise InputError(f"no results in {home} belong to the run {run} of MLflow: name the home that they are in with --home.")
 
 

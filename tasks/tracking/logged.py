@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from dynconf_core.evaluation.setting import SettingEvaluation, SettingFigures
+from dynconf_core.experiment.overrides import fitting
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.results.markdown import short
 from dynconf_core.results.records import plain
+from dynconf_core.results.run_names import variant
 from dynconf_core.results.types import AnyPoint, AnySetting, FailedPoint, FailedSetting, SettingResult, SweepPoint
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.artefacts import Artefact, Store
@@ -76,6 +78,7 @@ class Child:
         error: why the setting failed; None if it did not.
         key: the key of the evaluation in the store; "" if there is none.
         point: the values of the swept fields; None below a reproduction.
+        variant: what differs from seed 0 without overrides, in words; "" for a point.
         tags: what people filter by.
         description: Markdown.
         datasets: the data that it used.
@@ -90,16 +93,22 @@ class Child:
     error: str | None = None
     key: str = ""
     point: Mapping[str, Value] | None = None
+    variant: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     description: str = ""
     datasets: tuple[Dataset, ...] = ()
     times: tuple[StageTime, ...] = ()
 
     @property
-    def name(self) -> str:
-        """The name of its run; the values stand first, since MLflow's tables cut long names."""
+    def place(self) -> str:
+        """What it is called below its parent; the values stand first, since MLflow's tables cut long names."""
         values = " ".join(f"{name}={short(value)}" for name, value in (self.point or {}).items())
         return f"{values} {self.setting}".strip()
+
+    @property
+    def name(self) -> str:
+        """The name of its run, by which people tell it from those of other seeds and overrides; nothing is found by it."""
+        return f"{self.place}, {self.variant}" if self.variant else self.place
 
     @property
     def start(self) -> int | None:
@@ -143,11 +152,18 @@ def child_of(
         error=row.error if isinstance(row, FailedSetting | FailedPoint) else None,
         key=key,
         point=origin.point,
+        variant=variant(origin.seed, _overrides(origin)) if origin.point is None else "",
         tags=_tags(row, setting, origin),
         description=description,
         datasets=_datasets(row, known, plan, store),
         times=times,
     )
+
+
+def _overrides(origin: Origin) -> dict[str, Value]:
+    """The overrides of the fields that the setting has; all of them where its plan is not known."""
+    overrides = {name: value for name, value in origin.identity.items() if not name.startswith(CHECKPOINT)}
+    return overrides if origin.plan is None else fitting(origin.plan, overrides)
 
 
 def _shown(row: SettingResult | SweepPoint, figures: SettingFigures | None, store: Store) -> Shown:
@@ -178,7 +194,7 @@ def _params(row: AnySetting | AnyPoint, figures: SettingFigures | None, origin: 
     else:
         facts = plain(row)
         found = {
-            **{name: value for name, value in origin.identity.items() if not name.startswith(CHECKPOINT)},
+            **_overrides(origin),
             "setting": row.setting if isinstance(row, SweepPoint | FailedPoint) else row.name,
             "profile": origin.profile,
             "seed": origin.seed,

@@ -151,11 +151,13 @@ _COMPARED = (
     _line("exited_percent", "Images that have exited by each time step, %"),
     _bars("steps_saved_iso_accuracy_percent", "Steps saved against the iso-accuracy baseline, %"),
 )
+_APART = (_tag("seed"), "params.`time_steps`")
+"""What tells runs of a setting apart: these columns come first."""
 SETTINGS = View(
     "settings",
     "Settings",
     _table(
-        [*map(_metric, FIGURES), *map(_tag, ("dataset", "network", "scheme", "seed")), "params.`seconds.total`"],
+        [*_APART, *map(_metric, FIGURES), *map(_tag, ("dataset", "network", "scheme")), "params.`seconds.total`"],
         "tags.kind = 'setting'",
         _tag("setting"),
         True,
@@ -164,13 +166,15 @@ SETTINGS = View(
 RUNS = View(
     "runs",
     "Reproductions and sweeps",
-    _table([*map(_metric, FIGURES), _tag("kind"), _tag("seed"), *map(_metric, ("points", "failed_points"))]),
+    _table([*_APART, *map(_metric, FIGURES), _tag("kind"), *map(_metric, ("points", "failed_points"))]),
 )
 POINTS = View(
     "points",
     "Points of sweeps",
     # in the order of time, MLflow would show only their parents, closed
-    _table([*map(_metric, FIGURES), _tag("setting"), _tag("point")], "tags.kind = 'point'", _metric("mean_steps"), True),
+    _table(
+        [*_APART, *map(_metric, FIGURES), _tag("setting"), _tag("point")], "tags.kind = 'point'", _metric("mean_steps"), True
+    ),
 )
 COMPARE = View("compare", "Settings compared", _charts("tags.kind = 'setting'", _COMPARED), charts=True)
 ANALYSES = View("analyses", "Analyses", _table([*map(_metric, FIGURES), _tag("traces"), _tag("seed")]))
