@@ -17,7 +17,8 @@ from PIL import Image
 from dynconf_core.data import cifar10_sources as sources_module
 from dynconf_core.data.cifar10 import BINARY_SHA1, FOLDER, verify_cifar10
 from dynconf_core.data.cifar10_sources import Source, SourceError
-from dynconf_core.data.fetch_cifar10 import CLASSES, fetch_cifar10
+from dynconf_core.data.class_names import KNOWN
+from dynconf_core.data.fetch_cifar10 import fetch_cifar10
 from dynconf_core.errors import InputError
 
 PER_BATCH = 3
@@ -99,7 +100,7 @@ def test_it_makes_the_official_folder_and_then_does_nothing(tmp_path: Path) -> N
     target = fetch_cifar10(root, say=said.append, sources=[deliver()], sha1=TINY_SHA1)
     assert target == root / FOLDER
     assert {path.name for path in target.iterdir()} == {*CONTENT, "batches.meta.txt"}
-    assert (target / "batches.meta.txt").read_text().split() == list(CLASSES)
+    assert (target / "batches.meta.txt").read_text().split() == list(KNOWN["cifar10"])
     assert (target / "batches.meta.txt").stat().st_size == 61  # as in the official archive
     assert list(root.iterdir()) == [target]
     assert "Trying the good source." in said and "checksums correct" in said[-1]
