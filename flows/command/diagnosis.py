@@ -230,7 +230,9 @@ def _storage() -> Iterator[Finding]:
 
 
 def _data(data: Path) -> Iterator[Finding]:
-    there, included, missing = [], [], []
+    there: list[str] = []
+    included: list[str] = []
+    missing: list[str] = []
     for name in DATASETS.names():
         try:
             one = DATASETS.get(name)
