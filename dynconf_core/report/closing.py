@@ -47,7 +47,7 @@ def closing(environment: Environment | None, command: str, again: str) -> list[S
     environs: list[Table | Text] = [Text(commands, code=True)] if commands else []
     if environment is not None:
         environs.append(facts(_environment(environment)))
-    return [*found, Section("Do it again", environs, "The command, and the environment in which it ran.")]
+    return [*found, Section("Do it again", environs, "The command, from the folder in which it ran, and its environment.")]
 
 
 def facts(found: Sequence[tuple[str, str]], wide: bool = False) -> Table:

@@ -98,7 +98,7 @@ def reproduction(result: RunResult, sources: Sources, data: Path | None = None) 
             if several
             else "Rule, baselines, conversion by layer, reliability, robustness and energy.",
         ),
-        *closing(result.environment, result.command, f"dynconf report {result.run}"),
+        *closing(result.environment, result.command, sources.command()),
     ]
     warnings = [f"{row.name}: {warning}" for row in rows for warning in row.warnings]
     warnings = [*(f"{row.name} failed at {row.error}" for row in result.failed), *warnings]
