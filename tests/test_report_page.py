@@ -224,7 +224,7 @@ def test_a_sweep_shows_the_front_on_test_figures(tmp_path: Path) -> None:
     levels = [at for at, name in zip(lines["lines"]["position"], lines["lines"]["axis"], strict=True) if name == "levels"]
     assert levels == pytest.approx([0, 1 / 3, 1], abs=1e-4)
     assert ["net", "8", "sum", "90.00", "90.00", "85.00", "5.00", "5.00", "91.00", "5.50", ""] in cases.rows(page)
-    assert "net levels=16, smoothing=sum failed at broken" in page and "2</strong> points of 3 on the front" in page
+    assert "net levels=16, smoothing=sum failed at broken" in page and "2 of 3</strong> points on the front" in page
 
 
 def analysis_of_traces() -> Any:

@@ -58,9 +58,9 @@ def analysis_report(
         Section(
             "Accuracy against latency",
             [panels.latency(curves, record.accuracy_at_t.test, found, fixed), panels.histogram(found, what="samples")],
-            "Every threshold of the chosen rule, beside an SNN that always stops at a fixed step and an oracle that stops "
-            "each sample "
-            "at the best step there is. Left and up is better. " + panels.CHANCE,
+            "Every threshold of the chosen rule, beside an SNN that always stops at a fixed step and the best that an "
+            "exit which knows the labels could do with so many steps (not the oracle above: see the "
+            "glossary). Left and up is better. " + panels.CHANCE,
         ),
         Section(
             "Rules",
@@ -70,7 +70,9 @@ def analysis_report(
         Section(
             "Rules at equal accuracy",
             [panels.rules(record.comparison, record.time_steps), panels.losses(record.comparison)],
-            "What each measure takes and loses where so many points may be lost in expectation. Colours: what may be lost.",
+            "What each measure takes and loses where so many points may be lost in expectation. Colours: what may be lost. The "
+            "chosen rule's measure may have other figures here: a choice among the candidates of all measures has to be more "
+            "careful than one among those of a single measure.",
             legend=DROPS,
         ),
         *([_guarantee(record.guarantee, guarantee, record.time_steps)] if record.guarantee is not None else []),

@@ -64,5 +64,5 @@ def specifications() -> dict[str, Any]:
     found = {}
     for name, chart in KINDS.items():
         content = chart().to_dict()
-        found[name] = {**content, "config": CONFIG, "autosize": {"type": "fit-x", "contains": "padding"}}
+        found[name] = {**content, "config": CONFIG}
     return found

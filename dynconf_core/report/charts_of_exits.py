@@ -114,8 +114,9 @@ def _rules(field: str, title: str, scale: Any) -> tuple[Any, Chart]:
         ("threshold", "threshold", ""),
         ("steps", "mean time steps", ".2f"),
         ("steps_range", "95 %", ""),
-        ("lost", "points lost", ".2f"),
+        ("lost", "points lost on test", ".2f"),
         ("lost_range", "95 %", ""),
+        ("kept", "keeps to what it may lose", ""),
         ("accuracy", "accuracy (%)", ".2f"),
     )
     x = alt.X(f"{field}:Q", title=title, scale=scale)
@@ -124,7 +125,14 @@ def _rules(field: str, title: str, scale: Any) -> tuple[Any, Chart]:
         .mark_rule(strokeWidth=2)
         .encode(x=alt.X(f"{field}_low:Q", title=title, scale=scale), x2=f"{field}_high:Q", y=y, yOffset=offset, color=colour)
     )
-    points = table("rules").mark_point(filled=True, size=55, opacity=1).encode(x, y, yOffset=offset, color=colour, tooltip=tip)
+    shades = alt.Scale(domain=list(DROPS), range=list(DROPS.values()))
+    hollow = {"test": "datum.kept !== 'yes'", "value": "white"}
+    fill = alt.Fill("drop:N", scale=shades, legend=None, condition=hollow)
+    points = (
+        table("rules")
+        .mark_point(filled=False, size=50, strokeWidth=1.5, opacity=1)
+        .encode(x, y, yOffset=offset, color=colour, fill=fill, tooltip=tip)
+    )
     return (y, offset), alt.layer(bars, points)
 
 

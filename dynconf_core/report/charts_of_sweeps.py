@@ -5,13 +5,18 @@ from __future__ import annotations
 import altair as alt
 
 from dynconf_core.figures.canvas import BLUE, GREY, INK
-from dynconf_core.report.theme import MEASURES, Chart, table, tooltip
+from dynconf_core.report.theme import MEASURES, Chart, table, tooltip, value
 
 
 def pareto() -> Chart:
     """The points of a sweep on the test split; the front was chosen on the calibration split."""
-    x = alt.X("step:Q", title="mean time steps (test)", scale=alt.Scale(zero=True))
-    y = alt.Y("accuracy:Q", title="accuracy (test, %)", scale=alt.Scale(zero=False))
+    x = alt.X(
+        "step:Q",
+        title="mean time steps (test)",
+        scale=alt.Scale(zero=False, nice=False, domainMin=value("left"), domainMax=value("right")),
+    )
+    scale = alt.Scale(zero=False, nice=False, domainMin=value("low"), domainMax=value("high"))
+    y = alt.Y("accuracy:Q", title="accuracy (test, %)", scale=scale)
     tip = tooltip(
         ("setting", "setting", ""),
         ("values", "values", ""),

@@ -15,7 +15,10 @@ GLOSSARY = {
     "saved": "1 minus mean steps / t: against T, or against a fixed number of steps t.",
     "calibration images": "Held out of the training images; they choose rule, smoothing and threshold. Test images judge.",
     "iso-accuracy": "The first fixed step that is as accurate on the calibration images as T: a fairer baseline than T.",
-    "oracle": "An exit that knows the labels and stops each image at its first correct step: out of reach, but a bound.",
+    "oracle": "An exit that knows the labels and stops each image at its first correct step, at T if it is never right: out of "
+    "reach, but a bound.",
+    "oracle, any budget": "For every mean number of steps, the highest accuracy that an exit which knows the labels reaches. "
+    "It stops images that are never right at step 1, so it takes fewer steps than the other oracle at the same accuracy.",
     "max_softmax": "Confidence is the largest softmax probability of the smoothed logits: the paper's rule.",
     "entropy, gap, patience, learned": "Other measures: entropy of the softmax; distance of the two largest logits; steps "
     "without a change of the answer; a regression on features of the logits.",
@@ -44,7 +47,7 @@ def closing(environment: Environment | None, command: str, again: str) -> list[S
     environs: list[Table | Text] = [Text(commands, code=True)] if commands else []
     if environment is not None:
         environs.append(facts(_environment(environment)))
-    return [*found, Section("Do it again", environs, "The command, and the environment in which it ran.")]
+    return [*found, Section("Do it again", environs, "The command, from the folder in which it ran, and its environment.")]
 
 
 def facts(found: Sequence[tuple[str, str]], wide: bool = False) -> Table:

@@ -3,7 +3,7 @@
 from dynconf_core.figures.canvas import BLUE, GREEN, INK, ORANGE, PURPLE, SKY, VERMILLION
 
 FIXED, PALE = "#8A8F98", "#B8BEC6"
-SERIES = {"with early exit": BLUE, "stopped at a fixed step": FIXED, "oracle": GREEN}
+SERIES = {"with early exit": BLUE, "stopped at a fixed step": FIXED, "oracle, any budget": GREEN}
 """Lines of accuracy against latency."""
 MARKED = {"chosen rule": VERMILLION, "first step as accurate as T": INK}
 """Points of accuracy against latency."""

@@ -55,8 +55,9 @@ def reproduction(result: RunResult, sources: Sources, data: Path | None = None) 
                 )
                 for row in rows
             ],
-            "Every threshold of the chosen rule, beside an SNN that always stops at a fixed step and an oracle that stops each "
-            "image at the best step there is. Left and up is better. " + panels.CHANCE,
+            "Every threshold of the chosen rule, beside an SNN that always stops at a fixed step and the best that an "
+            "exit which knows the labels could do with so many steps (not the table's oracle: see the glossary). "
+            "Left and up is better. " + panels.CHANCE,
             legend=SERIES | MARKED | (PAPER if any(_paper_point(row) for row in rows) else {}),
         ),
     ]
@@ -72,7 +73,9 @@ def reproduction(result: RunResult, sources: Sources, data: Path | None = None) 
             "Rules at equal accuracy",
             [panels.rules(row.comparison, row.time_steps, row.name) for row in rows],
             "The mean steps of each confidence measure where so many points of accuracy may be lost in expectation. Chosen "
-            "on the calibration images, shown on the test images; the bars are 95 % intervals. Colours: what may be lost.",
+            "on the calibration images, shown on the test images; the bars are 95 % intervals. Colours: what may be lost. The "
+            "chosen rule's measure may have other figures here: its smoothing was searched over many values, each measure "
+            "here has the best of a short list.",
             legend=DROPS,
         ),
         Section(
@@ -95,7 +98,7 @@ def reproduction(result: RunResult, sources: Sources, data: Path | None = None) 
             if several
             else "Rule, baselines, conversion by layer, reliability, robustness and energy.",
         ),
-        *closing(result.environment, result.command, f"dynconf report {result.run}"),
+        *closing(result.environment, result.command, sources.command()),
     ]
     warnings = [f"{row.name}: {warning}" for row in rows for warning in row.warnings]
     warnings = [*(f"{row.name} {ending(row.error)}" for row in result.failed), *warnings]

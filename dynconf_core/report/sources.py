@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,10 @@ class Sources:
         """Where was looked, for a sentence in the place of what is missing."""
         return f"neither the store {self.store.root} nor {self.folder} holds it"
 
+    def command(self) -> str:
+        """The command that writes the report anew, from any folder."""
+        return report_command(self.folder, self.store)
+
     def _in_store(self, row: SettingResult, stage: str, name: str) -> Path | None:
         artefact = self.store.get(row.artefacts[stage]) if stage in row.artefacts else None
         return artefact.file(name) if artefact is not None and name in artefact.manifest["files"] else None
@@ -74,3 +79,8 @@ class Sources:
         stored = self._in_store(row, "collect_test", "logits.npy")
         traces = stored.parent if stored is not None else self._beside(f"{row.name}-test.npz")
         return None if rule is None or traces is None else curves_of(Traces.load(traces), Rule.load(rule))
+
+
+def report_command(folder: Path, store: Store) -> str:
+    """The command that writes the report of a folder anew, with absolute paths."""
+    return shlex.join(["dynconf", "report", str(folder.resolve()), "--home", str(store.root.parent.absolute())])

@@ -8,7 +8,7 @@ from dynconf_core.exit.shown import points_in_words
 from dynconf_core.report import panels
 from dynconf_core.report.closing import closing
 from dynconf_core.report.content import Cell, Columns, Figure, Item, Missing, Report, Section, Table
-from dynconf_core.report.wording import DASH, count, number, percent, short, values_text
+from dynconf_core.report.wording import DASH, listed, number, percent, short, values_text
 from dynconf_core.results.markdown import ending
 from dynconf_core.results.types import FailedPoint, SweepPoint, SweepResult
 from dynconf_core.schemes.field import Value
@@ -16,8 +16,8 @@ from dynconf_core.schemes.field import Value
 REACHED = ("calibration steps", "calibration accuracy")
 
 
-def sweep_report(result: SweepResult) -> Report:
-    """The report of a sweep."""
+def sweep_report(result: SweepResult, again: str = "") -> Report:
+    """The report of a sweep; ``again``: the command that writes it anew."""
     points = [point for point in result.points if isinstance(point, SweepPoint)]
     broken = [point for point in result.points if isinstance(point, FailedPoint)]
     fields = list(dict.fromkeys(name for point in result.points for name in point.values))
@@ -40,7 +40,7 @@ def sweep_report(result: SweepResult) -> Report:
             "images at the right.",
         ),
         Section("All points", [_table(result, fields)], "Click on a heading to sort by it."),
-        *closing(result.environment, "", f"dynconf report sweeps/{result.run}"),
+        *closing(result.environment, result.command, again),
     ]
     title = f"sweep {result.run} · profile {result.profile}, seed {result.seed}"
     return Report(title, number_of, headline, details, _banner(result), warnings, sections)
@@ -48,7 +48,6 @@ def sweep_report(result: SweepResult) -> Report:
 
 def _headline(points: Sequence[SweepPoint], fields: Sequence[str]) -> tuple[str, str, list[str]]:
     front = [point for point in points if point.on_front]
-    told = f"{count(len(front), 'point')} of {len(points)} on the front, over {', '.join(fields)}"
     if not front:
         return "0", "points finished", []
     best = max(front, key=lambda point: (point.calibration_accuracy, -point.calibration_mean_steps))
@@ -57,10 +56,24 @@ def _headline(points: Sequence[SweepPoint], fields: Sequence[str]) -> tuple[str,
     details = [
         f"{name} on calibration: {point.setting}, {values_text(point.values)}: {percent(point.accuracy)} % with "
         f"{number(point.mean_steps)} mean steps on the test images, "
-        f"{points_in_words(point.snn_accuracy - point.accuracy)} by the exit."
+        f"{points_in_words(point.snn_accuracy - point.accuracy)} by the exit"
+        f"{_tied(point, front)}."
         for name, point in shown
     ]
-    return str(len(front)), told.partition(" ")[2], details
+    return f"{len(front)} of {len(points)}", f"points on the front, over {', '.join(fields)}", details
+
+
+def _tied(point: SweepPoint, front: Sequence[SweepPoint]) -> str:
+    """Which other points are as good on the calibration images."""
+
+    def reached(one: SweepPoint) -> tuple[float, float]:
+        return one.calibration_accuracy, one.calibration_mean_steps
+
+    others = [one for one in front if one is not point and reached(one) == reached(point)]
+    names = [f"{one.setting}, {values_text(one.values)}" for one in others[:3]]
+    if len(others) > 3:
+        names = [f"{len(others)} others"]
+    return f"; tied with {listed(names)}" if names else ""
 
 
 def _banner(result: SweepResult) -> str:
@@ -89,13 +102,22 @@ def _pareto(points: Sequence[SweepPoint]) -> Figure:
         return panels.columns(found, names)
 
     steps = [point.mean_steps for point in points if point.on_front] or [0.0]
+    left, right = _ends([point.mean_steps for point in points])
+    low, high = _ends([100 * point.accuracy for point in points])
     return Figure(
         "pareto",
         f"The front reaches from {number(min(steps))} to {number(max(steps))} mean steps",
         {"front": rows(True), "others": rows(False)},
+        {"left": left, "right": right, "low": low, "high": min(high, 100.0)},
         note="Chosen on calibration images, shown with test figures: a point of the front may therefore be beaten here.",
         wide=True,
     )
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    """The ends of an axis around some values, also where they are all the same."""
+    room = max(0.15 * (max(values) - min(values)), 0.2)
+    return round(max(min(values) - room, 0.0), 2), round(max(values) + room, 2)
 
 
 def _parallel(points: Sequence[SweepPoint], fields: Sequence[str]) -> Figure:

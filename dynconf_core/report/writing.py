@@ -149,6 +149,8 @@ def _record(folder: Path) -> Path:
 
 
 def _report(folder: Path, store: Store, data: Path, compute: bool) -> Report:
+    from dynconf_core.report.sources import Sources, report_command
+
     record = _record(folder)
     content = read_json(record)
     if record.name == RECORD:
@@ -159,8 +161,7 @@ def _report(folder: Path, store: Store, data: Path, compute: bool) -> Report:
     if "points" in content:
         from dynconf_core.report.sweep import sweep_report
 
-        return sweep_report(from_json(SweepResult, content, str(record)))
+        return sweep_report(from_json(SweepResult, content, str(record)), report_command(folder, store))
     from dynconf_core.report.reproduction import reproduction
-    from dynconf_core.report.sources import Sources
 
     return reproduction(read(RunResult, record), Sources(folder, store, compute), data)

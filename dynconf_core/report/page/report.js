@@ -22,7 +22,9 @@
   };
 
   // Expressions are interpreted, so that the page need not allow eval.
-  const embed = (place, content) => vegaEmbed(place, content, { actions: false, ast: true, logLevel: 1, renderer: "svg" });
+  // Vega-Lite warns of a width to fit where rows have a height each, so Vega is told.
+  const patch = (content) => ({ ...content, autosize: { type: "fit-x", contains: "padding" } });
+  const embed = (place, content) => vegaEmbed(place, content, { actions: false, patch, ast: true, logLevel: 1, renderer: "svg" });
 
   const width = (box) => {
     const chart = box.querySelector(".chart");
