@@ -9,6 +9,7 @@ import io
 import json
 import logging
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -188,6 +189,17 @@ def test_what_is_not_in_the_store_is_said(tmp_path: Path) -> None:
     assert page.count(where) == 3  # the images, what needs traces, and the conversion
     assert "The energy cannot be estimated" in page and "were not compared" in page
     assert cases.tables(page, "histogram") and not cases.tables(page, "images")
+
+
+def test_the_command_that_is_printed_works_from_anywhere_and_an_exported_report_names_no_home(tmp_path: Path) -> None:
+    home, published = tmp_path / "a home", tmp_path / "published"
+    for folder in (home / "results" / "run", published):
+        folder.mkdir(parents=True)
+        (folder / RESULTS).write_text(json_text(to_json(run_result(setting_result()))))
+    own = write_report(home / "results" / "run", str(home)).read_text()
+    assert shlex.join(["dynconf", "report", str(home / "results/run"), "--home", str(home)]) in markup.unescape(own)
+    exported = write_report(published, str(home)).read_text()
+    assert "dynconf report published" in exported and "--home" not in exported
 
 
 def test_results_outlast_a_report_that_cannot_be_written(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -82,5 +82,9 @@ class Sources:
 
 
 def report_command(folder: Path, store: Store) -> str:
-    """The command that writes the report of a folder anew, with absolute paths."""
-    return shlex.join(["dynconf", "report", str(folder.resolve()), "--home", str(store.root.parent.absolute())])
+    """The command that writes the report of a folder anew: with absolute paths in a home, by the folder's name elsewhere, since
+    an exported run is published, and read on other machines."""
+    home, own = store.root.parent.absolute(), folder.resolve()
+    if not own.is_relative_to(home.resolve()):
+        return shlex.join(["dynconf", "report", own.name])
+    return shlex.join(["dynconf", "report", str(own), "--home", str(home)])
