@@ -197,8 +197,7 @@ def test_mlflow_has_a_parent_and_a_child_a_setting(first: dict[str, Any], home: 
     children = {run.data.tags["setting"]: run for run in below}
     assert [run.info.status for run in parents] == ["FINISHED"]
     assert set(children) == set(SETTINGS)
-    overrides = "".join(f", {name}={value}" for name, value in SHORT.items())
-    assert {run.info.run_name for run in below} == {f"{name}{overrides}" for name in SETTINGS}
+    assert {run.info.run_name for run in below} == {f"{name}, time_steps=5, epochs=1" for name in SETTINGS}
     for row in first["settings"]:
         child = children[row["name"]]
         assert child.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
