@@ -32,7 +32,8 @@ from dynconf_flows.workers.messages import Assignment
 from dynconf_tasks.stage import TASK_OPTIONS
 from dynconf_tasks.study.points import Listed, Values
 from dynconf_tasks.study.shared import Code, SharedStudy, Taken
-from dynconf_tasks.track import track, tracker
+from dynconf_tasks.track import track
+from dynconf_tasks.tracking.tracker import tracker
 
 SETTING, SWEPT = "cifar10-vgg16-qffs", "seed"
 TINY = {"epochs": 1, "time_steps": 8, "width": 0.04}

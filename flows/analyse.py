@@ -42,7 +42,7 @@ def analyse(
     Returns:
         the record of each pair, the content of its analysis.json.
     """
-    from dynconf_tasks.track import TrackingUnavailable
+    from dynconf_tasks.tracking.tracker import TrackingUnavailable
 
     options = AnalysisOptions(epsilon, delta, max_drop, time_steps, seed=seed)
     found = pairs(Path(traces), Path(test) if test else None, home)

@@ -17,11 +17,11 @@ from dynconf_core.results.files import over_seeds
 from dynconf_core.results.types import RunResult, SweepResult
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.owner import Owner
-from dynconf_tasks.track import TrackingUnavailable, tracker
 from dynconf_tasks.tracking.tags import Source
+from dynconf_tasks.tracking.tracker import TrackingUnavailable, tracker
 
 if TYPE_CHECKING:
-    from dynconf_tasks.track import Tracker
+    from dynconf_tasks.tracking.tracker import Tracker
 
 
 def track_over_seeds(home: Path, asked: Sequence[CheckedRequest], results: Sequence[RunResult]) -> None:

@@ -26,7 +26,8 @@ from dynconf_flows.run_result import run_result
 from dynconf_tasks import interruption
 from dynconf_tasks.parameters import Duration, Memory, Overrides, ProfileName, Seed, SettingName, values_of
 from dynconf_tasks.reconcile import at_work
-from dynconf_tasks.track import TrackingUnavailable, track
+from dynconf_tasks.track import track
+from dynconf_tasks.tracking.tracker import TrackingUnavailable
 
 
 @dataclass(frozen=True)

@@ -170,12 +170,12 @@ def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions,
     """
     from dynconf_core.results.environment import environment
     from dynconf_tasks.links import NOTE
-    from dynconf_tasks.track import Tracker
     from dynconf_tasks.tracking.datasets import traces_of
     from dynconf_tasks.tracking.descriptions import analysis_description
     from dynconf_tasks.tracking.runs import Content
     from dynconf_tasks.tracking.shown import analysis_shown
     from dynconf_tasks.tracking.tags import Source
+    from dynconf_tasks.tracking.tracker import Tracker
 
     record = done.analysis.record
     chosen = record.rule

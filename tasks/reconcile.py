@@ -200,7 +200,7 @@ def _end_tracked_runs(home: Path, dead: Dead, dry_run: bool) -> list[str]:
     """Set MLflow runs of dead owners to KILLED."""
     if not os.environ.get("MLFLOW_TRACKING_URI") and not (home / "mlflow.db").is_file():
         return []
-    from dynconf_tasks.track import tracker
+    from dynconf_tasks.tracking.tracker import tracker
 
     return [f"MLflow run {name}" for name in tracker(home).end_abandoned(dead, dry_run)]
 

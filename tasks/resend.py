@@ -22,9 +22,9 @@ from dynconf_core.results.types import AnyPoint, AnySetting, FailedPoint, Failed
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_tasks.interruption import Interrupted
-from dynconf_tasks.track import Tracker
 from dynconf_tasks.tracking.logged import CHECKPOINT, FILES, Child, Origin, child_of
 from dynconf_tasks.tracking.tags import Kind, Source, known_as
+from dynconf_tasks.tracking.tracker import Tracker
 
 ROOMS = ("results", "sweeps")
 NEVER_RAN = str(Interrupted())

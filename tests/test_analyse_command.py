@@ -25,7 +25,6 @@ from dynconf_core.traces.schema import Traces
 from dynconf_flows import analyse as flow
 from dynconf_flows.command import main as cli
 from dynconf_tasks import analyse as analyses
-from dynconf_tasks import track
 
 FILES = {"analysis.json", "rule.json", "front.csv", "accuracy_against_latency.png", "rules.png"}
 FILES |= {"exit_histogram.png", "robustness.png", "reliability.png", "report.html"}
@@ -339,7 +338,9 @@ def client(home: Path) -> Iterator[Any]:
         pytest.skip("MLflow is elsewhere")
     from mlflow import MlflowClient
 
-    yield MlflowClient(tracking_uri=track.Tracker(home).uri)
+    from dynconf_tasks.tracking.tracker import Tracker
+
+    yield MlflowClient(tracking_uri=Tracker(home).uri)
 
 
 def runs(client: Any) -> list[Any]:

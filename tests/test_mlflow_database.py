@@ -19,9 +19,9 @@ from result_cases import run_result, setting_result
 from dynconf_core.files import set_aside
 from dynconf_core.results.types import SettingResult
 from dynconf_tasks import databases
-from dynconf_tasks.track import Tracker, TrackingUnavailable
 from dynconf_tasks.tracking.database import tracking_uri
 from dynconf_tasks.tracking.logged import Child, Origin, child_of
+from dynconf_tasks.tracking.tracker import Tracker, TrackingUnavailable
 
 ROW = setting_result()
 

@@ -26,7 +26,7 @@ from optuna.storages.journal import JournalFileBackend
 from prefect import flow, tags, task
 from dynconf_core.home.running import running
 from dynconf_core.store.owner import Owner
-from dynconf_tasks.track import tracker
+from dynconf_tasks.tracking.tracker import tracker
 home, owner = Path(sys.argv[1]), str(Owner.this())
 
 @task(name="train")
@@ -94,7 +94,7 @@ def tracked(home: Path) -> dict[str, str]:
     """The status of every MLflow run, by name."""
     from mlflow import MlflowClient
 
-    from dynconf_tasks.track import tracking_uri
+    from dynconf_tasks.tracking.tracker import tracking_uri
 
     client = MlflowClient(tracking_uri=tracking_uri(home))
     found = client.search_runs([one.experiment_id for one in client.search_experiments()])
@@ -122,7 +122,7 @@ def wait_for(name: str, state: str) -> None:
 def test_only_the_records_of_the_dead_end(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from dynconf_tasks.track import tracker
+    from dynconf_tasks.tracking.tracker import tracker
 
     dynconf = command(monkeypatch, capsys)
     started(str(Owner.this()), "living")

@@ -257,8 +257,8 @@ def test_the_model_of_a_run_in_mlflow(known: Case, whole: Path, tmp_path: Path) 
     from dynconf_core.store.artefacts import Store
     from dynconf_tasks.serving.of_run import log_model
     from dynconf_tasks.serving.register import register
-    from dynconf_tasks.track import Tracker
     from dynconf_tasks.tracking.logged import Origin, child_of
+    from dynconf_tasks.tracking.tracker import Tracker
 
     home = Path(shutil.copytree(whole, tmp_path / "home"))
     (row,) = read(RunResult, home / "results" / "latest" / "results.json").finished

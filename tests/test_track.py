@@ -24,13 +24,13 @@ from dynconf_core.results.sweep_front import with_front
 from dynconf_core.results.types import AnySetting, RunResult, SweepPoint, SweepResult
 from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_core.store.keys import stage_key
-from dynconf_tasks.track import Tracker, TrackingUnavailable
 from dynconf_tasks.tracking import logged
 from dynconf_tasks.tracking.family import PARENT
 from dynconf_tasks.tracking.logged import Child, Origin
 from dynconf_tasks.tracking.runs import metrics_of
 from dynconf_tasks.tracking.shown import Shown, setting_shown
 from dynconf_tasks.tracking.tags import Source
+from dynconf_tasks.tracking.tracker import Tracker, TrackingUnavailable
 from dynconf_tasks.tracking.views import OF_PROFILES
 
 ROW = setting_result(

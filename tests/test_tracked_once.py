@@ -16,11 +16,11 @@ from result_cases import ENVIRONMENT, failed_setting, run_result, setting_result
 from dynconf_core.failing import failing
 from dynconf_core.results.types import FailedPoint, SweepPoint, SweepResult
 from dynconf_core.store.owner import Owner
-from dynconf_tasks.track import Tracker, TrackingUnavailable
 from dynconf_tasks.tracking.database import tracking_uri
 from dynconf_tasks.tracking.family import DIGEST, PARENT, recorded
 from dynconf_tasks.tracking.logged import Child, Origin, child_of
 from dynconf_tasks.tracking.owners import OWNER
+from dynconf_tasks.tracking.tracker import Tracker, TrackingUnavailable
 
 ROW = setting_result(accuracy_at_t=(0.5,) * 300)
 ORIGIN = Origin(Path("nowhere"), "smoke", 0)

@@ -13,12 +13,7 @@ from dynconf_core.evaluation.metrics import Baseline
 from dynconf_core.exit.judgement import ExitFigures, OperatingPoint
 from dynconf_core.exit.shown import exit_text, points_in_words, threshold_text
 from dynconf_core.report.content import Cell, Columns, Figure, Item, Missing, Table
-from dynconf_core.report.wording import (
-    between,
-    number,
-    percent,
-    smoothing_text,
-)
+from dynconf_core.report.wording import between, number, percent, smoothing_text
 
 BASELINES = {
     "full": "T, all time steps",

@@ -15,7 +15,7 @@ from dynconf_core.experiment.request import data_folder
 from dynconf_core.files import write_text
 from dynconf_core.report.content import Report
 from dynconf_core.results.analysis_folder import RECORD
-from dynconf_core.results.files import RESULTS
+from dynconf_core.results.files import REPORT, RESULTS
 from dynconf_core.results.records import from_json, read
 from dynconf_core.results.trace_pairs import store_of
 from dynconf_core.results.types import RunResult, SweepResult
@@ -23,7 +23,6 @@ from dynconf_core.store.artefacts import Store
 from dynconf_core.strict_json import read_json
 from dynconf_core.traces.schema import Traces
 
-REPORT = "report.html"
 HEAD = 4096
 """Bytes at the beginning of a report among which its digest stands."""
 DRAWN = ("convert", "evaluate")
@@ -105,11 +104,6 @@ def _give_up(folder: Path, error: Exception) -> None:
     _log.warning("The report %s could not be written: %s", folder / REPORT, " ".join(str(error).split()) or repr(error))
     with suppress(OSError):
         (folder / REPORT).unlink(missing_ok=True)
-
-
-def is_current(folder: Path, home: str | None = None) -> bool:
-    """Whether ``report.html`` was made from what the folder holds, by this version: milliseconds, nothing is drawn."""
-    return _inputs(folder, store_of(folder, home)) == written_from(folder / REPORT)
 
 
 def written_from(report: Path) -> str | None:

@@ -26,6 +26,8 @@ from dynconf_core.results.types import (
     SweepResult,
 )
 
+REPORT = "report.html"
+"""The report in a folder of results, where there is one."""
 RESULTS, CSV, OVER_SEEDS, LATEST = "results.json", "results.csv", "over_seeds.json", "latest"
 _log = logging.getLogger(__name__)
 

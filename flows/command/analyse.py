@@ -233,7 +233,7 @@ def _track(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions, home: P
     from dynconf_tasks.analyse import track_analysis
 
     home.mkdir(parents=True, exist_ok=True)  # before Prefect, which the tasks import, creates its own folder there
-    from dynconf_tasks.track import TrackingUnavailable
+    from dynconf_tasks.tracking.tracker import TrackingUnavailable
 
     try:
         track_analysis(done, pair, options, home, shlex.join(["dynconf", *sys.argv[1:]]))

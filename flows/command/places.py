@@ -5,12 +5,11 @@ from pathlib import Path
 
 from dynconf_flows.command.terminal import Terminal
 
-REPORT = "report.html"
-"""The report in a folder of results, where there is one."""
-
 
 def print_places(console: Terminal, folders: list[Path], home: Path) -> None:
     """Print the folders of results, their reports, and the command that opens MLflow."""
+    from dynconf_core.results.files import REPORT
+
     for folder in folders:
         console.print(f"Results: {quoted(folder)}", soft_wrap=True)
         if (folder / REPORT).is_file():

@@ -32,7 +32,8 @@ from dynconf_flows.setting import SettingRun, planned_setting, run_of
 from dynconf_flows.workers.child import Child, Work
 from dynconf_flows.workers.messages import Assignment, Order
 from dynconf_tasks import interruption
-from dynconf_tasks.track import TrackingUnavailable, track
+from dynconf_tasks.track import track
+from dynconf_tasks.tracking.tracker import TrackingUnavailable
 
 PATIENCE = 2.0
 """Seconds that an interrupted child has to stop."""

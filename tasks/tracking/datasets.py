@@ -37,7 +37,7 @@ class Dataset:
     context: Literal["training", "calibration", "test"]
     source_type: str
     source: str
-    profile: dict[str, Any]
+    profile: dict[str, int]
 
 
 def images_of(plan: Plan, digest: str, test: int | None) -> tuple[Dataset, ...]:

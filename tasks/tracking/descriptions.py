@@ -21,8 +21,6 @@ from dynconf_tasks.tracking.stage_times import StageTime
 
 LONGEST = 7500
 """Characters of a description; MLflow keeps 8000."""
-FALLS = {"entropy"}
-"""Measures whose threshold is shown as something that falls as confidence grows."""
 MINUTE, HOUR = 60.0, 3600.0
 
 
@@ -39,14 +37,13 @@ def rule_in_words(rule: RuleRecord, time_steps: int) -> str:
         label = MEASURES.get(rule.measure).label
     except InputError:  # of a package that is not installed here
         label = "score"
-    when = "falls below" if rule.measure in FALLS else "exceeds"
     if rule.threshold in (float("inf"), float("-inf")):
         return (
             f"Exit rule: {'never before the last step' if rule.threshold > 0 else 'at the first step, always'} "
             f"(`{rule.measure}`)."
         )
     return (
-        f"Exit rule: stop at the first step at which the {label} (`{rule.measure}`) of {_read(rule.smoothing)} {when} "
+        f"Exit rule: stop at the first step at which the {label} (`{rule.measure}`) of {_read(rule.smoothing)} passes "
         f"{threshold_text(rule.threshold, rule.threshold_shown)}, and at step {time_steps} at the latest."
     )
 
@@ -126,8 +123,7 @@ def run_description(result: RunResult, seeds: OverSeeds | None = None) -> str:
         count = f"{len(rows)} setting{'s'[: len(rows) > 1]}"
         saving = sum(row.exit.latency_saving for row in rows) / len(rows)
         loss = sum(row.exit.loss for row in rows) / len(rows)
-        points = f"{abs(100 * loss):.2f} points {'gained' if loss < 0 else 'lost'}"
-        first = [f"**{100 * saving:.0f} % fewer steps on average over {count}, {points}**"]
+        first = [f"**{100 * saving:.0f} % fewer steps on average over {count}, {points_in_words(loss)}**"]
     warned = [f"{row.name}: {text}" for row in rows for text in row.warnings]
     table = results_markdown(result)
     over = [seeds_markdown(seeds)] if seeds is not None else []

@@ -57,7 +57,7 @@ def is_tracked(home: Path, profile: str, seed: int, identity: Mapping[str, Value
 
 
 def _by_client(home: Path, profile: str, seed: int, identity: Mapping[str, Value], evaluations: Collection[str]) -> bool:
-    from dynconf_tasks.track import Tracker, TrackingUnavailable
+    from dynconf_tasks.tracking.tracker import Tracker, TrackingUnavailable
 
     try:
         known, ended = Tracker(home).known(profile, seed, identity, "", "reproduction")

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from dynconf_core.evaluation.setting import SettingEvaluation, SettingFigures
 from dynconf_core.experiment.overrides import fitting
 from dynconf_core.experiment.plan import Plan
+from dynconf_core.report.sources import CONVERSION
 from dynconf_core.results.markdown import short
 from dynconf_core.results.records import plain
 from dynconf_core.results.run_names import variant
@@ -30,8 +30,6 @@ from dynconf_tasks.tracking.stage_times import StageTime, stage_times
 FIGURES = ("accuracy_against_latency", "exit_histogram", "robustness")
 FILES = (*(f"{name}.{kind}" for name in FIGURES for kind in ("png", "svg")), "evaluation.json", "rule.json")
 """The files of an evaluation that are logged."""
-REPORT = "report.json"
-"""The file of a conversion that becomes a table."""
 CHECKPOINT = "checkpoint "
 """How the names of given checkpoints begin among what identifies a reproduction."""
 Params = Mapping[str, object]
@@ -171,7 +169,7 @@ def _shown(row: SettingResult | SweepPoint, figures: SettingFigures | None, stor
     if figures is None:
         return point_shown(row) if isinstance(row, SweepPoint) else Shown()
     found = _artefact(row, "convert", store)
-    report = found.file(REPORT) if found is not None and REPORT in found.manifest["files"] else None
+    report = found.file(CONVERSION) if found is not None and CONVERSION in found.manifest["files"] else None
     return setting_shown(figures, json.loads(report.read_text(encoding="utf-8")) if report is not None else None)
 
 
@@ -187,7 +185,7 @@ def _description(
     return setting_description(figures, plan, len(figures.accuracy_at_t), times, origin.command, explained)
 
 
-def _params(row: AnySetting | AnyPoint, figures: SettingFigures | None, origin: Origin) -> dict[str, Any]:
+def _params(row: AnySetting | AnyPoint, figures: SettingFigures | None, origin: Origin) -> dict[str, object]:
     """The plan's values, grouped by prefix; where the plan is not known, those that the row has; and the chosen rule."""
     if origin.plan is not None:
         found = plan_params(origin.plan)
@@ -198,19 +196,10 @@ def _params(row: AnySetting | AnyPoint, figures: SettingFigures | None, origin: 
             "setting": row.setting if isinstance(row, SweepPoint | FailedPoint) else row.name,
             "profile": origin.profile,
             "seed": origin.seed,
-            **{name: facts.get(name) for name in ("time_steps", "fixed_point")},
-            **_grouped(
-                "data", {name: facts.get("data", {}).get(name) for name in ("name", "stands_in_for", "train", "calibration")}
-            ),
-            **_grouped("network", {name: facts.get("network", {}).get(name) for name in ("architecture", "width")}),
-            **_grouped(
-                "scheme",
-                {
-                    "method": facts.get("method"),
-                    **{name: facts.get(name) for name in ("levels", "bits")},
-                    **(facts.get("scheme") or {}),
-                },
-            ),
+            **_some(facts, "time_steps", "fixed_point"),
+            **_grouped("data", _some(facts.get("data", {}), "name", "stands_in_for", "train", "calibration")),
+            **_grouped("network", _some(facts.get("network", {}), "architecture", "width")),
+            **_grouped("scheme", {**_some(facts, "method", "levels", "bits"), **(facts.get("scheme") or {})}),
         }
     if figures is not None:
         rule = figures.exit.rule
@@ -226,7 +215,7 @@ def _params(row: AnySetting | AnyPoint, figures: SettingFigures | None, origin: 
     return found
 
 
-def plan_params(plan: Plan) -> dict[str, Any]:
+def plan_params(plan: Plan) -> dict[str, object]:
     """The values of a plan under readable names."""
     data = {
         name: getattr(plan.data, name) for name in ("name", "stands_in_for", "resolution", "train", "calibration", "classes")
@@ -253,11 +242,11 @@ def _seconds(times: Sequence[StageTime]) -> dict[str, float]:
     return {f"seconds.{name}": round(value, 1) for name, value in (total | seconds).items()}
 
 
-def _some(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+def _some(values: Mapping[str, object], *names: str) -> dict[str, object]:
     return {name: values.get(name) for name in names}
 
 
-def _grouped(prefix: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def _grouped(prefix: str, values: Mapping[str, object]) -> dict[str, object]:
     return {f"{prefix}.{name}": value for name, value in values.items()}
 
 

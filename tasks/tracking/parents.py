@@ -6,17 +6,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from dynconf_core.figures.svg import save_svg
 from dynconf_core.figures.sweep import pareto_fronts
-from dynconf_core.results.files import RESULTS
+from dynconf_core.results.files import REPORT, RESULTS
 from dynconf_core.results.records import Scalar, json_text, to_json
 from dynconf_core.results.types import AnySetting, FailedPoint, OverSeeds, RunResult, SettingResult, SweepPoint, SweepResult
 from dynconf_tasks.tracking.descriptions import run_description, sweep_description
-from dynconf_tasks.tracking.shown import PLACES, Row, Shown, percent, setting_shown, spread_rows
+from dynconf_tasks.tracking.shown import PLACES, Row, Shown, percent, setting_headline, spread_rows
 
-REPORT, PICTURE, KINDS = "report.html", "pareto_front", ("png", "svg")
+PICTURE, KINDS = "pareto_front", ("png", "svg")
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,7 @@ def _of_sweep(result: SweepResult) -> ParentContent:
 
 def _means(rows: Sequence[SettingResult]) -> dict[str, float | None]:
     """The headline of the settings as means over those that have the figure."""
-    headlines = [setting_shown(row).headline for row in rows]
+    headlines = [setting_headline(row) for row in rows]
     found: dict[str, float | None] = {}
     for name in headlines[0] if headlines else ():
         values = [value for one in headlines if (value := one[name]) is not None]
@@ -102,7 +101,7 @@ def _means(rows: Sequence[SettingResult]) -> dict[str, float | None]:
 def _setting(row: AnySetting) -> Row:
     """The row of a setting in the table of a reproduction, with the same columns for all."""
     ok = isinstance(row, SettingResult)
-    figures: Mapping[str, Any] = setting_shown(row).headline if isinstance(row, SettingResult) else {}
+    figures = setting_headline(row) if isinstance(row, SettingResult) else {}
     names = ("ann_accuracy_percent", "snn_accuracy_percent", "exit_accuracy_percent", "points_lost", "mean_steps")
     savings = ("steps_saved_percent", "steps_saved_iso_accuracy_percent", "oracle_mean_steps")
     found: dict[str, Scalar] = {

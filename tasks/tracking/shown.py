@@ -79,8 +79,12 @@ def setting_shown(figures: SettingFigures, conversion: Mapping[str, Any] | None 
         "comparison_at_paper_time_steps": spread_rows(paper.comparison) if paper is not None else [],
         "conversion": _layers(conversion) if conversion is not None else [],
     }
-    headline = _headline(figures, figures.snn_accuracy, figures.oracles.first_correct.mean_steps, figures.ece.exit)
-    return _shown(headline, figures.accuracy_at_t, figures.exit.histogram, tables)
+    return _shown(setting_headline(figures), figures.accuracy_at_t, figures.exit.histogram, tables)
+
+
+def setting_headline(figures: SettingFigures) -> dict[str, float | None]:
+    """The headline of a setting or point."""
+    return _headline(figures, figures.snn_accuracy, figures.oracles.first_correct.mean_steps, figures.ece.exit)
 
 
 def analysis_shown(record: AnalysisRecord) -> Shown:

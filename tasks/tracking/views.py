@@ -113,11 +113,11 @@ def _charts(condition: str, cards: Sequence[Mapping[str, Any]]) -> Any:
     }
 
 
-def _bars(name: str, title: str) -> dict[str, Any]:
+def _bars(name: str, title: str) -> dict[str, object]:
     return {"type": "BAR", "metricKey": f"headline/{name}", "displayName": title}
 
 
-def _line(name: str, title: str) -> dict[str, Any]:
+def _line(name: str, title: str) -> dict[str, object]:
     metric = f"curve/{name}"
     return {
         "type": "LINE",
@@ -138,7 +138,7 @@ def _line(name: str, title: str) -> dict[str, Any]:
     }
 
 
-def _scatter(across: str, up: str) -> dict[str, Any]:
+def _scatter(across: str, up: str) -> dict[str, object]:
     axes = {"xaxis": across, "yaxis": up}
     return {"type": "SCATTER", **{axis: {"key": f"headline/{name}", "type": "METRIC"} for axis, name in axes.items()}}
 

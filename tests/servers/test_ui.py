@@ -17,8 +17,8 @@ import browsers
 import pytest
 from result_cases import run_result, setting_result
 
-from dynconf_tasks.track import Tracker
 from dynconf_tasks.tracking.logged import Origin, child_of
+from dynconf_tasks.tracking.tracker import Tracker
 
 pytest.importorskip("selenium", reason="selenium is not installed: pip install 'dynconf[dev]'")
 from selenium.common.exceptions import WebDriverException
