@@ -443,6 +443,30 @@ def test_an_experiment_has_its_views(tracker: Tracker) -> None:
         assert view.address(experiment.experiment_id) in experiment.tags["mlflow.note.content"]
 
 
+def test_a_tag_of_an_experiment_that_another_process_sets_at_the_same_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    set_tag = MlflowClient.set_experiment_tag
+
+    def late(self: MlflowClient, experiment: str, tag: str, value: str) -> None:
+        set_tag(self, experiment, tag, value)
+        raise MlflowException("UNIQUE constraint failed")
+
+    def failing(self: MlflowClient, experiment: str, tag: str, value: str) -> None:
+        raise MlflowException("disk full")
+
+    tracker = Tracker(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(MlflowClient, "set_experiment_tag", late)
+        tracker.parent("smoke", 0, {}, "both")
+        patched.setattr(MlflowClient, "set_experiment_tag", failing)
+        with pytest.raises(TrackingUnavailable, match="disk full"):
+            tracker.parent("quick", 0, {}, "neither")
+
+
 def test_the_address_of_a_run(tracker: Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
     run = tracker.parent("smoke", 10, {}, "address")
     assert tracker.run_url(run) is None, "a database has no pages"

@@ -96,8 +96,17 @@ class Runs:
         found = self._experiment(name)
         for tag, value in experiment_tags(views, found.experiment_id).items():
             if found.tags.get(tag) != value:
-                self.client.set_experiment_tag(found.experiment_id, tag, value)
+                self._set_experiment_tag(found.experiment_id, tag, value)
         return str(found.experiment_id)
+
+    def _set_experiment_tag(self, experiment: str, tag: str, value: str) -> None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self.client.set_experiment_tag(experiment, tag, value)
+        except MlflowException:  # another process has just inserted it
+            if self.client.get_experiment(experiment).tags.get(tag) != value:
+                raise
 
     def _experiment(self, name: str) -> Any:
         from mlflow.exceptions import MlflowException
