@@ -69,7 +69,7 @@ class DataSet:
             )
 
     def images(self, split: Split, root: Path = Path()) -> Images:
-        """A split, "train", "calibration" or "test", as it is used; ``root`` is the folder of the data sets where there is one."""
+        """A split, "train", "calibration" or "test"; ``root`` is the folder of the data sets where there is one."""
         return self.load(root, split, resolution=self.resolution, calibration=self.calibration)
 
 

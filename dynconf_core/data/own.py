@@ -164,7 +164,7 @@ class Own:
         drawn = [split for split in ("calibration", "test") if split not in self.parts]
         if not drawn:
             return "all given apart"
-        return f"{' and '.join(drawn)} drawn from the training images by a fixed seed"
+        return f"{' and '.join(drawn)} drawn from the {'images' if 'test' in drawn else 'training images'} by a fixed seed"
 
 
 def is_own(name: str) -> bool:
