@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dynconf_core import InputError, own_data
+from dynconf_core import DATASETS, InputError, own_data
 from dynconf_core.data.digits import raw
 from dynconf_core.data.images import Normalisation, limit
-from dynconf_core.data.own import Own, is_own, read_own
+from dynconf_core.data.own import Own, read_own
 
 COUNT = 120
 
@@ -208,4 +208,6 @@ def test_folders_that_cannot_be_are_named(digits: tuple[NDArray[Any], NDArray[An
 def test_what_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "flowers").mkdir()
-    assert all(map(is_own, ("flowers", "./x", "x.npz", "/data/x"))) and not any(map(is_own, ("mnist", "shapes:SHAPES")))
+    (tmp_path / "digits").mkdir()
+    assert all(map(DATASETS.is_path, ("flowers", "./x", "x.npz", "/data/x", "./digits")))
+    assert not any(map(DATASETS.is_path, ("mnist", "shapes:SHAPES", "digits")))

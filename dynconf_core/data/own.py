@@ -167,11 +167,6 @@ class Own:
         return f"{' and '.join(drawn)} drawn from the {'images' if 'test' in drawn else 'training images'} by a fixed seed"
 
 
-def is_own(name: str) -> bool:
-    """Whether the name of a data set is the path of one's own; a path has a ``/``, ends in ``.npz``, or exists."""
-    return "/" in name or name.endswith(".npz") or (":" not in name and os.path.exists(name))
-
-
 def read_own(
     path: str | os.PathLike[str], *, size: int | None = None, shorter_side: int | None = None, channels: int | None = None
 ) -> Own:
@@ -213,7 +208,7 @@ def own_data(path: str | os.PathLike[str], *, size: int | None = None, normalisa
 
     return DataSet(
         title=own.path.name,
-        family=own.path.stem,
+        family=f"own {own.path.name}",
         classes=own.classes,
         resolution=shape[-1] if len(shape) == 3 else 1,
         train=sizes["train"] + sizes["calibration"],
