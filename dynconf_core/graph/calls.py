@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from dynconf_core.activations.quantisation import Quantised
-from dynconf_core.graph import arrangement, layers
+from dynconf_core.graph import arrangement, layers, rearranging
 from dynconf_core.graph.writing import Refused, Traced, Writer
 
 # Activations
@@ -106,6 +106,7 @@ MODULES: Mapping[type[nn.Module], Callable[..., Any]] = {
     nn.Dropout: _same,
     nn.Dropout2d: _same,
     nn.Identity: _same,
+    **rearranging.MODULES,
 }
 """Searched in order: a subclass comes before its base class (ReLU6 is a Hardtanh). Activations that declare their
 quantisation need no entry."""
@@ -134,6 +135,7 @@ CALLS: Mapping[Any, Callable[..., Any]] = {
     functional.pad: arrangement.pad,
     functional.linear: layers.linear,
     operator.getitem: arrangement.item,
+    **rearranging.CALLS,
     getattr: _attribute,
 }
 
@@ -154,4 +156,5 @@ METHODS: Mapping[str, Callable[..., Any]] = {
     "chunk": arrangement.chunk,
     "split": arrangement.split,
     "dim": _dimensions,
+    **rearranging.METHODS,
 }

@@ -71,6 +71,7 @@ KINDS: Mapping[str, _Kind] = {
     "slice": _Kind((1, 1), {"slices": _by_dimension(3, none=True)}),
     "pad": _Kind((1, 1), {"pads": _by_dimension(2, none=False)}),
     "flatten": _Kind((1, 1), {}),
+    "rearrange": _Kind((1, 1), {"of": lambda value: value in ("values", "channels")}, ("index",)),
     "round": _Kind((1, 1), {"bits": _BITS}),
     "neurons": _Kind((1, 1), {"levels": _LEVELS, "clipped": _FLAG}, ("threshold", "initial")),
 }
@@ -95,6 +96,20 @@ def checked(graph: Graph) -> Graph:
     if len(graph.output.shape) != 1:
         raise InputError(f"its graph ends in values of the shape {graph.output.shape}, not in logits (C,).")
     return graph
+
+
+def check_indices(graph: Graph) -> None:
+    """Check the positions that rearrangements read, in a graph that is ``checked`` and whose tensors are known to be dense.
+
+    Raises:
+        InputError: naming the first node with a position outside its input.
+    """
+    for node in graph.of_kind("rearrange"):
+        shape = graph.by_name[node.inputs[0]].shape
+        there = shape[0] if node.settings["of"] == "channels" else math.prod(shape)
+        least, most = (int(end) for end in node.tensors["index"].aminmax())
+        if least < 0 or most >= there:
+            raise InputError(f"node {node.name!r} of its graph reads the positions {least} to {most} of {there} {node.settings['of']}.")
 
 
 def _fault(node: Node, place: int, known: Mapping[str, Node]) -> str | None:
@@ -213,6 +228,13 @@ def _of_pads(node: Node, given: list[Shape]) -> Shape | None:
     return tuple(before + side + after for (before, after), side in zip(node.settings["pads"], given[0], strict=True))
 
 
+def _of_rearrangement(node: Node, given: list[Shape]) -> Shape | None:
+    index = tuple(node.tensors["index"].shape)
+    if node.settings["of"] == "values":
+        return index
+    return (*index, *given[0][1:]) if len(index) == 1 else None
+
+
 _SHAPES: Mapping[str, Callable[[Node, list[Shape]], Shape | None]] = {
     "convolution": _of_convolution,
     "linear": _of_linear,
@@ -225,6 +247,7 @@ _SHAPES: Mapping[str, Callable[[Node, list[Shape]], Shape | None]] = {
     "slice": _of_slices,
     "pad": _of_pads,
     "flatten": lambda node, given: (math.prod(given[0]),),
+    "rearrange": _of_rearrangement,
     "round": _of_one_shape,
     "neurons": _of_one_shape,
 }

@@ -17,6 +17,9 @@ Kinds of node, with their settings and tensors:
     slice         slices: (start, stop, step) per dimension   of one sample's (C, H, W) or (F,)
     pad           pads: (before, after) per dimension         with zeros, of one sample's dimensions
     flatten                                                   (C, H, W) to (C H W,)
+    rearrange     of                                          index: the position of every value in its flattened input (of
+                                                              "values"), or of every channel (of "channels", (C,)); values are
+                                                              moved, repeated or left out
     round         bits                                        to multiples of 2^-bits, half to even
     activation    function                                    "relu"; "clip": threshold; "quantised": threshold, and in the
                   levels neurons                              settings n and the name of its neuron model
@@ -39,7 +42,7 @@ Settings = Mapping[str, Any]
 WEIGHTED = ("convolution", "linear", "scale")
 """Kinds that multiply by weights."""
 POOLS = ("average_pool", "sum_pool", "max_pool")
-STRUCTURE = (*POOLS, "slice", "pad", "concatenate", "flatten")
+STRUCTURE = (*POOLS, "slice", "pad", "concatenate", "flatten", "rearrange")
 """Kinds that move or sum values without multiplying them."""
 
 

@@ -1,5 +1,6 @@
 """The stateless operations of a graph, and running the graph of an ANN."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import torch
@@ -51,6 +52,8 @@ def evaluate(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor]
         return functional.pad(x, [amount for pair in reversed(settings["pads"]) for amount in pair])
     if node.kind == "flatten":
         return x.flatten(1)
+    if node.kind == "rearrange":
+        return rearranged(x, tensors["index"], of_channels=settings["of"] == "channels")
     if node.kind == "round":
         scale = 2.0 ** int(settings["bits"])
         return torch.round(x * scale) / scale
@@ -122,6 +125,23 @@ def max_pool(node: Node, x: Tensor) -> Tensor:
     return pooled
 
 
+def rearranged(x: Tensor, index: Tensor, of_channels: bool) -> Tensor:
+    """The values of ``x (N, ...)`` at the positions of ``index``, or its channels; in the memory layout of ``x``."""
+    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    if of_channels:
+        return x.movedim(1, -1).index_select(-1, index).movedim(-1, 1) if last else x.index_select(1, index)
+    found = x.flatten(1).index_select(1, index.flatten()).view(len(x), *index.shape)
+    return found.contiguous(memory_format=torch.channels_last) if last and found.ndim == 4 else found
+
+
+def channels_read(node: Node, source: Node) -> Tensor:
+    """The channels of its input that each channel of a ``rearrange`` node holds: int64 ``(C, values of a channel)``."""
+    index = node.tensors["index"].long()
+    if node.settings["of"] == "channels":
+        return index[:, None]
+    return (index // math.prod(source.shape[1:])).view(node.channels, -1)
+
+
 def area(node: Node) -> int:
     """Number of positions in a pool's window."""
     height, width = node.settings["kernel"]
@@ -134,9 +154,13 @@ def per_channel(values: Tensor, x: Tensor) -> Tensor:
 
 
 def prepared(graph: Graph, dtype: torch.dtype, device: torch.device) -> Graph:
-    """The graph with its tensors converted to ``dtype`` on ``device``."""
+    """The graph with its tensors on ``device``, and those of real numbers converted to ``dtype``."""
+
+    def converted(value: Tensor) -> Tensor:
+        return value.to(device, dtype) if value.is_floating_point() else value.to(device)
+
     moved = {
-        node.name: node.with_tensors(**{key: value.to(device, dtype) for key, value in node.tensors.items()})
+        node.name: node.with_tensors(**{key: converted(value) for key, value in node.tensors.items()})
         for node in graph.nodes
         if node.tensors
     }
