@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from dynconf_core.activations.quantisation import Quantised
-from dynconf_core.graph import arrangement, layers, rearranging
+from dynconf_core.graph import arrangement, layers, rearranging, signals
 from dynconf_core.graph.writing import Refused, Traced, Writer
 
 # Activations
@@ -98,15 +98,18 @@ MODULES: Mapping[type[nn.Module], Callable[..., Any]] = {
     nn.AvgPool2d: _of_module(layers.average_pool, *_AVERAGE),
     nn.AdaptiveAvgPool2d: _of_module(layers.adaptive_pool, "output_size"),
     nn.MaxPool2d: _of_module(layers.max_pool, *_MAXIMUM),
+    nn.ZeroPad1d: arrangement.zero_pad,
     nn.ZeroPad2d: arrangement.zero_pad,
     nn.Flatten: _of_module(arrangement.flatten, "start_dim", "end_dim"),
     nn.ReLU6: _of_relu6,
     nn.ReLU: _of_module(_relu),
     nn.Hardtanh: _of_threshold,
     nn.Dropout: _same,
+    nn.Dropout1d: _same,
     nn.Dropout2d: _same,
     nn.Identity: _same,
     **rearranging.MODULES,
+    **signals.MODULES,
 }
 """Searched in order: a subclass comes before its base class (ReLU6 is a Hardtanh). Activations that declare their
 quantisation need no entry."""
@@ -120,7 +123,7 @@ CALLS: Mapping[Any, Callable[..., Any]] = {
     **dict.fromkeys((torch.cat, torch.concat), arrangement.concatenate),
     **dict.fromkeys((torch.relu, functional.relu, functional.relu_), _relu),
     **dict.fromkeys((torch.clamp, torch.clip, functional.hardtanh), _clip),
-    **dict.fromkeys((functional.dropout, functional.dropout2d), _dropout),
+    **dict.fromkeys((functional.dropout, functional.dropout1d, functional.dropout2d), _dropout),
     **dict.fromkeys((functional.conv2d, torch.conv2d), layers.convolved),
     torch.flatten: arrangement.flatten,
     torch.mean: layers.mean,
@@ -136,6 +139,7 @@ CALLS: Mapping[Any, Callable[..., Any]] = {
     functional.linear: layers.linear,
     operator.getitem: arrangement.item,
     **rearranging.CALLS,
+    **signals.CALLS,
     getattr: _attribute,
 }
 

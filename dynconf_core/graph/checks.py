@@ -171,7 +171,7 @@ def _fault_of_shape(node: Node, known: Mapping[str, Node]) -> str | None:
 
 
 def _of_convolution(node: Node, given: list[Shape]) -> Shape | None:
-    (channels, *image), settings = given[0], node.settings
+    (channels, *image), settings = _as_image(given[0]), node.settings
     outputs, inputs, *kernel = node.tensors["weight"].shape
     groups = settings["groups"]
     if len(image) != 2 or len(kernel) != 2 or inputs * groups != channels or outputs % groups:
@@ -179,7 +179,20 @@ def _of_convolution(node: Node, given: list[Shape]) -> Shape | None:
     if "bias" in node.tensors and tuple(node.tensors["bias"].shape) != (outputs,):
         return None
     geometry = zip(image, kernel, settings["stride"], settings["padding"], settings["dilation"], strict=True)
-    return (outputs, *((side + 2 * pad - step * (size - 1) - 1) // stride + 1 for side, size, stride, pad, step in geometry))
+    found = [(side + 2 * pad - step * (size - 1) - 1) // stride + 1 for side, size, stride, pad, step in geometry]
+    return _like((outputs, *found), given[0])
+
+
+def _as_image(shape: Shape) -> Shape:
+    """A signal (C, L) is an image (C, 1, L)."""
+    return (shape[0], 1, shape[1]) if len(shape) == 2 else shape
+
+
+def _like(image: Shape, given: Shape) -> Shape | None:
+    """The shape of a signal again, where one was given."""
+    if len(given) == 2:
+        return (image[0], image[2]) if image[1] == 1 else None
+    return image
 
 
 def _of_linear(node: Node, given: list[Shape]) -> Shape | None:
@@ -190,7 +203,7 @@ def _of_linear(node: Node, given: list[Shape]) -> Shape | None:
 
 
 def _of_pool(node: Node, given: list[Shape]) -> Shape | None:
-    channels, *image = given[0]
+    channels, *image = _as_image(given[0])
     settings = node.settings
     if len(image) != 2:
         return None
@@ -205,7 +218,7 @@ def _of_pool(node: Node, given: list[Shape]) -> Shape | None:
         windows = (span + (stride - 1 if ceil else 0)) // stride + 1
         # With ceil_mode, a last window that would begin in the padding is left out.
         found.append(windows - 1 if ceil and (windows - 1) * stride >= side + pad else windows)
-    return tuple(found)
+    return _like(tuple(found), given[0])
 
 
 def _of_one_shape(node: Node, given: list[Shape]) -> Shape | None:

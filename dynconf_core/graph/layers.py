@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynconf_core.graph import rearranging
+from dynconf_core.graph import rearranging, signals
 from dynconf_core.graph.writing import Refused, Traced, Writer, pair
 
 # Weights
@@ -47,7 +47,7 @@ def convolved(
 def linear(write: Writer, name: str, x: Traced, weight: Tensor, bias: Tensor | None = None) -> Traced:
     """The call of the linear function."""
     if x.value.ndim != 2:
-        raise Refused(f"it takes inputs of shape {tuple(x.value.shape[1:])}; flatten them to (N, F) first")
+        return signals.pointwise(write, name, x, weight, bias)
     return write.add(name, "linear", (x,), {}, _weights(weight, bias))
 
 
@@ -109,10 +109,10 @@ def adaptive_pool(write: Writer, name: str, x: Traced, output_size: Any) -> Trac
 
 
 def mean(write: Writer, name: str, x: Traced, dim: Any = None, keepdim: bool = False) -> Traced:
-    """The mean over the image: a global pool."""
-    dims = sorted(d % x.value.ndim for d in ((dim,) if isinstance(dim, int) else dim or ()))
+    """A mean; over the image it is a global pool."""
+    dims = sorted(d % x.value.ndim for d in ((dim,) if isinstance(dim, int) else dim or range(x.value.ndim)))
     if x.value.ndim != 4 or dims != [2, 3]:
-        raise Refused("only the mean over the image, mean((2, 3)), is supported")
+        return signals.mean(write, name, x, dims, keepdim)
     pooled = adaptive_pool(write, name, x, 1)
     return pooled if keepdim else write.add(f"{name}.flatten", "flatten", (pooled,))
 

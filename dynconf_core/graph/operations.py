@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dynconf_core.graph.graph import Graph, Node
+from dynconf_core.graph.graph import POOLS, Graph, Node
 
 Look = Callable[[Node, Tensor], Tensor | None]
 """Called with each node and its value, batch first; a returned tensor replaces the value, None keeps it."""
@@ -25,6 +26,8 @@ def evaluate(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor]
         biased: whether the bias is added.
     """
     x, settings = inputs[0], node.settings
+    if x.ndim == 3 and node.kind in ("convolution", *POOLS):
+        return evaluate(as_image(node), [x.unsqueeze(2)], tensors, biased).squeeze(2)
     bias = tensors.get("bias") if biased else None
     if node.kind == "convolution":
         if x.is_cuda and not torch.backends.cudnn.enabled:  # PyTorch's own convolution would process the samples one by one
@@ -60,6 +63,11 @@ def evaluate(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor]
     if node.kind == "activation":
         return activate(node, x, tensors)
     raise AssertionError(f"{node.kind} has no value of its own")
+
+
+def as_image(node: Node) -> Node:
+    """The operation on a signal ``(C, L)`` as one on an image of height 1, ``(C, 1, L)``; others as they are."""
+    return replace(node, shape=(node.shape[0], 1, node.shape[1])) if len(node.shape) == 2 else node
 
 
 def activate(node: Node, x: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -119,7 +127,9 @@ def _product(node: Node, images: Tensor, weight: Tensor) -> Tensor:
 
 
 def max_pool(node: Node, x: Tensor) -> Tensor:
-    """The maximum over each window; positions outside the image are ignored."""
+    """The maximum over each window of images or signals; positions outside are ignored."""
+    if x.ndim == 3:
+        return max_pool(node, x.unsqueeze(2)).squeeze(2)
     window = [node.settings[name] for name in ("kernel", "stride", "padding", "dilation", "ceil_mode")]
     pooled: Tensor = functional.max_pool2d(x, *window)
     return pooled

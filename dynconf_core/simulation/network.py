@@ -201,8 +201,8 @@ class SpikingNetwork(nn.Module):
         """Everything before the first neurons, for normalised ``images (N, 3, H, W)``."""
         tensors, values = self.tensors(), dict[str, Tensor]()
         images = images.float()
-        if images.ndim == 4:
-            images = images.contiguous(memory_format=torch.channels_last)
+        if images.ndim > 2:  # channels last
+            images = images.movedim(1, -1).contiguous().movedim(-1, 1)
         for node in self._plan.before:
             inputs = [values[name] for name in node.inputs]
             values[node.name] = images if node.kind == "input" else evaluate(node, inputs, tensors[node.name])
