@@ -19,6 +19,7 @@ from dynconf_core.conversion.thresholds import find_thresholds
 from dynconf_core.conversion.units import in_threshold_units
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node, Settings
+from dynconf_core.graph.sides import one_sided
 from dynconf_core.graph.trace import activations_first, folded, traced
 from dynconf_core.neurons.model import NEURONS, NeuronModel
 from dynconf_core.neurons.trial import check_model
@@ -55,7 +56,7 @@ def convert(ann: nn.Module, images: Tensor, options: ConversionOptions | None = 
 
 def _spiking(ann: nn.Module, images: Tensor, asked: ConversionOptions, limit: float) -> tuple[Graph, NeuronModel]:
     """The graph of the SNN and its neuron model."""
-    graph = activations_first(folded(traced(ann, images)))
+    graph = one_sided(activations_first(folded(traced(ann, images))))
     if not graph.of_kind("activation"):
         raise InputError("the network has no activation that can become neurons: use ReLU, ReLU6, clip, QCFS or LSQ.")
     _check_max_pools(graph)

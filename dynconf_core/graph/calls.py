@@ -8,8 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dynconf_core.activations.quantisation import Quantised
-from dynconf_core.graph import arrangement, layers, rearranging, signals
+from dynconf_core.graph import activating, arrangement, layers, rearranging, signals
 from dynconf_core.graph.writing import Refused, Traced, Writer
 
 # Activations
@@ -21,6 +20,8 @@ def _relu(write: Writer, name: str, x: Traced, inplace: bool = False) -> Traced:
 
 def _clip(write: Writer, name: str, x: Traced, low: Any = None, high: Any = None, **words: Any) -> Traced:
     low, high = words.get("min", words.get("min_val", low)), words.get("max", words.get("max_val", high))
+    if low is not None and high is not None and float(low) < 0 < float(high) and float(low) > -float("inf"):
+        return activating.clip(write, name, x, float(low), float(high))
     if low is None or float(low) != 0:
         raise Refused(f"its lower limit is {low}; it must be 0, because a firing rate is not negative")
     if high is None or float(high) == float("inf"):
@@ -29,15 +30,6 @@ def _clip(write: Writer, name: str, x: Traced, low: Any = None, high: Any = None
         raise Refused(f"its upper limit is {high}; it becomes the threshold, which must be above 0")
     top = torch.as_tensor(float(high), dtype=torch.float64)
     return write.add(name, "activation", (x,), {"function": "clip"}, {"threshold": top})
-
-
-def quantised(write: Writer, name: str, module: Quantised, x: Traced) -> Traced:
-    """The call of an activation that declares its quantisation."""
-    levels, threshold, neurons = module.quantisation()
-    if not float(threshold.detach().min()) > 0:
-        raise Refused(f"its threshold is {float(threshold.detach().min())}, which must be above 0: the training diverged")
-    settings = {"function": "quantised", "levels": levels, "neurons": neurons}
-    return write.add(name, "activation", (x,), settings, {"threshold": threshold.detach()})
 
 
 def _of_threshold(write: Writer, name: str, module: Any, x: Traced) -> Traced:
@@ -108,6 +100,7 @@ MODULES: Mapping[type[nn.Module], Callable[..., Any]] = {
     nn.Dropout1d: _same,
     nn.Dropout2d: _same,
     nn.Identity: _same,
+    **activating.MODULES,
     **rearranging.MODULES,
     **signals.MODULES,
 }
@@ -138,6 +131,7 @@ CALLS: Mapping[Any, Callable[..., Any]] = {
     functional.pad: arrangement.pad,
     functional.linear: layers.linear,
     operator.getitem: arrangement.item,
+    **activating.CALLS,
     **rearranging.CALLS,
     **signals.CALLS,
     getattr: _attribute,
@@ -160,5 +154,6 @@ METHODS: Mapping[str, Callable[..., Any]] = {
     "chunk": arrangement.chunk,
     "split": arrangement.split,
     "dim": _dimensions,
+    **activating.METHODS,
     **rearranging.METHODS,
 }

@@ -65,7 +65,7 @@ KINDS: Mapping[str, _Kind] = {
     "scale": _Kind((1, 1), {}, ("weight",), {"bits": _BITS, "identity": _FLAG}, ("bias",)),
     "average_pool": _Kind((1, 1), _WINDOW),
     "sum_pool": _Kind((1, 1), _WINDOW),
-    "max_pool": _Kind((1, 1), {**_WINDOW, "dilation": _pair(1), "ceil_mode": _FLAG}),
+    "max_pool": _Kind((1, 1), {**_WINDOW, "dilation": _pair(1), "ceil_mode": _FLAG}, more={"least": _FLAG}),
     "add": _Kind((2, math.inf), {}),
     "concatenate": _Kind((1, math.inf), {}),
     "slice": _Kind((1, 1), {"slices": _by_dimension(3, none=True)}),

@@ -11,7 +11,8 @@ Kinds of node, with their settings and tensors:
     scale         identity                                    weight (C,) or (), bias (C,) or none: a factor for each channel
     average_pool  kernel stride padding                       the mean over the window, including padding
     sum_pool      kernel stride padding                       the sum over the window
-    max_pool      kernel stride padding dilation ceil_mode    the maximum over the window
+    max_pool      kernel stride padding dilation ceil_mode    the maximum over the window; with "least" the minimum
+                  least
     add                                                       of two or more inputs of one shape
     concatenate                                               along the channels
     slice         slices: (start, stop, step) per dimension   of one sample's (C, H, W) or (F,)
@@ -22,7 +23,8 @@ Kinds of node, with their settings and tensors:
                                                               moved, repeated or left out
     round         bits                                        to multiples of 2^-bits, half to even
     activation    function                                    "relu"; "clip": threshold; "quantised": threshold, and in the
-                  levels neurons                              settings n and the name of its neuron model
+                  levels neurons                              settings n and the name of its neuron model; with a slope,
+                                                              f(x) - slope f(-x), and the threshold of f(-x) in below
     neurons       levels clipped                              threshold (for information only), initial () or (C,); n or None,
                                                               and whether the activation they replace has an upper limit
 

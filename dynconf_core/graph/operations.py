@@ -71,11 +71,20 @@ def as_image(node: Node) -> Node:
 
 
 def activate(node: Node, x: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-    """The activation: max(x, 0); clipped at ``threshold``; or quantised to n = ``levels`` steps of ``threshold / n``, theta
-    / n clip(floor(n x / theta + 1/2), 0, n) (QCFS with L = n, LSQ with n s = theta)."""
-    if node.settings["function"] == "relu":
+    """The activation f: max(x, 0); clipped at ``threshold``; or quantised to n = ``levels`` steps of ``threshold / n``, theta
+    / n clip(floor(n x / theta + 1/2), 0, n) (QCFS with L = n, LSQ with n s = theta). With a ``slope``, f(x) - slope f(-x), where
+    the threshold of f(-x) may be another one, ``below``."""
+    threshold = tensors.get("threshold")
+    value = _one_side(node, x, threshold)
+    if "slope" in tensors:
+        value = value - per_channel(tensors["slope"], x) * _one_side(node, -x, tensors.get("below", threshold))
+    return value
+
+
+def _one_side(node: Node, x: Tensor, threshold: Tensor | None) -> Tensor:
+    if node.settings["function"] == "relu" or threshold is None:
         return x.clamp_min(0)
-    top = per_channel(tensors["threshold"], x)
+    top = per_channel(threshold, x)
     if node.settings["function"] == "clip":
         return torch.minimum(x.clamp_min(0), top)
     levels = int(node.settings["levels"])
@@ -127,7 +136,9 @@ def _product(node: Node, images: Tensor, weight: Tensor) -> Tensor:
 
 
 def max_pool(node: Node, x: Tensor) -> Tensor:
-    """The maximum over each window of images or signals; positions outside are ignored."""
+    """The maximum over each window of images or signals, or the minimum where ``least`` is set; positions outside are ignored."""
+    if node.settings.get("least"):
+        return -max_pool(replace(node, settings={**node.settings, "least": False}), -x)
     if x.ndim == 3:
         return max_pool(node, x.unsqueeze(2)).squeeze(2)
     window = [node.settings[name] for name in ("kernel", "stride", "padding", "dilation", "ceil_mode")]

@@ -77,7 +77,7 @@ def folded(graph: Graph) -> Graph:
 def activations_first(graph: Graph) -> Graph:
     """The graph with every activation that follows a max pool, a flattening or a rearrangement moved before it.
 
-    Activations are non-decreasing, so the maximum is the same; the pool then selects among spikes, and the activation still
+    Most activations are non-decreasing, so the maximum is the same; the pool then selects among spikes, and the activation still
     sees the channels.
     """
     for name in [node.name for node in reversed(graph.of_kind("max_pool", "flatten", "rearrange"))]:
@@ -90,7 +90,7 @@ def activations_first(graph: Graph) -> Graph:
 def _may_precede(activation: Node, before: Node, graph: Graph) -> bool:
     """Whether an activation is the same before what moves its input, and not worse."""
     if before.kind == "max_pool":
-        return True
+        return not bool((activation.tensors.get("slope", torch.zeros(())) < 0).any())  # which does not rise everywhere
     if any(tensor.ndim for tensor in activation.tensors.values()):  # one for each channel, and these would be others
         return False
     if before.kind == "flatten" or all(reader.kind == "rearrange" for reader in graph.readers[activation.name]):
