@@ -47,8 +47,8 @@ def of(function: Callable[..., Any], *modules: nn.Module) -> nn.Module:
 REFUSED: list[tuple[str, Callable[[], nn.Module], str]] = [
     (
         "a module",
-        lambda: nn.Sequential(convolution(), nn.GELU()),
-        "GELU at '1' cannot be converted: conversion does not support",
+        lambda: nn.Sequential(convolution(), nn.CosineSimilarity()),
+        "CosineSimilarity at '1' cannot be converted: conversion does not support",
     ),
     ("a deep module", lambda: nn.Sequential(nn.Sequential(convolution(), nn.Tanh())), "Tanh at '0.1' cannot"),
     ("a function", lambda: of(lambda m, x: torch.exp(x)), "exp at 'exp' cannot be converted"),
@@ -73,7 +73,6 @@ REFUSED: list[tuple[str, Callable[[], nn.Module], str]] = [
     ("indices", lambda: nn.Sequential(nn.MaxPool2d(2, return_indices=True)), "returns indices"),
     ("a mean over the batch", lambda: of(lambda m, x: x.mean(0)), "a mean over the batch"),
     ("the batch flattened", lambda: of(lambda m, x: x.flatten()), "the batch, and must stay"),
-    ("a clip from -1", lambda: nn.Sequential(nn.Hardtanh()), "its lower limit is -1.0"),
     ("a clip at 0", lambda: of(lambda m, x: x.clamp(0, 0)), "its upper limit is 0"),
     ("dropout that stays", lambda: of(lambda m, x: functional.dropout(x, 0.5)), "pass training=self.training"),
     ("a branch", lambda: of(lambda m, x: x if x.sum() > 0 else -x), "must not branch on the values of a tensor"),

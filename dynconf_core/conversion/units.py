@@ -76,8 +76,8 @@ def _units(graph: Graph, thresholds: Mapping[str, Tensor]) -> tuple[dict[str, Te
             known = [ONE]
         elif readers[0].kind == "slice":  # every slice has its own channels
             known = [_replaced(known[0], readers[1:], units, node.channels)]
-        spikes = [units[name] for name in node.inputs if name in counts and node.kind == "add"]
-        unit = [*known, *spikes, ONE][0]
+        added = [units[name] for name in node.inputs if name in counts and node.kind == "add"]
+        unit = [*known, *added, ONE][0]
         # A flattened or rearranged channel has a single unit, whatever its readers require.
         own = node.kind in ("flatten", "rearrange")
         units[node.name] = _passed_on(node, [_before(node, unit, graph)], graph) if own else unit

@@ -30,8 +30,8 @@ def quantised(write: Writer, name: str, module: Quantised, x: Traced) -> Traced:
 
 
 def by_channel(values: Any, x: Traced, what: str) -> Tensor:
-    """A number ``()``, or one for each channel of ``x`` ``(C,)``, of a tensor in which it may stand in any shape such as (1,) or
-    (1, C, 1, 1); float64.
+    """One number ``()``, or one for each channel of ``x``, ``(C,)``, float64, from a tensor of any shape such as (1,) or
+    (1, C, 1, 1).
 
     Raises:
         Refused: for another number of values, or values for rows or columns.
@@ -44,7 +44,9 @@ def by_channel(values: Any, x: Traced, what: str) -> Tensor:
     from_the_end = given.shape[::-1]
     placed = given.ndim == 1 or (len(from_the_end) >= x.value.ndim - 1 and from_the_end[x.value.ndim - 2] == channels)
     if around != [channels] or not placed:
-        raise Refused(f"its {what} has the shape {tuple(given.shape)}; give one number, or one for each of the {channels} channels")
+        raise Refused(
+            f"its {what} has the shape {tuple(given.shape)}; give one number, or one for each of the {channels} channels"
+        )
     return given.flatten()
 
 
@@ -74,7 +76,13 @@ def _parametric_layer(write: Writer, name: str, module: nn.PReLU, x: Traced) -> 
 
 
 def _randomised(
-    write: Writer, name: str, x: Traced, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False, inplace: bool = False
+    write: Writer,
+    name: str,
+    x: Traced,
+    lower: float = 1 / 8,
+    upper: float = 1 / 3,
+    training: bool = False,
+    inplace: bool = False,
 ) -> Traced:
     if training:
         raise Refused("its slopes are random in evaluation mode too; pass training=self.training")

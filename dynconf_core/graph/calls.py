@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dynconf_core.graph import activating, arrangement, layers, rearranging, signals
+from dynconf_core.graph import activating, arrangement, layers, rearranging, refusals, signals
 from dynconf_core.graph.writing import Refused, Traced, Writer
 
 # Activations
@@ -103,11 +103,13 @@ MODULES: Mapping[type[nn.Module], Callable[..., Any]] = {
     **activating.MODULES,
     **rearranging.MODULES,
     **signals.MODULES,
+    **refusals.MODULES,
 }
 """Searched in order: a subclass comes before its base class (ReLU6 is a Hardtanh). Activations that declare their
 quantisation need no entry."""
 
 CALLS: Mapping[Any, Callable[..., Any]] = {
+    **refusals.CALLS,  # first, for translations below to take precedence
     **dict.fromkeys((operator.add, operator.iadd, torch.add), arrangement.add),
     **dict.fromkeys((operator.sub, operator.isub, torch.sub), arrangement.subtract),
     **dict.fromkeys((operator.mul, operator.imul, torch.mul), arrangement.multiply),
@@ -138,6 +140,7 @@ CALLS: Mapping[Any, Callable[..., Any]] = {
 }
 
 METHODS: Mapping[str, Callable[..., Any]] = {
+    **refusals.METHODS,
     **dict.fromkeys(("relu", "relu_"), _relu),
     **dict.fromkeys(("add", "add_"), arrangement.add),
     **dict.fromkeys(("sub", "sub_"), arrangement.subtract),

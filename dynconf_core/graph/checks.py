@@ -109,7 +109,9 @@ def check_indices(graph: Graph) -> None:
         there = shape[0] if node.settings["of"] == "channels" else math.prod(shape)
         least, most = (int(end) for end in node.tensors["index"].aminmax())
         if least < 0 or most >= there:
-            raise InputError(f"node {node.name!r} of its graph reads the positions {least} to {most} of {there} {node.settings['of']}.")
+            raise InputError(
+                f"node {node.name!r} of its graph reads the positions {least} to {most} of {there} {node.settings['of']}."
+            )
 
 
 def _fault(node: Node, place: int, known: Mapping[str, Node]) -> str | None:

@@ -28,7 +28,8 @@ Kinds of node, with their settings and tensors:
     neurons       levels clipped                              threshold (for information only), initial () or (C,); n or None,
                                                               and whether the activation they replace has an upper limit
 
-A signal (C, L) is an image of height 1 to convolutions and pools: their weights are (O, I / groups, 1, k), their settings (1, k).
+A signal (C, L) is an image of height 1 to convolutions and pools: their weights are (O, I / groups, 1, k), their settings
+(1, k).
 Weights in fixed point have the setting ``bits``, their binary places; ``identity`` marks the scale of a
 shortcut without weights.
 """

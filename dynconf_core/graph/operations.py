@@ -136,7 +136,7 @@ def _product(node: Node, images: Tensor, weight: Tensor) -> Tensor:
 
 
 def max_pool(node: Node, x: Tensor) -> Tensor:
-    """The maximum over each window of images or signals, or the minimum where ``least`` is set; positions outside are ignored."""
+    """The maximum over each window of images or signals (with ``least`` the minimum); positions outside are ignored."""
     if node.settings.get("least"):
         return -max_pool(replace(node, settings={**node.settings, "least": False}), -x)
     if x.ndim == 3:

@@ -167,7 +167,7 @@ METHODS: Mapping[str, Callable[..., Any]] = {
 
 
 def joined(graph: Graph) -> Graph:
-    """The graph in which rearrangements and flattenings that follow one another are one, and none that moves nothing is left."""
+    """The graph in which rearrangements and flattenings that follow one another are one, and those without effect left out."""
     roots: dict[str, tuple[Node, Tensor]] = {}
     nodes: dict[str, Node] = {}
     same: dict[str, str] = {}

@@ -113,7 +113,9 @@ def mean(write: Writer, name: str, x: Traced, dims: Sequence[int], keepdim: bool
     if not kept and not keepdim:
         raise Refused("it is one number for each sample; keep a dimension")
     length = math.prod(shape[dim] for dim in dims)
-    rows = rearranging.moved(write, f"{name}.rows", x, lambda value: value.permute(0, *kept, *dims).reshape(len(value), -1, length))
+    rows = rearranging.moved(
+        write, f"{name}.rows", x, lambda value: value.permute(0, *kept, *dims).reshape(len(value), -1, length)
+    )
     settings = {"kernel": (1, length), "stride": (1, length), "padding": (0, 0)}
     pooled = rows if length == 1 else write.add(name, "average_pool", (rows,), settings)
     wanted = [1 if dim in dims else size for dim, size in enumerate(shape) if dim and (keepdim or dim not in dims)]

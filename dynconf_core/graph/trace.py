@@ -77,8 +77,8 @@ def folded(graph: Graph) -> Graph:
 def activations_first(graph: Graph) -> Graph:
     """The graph with every activation that follows a max pool, a flattening or a rearrangement moved before it.
 
-    Most activations are non-decreasing, so the maximum is the same; the pool then selects among spikes, and the activation still
-    sees the channels.
+    Most activations are non-decreasing, so the maximum is the same; the pool then selects among spikes, and the activation
+    still sees the channels.
     """
     for name in [node.name for node in reversed(graph.of_kind("max_pool", "flatten", "rearrange"))]:
         readers = graph.readers[name]

@@ -50,8 +50,8 @@ class Geometry(NamedTuple):
 
 
 def packed(values: Tensor, layout: Layout) -> Tensor:
-    """Whole-numbered ``values (N, C, H, W)`` or ``(N, C)`` as unsigned bytes ``(N, C', ...)``, channels-last; signals ``(N, C, L)``
-    as images of height 1.
+    """Whole-numbered ``values (N, C, H, W)`` or ``(N, C)`` as unsigned bytes ``(N, C', ...)``, channels-last; signals
+    ``(N, C, L)`` as images of height 1.
 
     C' is 2 C if the layout has a base. Float32 values in channels-last order are fastest.
     """
