@@ -23,6 +23,7 @@ from dynconf_core.graph.sides import one_sided
 from dynconf_core.graph.trace import activations_first, folded, traced
 from dynconf_core.neurons.model import NEURONS, NeuronModel
 from dynconf_core.neurons.trial import check_model
+from dynconf_core.progress import Progress, silent
 from dynconf_core.simulation.network import SpikingNetwork
 
 IMAGE_MARGIN = 1.5
@@ -31,7 +32,15 @@ PLAIN = "integrate-and-fire"
 """The neuron model for activations that name none."""
 
 
-def convert(ann: nn.Module, images: Tensor, options: ConversionOptions | None = None, **changes: Any) -> SpikingNetwork:
+def convert(
+    ann: nn.Module,
+    images: Tensor,
+    options: ConversionOptions | None = None,
+    *,
+    memory: int | None = None,
+    progress: Progress = silent,
+    **changes: Any,
+) -> SpikingNetwork:
     """Convert ``ann``, which is not changed, into a spiking network.
 
     Args:
@@ -39,6 +48,8 @@ def convert(ann: nn.Module, images: Tensor, options: ConversionOptions | None = 
         images: normalised images ``(N, ...)`` from the training data. For learned thresholds a single one is enough, since only
             its shape and range matter; the other sources find the thresholds from these images.
         options: options of the conversion; None stands for the defaults.
+        memory: bytes the process may use on a CPU; None sets no limit.
+        progress: called as thresholds are found and layers corrected.
         changes: fields of ``ConversionOptions`` by name, which override those of ``options``.
 
     Raises:
@@ -47,14 +58,16 @@ def convert(ann: nn.Module, images: Tensor, options: ConversionOptions | None = 
     asked = (options or ConversionOptions()).changed(changes)
     _check_images(images)
     limit = float(images.abs().max()) * IMAGE_MARGIN if asked.image_limit is None else asked.image_limit
-    rounded, neurons = _spiking(ann, images, asked, limit)
+    rounded, neurons = _spiking(ann, images, asked, limit, memory, progress)
     facts = _facts(asked, neurons, rounded)
     if not asked.fixed_point:
         return SpikingNetwork(rounded, neurons, facts=facts)
     return SpikingNetwork(rounded, neurons, image_limit=limit, time_steps_limit=asked.time_steps, facts=facts)
 
 
-def _spiking(ann: nn.Module, images: Tensor, asked: ConversionOptions, limit: float) -> tuple[Graph, NeuronModel]:
+def _spiking(
+    ann: nn.Module, images: Tensor, asked: ConversionOptions, limit: float, memory: int | None, progress: Progress
+) -> tuple[Graph, NeuronModel]:
     """The graph of the SNN and its neuron model."""
     graph = one_sided(activations_first(folded(traced(ann, images))))
     if not graph.of_kind("activation"):
@@ -69,13 +82,15 @@ def _spiking(ann: nn.Module, images: Tensor, asked: ConversionOptions, limit: fl
         time_steps=neurons.levels or asked.time_steps,
         percentile=asked.percentile,
         per_channel=asked.per_channel,
+        memory=memory,
+        progress=progress,
     )
     _check_thresholds(thresholds)
     _check_initial(asked.initial_potential, neurons)
     layers = {node.name: _settings(node, neurons) for node in graph.of_kind("activation")}
     initial = dict.fromkeys(layers, torch.tensor(float(asked.initial_potential), dtype=torch.float64))
     if asked.correct:
-        found = corrected(graph, thresholds, neurons, images, asked.time_steps)
+        found = corrected(graph, thresholds, neurons, images, asked.time_steps, memory=memory, progress=progress)
         graph, thresholds, initial = found.graph, found.thresholds, found.initial
         del found
     # Handed over and not kept: copies of the weights take memory.

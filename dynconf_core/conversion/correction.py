@@ -20,6 +20,7 @@ from torch import Tensor
 from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import evaluate, per_channel, prepared, run
 from dynconf_core.neurons.model import NeuronModel, State
+from dynconf_core.progress import Progress, silent
 
 SCALES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3)
 INITIAL = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8)
@@ -55,6 +56,9 @@ def corrected(
     neurons: NeuronModel,
     images: Tensor,
     time_steps: int,
+    *,
+    memory: int | None = None,
+    progress: Progress = silent,
 ) -> Corrected:
     """Correct a conversion on normalised training images.
 
@@ -64,6 +68,8 @@ def corrected(
         neurons: the SNN's neuron model.
         images: normalised images ``(N, ...)``; as many are used as memory allows, but at least 8 if available.
         time_steps: T.
+        memory: bytes the process may use on a CPU; None sets no limit.
+        progress: called after every layer.
     """
     graph = _with_places_for_biases(graph)
     largest = max(int(torch.tensor(node.shape).prod()) for node in graph.nodes)
