@@ -16,6 +16,7 @@ from dynconf_core.conversion.correction import corrected
 from dynconf_core.conversion.fixed_point import with_fixed_point_weights
 from dynconf_core.conversion.options import HALF_CHARGED, ConversionOptions
 from dynconf_core.conversion.thresholds import find_thresholds
+from dynconf_core.conversion.ties import with_common_thresholds
 from dynconf_core.conversion.units import in_threshold_units
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node, Settings
@@ -85,6 +86,7 @@ def _spiking(
         memory=memory,
         progress=progress,
     )
+    graph, thresholds = with_common_thresholds(graph, thresholds)
     _check_thresholds(thresholds)
     _check_initial(asked.initial_potential, neurons)
     layers = {node.name: _settings(node, neurons) for node in graph.of_kind("activation")}
