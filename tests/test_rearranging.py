@@ -219,7 +219,9 @@ def test_a_file_with_positions_of_somebody_else(
 def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Of a file with a rearrangement."""
     path = tmp_path_factory.mktemp("snn") / "snn.pt"
-    network = Applied(lambda m, x: m[2](m[1](m[0](x)).flip(3).flatten(2).unflatten(2, (4, 16)).flip(3)), layer(), nn.ReLU(), head(512))
+    network = Applied(
+        lambda m, x: m[2](m[1](m[0](x)).flip(3).flatten(2).unflatten(2, (4, 16)).flip(3)), layer(), nn.ReLU(), head(512)
+    )
     save_snn(convert(network.eval(), gaussian_images(2, 0), thresholds="max", time_steps=4), path)
     found: dict[str, Any] = torch.load(path, weights_only=True)
     return found

@@ -89,7 +89,9 @@ def test_network(name: str, tmp_path: Path) -> None:
 def test_a_signal_is_an_image_of_height_one(seed: int) -> None:
     """The same logits, spikes and fan-outs as the two-dimensional network with the same weights."""
     torch.manual_seed(seed)
-    line = nn.Sequential(layer(3, 6, 5), nn.ReLU(), nn.MaxPool1d(2), layer(6, 4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)).eval()
+    line = nn.Sequential(
+        layer(3, 6, 5), nn.ReLU(), nn.MaxPool1d(2), layer(6, 4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)
+    ).eval()
     flat = nn.Sequential(
         *(nn.Conv2d(3, 6, (1, 5), padding=(0, 2)), nn.ReLU(), nn.MaxPool2d((1, 2))),
         *(nn.Conv2d(6, 4, (1, 3), padding=(0, 1)), nn.ReLU(), nn.Flatten(), nn.Linear(64, 5)),
@@ -130,7 +132,9 @@ def tones(count: int, seed: int) -> TensorImages:
     phase, noise = torch.rand(count, 2, 1, generator=generator), torch.rand(count, 1, 1, generator=generator)
     pitch = torch.tensor([2.0, 3.0, 5.0, 8.0])[labels].view(-1, 1, 1)
     sound = torch.sin(2 * math.pi * (pitch * torch.arange(LENGTH) / LENGTH + phase))
-    return TensorImages(sound + 1.5 * noise * torch.randn(count, 2, LENGTH, generator=generator), labels, 4, Normalisation((0.0,), (1.0,)))
+    return TensorImages(
+        sound + 1.5 * noise * torch.randn(count, 2, LENGTH, generator=generator), labels, 4, Normalisation((0.0,), (1.0,))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +143,14 @@ def trained() -> nn.Module:
     torch.manual_seed(0)
     network = nn.Sequential(
         *(nn.Conv1d(2, 12, 7, padding=3), nn.BatchNorm1d(12), nn.LeakyReLU(0.1), nn.MaxPool1d(2)),
-        *(nn.Conv1d(12, 16, 5, padding=2), nn.BatchNorm1d(16), nn.ReLU(), nn.AdaptiveAvgPool1d(4), nn.Flatten(), nn.Linear(64, 4)),
+        *(
+            nn.Conv1d(12, 16, 5, padding=2),
+            nn.BatchNorm1d(16),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool1d(4),
+            nn.Flatten(),
+            nn.Linear(64, 4),
+        ),
     )
     data = tones(512, 0)
     optimiser = torch.optim.Adam(network.parameters(), 0.01)
@@ -157,7 +168,13 @@ def test_from_training_to_live_exit(trained: nn.Module, tmp_path: Path) -> None:
     snn = settles_exactly(trained, train.pixels, 48, tmp_path, image_limit=limit)
     assert kinds(snn).count("max_pool") == 2
     snn = convert(
-        *(trained, train.pixels), thresholds="error", time_steps=time_steps, neurons="signed", levels=7, image_limit=limit, correct=True
+        *(trained, train.pixels),
+        thresholds="error",
+        time_steps=time_steps,
+        neurons="signed",
+        levels=7,
+        image_limit=limit,
+        correct=True,
     )
     traces = collect(snn, trained, test, time_steps)
     labels, logits = test.labels.numpy(), np.cumsum(traces.logits, axis=1, dtype=np.float64)
