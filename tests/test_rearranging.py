@@ -117,8 +117,8 @@ def test_an_image_with_channels_last() -> None:
 
 
 def test_channels_of_different_thresholds_in_one(tmp_path: Path) -> None:
-    """They get one threshold, so that whole spikes meet weights and max pools; where each has been learned, spikes are brought to
-    one unit first, and a max pool cannot compare them."""
+    """They get one threshold, so that whole spikes meet weights and max pools; where each has been learned, spikes are brought
+    to one unit first, and a max pool cannot compare them."""
     torch.manual_seed(0)
 
     def function(m: Any, x: Tensor) -> Tensor:

@@ -48,13 +48,29 @@ def of(function: Callable[..., Tensor], features: int, *modules: nn.Module) -> n
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "a plain network": lambda: nn.Sequential(
-        nn.Conv1d(3, 8, 7, 2, 3), nn.BatchNorm1d(8), nn.ReLU(), nn.MaxPool1d(2), nn.Dropout1d(), layer(8, 8, groups=2),
-        nn.BatchNorm1d(8), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 5),
-    ),  # fmt: skip
+        nn.Conv1d(3, 8, 7, 2, 3),
+        nn.BatchNorm1d(8),
+        nn.ReLU(),
+        nn.MaxPool1d(2),
+        nn.Dropout1d(),
+        layer(8, 8, groups=2),
+        nn.BatchNorm1d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool1d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    ),
     "depthwise": lambda: nn.Sequential(
-        layer(3, 6, 5, groups=3), nn.ReLU(), layer(6, 6, 5, groups=6), nn.ReLU(), layer(6, 6, 1), nn.ReLU(), nn.AvgPool1d(4),
-        nn.Flatten(), nn.Linear(48, 5),
-    ),  # fmt: skip
+        layer(3, 6, 5, groups=3),
+        nn.ReLU(),
+        layer(6, 6, 5, groups=6),
+        nn.ReLU(),
+        layer(6, 6, 1),
+        nn.ReLU(),
+        nn.AvgPool1d(4),
+        nn.Flatten(),
+        nn.Linear(48, 5),
+    ),
     "a shortcut": lambda: of(lambda m, x: torch.relu(m[2](x) + x).mean(-1), 8, layer(8, 8)),
     "dilation and stride": lambda: of(
         lambda m, x: torch.relu(functional.conv1d(x, m[2].weight, m[2].bias, 2, 1, 3)), 112, layer(8, 8)
@@ -63,9 +79,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "circular": lambda: of(lambda m, x: torch.relu(m[2](x)), 128, layer(8, 4, padding_mode="circular")),
     "functional pools": lambda: of(lambda m, x: functional.avg_pool1d(functional.max_pool1d(x, 3, 1, 1), 3, 2, 1), 128),
     "overlapping max pool": lambda: of(lambda m, x: m[2](x), 128, nn.MaxPool1d(5, 2, 1, ceil_mode=True)),
-    "adaptive pools": lambda: of(
-        lambda m, x: functional.adaptive_avg_pool1d(functional.adaptive_avg_pool1d(x, 8), 3), 24
-    ),
+    "adaptive pools": lambda: of(lambda m, x: functional.adaptive_avg_pool1d(functional.adaptive_avg_pool1d(x, 8), 3), 24),
     "padding": lambda: of(lambda m, x: m[2](functional.pad(x, (0, 3))), 8 * 37, nn.ZeroPad1d((2, 0))),
     "concatenation and slices": lambda: of(lambda m, x: torch.cat([x[:, :, ::2], x[:, :4, 1::2]], 1), 192),
     "a mean over the channels": lambda: of(lambda m, x: x.mean(1), LENGTH),
@@ -74,7 +88,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         *(nn.Linear(3, 6), nn.Linear(6, 8), nn.Linear(8, 5)),
     ),
     "seen as an image": lambda: of(lambda m, x: torch.relu(m[2](x.unsqueeze(1))).mean((2, 3)), 4, nn.Conv2d(1, 4, 3)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", NETWORKS)

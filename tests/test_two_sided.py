@@ -282,7 +282,7 @@ class Floor(torch.autograd.Function):
 class IF(nn.Module):
     """An activation as the QCFS authors' code has it: ``thresh`` of shape (1,), ``L`` levels, and its own spiking mode."""
 
-    def __init__(self, L: int, thresh: float) -> None:  # noqa: N803
+    def __init__(self, L: int, thresh: float) -> None:
         super().__init__()
         self.L, self.T, self.thresh = L, 0, nn.Parameter(torch.tensor([thresh]))
 
