@@ -19,25 +19,33 @@ def reference_levels(snn: SpikingNetwork) -> int | None:
     return found
 
 
-def reference_logits(snn: SpikingNetwork, images: Tensor) -> Tensor:
-    """The reference network's logits ``(N, C)`` for normalised ``images (N, ...)``."""
-    counts = reference_counts(snn, images)
+def reference_logits(snn: SpikingNetwork, images: Tensor, time_steps: int = 0) -> Tensor:
+    """The reference network's logits ``(N, C)`` for normalised ``images (N, ...)``, or for the mean of the frames ``(N, T, ...)``
+    that act within ``time_steps``."""
+    counts = reference_counts(snn, images, time_steps)
     # Divided by a tensor, since a GPU multiplies by the reciprocal of a plain number.
     return counts / counts.new_full((), reference_levels(snn) or 1)
 
 
 @torch.no_grad()
-def reference_counts(snn: SpikingNetwork, images: Tensor) -> Tensor:
-    """n times the logits, ``(N, C)``: with fixed-point weights exactly the sum of a settled SNN's logits."""
+def reference_counts(snn: SpikingNetwork, images: Tensor, time_steps: int = 0) -> Tensor:
+    """n times the logits, ``(N, C)``: with fixed-point weights exactly the sum of a settled SNN's logits. Arguments as for
+    ``reference_logits``."""
     levels = reference_levels(snn)
     times = levels or 1
     tensors, values = snn.tensors(), dict[str, Tensor]()
+    frames = snn.by_time_step(images)
+    if frames:
+        values = _summed(snn, images, snn.input_steps(time_steps), times)
     last = {name: node.name for node in snn.graph.nodes for name in node.inputs}
     input_current = {node.name for node in snn.graph.nodes} - snn.graph.after(("neurons",))
     for node in snn.graph.nodes:
+        if frames and node.name in input_current:
+            continue
         own = tensors[node.name]
         inputs = [
-            values[name] * (times if name in input_current and node.name not in input_current else 1) for name in node.inputs
+            values[name] * (times if name in input_current and node.name not in input_current and not frames else 1)
+            for name in node.inputs
         ]
         if node.kind == "input":
             values[node.name] = images.float()
@@ -60,3 +68,12 @@ def reference_counts(snn: SpikingNetwork, images: Tensor) -> Tensor:
             if last[name] == node.name:
                 values.pop(name, None)
     return values[snn.graph.output.name]
+
+
+def _summed(snn: SpikingNetwork, frames: Tensor, acting: int, times: int) -> dict[str, Tensor]:
+    """``times`` the mean over the first ``acting`` frames ``(N, T, ...)`` of the values before the first neurons."""
+    found: dict[str, Tensor] = {}
+    for frame in frames[:, :acting].unbind(1):
+        for name, value in snn.before_neurons(frame, True).items():
+            found[name] = found[name] + value if name in found else value
+    return found if times == acting else {name: value * (times / acting) for name, value in found.items()}
