@@ -168,9 +168,7 @@ class Crossings:
         return sums if self._kept is None else sums[self._kept]
 
 
-def exact_front(
-    scores: NDArray[np.float64], correct: NDArray[np.bool_], lengths: NDArray[np.int64] | None = None
-) -> Front:
+def exact_front(scores: NDArray[np.float64], correct: NDArray[np.bool_], lengths: NDArray[np.int64] | None = None) -> Front:
     """Every operating point that a threshold on `scores` can reach, each once.
 
     Args:

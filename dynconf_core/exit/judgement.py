@@ -12,7 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.exit.intervals import CONFIDENCE, Interval, accuracy_interval, mean_interval, net_loss_interval, ratio_interval
+from dynconf_core.exit.intervals import (
+    CONFIDENCE,
+    Interval,
+    accuracy_interval,
+    mean_interval,
+    net_loss_interval,
+    ratio_interval,
+)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ The best that an SNN could reach (the paper's third claim) follows from its firs
 every budget of mean steps, and `oracle_gap` the distance of an exit rule from it.
 
 All functions take `correct` (N, T), whether the prediction at each step is correct, and return fractions, and steps counted
-from 1. Where samples end before T (`lengths` (N,)), `correct` is after a sample's end as there, and its end takes the place of T.
+from 1. Where samples end before T (`lengths` (N,)), `correct` stays after a sample's end as it is there, and its end takes the
+place of T.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ class OracleGap:
 
     Attributes:
         accuracy_gap, step_gap: how much higher the accuracy of `first_correct` is, and how many fewer mean steps it needs.
-        share_of_saving: the mean steps that the rule saves relative to T (or the mean length), as a fraction of those that `first_correct` saves (1
-            if it saves none).
+        share_of_saving: the mean steps that the rule saves relative to T (or the mean length), as a fraction of those that
+            `first_correct` saves (1 if it saves none).
         accuracy_gap_at_equal_steps: how much higher the oracle curve is at the rule's mean steps.
         step_gap_at_equal_accuracy: how many fewer mean steps the oracle curve needs for the rule's accuracy.
     """

@@ -184,9 +184,7 @@ def _finite_or_text(number: float) -> float | str:
     return number
 
 
-def exit_steps(
-    scores: NDArray[np.float64], threshold: float, lengths: NDArray[np.int64] | None = None
-) -> NDArray[np.int64]:
+def exit_steps(scores: NDArray[np.float64], threshold: float, lengths: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
     """(N,) the first step, counted from 1, whose score (N, T) is greater than the threshold; the sample's end if there is none:
     T, or its length (N,)."""
     exits = scores > threshold

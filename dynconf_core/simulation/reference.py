@@ -20,8 +20,8 @@ def reference_levels(snn: SpikingNetwork) -> int | None:
 
 
 def reference_logits(snn: SpikingNetwork, images: Tensor, time_steps: int = 0) -> Tensor:
-    """The reference network's logits ``(N, C)`` for normalised ``images (N, ...)``, or for the mean of the frames ``(N, T, ...)``
-    that act within ``time_steps``."""
+    """The reference network's logits ``(N, C)`` for normalised ``images (N, ...)``, or for the mean of the frames
+    ``(N, T, ...)`` that act within ``time_steps``."""
     counts = reference_counts(snn, images, time_steps)
     # Divided by a tensor, since a GPU multiplies by the reciprocal of a plain number.
     return counts / counts.new_full((), reference_levels(snn) or 1)

@@ -141,8 +141,8 @@ def check_lengths(lengths: NDArray[Any], time_steps: int) -> None:
     found = _first(lengths, lambda part: (part < 1) | (part > time_steps))
     if found is not None:
         raise TracesError(
-            f"lengths of sample {found[0]} (from 0) is {lengths[found]}; with {time_steps} time steps in logits it must be from 1 "
-            f"to {time_steps}."
+            f"lengths of sample {found[0]} (from 0) is {lengths[found]}; with {time_steps} time steps in logits it must be "
+            f"from 1 to {time_steps}."
         )
 
 

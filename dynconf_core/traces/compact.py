@@ -67,7 +67,7 @@ def _read(traces: Traces, exits: Exits | None) -> tuple[NDArray[np.int64], NDArr
 
 
 def _rounded(logits: NDArray[Any], digits: int) -> NDArray[Any]:
-    mantissa, exponent = np.frexp(logits)
+    mantissa, exponent = np.frexp(logits.astype(np.float64, copy=False))
     with np.errstate(over="ignore"):
         return np.ldexp(np.round(mantissa * 2.0**digits) * 2.0**-digits, exponent).astype(np.float32)
 

@@ -7,8 +7,8 @@ piece by piece (`dynconf_core.traces.files`). Their arrays are specified in `dyn
 The accumulated output of Li, Jones and Furber (ICCV 2023) is z_t, the sum of the logits of steps 1 to t, computed here in
 float64; the prediction at step t is argmax z_t, the lowest index among equals.
 
-Samples may end before T (`lengths`). What is recorded after a sample's end counts as 0, so that z_t and the prediction stay what
-they are at its end, and it exits there at the latest (`dynconf_core.exit.rule.exit_steps`).
+Samples may end before T (`lengths`). What is recorded after a sample's end counts as 0, so that z_t and the prediction stay
+what they are at its end, and it exits there at the latest (`dynconf_core.exit.rule.exit_steps`).
 """
 
 from __future__ import annotations
@@ -118,6 +118,12 @@ class Traces:
     def mean_length(self) -> float | None:
         """The mean number of time steps of a sample; None: all have T."""
         return None if self.lengths is None else float(self.lengths.mean())
+
+    def steps_at_t(self) -> tuple[float, ...] | None:
+        """(T,): the mean number of steps that the samples have had by step t; None: t."""
+        if self.lengths is None:
+            return None
+        return tuple(float(np.minimum(self.lengths, step).mean()) for step in range(1, self.time_steps + 1))
 
     @property
     def trained_on_calibration(self) -> bool | None:
