@@ -21,6 +21,7 @@ from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import evaluate, per_channel
 from dynconf_core.neurons.model import NeuronModel
 from dynconf_core.neurons.model import State as LayerState
+from dynconf_core.simulation.frames import at_steps, check_frames, mean_frame
 from dynconf_core.simulation.pace import Pace, chunks, pace
 from dynconf_core.simulation.products import Products
 from dynconf_core.simulation.step_plan import StepPlan
@@ -197,7 +198,7 @@ class SpikingNetwork(nn.Module):
                 f"with time_steps={time_steps}, or with fixed_point=False (--no-fixed-point)."
             )
         if self.by_time_step(images):
-            self._check_frames(images, time_steps)
+            check_frames(images, time_steps, self.input_steps(time_steps), self.neurons)
         largest = float(images.abs().max()) if images.numel() else 0.0
         if not largest < float("inf"):
             raise InputError("the images hold NaN or infinite values: normalise them as in training.")
@@ -205,19 +206,6 @@ class SpikingNetwork(nn.Module):
             raise InputError(
                 f"the images reach {largest:.4g}, but the fixed-point weights are proven exact up to {self.image_limit:.4g}: "
                 "normalise them as in training, or convert with image_limit=... or fixed_point=False (--no-fixed-point)."
-            )
-
-    def _check_frames(self, frames: Tensor, time_steps: int) -> None:
-        given, acting = frames.shape[1], self.input_steps(time_steps)
-        if given < acting:
-            raise InputError(
-                f"there are frames for {given} time steps, but the input acts in {acting}: give one for each, of zeros where "
-                "nothing arrives."
-            )
-        if acting < time_steps and bool(frames[:, acting:time_steps].any()):
-            raise InputError(
-                f"frames beyond step {acting} are not 0: with {self.neurons} neurons the input acts in the first {acting} time "
-                f"steps only. Divide the recording into {acting} frames, or convert with neurons='integrate-and-fire'."
             )
 
     def by_time_step(self, images: Tensor) -> bool:
@@ -228,10 +216,12 @@ class SpikingNetwork(nn.Module):
         """The number of the first T = ``time_steps`` steps in which the input acts."""
         return time_steps if self.active_steps is None else min(time_steps, self.active_steps)
 
-    def mean_frame(self, images: Tensor, time_steps: int) -> Tensor:
-        """The image ``(N, ...)`` whose ANN output the network approximates: the mean of the frames ``(N, T, ...)`` over the
-        steps in which they act; an image itself."""
-        return images.float()[:, : self.input_steps(time_steps)].mean(1) if self.by_time_step(images) else images
+    def mean_frame(self, images: Tensor, time_steps: int, lengths: Tensor | None = None) -> Tensor:
+        """The image ``(N, ...)`` whose ANN output the network approximates: the mean of the frames ``(N, T, ...)``, of samples
+        that end after ``lengths (N,)`` steps; an image itself."""
+        if not self.by_time_step(images):
+            return images
+        return mean_frame(images.float(), self.input_steps(time_steps), lengths, self.active_steps is not None)
 
     def input_current(self, images: Tensor) -> InputCurrent:
         """What a simulation of normalised ``images (N, ...)`` or frames ``(N, T, ...)`` takes in."""
@@ -255,22 +245,14 @@ class SpikingNetwork(nn.Module):
             values[node.name] = value
         return {name: values[name] for name in self._plan.needed}
 
+    def changes(self, input_current: InputCurrent) -> bool:
+        """Whether the input changes with the time step."""
+        given = input_current.values.get(self.graph.input.name)
+        return given is not None and self.by_time_step(given)
+
     def _frames(self, input_current: InputCurrent, time_steps: range | Tensor) -> Tensor | None:
-        """The frames ``(k * N, ...)`` of k time steps, one after the other, or of each sample's own step ``(N,)``; 0 beyond the
-        last. None if the input is an image."""
-        frames = input_current.values.get(self.graph.input.name)
-        if frames is None or not self.by_time_step(frames):
-            return None
-        last = frames.shape[1]
-        if isinstance(time_steps, Tensor):
-            rows = torch.arange(len(frames), device=frames.device)
-            found = frames[rows, (time_steps - 1).clamp_max(last - 1)]
-            return gated(found, time_steps <= last)
-        found = frames[:, time_steps.start - 1 : time_steps.stop - 1].transpose(0, 1)
-        missing = len(time_steps) - len(found)
-        if missing:
-            found = torch.cat([found, found.new_zeros(missing, *found.shape[1:])])
-        return found.flatten(0, 1)
+        """The frames of these time steps (see ``at_steps``); None if the input is an image."""
+        return at_steps(input_current.values[self.graph.input.name], time_steps) if self.changes(input_current) else None
 
     @torch.no_grad()
     def step(self, input_current: InputCurrent, state: State | None, time_step: int | Tensor, look: Look | None = None) -> Step:

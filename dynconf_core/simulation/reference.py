@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from dynconf_core.graph.operations import evaluate, max_pool, per_channel
+from dynconf_core.simulation.frames import column, divisor, present
 from dynconf_core.simulation.network import SpikingNetwork
+from dynconf_core.simulation.step_values import gated
 
 
 def reference_levels(snn: SpikingNetwork) -> int | None:
@@ -19,16 +21,19 @@ def reference_levels(snn: SpikingNetwork) -> int | None:
     return found
 
 
-def reference_logits(snn: SpikingNetwork, images: Tensor, time_steps: int = 0) -> Tensor:
-    """The reference network's logits ``(N, C)`` for normalised ``images (N, ...)``, or for the mean of the frames
-    ``(N, T, ...)`` that act within ``time_steps``."""
-    counts = reference_counts(snn, images, time_steps)
+def reference_logits(snn: SpikingNetwork, images: Tensor, time_steps: int = 0, lengths: Tensor | None = None) -> Tensor:
+    """The reference network's logits ``(N, C)`` for normalised ``images (N, ...)``.
+
+    For frames ``(N, T, ...)`` they are those for the mean frame: of T = ``time_steps``, of samples that end after ``lengths
+    (N,)`` steps (see ``simulation.frames.mean_frame``).
+    """
+    counts = reference_counts(snn, images, time_steps, lengths)
     # Divided by a tensor, since a GPU multiplies by the reciprocal of a plain number.
     return counts / counts.new_full((), reference_levels(snn) or 1)
 
 
 @torch.no_grad()
-def reference_counts(snn: SpikingNetwork, images: Tensor, time_steps: int = 0) -> Tensor:
+def reference_counts(snn: SpikingNetwork, images: Tensor, time_steps: int = 0, lengths: Tensor | None = None) -> Tensor:
     """n times the logits, ``(N, C)``: with fixed-point weights exactly the sum of a settled SNN's logits. Arguments as for
     ``reference_logits``."""
     levels = reference_levels(snn)
@@ -36,7 +41,7 @@ def reference_counts(snn: SpikingNetwork, images: Tensor, time_steps: int = 0) -
     tensors, values = snn.tensors(), dict[str, Tensor]()
     frames = snn.by_time_step(images)
     if frames:
-        values = _summed(snn, images, snn.input_steps(time_steps), times)
+        values = _summed(snn, images, snn.input_steps(time_steps), lengths, times)
     last = {name: node.name for node in snn.graph.nodes for name in node.inputs}
     input_current = {node.name for node in snn.graph.nodes} - snn.graph.after(("neurons",))
     for node in snn.graph.nodes:
@@ -70,10 +75,15 @@ def reference_counts(snn: SpikingNetwork, images: Tensor, time_steps: int = 0) -
     return values[snn.graph.output.name]
 
 
-def _summed(snn: SpikingNetwork, frames: Tensor, acting: int, times: int) -> dict[str, Tensor]:
-    """``times`` the mean over the first ``acting`` frames ``(N, T, ...)`` of the values before the first neurons."""
+def _summed(snn: SpikingNetwork, frames: Tensor, acting: int, lengths: Tensor | None, times: int) -> dict[str, Tensor]:
+    """``times`` the mean over the frames ``(N, T, ...)`` of the values before the first neurons."""
+    settles = snn.active_steps is not None
     found: dict[str, Tensor] = {}
-    for frame in frames[:, :acting].unbind(1):
-        for name, value in snn.before_neurons(frame, True).items():
+    for step in range(1, acting + 1):
+        here = present(step, lengths)
+        for name, value in snn.before_neurons(gated(frames[:, step - 1], here), True if settles else here).items():
             found[name] = found[name] + value if name in found else value
-    return found if times == acting else {name: value * (times / acting) for name, value in found.items()}
+    steps = divisor(acting, lengths, settles)
+    if isinstance(steps, int) and steps == times:
+        return found  # to the bit what the neurons receive
+    return {name: value * times / column(steps, value) for name, value in found.items()}
