@@ -37,6 +37,8 @@ def holds_probabilities(traces: Traces) -> bool:
     between = False
     for piece in pieces(traces.logits):
         rows = np.asarray(traces.logits[piece], np.float64)
+        if traces.lengths is not None:
+            rows = rows[np.arange(traces.time_steps) < traces.lengths[piece, None]][:, None]
         if rows.min() < 0 or rows.max() > 1 or (np.abs(rows.sum(axis=2) - 1.0) > SUM_WITHIN).any():
             return False
         between = between or bool(((rows > 0) & (rows < 1)).any())

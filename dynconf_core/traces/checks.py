@@ -44,6 +44,7 @@ KINDS = {
     "spikes": _COUNTS,
     "synaptic_operations": _COUNTS,
     "input_hash": _Kind("N", "u", "unsigned integers: the first 64 bits of a hash of each input, such as uint64"),
+    "lengths": _Kind("N", "iu", "integers: the number of time steps of each sample, such as int64"),
 }
 """Every array: its axes (samples N, time steps T, classes C) and the permitted element types."""
 _AXES = {"N": "samples", "T": "time steps", "C": "classes"}
@@ -132,6 +133,16 @@ def check_labels(labels: NDArray[Any], classes: int) -> None:
         raise TracesError(
             f"labels of sample {found[0]} (from 0) is {labels[found]}; with {classes} classes in logits "
             f"it must be from 0 to {classes - 1}."
+        )
+
+
+def check_lengths(lengths: NDArray[Any], time_steps: int) -> None:
+    """Raise `TracesError` for a length (N,) outside [1, time_steps]."""
+    found = _first(lengths, lambda part: (part < 1) | (part > time_steps))
+    if found is not None:
+        raise TracesError(
+            f"lengths of sample {found[0]} (from 0) is {lengths[found]}; with {time_steps} time steps in logits it must be "
+            f"from 1 to {time_steps}."
         )
 
 

@@ -6,6 +6,9 @@ piece by piece (`dynconf_core.traces.files`). Their arrays are specified in `dyn
 
 The accumulated output of Li, Jones and Furber (ICCV 2023) is z_t, the sum of the logits of steps 1 to t, computed here in
 float64; the prediction at step t is argmax z_t, the lowest index among equals.
+
+Samples may end before T (`lengths`). What is recorded after a sample's end counts as 0, so that z_t and the prediction stay
+what they are at its end, and it exits there at the latest (`dynconf_core.exit.rule.exit_steps`).
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from dynconf_core.traces.checks import (
     check_counts,
     check_forms,
     check_labels,
+    check_lengths,
     check_logits,
     check_meta,
     check_outputs,
@@ -36,6 +40,8 @@ from dynconf_core.traces.checks import (
 )
 from dynconf_core.traces.checks import TracesError as TracesError
 from dynconf_core.traces.files import META, read_archive, read_folder, save_archive, save_folder
+
+EVERY = slice(None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +56,7 @@ class Traces:
         spikes: (N, T), spikes emitted by all layers in step t (a negative spike counts 1), or None.
         synaptic_operations: (N, T), accumulations caused by the spikes of step t, or None.
         input_hash: (N,) unsigned integers, a hash of each input, or None: equal inputs have equal hashes.
+        lengths: (N,) integers from 1 to T, stored as int64: the time steps after which each sample ends; None: all end at T.
         meta: facts about the SNN (source, network, neurons, layers, units, ...), a JSON object. Its `trained_on_calibration`
             (true or false) says whether the network was trained on the calibration images.
 
@@ -65,6 +72,7 @@ class Traces:
     meta: dict[str, Any] = field(default_factory=dict)
     reference_logits: NDArray[np.floating[Any]] | None = None
     input_hash: NDArray[np.unsignedinteger[Any]] | None = None
+    lengths: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         for name in KINDS:
@@ -75,6 +83,9 @@ class Traces:
         check_logits(self.logits)
         check_labels(self.labels, self.classes)
         object.__setattr__(self, "labels", self.labels.astype(np.int64, copy=False))
+        if self.lengths is not None:
+            check_lengths(self.lengths, self.time_steps)
+            object.__setattr__(self, "lengths", self.lengths.astype(np.int64, copy=False))
         for name in ("ann_logits", "reference_logits"):
             if name in arrays:
                 check_outputs(name, arrays[name])
@@ -99,6 +110,22 @@ class Traces:
         return int(self.logits.shape[2])
 
     @property
+    def ends(self) -> NDArray[np.int64]:
+        """(N,): the last step of each sample, its length or T."""
+        return np.full(self.samples, self.time_steps) if self.lengths is None else self.lengths
+
+    @property
+    def mean_length(self) -> float | None:
+        """The mean number of time steps of a sample; None: all have T."""
+        return None if self.lengths is None else float(self.lengths.mean())
+
+    def steps_at_t(self) -> tuple[float, ...] | None:
+        """(T,): the mean number of steps that the samples have had by step t; None: t."""
+        if self.lengths is None:
+            return None
+        return tuple(float(np.minimum(self.lengths, step).mean()) for step in range(1, self.time_steps + 1))
+
+    @property
     def trained_on_calibration(self) -> bool | None:
         """Whether the network was trained on the calibration images; None if the meta does not say."""
         seen: bool | None = self.meta.get("trained_on_calibration")
@@ -110,7 +137,18 @@ class Traces:
         Each piece is a new array, which the caller may overwrite.
         """
         for piece in pieces(self.logits, PIECE_ELEMENTS):
-            yield piece, np.cumsum(self.logits[piece], axis=1, dtype=np.float64)
+            if self.lengths is None:
+                yield piece, np.cumsum(self.logits[piece], axis=1, dtype=np.float64)
+            else:
+                outputs = self.until_end(self.logits, piece)
+                yield piece, np.cumsum(outputs, axis=1, out=outputs)
+
+    def until_end(self, array: NDArray[Any], rows: slice | NDArray[np.int64] = EVERY) -> NDArray[np.float64]:
+        """Some rows of an array (N, T, ...) of these samples as a new float64 array, with 0 after each sample's end."""
+        values = array[rows].astype(np.float64)
+        if self.lengths is not None:
+            values[np.arange(self.time_steps) >= self.lengths[rows, None]] = 0.0
+        return values
 
     def predictions(self) -> NDArray[np.int64]:
         """(N, T): argmax z_t at every step, the lowest index among equals."""
@@ -143,6 +181,7 @@ class Traces:
             logits=self.logits[:, :time_steps],
             spikes=None if self.spikes is None else self.spikes[:, :time_steps],
             synaptic_operations=None if operations is None else operations[:, :time_steps],
+            lengths=None if self.lengths is None else np.minimum(self.lengths, time_steps),
         )
 
     def save(self, path: str | os.PathLike[str], compressed: bool = False) -> Path:

@@ -161,7 +161,7 @@ def _show(console: Terminal, done: FinishedAnalysis) -> None:
             )
     lines += _caption(record)
     if record.comparison:
-        lines += ["", *comparison_lines(Comparison(record.time_steps, record.comparison))]
+        lines += ["", *comparison_lines(Comparison(record.time_steps, record.comparison, record.mean_length))]
     for line in lines:
         say(console, line)
 
@@ -178,13 +178,13 @@ def _table(record: AnalysisRecord) -> Table:
         table.add_column(heading, justify="left" if heading in ("", "measure", "smoothing") else "right", no_wrap=True)
     guarantee = record.guarantee
     for place, entry in enumerate(record.rules):
-        table.add_row("*" if place == record.chosen else "", *_cells(entry, entry, entry.test, record.time_steps))
+        table.add_row("*" if place == record.chosen else "", *_cells(entry, entry, entry.test, record.full_steps))
         if place == record.chosen and guarantee is not None:
-            table.add_row("c", *_cells(entry, guarantee, guarantee.test, record.time_steps))
+            table.add_row("c", *_cells(entry, guarantee, guarantee.test, record.full_steps))
     return table
 
 
-def _cells(rule: RuleEntry, exit: RuleEntry | GuaranteeEntry, judged: Judgement, time_steps: int) -> tuple[str, ...]:
+def _cells(rule: RuleEntry, exit: RuleEntry | GuaranteeEntry, judged: Judgement, full_steps: float) -> tuple[str, ...]:
     """A line of the table: a rule, the threshold at which it exits, and its figures."""
     from dynconf_core.confidence.smoothing import PLAIN
     from dynconf_core.exit.shown import points, threshold_text
@@ -198,7 +198,7 @@ def _cells(rule: RuleEntry, exit: RuleEntry | GuaranteeEntry, judged: Judgement,
         f"{100 * judged.accuracy:.2f}",
         f"{100 * low:.1f}-{100 * high:.1f}",
         f"{judged.mean_steps:.2f}",
-        f"{100 * (1 - judged.mean_steps / time_steps):.1f} %",
+        f"{100 * (1 - judged.mean_steps / full_steps):.1f} %",
         points(judged.loss),
     )
 
@@ -210,7 +210,7 @@ def _caption(record: AnalysisRecord) -> list[str]:
     chose = f"{len(halves.choosing)} of the calibration samples" if halves else "the calibration samples"
     return [
         f"Chosen on {chose}{_promise(record)}; figures on the test samples. Points: accuracy against T.",
-        f"Without exit, {record.time_steps} steps: {100 * record.accuracy_at_t.test[-1]:.2f} %. Oracle, first correct: "
+        f"Without exit, {record.full_steps_text} steps: {100 * record.accuracy_at_t.test[-1]:.2f} %. Oracle, first correct: "
         f"{100 * oracle.accuracy:.2f} % @ {oracle.mean_steps:.2f}.",
         f"Iso-accuracy baseline (as accurate on calibration as T): step {equal.time_steps}, {100 * equal.accuracy:.2f} % "
         f"on test; saving against it: {100 * equal.latency_saving:.1f} %.",
