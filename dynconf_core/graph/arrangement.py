@@ -1,32 +1,43 @@
-"""Translation of sums, constant factors, concatenation, slicing and reshaping calls into graph nodes."""
+"""Translation of sums, constant factors, concatenation and padding into graph nodes."""
 
 from typing import Any
 
 import torch
 
-from dynconf_core.graph.writing import Refused, Traced, Writer, constant
+from dynconf_core.graph.writing import Refused, Traced, Writer, constant, viewed
 
 # Arithmetic
 
 
 def add(write: Writer, name: str, x: Any, other: Any, alpha: Any = 1) -> Traced:
-    """x + other: the sum of two activations, or a bias."""
+    """x + alpha other: the sum of two activations, or a bias."""
     if alpha != 1:
-        raise Refused(f"alpha={alpha}; scale by a layer's weights instead")
+        other = multiply(write, f"{name}.alpha", other, alpha) if isinstance(other, Traced) else other * alpha
     if not isinstance(x, Traced) or not isinstance(other, Traced):
         value, offset = (x, other) if isinstance(x, Traced) else (other, x)
         one = torch.ones((), dtype=torch.float64)
         return write.add(name, "scale", (value,), {}, {"weight": one, "bias": _offset(offset, value)})
-    if x.value.shape != other.value.shape:
-        raise Refused(f"it adds shapes {tuple(x.value.shape[1:])} and {tuple(other.value.shape[1:])}; they must be equal")
+    if x.shape != other.shape or x.stored != other.stored:
+        raise Refused(f"it adds shapes {x.shape} and {other.shape}; they must be equal")
+    if x.node_shape is not None:
+        return viewed(write.add(name, "add", (write.stored(x.name), write.stored(other.name))), x.shape)
     return write.add(name, "add", (x, other))
 
 
 def subtract(write: Writer, name: str, x: Any, other: Any, alpha: Any = 1) -> Traced:
-    """x - other."""
+    """x - alpha other."""
     if isinstance(other, Traced):
-        return add(write, name, negative(write, f"{name}.negative", other), x, alpha)
+        return (
+            add(write, name, negative(write, f"{name}.negative", other), x, 1)
+            if alpha == 1
+            else add(write, name, x, multiply(write, f"{name}.alpha", other, -alpha))
+        )
     return add(write, name, x, -other, alpha)
+
+
+def subtract_from(write: Writer, name: str, x: Any, other: Any) -> Traced:
+    """other - x."""
+    return subtract(write, name, other, x)
 
 
 def negative(write: Writer, name: str, x: Traced) -> Traced:
@@ -39,7 +50,12 @@ def multiply(write: Writer, name: str, x: Any, other: Any) -> Traced:
     value, factor = (x, other) if isinstance(x, Traced) else (other, x)
     if isinstance(factor, Traced):
         raise Refused("a product of two activations has no spiking counterpart; only a constant factor has")
-    return write.add(name, "scale", (value,), {}, {"weight": constant(factor, value)})
+    weight = constant(factor, value)
+    if value.node_shape is not None:
+        if weight.ndim:
+            raise Refused(f"it multiplies {value.stored} reshaped to {value.shape} by several factors; reshape it back first")
+        return viewed(write.add(name, "scale", (write.stored(value.name),), {}, {"weight": weight}), value.shape)
+    return write.add(name, "scale", (value,), {}, {"weight": weight})
 
 
 def divide(write: Writer, name: str, x: Any, other: Any) -> Traced:
@@ -49,7 +65,17 @@ def divide(write: Writer, name: str, x: Any, other: Any) -> Traced:
     divisor = constant(other, x)
     if not bool(divisor.all()):
         raise Refused("it divides by 0")
-    return write.add(name, "scale", (x,), {}, {"weight": 1 / divisor})
+    return multiply(write, name, x, _like(1 / divisor, x))
+
+
+def divided_by(write: Writer, name: str, x: Any, other: Any) -> Traced:
+    """other / x."""
+    return divide(write, name, other, x)
+
+
+def _like(values: torch.Tensor, x: Traced) -> torch.Tensor:
+    """One number, or one per channel, in a shape that broadcasts with x."""
+    return values.view(-1, *[1] * (len(x.shape) - 1)) if values.ndim else values
 
 
 def _offset(value: Any, x: Traced) -> torch.Tensor:
@@ -62,42 +88,33 @@ def _offset(value: Any, x: Traced) -> torch.Tensor:
 
 def concatenate(write: Writer, name: str, tensors: Any, dim: int = 0) -> Traced:
     """Concatenation along the channels."""
-    parts = tuple(tensors)
+    parts: tuple[Traced, ...] = tuple(tensors)
     if not all(isinstance(part, Traced) for part in parts) or dim % parts[0].value.ndim != 1:
         raise Refused("only activations are concatenated, and only along the channels (dim=1); to add zeros use functional.pad")
-    return parts[0] if len(parts) == 1 else write.add(name, "concatenate", parts)
+    if len(parts) == 1:
+        return parts[0]
+    if all(part.node_shape is None for part in parts):
+        return write.add(name, "concatenate", parts)
+    # Reshaped values: what stands along the first dimension must be whole channels of the nodes, equally many of each.
+    of_one = {(part.shape[1:], part.stored[1:], part.stored[0] / part.shape[0]) for part in parts}
+    if len(of_one) != 1 or parts[0].stored[0] % parts[0].shape[0]:
+        raise Refused(f"it concatenates reshaped values of {[part.shape for part in parts]}; concatenate before reshaping")
+    joined = write.add(name, "concatenate", tuple(write.stored(part.name) for part in parts))
+    return viewed(joined, (sum(part.shape[0] for part in parts), *parts[0].shape[1:]))
 
 
-def item(write: Writer, name: str, x: Any, index: Any) -> Any:
-    """x[index], for slices of channels, rows and columns."""
-    if not isinstance(x, Traced):
-        return x[index]
-    index = index if isinstance(index, tuple) else (index,)
-    at = next((i for i, part in enumerate(index) if part is Ellipsis), None)
-    if at is not None:
-        index = (*index[:at], *[slice(None)] * (x.value.ndim - len(index) + 1), *index[at + 1 :])
-    if not all(isinstance(part, slice) for part in index) or index[0] != slice(None) or len(index) > x.value.ndim:
-        raise Refused("only slices of channels, rows and columns, x[:, a:b, ::2, ::2], are supported")
-    index = (*index, *[slice(None)] * (x.value.ndim - len(index)))
-    bounds = [part.indices(size) for part, size in zip(index[1:], x.value.shape[1:], strict=True)]
-    if any(step < 1 for _, _, step in bounds):
-        raise Refused("a slice runs backwards; use a positive step")
-    return write.add(name, "slice", (x,), {"slices": tuple(bounds)})
-
-
-def chunk(write: Writer, name: str, x: Traced, chunks: int, dim: int = 0) -> tuple[Traced, ...]:
-    """Split the channels into this many parts."""
-    return split(write, name, x, -(-x.value.shape[1] // int(chunks)), dim)
-
-
-def split(write: Writer, name: str, x: Traced, split_size_or_sections: Any, dim: int = 0) -> tuple[Traced, ...]:
-    """Split the channels into parts of this size or of these sizes."""
-    if dim % x.value.ndim != 1:
-        raise Refused("only the channels (dim=1) can be split")
-    sizes = [len(part) for part in torch.arange(x.value.shape[1]).split(split_size_or_sections)]
-    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-    parts = zip(ends, sizes, strict=True)
-    return tuple(item(write, f"{name}.{i}", x, (slice(None), slice(end - size, end))) for i, (end, size) in enumerate(parts))
+def stack(write: Writer, name: str, tensors: Any, dim: int = 0) -> Traced:
+    """Tensors beside each other along a new dimension before the channels."""
+    parts = tuple(tensors)
+    if not all(isinstance(part, Traced) for part in parts) or dim % (parts[0].value.ndim + 1) != 1:
+        raise Refused("only activations are stacked, and only before the channels (dim=1)")
+    if len({(part.shape, part.stored) for part in parts}) != 1:
+        raise Refused(f"it stacks values of {[part.shape for part in parts]} that are stored differently")
+    return (
+        concatenate(write, name, [viewed(part, (1, *part.shape)) for part in parts], 1)
+        if len(parts) > 1
+        else viewed(parts[0], (1, *parts[0].shape))
+    )
 
 
 def pad(write: Writer, name: str, x: Traced, pad: Any, mode: str = "constant", value: Any = None) -> Traced:
@@ -105,6 +122,8 @@ def pad(write: Writer, name: str, x: Traced, pad: Any, mode: str = "constant", v
     if mode != "constant" or value not in (None, 0, 0.0):
         raise Refused(f"it pads with mode={mode!r}, value={value}; pad with zeros")
     amounts = [int(amount) for amount in pad]
+    if not any(amounts):
+        return x
     if any(amount < 0 for amount in amounts):
         raise Refused("it pads by a negative amount; slice instead")
     pairs = list(zip(amounts[::2], amounts[1::2], strict=True))[::-1]
@@ -117,31 +136,3 @@ def pad(write: Writer, name: str, x: Traced, pad: Any, mode: str = "constant", v
 def zero_pad(write: Writer, name: str, module: Any, x: Traced) -> Traced:
     """The call of a zero-padding module."""
     return pad(write, name, x, module.padding)
-
-
-# Reshaping
-
-
-def flatten(write: Writer, name: str, x: Traced, start_dim: int = 0, end_dim: int = -1) -> Traced:
-    """Flatten everything but the batch."""
-    if x.value.ndim == 2 and start_dim % 2 == 1:
-        return x
-    if start_dim % x.value.ndim != 1 or end_dim % x.value.ndim != x.value.ndim - 1:
-        raise Refused("only flatten(1), of everything but the batch, is supported")
-    return write.add(name, "flatten", (x,))
-
-
-def reshape(write: Writer, name: str, x: Traced, *shape: Any) -> Traced:
-    """A reshape that flattens or changes nothing."""
-    given = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list | torch.Size) else shape
-    wanted = x.value.reshape(tuple(int(size) for size in given)).shape
-    if wanted == x.value.shape:
-        return x
-    if wanted != x.value.flatten(1).shape:
-        raise Refused(f"it reshapes {tuple(x.value.shape[1:])} to {tuple(wanted[1:])}; only flattening is supported")
-    return write.add(name, "flatten", (x,))
-
-
-def squeeze(write: Writer, name: str, x: Traced, *dims: Any) -> Traced:
-    """A squeeze that flattens or changes nothing."""
-    return reshape(write, name, x, tuple(x.value.squeeze(*dims).shape))

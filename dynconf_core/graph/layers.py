@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynconf_core.graph.writing import Refused, Traced, Writer, pair
+from dynconf_core.graph.writing import Refused, Traced, Writer, pair, viewed
 
 # Weights
 
@@ -34,14 +34,44 @@ def convolved(
         if padding == "same" and any(size % 2 for size in sizes):
             raise Refused("'same' padding of an even kernel is not the same on both sides; pad explicitly")
         padding = [size // 2 for size in sizes] if padding == "same" else 0
-    if x.value.ndim != 4 or weight.ndim != 4:
+    if isinstance(weight, Traced) or isinstance(bias, Traced):
+        raise Refused("its weights depend on the network's input, which has no spiking counterpart")
+    if x.stored == (x.shape[0],) and x.shape[1:] == (1, 1) and weight.ndim == 4:
+        return _of_one_pixel(write, name, x, weight, bias, pair(padding), pair(dilation), int(groups))
+    if x.value.ndim != 4 or weight.ndim != 4 or x.node_shape is not None:
         raise Refused(f"it takes inputs of shape {tuple(x.value.shape[1:])}; convolutions are over images (C, H, W)")
     settings = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation), "groups": int(groups)}
     return write.add(name, "convolution", (x,), settings, _weights(weight, bias))
 
 
+def _of_one_pixel(
+    write: Writer,
+    name: str,
+    x: Traced,
+    weight: Tensor,
+    bias: Tensor | None,
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+    groups: int,
+) -> Traced:
+    """A convolution over features (N, F) seen as an image of one pixel: a linear layer of the weight that meets the pixel."""
+    sizes = zip(weight.shape[2:], padding, dilation, strict=True)
+    if any(2 * pad != step * (size - 1) for size, pad, step in sizes):
+        raise Refused(f"it makes {x.shape} larger or smaller; use a 1 x 1 kernel")
+    # The padding on each side holds (size - 1) / 2 steps: only the middle weight meets the pixel, unless there is none.
+    if any(size % 2 == 0 for size in weight.shape[2:]):
+        raise Refused("an even kernel has no middle; use a 1 x 1 kernel")
+    middle = weight[:, :, weight.shape[2] // 2, weight.shape[3] // 2]
+    if groups > 1:
+        middle = torch.block_diag(*middle.chunk(groups))
+    y = write.add(name, "linear", (write.stored(x.name),), {}, _weights(middle, bias))
+    return viewed(y, (*y.shape, 1, 1))
+
+
 def linear(write: Writer, name: str, x: Traced, weight: Tensor, bias: Tensor | None = None) -> Traced:
     """The call of the linear function."""
+    if isinstance(weight, Traced) or not isinstance(x, Traced):
+        raise Refused("its weights depend on the network's input, which has no spiking counterpart")
     if x.value.ndim != 2:
         raise Refused(f"it takes inputs of shape {tuple(x.value.shape[1:])}; flatten them to (N, F) first")
     return write.add(name, "linear", (x,), {}, _weights(weight, bias))
@@ -52,12 +82,74 @@ def linear_layer(write: Writer, name: str, module: Any, x: Traced) -> Traced:
     return linear(write, name, x, module.weight, module.bias)
 
 
+def product(write: Writer, name: str, x: Any, other: Any) -> Traced:
+    """x @ other, with a constant matrix (F, O)."""
+    if not isinstance(x, Traced) or not isinstance(other, Tensor) or other.ndim != 2:
+        raise Refused("only a product x @ W of activations (N, F) with constant weights W (F, O) is supported")
+    return linear(write, name, x, other.t())
+
+
+def product_and_sum(write: Writer, name: str, bias: Any, x: Any, other: Any, beta: float = 1, alpha: float = 1) -> Traced:
+    """beta bias + alpha x @ other, with a constant matrix and constant biases."""
+    if not isinstance(bias, Tensor) or not isinstance(other, Tensor):
+        raise Refused("only constant weights and biases are supported")
+    columns = torch.broadcast_to(beta * bias.double(), (1, other.shape[1]))[0] if bias.ndim < 2 or len(bias) == 1 else None
+    if columns is None:
+        raise Refused("its biases differ between samples")
+    return linear(write, name, x, alpha * other.double().t(), columns)
+
+
 def batch_norm(write: Writer, name: str, module: Any, x: Traced) -> Traced:
+    """The call of a batch normalisation module."""
+    return _normalised(write, name, x, module.running_mean, module.running_var, module.weight, module.bias, module.eps)
+
+
+def batch_normalised(
+    write: Writer,
+    name: str,
+    x: Traced,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    **words: Any,
+) -> Traced:
+    """The call of the batch normalisation function."""
+    if training or running_mean is None or running_var is None:
+        raise Refused("it normalises by the statistics of the batch; give running statistics and training=self.training")
+    return _normalised(write, name, x, running_mean, running_var, weight, bias, eps)
+
+
+def instance_normalised(
+    write: Writer,
+    name: str,
+    x: Traced,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    **words: Any,
+) -> Traced:
+    """The call of the instance normalisation function; with running statistics it is a batch normalisation."""
+    if use_input_stats or running_mean is None or running_var is None:
+        raise Refused("it normalises every image by its own statistics; use BatchNorm2d, or track_running_stats=True")
+    return _normalised(write, name, x, running_mean, running_var, weight, bias, eps)
+
+
+def _normalised(
+    write: Writer, name: str, x: Traced, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Traced:
     """gamma (x - mean) / sqrt(var + eps) + beta: a factor and an offset for each channel."""
-    gamma = module.weight if module.weight is not None else torch.ones_like(module.running_var)
-    beta = module.bias if module.bias is not None else torch.zeros_like(module.running_mean)
-    factor = gamma / torch.sqrt(module.running_var + module.eps)
-    return write.add(name, "scale", (x,), {}, {"weight": factor, "bias": beta - factor * module.running_mean})
+    gamma = weight if weight is not None else torch.ones_like(var)
+    beta = bias if bias is not None else torch.zeros_like(mean)
+    factor = gamma / torch.sqrt(var + eps)
+    return write.add(name, "scale", (x,), {}, {"weight": factor, "bias": beta - factor * mean})
 
 
 def _weights(weight: Tensor, bias: Tensor | None) -> dict[str, Tensor]:
@@ -104,15 +196,6 @@ def adaptive_pool(write: Writer, name: str, x: Traced, output_size: Any) -> Trac
     return write.add(name, "average_pool", (x,), {"kernel": kernel, "stride": kernel, "padding": (0, 0)})
 
 
-def mean(write: Writer, name: str, x: Traced, dim: Any = None, keepdim: bool = False) -> Traced:
-    """The mean over the image: a global pool."""
-    dims = sorted(d % x.value.ndim for d in ((dim,) if isinstance(dim, int) else dim or ()))
-    if x.value.ndim != 4 or dims != [2, 3]:
-        raise Refused("only the mean over the image, mean((2, 3)), is supported")
-    pooled = adaptive_pool(write, name, x, 1)
-    return pooled if keepdim else write.add(f"{name}.flatten", "flatten", (pooled,))
-
-
 def max_pool(
     write: Writer,
     name: str,
@@ -131,6 +214,18 @@ def max_pool(
     window = {"kernel": kernel_size, "stride": stride or kernel_size, "padding": padding, "dilation": dilation}
     settings = {key: pair(value) for key, value in window.items()}
     return write.add(name, "max_pool", (x,), {**settings, "ceil_mode": bool(ceil_mode)})
+
+
+def adaptive_max_pool(write: Writer, name: str, x: Traced, output_size: Any, return_indices: bool = False) -> Traced:
+    """The call of the adaptive max-pool function, for equal windows."""
+    height, width = _image(x)
+    wanted = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
+    rows, columns = (size if given is None else int(given) for size, given in zip((height, width), wanted, strict=True))
+    if height % rows or width % columns:
+        raise Refused(f"{height} x {width} pixels do not divide into {rows} x {columns} equal windows; use another resolution")
+    if (rows, columns) == (height, width):
+        return x
+    return max_pool(write, name, x, (height // rows, width // columns), return_indices=return_indices)
 
 
 def _image(x: Traced) -> tuple[int, int]:
