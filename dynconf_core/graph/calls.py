@@ -16,7 +16,7 @@ from dynconf_core.graph.writing import Left, Refused, Traced, Writer
 # Activations
 
 
-def _relu(write: Writer, name: str, x: Traced | Left, inplace: bool = False) -> Traced:
+def _relu(write: Writer, name: str, x: Any, inplace: bool = False) -> Traced:
     if not isinstance(x, Traced):  # max(min(x, top), 0)
         return _clip(write, name, x.of, 0.0, x.limit)
     return write.add(name, "activation", (x,), {"function": "relu"})

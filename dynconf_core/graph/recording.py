@@ -82,6 +82,16 @@ class Frame(NamedTuple):
     what: str | None
 
 
+class _Module(NamedTuple):
+    """A module of the network: whether it is one operation, and the function that translates it."""
+
+    path: str
+    module: nn.Module
+    forward: Callable[..., Any]
+    leaf: bool
+    known: Callable[..., Any] | None
+
+
 class Recording(InFloat64):
     """Records the operations of one network.
 
@@ -125,10 +135,9 @@ class Recording(InFloat64):
 
     # The network's code
 
-    def enter(self, path: str, module: nn.Module, forward: Callable[..., Any], own: bool, arguments: Any, keywords: Any) -> Any:
-        """The call of a module, whose ``forward`` may have been replaced by its own one."""
-        leaf = not own and _is_leaf(module)
-        known = _translation(module) if leaf else None
+    def enter(self, called: _Module, arguments: Any, keywords: Any) -> Any:
+        """The call of a module."""
+        path, module, forward, leaf, known = called
         number = 0
         if leaf:
             number = self.calls[path]
@@ -259,7 +268,10 @@ class Recording(InFloat64):
         kept = {key: value.double() if value.is_floating_point() else value for key, value in kept.items()}
         name = self._unused(name)
         node = Node(name, kind, tuple(one.name for one in inputs), (), settings or {}, kept)
-        value = evaluate(node, [one.value for one in inputs], {key: tensor.to("meta") for key, tensor in kept.items()})
+        if kind in ("scale", "activation"):
+            value = _of_each_value(inputs[0], kept)
+        else:
+            value = evaluate(node, [one.value for one in inputs], {key: tensor.to("meta") for key, tensor in kept.items()})
         return self._added(Node(name, kind, node.inputs, tuple(value.shape[1:]), node.settings, kept), value)
 
     def node(self, x: Traced) -> Node:
@@ -355,10 +367,12 @@ def _translation(module: nn.Module) -> Callable[..., Any] | None:
 def _instrument(recording: Recording, path: str, module: nn.Module) -> None:
     """From now on, calls of the module are seen, and its hooks may read values if they change none."""
     state = module.__dict__
-    own, forward = "forward" in state, module.forward
+    # A module whose forward has been replaced is not what its class says.
+    leaf = "forward" not in state and _is_leaf(module)
+    called = _Module(path, module, module.forward, leaf, _translation(module) if leaf else None)
 
     def seen(*arguments: Any, **keywords: Any) -> Any:
-        return recording.enter(path, module, forward, own, arguments, keywords)
+        return recording.enter(called, arguments, keywords)
 
     state["forward"] = seen
     for kind in ("_forward_pre_hooks", "_forward_hooks"):
@@ -397,6 +411,14 @@ def _given(held: Any, recorded: list[Recorded], copied: bool) -> Any:
         parts = [_given(part, recorded, copied) for part in held]
         return type(held)(*parts) if hasattr(held, "_fields") else type(held)(parts)
     return held
+
+
+def _of_each_value(x: Traced, tensors: dict[str, Tensor]) -> Tensor:
+    """The shape of an operation on every value for itself."""
+    wrong = next((tensor for tensor in tensors.values() if tensor.ndim and tuple(tensor.shape) != (x.value.shape[1],)), None)
+    if wrong is not None:
+        raise ValueError(f"it has {len(wrong)} channels, its input {x.value.shape[1]}")
+    return x.value
 
 
 def _meta(one: Tensor) -> Tensor:
