@@ -17,9 +17,11 @@ from dynconf_core.conversion.correction import corrected
 from dynconf_core.conversion.fixed_point import with_fixed_point_weights
 from dynconf_core.conversion.options import HALF_CHARGED, ConversionOptions
 from dynconf_core.conversion.thresholds import find_thresholds
+from dynconf_core.conversion.ties import with_common_thresholds
 from dynconf_core.conversion.units import in_threshold_units
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node, Settings
+from dynconf_core.graph.sides import one_sided
 from dynconf_core.graph.trace import activations_first, folded, traced
 from dynconf_core.neurons.model import NEURONS, NeuronModel
 from dynconf_core.neurons.trial import check_model
@@ -69,8 +71,9 @@ def _spiking(
     ann: nn.Module, images: Tensor, asked: ConversionOptions, limit: float, memory: int | None, progress: Progress
 ) -> tuple[Graph, NeuronModel]:
     """The graph of the SNN and its neuron model."""
-    graph = activations_first(folded(traced(ann, images)))
+    graph = traced(ann, images)
     left_out = graph.left_out
+    graph = one_sided(activations_first(folded(graph)))
     if not graph.of_kind("activation"):
         raise InputError("the network has no activation that can become neurons: use ReLU, ReLU6, clip, QCFS or LSQ.")
     _check_max_pools(graph)
@@ -86,6 +89,7 @@ def _spiking(
         memory=memory,
         progress=progress,
     )
+    graph, thresholds = with_common_thresholds(graph, thresholds)
     _check_thresholds(thresholds)
     _check_initial(asked.initial_potential, neurons)
     layers = {node.name: _settings(node, neurons) for node in graph.of_kind("activation")}
@@ -148,9 +152,9 @@ def _facts(asked: ConversionOptions, neurons: NeuronModel, graph: Graph) -> dict
 
 
 def _check_images(images: Tensor) -> None:
-    if not isinstance(images, Tensor) or images.ndim not in (2, 4) or not len(images):
+    if not isinstance(images, Tensor) or images.ndim not in (2, 3, 4) or not len(images):
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"images={shape}: give normalised images as a tensor (N, C, H, W) (or (N, F)), at least one.")
+        raise InputError(f"images={shape}: give normalised images as a tensor (N, C, H, W), (N, C, L) or (N, F), at least one.")
     if not images.is_floating_point():
         raise InputError(f"images are {images.dtype}: normalise them to floating point as in training.")
     if not bool(torch.isfinite(images).all()):

@@ -138,7 +138,7 @@ class Layer:
 
     def __init__(self, node: Node, neurons: NeuronModel, current: Tensor, target: Tensor, acting: int) -> None:
         self.neurons, self.current, self.target = neurons, current, target
-        self.refit = node.settings["function"] != "quantised"
+        self.refit = node.settings["function"] != "quantised" and not node.settings.get("tied")
         self.acting = acting
         steps = len(current)
         settled = neurons.active_steps is not None  # before it has settled, a net spike count means nothing

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Node
 from dynconf_core.graph.operations import per_channel, prepared, run
+from dynconf_core.graph.sides import one_sided
 from dynconf_core.graph.trace import activations_first, folded, traced
 from dynconf_core.progress import Progress, silent
 from dynconf_core.simulation.network import SpikingNetwork, State
@@ -130,7 +131,7 @@ def conversion_report(
     if labels is not None and len(labels) != len(images):
         raise InputError(f"labels={len(labels)} for {len(images)} images: give one for each.")
     snn.check(images, time_steps)
-    graph = prepared(activations_first(folded(traced(ann, images))), torch.float32, images.device)
+    graph = prepared(one_sided(activations_first(folded(traced(ann, images)))), torch.float32, images.device)
     activations: dict[str, Tensor] = {}
 
     def keep(node: Node, value: Tensor) -> None:

@@ -1,10 +1,11 @@
-"""Translation of sums, constant factors, concatenation and padding into graph nodes."""
+"""Translation of sums, constant factors, concatenation, slicing and reshaping calls into graph nodes."""
 
 from typing import Any
 
 import torch
 
-from dynconf_core.graph.writing import Refused, Traced, Writer, constant, viewed
+from dynconf_core.graph import rearranging
+from dynconf_core.graph.writing import Refused, Traced, Writer, constant
 
 # Arithmetic
 
@@ -17,21 +18,15 @@ def add(write: Writer, name: str, x: Any, other: Any, alpha: Any = 1) -> Traced:
         value, offset = (x, other) if isinstance(x, Traced) else (other, x)
         one = torch.ones((), dtype=torch.float64)
         return write.add(name, "scale", (value,), {}, {"weight": one, "bias": _offset(offset, value)})
-    if x.shape != other.shape or x.stored != other.stored:
-        raise Refused(f"it adds shapes {x.shape} and {other.shape}; they must be equal")
-    if x.node_shape is not None:
-        return viewed(write.add(name, "add", (write.stored(x.name), write.stored(other.name))), x.shape)
+    if x.value.shape != other.value.shape:
+        raise Refused(f"it adds shapes {tuple(x.value.shape[1:])} and {tuple(other.value.shape[1:])}; they must be equal")
     return write.add(name, "add", (x, other))
 
 
 def subtract(write: Writer, name: str, x: Any, other: Any, alpha: Any = 1) -> Traced:
     """x - alpha other."""
     if isinstance(other, Traced):
-        return (
-            add(write, name, negative(write, f"{name}.negative", other), x, 1)
-            if alpha == 1
-            else add(write, name, x, multiply(write, f"{name}.alpha", other, -alpha))
-        )
+        return add(write, name, multiply(write, f"{name}.negative", other, -alpha), x)
     return add(write, name, x, -other, alpha)
 
 
@@ -50,12 +45,7 @@ def multiply(write: Writer, name: str, x: Any, other: Any) -> Traced:
     value, factor = (x, other) if isinstance(x, Traced) else (other, x)
     if isinstance(factor, Traced):
         raise Refused("a product of two activations has no spiking counterpart; only a constant factor has")
-    weight = constant(factor, value)
-    if value.node_shape is not None:
-        if weight.ndim:
-            raise Refused(f"it multiplies {value.stored} reshaped to {value.shape} by several factors; reshape it back first")
-        return viewed(write.add(name, "scale", (write.stored(value.name),), {}, {"weight": weight}), value.shape)
-    return write.add(name, "scale", (value,), {}, {"weight": weight})
+    return write.add(name, "scale", (value,), {}, {"weight": constant(factor, value)})
 
 
 def divide(write: Writer, name: str, x: Any, other: Any) -> Traced:
@@ -65,17 +55,12 @@ def divide(write: Writer, name: str, x: Any, other: Any) -> Traced:
     divisor = constant(other, x)
     if not bool(divisor.all()):
         raise Refused("it divides by 0")
-    return multiply(write, name, x, _like(1 / divisor, x))
+    return write.add(name, "scale", (x,), {}, {"weight": 1 / divisor})
 
 
 def divided_by(write: Writer, name: str, x: Any, other: Any) -> Traced:
     """other / x."""
     return divide(write, name, other, x)
-
-
-def _like(values: torch.Tensor, x: Traced) -> torch.Tensor:
-    """One number, or one per channel, in a shape that broadcasts with x."""
-    return values.view(-1, *[1] * (len(x.shape) - 1)) if values.ndim else values
 
 
 def _offset(value: Any, x: Traced) -> torch.Tensor:
@@ -88,42 +73,72 @@ def _offset(value: Any, x: Traced) -> torch.Tensor:
 
 def concatenate(write: Writer, name: str, tensors: Any, dim: int = 0) -> Traced:
     """Concatenation along the channels."""
-    parts: tuple[Traced, ...] = tuple(tensors)
-    if not all(isinstance(part, Traced) for part in parts) or dim % parts[0].value.ndim != 1:
-        raise Refused("only activations are concatenated, and only along the channels (dim=1); to add zeros use functional.pad")
-    if len(parts) == 1:
-        return parts[0]
-    if all(part.node_shape is None for part in parts):
-        return write.add(name, "concatenate", parts)
-    # Reshaped values: what stands along the first dimension must be whole channels of the nodes, equally many of each.
-    of_one = {(part.shape[1:], part.stored[1:], part.stored[0] / part.shape[0]) for part in parts}
-    if len(of_one) != 1 or parts[0].stored[0] % parts[0].shape[0]:
-        raise Refused(f"it concatenates reshaped values of {[part.shape for part in parts]}; concatenate before reshaping")
-    joined = write.add(name, "concatenate", tuple(write.stored(part.name) for part in parts))
-    return viewed(joined, (sum(part.shape[0] for part in parts), *parts[0].shape[1:]))
-
-
-def stack(write: Writer, name: str, tensors: Any, dim: int = 0) -> Traced:
-    """Tensors beside each other along a new dimension before the channels."""
     parts = tuple(tensors)
-    if not all(isinstance(part, Traced) for part in parts) or dim % (parts[0].value.ndim + 1) != 1:
-        raise Refused("only activations are stacked, and only before the channels (dim=1)")
-    if len({(part.shape, part.stored) for part in parts}) != 1:
-        raise Refused(f"it stacks values of {[part.shape for part in parts]} that are stored differently")
-    return (
-        concatenate(write, name, [viewed(part, (1, *part.shape)) for part in parts], 1)
-        if len(parts) > 1
-        else viewed(parts[0], (1, *parts[0].shape))
-    )
+    if not all(isinstance(part, Traced) for part in parts):
+        raise Refused("only activations are concatenated; to add zeros use functional.pad")
+    return rearranging.concatenated(write, name, parts, dim % parts[0].value.ndim)
+
+
+def item(write: Writer, name: str, x: Any, index: Any) -> Any:
+    """x[index], for slices of channels, rows and columns."""
+    index = index if isinstance(index, tuple) else (index,)
+    if not all(isinstance(part, slice) or part is Ellipsis for part in index):
+        return rearranging.moved(write, name, x, lambda value: value[index])
+    at = next((i for i, part in enumerate(index) if part is Ellipsis), None)
+    if at is not None:
+        index = (*index[:at], *[slice(None)] * (x.value.ndim - len(index) + 1), *index[at + 1 :])
+    if index[0] != slice(None) or len(index) > x.value.ndim:
+        raise Refused("it takes a part of the batch; take channels, rows and columns, x[:, a:b, ::2, ::2]")
+    index = (*index, *[slice(None)] * (x.value.ndim - len(index)))
+    bounds = [part.indices(size) for part, size in zip(index[1:], x.value.shape[1:], strict=True)]
+    if any(step < 1 for _, _, step in bounds):
+        raise Refused("a slice runs backwards; use a positive step")
+    return write.add(name, "slice", (x,), {"slices": tuple(bounds)})
+
+
+def chunk(write: Writer, name: str, x: Traced, chunks: int, dim: int = 0) -> tuple[Traced, ...]:
+    """Split into this many parts."""
+    return _parts(write, name, x, torch.arange(_side(x, dim)).chunk(int(chunks)), dim)
+
+
+def split(write: Writer, name: str, x: Traced, split_size_or_sections: Any, dim: int = 0, **words: Any) -> tuple[Traced, ...]:
+    """Split into parts of this size or of these sizes."""
+    return _parts(write, name, x, torch.arange(_side(x, dim)).split(split_size_or_sections), dim)
+
+
+def tensor_split(write: Writer, name: str, x: Traced, indices_or_sections: Any, dim: int = 0) -> tuple[Traced, ...]:
+    """Split into this many parts, or at these places."""
+    return _parts(write, name, x, torch.arange(_side(x, dim)).tensor_split(indices_or_sections), dim)
+
+
+def unbind(write: Writer, name: str, x: Traced, dim: int = 0) -> tuple[Traced, ...]:
+    """Every channel (or row, or column) for itself."""
+    return tuple(item(write, f"{name}.{i}", x, (*_whole(x, dim), i)) for i in range(_side(x, dim)))
+
+
+def _side(x: Traced, dim: int) -> int:
+    if dim % x.value.ndim == 0:
+        raise Refused("it splits the batch; split channels (dim=1), rows or columns")
+    return int(x.value.shape[dim])
+
+
+def _whole(x: Traced, dim: int) -> tuple[slice, ...]:
+    """The index of all that stands before a dimension."""
+    return (slice(None),) * (dim % x.value.ndim)
+
+
+def _parts(write: Writer, name: str, x: Traced, parts: Any, dim: int) -> tuple[Traced, ...]:
+    bounds = [slice(int(part[0]), int(part[-1]) + 1) if len(part) else slice(0, 0) for part in parts]
+    return tuple(item(write, f"{name}.{i}", x, (*_whole(x, dim), part)) for i, part in enumerate(bounds))
 
 
 def pad(write: Writer, name: str, x: Traced, pad: Any, mode: str = "constant", value: Any = None) -> Traced:
     """Padding with zeros."""
-    if mode != "constant" or value not in (None, 0, 0.0):
-        raise Refused(f"it pads with mode={mode!r}, value={value}; pad with zeros")
     amounts = [int(amount) for amount in pad]
-    if not any(amounts):
-        return x
+    if mode != "constant":
+        return rearranging.padded(write, name, x, amounts, mode)
+    if value not in (None, 0, 0.0):
+        raise Refused(f"it pads with value={value}; pad with zeros, or with values of the image (mode='replicate')")
     if any(amount < 0 for amount in amounts):
         raise Refused("it pads by a negative amount; slice instead")
     pairs = list(zip(amounts[::2], amounts[1::2], strict=True))[::-1]
@@ -136,3 +151,37 @@ def pad(write: Writer, name: str, x: Traced, pad: Any, mode: str = "constant", v
 def zero_pad(write: Writer, name: str, module: Any, x: Traced) -> Traced:
     """The call of a zero-padding module."""
     return pad(write, name, x, module.padding)
+
+
+# Reshaping
+
+
+def flatten(write: Writer, name: str, x: Traced, start_dim: int = 0, end_dim: int = -1) -> Traced:
+    """Flatten everything but the batch."""
+    if x.value.ndim == 2 and start_dim % 2 == 1:
+        return x
+    if start_dim % x.value.ndim != 1 or end_dim % x.value.ndim != x.value.ndim - 1:
+        return rearranging.moved(write, name, x, lambda value: value.flatten(start_dim, end_dim))
+    return write.add(name, "flatten", (x,))
+
+
+def reshape(write: Writer, name: str, x: Traced, *shape: Any) -> Traced:
+    """A reshape that keeps the batch."""
+    given = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list | torch.Size) else shape
+    wanted = x.value.reshape(tuple(int(size) for size in given)).shape
+    if wanted == x.value.shape:
+        return x
+    return rearranging.moved(write, name, x, lambda value: value.reshape(wanted))
+
+
+def squeeze(write: Writer, name: str, x: Traced, *dims: Any, **words: Any) -> Traced:
+    """A squeeze that keeps the batch."""
+    return reshape(write, name, x, tuple(x.value.squeeze(*dims, **words).shape))
+
+
+def shaped_as(write: Writer, name: str, x: Any, other: Any) -> Traced:
+    """The value in the shape of another one."""
+    shape = other.value.shape if isinstance(other, Traced) else other.shape
+    if x.value.numel() == shape.numel():
+        return reshape(write, name, x, tuple(shape))
+    return rearranging.moved(write, name, x, lambda value: value.expand(shape))

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dynconf_core.activations.quantisation import Quantised
-from dynconf_core.graph import arrangement, layers, moving, reducing
+from dynconf_core.graph import activating, arrangement, layers, rearranging, refusals, signals
+from dynconf_core.graph.graph import Node
 from dynconf_core.graph.precision import CASTS, called, wanted_type
 from dynconf_core.graph.writing import Left, Refused, Traced, Writer
 
@@ -27,15 +27,15 @@ def _clip(write: Writer, name: str, x: Traced | Left, low: Any = None, high: Any
     low = None if low is None else _number(low)
     high = float("inf") if high is None else _number(high)
     if isinstance(x, Left):
-        x, high = x.of, min(high, x.limit)
+        high = min(high, x.limit)
+        x = x.of
     if low is None:
         return _limited(write, name, x, high)
+    if -float("inf") < low < 0 < high:
+        return activating.clip(write, name, x, low, high)
     if low != 0:
         raise Refused(f"its lower limit is {low}; it must be 0, because a firing rate is not negative")
-    before = write.node(x)
-    if before.kind == "activation" and high == float("inf"):
-        return x
-    if before.kind == "activation" and before.settings["function"] in ("relu", "clip"):
+    if _one_sided(write.node(x)) and high < float("inf"):
         return _limited(write, name, x, high)
     if high == float("inf"):
         return _relu(write, name, x)
@@ -45,11 +45,16 @@ def _clip(write: Writer, name: str, x: Traced | Left, low: Any = None, high: Any
 def _limited(write: Writer, name: str, x: Traced, high: float) -> Traced:
     """min(x, high), after or before a limit of 0."""
     before = write.node(x)
-    if before.kind == "activation" and before.settings["function"] in ("relu", "clip"):
+    if _one_sided(before):
         top = before.tensors.get("threshold")
         limit = high if top is None else min(high, float(top))
-        return _clipped(write, name, write.stored(before.inputs[0]), limit)
+        return _clipped(write, name, write.of(before.inputs[0]), limit)
     raise Refused("it has an upper limit alone; give it the lower limit 0 too, as clamp(0, top)", Left("clamp_max", x, high))
+
+
+def _one_sided(node: Node) -> bool:
+    """Whether a node is an activation that is 0 below 0 and not quantised."""
+    return node.kind == "activation" and node.settings["function"] in ("relu", "clip") and "slope" not in node.tensors
 
 
 def _clipped(write: Writer, name: str, x: Traced, high: float) -> Traced:
@@ -108,21 +113,6 @@ def _threshold(write: Writer, name: str, x: Traced, threshold: float, value: flo
     return _relu(write, name, x)
 
 
-def _leaky_relu(write: Writer, name: str, x: Traced, negative_slope: float = 0.01, inplace: bool = False) -> Traced:
-    if negative_slope != 0:
-        raise Refused(f"its negative slope is {negative_slope}; use ReLU (slope 0)")
-    return _relu(write, name, x)
-
-
-def quantised(write: Writer, name: str, module: Quantised, x: Traced) -> Traced:
-    """The call of an activation that declares its quantisation."""
-    levels, threshold, neurons = module.quantisation()
-    if not float(threshold.detach().min()) > 0:
-        raise Refused(f"its threshold is {float(threshold.detach().min())}, which must be above 0: the training diverged")
-    settings = {"function": "quantised", "levels": levels, "neurons": neurons}
-    return write.add(name, "activation", (x,), settings, {"threshold": threshold.detach()})
-
-
 def _of_threshold(write: Writer, name: str, module: Any, x: Traced) -> Traced:
     return _clip(write, name, x, module.min_val, module.max_val)
 
@@ -140,11 +130,8 @@ def _log_softmax(write: Writer, name: str, x: Traced, dim: Any = None, *rest: An
 
 
 def _probabilities(x: Traced, dim: Any, call: str) -> Traced:
-    if x.value.ndim != 2 or dim not in (None, 1, -1):
-        raise Refused(
-            "it has no spiking counterpart; only as the last operation, over the classes, may it stand (it is left out)"
-        )
-    raise Refused("it has no spiking counterpart; only as the last operation may it stand (it is left out)", Left(call, x))
+    last = x.value.ndim == 2 and dim in (None, 1, -1)
+    raise Refused(f"{refusals.SOFTMAX.reason}; {refusals.SOFTMAX.instead}", Left(call, x) if last else None)
 
 
 # Calls without effect
@@ -179,63 +166,66 @@ def _of_module(function: Callable[..., Any], *fields: str) -> Callable[..., Any]
     return call
 
 
-MOVING = (
-    *("view", "reshape", "expand", "flatten", "unflatten", "squeeze", "squeeze_", "unsqueeze", "unsqueeze_"),
-    *("narrow", "select", "index_select", "unbind", "chunk", "tensor_split", "split", "split_with_sizes", "permute"),
-    *("transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "t", "flip", "roll", "repeat", "tile", "ravel"),
-)
-"""Methods that move values, each also a function of the same name."""
 _AVERAGE = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
 _MAXIMUM = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 
 MODULES: Mapping[type[nn.Module], Callable[..., Any]] = {
+    **refusals.MODULES,  # first, for translations below to take precedence
     nn.Conv2d: layers.convolution,
     nn.Linear: layers.linear_layer,
-    nn.BatchNorm1d: layers.batch_norm,
-    nn.BatchNorm2d: layers.batch_norm,
-    nn.SyncBatchNorm: layers.batch_norm,
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm), layers.batch_norm),
+    **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d), layers.instance_norm),
     nn.AvgPool2d: _of_module(layers.average_pool, *_AVERAGE),
     nn.AdaptiveAvgPool2d: _of_module(layers.adaptive_pool, "output_size"),
     nn.MaxPool2d: _of_module(layers.max_pool, *_MAXIMUM),
+    nn.ZeroPad1d: arrangement.zero_pad,
     nn.ZeroPad2d: arrangement.zero_pad,
+    nn.Flatten: _of_module(arrangement.flatten, "start_dim", "end_dim"),
     nn.Softmax: _of_module(_softmax, "dim"),
     nn.LogSoftmax: _of_module(_log_softmax, "dim"),
     nn.ReLU6: _of_relu6,
     nn.ReLU: _of_module(_relu),
     nn.Hardtanh: _of_threshold,
-    nn.Dropout: _same,
-    nn.Dropout2d: _same,
+    **dict.fromkeys((nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout), _same),
     nn.Identity: _same,
+    **activating.MODULES,
+    **rearranging.MODULES,
+    **signals.MODULES,
 }
 """Searched in order: a subclass comes before its base class (ReLU6 is a Hardtanh). Activations that declare their
 quantisation need no entry. The code of a module of PyTorch without an entry is run, and its functions are looked up."""
 
 CALLS: Mapping[Any, Callable[..., Any]] = {
-    **dict.fromkeys((operator.add, operator.iadd, torch.add), arrangement.add),
-    **dict.fromkeys((operator.sub, operator.isub, torch.sub), arrangement.subtract),
-    **dict.fromkeys((operator.mul, operator.imul, torch.mul, torch.multiply), arrangement.multiply),
-    **dict.fromkeys((operator.truediv, operator.itruediv, torch.div, torch.divide, torch.true_divide), arrangement.divide),
-    **dict.fromkeys((operator.neg, torch.neg, torch.negative), arrangement.negative),
+    **dict.fromkeys((torch.add, operator.iadd), arrangement.add),
+    **dict.fromkeys((torch.sub, torch.subtract, operator.isub), arrangement.subtract),
+    **dict.fromkeys((torch.mul, torch.multiply, operator.imul), arrangement.multiply),
+    **dict.fromkeys((torch.div, torch.divide, torch.true_divide, operator.truediv, operator.itruediv), arrangement.divide),
+    **dict.fromkeys((torch.neg, torch.negative), arrangement.negative),
     **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), arrangement.concatenate),
-    **dict.fromkeys((torch.relu, functional.relu, functional.relu_), _relu),
+    **dict.fromkeys((torch.relu, functional.relu), _relu),
     **dict.fromkeys((torch.clamp, torch.clip, functional.hardtanh), _clip),
     **dict.fromkeys((functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d), _dropout),
     **dict.fromkeys((functional.alpha_dropout, functional.feature_alpha_dropout, torch.feature_dropout), _dropout),
     **dict.fromkeys((torch.max, torch.maximum), _at_least),
     **dict.fromkeys((torch.min, torch.minimum), _at_most),
-    **dict.fromkeys((functional.threshold, torch.threshold), _threshold),
     **dict.fromkeys((torch.matmul, torch.mm), layers.product),
     torch.clamp_min: _clamp_min,
     torch.clamp_max: _clamp_max,
+    torch.threshold: _threshold,
     torch.addmm: layers.product_and_sum,
-    torch.stack: arrangement.stack,
-    torch.subtract: arrangement.subtract,
-    torch.mean: reducing.mean,
-    torch.sum: reducing.total,
-    torch.amax: reducing.maximum,
+    torch.mean: layers.mean,
+    torch.sum: layers.total,
+    torch.amax: layers.maximum,
+    torch.reshape: arrangement.reshape,
+    torch.flatten: arrangement.flatten,
+    torch.squeeze: arrangement.squeeze,
+    torch.chunk: arrangement.chunk,
+    torch.split: arrangement.split,
+    torch.tensor_split: arrangement.tensor_split,
+    torch.unbind: arrangement.unbind,
+    operator.getitem: arrangement.item,
     functional.conv2d: layers.convolved,
     functional.relu6: _of_relu6,
-    functional.leaky_relu: _leaky_relu,
     functional.softmax: _softmax,
     functional.log_softmax: _log_softmax,
     functional.batch_norm: layers.batch_normalised,
@@ -246,51 +236,47 @@ CALLS: Mapping[Any, Callable[..., Any]] = {
     functional.max_pool2d: layers.max_pool,
     functional.pad: arrangement.pad,
     functional.linear: layers.linear,
+    **activating.CALLS,
+    **rearranging.CALLS,
+    **signals.CALLS,
 }
 
 METHODS: Mapping[str, Callable[..., Any]] = {
     "relu_": _relu,
+    "relu6_": _of_relu6,
+    **dict.fromkeys(("clamp_", "clip_", "hardtanh_"), _clip),
+    "clamp_min_": _clamp_min,
+    "clamp_max_": _clamp_max,
+    "threshold_": _threshold,
     "add_": arrangement.add,
     "sub_": arrangement.subtract,
     "rsub": arrangement.subtract_from,
     "mul_": arrangement.multiply,
     "div_": arrangement.divide,
-    "rdiv": arrangement.divided_by,
-    "rtruediv": arrangement.divided_by,
+    **dict.fromkeys(("rdiv", "rtruediv"), arrangement.divided_by),
     "neg_": arrangement.negative,
-    "hardtanh_": _clip,
-    "relu6_": _of_relu6,
-    "leaky_relu_": _leaky_relu,
-    "threshold_": _threshold,
-    "clamp_min_": _clamp_min,
-    "clamp_max_": _clamp_max,
-    **dict.fromkeys(("view_as", "reshape_as", "expand_as"), moving.shaped_as),
-    **dict.fromkeys(("clamp_", "clip_"), _clip),
+    **dict.fromkeys(("view", "ravel"), arrangement.reshape),
+    "squeeze_": arrangement.squeeze,
+    "split_with_sizes": arrangement.split,
     **dict.fromkeys(("contiguous", "detach", "detach_", "clone", "data", "alias", "positive", "requires_grad_"), _same),
     **dict.fromkeys(CASTS, _cast),
-    **{name: moving.moves(getattr(Tensor, name)) for name in MOVING},
-    "T": moving.moves(operator.attrgetter("T")),
-    "mT": moving.moves(operator.attrgetter("mT")),
-    "getitem": moving.moves(operator.getitem),
+    **activating.METHODS,
+    **rearranging.METHODS,
+    **{name: rearranging.by_attribute(name) for name in ("T", "mT")},
+    **dict.fromkeys(("view_as", "reshape_as", "expand_as"), arrangement.shaped_as),
 }
-"""Methods and attributes of tensors, and functions that have the same name."""
+"""Methods and attributes of tensors that are not functions too."""
 
-FUNCTIONS: Mapping[str, Callable[..., Any]] = {**{called(function): make for function, make in CALLS.items()}, **METHODS}
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    **{called(function): make for function, make in refusals.CALLS.items()},
+    **refusals.METHODS,
+    **{called(function): make for function, make in CALLS.items()},
+    **METHODS,
+}
 """Translations by the name of the call: an operator, a function and a method of one name are one operation."""
 
-ACTIVATIONS = frozenset(
-    (_relu, _clip, _clamp_min, _clamp_max, _at_least, _of_threshold, _of_relu6, _threshold, _leaky_relu, _at_most, quantised)
-)
-"""Translations that take every value for itself, and those that complete a limit from above."""
-SHAPED = frozenset(
-    (
-        *moving.SHAPED,
-        *(arrangement.add, arrangement.subtract, arrangement.subtract_from, arrangement.multiply, arrangement.divide),
-        *(arrangement.negative, arrangement.concatenate, arrangement.stack, moving.shaped_as),
-        *(reducing.mean, reducing.total, reducing.maximum, layers.convolved, layers.convolution, _same, _cast, _dropout),
-    )
-)
-"""Translations that take reshaped values as they are."""
+COMPLETING = frozenset((_relu, _clip, _of_threshold, _of_relu6, _clamp_min, _at_least))
+"""Translations that give a value limited from above its lower limit."""
 
 VALUES = frozenset(
     (

@@ -1,20 +1,25 @@
 """Translation of layer calls (weights, batch normalisation, pools) into graph nodes."""
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dynconf_core.graph.writing import Refused, Traced, Writer, pair, viewed
+from dynconf_core.graph import rearranging, refusals, signals
+from dynconf_core.graph.writing import Refused, Traced, Writer, pair
 
 # Weights
 
 
 def convolution(write: Writer, name: str, module: Any, x: Traced) -> Traced:
     """The call of a convolution module."""
+    padding = module.padding
     if module.padding_mode != "zeros":
-        raise Refused(f"it pads with {module.padding_mode!r}; pad with zeros")
-    return convolved(write, name, x, module.weight, module.bias, module.stride, module.padding, module.dilation, module.groups)
+        # What the module itself pads by, which "same" means, too.
+        amounts = module._reversed_padding_repeated_twice
+        x, padding = rearranging.padded(write, f"{name}.pad", x, amounts, module.padding_mode), 0
+    return convolved(write, name, x, module.weight, module.bias, module.stride, padding, module.dilation, module.groups)
 
 
 def convolved(
@@ -29,51 +34,25 @@ def convolved(
     groups: int = 1,
 ) -> Traced:
     """The call of the convolution function."""
+    if isinstance(weight, Traced) or isinstance(bias, Traced):
+        raise Refused("its weights depend on the network's input, which has no spiking counterpart")
     if isinstance(padding, str):
         sizes = [(size - 1) * step for size, step in zip(weight.shape[2:], pair(dilation), strict=True)]
         if padding == "same" and any(size % 2 for size in sizes):
             raise Refused("'same' padding of an even kernel is not the same on both sides; pad explicitly")
         padding = [size // 2 for size in sizes] if padding == "same" else 0
-    if isinstance(weight, Traced) or isinstance(bias, Traced):
-        raise Refused("its weights depend on the network's input, which has no spiking counterpart")
-    if x.stored == (x.shape[0],) and x.shape[1:] == (1, 1) and weight.ndim == 4:
-        return _of_one_pixel(write, name, x, weight, bias, pair(padding), pair(dilation), int(groups))
-    if x.value.ndim != 4 or weight.ndim != 4 or x.node_shape is not None:
+    if x.value.ndim != 4 or weight.ndim != 4:
         raise Refused(f"it takes inputs of shape {tuple(x.value.shape[1:])}; convolutions are over images (C, H, W)")
     settings = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation), "groups": int(groups)}
     return write.add(name, "convolution", (x,), settings, _weights(weight, bias))
 
 
-def _of_one_pixel(
-    write: Writer,
-    name: str,
-    x: Traced,
-    weight: Tensor,
-    bias: Tensor | None,
-    padding: tuple[int, int],
-    dilation: tuple[int, int],
-    groups: int,
-) -> Traced:
-    """A convolution over features (N, F) seen as an image of one pixel: a linear layer of the weight that meets the pixel."""
-    sizes = zip(weight.shape[2:], padding, dilation, strict=True)
-    if any(2 * pad != step * (size - 1) for size, pad, step in sizes):
-        raise Refused(f"it makes {x.shape} larger or smaller; use a 1 x 1 kernel")
-    # The padding on each side holds (size - 1) / 2 steps: only the middle weight meets the pixel, unless there is none.
-    if any(size % 2 == 0 for size in weight.shape[2:]):
-        raise Refused("an even kernel has no middle; use a 1 x 1 kernel")
-    middle = weight[:, :, weight.shape[2] // 2, weight.shape[3] // 2]
-    if groups > 1:
-        middle = torch.block_diag(*middle.chunk(groups))
-    y = write.add(name, "linear", (write.stored(x.name),), {}, _weights(middle, bias))
-    return viewed(y, (*y.shape, 1, 1))
-
-
 def linear(write: Writer, name: str, x: Traced, weight: Tensor, bias: Tensor | None = None) -> Traced:
     """The call of the linear function."""
-    if isinstance(weight, Traced) or not isinstance(x, Traced):
+    if isinstance(weight, Traced) or isinstance(bias, Traced):
         raise Refused("its weights depend on the network's input, which has no spiking counterpart")
     if x.value.ndim != 2:
-        raise Refused(f"it takes inputs of shape {tuple(x.value.shape[1:])}; flatten them to (N, F) first")
+        return signals.pointwise(write, name, x, weight, bias)
     return write.add(name, "linear", (x,), {}, _weights(weight, bias))
 
 
@@ -84,6 +63,8 @@ def linear_layer(write: Writer, name: str, module: Any, x: Traced) -> Traced:
 
 def product(write: Writer, name: str, x: Any, other: Any) -> Traced:
     """x @ other, with a constant matrix (F, O)."""
+    if isinstance(x, Traced) and isinstance(other, Traced):
+        raise Refused(f"{refusals.PRODUCT.reason}; {refusals.PRODUCT.instead}")
     if not isinstance(x, Traced) or not isinstance(other, Tensor) or other.ndim != 2:
         raise Refused("only a product x @ W of activations (N, F) with constant weights W (F, O) is supported")
     return linear(write, name, x, other.t())
@@ -121,6 +102,12 @@ def batch_normalised(
     if training or running_mean is None or running_var is None:
         raise Refused("it normalises by the statistics of the batch; give running statistics and training=self.training")
     return _normalised(write, name, x, running_mean, running_var, weight, bias, eps)
+
+
+def instance_norm(write: Writer, name: str, module: Any, x: Traced) -> Traced:
+    """The call of an instance normalisation module."""
+    mean, var = module.running_mean, module.running_var
+    return instance_normalised(write, name, x, mean, var, module.weight, module.bias, mean is None, eps=module.eps)
 
 
 def instance_normalised(
@@ -188,12 +175,52 @@ def adaptive_pool(write: Writer, name: str, x: Traced, output_size: Any) -> Trac
     height, width = _image(x)
     wanted = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
     rows, columns = (size if given is None else int(given) for size, given in zip((height, width), wanted, strict=True))
-    if height % rows or width % columns:
-        raise Refused(f"{height} x {width} pixels do not divide into {rows} x {columns} equal windows; use another resolution")
     if (rows, columns) == (height, width):
         return x
+    if height % rows or width % columns:
+        return rearranging.adaptive_pool(write, name, x, (rows, columns))
     kernel = (height // rows, width // columns)
     return write.add(name, "average_pool", (x,), {"kernel": kernel, "stride": kernel, "padding": (0, 0)})
+
+
+def mean(write: Writer, name: str, x: Traced, dim: Any = None, keepdim: bool = False, **words: Any) -> Traced:
+    """A mean; over the image it is a global pool."""
+    dims = _dimensions(x, dim)
+    if x.value.ndim != 4 or not {2, 3}.issuperset(dims):
+        return signals.mean(write, name, x, dims, keepdim)
+    pooled = adaptive_pool(write, name, x, (1 if 2 in dims else None, 1 if 3 in dims else None))
+    return pooled if keepdim else _without(write, name, pooled, dims)
+
+
+def total(write: Writer, name: str, x: Traced, dim: Any = None, keepdim: bool = False, **words: Any) -> Traced:
+    """A sum: the mean times the number of values."""
+    count = math.prod(x.value.shape[d] for d in _dimensions(x, dim))
+    average = mean(write, name, x, dim, keepdim)
+    return write.add(f"{name}.count", "scale", (average,), {}, {"weight": torch.tensor(float(count), dtype=torch.float64)})
+
+
+def maximum(write: Writer, name: str, x: Traced, dim: Any = None, keepdim: bool = False) -> Traced:
+    """The maximum over the image or the signal: a global max pool."""
+    dims = _dimensions(x, dim)
+    if x.value.ndim == 3 and dims == [2]:
+        pooled = signals.max_pool(write, name, x, x.value.shape[2])
+    elif x.value.ndim == 4 and {2, 3}.issuperset(dims):
+        pooled = adaptive_max_pool(write, name, x, (1 if 2 in dims else None, 1 if 3 in dims else None))
+    else:
+        raise Refused("only the maximum over the image, amax((2, 3)), its rows or its columns is supported")
+    return pooled if keepdim else _without(write, name, pooled, dims)
+
+
+def _without(write: Writer, name: str, x: Traced, dims: list[int]) -> Traced:
+    """The value without these dimensions, which have one place each."""
+    if x.value.ndim - len(dims) == 2:
+        return write.add(f"{name}.flatten", "flatten", (x,))
+    return rearranging.moved(write, f"{name}.shape", x, lambda value: value.squeeze(dims))
+
+
+def _dimensions(x: Traced, dim: Any) -> list[int]:
+    given = (dim,) if isinstance(dim, int) else dim or range(x.value.ndim)
+    return sorted({int(d) % x.value.ndim for d in given})
 
 
 def max_pool(
@@ -221,10 +248,10 @@ def adaptive_max_pool(write: Writer, name: str, x: Traced, output_size: Any, ret
     height, width = _image(x)
     wanted = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
     rows, columns = (size if given is None else int(given) for size, given in zip((height, width), wanted, strict=True))
-    if height % rows or width % columns:
-        raise Refused(f"{height} x {width} pixels do not divide into {rows} x {columns} equal windows; use another resolution")
     if (rows, columns) == (height, width):
         return x
+    if height % rows or width % columns:
+        raise Refused(f"{height} x {width} pixels do not divide into {rows} x {columns} equal windows; use another resolution")
     return max_pool(write, name, x, (height // rows, width // columns), return_indices=return_indices)
 
 

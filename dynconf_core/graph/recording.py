@@ -16,11 +16,12 @@ from torch.overrides import handle_torch_function
 
 from dynconf_core.activations.quantisation import Quantised
 from dynconf_core.errors import InputError
-from dynconf_core.graph.calls import ACTIVATIONS, FUNCTIONS, MODULES, PROPERTIES, SHAPED, VALUES, quantised
+from dynconf_core.graph.activating import quantised
+from dynconf_core.graph.calls import COMPLETING, FUNCTIONS, MODULES, PROPERTIES, VALUES
 from dynconf_core.graph.graph import Graph, Node, Settings
 from dynconf_core.graph.operations import evaluate
 from dynconf_core.graph.precision import InFloat64, called, changed
-from dynconf_core.graph.writing import Left, Refused, Traced, first_line, viewed
+from dynconf_core.graph.writing import Left, Refused, Traced, first_line
 
 SUPPORTED = (
     "Conversion supports convolutions, linear layers, batch normalisation, average and max pools, additions, concatenations, "
@@ -145,7 +146,7 @@ class Recording(InFloat64):
         self.frames.append(Frame(f"{path}#{number + 1}" if number else path, type(module).__name__ if leaf else None))
         try:
             values = _recorded((arguments, keywords))
-            if known is not None and values and (known in ACTIVATIONS or all(isinstance(one.held, Traced) for one in values)):
+            if known is not None and values and (known in COMPLETING or all(isinstance(one.held, Traced) for one in values)):
                 call: Any = _Call(known, module)
                 return handle_torch_function(call, values, *arguments, **keywords)
             return forward(*arguments, **keywords)
@@ -181,7 +182,7 @@ class Recording(InFloat64):
         self, func: Any, name: str, args: tuple[Any, ...], keywords: dict[str, Any], recorded: list[Recorded]
     ) -> Any:
         make = func.make if isinstance(func, _Call) else FUNCTIONS.get(name)
-        completes = make in ACTIVATIONS
+        completes = make in COMPLETING
         place, what = self._place(name)
         in_place = _in_place(func, name, keywords)
         if "input" in keywords and not args:
@@ -219,24 +220,14 @@ class Recording(InFloat64):
         return _given(held, recorded, copied=name == "clone")
 
     def _made(self, make: Callable[..., Any], place: str, args: Any, keywords: Any) -> Any:
-        """The translation of a call; calls that know no reshaped values get them in the node's shape."""
+        """The translation of a call."""
 
         def held(one: Tensor) -> Any:
             if not isinstance(one, Recorded):
                 return one
             return one.held.left if isinstance(one.held, Unsupported) else one.held
 
-        args, keywords = changed(args, held), changed(keywords, held)
-        values = [one for one in _traced((args, keywords)) if one.node_shape is not None]
-        if not values or make in SHAPED:
-            return make(self, place, *args, **keywords)
-        (view, *others) = values
-        if make in ACTIVATIONS and not others:
-            args = tuple(self.stored(one.name) if one is view else one for one in args)
-            result = make(self, place, *args, **keywords)
-            if view.shape[0] == view.stored[0] or not any(one.ndim for one in self.node(result).tensors.values()):
-                return viewed(result, view.shape)
-        raise Refused(f"it takes {view.stored} reshaped to {view.shape}; reshape it back first")
+        return make(self, place, *changed(args, held), **changed(keywords, held))
 
     def _unsupported(self, func: Any, args: Any, keywords: Any, reason: InputError, left: Left | None) -> Any:
         """What the call returns, marked: refused only if the output depends on it."""
@@ -278,8 +269,8 @@ class Recording(InFloat64):
         """The node that computes a value."""
         return self.nodes[x.name]
 
-    def stored(self, name: str) -> Traced:
-        """The value of a node, in the node's own shape."""
+    def of(self, name: str) -> Traced:
+        """The value of a node."""
         return Traced(name, self._empty(self.nodes[name].shape))
 
     def _added(self, node: Node, value: Tensor) -> Traced:
@@ -331,8 +322,8 @@ class Recording(InFloat64):
                 f"the network returns no tensor that depends on its input (or several, or {type(output).__name__} of them): "
                 "conversion needs one output, the logits; wrap the network in one that returns them alone."
             )
-        if held.value.ndim != 2 or held.node_shape is not None:
-            shape = ", ".join(map(str, ("N", *held.shape)))
+        if held.value.ndim != 2:
+            shape = ", ".join(map(str, ("N", *held.value.shape[1:])))
             raise InputError(f"the network's output has the shape ({shape}): logits (N, C) are needed.")
         return _reaching(list(self.nodes.values()), held.name, left_out)
 

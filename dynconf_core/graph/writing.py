@@ -21,27 +21,11 @@ class Refused(Exception):
 
 
 class Traced(NamedTuple):
-    """A value that depends on the network's input.
-
-    Attributes:
-        name: of the node that computes it.
-        value: a tensor of its shape and type, batch first, without values (on the meta device).
-        node_shape: the node's shape for one sample, where the network has given the same values in the same order another one.
-    """
+    """A value that depends on the network's input: the name of the node that computes it, and a tensor of its shape and type,
+    batch first, that holds no numbers (on the meta device)."""
 
     name: str
     value: Tensor
-    node_shape: tuple[int, ...] | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """For one sample, as the network sees it."""
-        return tuple(self.value.shape[1:])
-
-    @property
-    def stored(self) -> tuple[int, ...]:
-        """The node's shape for one sample."""
-        return self.shape if self.node_shape is None else self.node_shape
 
 
 class Left(NamedTuple):
@@ -74,14 +58,8 @@ class Writer(Protocol):
     def node(self, x: Traced) -> Node:
         """The node that computes a value."""
 
-    def stored(self, name: str) -> Traced:
-        """The value of a node, in the node's own shape."""
-
-
-def viewed(x: Traced, shape: tuple[int, ...]) -> Traced:
-    """The value in another shape for one sample, the same numbers in the same order."""
-    value = x.value.new_empty((len(x.value), *shape))
-    return Traced(x.name, value, None if shape == x.stored else x.stored)
+    def of(self, name: str) -> Traced:
+        """The value of a node."""
 
 
 def pair(value: Any) -> tuple[int, int]:
