@@ -117,8 +117,8 @@ def test_an_image_with_channels_last() -> None:
 
 
 def test_channels_of_different_thresholds_in_one(tmp_path: Path) -> None:
-    """They get one threshold, so that whole spikes meet weights and max pools; where each has been learned, spikes are brought to
-    one unit first, and a max pool cannot compare them."""
+    """They get one threshold, so that whole spikes meet weights and max pools; where each has been learned, spikes are brought
+    to one unit first, and a max pool cannot compare them."""
     torch.manual_seed(0)
 
     def function(m: Any, x: Tensor) -> Tensor:
@@ -138,8 +138,8 @@ def test_channels_of_different_thresholds_in_one(tmp_path: Path) -> None:
     snn = convert(beside, gaussian_images(8, 1), time_steps=8)
     assert [node.settings.get("identity") for node in snn.graph.of_kind("scale")] == [True]
     assert torch.equal(exact_run(snn, gaussian_images(8, 1), 8), snn(gaussian_images(8, 1), 8).double().mean(1))
-    beside.parts[4] = nn.MaxPool2d(2)
-    with pytest.raises(InputError, match="'parts.4' follows a rearrangement of channels with different thresholds"):
+    beside.parts[4] = nn.Sequential(nn.MaxPool2d(3, 1, 1), layer(3, 1))
+    with pytest.raises(InputError, match=r"'parts\.4\.0' follows a rearrangement of channels with different thresholds"):
         convert(beside, gaussian_images(8, 1), time_steps=8)
 
 
@@ -219,7 +219,9 @@ def test_a_file_with_positions_of_somebody_else(
 def content(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Of a file with a rearrangement."""
     path = tmp_path_factory.mktemp("snn") / "snn.pt"
-    network = Applied(lambda m, x: m[2](m[1](m[0](x)).flip(3).flatten(2).unflatten(2, (4, 16)).flip(3)), layer(), nn.ReLU(), head(512))
+    network = Applied(
+        lambda m, x: m[2](m[1](m[0](x)).flip(3).flatten(2).unflatten(2, (4, 16)).flip(3)), layer(), nn.ReLU(), head(512)
+    )
     save_snn(convert(network.eval(), gaussian_images(2, 0), thresholds="max", time_steps=4), path)
     found: dict[str, Any] = torch.load(path, weights_only=True)
     return found

@@ -1,7 +1,7 @@
 """Channels that need one threshold because a rearrangement puts spikes of theirs into one channel.
 
-A spike stands for its threshold, and weights are for a channel, so all values of a channel must have one threshold. PixelShuffle
-behind neurons, for instance, puts values of r^2 channels into one.
+A spike stands for its threshold, and weights are for a channel, so all values of a channel must have one threshold.
+PixelShuffle behind neurons, for instance, puts values of r^2 channels into one.
 """
 
 from collections.abc import Mapping

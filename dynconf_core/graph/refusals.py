@@ -49,7 +49,7 @@ RECURRENT = Refusal(
 ROOTS = Refusal("it is a curve", "use only sums, constant factors, pools and activations such as ReLU")
 
 REFUSED: Mapping[str, Refusal] = {
-    **dict.fromkeys(("SiLU", "silu", "silu_", "Hardswish", "hardswish", "GELU", "gelu", "Mish", "mish", "GLU", "glu"), GATED),
+    **dict.fromkeys(("SiLU", "silu", "Hardswish", "hardswish", "GELU", "gelu", "Mish", "mish", "GLU", "glu"), GATED),
     **dict.fromkeys(
         ("ELU", "elu", "elu_", "CELU", "celu", "SELU", "selu", "Softplus", "softplus", "LogSigmoid", "logsigmoid"), CURVED
     ),
