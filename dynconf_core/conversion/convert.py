@@ -7,6 +7,7 @@ Plain ReLU, ReLU6 and clip layers may become either; their thresholds are found 
 logits of that step.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -77,7 +78,9 @@ def _spiking(
     facts: dict[str, Any],
 ) -> tuple[Graph, NeuronModel]:
     """The graph of the SNN and its neuron model; ``facts`` receives what images were used for, where they were."""
-    graph = one_sided(activations_first(folded(traced(ann, images))))
+    graph = traced(ann, images)
+    left_out = graph.left_out
+    graph = one_sided(activations_first(folded(graph)))
     if not graph.of_kind("activation"):
         raise InputError("the network has no activation that can become neurons: use ReLU, ReLU6, clip, QCFS or LSQ.")
     _check_max_pools(graph)
@@ -109,10 +112,11 @@ def _spiking(
     unrounded = [in_threshold_units(graph, thresholds, layers, initial)]
     del graph
     if not asked.fixed_point:
-        return unrounded.pop(), neurons
+        return replace(unrounded.pop(), left_out=left_out), neurons
     if not limit > 0:
         raise InputError("all images are 0, so their range is unknown: give real images, or image_limit=...")
-    return with_fixed_point_weights(unrounded.pop(), neurons, limit, asked.time_steps, asked.weight_bits), neurons
+    rounded = with_fixed_point_weights(unrounded.pop(), neurons, limit, asked.time_steps, asked.weight_bits)
+    return replace(rounded, left_out=left_out), neurons
 
 
 def _named_by_activations(graph: Graph) -> NeuronModel:
@@ -150,6 +154,8 @@ def _facts(asked: ConversionOptions, neurons: NeuronModel, graph: Graph) -> dict
     }
     if asked.initial_potential != HALF_CHARGED:
         facts["initial_potential"] = asked.initial_potential
+    if graph.left_out:
+        facts["left_out"] = list(graph.left_out)
     if asked.fixed_point:
         facts["binary_places"] = {node.name: node.settings["bits"] for node in graph.nodes if "bits" in node.settings}
     return facts

@@ -83,9 +83,15 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes ordered so that every input comes before its readers; the last node is the output (the logits)."""
+    """Nodes ordered so that every input comes before its readers; the last node is the output (the logits).
+
+    Attributes:
+        nodes: in the order of the data flow.
+        left_out: what the traced network does with the logits, which the graph leaves out: "softmax" or "log_softmax".
+    """
 
     nodes: tuple[Node, ...]
+    left_out: tuple[str, ...] = ()
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
@@ -134,15 +140,16 @@ class Graph:
 
     def map(self, change: Mapping[str, Node]) -> "Graph":
         """The graph with some nodes replaced by others of the same names."""
-        return Graph(tuple(change.get(node.name, node) for node in self.nodes))
+        return replace(self, nodes=tuple(change.get(node.name, node) for node in self.nodes))
 
     def without(self, name: str) -> "Graph":
         """The graph without the one-input node ``name``; its readers read its input instead."""
         (source,) = self.by_name[name].inputs
-        return Graph(
-            tuple(
+        return replace(
+            self,
+            nodes=tuple(
                 replace(node, inputs=tuple(source if given == name else given for given in node.inputs))
                 for node in self.nodes
                 if node.name != name
-            )
+            ),
         )

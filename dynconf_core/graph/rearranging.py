@@ -53,6 +53,15 @@ def by_method(of: str) -> Callable[..., Traced]:
     return make
 
 
+def by_attribute(of: str) -> Callable[..., Traced]:
+    """The translation of a tensor's attribute."""
+
+    def make(write: Writer, name: str, x: Traced) -> Traced:
+        return moved(write, name, x, lambda value: getattr(value, of))
+
+    return make
+
+
 def by_function(of: Callable[..., Any]) -> Callable[..., Traced]:
     """The translation of a function whose first argument is the tensor."""
 
