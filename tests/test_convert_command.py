@@ -171,7 +171,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "data set": (["--dataset", "mnist"], ["'mnist' is unknown", "digits"]),
     "no data": (["--dataset", "cifar10", "--data", "nowhere"], ["cifar", "dynconf data fetch cifar10"]),
     "normalisation": (["--normalisation", "mnist"], ["--normalisation mnist", "cifar10"]),
-    "two means": (["--normalisation", "0.5,0.5/0.5,0.5"], ["--normalisation"]),
+    "two means": (["--normalisation", "0.5,0.5/0.5,0.5"], ["have 3 channels", "2 means", "give 3 of each"]),
     "no deviation": (["--normalisation", "0,0,0/0,1,1"], ["--normalisation"]),
     "not a number": (["--normalisation", "nan,0,0/1,1,1"], ["--normalisation"]),
     "endless": (["--normalisation", "0,0,0/inf,1,1"], ["--normalisation"]),

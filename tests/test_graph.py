@@ -193,7 +193,7 @@ def test_layers_may_have_any_name() -> None:
 
 def test_places_name_the_enclosing_module() -> None:
     inner = Applied(lambda m, x: torch.sigmoid(m[0](x)), convolution())
-    with pytest.raises(InputError, match=r"sigmoid at '1\.sigmoid' cannot be converted: conversion does not support it"):
+    with pytest.raises(InputError, match=r"sigmoid at '1\.sigmoid' cannot be converted: it is a curve"):
         traced(nn.Sequential(nn.ReLU(), inner, nn.Flatten()).eval(), images())
 
 

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Node
 from dynconf_core.graph.operations import per_channel, prepared, run
+from dynconf_core.graph.sides import one_sided
 from dynconf_core.graph.trace import activations_first, folded, traced
+from dynconf_core.progress import Progress, silent
 from dynconf_core.simulation.network import SpikingNetwork, State
 
 NEURONS = 2**27
@@ -103,7 +105,14 @@ class ConversionReport:
 
 @torch.no_grad()
 def conversion_report(
-    snn: SpikingNetwork, ann: nn.Module, images: Tensor, time_steps: int, labels: Tensor | None = None
+    snn: SpikingNetwork,
+    ann: nn.Module,
+    images: Tensor,
+    time_steps: int,
+    labels: Tensor | None = None,
+    *,
+    memory: int | None = None,
+    progress: Progress = silent,
 ) -> ConversionReport:
     """Compare an SNN with its ANN.
 
@@ -113,6 +122,8 @@ def conversion_report(
         images: normalised images ``(N, ...)`` on the SNN's device, ideally some hundred of the training data.
         time_steps: T.
         labels: ``(N,)``; without labels no accuracies are reported.
+        memory: bytes the process may use on a CPU; None sets no limit.
+        progress: called as batches are compared.
 
     Raises:
         InputError: if images and labels do not fit together, or the SNN was converted from another network.
@@ -120,7 +131,7 @@ def conversion_report(
     if labels is not None and len(labels) != len(images):
         raise InputError(f"labels={len(labels)} for {len(images)} images: give one for each.")
     snn.check(images, time_steps)
-    graph = prepared(activations_first(folded(traced(ann, images))), torch.float32, images.device)
+    graph = prepared(one_sided(activations_first(folded(traced(ann, images)))), torch.float32, images.device)
     activations: dict[str, Tensor] = {}
 
     def keep(node: Node, value: Tensor) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import prepared, run
+from dynconf_core.progress import Progress, silent
 
 BINS = 2048
 BATCH = 64
@@ -66,6 +67,8 @@ def find_thresholds(
     time_steps: int,
     percentile: float = 99.9,
     per_channel: bool = True,
+    memory: int | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Tensor]:
     """The threshold theta of every activation, by node name: float64, ``()`` or, per channel, ``(C,)``.
 
@@ -77,6 +80,8 @@ def find_thresholds(
         time_steps: T, for "error".
         percentile: in per cent, for "percentile".
         per_channel: whether thresholds found from data are per channel.
+        memory: bytes the process may use on a CPU; None sets no limit.
+        progress: called after every batch.
 
     Raises:
         InputError: for a source that the network or the arguments do not allow.

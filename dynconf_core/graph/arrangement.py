@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from dynconf_core.graph import rearranging
 from dynconf_core.graph.writing import Refused, Traced, Writer, constant
 
 # Arithmetic
@@ -63,9 +64,9 @@ def _offset(value: Any, x: Traced) -> torch.Tensor:
 def concatenate(write: Writer, name: str, tensors: Any, dim: int = 0) -> Traced:
     """Concatenation along the channels."""
     parts = tuple(tensors)
-    if not all(isinstance(part, Traced) for part in parts) or dim % parts[0].value.ndim != 1:
-        raise Refused("only activations are concatenated, and only along the channels (dim=1); to add zeros use functional.pad")
-    return parts[0] if len(parts) == 1 else write.add(name, "concatenate", parts)
+    if not all(isinstance(part, Traced) for part in parts):
+        raise Refused("only activations are concatenated; to add zeros use functional.pad")
+    return rearranging.concatenated(write, name, parts, dim % parts[0].value.ndim)
 
 
 def item(write: Writer, name: str, x: Any, index: Any) -> Any:
@@ -73,11 +74,13 @@ def item(write: Writer, name: str, x: Any, index: Any) -> Any:
     if not isinstance(x, Traced):
         return x[index]
     index = index if isinstance(index, tuple) else (index,)
+    if not all(isinstance(part, slice) or part is Ellipsis for part in index):
+        return rearranging.moved(write, name, x, lambda value: value[index])
     at = next((i for i, part in enumerate(index) if part is Ellipsis), None)
     if at is not None:
         index = (*index[:at], *[slice(None)] * (x.value.ndim - len(index) + 1), *index[at + 1 :])
-    if not all(isinstance(part, slice) for part in index) or index[0] != slice(None) or len(index) > x.value.ndim:
-        raise Refused("only slices of channels, rows and columns, x[:, a:b, ::2, ::2], are supported")
+    if index[0] != slice(None) or len(index) > x.value.ndim:
+        raise Refused("it takes a part of the batch; take channels, rows and columns, x[:, a:b, ::2, ::2]")
     index = (*index, *[slice(None)] * (x.value.ndim - len(index)))
     bounds = [part.indices(size) for part, size in zip(index[1:], x.value.shape[1:], strict=True)]
     if any(step < 1 for _, _, step in bounds):
@@ -102,9 +105,11 @@ def split(write: Writer, name: str, x: Traced, split_size_or_sections: Any, dim:
 
 def pad(write: Writer, name: str, x: Traced, pad: Any, mode: str = "constant", value: Any = None) -> Traced:
     """Padding with zeros."""
-    if mode != "constant" or value not in (None, 0, 0.0):
-        raise Refused(f"it pads with mode={mode!r}, value={value}; pad with zeros")
     amounts = [int(amount) for amount in pad]
+    if mode != "constant":
+        return rearranging.padded(write, name, x, amounts, mode)
+    if value not in (None, 0, 0.0):
+        raise Refused(f"it pads with value={value}; pad with zeros, or with values of the image (mode='replicate')")
     if any(amount < 0 for amount in amounts):
         raise Refused("it pads by a negative amount; slice instead")
     pairs = list(zip(amounts[::2], amounts[1::2], strict=True))[::-1]
@@ -127,21 +132,19 @@ def flatten(write: Writer, name: str, x: Traced, start_dim: int = 0, end_dim: in
     if x.value.ndim == 2 and start_dim % 2 == 1:
         return x
     if start_dim % x.value.ndim != 1 or end_dim % x.value.ndim != x.value.ndim - 1:
-        raise Refused("only flatten(1), of everything but the batch, is supported")
+        return rearranging.moved(write, name, x, lambda value: value.flatten(start_dim, end_dim))
     return write.add(name, "flatten", (x,))
 
 
 def reshape(write: Writer, name: str, x: Traced, *shape: Any) -> Traced:
-    """A reshape that flattens or changes nothing."""
+    """A reshape that keeps the batch."""
     given = shape[0] if len(shape) == 1 and isinstance(shape[0], tuple | list | torch.Size) else shape
     wanted = x.value.reshape(tuple(int(size) for size in given)).shape
     if wanted == x.value.shape:
         return x
-    if wanted != x.value.flatten(1).shape:
-        raise Refused(f"it reshapes {tuple(x.value.shape[1:])} to {tuple(wanted[1:])}; only flattening is supported")
-    return write.add(name, "flatten", (x,))
+    return rearranging.moved(write, name, x, lambda value: value.reshape(wanted))
 
 
 def squeeze(write: Writer, name: str, x: Traced, *dims: Any) -> Traced:
-    """A squeeze that flattens or changes nothing."""
+    """A squeeze that keeps the batch."""
     return reshape(write, name, x, tuple(x.value.squeeze(*dims).shape))

@@ -8,8 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dynconf_core.activations.quantisation import Quantised
-from dynconf_core.graph import arrangement, layers
+from dynconf_core.graph import activating, arrangement, layers, rearranging, refusals, signals
 from dynconf_core.graph.writing import Refused, Traced, Writer
 
 # Activations
@@ -21,6 +20,8 @@ def _relu(write: Writer, name: str, x: Traced, inplace: bool = False) -> Traced:
 
 def _clip(write: Writer, name: str, x: Traced, low: Any = None, high: Any = None, **words: Any) -> Traced:
     low, high = words.get("min", words.get("min_val", low)), words.get("max", words.get("max_val", high))
+    if low is not None and high is not None and float(low) < 0 < float(high) and float(low) > -float("inf"):
+        return activating.clip(write, name, x, float(low), float(high))
     if low is None or float(low) != 0:
         raise Refused(f"its lower limit is {low}; it must be 0, because a firing rate is not negative")
     if high is None or float(high) == float("inf"):
@@ -29,15 +30,6 @@ def _clip(write: Writer, name: str, x: Traced, low: Any = None, high: Any = None
         raise Refused(f"its upper limit is {high}; it becomes the threshold, which must be above 0")
     top = torch.as_tensor(float(high), dtype=torch.float64)
     return write.add(name, "activation", (x,), {"function": "clip"}, {"threshold": top})
-
-
-def quantised(write: Writer, name: str, module: Quantised, x: Traced) -> Traced:
-    """The call of an activation that declares its quantisation."""
-    levels, threshold, neurons = module.quantisation()
-    if not float(threshold.detach().min()) > 0:
-        raise Refused(f"its threshold is {float(threshold.detach().min())}, which must be above 0: the training diverged")
-    settings = {"function": "quantised", "levels": levels, "neurons": neurons}
-    return write.add(name, "activation", (x,), settings, {"threshold": threshold.detach()})
 
 
 def _of_threshold(write: Writer, name: str, module: Any, x: Traced) -> Traced:
@@ -98,19 +90,26 @@ MODULES: Mapping[type[nn.Module], Callable[..., Any]] = {
     nn.AvgPool2d: _of_module(layers.average_pool, *_AVERAGE),
     nn.AdaptiveAvgPool2d: _of_module(layers.adaptive_pool, "output_size"),
     nn.MaxPool2d: _of_module(layers.max_pool, *_MAXIMUM),
+    nn.ZeroPad1d: arrangement.zero_pad,
     nn.ZeroPad2d: arrangement.zero_pad,
     nn.Flatten: _of_module(arrangement.flatten, "start_dim", "end_dim"),
     nn.ReLU6: _of_relu6,
     nn.ReLU: _of_module(_relu),
     nn.Hardtanh: _of_threshold,
     nn.Dropout: _same,
+    nn.Dropout1d: _same,
     nn.Dropout2d: _same,
     nn.Identity: _same,
+    **activating.MODULES,
+    **rearranging.MODULES,
+    **signals.MODULES,
+    **refusals.MODULES,
 }
 """Searched in order: a subclass comes before its base class (ReLU6 is a Hardtanh). Activations that declare their
 quantisation need no entry."""
 
 CALLS: Mapping[Any, Callable[..., Any]] = {
+    **refusals.CALLS,  # first, for translations below to take precedence
     **dict.fromkeys((operator.add, operator.iadd, torch.add), arrangement.add),
     **dict.fromkeys((operator.sub, operator.isub, torch.sub), arrangement.subtract),
     **dict.fromkeys((operator.mul, operator.imul, torch.mul), arrangement.multiply),
@@ -119,7 +118,7 @@ CALLS: Mapping[Any, Callable[..., Any]] = {
     **dict.fromkeys((torch.cat, torch.concat), arrangement.concatenate),
     **dict.fromkeys((torch.relu, functional.relu, functional.relu_), _relu),
     **dict.fromkeys((torch.clamp, torch.clip, functional.hardtanh), _clip),
-    **dict.fromkeys((functional.dropout, functional.dropout2d), _dropout),
+    **dict.fromkeys((functional.dropout, functional.dropout1d, functional.dropout2d), _dropout),
     **dict.fromkeys((functional.conv2d, torch.conv2d), layers.convolved),
     torch.flatten: arrangement.flatten,
     torch.mean: layers.mean,
@@ -134,10 +133,14 @@ CALLS: Mapping[Any, Callable[..., Any]] = {
     functional.pad: arrangement.pad,
     functional.linear: layers.linear,
     operator.getitem: arrangement.item,
+    **activating.CALLS,
+    **rearranging.CALLS,
+    **signals.CALLS,
     getattr: _attribute,
 }
 
 METHODS: Mapping[str, Callable[..., Any]] = {
+    **refusals.METHODS,
     **dict.fromkeys(("relu", "relu_"), _relu),
     **dict.fromkeys(("add", "add_"), arrangement.add),
     **dict.fromkeys(("sub", "sub_"), arrangement.subtract),
@@ -154,4 +157,6 @@ METHODS: Mapping[str, Callable[..., Any]] = {
     "chunk": arrangement.chunk,
     "split": arrangement.split,
     "dim": _dimensions,
+    **activating.METHODS,
+    **rearranging.METHODS,
 }

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dynconf_core.graph import rearranging, signals
 from dynconf_core.graph.writing import Refused, Traced, Writer, pair
 
 # Weights
@@ -12,9 +13,12 @@ from dynconf_core.graph.writing import Refused, Traced, Writer, pair
 
 def convolution(write: Writer, name: str, module: Any, x: Traced) -> Traced:
     """The call of a convolution module."""
+    padding = module.padding
     if module.padding_mode != "zeros":
-        raise Refused(f"it pads with {module.padding_mode!r}; pad with zeros")
-    return convolved(write, name, x, module.weight, module.bias, module.stride, module.padding, module.dilation, module.groups)
+        # What the module itself pads by, which "same" means, too.
+        amounts = module._reversed_padding_repeated_twice
+        x, padding = rearranging.padded(write, f"{name}.pad", x, amounts, module.padding_mode), 0
+    return convolved(write, name, x, module.weight, module.bias, module.stride, padding, module.dilation, module.groups)
 
 
 def convolved(
@@ -43,7 +47,7 @@ def convolved(
 def linear(write: Writer, name: str, x: Traced, weight: Tensor, bias: Tensor | None = None) -> Traced:
     """The call of the linear function."""
     if x.value.ndim != 2:
-        raise Refused(f"it takes inputs of shape {tuple(x.value.shape[1:])}; flatten them to (N, F) first")
+        return signals.pointwise(write, name, x, weight, bias)
     return write.add(name, "linear", (x,), {}, _weights(weight, bias))
 
 
@@ -96,19 +100,19 @@ def adaptive_pool(write: Writer, name: str, x: Traced, output_size: Any) -> Trac
     height, width = _image(x)
     wanted = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
     rows, columns = (size if given is None else int(given) for size, given in zip((height, width), wanted, strict=True))
-    if height % rows or width % columns:
-        raise Refused(f"{height} x {width} pixels do not divide into {rows} x {columns} equal windows; use another resolution")
     if (rows, columns) == (height, width):
         return x
+    if height % rows or width % columns:
+        return rearranging.adaptive_pool(write, name, x, (rows, columns))
     kernel = (height // rows, width // columns)
     return write.add(name, "average_pool", (x,), {"kernel": kernel, "stride": kernel, "padding": (0, 0)})
 
 
 def mean(write: Writer, name: str, x: Traced, dim: Any = None, keepdim: bool = False) -> Traced:
-    """The mean over the image: a global pool."""
-    dims = sorted(d % x.value.ndim for d in ((dim,) if isinstance(dim, int) else dim or ()))
+    """A mean; over the image it is a global pool."""
+    dims = sorted(d % x.value.ndim for d in ((dim,) if isinstance(dim, int) else dim or range(x.value.ndim)))
     if x.value.ndim != 4 or dims != [2, 3]:
-        raise Refused("only the mean over the image, mean((2, 3)), is supported")
+        return signals.mean(write, name, x, dims, keepdim)
     pooled = adaptive_pool(write, name, x, 1)
     return pooled if keepdim else write.add(f"{name}.flatten", "flatten", (pooled,))
 

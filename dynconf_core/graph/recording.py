@@ -14,7 +14,8 @@ from torch import Tensor, fx
 
 from dynconf_core.activations.quantisation import Quantised
 from dynconf_core.errors import InputError
-from dynconf_core.graph.calls import CALLS, METHODS, MODULES, quantised
+from dynconf_core.graph.activating import quantised
+from dynconf_core.graph.calls import CALLS, METHODS, MODULES
 from dynconf_core.graph.graph import Graph, Node, Settings
 from dynconf_core.graph.operations import evaluate
 from dynconf_core.graph.writing import Refused, Traced, first_line

@@ -5,6 +5,7 @@ max pools and flattening.
 """
 
 import copy
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,7 +17,8 @@ from torch import Tensor, fx, nn
 from dynconf_core.activations.quantisation import Quantised
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node
-from dynconf_core.graph.operations import run
+from dynconf_core.graph.operations import channels_read, run
+from dynconf_core.graph.rearranging import joined
 from dynconf_core.graph.recording import Recording
 from dynconf_core.graph.writing import first_line
 
@@ -61,7 +63,9 @@ def traced(network: nn.Module, example: Tensor) -> Graph:
 
 
 def folded(graph: Graph) -> Graph:
-    """The graph with every factor and offset folded into the preceding weights, unless something else reads their result."""
+    """The graph with every factor and offset folded into the preceding weights, unless something else reads their result, and
+    with consecutive rearrangements joined."""
+    graph = joined(graph)
     for name in [node.name for node in graph.of_kind("scale")]:
         scale = graph.by_name[name]
         before = graph.by_name[scale.inputs[0]]
@@ -71,16 +75,30 @@ def folded(graph: Graph) -> Graph:
 
 
 def activations_first(graph: Graph) -> Graph:
-    """The graph with every activation that follows a max pool or a flattening moved before it.
+    """The graph with every activation that follows a max pool, a flattening or a rearrangement moved before it.
 
-    Activations are non-decreasing, so the maximum is the same; the pool then selects among spikes, and the activation still
-    sees the channels.
+    Most activations are non-decreasing, so the maximum is the same; the pool then selects among spikes, and the activation
+    still sees the channels.
     """
-    for name in [node.name for node in reversed(graph.of_kind("max_pool", "flatten"))]:
+    for name in [node.name for node in reversed(graph.of_kind("max_pool", "flatten", "rearrange"))]:
         readers = graph.readers[name]
-        if len(readers) == 1 and readers[0].kind == "activation":
+        if len(readers) == 1 and readers[0].kind == "activation" and _may_precede(readers[0], graph.by_name[name], graph):
             graph = _swapped(graph, graph.by_name[name], readers[0])
-    return graph
+    return joined(graph)
+
+
+def _may_precede(activation: Node, before: Node, graph: Graph) -> bool:
+    """Whether an activation is the same before what moves its input, and not worse."""
+    if before.kind == "max_pool":
+        return not bool((activation.tensors.get("slope", torch.zeros(())) < 0).any())  # which does not rise everywhere
+    if any(tensor.ndim for tensor in activation.tensors.values()):  # one for each channel, and these would be others
+        return False
+    if before.kind == "flatten" or all(reader.kind == "rearrange" for reader in graph.readers[activation.name]):
+        return True
+    source = graph.by_name[before.inputs[0]]
+    read = channels_read(before, source)
+    # Thresholds of several channels must not meet in one; and what is left out needs no neurons.
+    return bool((read == read[:, :1]).all()) and math.prod(source.shape) <= math.prod(before.shape)
 
 
 def _unwrapped(network: nn.Module) -> nn.Module:

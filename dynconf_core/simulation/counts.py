@@ -21,8 +21,8 @@ from dynconf_core.graph.operations import evaluate
 from dynconf_core.simulation.network import SpikingNetwork
 
 SENDERS = ("neurons", "max_pool")
-PASSING = ("sum_pool", "slice", "pad", "concatenate", "flatten")
-"""Kinds of nodes that pass every spike on unchanged."""
+PASSING = ("sum_pool", "slice", "pad", "concatenate", "flatten", "rearrange")
+"""Kinds of nodes that pass every spike on unchanged; a rearrangement may pass it to several places."""
 _PIECE = 2.0**23
 """Limit on a partial sum of fan-outs times spikes; with one further unit it stays below 2^24."""
 
@@ -168,5 +168,5 @@ def _backwards(node: Node, graph: Graph, met: Tensor) -> list[Tensor]:
     """Fan-outs passed back through an operation without weights, to each of its inputs."""
     inputs = [torch.zeros(1, *graph.by_name[name].shape, dtype=torch.float64, requires_grad=True) for name in node.inputs]
     with torch.enable_grad():
-        gradients = torch.autograd.grad((evaluate(node, inputs, {}) * met).sum(), inputs)
+        gradients = torch.autograd.grad((evaluate(node, inputs, node.tensors) * met).sum(), inputs)
     return [gradient[0].round() for gradient in gradients]

@@ -84,7 +84,8 @@ class SpikingNetwork(nn.Module):
         for node in graph.nodes:
             for key, value in node.tensors.items():
                 layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format  # as the values are
-                kept = torch.empty_like(value, dtype=torch.float32, memory_format=layout, requires_grad=False)
+                kind = torch.float32 if value.is_floating_point() else value.dtype
+                kept = torch.empty_like(value, dtype=kind, memory_format=layout, requires_grad=False)
                 self.register_buffer(_buffer(node.name, key), kept.copy_(value.detach()))
         shared = {node.name: self.get_buffer(_buffer(node.name, "weight")) for node in graph.nodes if "weight" in node.tensors}
         self.graph = graph.map({name: graph.by_name[name].with_tensors(weight=weight) for name, weight in shared.items()})
@@ -234,8 +235,8 @@ class SpikingNetwork(nn.Module):
         the biases do, on all samples or on those where ``acting (N,)``."""
         tensors, values = self.tensors(), dict[str, Tensor]()
         images = images.float()
-        if images.ndim == 4:
-            images = images.contiguous(memory_format=torch.channels_last)
+        if images.ndim > 2:  # channels last
+            images = images.movedim(1, -1).contiguous().movedim(-1, 1)
         biased = acting if isinstance(acting, bool) else False
         for node in self._plan.before:
             inputs, own = [values[name] for name in node.inputs], tensors[node.name]

@@ -48,7 +48,7 @@ def convert(
     ] = None,
     normalisation: Annotated[
         str | None,
-        typer.Option(metavar="NAME|M,M,M/S,S,S", help="A data set's, or means/standard deviations [default: the network's]."),
+        typer.Option(metavar="NAME|M,.../S,...", help="A data set's, or means/standard deviations [default: the network's]."),
     ] = None,
     percentile: Annotated[float, typer.Option(help="For --thresholds percentile, in per cent.")] = 99.9,
     no_fixed_point: Annotated[
@@ -135,7 +135,7 @@ def convert(
     with _waiting(wait, "comparing with the ANN"):
         report = conversion_report(snn, network, pixels[:few].to(where), time_steps, labels[:few])
     origin = {"architecture": architecture, "checkpoint": Path(checkpoint).name, "data": name}
-    snn.facts |= {**origin, "images": len(pixels), "normalisation": vars(expected), "report": report.to_json()}
+    snn.facts |= {**origin, "images": len(pixels), "normalisation": expected.as_json(), "report": report.to_json()}
     save_snn(snn, out)
     if not as_json:
         console.print(str(report), soft_wrap=True)
@@ -213,7 +213,8 @@ def _waiting(console: Terminal, text: str) -> Iterator[Status]:
 
 
 def normalisation_called(given: str | None) -> Normalisation | None:
-    """The value of ``--normalisation``: a data set's name, or ``mean,mean,mean/std,std,std``; None for None.
+    """The value of ``--normalisation``: a data set's name, or ``mean,.../std,...`` with one of each for all channels or one of
+    each a channel; None for None.
 
     Raises:
         InputError: for another name, another form, or numbers out of range.
@@ -227,11 +228,11 @@ def normalisation_called(given: str | None) -> Normalisation | None:
         return DATASETS.get(given).normalisation
     try:
         mean, std = (tuple(float(part) for part in half.split(",")) for half in given.split("/"))
-        if len(mean) == len(std) == 3 and all(abs(part) < 1e4 for part in mean) and all(1e-4 < part < 1e4 for part in std):
+        if len(mean) == len(std) and all(abs(part) < 1e4 for part in mean) and all(1e-4 < part < 1e4 for part in std):
             return Normalisation(mean, std)
     except ValueError:
         pass
     raise InputError(
-        f"--normalisation {given}: give a data set ({', '.join(DATASETS.names())}), or three means and standard deviations, "
-        "such as 0.5,0.5,0.5/0.2,0.2,0.2."
+        f"--normalisation {given}: give a data set ({', '.join(DATASETS.names())}), or means and standard deviations, one of "
+        "each for all channels or one of each a channel, such as 0.5/0.2 or 0.5,0.5,0.5/0.2,0.2,0.2."
     )
