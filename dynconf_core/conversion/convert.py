@@ -88,7 +88,6 @@ def _spiking(
         time_steps=neurons.levels or asked.time_steps,
         percentile=asked.percentile,
         per_channel=asked.per_channel,
-        memory=memory,
         progress=progress,
     )
     if asked.correct or asked.thresholds != LEARNED:
