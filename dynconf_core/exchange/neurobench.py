@@ -1,14 +1,14 @@
-"""A converted network as a model of NeuroBench (Yik et al., Nature Communications 2025), whose hooks see every layer and step."""
+"""A converted network as a model of NeuroBench (Yik et al., Nature Communications 2025), whose hooks see every layer."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from dynconf_core.exchange.stepwise import Stepwise
+from dynconf_core.exchange.stepwise import Stepwise, layer_like
 from dynconf_core.graph.graph import Node
 from dynconf_core.graph.operations import evaluate, per_channel
 from dynconf_core.libraries import neurobench_models
@@ -23,16 +23,17 @@ if TYPE_CHECKING:
 def neurobench_model(snn: SpikingNetwork, time_steps: int) -> NeuroBenchModel:
     """The network for ``neurobench.benchmarks.Benchmark`` and its metrics.
 
-    Called with normalised images ``(N, ...)``, it runs all time steps and returns the predicted classes ``(N,)``. What depends on
-    the image alone is computed once, as in ``snn``. Its layers of neurons are NeuroBench's activation layers, its convolutions and
-    linear layers the connection layers; metrics of membrane potentials know snnTorch's neurons alone.
+    Called with normalised images ``(N, ...)``, it runs all time steps and returns the predicted classes ``(N,)``. What depends
+    on the image alone is computed once, as in ``snn``. Its layers of neurons are NeuroBench's activation layers, its
+    convolutions and linear layers the connection layers; NeuroBench's metrics of membrane potentials know snnTorch's neurons
+    alone.
 
     Args:
         snn: the network, with any neurons.
         time_steps: T.
     """
 
-    class Model(neurobench_models().NeuroBenchModel):  # type: ignore[misc, name-defined]
+    class Model(neurobench_models().NeuroBenchModel):  # type: ignore[misc]
         """See ``neurobench_model``."""
 
         def __init__(self) -> None:
@@ -41,12 +42,13 @@ def neurobench_model(snn: SpikingNetwork, time_steps: int) -> NeuroBenchModel:
             self.add_activation_module(Neurons)
 
         def __call__(self, batch: Tensor) -> Tensor:
-            return self.net(batch).mean(1).argmax(1)
+            logits: Tensor = self.net(batch)
+            return logits.mean(1).argmax(1)
 
         def __net__(self) -> nn.Module:
             return self.net
 
-    return Model()  # type: ignore[no-any-return]
+    return Model()
 
 
 class Unrolled(nn.Module):
@@ -66,19 +68,26 @@ class Unrolled(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """The logits of every time step."""
         self.check(images, self.time_steps)
-        for layer in self.network.layers.values():
-            if isinstance(layer, Neurons | MaxPool):
-                layer.state = None
-        for layer in self.network.layers.values():
-            layer.acting = True
+        self._begin()
         constant, logits = self.network.once(images.float()), []
         for time_step in range(1, self.time_steps + 1):
             if time_step - 1 == self.active_steps:
                 constant = {name: torch.zeros_like(value) for name, value in constant.items()}
-                for layer in self.network.layers.values():
-                    layer.acting = False
+                self._switch(False)
             logits.append(self.network.step(constant))
         return torch.stack(logits, 1)
+
+    def _begin(self) -> None:
+        self._switch(True)
+        for layer in self.network.layers.values():
+            if isinstance(layer, Neurons | MaxPool):
+                layer.state = None
+
+    def _switch(self, acting: bool) -> None:
+        """Whether the biases act."""
+        for layer in self.network.layers.values():
+            if isinstance(layer, Convolution | Linear | Operation):
+                layer.acting = acting
 
 
 class Convolution(nn.Conv2d):
@@ -87,7 +96,8 @@ class Convolution(nn.Conv2d):
     acting = True
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.weight, self.bias if self.acting else None)
+        value: Tensor = self._conv_forward(x, self.weight, self.bias if self.acting else None)
+        return value
 
 
 class Linear(nn.Linear):
@@ -153,11 +163,6 @@ def _layer(node: Node, tensors: Mapping[str, Tensor], neurons: NeuronModel) -> n
         return MaxPool(node)
     if node.kind not in ("convolution", "linear"):
         return Operation(node, tensors)
-    outputs, inputs, *kernel = tensors["weight"].shape
-    biased = "bias" in tensors
-    layer: Any = Linear(inputs, outputs, bias=biased)
-    if node.kind == "convolution":
-        geometry = {name: node.settings[name] for name in ("stride", "padding", "dilation", "groups")}
-        layer = Convolution(inputs * geometry["groups"], outputs, tuple(kernel), bias=biased, **geometry)
+    layer = layer_like(node, tensors, Convolution, Linear)
     layer.load_state_dict(tensors)
-    return layer  # type: ignore[no-any-return]
+    return layer

@@ -1,6 +1,7 @@
 """A graph run by modules, one for each node."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -39,6 +40,17 @@ class Stepwise(nn.Module):
         for node in nodes:
             values[node.name] = self.layers[_key(node.name)](*(values[name] for name in node.inputs))
         return values
+
+
+def layer_like(node: Node, tensors: Mapping[str, Tensor], convolution: Any, linear: Any) -> nn.Module:
+    """A layer of the class ``convolution`` or ``linear`` for a node of that kind, with weights of its own making."""
+    outputs, inputs, *kernel = tensors["weight"].shape
+    if node.kind == "linear":
+        layer: nn.Module = linear(inputs, outputs, bias="bias" in tensors)
+        return layer
+    geometry = {name: node.settings[name] for name in ("stride", "padding", "dilation", "groups")}
+    layer = convolution(inputs * geometry["groups"], outputs, tuple(kernel), bias="bias" in tensors, **geometry)
+    return layer
 
 
 def _key(name: str) -> str:

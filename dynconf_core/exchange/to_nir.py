@@ -219,14 +219,14 @@ class _Writing:
         label = f"{source}_times_{times}"
         if label in self.nodes:
             return label
-        node = Node(label, "scale", (), shape, {"identity": True}, {"weight": torch.tensor(float(times))})
+        node = Node(label, "scale", (), shape, {"identity": True, "bits": 0}, {"weight": torch.tensor(float(times))})
         found = as_weights(node, node.tensors, shape)
         weight, bias = found.weight.numpy(), np.zeros(shape[0], dtype=np.float32)
         made = self.nir.Affine(weight, bias)
         if len(shape) > 1:
             made = self.nir.Conv2d(shape[1:], weight, (1, 1), (0, 0), (1, 1), 1, bias)
         meant = {"kind": "scale", "name": label, "settings": dict(node.settings), "part": 0, "parts": 1}
-        made.metadata["operation"] = json.dumps(meant)
+        made.metadata |= {"operation": json.dumps(meant), "bits": 0}
         return self._put(label, made, shape, (source,))
 
     def _name(self, wanted: str) -> str:

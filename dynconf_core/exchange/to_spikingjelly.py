@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dynconf_core.errors import InputError
-from dynconf_core.exchange.stepwise import Stepwise
+from dynconf_core.exchange.stepwise import Stepwise, layer_like
 from dynconf_core.graph.graph import Node
 from dynconf_core.graph.operations import evaluate, max_pool, per_channel
 from dynconf_core.libraries import spikingjelly as library
@@ -36,20 +36,13 @@ def to_spikingjelly(snn: SpikingNetwork) -> nn.Module:
             f"{snn.neurons} neurons have no counterpart in SpikingJelly: convert with neurons='integrate-and-fire' "
             "(--neurons integrate-and-fire)."
         )
-    layers = _layers()
+    layers = layers_of_spikingjelly()
     made: dict[str, nn.Module] = {}
     for node in snn.graph.nodes[1:]:
         tensors = {key: value.detach().clone() for key, value in snn.tensors()[node.name].items()}
-        if node.kind == "convolution":
-            outputs, inputs, *kernel = tensors["weight"].shape
-            geometry = {name: node.settings[name] for name in ("stride", "padding", "dilation", "groups")}
-            layer = library("layer").Conv2d(
-                inputs * geometry["groups"], outputs, tuple(kernel), bias="bias" in tensors, **geometry
-            )
-            made[node.name] = _with_weights(layer, tensors)
-        elif node.kind == "linear":
-            outputs, inputs = tensors["weight"].shape
-            made[node.name] = _with_weights(library("layer").Linear(inputs, outputs, bias="bias" in tensors), tensors)
+        if node.kind in ("convolution", "linear"):
+            made[node.name] = layer_like(node, tensors, library("layer").Conv2d, library("layer").Linear)
+            made[node.name].load_state_dict(tensors)
         elif node.kind == "neurons":
             made[node.name] = layers["neurons"](tensors["initial"], 0.0 if type(snn.neurons) is ResetToZero else None)
         elif node.kind == "max_pool":
@@ -59,15 +52,8 @@ def to_spikingjelly(snn: SpikingNetwork) -> nn.Module:
     return Stepwise(snn.graph, made).to(snn.device).eval()
 
 
-def _with_weights(layer: Any, tensors: Mapping[str, Tensor]) -> nn.Module:
-    with torch.no_grad():
-        for name, value in tensors.items():
-            getattr(layer, name).copy_(value)
-    return layer  # type: ignore[no-any-return]
-
-
 @cache
-def _layers() -> dict[str, Any]:
+def layers_of_spikingjelly() -> dict[str, Any]:
     """The classes that SpikingJelly lacks; they are made of its own, which are imported only here."""
     base, neuron = library("base"), library("neuron")
 
@@ -99,10 +85,14 @@ def _layers() -> dict[str, Any]:
                 self.register_parameter(name, nn.Parameter(value))
 
         def forward(self, *inputs: Tensor) -> Tensor:
+            if self.node.kind == "round":  # passes gradients on; the difference is exact
+                (x,) = inputs
+                return x + (evaluate(self.node, inputs, {}) - x).detach()
             tensors = dict(self.named_parameters())
             if self.step_mode == "s":
                 return evaluate(self.node, inputs, tensors)
-            return evaluate(self.node, [x.flatten(0, 1) for x in inputs], tensors).unflatten(0, inputs[0].shape[:2])
+            together = evaluate(self.node, [x.flatten(0, 1) for x in inputs], tensors)
+            return torch.unflatten(together, 0, inputs[0].shape[:2])
 
         def extra_repr(self) -> str:
             return str(self.node.kind)
