@@ -42,13 +42,13 @@ def nir() -> ModuleType:
     return _library("nir", "nir", "Exchanging networks as NIR")
 
 
-def spikingjelly() -> ModuleType:
-    """``spikingjelly.activation_based``.
+def spikingjelly(part: str) -> ModuleType:
+    """``spikingjelly.activation_based.PART``, such as ``layer``.
 
     Raises:
         InputError: if SpikingJelly is not installed.
     """
-    return _library("spikingjelly.activation_based", "spikingjelly", "Making a SpikingJelly module")
+    return _library(f"spikingjelly.activation_based.{part}", "spikingjelly", "Making a SpikingJelly module")
 
 
 def neurobench_models() -> ModuleType:
