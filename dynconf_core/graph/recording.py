@@ -196,7 +196,7 @@ class Recording(InFloat64):
                     f"{what} at {place!r} cannot be converted: it writes values that depend on the input into another tensor; "
                     "use torch.cat or functional.pad instead."
                 )
-            if "out" in keywords:
+            if keywords.pop("out", None) is not None:
                 raise Refused("it writes into another tensor (out=); use its result")
             if unsupported is not None and not (completes and unsupported.left and unsupported.left.call == "clamp_max"):
                 held = self._unsupported(func, args, keywords, unsupported.reason, None)
