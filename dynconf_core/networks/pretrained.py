@@ -14,6 +14,11 @@ from dynconf_core.libraries import torchvision
 from dynconf_core.networks.architecture import ARCHITECTURES, STEMS, Architecture, Published
 
 TORCHVISION = "torchvision/"
+FAMILIES = (
+    *("alexnet", "mnasnet", "mobilenet_v2", "regnet_x", "resnet", "resnext"),
+    *("shufflenet_v2", "squeezenet", "vgg", "wide_resnet"),
+)
+"""Beginnings of the names of torchvision's networks that convert."""
 REWRITTEN = ("densenet", "googlenet", "inception")
 """torchvision renames their weights or transforms their input while loading, so that a plain state dict does not fit."""
 
@@ -22,7 +27,7 @@ def names() -> tuple[str, ...]:
     """Every name that ``architecture`` accepts."""
     models = torchvision().models
     listed: list[str] = models.list_models(module=models)
-    offered = sorted(name for name in listed if not name.startswith(REWRITTEN))
+    offered = sorted(name for name in listed if name.startswith(FAMILIES))
     return (*_published(), *(TORCHVISION + name for name in offered))
 
 
@@ -100,7 +105,7 @@ def _torchvision_weights(name: str, weights: str) -> Any:
     known = names()
     if name not in known:
         shown = ", ".join((*_published(), "torchvision/resnet18", "torchvision/vgg16_bn"))
-        hint = f" (did you mean {TORCHVISION + name!r}?)" if TORCHVISION + name in known else ""
+        hint = f" (did you mean {TORCHVISION + name!r}?)" if TORCHVISION + name in known else _why_not(name)
         raise InputError(f"architecture={name!r} is unknown{hint}: choose one such as {shown}.")
     entries = torchvision().models.get_model_weights(name.removeprefix(TORCHVISION))
     if weights == "default":
@@ -109,3 +114,14 @@ def _torchvision_weights(name: str, weights: str) -> Any:
     if weights not in by_name:
         raise InputError(f"weights={weights!r} of {name} are not published: choose default, {', '.join(by_name)}.")
     return by_name[weights]
+
+
+def _why_not(name: str) -> str:
+    """Why a network of torchvision's is not offered; "" for a name that torchvision does not know either."""
+    models = torchvision().models
+    plain = name.removeprefix(TORCHVISION)
+    if plain not in models.list_models(module=models):
+        return ""
+    if plain.startswith(REWRITTEN):
+        return " here: torchvision changes its weights or its input while loading; name a function of your own with --network"
+    return " here: it has operations that no SNN of this kind computes exactly (SiLU, GELU, Hardswish, attention, ...)"
