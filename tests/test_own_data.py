@@ -117,6 +117,10 @@ def test_vectors_and_decimals(digits: tuple[NDArray[Any], NDArray[Any]], tmp_pat
     whole = torch.from_numpy(vectors.astype(np.float32))
     largest = float(found.normalisation(whole).abs().max())
     assert largest < limit(found) < largest * 1.001, "the limit holds for all samples"
+    np.savez(tmp_path / "signals.npz", images=vectors[:, :, None] + [[[0.0, 7.0]]], labels=labels, layout="NLC")
+    signals = own_data(tmp_path / "signals.npz").images("test")
+    assert signals.pixels.shape == (24, 2, 7) and len(signals.normalisation.mean) == 2
+    assert float(signals.normalisation(signals.pixels).abs().max()) <= limit(signals) < 10
     np.savez(tmp_path / "decimals.npz", images=images / np.float32(255), labels=labels)
     np.savez(tmp_path / "whole.npz", images=images, labels=labels)
     decimals, pixels = (own_data(tmp_path / f"{name}.npz").images("test") for name in ("decimals", "whole"))
@@ -160,7 +164,8 @@ NPZ: dict[str, tuple[dict[str, Any], str]] = {
     "from -1": ({"labels": np.full(40, -1)}, "begin at -1"),
     "pickled": ({"labels": np.array([None] * 40)}, "of plain arrays"),
     "too few": ({"images": np.zeros((5, 8, 8), np.uint8), "labels": np.zeros(5, int)}, "too few images"),
-    "a layout": ({"layout": "CHWN"}, "layout='CHWN': give NCHW or NHWC"),
+    "another layout": ({"layout": "NCHW"}, "which the layout NCHW does not fit"),
+    "a layout": ({"layout": "CHWN"}, "layout='CHWN': give NHW, NCL, NLC, NCHW or NHWC"),
 }
 
 

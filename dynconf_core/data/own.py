@@ -210,7 +210,7 @@ def own_data(path: str | os.PathLike[str], *, size: int | None = None, normalisa
         title=own.path.name,
         family=f"own {own.path.name}",
         classes=own.classes,
-        resolution=shape[-1] if len(shape) == 3 else 1,
+        resolution=1 if len(shape) == 1 else shape[-1],
         train=sizes["train"] + sizes["calibration"],
         test=sizes["test"],
         calibration=sizes["calibration"],
@@ -280,15 +280,16 @@ def _sha256(file: Path) -> str:
 
 def _are_pixels(pixels: Tensor) -> bool:
     """Whether the values are those of images, in [0, 255] or [0, 1]."""
-    return pixels.ndim > 2 or not pixels.is_floating_point()
+    return pixels.ndim == 4 or not pixels.is_floating_point()
 
 
 def _ends(parts: Mapping[Split, Part]) -> Tensor:
-    """The smallest and the largest value of every feature, ``(2, F)``."""
+    """The smallest and the largest value of every feature of vectors, or channel of signals, ``(2, F)``."""
     import torch
 
     every = torch.cat([part.read(torch.arange(len(part.labels))) for part in parts.values()])
-    return torch.stack([every.amin(0), every.amax(0)])
+    by_channel = every.transpose(0, 1).flatten(1)
+    return torch.stack([by_channel.amin(1), by_channel.amax(1)])
 
 
 def _numbers(shape: tuple[int, ...]) -> int:
