@@ -80,7 +80,7 @@ def corrected(
         progress: called after every layer.
 
     Raises:
-        InputError: if the folder for temporary files is full.
+        InputError: if memory, or the folder for temporary files, is too small.
     """
     graph = _with_places_for_biases(graph)
     emission = Emission(neurons, time_steps)
@@ -186,13 +186,15 @@ class Trains:
         images = self.batches[batch]
         steps = self.emission.steps
         if node.kind == "input":
-            gate = (torch.arange(steps, device=images.device) < self.emission.acting).float()
-            return gate.view(-1, 1, *[1] * (images.ndim - 1)) * images.float()
+            given = images.new_zeros((steps, *images.shape), dtype=torch.float32)
+            given[: self.emission.acting] = images
+            return given
         kept = self.kept.get(node.name, batch)
         if node.name in self.shared:
             return kept.to(images.device)
         spikes = self.packing.unpacked(kept, (steps, len(images), *node.shape)).to(images.device)
-        return spikes.mul_(per_channel(self.heights[node.name], spikes[0]))
+        sent: Tensor = spikes.mul_(per_channel(self.heights[node.name], spikes[0]))
+        return sent
 
     def _computed(self, node: Node, inputs: list[Tensor]) -> Tensor:
         """An operation's values ``(steps, n, ...)``; biases act in the first steps only."""
