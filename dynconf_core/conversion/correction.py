@@ -183,7 +183,7 @@ class Trains:
         return found[::-1]
 
     def _given(self, node: Node, batch: int) -> Tensor:
-        images = self.batches[batch]
+        images: Tensor = self.batches[batch]
         steps = self.emission.steps
         if node.kind == "input":
             given = images.new_zeros((steps, *images.shape), dtype=torch.float32)
