@@ -7,6 +7,7 @@ Plain ReLU, ReLU6 and clip layers may become either; their thresholds are found 
 logits of that step.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,9 +17,11 @@ from dynconf_core.conversion.correction import corrected
 from dynconf_core.conversion.fixed_point import with_fixed_point_weights
 from dynconf_core.conversion.options import HALF_CHARGED, ConversionOptions
 from dynconf_core.conversion.thresholds import LEARNED, find_thresholds
+from dynconf_core.conversion.ties import with_common_thresholds
 from dynconf_core.conversion.units import in_threshold_units
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node, Settings
+from dynconf_core.graph.sides import one_sided
 from dynconf_core.graph.trace import activations_first, folded, traced
 from dynconf_core.neurons.model import NEURONS, NeuronModel
 from dynconf_core.neurons.trial import check_model
@@ -75,7 +78,9 @@ def _spiking(
     facts: dict[str, Any],
 ) -> tuple[Graph, NeuronModel]:
     """The graph of the SNN and its neuron model; ``facts`` receives what images were used for, where they were."""
-    graph = activations_first(folded(traced(ann, images)))
+    graph = traced(ann, images)
+    left_out = graph.left_out
+    graph = one_sided(activations_first(folded(graph)))
     if not graph.of_kind("activation"):
         raise InputError("the network has no activation that can become neurons: use ReLU, ReLU6, clip, QCFS or LSQ.")
     _check_max_pools(graph)
@@ -90,6 +95,7 @@ def _spiking(
         per_channel=asked.per_channel,
         progress=progress,
     )
+    graph, thresholds = with_common_thresholds(graph, thresholds)
     if asked.correct or asked.thresholds != LEARNED:
         facts["images"] = len(images)
     _check_thresholds(thresholds)
@@ -105,10 +111,11 @@ def _spiking(
     unrounded = [in_threshold_units(graph, thresholds, layers, initial)]
     del graph
     if not asked.fixed_point:
-        return unrounded.pop(), neurons
+        return replace(unrounded.pop(), left_out=left_out), neurons
     if not limit > 0:
         raise InputError("all images are 0, so their range is unknown: give real images, or image_limit=...")
-    return with_fixed_point_weights(unrounded.pop(), neurons, limit, asked.time_steps, asked.weight_bits), neurons
+    rounded = with_fixed_point_weights(unrounded.pop(), neurons, limit, asked.time_steps, asked.weight_bits)
+    return replace(rounded, left_out=left_out), neurons
 
 
 def _named_by_activations(graph: Graph) -> NeuronModel:
@@ -146,15 +153,17 @@ def _facts(asked: ConversionOptions, neurons: NeuronModel, graph: Graph) -> dict
     }
     if asked.initial_potential != HALF_CHARGED:
         facts["initial_potential"] = asked.initial_potential
+    if graph.left_out:
+        facts["left_out"] = list(graph.left_out)
     if asked.fixed_point:
         facts["binary_places"] = {node.name: node.settings["bits"] for node in graph.nodes if "bits" in node.settings}
     return facts
 
 
 def _check_images(images: Tensor) -> None:
-    if not isinstance(images, Tensor) or images.ndim not in (2, 4) or not len(images):
+    if not isinstance(images, Tensor) or images.ndim not in (2, 3, 4) or not len(images):
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"images={shape}: give normalised images as a tensor (N, C, H, W) (or (N, F)), at least one.")
+        raise InputError(f"images={shape}: give normalised images as a tensor (N, C, H, W), (N, C, L) or (N, F), at least one.")
     if not images.is_floating_point():
         raise InputError(f"images are {images.dtype}: normalise them to floating point as in training.")
     if not bool(torch.isfinite(images).all()):

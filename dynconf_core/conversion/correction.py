@@ -19,7 +19,7 @@ from torch import Tensor
 from dynconf_core.conversion.emission import Emission
 from dynconf_core.conversion.fit import Sample, fitted
 from dynconf_core.conversion.kept import Kept, Packing
-from dynconf_core.conversion.places import at, spread
+from dynconf_core.conversion.positions import at, spread
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import evaluate, per_channel, prepared, run
@@ -95,7 +95,8 @@ def corrected(
             limits = node.settings["function"] == "clip"
             highest = node.tensors["threshold"].to(images.device, torch.float32) if limits else None
             theta = thresholds[node.name].to(images.device, torch.float32)
-            fit = fitted(emission, sample, theta, node.settings["function"] != "quantised", highest)
+            refit = node.settings["function"] != "quantised" and not node.settings.get("tied")
+            fit = fitted(emission, sample, theta, refit, highest)
             del sample
             found.thresholds[node.name], found.initial[node.name] = fit.theta.double().cpu(), fit.initial.double().cpu()
             _add(biases, _bias_of(graph, node), fit.shift)

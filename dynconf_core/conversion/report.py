@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from dynconf_core.conversion.comparison import Comparison
 from dynconf_core.errors import InputError
 from dynconf_core.graph.operations import prepared
+from dynconf_core.graph.sides import one_sided
 from dynconf_core.graph.trace import activations_first, folded, traced
 from dynconf_core.progress import Progress, silent
 from dynconf_core.simulation.footprint import batch_size
@@ -145,7 +146,7 @@ def conversion_report(
         raise InputError(f"labels={len(labels)} for {len(images)} images: give one for each.")
     snn.check(images, time_steps)
     where = snn.device
-    graph = prepared(activations_first(folded(traced(ann, images[:1].to(where)))), torch.float32, where)
+    graph = prepared(one_sided(activations_first(folded(traced(ann, images[:1].to(where))))), torch.float32, where)
     names = {node.name for node in graph.of_kind("activation")}
     if names != snn.layers().keys():
         odd = sorted(names ^ snn.layers().keys())
