@@ -105,7 +105,7 @@ def _spiking(
     if asked.correct:
         found = corrected(graph, thresholds, neurons, images, asked.time_steps, memory=memory, progress=progress)
         graph, thresholds, initial = found.graph, found.thresholds, found.initial
-        facts["fitted_places"] = {name: list(places) for name, places in found.places.items()}
+        facts["fitted_positions"] = {name: list(count) for name, count in found.positions.items()}
         del found
     # Handed over and not kept: copies of the weights take memory.
     unrounded = [in_threshold_units(graph, thresholds, layers, initial)]

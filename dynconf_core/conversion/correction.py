@@ -3,7 +3,7 @@
 For networks that were not trained for conversion. In forward order, every layer of neurons receives the spike trains that the
 corrected layers before it emit, and is fitted so that its output matches the ANN's activation (see ``fit``). All images are
 used: their spike trains are computed batch by batch and kept, packed, until the last layer that reads them has been fitted. The
-fit itself looks at up to ``VALUES`` values of each channel, from places spread over every image.
+fit itself looks at up to ``VALUES`` values of each channel, from positions spread over every image.
 
 The correction of biases and initial membrane potentials follows Li et al., "A Free Lunch From ANN", ICML 2021, arXiv 2106.06984
 (section 4); the thresholds are refitted here on the actual spike trains, not on activations alone.
@@ -27,14 +27,14 @@ from dynconf_core.neurons.model import NeuronModel
 from dynconf_core.progress import Progress, silent
 from dynconf_core.simulation.footprint import BYTES, COPIES, FIXED, LIVE
 
-KEPT = 2 << 30
+KEPT = 1 << 30
 """Bytes of spike trains kept in memory if no limit is given."""
 ELEMENTS = 2**24
 """The most values of one layer that are computed at a time, unless a single image has more."""
 VALUES = 2**16
 """The most values of each channel that its layer is fitted on; at least one of each image."""
 SAMPLED = 2**26
-"""The most values in the fit of a layer, all time steps and channels together, unless one place of each image has more."""
+"""The most values in the fit of a layer, all time steps and channels together, unless one position of each image has more."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class Corrected:
         thresholds: theta by node name, ``()`` or ``(C,)``.
         initial: V(0) of each channel, in units of its threshold, by node name.
         images: the number of images, all of which were used.
-        places: by layer, how many places of each image it was fitted on, of how many.
+        positions: by layer, how many positions of each image it was fitted on, of how many.
     """
 
     graph: Graph
     thresholds: dict[str, Tensor]
     initial: dict[str, Tensor]
     images: int = 0
-    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    positions: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -75,7 +75,7 @@ def corrected(
         neurons: the SNN's neuron model.
         images: normalised images ``(N, ...)``, all of which are used.
         time_steps: T.
-        memory: bytes the process may use on a CPU; what does not fit lies in temporary files. None allows 2 GiB of spike
+        memory: bytes the process may use on a CPU; what does not fit lies in temporary files. None allows 1 GiB of spike
             trains. The result does not depend on it.
         progress: called after every layer.
 
@@ -88,7 +88,7 @@ def corrected(
     layers = graph.of_kind("activation")
     try:
         targets = Targets.of(trains)
-        found = Corrected(graph, dict(thresholds), {}, len(images), {node.name: targets.places[node.name] for node in layers})
+        found = Corrected(graph, dict(thresholds), {}, len(images), {node.name: targets.counts[node.name] for node in layers})
         biases: dict[str, Tensor] = {}
         for number, node in enumerate(layers, start=1):
             sample = Sample(trains.sampled(node, targets.positions[node.name]), targets.take(node))
@@ -236,14 +236,14 @@ class Targets:
     """The ANN's activations at the positions on which layers are fitted, kept until then, and its mean logits.
 
     Attributes:
-        positions: by layer, places of one sample's channel.
-        places: by layer, their number, and that of all.
+        positions: by layer, positions in one sample's channel.
+        counts: by layer, how many these are, and how many there are.
         logits: mean logits ``(C,)``, float64.
     """
 
     trains: Trains
     positions: dict[str, Tensor]
-    places: dict[str, tuple[int, int]]
+    counts: dict[str, tuple[int, int]]
     logits: Tensor
 
     @classmethod
