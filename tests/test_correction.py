@@ -184,7 +184,7 @@ def test_some_positions_of_every_image_are_enough(monkeypatch: pytest.MonkeyPatc
         positions = snn.facts["fitted_positions"]
         assert positions.keys() == snn.layers().keys()
         assert all(few == expected[of] for few, of in positions.values()), positions
-        errors.append(float((reference_logits(snn, unseen) - network(unseen)).norm()))
+        errors.append(float((reference_logits(snn, unseen) - network(unseen)).detach().norm()))
     assert errors[1] < 1.1 * errors[0], errors
 
 

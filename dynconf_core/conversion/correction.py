@@ -128,6 +128,7 @@ class Trains:
         currents = graph.after(("activation",)) - graph.spikes()
         self.shared = {name for name in currents if len(graph.readers[name]) > 1}
         self.last = self._last()
+        self.latest: tuple[str, int, Tensor] | None = None
 
     def fire(self, node: Node, theta: Tensor, initial: Tensor, shift: Tensor) -> None:
         """Keep the trains of a layer, and drop what no later layer needs."""
@@ -157,7 +158,10 @@ class Trains:
         return torch.as_tensor(total) / self.emission.acting / len(self.images)
 
     def value(self, name: str, batch: int) -> Tensor:
-        """A node's values ``(steps, n, ...)`` for a batch, from the trains that are kept."""
+        """A node's values ``(steps, n, ...)`` for a batch, from the trains that are kept; not to be changed."""
+        if self.latest is not None and self.latest[:2] == (name, batch):
+            return self.latest[2]
+        self.latest = None
         values: dict[str, Tensor] = {}
         wanted = self._cone(name, batch)
         last = {given: node.name for node in wanted for given in node.inputs}
@@ -171,6 +175,7 @@ class Trains:
             for given in node.inputs:
                 if last[given] == node.name:
                     values.pop(given, None)
+        self.latest = name, batch, values[name]
         return values[name]
 
     def _cone(self, name: str, batch: int) -> list[Node]:
