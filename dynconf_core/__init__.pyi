@@ -13,6 +13,7 @@ from dynconf_core.conversion.options import ConversionOptions as ConversionOptio
 from dynconf_core.conversion.report import conversion_report as conversion_report
 from dynconf_core.data.dataset import DATASETS as DATASETS
 from dynconf_core.data.dataset import DataSet as DataSet
+from dynconf_core.data.frames import Frames as Frames
 from dynconf_core.data.images import Normalisation as Normalisation
 from dynconf_core.data.images import TensorImages as TensorImages
 from dynconf_core.errors import InputError as InputError

@@ -2,7 +2,8 @@
 
 Everything before the first neurons is linear, up to rounding to the grid. What arrives over time is therefore what the mean
 frame would bring as a constant image, and a network on frames approximates (or settles at) what the ANN computes for the mean
-frame. The bounds of exactness are those of images: no frame exceeds the limit on an image, and none acts when an image would not.
+frame. The bounds of exactness are those of images: no frame exceeds the limit on an image, and none acts where an image would
+not.
 """
 
 import torch

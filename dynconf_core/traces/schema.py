@@ -40,6 +40,7 @@ from dynconf_core.traces.checks import (
 )
 from dynconf_core.traces.checks import TracesError as TracesError
 from dynconf_core.traces.files import META, read_archive, read_folder, save_archive, save_folder
+from dynconf_core.traces.foreign import HOUSE, check_layout, class_indices, in_house_layout, of_each_step
 
 EVERY = slice(None)
 
@@ -50,7 +51,8 @@ class Traces:
 
     Attributes:
         logits: (N, T, C) float16, float32 or float64: the output of step t, not the running sum.
-        labels: (N,) integers in [0, C), stored as int64: the true classes.
+        labels: (N,) integers in [0, C), stored as int64: the true classes; given as one-hot rows (N, C) or as whole floats,
+            they are converted.
         ann_logits: (N, C), the output of the trained network, or None.
         reference_logits: (N, C), the output of the network with rounded weights to which the SNN is equal, or None.
         spikes: (N, T), spikes emitted by all layers in step t (a negative spike counts 1), or None.
@@ -81,6 +83,7 @@ class Traces:
         arrays = self._arrays()
         check_forms({name: form_of(name, array) for name, array in arrays.items()})
         check_logits(self.logits)
+        object.__setattr__(self, "labels", class_indices(self.labels, self.classes))
         check_labels(self.labels, self.classes)
         object.__setattr__(self, "labels", self.labels.astype(np.int64, copy=False))
         if self.lengths is not None:
@@ -214,20 +217,30 @@ class Traces:
         return target
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Traces:
+    def load(cls, path: str | os.PathLike[str], *, layout: str = HOUSE, accumulated: bool = False) -> Traces:
         """Read a `.npz` file, or a folder of `.npy` files (memory-mapped); nothing is unpickled.
+
+        Args:
+            path: the file or folder.
+            layout: "NTC", or "TNC" if the time steps come first in the arrays that have them: logits (T, N, C), spikes (T, N).
+            accumulated: whether `logits` are running sums; their differences are then taken, in memory.
 
         Raises:
             TracesError: naming the file, if it is missing, damaged, pickled, against the format or (an archive) larger than
                 memory.
+            InputError: for an unknown layout.
         """
+        check_layout(layout)
         source = Path(path)
         if not source.exists():
             raise TracesError(f"{source} does not exist; name a .npz file of traces or a folder of .npy files.")
         if not (source.is_file() or source.is_dir()):
             raise TracesError(f"{source} is neither a file nor a folder; name a .npz file or a folder of .npy files.")
-        arrays = read_folder(source) if source.is_dir() else read_archive(source)
+        arrays = read_folder(source, layout) if source.is_dir() else read_archive(source, layout)
         meta = _parsed_meta(arrays.pop(META, None), source)
+        arrays = in_house_layout(arrays, layout)
+        if accumulated:
+            arrays["logits"] = of_each_step(arrays["logits"])
         try:
             return cls(**arrays, meta=meta)
         except TracesError as error:

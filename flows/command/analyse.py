@@ -31,6 +31,13 @@ Test = Annotated[Path | None, typer.Option(help="Test traces; without them the o
 TimeSteps = Annotated[
     int | None, typer.Option(help="Use only the first time steps of the traces, e.g. the paper's 27 [default: all].", min=1)
 ]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        help="Order of the axes of logits: NTC, samples first, or TNC, time steps first [default: NTC, if it can be told]."
+    ),
+]
+Accumulated = Annotated[bool, typer.Option("--accumulated", help="The logits are running sums: take their differences.")]
 Seed = Annotated[int, typer.Option(help="Seed of splits, folds and bootstraps.", min=0)]
 FAILED = 1
 NOTHING_WRITTEN = "Nothing was written: --out DIR keeps rule.json and all else; --home DIR also logs the analysis."
@@ -57,6 +64,8 @@ def analyse(
         float | None, typer.Option(help="Fix the alpha of --rule [default: chosen; with --smoothing: 30].")
     ] = None,
     time_steps: TimeSteps = None,
+    layout: Layout = None,
+    accumulated: Accumulated = False,
     seed: Seed = 0,
     track: Annotated[
         bool | None, typer.Option("--track/--no-track", help="Log the analysis to MLflow [default: if there is a home].")
@@ -79,7 +88,7 @@ def analyse(
         for option, value in (("--smoothing", smoothing), ("--alpha", alpha)):
             if value is not None:
                 raise InputError(f"{option} {value} belongs to a rule: give --rule too, such as --rule max_softmax.")
-    options = AnalysisOptions(epsilon, delta, max_drop, time_steps, rule, smoothing, alpha, seed)
+    options = AnalysisOptions(epsilon, delta, max_drop, time_steps, rule, smoothing, alpha, seed, layout, accumulated)
     found = pairs(traces, test, home)
     if out is not None:
         check_folder(out, "--out")
@@ -88,7 +97,7 @@ def analyse(
         track = kept is not None
     if len(found) > 1:  # check all before the first is analysed
         for pair in found:
-            loaded(pair, seed, time_steps)
+            loaded(pair, seed, time_steps, layout, accumulated)
     console = Terminal(stderr=as_json)
     records: dict[str, AnalysisRecord] = {}
     for pair in found:
