@@ -220,7 +220,7 @@ class Builder:
         moves: list[Step] = [
             lambda x: x.flip(1),
             lambda x: x.roll(1, -1),
-            lambda x: x[:, list(range(channels))[::-1] + [0]],
+            lambda x: x[:, [*reversed(range(channels)), 0]],
             lambda x: x[:, : (channels + 1) // 2],
             lambda x: torch.cat(list(x.chunk(2, 1))[::-1], 1),
             lambda x: x.repeat_interleave(2, 1),
