@@ -93,7 +93,6 @@ def _spiking(
         time_steps=neurons.levels or asked.time_steps,
         percentile=asked.percentile,
         per_channel=asked.per_channel,
-        memory=memory,
         progress=progress,
     )
     graph, thresholds = with_common_thresholds(graph, thresholds)

@@ -19,6 +19,7 @@ from torch import Tensor
 from dynconf_core.conversion.emission import Emission
 from dynconf_core.conversion.fit import Sample, fitted
 from dynconf_core.conversion.kept import Kept, Packing
+from dynconf_core.conversion.positions import at, spread
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import evaluate, per_channel, prepared, run
@@ -144,7 +145,8 @@ class Trains:
         shape = self.emission.steps, len(self.images) * len(positions), node.channels
         found, start = torch.empty(shape, device=self.images.device), 0
         for batch in range(len(self.batches)):
-            part = places(self.value(node.inputs[0], batch), positions)
+            value = self.value(node.inputs[0], batch)
+            part = at(value.flatten(0, 1), positions).unflatten(0, value.shape[:2]).transpose(2, 3).flatten(1, 2)
             found[:, start : start + part.shape[1]] = part
             start += part.shape[1]
         return found
@@ -246,13 +248,16 @@ class Targets:
     def of(cls, trains: Trains) -> "Targets":
         """Run the ANN on all images."""
         graph, images = trains.graph, trains.images
-        positions = {node.name: _positions(node, len(images), trains.emission.steps) for node in graph.of_kind("activation")}
+        positions = {}
+        for node in graph.of_kind("activation"):  # the fit of a single step takes some four copies
+            most = min(VALUES, SAMPLED // ((trains.emission.steps + 4) * node.channels))
+            positions[node.name] = spread(prod(node.shape[1:]), most // len(images))
         total = torch.zeros(graph.output.channels, dtype=torch.float64, device=images.device)
         for number, batch in enumerate(trains.batches):
 
             def look(node: Node, value: Tensor, number: int = number) -> None:
                 if node.kind == "activation":
-                    trains.kept.put(f"{node.name} (ANN)", number, places(value[None], positions[node.name])[0])
+                    trains.kept.put(f"{node.name} (ANN)", number, at(value, positions[node.name]).transpose(1, 2).flatten(0, 1))
 
             total += run(graph, batch.float(), look).double().sum(0)
         counted = {name: (len(where), prod(graph.by_name[name].shape[1:])) for name, where in positions.items()}
@@ -264,21 +269,6 @@ class Targets:
         found = torch.cat([kept.get(name, batch) for batch in range(len(self.trains.batches))])
         kept.drop(name)
         return found.to(self.trains.images.device)
-
-
-def places(values: Tensor, positions: Tensor) -> Tensor:
-    """``(steps, n, C, ...)`` at some positions of each channel: ``(steps, n len(positions), C)``."""
-    flat = values.flatten(3) if values.ndim > 3 else values[..., None]
-    return flat[..., positions].transpose(2, 3).flatten(1, 2)
-
-
-def _positions(node: Node, images: int, steps: int) -> Tensor:
-    """Positions spread evenly over the image, each moved at random within its share, so that no stride meets a pattern."""
-    available = prod(node.shape[1:])
-    most = min(VALUES, SAMPLED // ((steps + 4) * node.channels))  # the fit of a single step takes some four copies
-    count = min(available, max(1, most // images))
-    edges = torch.arange(count, dtype=torch.float64) + torch.rand(count, generator=torch.Generator().manual_seed(0)).double()
-    return torch.arange(available) if count == available else (edges * available / count).long()
 
 
 def _at_a_time(graph: Graph, steps: int) -> int:

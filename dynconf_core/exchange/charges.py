@@ -53,10 +53,7 @@ def _scaled(name: str, reader: Node, unit: Tensor, units: Mapping[str, Tensor], 
 
 def _times(node: Node, unit: Tensor) -> Node:
     weight, bias = node.tensors["weight"], node.tensors.get("bias")
-    if node.kind == "scale":
-        factor = unit
-    else:
-        factor = unit.expand(len(weight)).view(-1, *[1] * (weight.ndim - 1))
+    factor = unit if node.kind == "scale" else unit.expand(len(weight)).view(-1, *[1] * (weight.ndim - 1))
     settings = {key: value for key, value in node.settings.items() if key != "bits"}  # no longer on the grid
     changed = node.with_tensors(weight=weight * factor, bias=None if bias is None else bias * unit)
     return replace(changed, settings=settings)

@@ -1,7 +1,7 @@
 """A graph of NIR as a spiking network: plain integrate-and-fire networks, also of other libraries.
 
-Current is added to a neuron's membrane potential in every time step; in units of its threshold, that is r dt / v_threshold times
-the sum of what its edges bring.
+In every time step a neuron's membrane potential, in units of its threshold, rises by r dt / v_threshold times the sum of what
+its edges bring.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
@@ -27,11 +27,15 @@ from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import area, evaluate
 from dynconf_core.libraries import nir as library
 from dynconf_core.neurons.integrate_and_fire import IntegrateAndFire
+from dynconf_core.neurons.model import NeuronModel
+from dynconf_core.neurons.reset_to_zero import ResetToZero
 from dynconf_core.simulation.network import SpikingNetwork
 
 if TYPE_CHECKING:
     import nir
 
+NEURONS: Mapping[str, type[NeuronModel]] = {"subtract": IntegrateAndFire, "zero": ResetToZero}
+"""By what a spike does to the membrane potential."""
 STRANGE_R = 1e3
 """A resistance from which on a graph is taken to be written for time steps in seconds."""
 _REFUSED = {
@@ -50,6 +54,7 @@ def from_nir(
     graph: nir.NIRGraph | str | os.PathLike[str],
     *,
     dt: float | None = None,
+    reset: str | None = None,
     initial_potential: float | None = None,
 ) -> SpikingNetwork:
     """The network of a graph of NIR, or of a file; one that ``to_nir`` wrote comes back with the same spikes, to the bit.
@@ -58,11 +63,10 @@ def from_nir(
         graph: with nodes of the types Input, Output, Conv2d, Affine, Linear, Scale, SumPool2d, AvgPool2d, Flatten, IF (and LIF
             with tau = inf, as snnTorch writes a ``Leaky`` with beta = 1).
         dt: seconds of a time step, by which ``r`` is multiplied; None for 1. SpikingJelly writes r = 1 / dt with dt = 1e-4.
+        reset: what a spike does to the potential: "subtract" the threshold (sinabs, snnTorch's default, converted networks), or
+            set it to "zero" (what SpikingJelly writes); NIR does not tell the two apart. None for what the metadata say, and
+            "subtract" without them.
         initial_potential: V(0) in units of the threshold, of neurons whose metadata give none; None for 0, as NIR means it.
-
-    Returns:
-        a network with soft reset (V -= threshold at a spike), as sinabs, snnTorch's default and conversion use it; NIR itself
-        does not distinguish it from a reset to zero.
 
     Raises:
         InputError: for anything else; the message names the node and the reason.
@@ -74,6 +78,8 @@ def from_nir(
         raise InputError(f"graph is a {type(graph).__name__}: give a nir.NIRGraph, or the path of a file.")
     if dt is not None and not 0 < dt < float("inf"):
         raise InputError(f"dt={dt}: give the seconds of a time step, such as 1e-4.")
+    if reset is not None and reset not in NEURONS:
+        raise InputError(f"reset={reset!r} is unknown: choose {' or '.join(NEURONS)}.")
     about = dict(graph.metadata or {})
     read = _Reading(dict(graph.nodes), _edges(graph), dt, initial_potential, about.get("writer") == "dynconf")
     for name in read.order():
@@ -91,7 +97,7 @@ def from_nir(
         facts = {}
     return SpikingNetwork(
         checked(found),
-        IntegrateAndFire(),
+        NEURONS[reset or read.reset](),
         image_limit=limits["image_limit"] if exact else None,
         time_steps_limit=int(limits["time_steps_limit"]) if exact else None,
         facts=facts if isinstance(facts, dict) else {},
@@ -132,6 +138,14 @@ class _Reading:
     shares: dict[str, float] = field(default_factory=dict)
     parts: dict[str, tuple[Node, str]] = field(default_factory=dict)
     factors: dict[str, Tensor] = field(default_factory=dict)
+    resets: set[str] = field(default_factory=set)
+
+    @property
+    def reset(self) -> str:
+        """What the metadata of all neurons say."""
+        if len(self.resets) > 1 or not self.resets <= NEURONS.keys():
+            raise InputError(f"the neurons reset in different ways ({', '.join(sorted(self.resets))}): give reset=...")
+        return next(iter(self.resets), "subtract")
 
     @property
     def scaled(self) -> bool:
@@ -152,7 +166,8 @@ class _Reading:
             return list(TopologicalSorter(reads).static_order())
         except CycleError as error:
             raise InputError(
-                f"the graph is recurrent ({' -> '.join(map(str, error.args[1]))}): only networks without recurrence can be simulated."
+                f"the graph is recurrent ({' -> '.join(map(str, error.args[1]))}): only networks without recurrence can be "
+                "simulated."
             ) from None
 
     def add(self, name: str) -> None:
@@ -244,8 +259,10 @@ class _Reading:
         if not bool((theta > 0).all()) or not bool((gain > 0).all()):
             raise InputError(f"node {name!r}: r and v_threshold must be above 0.")
         if np.any(_plain(node.v_reset) != 0):
-            raise InputError(f"node {name!r}: v_reset is not 0: only neurons that reset by their threshold can be simulated.")
+            raise InputError(f"node {name!r}: v_reset is not 0, and no other reset can be simulated.")
         meant = node.metadata if self.ours else {}
+        if meant:
+            self.resets.add(str(meant.get("reset", "subtract")))
         start = torch.tensor(float(self.initial or 0.0))
         if "initial_potential" in (node.metadata or {}):
             start = (
@@ -267,9 +284,10 @@ class _Reading:
             return torch.ones(())  # snnTorch: r = tau / dt
         r = by_channel(numbers(node.r, "r"), shape, "r")
         if self.dt is None and bool((r >= STRANGE_R).any()):
+            seconds = f"{1 / float(r.max()):g}"
             raise InputError(
-                f"node {name!r}: r = {float(r.max()):g}, as SpikingJelly writes it for time steps of {1 / float(r.max()):g} s: give "
-                f"dt={1 / float(r.max()):g}, or dt=1 if it is meant so."
+                f"node {name!r}: r = {float(r.max()):g}, as SpikingJelly writes it for time steps of {seconds} s: give "
+                f"dt={seconds}, or dt=1 if it is meant so."
             )
         return r * (1.0 if self.dt is None else self.dt)
 
@@ -374,9 +392,7 @@ class _Reading:
         """The node with the shape that its operation gives, found without computing a value."""
         inputs = [torch.empty((1, *self.made[one].shape), device="meta") for one in node.inputs]
         tensors = {key: value.to("meta") for key, value in node.tensors.items()}
-        shape = tuple(evaluate(node, inputs, tensors).shape[1:])
-        made = Node(node.name, node.kind, node.inputs, shape, node.settings, node.tensors)
-        return self._keep(made)
+        return self._keep(replace(node, shape=tuple(evaluate(node, inputs, tensors).shape[1:])))
 
     def _keep(self, node: Node) -> Node:
         self.made[node.name] = node

@@ -1,4 +1,4 @@
-"""Operations without weights of their own (slices, pads, concatenations, factors) as weights, for formats that know only weights.
+"""Operations without weights of their own (slices, pads, concatenations, factors) as weights, for formats without them.
 
 A selection of channels is a 1 x 1 convolution by a matrix of zeros and ones; a crop, a pad or a stride is its geometry. Each
 product but one is zero, so that the values are the same to the bit.

@@ -2,6 +2,7 @@
 
 import operator
 from collections.abc import Callable, Mapping
+from numbers import Real
 from typing import Any
 
 import torch
@@ -102,7 +103,7 @@ def _number(value: Any) -> float:
         if value.numel() != 1 and not bool((value == value.flatten()[0]).all()):
             raise Refused("its limit differs from place to place; give one number")
         return float(value.flatten()[0])
-    if not isinstance(value, int | float):
+    if not isinstance(value, Real):
         raise Refused(f"its limit is of the type {type(value).__name__}; give one number")
     return float(value)
 

@@ -125,7 +125,7 @@ def instance_normalised(
 ) -> Traced:
     """The call of the instance normalisation function; with running statistics it is a batch normalisation."""
     if use_input_stats or running_mean is None or running_var is None:
-        raise Refused("it normalises every image by its own statistics; use BatchNorm2d, or track_running_stats=True")
+        raise Refused(f"{refusals.NORMALISING.reason}; {refusals.NORMALISING.instead}, or with track_running_stats=True")
     return _normalised(write, name, x, running_mean, running_var, weight, bias, eps)
 
 

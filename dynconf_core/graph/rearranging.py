@@ -195,7 +195,7 @@ def joined(graph: Graph) -> Graph:
                 node = Node(node.name, kind, (root.name,), node.shape, settings, tensors)
             roots[node.name] = (root, index)
         nodes[node.name] = node
-    return _needed(tuple(nodes.values()))
+    return replace(graph, nodes=_needed(tuple(nodes.values())))
 
 
 def _simplest(index: Tensor, shape: tuple[int, ...]) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
@@ -229,13 +229,13 @@ def _size(shape: tuple[int, ...]) -> int:
     return int(torch.Size(shape).numel())
 
 
-def _needed(nodes: tuple[Node, ...]) -> Graph:
+def _needed(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
     """The nodes that the last one depends on."""
     wanted = {nodes[-1].name}
     for node in reversed(nodes):
         if node.name in wanted:
             wanted.update(node.inputs)
-    return Graph(tuple(node for node in nodes if node.name in wanted))
+    return tuple(node for node in nodes if node.name in wanted)
 
 
 def _shape(found: Any) -> Any:

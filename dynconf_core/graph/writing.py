@@ -1,5 +1,6 @@
 """The vocabulary of the translation into graph nodes: traced values, the writer of nodes, and refusals."""
 
+from numbers import Real
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -73,7 +74,7 @@ def constant(value: Any, x: Traced) -> Tensor:
     Raises:
         Refused: for anything else.
     """
-    if isinstance(value, int | float):
+    if isinstance(value, Real):
         return torch.as_tensor(float(value), dtype=torch.float64)
     channels = x.value.shape[1] if x.value.ndim > 1 else 0
     if isinstance(value, Tensor) and _fits(value, x):
