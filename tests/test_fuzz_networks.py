@@ -12,11 +12,11 @@ from network_fuzz import check
 OUTCOMES = Counter[str]()
 
 
-@settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
-@given(st.data())
-def test_a_settled_snn_is_its_network(data: st.DataObject) -> None:
+@settings(max_examples=170, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+@given(st.integers(0, 10**6))
+def test_a_settled_snn_is_its_network(seed: int) -> None:
     """To the bit: the module's own code where its numbers are exact in binary, else the reference on the grid, and float64."""
-    OUTCOMES[check(lambda options: data.draw(st.sampled_from(list(range(len(options)))).map(lambda at: options[at])))] += 1
+    OUTCOMES[check(random.Random(seed).choice)] += 1
 
 
 def test_most_of_them_convert_and_settle() -> None:

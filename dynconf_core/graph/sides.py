@@ -156,13 +156,14 @@ class _Sides:
         """Raise ``InputError`` unless the largest value has the largest positive and the smallest negative side."""
         if bool((factor > 0).any()):
             raise InputError(
-                f"the max pool at {node.name!r} follows an activation with a negative slope, which falls below 0, so that the "
-                "largest input need not have the largest spike count: put the activation after the pool, or use an average pool."
+                f"the max pool at {node.name!r} follows an activation with a negative slope, which falls below 0, so that "
+                "the largest input need not have the largest spike count: put the activation after the pool, or use an "
+                "average pool."
             )
         if node.inputs[0] in self.both:
             raise InputError(
-                f"the max pool at {node.name!r} pools means of an activation with two sides, whose spikes are counted apart: put "
-                "the average pool behind it, or use ReLU."
+                f"the max pool at {node.name!r} pools means of an activation with two sides, whose spikes are counted "
+                "apart: put the average pool behind it, or use ReLU."
             )
 
     def _moved_factor(self, node: Node) -> Tensor | None:
