@@ -96,7 +96,7 @@ def test_computed_weights(change: Callable[[nn.Sequential], None], double: bool)
 def test_weights_that_cannot_be_computed() -> None:
     net = network()
     nn.utils.weight_norm(net[0])
-    net[0].weight_g.data = torch.ones(3)
+    net[0].weight_g.data = torch.ones(7)
     with pytest.raises(InputError, match=r"a weight of 0 is computed from other tensors, which fails .* \(remove_weight_norm"):
         traced(net.eval(), gaussian_images(1, 0))
 
