@@ -35,7 +35,6 @@ MODULES: dict[str, nn.Module] = {
     "LayerNorm": nn.LayerNorm([4, 8, 8]),
     "RMSNorm": nn.RMSNorm([8]),
     "GroupNorm": nn.GroupNorm(2, 4),
-    "InstanceNorm2d": nn.InstanceNorm2d(4),
 }
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dynconf_core.conversion.correction import corrected
 from dynconf_core.conversion.fixed_point import with_fixed_point_weights
 from dynconf_core.conversion.options import HALF_CHARGED, ConversionOptions
-from dynconf_core.conversion.thresholds import find_thresholds
+from dynconf_core.conversion.thresholds import LEARNED, find_thresholds
 from dynconf_core.conversion.ties import with_common_thresholds
 from dynconf_core.conversion.units import in_threshold_units
 from dynconf_core.errors import InputError
@@ -60,17 +60,24 @@ def convert(
     asked = (options or ConversionOptions()).changed(changes)
     _check_images(images)
     limit = float(images.abs().max()) * IMAGE_MARGIN if asked.image_limit is None else asked.image_limit
-    rounded, neurons = _spiking(ann, images, asked, limit, memory, progress)
-    facts = _facts(asked, neurons, rounded)
+    calibration: dict[str, Any] = {}
+    rounded, neurons = _spiking(ann, images, asked, limit, memory, progress, calibration)
+    facts = _facts(asked, neurons, rounded) | calibration
     if not asked.fixed_point:
         return SpikingNetwork(rounded, neurons, facts=facts)
     return SpikingNetwork(rounded, neurons, image_limit=limit, time_steps_limit=asked.time_steps, facts=facts)
 
 
 def _spiking(
-    ann: nn.Module, images: Tensor, asked: ConversionOptions, limit: float, memory: int | None, progress: Progress
+    ann: nn.Module,
+    images: Tensor,
+    asked: ConversionOptions,
+    limit: float,
+    memory: int | None,
+    progress: Progress,
+    facts: dict[str, Any],
 ) -> tuple[Graph, NeuronModel]:
-    """The graph of the SNN and its neuron model."""
+    """The graph of the SNN and its neuron model; ``facts`` receives what images were used for, where they were."""
     graph = traced(ann, images)
     left_out = graph.left_out
     graph = one_sided(activations_first(folded(graph)))
@@ -86,10 +93,11 @@ def _spiking(
         time_steps=neurons.levels or asked.time_steps,
         percentile=asked.percentile,
         per_channel=asked.per_channel,
-        memory=memory,
         progress=progress,
     )
     graph, thresholds = with_common_thresholds(graph, thresholds)
+    if asked.correct or asked.thresholds != LEARNED:
+        facts["images"] = len(images)
     _check_thresholds(thresholds)
     _check_initial(asked.initial_potential, neurons)
     layers = {node.name: _settings(node, neurons) for node in graph.of_kind("activation")}
@@ -97,6 +105,7 @@ def _spiking(
     if asked.correct:
         found = corrected(graph, thresholds, neurons, images, asked.time_steps, memory=memory, progress=progress)
         graph, thresholds, initial = found.graph, found.thresholds, found.initial
+        facts["fitted_places"] = {name: list(places) for name, places in found.places.items()}
         del found
     # Handed over and not kept: copies of the weights take memory.
     unrounded = [in_threshold_units(graph, thresholds, layers, initial)]

@@ -60,7 +60,6 @@ REFUSED: Mapping[str, Refusal] = {
         ("Softmax", "softmax", "Softmax2d", "LogSoftmax", "log_softmax", "Softmin", "softmin", "logsumexp"), SOFTMAX
     ),
     **dict.fromkeys(("LayerNorm", "layer_norm", "GroupNorm", "group_norm", "RMSNorm", "rms_norm"), NORMALISING),
-    **dict.fromkeys(("InstanceNorm1d", "InstanceNorm2d", "instance_norm"), NORMALISING),
     **dict.fromkeys(("LocalResponseNorm", "local_response_norm", "normalize"), NORMALISING),
     **dict.fromkeys(("MultiheadAttention", "TransformerEncoderLayer", "TransformerEncoder"), ATTENTION),
     **dict.fromkeys(("Transformer", "scaled_dot_product_attention", "multi_head_attention_forward"), ATTENTION),

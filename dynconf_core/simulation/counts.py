@@ -45,12 +45,16 @@ def fan_out(graph: Graph) -> dict[str, Tensor]:
 
 
 @torch.inference_mode(False)
-def multiply_accumulates(graph: Graph) -> dict[str, int]:
+def multiply_accumulates(graph: Graph, by_time_step: bool = False) -> dict[str, int]:
     """Multiply-accumulates of one sample.
+
+    Args:
+        graph: the SNN's.
+        by_time_step: whether the input changes with the time step, so that nothing is computed once.
 
     Returns:
         ``"once"``: those that depend on the image alone and are computed once; ``"every_step"``: those on analogue values
-        within the network, repeated in every time step; ``"ann"``: those of the ANN.
+        within the network, repeated in every time step; ``"ann"``: those of the ANN, which runs once.
     """
     spikes, after = graph.spikes(), graph.after(("neurons",))
     found = {"once": 0, "every_step": 0, "ann": 0}
@@ -60,7 +64,7 @@ def multiply_accumulates(graph: Graph) -> dict[str, int]:
         operations = int(_weights_met(node, graph.by_name[node.inputs[0]]).sum())
         found["ann"] += operations
         if node.name not in after:
-            found["once"] += operations
+            found["every_step" if by_time_step else "once"] += operations
         elif node.inputs[0] not in spikes:
             found["every_step"] += operations
     return found

@@ -15,7 +15,9 @@ from dynconf_core.simulation.step_plan import StepPlan
 
 
 class StepValues:
-    """Values by node, ``(steps * N, ...)``, one time step after the other, and the computation of further ones from them."""
+    """Values by node, ``(steps * N, ...)``, one time step after the other, and the computation of further ones from them.
+
+    ``given`` are those of every step, ``(N, ...)``, where the input is an image."""
 
     def __init__(
         self,
