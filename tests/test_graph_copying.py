@@ -92,11 +92,10 @@ def test_computed_weights(change: Callable[[nn.Sequential], None], double: bool)
     torch.testing.assert_close(run(found, x.double()), expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.filterwarnings("ignore:.*weight_norm")
 def test_weights_that_cannot_be_computed() -> None:
     net = network()
-    nn.utils.weight_norm(net[0])
-    net[0].weight_g.data = torch.ones(7)
+    prune.identity(net[0], "weight")
+    net[0].weight_mask = torch.ones(7)
     with pytest.raises(InputError, match=r"a weight of 0 is computed from other tensors, which fails .* \(remove_weight_norm"):
         traced(net.eval(), gaussian_images(1, 0))
 

@@ -65,7 +65,7 @@ def recorded(network: nn.Module, example: Tensor) -> Graph:
     Raises:
         InputError: as ``traced``, which compares the graph with the network too.
     """
-    return Recording(network, example, example.dtype).graph()
+    return Recording(network, example[:1], example.dtype).graph()
 
 
 def folded(graph: Graph) -> Graph:
