@@ -19,7 +19,7 @@ from torch import Tensor
 from dynconf_core.conversion.emission import Emission
 from dynconf_core.conversion.fit import Sample, fitted
 from dynconf_core.conversion.kept import Kept, Packing
-from dynconf_core.conversion.places import at, spread
+from dynconf_core.conversion.positions import at, spread
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import evaluate, per_channel, prepared, run

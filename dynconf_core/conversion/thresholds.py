@@ -16,7 +16,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from dynconf_core.conversion.places import at, spread
+from dynconf_core.conversion.positions import at, spread
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import prepared, run
