@@ -22,9 +22,9 @@ from dynconf_core.exchange.charges import with_currents_times
 from dynconf_core.exchange.nir_file import read_nir
 from dynconf_core.exchange.nir_values import by_channel, conv_padding, flag, number, numbers, pair, shape_of, tensor
 from dynconf_core.exchange.weights import AS_WEIGHTS, as_weights
-from dynconf_core.graph.checks import checked
+from dynconf_core.graph.checks import checked, computed_shape
 from dynconf_core.graph.graph import Graph, Node
-from dynconf_core.graph.operations import area, evaluate
+from dynconf_core.graph.operations import area
 from dynconf_core.libraries import nir as library
 from dynconf_core.neurons.integrate_and_fire import IntegrateAndFire
 from dynconf_core.neurons.model import NeuronModel
@@ -389,10 +389,12 @@ class _Reading:
             self.names[name] = self._keep(rounding).name
 
     def _computed(self, name: str, node: Node) -> Node:
-        """The node with the shape that its operation gives, found without computing a value."""
-        inputs = [torch.empty((1, *self.made[one].shape), device="meta") for one in node.inputs]
-        tensors = {key: value.to("meta") for key, value in node.tensors.items()}
-        return self._keep(replace(node, shape=tuple(evaluate(node, inputs, tensors).shape[1:])))
+        """The node with the shape that its operation gives."""
+        given = [tuple(self.made[one].shape) for one in node.inputs]
+        shape = computed_shape(node, given)
+        if shape is None:
+            raise ValueError(f"{node.kind} of values of the shape {given[0]}")
+        return self._keep(replace(node, shape=shape))
 
     def _keep(self, node: Node) -> Node:
         self.made[node.name] = node
