@@ -13,8 +13,10 @@ from dynconf_core.conversion.options import ConversionOptions as ConversionOptio
 from dynconf_core.conversion.report import conversion_report as conversion_report
 from dynconf_core.data.dataset import DATASETS as DATASETS
 from dynconf_core.data.dataset import DataSet as DataSet
+from dynconf_core.data.frames import Frames as Frames
 from dynconf_core.data.images import Normalisation as Normalisation
 from dynconf_core.data.images import TensorImages as TensorImages
+from dynconf_core.data.own import own_data as own_data
 from dynconf_core.errors import InputError as InputError
 from dynconf_core.evaluation.analysis import Analysis as Analysis
 from dynconf_core.evaluation.analysis import analyse as analyse

@@ -33,6 +33,15 @@ def scikit_learn_data() -> ModuleType:
     return _library("sklearn.datasets", "scikit-learn", "Reading the handwritten digits")
 
 
+def safetensors() -> ModuleType:
+    """``safetensors.torch``, which reads weights in that format.
+
+    Raises:
+        InputError: if it is not installed.
+    """
+    return _library("safetensors.torch", "safetensors", "Reading .safetensors files")
+
+
 def nir() -> ModuleType:
     """The package ``nir``, the Neuromorphic Intermediate Representation.
 

@@ -7,6 +7,7 @@ Plain ReLU, ReLU6 and clip layers may become either; their thresholds are found 
 logits of that step.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,13 +16,16 @@ from torch import Tensor, nn
 from dynconf_core.conversion.correction import corrected
 from dynconf_core.conversion.fixed_point import with_fixed_point_weights
 from dynconf_core.conversion.options import HALF_CHARGED, ConversionOptions
-from dynconf_core.conversion.thresholds import find_thresholds
+from dynconf_core.conversion.thresholds import LEARNED, find_thresholds
+from dynconf_core.conversion.ties import with_common_thresholds
 from dynconf_core.conversion.units import in_threshold_units
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node, Settings
+from dynconf_core.graph.sides import one_sided
 from dynconf_core.graph.trace import activations_first, folded, traced
 from dynconf_core.neurons.model import NEURONS, NeuronModel
 from dynconf_core.neurons.trial import check_model
+from dynconf_core.progress import Progress, silent
 from dynconf_core.simulation.network import SpikingNetwork
 
 IMAGE_MARGIN = 1.5
@@ -30,7 +34,15 @@ PLAIN = "integrate-and-fire"
 """The neuron model for activations that name none."""
 
 
-def convert(ann: nn.Module, images: Tensor, options: ConversionOptions | None = None, **changes: Any) -> SpikingNetwork:
+def convert(
+    ann: nn.Module,
+    images: Tensor,
+    options: ConversionOptions | None = None,
+    *,
+    memory: int | None = None,
+    progress: Progress = silent,
+    **changes: Any,
+) -> SpikingNetwork:
     """Convert ``ann``, which is not changed, into a spiking network.
 
     Args:
@@ -38,6 +50,8 @@ def convert(ann: nn.Module, images: Tensor, options: ConversionOptions | None = 
         images: normalised images ``(N, ...)`` from the training data. For learned thresholds a single one is enough, since only
             its shape and range matter; the other sources find the thresholds from these images.
         options: options of the conversion; None stands for the defaults.
+        memory: bytes the process may use on a CPU; None sets no limit.
+        progress: called as thresholds are found and layers corrected.
         changes: fields of ``ConversionOptions`` by name, which override those of ``options``.
 
     Raises:
@@ -46,16 +60,27 @@ def convert(ann: nn.Module, images: Tensor, options: ConversionOptions | None = 
     asked = (options or ConversionOptions()).changed(changes)
     _check_images(images)
     limit = float(images.abs().max()) * IMAGE_MARGIN if asked.image_limit is None else asked.image_limit
-    rounded, neurons = _spiking(ann, images, asked, limit)
-    facts = _facts(asked, neurons, rounded)
+    calibration: dict[str, Any] = {}
+    rounded, neurons = _spiking(ann, images, asked, limit, memory, progress, calibration)
+    facts = _facts(asked, neurons, rounded) | calibration
     if not asked.fixed_point:
         return SpikingNetwork(rounded, neurons, facts=facts)
     return SpikingNetwork(rounded, neurons, image_limit=limit, time_steps_limit=asked.time_steps, facts=facts)
 
 
-def _spiking(ann: nn.Module, images: Tensor, asked: ConversionOptions, limit: float) -> tuple[Graph, NeuronModel]:
-    """The graph of the SNN and its neuron model."""
-    graph = activations_first(folded(traced(ann, images)))
+def _spiking(
+    ann: nn.Module,
+    images: Tensor,
+    asked: ConversionOptions,
+    limit: float,
+    memory: int | None,
+    progress: Progress,
+    facts: dict[str, Any],
+) -> tuple[Graph, NeuronModel]:
+    """The graph of the SNN and its neuron model; ``facts`` receives what images were used for, where they were."""
+    graph = traced(ann, images)
+    left_out = graph.left_out
+    graph = one_sided(activations_first(folded(graph)))
     if not graph.of_kind("activation"):
         raise InputError("the network has no activation that can become neurons: use ReLU, ReLU6, clip, QCFS or LSQ.")
     _check_max_pools(graph)
@@ -68,23 +93,29 @@ def _spiking(ann: nn.Module, images: Tensor, asked: ConversionOptions, limit: fl
         time_steps=neurons.levels or asked.time_steps,
         percentile=asked.percentile,
         per_channel=asked.per_channel,
+        progress=progress,
     )
+    graph, thresholds = with_common_thresholds(graph, thresholds)
+    if asked.correct or asked.thresholds != LEARNED:
+        facts["images"] = len(images)
     _check_thresholds(thresholds)
     _check_initial(asked.initial_potential, neurons)
     layers = {node.name: _settings(node, neurons) for node in graph.of_kind("activation")}
     initial = dict.fromkeys(layers, torch.tensor(float(asked.initial_potential), dtype=torch.float64))
     if asked.correct:
-        found = corrected(graph, thresholds, neurons, images, asked.time_steps)
+        found = corrected(graph, thresholds, neurons, images, asked.time_steps, memory=memory, progress=progress)
         graph, thresholds, initial = found.graph, found.thresholds, found.initial
+        facts["fitted_places"] = {name: list(places) for name, places in found.places.items()}
         del found
     # Handed over and not kept: copies of the weights take memory.
     unrounded = [in_threshold_units(graph, thresholds, layers, initial)]
     del graph
     if not asked.fixed_point:
-        return unrounded.pop(), neurons
+        return replace(unrounded.pop(), left_out=left_out), neurons
     if not limit > 0:
         raise InputError("all images are 0, so their range is unknown: give real images, or image_limit=...")
-    return with_fixed_point_weights(unrounded.pop(), neurons, limit, asked.time_steps, asked.weight_bits), neurons
+    rounded = with_fixed_point_weights(unrounded.pop(), neurons, limit, asked.time_steps, asked.weight_bits)
+    return replace(rounded, left_out=left_out), neurons
 
 
 def _named_by_activations(graph: Graph) -> NeuronModel:
@@ -122,15 +153,17 @@ def _facts(asked: ConversionOptions, neurons: NeuronModel, graph: Graph) -> dict
     }
     if asked.initial_potential != HALF_CHARGED:
         facts["initial_potential"] = asked.initial_potential
+    if graph.left_out:
+        facts["left_out"] = list(graph.left_out)
     if asked.fixed_point:
         facts["binary_places"] = {node.name: node.settings["bits"] for node in graph.nodes if "bits" in node.settings}
     return facts
 
 
 def _check_images(images: Tensor) -> None:
-    if not isinstance(images, Tensor) or images.ndim not in (2, 4) or not len(images):
+    if not isinstance(images, Tensor) or images.ndim not in (2, 3, 4) or not len(images):
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"images={shape}: give normalised images as a tensor (N, C, H, W) (or (N, F)), at least one.")
+        raise InputError(f"images={shape}: give normalised images as a tensor (N, C, H, W), (N, C, L) or (N, F), at least one.")
     if not images.is_floating_point():
         raise InputError(f"images are {images.dtype}: normalise them to floating point as in training.")
     if not bool(torch.isfinite(images).all()):
