@@ -106,8 +106,6 @@ def convert(
     found = material(given, dataset, normalisation, size, channels, data_folder(data, home_folder(home)))
     held = found.load("calibration")
     check_fit(given, held, dataset or found.name)
-    if not as_json:
-        _say(console, found.summary(held))
     pixels, labels = some(held, images)
     with _waiting(wait, "converting"):
         snn = converted(
@@ -134,6 +132,7 @@ def convert(
     snn.facts |= {**origin, **facts}
     save_snn(snn, out)
     if not as_json:
+        _say(console, found.summary(held))
         console.print(str(report), soft_wrap=True)
         _say(
             console,
