@@ -163,7 +163,10 @@ def _facts(asked: ConversionOptions, neurons: NeuronModel, graph: Graph) -> dict
 def _check_images(images: Tensor) -> None:
     if not isinstance(images, Tensor) or images.ndim not in (2, 3, 4) or not len(images):
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"images={shape}: give normalised images as a tensor (N, C, H, W), (N, C, L) or (N, F), at least one.")
+        raise InputError(
+            f"images={shape}: give normalised images as a tensor (N, C, H, W), (N, C, L) or (N, F), at least one; of frames "
+            "(N, T, ...) their mean, frames.mean(1)."
+        )
     if not images.is_floating_point():
         raise InputError(f"images are {images.dtype}: normalise them to floating point as in training.")
     if not bool(torch.isfinite(images).all()):
