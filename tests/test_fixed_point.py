@@ -17,7 +17,7 @@ from spiking_cases import ANALOGUE_BLOCKS, BLOCKS, RandomNetwork, converted, gau
 from torch import Tensor, nn
 
 from dynconf_core.activations.qcfs import QCFS
-from dynconf_core.conversion import fixed_point
+from dynconf_core.conversion.places import IMAGE_BITS
 from dynconf_core.conversion.convert import convert
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import WEIGHTED
@@ -83,7 +83,7 @@ def test_images_and_first_currents_are_rounded() -> None:
     input_current = snn.input_current(images)
     places = places_of(snn.graph)
     assert all(whole(value, places[name]) for name, value in input_current.values.items())
-    assert places["input.round"] == fixed_point.IMAGE_BITS
+    assert places["input.round"] == IMAGE_BITS
 
 
 def test_without_fixed_point_weights_stay() -> None:

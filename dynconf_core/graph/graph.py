@@ -23,8 +23,8 @@ Kinds of node, with their settings and tensors:
     neurons       levels clipped                              threshold (for information only), initial () or (C,); n or None,
                                                               and whether the activation they replace has an upper limit
 
-Weights in fixed point have the setting ``bits``, their binary places; ``identity`` marks the scale of a
-shortcut without weights.
+Weights in fixed point have the setting ``bits``, their binary places; ``identity`` marks the scale of a shortcut without
+weights; ``wide`` marks nodes whose value (of neurons: the membrane potential) needs float64 to be exact.
 """
 
 from collections.abc import Iterable, Mapping
@@ -62,6 +62,11 @@ class Node:
     shape: tuple[int, ...]
     settings: Settings = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def wide(self) -> bool:
+        """Whether its value, or the membrane potential of its neurons, is float64."""
+        return bool(self.settings.get("wide", False))
 
     @property
     def channels(self) -> int:

@@ -77,7 +77,8 @@ class SpikingNetwork(nn.Module):
         for node in graph.nodes:
             for key, value in node.tensors.items():
                 layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format  # as the values are
-                kept = torch.empty_like(value, dtype=torch.float32, memory_format=layout, requires_grad=False)
+                dtype = torch.float64 if node.wide and key != "threshold" else torch.float32
+                kept = torch.empty_like(value, dtype=dtype, memory_format=layout, requires_grad=False)
                 self.register_buffer(_buffer(node.name, key), kept.copy_(value.detach()))
         shared = {node.name: self.get_buffer(_buffer(node.name, "weight")) for node in graph.nodes if "weight" in node.tensors}
         self.graph = graph.map({name: graph.by_name[name].with_tensors(weight=weight) for name, weight in shared.items()})
@@ -93,7 +94,7 @@ class SpikingNetwork(nn.Module):
 
     @property
     def exact(self) -> bool:
-        """Whether the weights are in fixed point, so that float32 computes the network exactly."""
+        """Whether the weights are in fixed point, so that the network is computed exactly."""
         return self.image_limit is not None
 
     @property
@@ -255,7 +256,7 @@ class SpikingNetwork(nn.Module):
                 look(node, now.values[node.name])
             for name in self._plan.last.get(node.name, ()):
                 now.let_go(name)
-        return Step(now.values[self.graph.output.name], after)
+        return Step(now.values[self.graph.output.name].float(), after)
 
     def initial_state(self, like: State) -> dict[str, LayerState]:
         """The initial value of every state tensor: one number, or one per channel, to be broadcast."""
