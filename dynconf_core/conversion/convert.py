@@ -19,7 +19,7 @@ from dynconf_core.conversion.places import Limits, Reach, check_depth, layers_wi
 from dynconf_core.conversion.thresholds import LEARNED, find_thresholds
 from dynconf_core.conversion.units import in_threshold_units
 from dynconf_core.errors import InputError
-from dynconf_core.graph.graph import WEIGHTED, Graph, Node, Settings
+from dynconf_core.graph.graph import Graph, Node, Settings
 from dynconf_core.graph.trace import activations_first, folded, traced
 from dynconf_core.neurons.model import NEURONS, NeuronModel
 from dynconf_core.neurons.trial import check_model
@@ -113,9 +113,6 @@ def _check_fixed_point(graph: Graph, neurons: NeuronModel, images: Tensor, asked
     if not limit > 0:
         raise InputError("all images are 0, so their range is unknown: give real images, or image_limit=...")
     check_neurons(neurons)
-    for node in graph.of_kind(*WEIGHTED):
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in node.tensors.values()):
-            raise InputError(f"{node.name}: its weights are not finite: check the training.")
     check_depth(graph)
     calibrated = asked.correct or asked.thresholds != LEARNED
     if not calibrated or layers_without_activation(graph) < 2:

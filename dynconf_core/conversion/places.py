@@ -113,9 +113,9 @@ def places_within(graph: Graph, reach: Reach, spare: int = 0) -> Places:
     node = short[0]
     raise InputError(
         f"{node.name}: not even float64 can hold its sums exactly (they may reach 2^{reach.with_potentials(graph)[node.name]} "
-        f"thresholds, which leaves {values[node.name] - values[node.inputs[0]]} binary places for its weights, of "
-        f"{multiplied[node.name]} layers without an activation between them): convert with fixed_point=False "
-        "(--no-fixed-point), put activations between its layers, or convert for fewer time steps."
+        f"thresholds and {max(multiplied.values())} weighted layers follow each other without an activation, which leaves "
+        f"{values[node.name] - values[node.inputs[0]]} binary places for its weights): convert with fixed_point=False "
+        "(--no-fixed-point), put activations between the layers, or convert for fewer time steps."
     )
 
 
