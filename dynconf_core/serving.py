@@ -1,7 +1,7 @@
 """A converted network with its exit rule as one object that takes pixels: what a server answers with, and a folder to keep it.
 
     classifier = Classifier.load("folder")
-    exits = classifier(pixels)  # uint8 (N, H, W, 3) or (N, 3, H, W), or nested lists of them
+    exits = classifier(pixels)  # uint8 (N, H, W, C) or (N, C, H, W), grey also (N, H, W), or nested lists of them
     exits.predictions, exits.steps, classifier.confidence(exits)
 
 The folder holds ``snn.pt`` (``load_snn``), ``rule.json`` (``Rule``) and ``input.json``: T, the image's size, the normalisation
@@ -63,8 +63,7 @@ class ImageFacts:
         return {
             "schema": SCHEMA,
             "time_steps": self.time_steps,
-            "mean": list(self.normalisation.mean),
-            "std": list(self.normalisation.std),
+            **self.normalisation.as_json(),
             "classes": None if self.classes is None else list(self.classes),
             "origin": dict(self.origin),
         }
@@ -91,7 +90,7 @@ class ImageFacts:
         origin = entry.get("origin") or {}
         if not isinstance(origin, Mapping):
             raise InputError(f"{path}: origin={origin!r} is no JSON object.")
-        normalisation = Normalisation(_three(entry, "mean", path), _three(entry, "std", path))
+        normalisation = Normalisation(_channels(entry, "mean", path), _channels(entry, "std", path))
         return cls(steps, normalisation, None if names is None else tuple(names), origin)
 
 
@@ -104,13 +103,14 @@ class Classifier:
         facts: T, normalisation and names of the classes.
 
     Raises:
-        InputError: if they do not fit together, or the network takes no colour images.
+        InputError: if they do not fit together, or the network takes no images.
     """
 
     def __init__(self, snn: SpikingNetwork, rule: Rule, facts: ImageFacts) -> None:
         shape, classes = snn.graph.input.shape, snn.graph.output.channels
-        if len(shape) != 3 or shape[0] != 3:
-            raise InputError(f"the network takes inputs of the shape {tuple(shape)}; images have the shape (3, H, W).")
+        if len(shape) != 3:
+            raise InputError(f"the network takes inputs of the shape {tuple(shape)}; images have the shape (C, H, W).")
+        facts.normalisation.check(torch.empty((0, *shape)))
         if facts.classes is not None and len(facts.classes) != classes:
             raise InputError(f"{len(facts.classes)} names of classes for a network with {classes}: give {classes}, or None.")
         if snn.time_steps_limit is not None and facts.time_steps > snn.time_steps_limit:
@@ -121,10 +121,10 @@ class Classifier:
         self._turn = Lock()
 
     @property
-    def size(self) -> tuple[int, int]:
-        """Height and width of an image in pixels."""
-        _, height, width = self.snn.graph.input.shape
-        return height, width
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of an image."""
+        channels, height, width = self.snn.graph.input.shape
+        return channels, height, width
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], device: torch.device | str = "cpu") -> Classifier:
@@ -153,13 +153,13 @@ class Classifier:
         """Classify images, each as soon as the rule lets it exit; finished samples leave the batch.
 
         Args:
-            images: pixels as a file holds them, 0 to 255: ``(N, H, W, 3)`` or ``(N, 3, H, W)``, an array, a tensor or nested
-                lists.
+            images: pixels as a file holds them, 0 to 255: ``(N, H, W, C)`` or ``(N, C, H, W)``, grey ones also ``(N, H, W)``;
+                an array, a tensor or nested lists.
 
         Raises:
             InputError: saying what is wrong with the images.
         """
-        pixels = pixels_of(images, self.size)
+        pixels = pixels_of(images, self.shape)
         split = TensorImages(pixels, torch.zeros(len(pixels), dtype=torch.int64), 0, self.facts.normalisation)
         with self._turn:
             return run_until_confident(self._network(len(pixels)), self._agent, split, self.facts.time_steps)
@@ -178,19 +178,19 @@ class Classifier:
         return np.array([self.rule.measure.shown(float(score)) for score in exits.scores], dtype=np.float64)
 
 
-def pixels_of(images: Any, size: tuple[int, int]) -> Tensor:
-    """uint8 pixels ``(N, 3, H, W)`` of images in any of the forms that ``Classifier`` takes.
+def pixels_of(images: Any, shape: tuple[int, int, int]) -> Tensor:
+    """uint8 pixels ``(N, C, H, W)`` of images in any of the forms that ``Classifier`` takes.
 
     Args:
         images: the images.
-        size: H and W.
+        shape: C, H and W.
 
     Raises:
         InputError: for images of different shapes, of another size or number of channels, that are no whole numbers from 0 to
             255, or for none at all.
     """
-    height, width = size
-    wanted = f"(N, {height}, {width}, 3) or (N, 3, {height}, {width})"
+    channels, height, width = shape
+    wanted = f"(N, {height}, {width}, {channels}) or (N, {channels}, {height}, {width})"
     if isinstance(images, Tensor):
         images = images.detach().cpu().numpy()
     try:
@@ -209,33 +209,37 @@ def pixels_of(images: Any, size: tuple[int, int]) -> Tensor:
     if array.dtype.kind not in "iu":
         kind = {"b": "truth values", "U": "text", "O": "of mixed types, or beyond 64 bits"}.get(array.dtype.kind, "no numbers")
         raise InputError(f"the images are {kind} ({array.dtype}): {REMEDY}.")
-    if array.shape[1:] == (height, width, 3):
+    if array.shape[1:] == (height, width, channels):
         array = array.transpose(0, 3, 1, 2)
-    elif array.shape[1:] != (3, height, width):
-        raise InputError(f"images has the shape {array.shape}: give {wanted}{_hint(array.shape, size)}.")
+    elif array.shape[1:] == (height, width) and channels == 1:
+        array = array[:, None]
+    elif array.shape[1:] != shape:
+        raise InputError(f"images has the shape {array.shape}: give {wanted}{_hint(array.shape, shape)}.")
     low, high = int(array.min()), int(array.max())
     if low < 0 or high > 255:
         raise InputError(f"the images hold values from {low} to {high}: {REMEDY}.")
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.uint8).copy())
 
 
-def _hint(shape: tuple[int, ...], size: tuple[int, int]) -> str:
+def _hint(given: tuple[int, ...], shape: tuple[int, int, int]) -> str:
     """What is probably meant by images of another shape."""
-    if shape in ((*size, 3), (3, *size)):
+    channels, *size = shape
+    if given in (shape, (*size, channels)) or (channels == 1 and given == tuple(size)):
         return "; one image is a batch of one"
-    if shape[1:] in (size, (*size, 1), (1, *size)):
+    if channels == 3 and given[1:] in (tuple(size), (*size, 1), (1, *size)):
         return "; repeat a grey image three times"
-    if shape[1:] in ((*size, 4), (4, *size)):
+    if channels == 3 and given[1:] in ((*size, 4), (4, *size)):
         return "; drop the alpha channel"
-    return "; resize the images first" if len(shape) == 4 and 3 in (shape[1], shape[3]) else ""
+    if channels == 1 and given[1:] in ((*size, 3), (3, *size)):
+        return "; the network takes grey images: convert the colour ones, such as with Pillow's image.convert('L')"
+    return "; resize the images first" if len(given) == 4 and channels in (given[1], given[3]) else ""
 
 
-def _three(entry: Mapping[str, Any], name: str, path: str | os.PathLike[str]) -> tuple[float, float, float]:
-    """Three numbers, of which those of ``std`` are above 0."""
+def _channels(entry: Mapping[str, Any], name: str, path: str | os.PathLike[str]) -> tuple[float, ...]:
+    """A number for each channel, or one for all; those of ``std`` are above 0."""
     values = entry.get(name)
-    if not (isinstance(values, list) and len(values) == 3 and all(type(value) in (int, float) for value in values)):
-        raise InputError(f"{path}: {name}={values!r} are not three numbers.")
+    if not (isinstance(values, list) and values and all(type(value) in (int, float) for value in values)):
+        raise InputError(f"{path}: {name}={values!r} are not numbers, one for each channel.")
     if name == "std" and min(values) <= 0:
         raise InputError(f"{path}: std={values!r} must be above 0.")
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue
+    return tuple(map(float, values))

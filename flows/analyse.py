@@ -1,6 +1,7 @@
 """The flow ``analyse``: the analysis of an SNN's traces."""
 
 from pathlib import Path
+from typing import Literal
 
 from prefect import flow
 from prefect.logging import get_run_logger
@@ -25,6 +26,8 @@ def analyse(
     time_steps: Count | None = None,
     seed: Seed = 0,
     home: str | None = None,
+    layout: Literal["NTC", "TNC"] | None = None,
+    accumulated: bool = False,
 ) -> list[AnalysisRecord]:
     """Analyse traces: choose an exit rule, and report its saving, guarantee, oracles and all other rules.
 
@@ -38,13 +41,15 @@ def analyse(
         time_steps: number of first time steps to use; default: all.
         seed: seed of splits, folds and bootstraps.
         home: folder of analyses and tracking; default DYNCONF_HOME or .dynconf.
+        layout: order of the axes of logits, "TNC" if the time steps come first; default: NTC, if it can be told.
+        accumulated: whether the logits are running sums.
 
     Returns:
         the record of each pair, the content of its analysis.json.
     """
     from dynconf_tasks.tracking.tracker import TrackingUnavailable
 
-    options = AnalysisOptions(epsilon, delta, max_drop, time_steps, seed=seed)
+    options = AnalysisOptions(epsilon, delta, max_drop, time_steps, seed=seed, layout=layout, accumulated=accumulated)
     found = pairs(Path(traces), Path(test) if test else None, home)
     if out:
         check_folder(Path(out), "out")

@@ -15,12 +15,15 @@ from dynconf_core.report.writing import write_analysis_report
 from dynconf_core.results.analysis_folder import analysis_key, kept_folder, write_analysis
 from dynconf_core.results.records import flat
 from dynconf_core.results.trace_pairs import Pair
+from dynconf_core.traces.foreign import HOUSE, check_layout
 from dynconf_core.traces.parts import Split, split_in_two
 from dynconf_core.traces.schema import Traces
 from dynconf_tasks.interruption import deferred
 
 DEMO_ALPHA = 30.0
 """Alpha in the authors' demo."""
+NO_SEARCH = ("seed", "time_steps", "layout", "accumulated")
+"""Options that are no settings of the search."""
 LONGEST_SOURCE = 72
 """Characters of a source that fit above a figure."""
 
@@ -37,6 +40,8 @@ class AnalysisOptions:
         smoothing, alpha: the smoothing of that rule. If only one is given, the other is the sum or, as in the authors' demo,
             30; if neither, the smoothing is chosen.
         seed: seed of splits, folds and bootstraps.
+        layout: "NTC" or "TNC", the order of the axes of logits; None: NTC, unless it cannot be told.
+        accumulated: whether the traces hold running sums.
 
     Raises:
         InputError: for an unknown measure or smoothing, a smoothing that the measure does not use, or a value out of range.
@@ -50,8 +55,12 @@ class AnalysisOptions:
     smoothing: str | None = None
     alpha: float | None = None
     seed: int = 0
+    layout: str | None = None
+    accumulated: bool = False
 
     def __post_init__(self) -> None:
+        if self.layout is not None:
+            check_layout(self.layout)
         check_options(self.epsilon, self.delta, self.max_drop)
         fixed_smoothing(self.given_measure(), self.given_smoothing())
 
@@ -87,21 +96,33 @@ class FinishedAnalysis:
     source: str
 
 
-def loaded(pair: Pair, seed: int, time_steps: int | None = None) -> tuple[Traces, Traces, Split | None]:
+def loaded(
+    pair: Pair, seed: int, time_steps: int | None = None, layout: str | None = None, accumulated: bool = False
+) -> tuple[Traces, Traces, Split | None]:
     """Load the calibration and test traces of a pair, cut to ``time_steps``, and the split if one set was split.
 
     Raises:
-        InputError: if traces are missing or malformed, or do not fit together.
+        InputError: if traces are missing or malformed, do not fit together, or may be in either layout while none is given.
     """
-    calibration, split = Traces.load(pair.calibration), None
+    calibration, split = _read(pair.calibration, layout, accumulated), None
     if pair.test is None:
         calibration, test, split = split_in_two(calibration, seed)
     else:
-        test = Traces.load(pair.test)
+        test = _read(pair.test, layout, accumulated)
     if time_steps is not None:
         calibration, test = calibration.cut(time_steps), test.cut(time_steps)
     check_pair(calibration, test)
     return calibration, test, split
+
+
+def _read(path: Path, layout: str | None, accumulated: bool) -> Traces:
+    traces = Traces.load(path, layout=layout or HOUSE, accumulated=accumulated)
+    if layout is None and traces.samples == traces.time_steps:
+        raise InputError(
+            f"{path}: logits has the shape {traces.logits.shape}, with as many samples as time steps, so that their order "
+            "cannot be told: give --layout NTC if the samples come first, --layout TNC if the time steps do."
+        )
+    return traces
 
 
 def analyse_pair(
@@ -119,7 +140,7 @@ def analyse_pair(
         InputError: if the traces cannot be analysed; nothing is written.
     """
     asked = options or AnalysisOptions()
-    calibration, test, split = loaded(pair, asked.seed, asked.time_steps)
+    calibration, test, split = loaded(pair, asked.seed, asked.time_steps, asked.layout, asked.accumulated)
     analysis = analyse(
         calibration,
         test,
@@ -146,7 +167,7 @@ def _command(pair: Pair, asked: AnalysisOptions) -> str:
     """The command that repeats an analysis."""
     given = {"test": pair.test, **vars(asked)}
     options = (
-        f"--{field.replace('_', '-')} {shlex.quote(str(value))}"
+        f"--{field.replace('_', '-')}" + ("" if value is True else f" {shlex.quote(str(value))}")
         for field, value in given.items()
         if value is not None and value != getattr(AnalysisOptions, field, None)
     )
@@ -185,9 +206,11 @@ def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions,
         "traces.calibration": str(pair.calibration),
         "traces.test": str(pair.test) if pair.test else "the other half",
         "traces.source": done.source or None,
+        "traces.layout": given["layout"],
+        "traces.accumulated": given["accumulated"] or None,
         "seed": given["seed"],
         "time_steps": record.time_steps,
-        **{f"search.{name}": value for name, value in given.items() if name not in ("seed", "time_steps")},
+        **{f"search.{name}": value for name, value in given.items() if name not in NO_SEARCH},
         "rule.measure": chosen.measure,
         **{f"rule.{name}": value for name, value in flat(chosen.smoothing).items()},
         "rule.threshold": chosen.threshold_shown,

@@ -62,7 +62,7 @@ def evaluate(job: Job, inputs: Inputs) -> State[Handle] | Handle:
         pictures = (
             accuracy_against_latency(
                 figures.accuracy_at_t,
-                exact_front(chosen.scores(unseen), correct),
+                exact_front(chosen.scores(unseen), correct, unseen.lengths),
                 figures.oracles.points(),
                 figures.exit,
                 plan.setting,

@@ -54,7 +54,7 @@ def search(job: Job, inputs: Inputs) -> State[Handle] | Handle:
         rule, choice = choose(found, traces, plan.search.max_drop, plan.seed)
         rule.save(folder / "rule.json", choice.to_json())
         scores = next(calibration_scores([found[choice.index]], traces))
-        write_front(exact_front(scores, traces.correct()), folder / "front.csv")
+        write_front(exact_front(scores, traces.correct(), traces.lengths), folder / "front.csv")
         return {"trials": len(found), "measure": rule.measure.name, **vars(choice.calibration)}
 
     return run("search", job, inputs, write)
@@ -94,7 +94,7 @@ def _studied(
     correct = traces.correct()
 
     def objectives(tried: Candidate) -> tuple[float, float]:
-        front = paired_front(next(calibration_scores([tried], traces)), correct)
+        front = paired_front(next(calibration_scores([tried], traces)), correct, traces.lengths)
         point = promised_point(front, plan.search.max_drop)
         listener(number + 1, plan.search.trials, f"{front.mean_steps[point]:.2f} mean steps")
         return float(correct[:, -1].mean() - front.loss[point]), float(front.mean_steps[point])

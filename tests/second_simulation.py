@@ -6,6 +6,7 @@ And the product's SNN run with everything it sends kept, and its graph run in fl
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -64,8 +65,16 @@ class PlainMaxPool(nn.Module):
         return change
 
 
+Given = Tensor | Sequence[Tensor]
+"""Images, or the frames of each time step."""
+
+
+def at(images: Given, time_step: int) -> Tensor:
+    return images if isinstance(images, Tensor) else images[time_step - 1]
+
+
 @torch.no_grad()
-def plain_simulation(network: nn.Module, images: Tensor, time_steps: int) -> tuple[Tensor, dict[str, PlainNeuron]]:
+def plain_simulation(network: nn.Module, images: Given, time_steps: int) -> tuple[Tensor, dict[str, PlainNeuron]]:
     """Logits ``(N, T, C)`` float64, and the neurons by the activations' names."""
     spiking = copy.deepcopy(network).double()
     neurons: dict[str, PlainNeuron] = {}
@@ -88,7 +97,7 @@ def plain_simulation(network: nn.Module, images: Tensor, time_steps: int) -> tup
                     module.running_mean.zero_()
                 if isinstance(getattr(module, "bias", None), Tensor):
                     module.bias.zero_()  # type: ignore[union-attr, operator]
-        logits.append(spiking(images.double() * (time_step <= active)))
+        logits.append(spiking(at(images, time_step).double() * (time_step <= active)))
     return torch.stack(logits, 1), neurons
 
 
@@ -96,14 +105,15 @@ def plain_simulation(network: nn.Module, images: Tensor, time_steps: int) -> tup
 
 
 @torch.no_grad()
-def simulated(snn: SpikingNetwork, images: Tensor, time_steps: int) -> tuple[Tensor, dict[str, Tensor], State]:
+def simulated(snn: SpikingNetwork, images: Given, time_steps: int) -> tuple[Tensor, dict[str, Tensor], State]:
     """Logits ``(N, T, C)``, spikes ``(N, T, ...)`` by layer (max pools too), and the last state."""
     seen: dict[str, list[Tensor]] = {}
 
     def look(node: Node, spikes: Tensor) -> None:
         seen.setdefault(node.name, []).append(spikes.clone())
 
-    input_current, state, logits = snn.input_current(images), None, []
+    given = images if isinstance(images, Tensor) else torch.stack(list(images), 1)
+    input_current, state, logits = snn.input_current(given), None, []
     for time_step in range(1, time_steps + 1):
         step = snn.step(input_current, state, time_step, look)
         state = step.state
@@ -113,7 +123,7 @@ def simulated(snn: SpikingNetwork, images: Tensor, time_steps: int) -> tuple[Ten
 
 
 @torch.no_grad()
-def in_float64(snn: SpikingNetwork, images: Tensor, time_steps: int) -> tuple[Tensor, dict[str, Tensor]]:
+def in_float64(snn: SpikingNetwork, images: Given, time_steps: int) -> tuple[Tensor, dict[str, Tensor]]:
     """Logits ``(N, T, C)`` and the largest value of every node, computed in float64 by a loop of its own."""
     potentials: dict[str, Tensor] = {}
     own_states: dict[str, NeuronState] = {}
@@ -125,10 +135,10 @@ def in_float64(snn: SpikingNetwork, images: Tensor, time_steps: int) -> tuple[Te
         values: dict[str, Tensor] = {}
         acting = snn.active_steps is None or time_step <= snn.active_steps
         for node in snn.graph.nodes:
-            own = {key: value.double() for key, value in snn.tensors()[node.name].items()}
+            own = {key: value.double() if key != "index" else value for key, value in snn.tensors()[node.name].items()}
             inputs = [values[name] for name in node.inputs]
             if node.kind == "input":
-                value = images.double() * acting
+                value = at(images, time_step).double() * acting
             elif node.kind == "neurons":
                 start = own["initial"].view(-1, *[1] * (inputs[0].ndim - 2))
                 potential = potentials.get(node.name, torch.zeros_like(inputs[0]) + start) + inputs[0]

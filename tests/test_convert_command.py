@@ -18,7 +18,7 @@ from dynconf_core.evaluation.analysis import analyse
 from dynconf_core.networks.resnet_cifar import CifarResNet
 from dynconf_core.results.records import to_json
 from dynconf_core.traces.schema import Traces
-from dynconf_flows.command import convert as convert_command
+from dynconf_flows.command.converted_images import normalisation_called
 
 TEST_IMAGES = 30
 OWN = "0.4,0.4,0.4/0.3,0.3,0.3"
@@ -142,7 +142,7 @@ def test_without_fixed_point_weights(dynconf: Command, checkpoint: Path) -> None
     [("cifar10", 0.4914), ("imagenet", 0.485), (OWN, 0.4), ("0.5,0,-1/1,0.5,2e-1", 0.5)],
 )
 def test_normalisations(given: str, mean: float) -> None:
-    found = convert_command.normalisation_called(given)
+    found = normalisation_called(given)
     assert isinstance(found, Normalisation) and found.mean[0] == mean
 
 
@@ -171,7 +171,7 @@ BAD: dict[str, tuple[list[str], list[str]]] = {
     "data set": (["--dataset", "mnist"], ["'mnist' is unknown", "digits"]),
     "no data": (["--dataset", "cifar10", "--data", "nowhere"], ["cifar", "dynconf data fetch cifar10"]),
     "normalisation": (["--normalisation", "mnist"], ["--normalisation mnist", "cifar10"]),
-    "two means": (["--normalisation", "0.5,0.5/0.5,0.5"], ["--normalisation"]),
+    "two means": (["--normalisation", "0.5,0.5/0.5,0.5"], ["have 3 channels", "2 means", "give 3 of each"]),
     "no deviation": (["--normalisation", "0,0,0/0,1,1"], ["--normalisation"]),
     "not a number": (["--normalisation", "nan,0,0/1,1,1"], ["--normalisation"]),
     "endless": (["--normalisation", "0,0,0/inf,1,1"], ["--normalisation"]),

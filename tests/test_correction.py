@@ -14,14 +14,19 @@ from trained_digits import digits, trained_on_digits
 
 from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
-from dynconf_core.conversion import correction
+from dynconf_core.conversion import correction, emission, fit
 from dynconf_core.conversion.convert import convert
+from dynconf_core.conversion.emission import Emission
+from dynconf_core.conversion.fit import INITIAL, Fitted, Sample
+from dynconf_core.conversion.kept import Kept, Packing
+from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Node
 from dynconf_core.graph.operations import run
 from dynconf_core.graph.trace import activations_first, folded, traced
 from dynconf_core.neurons.integrate_and_fire import IntegrateAndFire
+from dynconf_core.neurons.signed import Signed
 from dynconf_core.simulation.network import SpikingNetwork
-from dynconf_core.simulation.reference import reference_counts
+from dynconf_core.simulation.reference import reference_counts, reference_logits
 
 TIME_STEPS = 16
 
@@ -89,7 +94,7 @@ def test_few_steps_are_not_spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
         for source in gains:
             plain, corrected = both(network, digits()[0][:256], thresholds=source, time_steps=4)
             with monkeypatch.context() as patched:
-                patched.setattr(correction, "EARLIEST", 1)
+                patched.setattr(emission, "EARLIEST", 1)
                 hasty = convert(network, digits()[0][:256], thresholds=source, time_steps=4, correct=True)
             without, with_it, spoilt = (
                 float((snn(images, 4).sum(1).argmax(1) == labels).double().mean()) for snn in (plain, corrected, hasty)
@@ -133,19 +138,76 @@ def test_the_network_and_the_images_stay_as_they_are() -> None:
     assert torch.equal(images, kept) and all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
-def test_memory_bounds_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only so many images are used as fit, at least eight: the rest change nothing."""
-    network, images = trained_on_digits("relu"), digits()[0][:40]
-    monkeypatch.setattr(correction, "ELEMENTS", 1)
-    few = convert(network, images, thresholds="max", time_steps=4, correct=True, image_limit=4.0)
-    changed = images.clone()
-    changed[8:] = changed[8:].flip(2)
-    thresholds = convert(network, images, thresholds="max", time_steps=4, image_limit=4.0)
-    assert not torch.equal(few.tensors()["first"]["bias"], thresholds.tensors()["first"]["bias"])
+@pytest.mark.parametrize("kind", ["qcfs", "relu"])
+def test_every_image_counts_in_whatever_batches_and_memory(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same bits with one image at a time and everything in files, as the network's numbers are dyadic; and the last of the
+    images matters as the first does."""
+    network, images = RandomNetwork(3, kind, bits=1, blocks=BLOCKS), (gaussian_images(24, 2) * 4).round() / 4
     graph = activations_first(folded(traced(network, images)))
-    theta = {node.name: torch.tensor(1.0, dtype=torch.float64) for node in graph.of_kind("activation")}
-    one, other = (correction.corrected(graph, theta, IntegrateAndFire(), batch, 4) for batch in (images, changed))
-    assert all(torch.equal(one.thresholds[name], other.thresholds[name]) for name in theta)
+    two = torch.tensor(2.0, dtype=torch.float64)
+    theta = {node.name: node.tensors.get("threshold", two) for node in graph.of_kind("activation")}
+    neurons = Signed(4) if kind == "relu" else IntegrateAndFire()
+
+    def found(batch: Tensor) -> correction.Corrected:
+        return correction.corrected(graph, theta, neurons, batch, 6)
+
+    monkeypatch.setattr(fit, "SCALES", (0.5, 1.0))  # others are not dyadic
+    at_once = found(images)
+    assert at_once.images == 24 and set(at_once.places) == set(theta)
+    with monkeypatch.context() as patched:
+        patched.setattr(correction, "ELEMENTS", 1)
+        patched.setattr(correction, "KEPT", 0)
+        one_by_one = found(images)
+    assert biases(one_by_one).keys() == biases(at_once).keys() != set()
+    assert all(torch.equal(bias, biases(at_once)[name]) for name, bias in biases(one_by_one).items())
+    assert all(torch.equal(one_by_one.initial[name], at_once.initial[name]) for name in theta)
+    for last in (23, 0):
+        changed = images.clone()
+        changed[last] = changed[last].flip(2) * 2
+        assert not all(torch.equal(bias, biases(at_once)[name]) for name, bias in biases(found(changed)).items())
+
+
+def biases(found: correction.Corrected) -> dict[str, Tensor]:
+    return {node.name: node.tensors["bias"] for node in found.graph.nodes if "bias" in node.tensors}
+
+
+def test_some_places_of_every_image_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fitted on 8 of 64 places of each image, the settled network is almost as near to the ANN as fitted on all of them."""
+    network, images = trained_on_digits("relu"), digits()[0][:256]
+    unseen = held_out()[0]
+    errors = []
+    for values, expected in ((2**16, {64: 64, 16: 16, 1: 1}), (8 * 256, {64: 8, 16: 8, 1: 1})):
+        monkeypatch.setattr(correction, "VALUES", values)
+        options = {"thresholds": "max", "time_steps": TIME_STEPS, "neurons": "signed", "levels": 7}
+        snn = convert(network, images, correct=True, fixed_point=False, **options)
+        assert snn.facts["images"] == 256
+        places = snn.facts["fitted_places"]
+        assert places.keys() == snn.layers().keys()
+        assert all(few == expected[of] for few, of in places.values()), places
+        errors.append(float((reference_logits(snn, unseen) - network(unseen)).norm()))
+    assert errors[1] < 1.1 * errors[0], errors
+
+
+@pytest.mark.parametrize("bounds", [(0, 1), (-1, 1), (0, 31), (-3, 3), (0, 300), (-200, 200)])
+def test_packed_spikes_in_memory_and_in_files(bounds: tuple[int, int]) -> None:
+    packing, generator = Packing(*bounds), torch.Generator().manual_seed(0)
+    trains = [torch.randint(bounds[0], bounds[1] + 1, (5, 3, 7, 2), generator=generator).float() for _ in range(3)]
+    size = packing.packed(trains[0]).nbytes
+    assert size <= {2: 27, 3: 54}.get(bounds[1] - bounds[0] + 1, 2 * 210), "bits for spikes"
+    kept = Kept(size)  # room for one
+    for number, train in enumerate(trains):
+        kept.put("a", number, packing.packed(train))
+    assert (kept.room, kept.in_files, kept.has("a", 2), kept.has("b", 0)) == (0, 2 * size, True, False)
+    for number, train in enumerate(trains):
+        assert torch.equal(packing.unpacked(kept.get("a", number), tuple(train.shape)), train)
+    kept.drop("a")
+    assert (kept.room, kept.in_files, kept.has("a", 0)) == (size, 0, False)
+
+
+def test_too_little_memory_is_said_before_anything_is_computed() -> None:
+    network, images = trained_on_digits("relu"), digits()[0][:16]
+    with pytest.raises(InputError, match=r"memory=100 MiB is too little: the correction of this network needs .* MiB"):
+        convert(network, images, thresholds="max", time_steps=8, correct=True, memory=100 << 20)
 
 
 @pytest.mark.parametrize("neurons", [{}, {"neurons": "signed", "levels": 7}])
@@ -164,28 +226,35 @@ def test_every_shape_of_network(seed: int, neurons: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("kind", ["qcfs", "qffs"])
 def test_the_trains_of_the_correction_are_those_of_the_simulation(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the correction believes a layer to send is what the converted network sends: exactly, as all numbers are dyadic."""
+    """What the correction believes a layer to send is what the converted network sends: exactly, as all numbers are dyadic.
+
+    Of signed neurons it looks at the count at which they settle.
+    """
     network, images = RandomNetwork(5, kind, bits=1, blocks=BLOCKS), gaussian_images(8, 1)
     images = (images * 4).round() / 4
     sent: dict[str, Tensor] = {}
 
-    class Watched(correction.Layer):
-        """What it is believed to send with biases and potentials as they are without correction."""
+    class Watched(correction.Trains):
+        def fire(self, node: Node, theta: Tensor, initial: Tensor, shift: Tensor) -> None:
+            super().fire(node, theta, initial, shift)
+            height = self.emission.height(theta)
+            (batch,) = range(len(self.batches))
+            trains = self.value(node.name, batch)
+            sent[node.name] = trains / (height if height.ndim == 0 else height.view(-1, *[1] * (trains.ndim - 3)))
 
-        def __init__(self, node: Node, *rest: Any) -> None:
-            super().__init__(node, *rest)
-            self.name = node.name
+    def unchanged(emission: Emission, sample: Sample, theta: Tensor, *rest: object) -> Fitted:
+        zeros = torch.zeros(sample.targets.shape[1])
+        return Fitted(theta, zeros + 0.5, zeros)
 
-        def sent(self, theta: Tensor, initial: Tensor, shift: Tensor) -> Tensor:
-            trains = super().sent(theta, torch.full_like(initial, 0.5), torch.zeros_like(shift))
-            sent[self.name] = trains / (theta if theta.ndim == 0 else theta.view(-1, *[1] * (trains.ndim - 3)))
-            return trains
-
-    monkeypatch.setattr(correction, "Layer", Watched)
-    convert(network, images, time_steps=6, correct=True, fixed_point=False)
-    _, spikes, _ = simulated(convert(network, images, time_steps=6, fixed_point=False), images, 6)
+    monkeypatch.setattr(correction, "Trains", Watched)
+    monkeypatch.setattr(correction, "fitted", unchanged)
+    time_steps = 6 if kind == "qcfs" else 40
+    convert(network, images, time_steps=time_steps, correct=True, fixed_point=False)
+    _, spikes, _ = simulated(convert(network, images, time_steps=time_steps, fixed_point=False), images, time_steps)
     assert len(sent) == len(network_layers(network))
-    assert all(torch.equal(trains.transpose(0, 1), spikes[name]) for name, trains in sent.items())
+    for name, trains in sent.items():
+        expected = spikes[name].transpose(0, 1) if kind == "qcfs" else spikes[name].sum(1, keepdim=True).transpose(0, 1)
+        assert torch.equal(trains, expected), name
 
 
 def network_layers(network: nn.Module) -> list[nn.Module]:
@@ -205,7 +274,7 @@ def test_potentials_by_hand() -> None:
     best = []
     for current, activation in ((0.69, 0.75), (0.39, 0.5)):
         errors = {}
-        for value in correction.INITIAL:
+        for value in INITIAL:
             potential, count, error = value, 0, 0.0
             for step in range(1, 13):
                 potential += current
@@ -214,6 +283,6 @@ def test_potentials_by_hand() -> None:
                 potential, count = potential - fired, count + fired
                 error += (count / step - activation) ** 2 if step in (3, 6, 12) else 0.0
             errors[value] = error
-        best.append(min(errors, key=lambda value: (round(errors[value], 9), correction.INITIAL.index(value))))
+        best.append(min(errors, key=lambda value: (round(errors[value], 9), INITIAL.index(value))))
     assert found.initial["1"].tolist() == pytest.approx(best)
     assert best[0] != best[1] and 0.5 not in best

@@ -33,7 +33,7 @@ def splits() -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 
 def test_every_example_is_tested() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*WRITERS, "digits", "own_network", "own_measure"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {*WRITERS, "digits", "own_network", "own_measure", "moving_digits"}
 
 
 def test_the_splits_are_disjoint_and_whole() -> None:
@@ -78,3 +78,16 @@ def test_a_network_of_ones_own(tmp_path: Path) -> None:
     assert full > 85 and early > full - 10 and 1 <= steps < 16
     assert {path.name for path in tmp_path.iterdir()} == {"calibration.npz", "test.npz"}
     assert Traces.load(tmp_path / "test.npz").samples == 497
+
+
+def test_moving_digits(tmp_path: Path) -> None:
+    """Event frames of recordings that differ in length; the exit takes a part of each, live as on traces."""
+    done = script(EXAMPLES / "moving_digits.py", "--epochs", "7", "--out", str(tmp_path), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    ann, full, length, early, steps = (float(text) for text in re.findall(r"([\d.]+)(?:%| time steps)", done.stdout)[:5])
+    assert ann > 75 and abs(full - ann) < 5 and early > full - 4 and steps < 0.8 * length
+    traces = Traces.load(tmp_path / "test.npz")
+    assert traces.samples == 497 and traces.meta["multiply_accumulates"]["once"] == 0
+    assert traces.ends.mean() == pytest.approx(length, abs=0.006) and {*traces.ends.tolist()} == {*range(12, 25)}
+    assert full == pytest.approx(100 * traces.correct()[:, -1].mean(), abs=0.006)
+    assert traces.correct()[:, 11].mean() > traces.correct()[:, 0].mean() + 0.3, "nothing is gained by waiting for more events"

@@ -80,7 +80,7 @@ def test_both_layouts_and_lists_are_the_same_images(known: Case) -> None:
     pixels = images(4).pixels.numpy()
     last = np.moveaxis(pixels, 1, -1)
     forms = (pixels, last, torch.from_numpy(pixels), last.tolist(), pixels.astype(np.int64))
-    assert all(torch.equal(pixels_of(form, (32, 32)), torch.from_numpy(pixels)) for form in forms)
+    assert all(torch.equal(pixels_of(form, (3, 32, 32)), torch.from_numpy(pixels)) for form in forms)
 
 
 def test_confidence_is_the_softmax_at_the_exit(known: Case) -> None:
@@ -147,7 +147,8 @@ def test_a_saved_classifier_answers_the_same(known: Case, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("time_steps", 0), ("mean", [0.5]), ("std", [0, 1, 1]), ("classes", "abc"), ("schema", 1)]
+    ("field", "value"),
+    [("time_steps", 0), ("mean", [0.5, 0.5]), ("mean", "grey"), ("std", [0, 1, 1]), ("classes", "abc"), ("schema", 1)],
 )
 def test_facts_that_cannot_be_right_are_refused(tmp_path: Path, field: str, value: object) -> None:
     entry = ImageFacts(4, Normalisation((0.5,) * 3, (0.25,) * 3)).as_json()

@@ -6,18 +6,20 @@ from torch import Tensor
 
 
 class Quantisation(NamedTuple):
-    """y = theta / n clip(floor(n x / theta + 1/2), 0, n).
+    """q(x) = theta / n clip(floor(n x / theta + 1/2), 0, n), or with two sides q(x) - slope q(-x).
 
     Attributes:
         levels: n, the number of levels above 0.
-        threshold: theta > 0, one number ``()`` or one per channel ``(C,)``.
+        threshold: theta > 0, one number or one per channel: ``()``, ``(1,)``, ``(C,)``, ``(1, C, 1, 1)``.
         neurons: the neuron model that replaces the activation, by name (see ``dynconf_core.neurons.model.NEURONS``) or as
             ``package.module:Class``.
+        slope: of the negative side, one number or one per channel; 0 for an activation that is never negative.
     """
 
     levels: int
     threshold: Tensor
     neurons: str
+    slope: Tensor | float = 0.0
 
 
 @runtime_checkable

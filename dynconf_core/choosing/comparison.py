@@ -25,23 +25,32 @@ class Comparison:
     Attributes:
         time_steps: T.
         rows: one per measure and allowed drop, ordered by drop, then measure.
+        mean_length: the mean number of steps of the test samples, if some end before T.
     """
 
     time_steps: int
     rows: tuple[ComparisonRow, ...]
+    mean_length: float | None = None
+
+    @property
+    def full_steps_text(self) -> str:
+        """The steps without exit."""
+        return str(self.time_steps) if self.mean_length is None else f"{self.mean_length:.2f}"
 
 
 def choose(found: Sequence[Candidate], calibration: Traces, max_drop: float, seed: int) -> tuple[Rule, CrossFitted]:
     """The rule among ``found`` with the fewest mean steps at an expected loss of at most ``max_drop``, and how it was
     chosen."""
     folds = min(FOLDS, calibration.samples)
-    choice = cross_fitted_choice(calibration_scores(found, calibration), calibration.correct(), max_drop, folds, seed)
+    choice = cross_fitted_choice(
+        calibration_scores(found, calibration), calibration.correct(), max_drop, folds, seed, lengths=calibration.lengths
+    )
     return found[choice.index].rule(choice.threshold), choice
 
 
 def judged(rule: Rule, traces: Traces, seed: int = 0) -> Judgement:
     """A rule evaluated on traces that were not used to choose it."""
-    return judged_exit(traces.correct(), rule.exit_steps(traces), seed)
+    return judged_exit(traces.correct(), rule.exit_steps(traces), seed, lengths=traces.lengths)
 
 
 def compare(
@@ -83,7 +92,7 @@ def compared(contest: Contest, drops: Sequence[float] = DROPS) -> Comparison:
                     test=contest.judged(chosen.index, chosen.rule.threshold),
                 )
             )
-    return Comparison(contest.test.time_steps, tuple(rows))
+    return Comparison(contest.test.time_steps, tuple(rows), contest.test.mean_length)
 
 
 def comparison_lines(found: Comparison) -> list[str]:
@@ -98,7 +107,7 @@ def comparison_lines(found: Comparison) -> list[str]:
         own = [next(row.test for row in rows if row.measure == measure and row.max_drop == drop) for drop in drops]
         lines.append(measure.ljust(12) + "".join(f"{test.mean_steps:.2f}".rjust(CELL) for test in own))
         lines.append(" " * 12 + "".join(points(test.loss).rjust(CELL) for test in own))
-    return [*lines, f"On the test traces: mean steps of {found.time_steps}; points of accuracy lost or gained."]
+    return [*lines, f"On the test traces: mean steps of {found.full_steps_text}; points of accuracy lost or gained."]
 
 
 def interval_lines(found: Comparison) -> list[str]:
@@ -106,7 +115,7 @@ def interval_lines(found: Comparison) -> list[str]:
     intervals."""
     lines = []
     for drop in dict.fromkeys(row.max_drop for row in found.rows):
-        heading = f"{'accuracy, 95 %':>24}{f'mean steps of {found.time_steps}, 95 %':>25}{'points':>13}"
+        heading = f"{'accuracy, 95 %':>24}{f'mean steps of {found.full_steps_text}, 95 %':>25}{'points':>13}"
         lines.append(_allowed(drop).ljust(16) + heading)
         for row in found.rows:
             if row.max_drop != drop:

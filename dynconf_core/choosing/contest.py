@@ -76,7 +76,8 @@ class Contest:
                 index for index, candidate in enumerate(self.found) if measure is None or candidate.measure.name == measure
             ]
             scores = (self.scores[index] for index in taking_part)
-            choice = cross_fitted_choice(scores, self.right, max_drop, min(FOLDS, self.calibration.samples), self.seed)
+            folds, lengths = min(FOLDS, self.calibration.samples), self.calibration.lengths
+            choice = cross_fitted_choice(scores, self.right, max_drop, folds, self.seed, lengths=lengths)
             index = taking_part[choice.index]
             self._chosen[key] = Chosen(index, self.found[index].rule(choice.threshold), choice)
         return self._chosen[key]
@@ -89,12 +90,12 @@ class Contest:
 
     def test_front(self, index: int) -> Front:
         """Every operating point of a candidate on the test traces; for display only, never to choose from."""
-        return exact_front(self.test_scores(index), self.test_right)
+        return exact_front(self.test_scores(index), self.test_right, self.test.lengths)
 
     def exiting(self, index: int, threshold: float) -> NDArray[np.int64]:
         """(M,) the exit step of each test sample, counted from 1."""
-        return exit_steps(self.test_scores(index), threshold)
+        return exit_steps(self.test_scores(index), threshold, self.test.lengths)
 
     def judged(self, index: int, threshold: float) -> Judgement:
         """A candidate's figures on the test traces at a threshold that was chosen without them."""
-        return judged_exit(self.test_right, self.exiting(index, threshold), self.seed)
+        return judged_exit(self.test_right, self.exiting(index, threshold), self.seed, lengths=self.test.lengths)

@@ -103,6 +103,7 @@ def cross_fitted_choice(
     folds: int = FOLDS,
     seed: int = 0,
     strict: bool = False,
+    lengths: NDArray[np.int64] | None = None,
 ) -> CrossFitted:
     """The score and threshold with the fewest mean steps at an expected loss on unseen samples of at most `max_drop`.
 
@@ -115,6 +116,7 @@ def cross_fitted_choice(
         folds: K, from 2 to N.
         seed: of the folds.
         strict: never exit if less than 1 / (N + 1) is allowed.
+        lengths: (N,) the step at which each sample ends; None: all end at T.
 
     Raises:
         ValueError: for no scores, shapes that differ, a number of folds out of range, or a `max_drop` that is negative or not
@@ -126,7 +128,7 @@ def cross_fitted_choice(
     limit = allowed_net_losses(samples, max_drop, strict)
     budgets = np.linspace(1.0, time_steps, BUDGETS_PER_STEP * (time_steps - 1) + 1)
     fold_of = np.random.default_rng(seed).permutation(samples) % folds
-    whole, seen, unseen = _operating_points(scores, correct, budgets, fold_of, folds)
+    whole, seen, unseen = _operating_points(scores, correct, lengths, budgets, fold_of, folds)
     paths = [_path(points) for points in seen]
     lost, gained, steps = (
         np.sum(
@@ -194,6 +196,7 @@ _Folds = list[list[_Points]]  # for each fold, the points of each score
 def _operating_points(
     scores: Iterable[NDArray[np.float64]],
     correct: NDArray[np.bool_],
+    lengths: NDArray[np.int64] | None,
     budgets: NDArray[np.float64],
     fold_of: NDArray[np.int64],
     folds: int,
@@ -202,14 +205,18 @@ def _operating_points(
     whole: list[_Points] = []
     seen: _Folds = [[] for _ in range(folds)]
     unseen: _Folds = [[] for _ in range(folds)]
+
+    def front_of(scores: NDArray[np.float64], part: NDArray[np.bool_]) -> PairedFront:
+        return paired_front(scores[part], correct[part], None if lengths is None else lengths[part])
+
     for candidate in scores:
         if candidate.shape != correct.shape:
             raise ValueError(f"scores {candidate.shape} and correct {correct.shape} must both be (N, T)")
-        whole.append(_Points.within(paired_front(candidate, correct), budgets))
+        whole.append(_Points.within(paired_front(candidate, correct, lengths), budgets))
         for fold in range(folds):
             held_out = fold_of == fold
-            seen[fold].append(_Points.within(paired_front(candidate[~held_out], correct[~held_out]), budgets))
-            front = paired_front(candidate[held_out], correct[held_out])
+            seen[fold].append(_Points.within(front_of(candidate, ~held_out), budgets))
+            front = front_of(candidate, held_out)
             unseen[fold].append(_Points.of(front, points_at(front, seen[fold][-1].thresholds)))
     if not whole:
         raise ValueError("no score was given")

@@ -103,6 +103,7 @@ class Guarantee:
         samples_needed: the fewest samples that can certify anything if exits gain nothing.
         seen_in_training: whether the network was trained on the samples, which violates the assumption; None: not known.
         tests: the tests of the candidates.
+        full_steps: the mean steps without exit: T, or the mean length of the samples.
     """
 
     epsilon: float
@@ -116,6 +117,7 @@ class Guarantee:
     samples_needed: int
     seen_in_training: bool | None
     tests: CandidateTests
+    full_steps: float
 
     def record(self) -> GuaranteeRecord:
         """The form that is stored in files."""
@@ -156,6 +158,7 @@ def certify(
     epsilon: float,
     delta: float,
     seen_in_training: bool | None = None,
+    lengths: NDArray[np.int64] | None = None,
 ) -> Guarantee:
     """The lowest of `thresholds` at which, with confidence 1 - delta, at most epsilon of the accuracy at T is lost.
 
@@ -166,6 +169,7 @@ def certify(
         epsilon: the accuracy that may be lost, a fraction within (0, 1).
         delta: the maximum probability that the promise is false, within (0, 1).
         seen_in_training: whether the network was trained on the samples; None: not known.
+        lengths: (N,) the step at which each sample ends; None: all end at T.
 
     Raises:
         InputError: for an epsilon, a delta or a threshold that is not possible.
@@ -176,7 +180,7 @@ def certify(
     if candidates.ndim != 1 or np.isnan(candidates).any():
         raise InputError("the candidate thresholds must be a sequence of numbers without nan.")
     candidates = np.unique(candidates[candidates < np.inf])[::-1]
-    front = paired_front(scores, correct)
+    front = paired_front(scores, correct, lengths)
     points = points_at(front, candidates)
     lost, gained = front.lost[points], front.gained[points]
     most_lost = most_lost_certifying(gained, front.samples, epsilon, delta)
@@ -195,6 +199,7 @@ def certify(
         samples_needed=samples_needed(epsilon, delta),
         seen_in_training=seen_in_training,
         tests=tests,
+        full_steps=float(front.mean_steps[-1]),
     )
 
 

@@ -109,7 +109,7 @@ def label_costs(smoothed: NDArray[np.float64], labels: NDArray[np.int64]) -> NDA
 
 @dataclass(frozen=True, eq=False)
 class CalibrationOverTime:
-    """How well softmax(z'_t) is calibrated at every step and at the exit.
+    """How well softmax(z'_t) is calibrated at every step and at the exit; after a sample's end it stays what it is there.
 
     Attributes:
         ece_at_t: (T,) expected calibration error at step t, a fraction in [0, 1].
@@ -149,7 +149,7 @@ def calibration_over_time(
     confidence = np.empty(correct.shape)
     costs = np.empty(correct.shape)
     for piece, accumulated in traces.accumulated():
-        smoothed = smoothing.apply(accumulated)
+        smoothed = smoothing.apply(accumulated, None if traces.lengths is None else traces.lengths[piece])
         confidence[piece] = max_probability(smoothed)
         costs[piece] = label_costs(smoothed, traces.labels[piece, None])
 

@@ -214,11 +214,15 @@ class _Rows:
 
 
 def _regression_rows(traces: Traces, fold: NDArray[np.int64]) -> _Rows:
-    """Up to `ROWS` rows, spread evenly over samples and steps; step T is left out, because all predictions are final there."""
+    """Up to `ROWS` rows, spread evenly over samples and steps; steps from a sample's end (T) on are left out, because all
+    predictions are final there."""
     early = traces.time_steps - 1
     stride = math.ceil(traces.samples * early / ROWS)
     # Every stride-th step, starting at a different one from sample to sample.
-    sample, step = np.nonzero((np.arange(traces.samples)[:, None] + np.arange(early)) % stride == 0)
+    taking_part = (np.arange(traces.samples)[:, None] + np.arange(early)) % stride == 0
+    if traces.lengths is not None:
+        taking_part &= np.arange(1, early + 1) < traces.lengths[:, None]
+    sample, step = np.nonzero(taking_part)
     rows = np.empty((len(sample), len(FEATURES)), dtype=np.float64)
     for samples, found in _features_of(traces):
         columns = torch.stack(found, dim=-1).numpy()

@@ -81,7 +81,8 @@ class ConfidenceMeasure(ABC):
         return ()
 
     def scores(self, traces: Traces, smoothing: Smoothing = PLAIN) -> NDArray[np.float64]:
-        """Scores (N, T) of all samples at all steps. Default: `step`, run over the steps for a few samples at a time."""
+        """Scores (N, T) of all samples at all steps; those after a sample's end are not read. Default: `step`, run over the
+        steps for a few samples at a time."""
         scores = np.empty((traces.samples, traces.time_steps), dtype=np.float64)
         for rows, accumulated in chunks(traces, traces.classes):
             logits = logits_of(traces, rows)
@@ -287,5 +288,5 @@ def chunks(traces: Traces, elements: int | None = None) -> Iterator[tuple[slice,
 
 
 def logits_of(traces: Traces, rows: slice) -> Tensor:
-    """The logits (n, T, C) of each step for some samples, float64."""
-    return torch.from_numpy(traces.logits[rows].astype(np.float64))
+    """The logits (n, T, C) of each step for some samples, float64; 0 after a sample's end."""
+    return torch.from_numpy(traces.until_end(traces.logits, rows))

@@ -80,9 +80,12 @@ class Smoothing:
         """z' (..., C) for the accumulated logits z (..., C) float64 of the steps t (...), clipped to +-4e307."""
         return (accumulated / self.temperature(step)[..., None]).clamp(-LARGEST, LARGEST)
 
-    def apply(self, accumulated: NDArray[np.float64]) -> NDArray[np.float64]:
-        """z' (n, T, C) for the accumulated logits z (n, T, C) of the steps 1 to T, float64: `smoothed` for arrays."""
+    def apply(self, accumulated: NDArray[np.float64], ends: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
+        """z' (n, T, C) for the accumulated logits z (n, T, C) of the steps 1 to T, float64: `smoothed` for arrays. After the
+        step at which a sample ends, one of `ends` (n,), its z' stays as it is there."""
         steps = torch.arange(1, accumulated.shape[1] + 1)
+        if ends is not None:
+            steps = torch.minimum(steps, torch.from_numpy(ends)[:, None])
         smoothed: NDArray[np.float64] = self.smoothed(torch.from_numpy(accumulated), steps).numpy()
         return smoothed
 

@@ -34,15 +34,16 @@ def fitting_alphas(traces: Traces, form: Form = "sum") -> list[float]:
 
     The gap is that between the two largest logits, of z_T for `sum` and of z_T / T for `mean`.
     """
-    last = torch.tensor([traces.time_steps])
+    last = torch.from_numpy(traces.ends)
     smoothing = Smoothing(form, 1.0)
-    gaps = [gap(smoothing.smoothed(torch.from_numpy(z[:, -1]), last)).numpy() for _, z in traces.accumulated()]
+    gaps = [gap(smoothing.smoothed(torch.from_numpy(z[:, -1]), last[piece])).numpy() for piece, z in traces.accumulated()]
     median = float(np.median(np.concatenate(gaps)))
     return [alpha * (median if median > 0 else 1.0) for alpha in ALPHAS]
 
 
 def fit_power(traces: Traces, exponent: float | None = None) -> Smoothing:
-    """The smoothing `power` of maximum likelihood, at up to 16 steps from 1 to T that are evenly spaced in log t.
+    """The smoothing `power` of maximum likelihood, at up to 16 steps from 1 to T that are evenly spaced in log t; samples take
+    part up to their end.
 
     Args:
         traces: the calibration split; the likelihood is that of its labels.
@@ -67,6 +68,10 @@ def fit_power(traces: Traces, exponent: float | None = None) -> Smoothing:
     behind /= spread
     of_label /= spread
     log_steps = np.log(steps)
+    if traces.lengths is not None:
+        stride = _stride(traces, steps)
+        sample, step = np.nonzero(steps <= traces.lengths[::stride, None])
+        behind, of_label, log_steps = behind[sample, step], of_label[sample, step], log_steps[step]
 
     def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         """Mean negative log likelihood, and its gradient with respect to log alpha and the exponent."""
@@ -90,10 +95,15 @@ def fit_power(traces: Traces, exponent: float | None = None) -> Smoothing:
 
 def _behind(traces: Traces, steps: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """z_t - max z_t (n, K, C) at K steps, and the same for the label (n, K), for as many samples as memory allows."""
-    room = max(1, ELEMENTS // (len(steps) * traces.classes))
-    stride = math.ceil(traces.samples / room)
+    stride = _stride(traces, steps)
     kept = [z[(-piece.start) % stride :: stride, steps - 1] for piece, z in traces.accumulated()]
     behind = np.concatenate(kept)
     behind -= behind.max(axis=-1, keepdims=True)
     labels = traces.labels[::stride]
     return behind, np.take_along_axis(behind, labels[:, None, None], axis=-1)[..., 0]
+
+
+def _stride(traces: Traces, steps: NDArray[np.int64]) -> int:
+    """Every stride-th sample is used."""
+    room = max(1, ELEMENTS // (len(steps) * traces.classes))
+    return math.ceil(traces.samples / room)

@@ -7,6 +7,7 @@ Plain ReLU, ReLU6 and clip layers may become either; their thresholds are found 
 logits of that step.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,9 +18,11 @@ from dynconf_core.conversion.fixed_point import check_neurons, with_fixed_point_
 from dynconf_core.conversion.options import HALF_CHARGED, ConversionOptions
 from dynconf_core.conversion.places import Limits, Reach, check_depth, layers_without_activation, places_within
 from dynconf_core.conversion.thresholds import LEARNED, find_thresholds
+from dynconf_core.conversion.ties import with_common_thresholds
 from dynconf_core.conversion.units import in_threshold_units
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node, Settings
+from dynconf_core.graph.sides import one_sided
 from dynconf_core.graph.trace import activations_first, folded, traced
 from dynconf_core.neurons.model import NEURONS, NeuronModel
 from dynconf_core.neurons.trial import check_model
@@ -60,18 +63,27 @@ def convert(
     asked = (options or ConversionOptions()).changed(changes)
     _check_images(images)
     limit = float(images.abs().max()) * IMAGE_MARGIN if asked.image_limit is None else asked.image_limit
-    rounded, neurons = _spiking(ann, images, asked, limit, memory, progress)
-    facts = _facts(asked, neurons, rounded)
+    calibration: dict[str, Any] = {}
+    rounded, neurons = _spiking(ann, images, asked, limit, memory, progress, calibration)
+    facts = _facts(asked, neurons, rounded) | calibration
     if not asked.fixed_point:
         return SpikingNetwork(rounded, neurons, facts=facts)
     return SpikingNetwork(rounded, neurons, image_limit=limit, time_steps_limit=asked.time_steps, facts=facts)
 
 
 def _spiking(
-    ann: nn.Module, images: Tensor, asked: ConversionOptions, limit: float, memory: int | None, progress: Progress
+    ann: nn.Module,
+    images: Tensor,
+    asked: ConversionOptions,
+    limit: float,
+    memory: int | None,
+    progress: Progress,
+    facts: dict[str, Any],
 ) -> tuple[Graph, NeuronModel]:
-    """The graph of the SNN and its neuron model."""
-    graph = activations_first(folded(traced(ann, images)))
+    """The graph of the SNN and its neuron model; ``facts`` receives what images were used for, where they were."""
+    graph = traced(ann, images)
+    left_out = graph.left_out
+    graph = one_sided(activations_first(folded(graph)))
     if not graph.of_kind("activation"):
         raise InputError("the network has no activation that can become neurons: use ReLU, ReLU6, clip, QCFS or LSQ.")
     _check_max_pools(graph)
@@ -87,22 +99,26 @@ def _spiking(
         time_steps=neurons.levels or asked.time_steps,
         percentile=asked.percentile,
         per_channel=asked.per_channel,
-        memory=memory,
         progress=progress,
     )
+    graph, thresholds = with_common_thresholds(graph, thresholds)
+    if asked.correct or asked.thresholds != LEARNED:
+        facts["images"] = len(images)
     _check_thresholds(thresholds)
     layers = {node.name: _settings(node, neurons) for node in graph.of_kind("activation")}
     initial = dict.fromkeys(layers, torch.tensor(float(asked.initial_potential), dtype=torch.float64))
     if asked.correct:
         found = corrected(graph, thresholds, neurons, images, asked.time_steps, memory=memory, progress=progress)
         graph, thresholds, initial = found.graph, found.thresholds, found.initial
+        facts["fitted_places"] = {name: list(places) for name, places in found.places.items()}
         del found
     # Handed over and not kept: copies of the weights take memory.
     unrounded = [in_threshold_units(graph, thresholds, layers, initial)]
     del graph
     if not asked.fixed_point:
-        return unrounded.pop(), neurons
-    return with_fixed_point_weights(unrounded.pop(), neurons, limit, asked.time_steps, asked.weight_bits), neurons
+        return replace(unrounded.pop(), left_out=left_out), neurons
+    rounded = with_fixed_point_weights(unrounded.pop(), neurons, limit, asked.time_steps, asked.weight_bits)
+    return replace(rounded, left_out=left_out), neurons
 
 
 def _check_fixed_point(graph: Graph, neurons: NeuronModel, images: Tensor, asked: ConversionOptions, limit: float) -> None:
@@ -119,6 +135,8 @@ def _check_fixed_point(graph: Graph, neurons: NeuronModel, images: Tensor, asked
         return
     few = images[:TRIED]
     thresholds = find_thresholds(graph, asked.thresholds, few, time_steps=asked.time_steps, percentile=asked.percentile)
+    graph, thresholds = with_common_thresholds(graph, thresholds)
+    _check_thresholds(thresholds)
     layers = {node.name: _settings(node, neurons) for node in graph.of_kind("activation")}
     half = dict.fromkeys(layers, torch.tensor(HALF_CHARGED, dtype=torch.float64))
     copies = {node.name: node.with_tensors(**{key: one.clone() for key, one in node.tensors.items()}) for node in graph.nodes}
@@ -161,6 +179,8 @@ def _facts(asked: ConversionOptions, neurons: NeuronModel, graph: Graph) -> dict
     }
     if asked.initial_potential != HALF_CHARGED:
         facts["initial_potential"] = asked.initial_potential
+    if graph.left_out:
+        facts["left_out"] = list(graph.left_out)
     if asked.fixed_point:
         facts["binary_places"] = {node.name: node.settings["bits"] for node in graph.nodes if "bits" in node.settings}
         if wide := [node.name for node in graph.nodes if node.wide]:
@@ -169,9 +189,9 @@ def _facts(asked: ConversionOptions, neurons: NeuronModel, graph: Graph) -> dict
 
 
 def _check_images(images: Tensor) -> None:
-    if not isinstance(images, Tensor) or images.ndim not in (2, 4) or not len(images):
+    if not isinstance(images, Tensor) or images.ndim not in (2, 3, 4) or not len(images):
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"images={shape}: give normalised images as a tensor (N, C, H, W) (or (N, F)), at least one.")
+        raise InputError(f"images={shape}: give normalised images as a tensor (N, C, H, W), (N, C, L) or (N, F), at least one.")
     if not images.is_floating_point():
         raise InputError(f"images are {images.dtype}: normalise them to floating point as in training.")
     if not bool(torch.isfinite(images).all()):

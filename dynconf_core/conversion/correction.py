@@ -1,37 +1,40 @@
 """Post-conversion correction of thresholds, initial membrane potentials and biases.
 
 For networks that were not trained for conversion. In forward order, every layer of neurons receives the spike trains that the
-corrected layers before it emit, and is fitted so that its output over T time steps matches the ANN's activation:
-
-    1. each channel's threshold is scaled, and its V(0) chosen, to minimise the squared error between its mean output up to
-       T / 4, T / 2 and T steps and the ANN's activation;
-    2. each channel's bias is shifted by the mean error that remains at T.
+corrected layers before it emit, and is fitted so that its output matches the ANN's activation (see ``fit``). All images are
+used: their spike trains are computed batch by batch and kept, packed, until the last layer that reads them has been fitted. The
+fit itself looks at up to ``VALUES`` values of each channel, from places spread over every image.
 
 The correction of biases and initial membrane potentials follows Li et al., "A Free Lunch From ANN", ICML 2021, arXiv 2106.06984
 (section 4); the thresholds are refitted here on the actual spike trains, not on activations alone.
 """
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import prod
 
 import torch
 from torch import Tensor
 
+from dynconf_core.conversion.emission import Emission
+from dynconf_core.conversion.fit import Sample, fitted
+from dynconf_core.conversion.kept import Kept, Packing
+from dynconf_core.conversion.positions import at, spread
+from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import evaluate, per_channel, prepared, run
-from dynconf_core.neurons.model import NeuronModel, State
+from dynconf_core.neurons.model import NeuronModel
 from dynconf_core.progress import Progress, silent
+from dynconf_core.simulation.footprint import BYTES, COPIES, FIXED, LIVE
 
-SCALES = (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.15, 1.3)
-INITIAL = (0.5, 0.3, 0.4, 0.6, 0.7, 0.8)
-"""Candidates for V(0), in units of the threshold; the first is the value without correction."""
-EARLIEST = 3
-"""The first time step at which mean outputs are compared: after one or two steps they are 0, 1/2 or 1 threshold, and fitting
-those costs more at T than it gains."""
-ROUNDS = 3
-"""Rounds of bias correction: shifting a bias changes which neurons are clipped at 0 and at the threshold."""
-ELEMENTS = 2**26
-"""The most values in one layer's spike trains, which limits the number of images used."""
+KEPT = 2 << 30
+"""Bytes of spike trains kept in memory if no limit is given."""
+ELEMENTS = 2**24
+"""The most values of one layer that are computed at a time, unless a single image has more."""
+VALUES = 2**16
+"""The most values of each channel that its layer is fitted on; at least one of each image."""
+SAMPLED = 2**26
+"""The most values in the fit of a layer, all time steps and channels together, unless one place of each image has more."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,15 @@ class Corrected:
         graph: the ANN's graph with corrected biases.
         thresholds: theta by node name, ``()`` or ``(C,)``.
         initial: V(0) of each channel, in units of its threshold, by node name.
+        images: the number of images, all of which were used.
+        places: by layer, how many places of each image it was fitted on, of how many.
     """
 
     graph: Graph
     thresholds: dict[str, Tensor]
     initial: dict[str, Tensor]
+    images: int = 0
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -66,147 +73,231 @@ def corrected(
         graph: the ANN's graph, with batch normalisation folded.
         thresholds: theta of every activation.
         neurons: the SNN's neuron model.
-        images: normalised images ``(N, ...)``; as many are used as memory allows, but at least 8 if available.
+        images: normalised images ``(N, ...)``, all of which are used.
         time_steps: T.
-        memory: bytes the process may use on a CPU; None sets no limit.
+        memory: bytes the process may use on a CPU; what does not fit lies in temporary files. None allows 2 GiB of spike
+            trains. The result does not depend on it.
         progress: called after every layer.
+
+    Raises:
+        InputError: if the folder for temporary files is full.
     """
     graph = _with_places_for_biases(graph)
-    largest = max(int(torch.tensor(node.shape).prod()) for node in graph.nodes)
-    images = images[: max(8, ELEMENTS // (time_steps * largest))]
-    targets = _activations(graph, images)
-    plain = {node.name: node for node in prepared(graph, torch.float32, images.device).nodes}
-    acting = neurons.active_steps or time_steps
-    trains: dict[str, Tensor] = {}
-    found = Corrected(graph, dict(thresholds), {})
-    biases: dict[str, Tensor] = {}
-    last = {name: node.name for node in graph.nodes for name in node.inputs}
-    for node in graph.nodes:
-        inputs = [trains[name] for name in node.inputs]
-        if node.kind == "input":
-            gate = (torch.arange(time_steps, device=images.device) < acting).float()
-            trains[node.name] = gate.view(-1, 1, *[1] * (images.ndim - 1)) * images.float()
-        elif node.kind == "activation":
-            layer = Layer(node, neurons, inputs[0], targets[node.name], acting)
+    emission = Emission(neurons, time_steps)
+    trains = Trains(graph, emission, images, Kept(_room(graph, emission, images, memory)))
+    layers = graph.of_kind("activation")
+    try:
+        targets = Targets.of(trains)
+        found = Corrected(graph, dict(thresholds), {}, len(images), {node.name: targets.places[node.name] for node in layers})
+        biases: dict[str, Tensor] = {}
+        for number, node in enumerate(layers, start=1):
+            sample = Sample(trains.sampled(node, targets.positions[node.name]), targets.take(node))
+            limits = node.settings["function"] == "clip"
+            highest = node.tensors["threshold"].to(images.device, torch.float32) if limits else None
             theta = thresholds[node.name].to(images.device, torch.float32)
-            theta, initial, shift = layer.fitted(theta)
-            found.thresholds[node.name], found.initial[node.name] = theta.double().cpu(), initial.double().cpu()
-            place = _bias_of(graph, node)
-            biases[place] = biases.get(place, torch.zeros((), dtype=torch.float64)) + shift.double().cpu()
-            trains[node.name] = layer.sent(theta, initial, shift)
-        elif node.kind == "max_pool":
-            counts = trains[node.inputs[0]].cumsum(0)
-            pooled = _over_time(node, [counts], plain[node.name].tensors, acting)
-            trains[node.name] = torch.diff(pooled, dim=0, prepend=torch.zeros_like(pooled[:1]))
-        else:
-            trains[node.name] = _over_time(node, inputs, plain[node.name].tensors, acting)
-        for name in node.inputs:
-            if last[name] == node.name:
-                trains.pop(name, None)
-    output = graph.output
-    if output.kind in ("convolution", "linear", "scale"):
-        wrong = targets[output.name] - trains[output.name].sum(0) / acting
-        biases[output.name] = biases.get(output.name, torch.zeros((), dtype=torch.float64)) + wrong.mean(0).double().cpu()
+            refit = node.settings["function"] != "quantised" and not node.settings.get("tied")
+            fit = fitted(emission, sample, theta, refit, highest)
+            del sample
+            found.thresholds[node.name], found.initial[node.name] = fit.theta.double().cpu(), fit.initial.double().cpu()
+            _add(biases, _bias_of(graph, node), fit.shift)
+            trains.fire(node, fit.theta, fit.initial, fit.shift)
+            progress(number, len(layers), f"corrected {node.name}")
+        if graph.output.kind in ("convolution", "linear", "scale"):
+            _add(biases, graph.output.name, targets.logits - trains.mean_output())
+    finally:
+        trains.kept.close()
     moved = {name: _moved(graph.by_name[name], shift) for name, shift in biases.items()}
     return replace(found, graph=graph.map(moved))
 
 
-def _over_time(node: Node, inputs: list[Tensor], tensors: Mapping[str, Tensor], acting: int) -> Tensor:
-    """An operation's values ``(T, N, ...)``; biases act in the first ``acting`` time steps."""
-    time_steps, samples = inputs[0].shape[:2]
-    value = evaluate(node, [one.flatten(0, 1) for one in inputs], tensors, biased=False)
-    value = value.view(time_steps, samples, *value.shape[1:])
-    if "bias" in tensors:
-        value[:acting] += per_channel(tensors["bias"], value[0])
-    return value
+class Trains:
+    """The trains of the layers fitted so far, and the currents that they cause.
 
+    Attributes:
+        kept: trains of spikes, packed, and the values that several later layers read.
+        batches: the images in batches, whose size depends on the network and T alone.
+    """
 
-def _activations(graph: Graph, images: Tensor) -> dict[str, Tensor]:
-    """The ANN's activations and logits by node name."""
-    kept: dict[str, Tensor] = {}
+    def __init__(self, graph: Graph, emission: Emission, images: Tensor, kept: Kept) -> None:
+        self.emission, self.kept = emission, kept
+        self.graph = prepared(graph, torch.float32, images.device)
+        self.batches = images.split(_at_a_time(graph, emission.steps))
+        self.images = images
+        self.heights: dict[str, Tensor] = {}
+        self.packing = Packing(*emission.sends)
+        currents = graph.after(("activation",)) - graph.spikes()
+        self.shared = {name for name in currents if len(graph.readers[name]) > 1}
+        self.last = self._last()
 
-    def look(node: Node, value: Tensor) -> None:
-        if node.kind == "activation" or node.name == graph.output.name:
-            kept[node.name] = value
+    def fire(self, node: Node, theta: Tensor, initial: Tensor, shift: Tensor) -> None:
+        """Keep the trains of a layer, and drop what no later layer needs."""
+        self.heights[node.name] = self.emission.height(theta)
+        for batch in range(len(self.batches)):
+            currents = self.value(node.inputs[0], batch)
+            like = currents[0]
+            each = [per_channel(one, like) for one in (theta, initial, shift)]
+            self.kept.put(node.name, batch, self.packing.packed(self.emission.train(currents, *each)))
+        for name in [name for name, reader in self.last.items() if reader == node.name]:
+            self.kept.drop(name)
 
-    run(prepared(graph, torch.float32, images.device), images.float(), look)
-    return kept
-
-
-class Layer:
-    """One layer of neurons, fitted on its actual input over time."""
-
-    def __init__(self, node: Node, neurons: NeuronModel, current: Tensor, target: Tensor, acting: int) -> None:
-        self.neurons, self.current, self.target = neurons, current, target
-        self.refit = node.settings["function"] != "quantised"
-        self.acting = acting
-        steps = len(current)
-        settled = neurons.active_steps is not None  # before it has settled, a net spike count means nothing
-        early = [] if settled else [mark for mark in (steps // 4, steps // 2) if mark >= EARLIEST]
-        self.marks = [*early, steps]
-
-    def fitted(self, theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The fitted theta ``()`` or ``(C,)``, V(0) ``(C,)`` in thresholds, and shift of the bias ``(C,)``."""
-        channels = self.current.shape[2]
-        theta = theta.expand(channels) if self.refit else theta
-        initial = torch.full((channels,), 0.5, device=self.current.device)
-        shift = torch.zeros(channels, device=self.current.device)
-        if self.refit:
-            theta = self._best([(theta * scale, initial) for scale in SCALES], shift)[0]
-        if self.neurons.free_potential:
-            initial = self._best([(theta, torch.full_like(initial, start)) for start in INITIAL], shift)[1]
-        for _ in range(ROUNDS):
-            mean = self._means(theta, initial, shift)[-1]
-            shift = shift + _by_channel(self.target - mean).mean(1)
-        return theta, initial, shift
-
-    def sent(self, theta: Tensor, initial: Tensor, shift: Tensor) -> Tensor:
-        """The layer's output over time ``(T, N, ...)``, spikes of height theta."""
-        outputs = torch.empty_like(self.current)
-        for step, spikes in enumerate(self._spikes(theta, initial, shift)):
-            outputs[step] = spikes * per_channel(theta, spikes)
-        return outputs
-
-    def _best(self, candidates: list[tuple[Tensor, Tensor]], shift: Tensor) -> tuple[Tensor, Tensor]:
-        """For each channel, the candidate with the least squared error; the earlier one if equal."""
-        best: Tensor | None = None
-        chosen = candidates[0]
-        for theta, initial in candidates:
-            errors = [_by_channel((mean - self.target).square_()).mean(1) for mean in self._means(theta, initial, shift)]
-            error = torch.stack(errors).mean(0)
-            if best is None:
-                best, chosen = error, (theta, initial)
-                continue
-            better = error < best * (1 - 1e-6)
-            best = torch.where(better, error, best)
-            chosen = (torch.where(better, theta, chosen[0]), torch.where(better, initial, chosen[1]))
-        return chosen
-
-    def _means(self, theta: Tensor, initial: Tensor, shift: Tensor) -> list[Tensor]:
-        """The mean output ``(N, ...)`` up to each time step in ``marks``."""
-        height = per_channel(theta, self.target)
-        total, found = torch.zeros_like(self.target), []
-        for step, spikes in enumerate(self._spikes(theta, initial, shift), start=1):
-            total += spikes
-            if step in self.marks:
-                found.append(total * height / (self.neurons.active_steps or step))
+    def sampled(self, node: Node, positions: Tensor) -> Tensor:
+        """A layer's input currents ``(steps, S, C)`` at the same positions of every image."""
+        shape = self.emission.steps, len(self.images) * len(positions), node.channels
+        found, start = torch.empty(shape, device=self.images.device), 0
+        for batch in range(len(self.batches)):
+            value = self.value(node.inputs[0], batch)
+            part = at(value.flatten(0, 1), positions).unflatten(0, value.shape[:2]).transpose(2, 3).flatten(1, 2)
+            found[:, start : start + part.shape[1]] = part
+            start += part.shape[1]
         return found
 
-    def _spikes(self, theta: Tensor, initial: Tensor, shift: Tensor) -> Iterator[Tensor]:
-        """The spikes of each time step in turn, in units of the threshold."""
-        height = per_channel(theta, self.target)
-        start, moved = per_channel(initial, self.target), per_channel(shift, self.target)
-        state: State | None = None
-        for step, raw in enumerate(self.current):
-            current = (raw + moved if step < self.acting else raw) / height
-            before = self.neurons.initial(current, start) if state is None else state
-            spikes, state = self.neurons.step(current, before, reuse=True)
-            yield spikes
+    def mean_output(self) -> Tensor:
+        """The mean logits ``(C,)``, float64."""
+        total = sum(self.value(self.graph.output.name, batch).double().sum((0, 1)) for batch in range(len(self.batches)))
+        return torch.as_tensor(total) / self.emission.acting / len(self.images)
+
+    def value(self, name: str, batch: int) -> Tensor:
+        """A node's values ``(steps, n, ...)`` for a batch, from the trains that are kept."""
+        values: dict[str, Tensor] = {}
+        wanted = self._cone(name, batch)
+        last = {given: node.name for node in wanted for given in node.inputs}
+        for node in wanted:
+            if node.kind == "input" or self.kept.has(node.name, batch):
+                values[node.name] = self._given(node, batch)
+                continue
+            values[node.name] = self._computed(node, [values[given] for given in node.inputs])
+            if node.name in self.shared:
+                self.kept.put(node.name, batch, values[node.name])
+            for given in node.inputs:
+                if last[given] == node.name:
+                    values.pop(given, None)
+        return values[name]
+
+    def _cone(self, name: str, batch: int) -> list[Node]:
+        """The nodes that have to be computed, or fetched, for a value, in order."""
+        wanted, found = {name}, list[Node]()
+        for node in reversed(self.graph.nodes):
+            if node.name in wanted:
+                found.append(node)
+                if not self.kept.has(node.name, batch):
+                    wanted.update(node.inputs)
+        return found[::-1]
+
+    def _given(self, node: Node, batch: int) -> Tensor:
+        images = self.batches[batch]
+        steps = self.emission.steps
+        if node.kind == "input":
+            gate = (torch.arange(steps, device=images.device) < self.emission.acting).float()
+            return gate.view(-1, 1, *[1] * (images.ndim - 1)) * images.float()
+        kept = self.kept.get(node.name, batch)
+        if node.name in self.shared:
+            return kept.to(images.device)
+        spikes = self.packing.unpacked(kept, (steps, len(images), *node.shape)).to(images.device)
+        return spikes.mul_(per_channel(self.heights[node.name], spikes[0]))
+
+    def _computed(self, node: Node, inputs: list[Tensor]) -> Tensor:
+        """An operation's values ``(steps, n, ...)``; biases act in the first steps only."""
+        tensors, steps = node.tensors, self.emission.steps
+        if node.kind == "max_pool":
+            inputs = [inputs[0].cumsum(0)]
+        value = evaluate(node, [one.flatten(0, 1) for one in inputs], tensors, biased=False)
+        value = value.view(steps, -1, *value.shape[1:])
+        if node.kind == "max_pool":
+            return torch.diff(value, dim=0, prepend=torch.zeros_like(value[:1]))
+        if "bias" in tensors:
+            value[: self.emission.acting] += per_channel(tensors["bias"], value[0])
+        return value
+
+    def _last(self) -> dict[str, str]:
+        """By kept name, the last layer, or the output, whose value needs it."""
+        found: dict[str, str] = {}
+        computed = set[str]()
+        for reader in (*self.graph.of_kind("activation"), self.graph.output):
+            waiting, seen = list(reader.inputs), set[str]()
+            while waiting:
+                name = waiting.pop()
+                if name in seen:
+                    continue
+                seen.add(name)
+                node = self.graph.by_name[name]
+                if node.kind == "activation" or name in self.shared:
+                    found[name] = reader.name
+                if node.kind == "activation" or name in computed:
+                    continue
+                computed |= {name} & self.shared
+                waiting += node.inputs
+        return found
 
 
-def _by_channel(values: Tensor) -> Tensor:
-    """``(N, C, ...)`` as ``(C, N ...)``."""
-    return values.transpose(0, 1).flatten(1)
+@dataclass(frozen=True)
+class Targets:
+    """The ANN's activations at the positions on which layers are fitted, kept until then, and its mean logits.
+
+    Attributes:
+        positions: by layer, places of one sample's channel.
+        places: by layer, their number, and that of all.
+        logits: mean logits ``(C,)``, float64.
+    """
+
+    trains: Trains
+    positions: dict[str, Tensor]
+    places: dict[str, tuple[int, int]]
+    logits: Tensor
+
+    @classmethod
+    def of(cls, trains: Trains) -> "Targets":
+        """Run the ANN on all images."""
+        graph, images = trains.graph, trains.images
+        positions = {}
+        for node in graph.of_kind("activation"):  # the fit of a single step takes some four copies
+            most = min(VALUES, SAMPLED // ((trains.emission.steps + 4) * node.channels))
+            positions[node.name] = spread(prod(node.shape[1:]), most // len(images))
+        total = torch.zeros(graph.output.channels, dtype=torch.float64, device=images.device)
+        for number, batch in enumerate(trains.batches):
+
+            def look(node: Node, value: Tensor, number: int = number) -> None:
+                if node.kind == "activation":
+                    trains.kept.put(f"{node.name} (ANN)", number, at(value, positions[node.name]).transpose(1, 2).flatten(0, 1))
+
+            total += run(graph, batch.float(), look).double().sum(0)
+        counted = {name: (len(where), prod(graph.by_name[name].shape[1:])) for name, where in positions.items()}
+        return cls(trains, positions, counted, total / len(images))
+
+    def take(self, node: Node) -> Tensor:
+        """A layer's targets ``(S, C)``, which are then forgotten."""
+        name, kept = f"{node.name} (ANN)", self.trains.kept
+        found = torch.cat([kept.get(name, batch) for batch in range(len(self.trains.batches))])
+        kept.drop(name)
+        return found.to(self.trains.images.device)
+
+
+def _at_a_time(graph: Graph, steps: int) -> int:
+    largest = max(prod(node.shape) for node in graph.nodes)
+    return max(1, ELEMENTS // (steps * largest))
+
+
+def _room(graph: Graph, emission: Emission, images: Tensor, memory: int | None) -> int:
+    """Bytes of values that may be kept in memory.
+
+    Raises:
+        InputError: if ``memory`` is too little for everything else.
+    """
+    if memory is None:
+        return KEPT
+    largest = emission.steps * max(prod(node.shape) for node in graph.nodes)
+    weights = sum(value.numel() for node in graph.nodes for value in node.tensors.values())
+    values = max(LIVE * max(ELEMENTS, largest), 2 * SAMPLED)
+    needed = FIXED + images.nbytes + BYTES * (COPIES * weights + values)
+    if needed > memory:
+        raise InputError(
+            f"memory={memory >> 20} MiB is too little: the correction of this network needs {(needed >> 20) + 1} MiB; give "
+            "more, or convert with correct=False (--no-correct)."
+        )
+    return memory - needed
+
+
+def _add(biases: dict[str, Tensor], name: str, shift: Tensor) -> None:
+    biases[name] = biases.get(name, torch.zeros((), dtype=torch.float64)) + shift.double().cpu()
 
 
 def _bias_of(graph: Graph, node: Node) -> str:

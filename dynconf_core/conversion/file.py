@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from dynconf_core.errors import InputError
-from dynconf_core.graph.checks import checked
+from dynconf_core.graph.checks import check_indices, checked
 from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.networks.checkpoint import read, write_atomically
-from dynconf_core.networks.untrusted import of_weights
+from dynconf_core.networks.untrusted import of_index, of_weights
 from dynconf_core.neurons.model import NeuronModel, loaded
 from dynconf_core.simulation.network import SpikingNetwork
 
@@ -56,7 +56,8 @@ def load_snn(path: str | os.PathLike[str], neurons: type[NeuronModel] | None = N
     model = _model(content["neurons"], neurons, path)
     try:
         graph = checked(Graph(tuple(_node(entry) for entry in content["graph"])))
-        _check_weights(graph, path.stat().st_size)
+        _check_tensors(graph, path.stat().st_size)
+        check_indices(graph)
         image, time_steps = _limits(content["limits"])
         facts = json.loads(json.dumps(content["facts"]))
         if not isinstance(facts, dict):
@@ -88,12 +89,13 @@ def _node(entry: Mapping[str, Any]) -> Node:
     return Node(entry["name"], entry["kind"], tuple(entry["inputs"]), tuple(entry["shape"]), settings, tensors)
 
 
-def _check_weights(graph: Graph, size: int) -> None:
+def _check_tensors(graph: Graph, size: int) -> None:
     """Raise ``InputError`` unless all tensors are dense and finite, and not larger together than the file of ``size`` bytes."""
     bytes_left = size
     for node in graph.nodes:
         for name, tensor in node.tensors.items():
-            if (fault := of_weights(tensor, bytes_left)) is not None:
+            fault = of_index(tensor, bytes_left) if name == "index" else of_weights(tensor, bytes_left)
+            if fault is not None:
                 raise InputError(f"{name} of node {node.name!r} {fault}.")
             bytes_left -= tensor.nbytes
 

@@ -13,8 +13,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import WEIGHTED, Graph, Node, Settings
-from dynconf_core.graph.operations import area
+from dynconf_core.graph.operations import area, channels_read
 
 ONE = torch.ones((), dtype=torch.float64)
 
@@ -32,24 +33,36 @@ def in_threshold_units(
         thresholds: theta of every activation, ``()`` or ``(C,)``.
         layers: settings of the layer of neurons that replaces each activation.
         initial: V(0) of every layer, in units of the threshold.
+
+    Raises:
+        InputError: for a max pool behind a rearrangement that puts spikes of different thresholds into one channel.
     """
-    counts = graph.spikes()
-    units = _units(graph, thresholds, counts)
+    units, counts = _units(graph, thresholds)
     return _rewritten(graph, thresholds, layers, initial, units, counts)
 
 
-def _units(graph: Graph, thresholds: Mapping[str, Tensor], counts: frozenset[str]) -> dict[str, Tensor]:
-    """The unit of every node's value, for all channels or per channel.
+def _units(graph: Graph, thresholds: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], frozenset[str]]:
+    """The unit of every node's value, for all channels or per channel, and the names of those that are whole spikes.
 
     Units of spikes are found first, in forward order; then those of all other values, in reverse order, since a current has the
-    unit of the neurons that receive it.
+    unit of the neurons that receive it. Where a rearrangement puts spikes of different units into one channel, they are scaled
+    to a common one, and are no whole numbers from there on.
     """
     units: dict[str, Tensor] = {}
+    spikes = graph.spikes()
     for node in graph.nodes:
         if node.kind == "activation":
             units[node.name] = thresholds[node.name]
-        elif node.name in counts:
-            units[node.name] = _passed_on(node, [units[name] for name in node.inputs], graph)
+        elif node.name in spikes and all(name in units for name in node.inputs):
+            found = [units[name] for name in node.inputs]
+            if node.kind != "rearrange" or is_one_unit(units_read(node, found[0], graph)):
+                units[node.name] = passed_on(node, found, graph)
+        elif node.name in spikes and node.kind == "max_pool":
+            raise InputError(
+                f"the max pool at {node.name!r} follows a rearrangement of channels with different thresholds: give each layer "
+                "one threshold, per_channel=False."
+            )
+    counts = frozenset(units)
     for node in reversed(graph.nodes):
         if node.name in counts:
             continue
@@ -63,11 +76,12 @@ def _units(graph: Graph, thresholds: Mapping[str, Tensor], counts: frozenset[str
             known = [ONE]
         elif readers[0].kind == "slice":  # every slice has its own channels
             known = [_replaced(known[0], readers[1:], units, node.channels)]
-        spikes = [units[name] for name in node.inputs if name in counts and node.kind == "add"]
-        unit = [*known, *spikes, ONE][0]
-        # A flattened channel has a single unit, whatever its readers require.
-        units[node.name] = _passed_on(node, [_before(node, unit, graph)], graph) if node.kind == "flatten" else unit
-    return units
+        added = [units[name] for name in node.inputs if name in counts and node.kind == "add"]
+        unit = [*known, *added, ONE][0]
+        # A flattened or rearranged channel has a single unit, whatever its readers require.
+        own = node.kind in ("flatten", "rearrange")
+        units[node.name] = passed_on(node, [_before(node, unit, graph)], graph) if own else unit
+    return units, counts
 
 
 def _replaced(unit: Tensor, slices: list[Node], units: Mapping[str, Tensor], channels: int) -> Tensor:
@@ -78,7 +92,7 @@ def _replaced(unit: Tensor, slices: list[Node], units: Mapping[str, Tensor], cha
     return whole
 
 
-def _passed_on(node: Node, units: list[Tensor], graph: Graph) -> Tensor:
+def passed_on(node: Node, units: list[Tensor], graph: Graph) -> Tensor:
     """The unit of a node that passes spikes on, from the units of its inputs."""
     unit = units[0]
     if node.kind in ("average_pool", "sum_pool"):
@@ -97,7 +111,36 @@ def _passed_on(node: Node, units: list[Tensor], graph: Graph) -> Tensor:
         return torch.cat([unit.new_ones(before), unit, unit.new_ones(after)])
     if node.kind == "flatten":
         return unit.repeat_interleave(node.channels // len(unit))
+    if node.kind == "rearrange":
+        return units_read(node, unit, graph)[:, 0]
     return unit
+
+
+def units_read(node: Node, unit: Tensor, graph: Graph) -> Tensor:
+    """The units of the values that each channel of a rearrangement holds, ``(C, values of a channel)``."""
+    source = graph.by_name[node.inputs[0]]
+    return _full(unit, source.channels)[channels_read(node, source)]
+
+
+def is_one_unit(units: Tensor) -> bool:
+    """Whether all values of each channel have the same unit."""
+    return bool((units == units[:, :1]).all())
+
+
+def _common_unit(node: Node, unit: Tensor, source: Node) -> Tensor:
+    """Of each channel of a rearrangement's input, such that all values of each channel of its output have the same: the mean
+    of ``unit`` over the channels of the output that have values in common, directly or through others."""
+    read = channels_read(node, source)
+    label, before = torch.arange(source.channels), torch.empty(0)
+    while not torch.equal(label, before):
+        before = label
+        least = label[read].amin(1, keepdim=True).expand_as(read)
+        label = label.scatter_reduce(0, read.flatten(), least.flatten(), "amin")
+    of_output = label[read[:, 0]]
+    sums, counts = unit.new_zeros(2, source.channels)
+    sums.index_add_(0, of_output, unit)
+    counts.index_add_(0, of_output, torch.ones_like(unit))
+    return torch.where(counts > 0, sums / counts.clamp_min(1), unit.mean())[label]
 
 
 def _wanted_by(
@@ -134,6 +177,8 @@ def _wanted_by(
         return unit[before : before + node.channels]
     if reader.kind == "flatten":
         return unit.view(node.channels, -1).mean(1)
+    if reader.kind == "rearrange":
+        return _common_unit(reader, unit, node)
     return unit
 
 
@@ -193,7 +238,7 @@ def _rewritten(
             source = node.inputs[0]
             wanted = _replaced(units[source], [node], units, graph.by_name[source].channels)
             nodes.append(replace(node, inputs=(converted(source, node, wanted),)))
-        elif node.kind in ("pad", "flatten"):
+        elif node.kind in ("pad", "flatten", "rearrange"):
             nodes.append(replace(node, inputs=(converted(node.inputs[0], node, _before(node, unit, graph)),)))
         else:
             nodes.append(node)
@@ -213,7 +258,7 @@ def _rewritten(
 
 
 def _before(node: Node, unit: Tensor, graph: Graph) -> Tensor:
-    """The unit that the input of a pad or flatten needs for its output to have ``unit``."""
+    """The unit that the input of a pad, flatten or rearrange needs for its output to have ``unit``."""
     source = graph.by_name[node.inputs[0]]
     found = _wanted_by(node, source, {node.name: unit}, {}, frozenset(), graph)
     assert found is not None

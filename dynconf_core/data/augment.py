@@ -1,8 +1,9 @@
 """Augmentation of a batch of pixels, image by image, drawn from one generator on the CPU (the same for every device).
 
 ``crop`` pads with black by an eighth of the side and cuts out the original size at a random position; ``flip`` mirrors half of
-the images; ``autoaugment`` is the policy for CIFAR-10 (``autoaugment.py``); ``jitter`` changes brightness, contrast and
-saturation by up to 20 %; ``cutout`` blanks a square of half the side (DeVries and Taylor, arXiv 1708.04552).
+the images; ``cutout`` blanks a square of half the side (DeVries and Taylor, arXiv 1708.04552). They suit any number of
+channels. ``jitter`` changes brightness, contrast and saturation by up to 20 % (a grey image has no saturation);
+``autoaugment`` is the policy for CIFAR-10 (``autoaugment.py``), for colour images alone.
 
 The random numbers are drawn on the CPU (``drawn``), can be combined for several batches (``together``), and reach the pixels'
 device in one asynchronous transfer (``applied``).
@@ -20,19 +21,22 @@ from dynconf_core.data.images import AUGMENTATIONS, Normalisation
 from dynconf_core.errors import InputError
 
 JITTER = 0.2
+COLOURS = {"autoaugment": (3,), "jitter": (1, 3)}
+"""Numbers of channels of the images that these are for."""
 
 Draws = dict[str, Tensor]
 """The random numbers of each augmentation, by its name: float32 ``(numbers, N)`` on the CPU."""
 
 
 def augmented(pixels: Tensor, names: Sequence[str], normalisation: Normalisation, generator: torch.Generator) -> Tensor:
-    """Augment and normalise uint8 ``pixels (N, 3, H, W)`` with the augmentations called ``names``, in a fixed order.
+    """Augment and normalise ``pixels (N, C, H, W)``, uint8 or decimals, with the augmentations called ``names``, in a fixed
+    order.
 
     Returns:
-        float32 ``(N, 3, H, W)`` on the device of ``pixels``.
+        float32 ``(N, C, H, W)`` on the device of ``pixels``.
 
     Raises:
-        InputError: for an unknown name.
+        InputError: for an unknown name, or an augmentation that is not for such images.
     """
     return applied(pixels, drawn(names, len(pixels), pixels.shape[-2], generator), normalisation)
 
@@ -66,11 +70,15 @@ def together(batches: Sequence[Draws]) -> Draws:
 
 
 def applied(pixels: Tensor, draws: Draws, normalisation: Normalisation) -> Tensor:
-    """Augment uint8 ``pixels (N, 3, H, W)`` with the random numbers ``draws``, and normalise them.
+    """Augment ``pixels (N, C, H, W)``, uint8 or decimals, with the random numbers ``draws``, and normalise them.
 
     Returns:
-        float32 ``(N, 3, H, W)`` on the device of ``pixels``, which are not changed.
+        float32 ``(N, C, H, W)`` on the device of ``pixels``, which are not changed.
+
+    Raises:
+        InputError: for an augmentation that is not for such images.
     """
+    check(pixels, tuple(draws))
     decided = dict(draws)
     policy = decided.pop("autoaugment", None)
     arrangement = None if policy is None else autoaugment.arranged(policy)
@@ -87,6 +95,21 @@ def applied(pixels: Tensor, draws: Draws, normalisation: Normalisation) -> Tenso
         pixels = _jittered(pixels, jitter)
     images = normalisation(pixels)
     return images if cutout is None else _cut_out(images, cutout)
+
+
+def check(pixels: Tensor, names: Sequence[str]) -> None:
+    """Raise ``InputError`` unless the augmentations called ``names`` can be done to such images."""
+    for name in names:
+        if pixels.ndim != 4:
+            raise InputError(
+                f"augmentation {name!r} is for images; the shape of these data is {tuple(pixels.shape)}: leave it out."
+            )
+        if name in COLOURS and (pixels.shape[1] not in COLOURS[name] or pixels.dtype != torch.uint8):
+            channels = " or ".join(map(str, COLOURS[name]))
+            raise InputError(
+                f"augmentation {name!r} is for uint8 images of {channels} channels; these are "
+                f"{pixels.dtype} and have {pixels.shape[1]}: leave it out."
+            )
 
 
 def _margin(height: int) -> int:

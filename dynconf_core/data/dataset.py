@@ -37,6 +37,7 @@ class DataSet:
         digest: a hexadecimal digest that identifies the content of a folder.
         load: reads a split.
         downloaded: whether the images are files in the data folder, and so may be missing.
+        sample: the shape of a sample; None for colour images, ``(3, resolution, resolution)``.
 
     Raises:
         InputError: for impossible numbers.
@@ -55,6 +56,7 @@ class DataSet:
     digest: Callable[[Path], str]
     load: Load
     downloaded: bool = True
+    sample: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("classes", 2), ("resolution", 1), ("test", 1), ("calibration", 1)):
@@ -65,6 +67,10 @@ class DataSet:
                 f"data set {self.title!r}: calibration={self.calibration} of train={self.train} training images leaves none to "
                 "train with: hold out fewer."
             )
+
+    def images(self, split: Split, root: Path = Path()) -> Images:
+        """A split, "train", "calibration" or "test", as it is used; ``root`` is the folder of the data sets where there is one."""
+        return self.load(root, split, resolution=self.resolution, calibration=self.calibration)
 
 
 DATASETS: Registry[DataSet] = Registry(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from math import isfinite
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
+
+from dynconf_core.errors import InputError
 
 if TYPE_CHECKING:
     import torch
@@ -22,31 +25,100 @@ AUGMENTATIONS = ("crop", "flip", "autoaugment", "jitter", "cutout")
 
 @dataclass(frozen=True)
 class Normalisation:
-    """Mean and standard deviation of each colour channel, in units of a pixel's range [0, 1]."""
+    """Mean and standard deviation of the network's input: one of each for all channels, or one for each channel.
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    The units are those of the range [0, 1] of a pixel, or for data that are decimals already the data's own.
 
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """uint8 pixels ``(N, 3, H, W)`` in [0, 255] to float32 network input of the same shape."""
-        mean, std = (_channels(values, pixels.device) for values in (self.mean, self.std))
-        return pixels.float().div_(255).sub_(mean).div_(std)
+    Raises:
+        InputError: for numbers that are not finite, a deviation that is not above 0, or means and deviations that differ in
+            number.
+    """
 
-    def limit(self) -> float:
-        """The largest absolute value of a normalised image, increased slightly because devices round divisions differently."""
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, _numbers(name, getattr(self, name)))
+        if len(self.mean) != len(self.std):
+            raise InputError(f"normalisation: {len(self.mean)} means and {len(self.std)} deviations: give as many of both.")
+        if not min(self.std) > 0:
+            raise InputError(f"normalisation: std={self.std}: every deviation must be above 0.")
+
+    def __call__(self, data: Tensor) -> Tensor:
+        """The network's input, float32, of the shape of ``data``, which are not changed.
+
+        Args:
+            data: uint8 pixels ``(N, C, H, W)`` in [0, 255], or decimals; vectors ``(N, F)`` and signals ``(N, C, L)`` too, and
+                images by time step, ``(N, T, C, H, W)``.
+
+        Raises:
+            InputError: for data of another type, or with another number of channels.
+        """
+        self.check(data)
+        mean, std = (_channels(values, data.device, data.ndim) for values in (self.mean, self.std))
+        if data.is_floating_point():
+            return data.float().sub(mean).div_(std)
+        return data.float().div_(255).sub_(mean).div_(std)
+
+    def check(self, data: Tensor) -> None:
+        """Raise ``InputError`` unless ``data`` are of a type and a shape to be normalised."""
         import torch
 
-        ends = torch.tensor([0, 255], dtype=torch.uint8).view(2, 1, 1, 1).expand(2, 3, 1, 1)
+        if data.dtype is not torch.uint8 and not data.is_floating_point():
+            raise InputError(f"the images are {data.dtype}: give uint8 pixels from 0 to 255, or floating-point numbers.")
+        given = len(self.mean)
+        if data.ndim < 2:
+            raise InputError(f"the images have the shape {tuple(data.shape)}: give (N, C, H, W), or vectors (N, F).")
+        channels = data.shape[channel_axis(data.ndim)]
+        if given not in (1, channels):
+            raise InputError(
+                f"the images have {channels} channels (their shape is {tuple(data.shape)}), but the normalisation has {given} "
+                f"means and deviations: give {channels} of each, or one of each for all channels."
+            )
+
+    def limit(self, ends: Tensor | None = None) -> float:
+        """The largest absolute value of normalised data, increased slightly because devices round divisions differently.
+
+        Args:
+            ends: the smallest and the largest values of the data, ``(2, C)``; None: those of pixels.
+        """
+        import torch
+
+        if ends is None:
+            ends = torch.tensor([0.0, 1.0]).view(2, 1).expand(2, len(self.mean))
         return float(self(ends).abs().max()) * (1 + 2**-20)
+
+    def as_json(self) -> dict[str, list[float]]:
+        """``mean`` and ``std`` as lists."""
+        return {"mean": list(self.mean), "std": list(self.std)}
+
+
+def channel_axis(dimensions: int) -> int:
+    """The axis of the channels of data ``(N, F)``, ``(N, C, L)``, ``(N, C, H, W)`` or ``(N, T, C, H, W)``."""
+    return 2 if dimensions == 5 else 1
+
+
+def _numbers(name: str, given: Any) -> tuple[float, ...]:
+    """One number or several, in whatever form, as a tuple."""
+    try:
+        values = tuple(float(value) for value in np.atleast_1d(np.asarray(given, np.float64)))
+    except (TypeError, ValueError):
+        values = ()
+    if not values or not all(map(isfinite, values)):
+        raise InputError(f"normalisation: {name}={given!r}: give one finite number for all channels, or one for each.")
+    return values
 
 
 @cache
-def _channels(values: tuple[float, float, float], device: torch.device) -> Tensor:
-    """``(1, 3, 1, 1)``, cached: creating it anew on a GPU would be a transfer that the CPU waits for."""
+def _channels(values: tuple[float, ...], device: torch.device, dimensions: int) -> Tensor:
+    """Such as ``(1, C, 1, 1)``, cached: creating it anew on a GPU would be a transfer that the CPU waits for."""
     import torch
 
+    shape = [1] * dimensions
+    shape[channel_axis(dimensions)] = -1
     with torch.inference_mode(False):
-        return torch.tensor(values, device=device).view(1, 3, 1, 1)
+        return torch.tensor(values, device=device).view(shape)
 
 
 class Images(Protocol):
@@ -67,8 +139,8 @@ class Images(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, indices: Tensor, crops: torch.Generator | None = None) -> Tensor:
-        """uint8 pixels ``(n, 3, H, W)`` of ``indices (n,)``. ``crops`` draws random resized crops if the pixels are read
-        from larger images, and is ignored if they are held in memory at their final size."""
+        """uint8 pixels ``(n, C, H, W)`` of ``indices (n,)``, or decimals. ``crops`` draws random resized crops if the pixels
+        are read from larger images, and is ignored if they are held in memory at their final size."""
 
     def to(self, device: torch.device) -> Images:
         """The same images, with the pixels on ``device`` if they are held in memory."""
@@ -87,14 +159,30 @@ class TensorImages:
     """Images held in memory.
 
     Attributes:
-        pixels: uint8 ``(N, 3, H, W)``.
+        pixels: uint8 ``(N, C, H, W)``, or decimals; vectors ``(N, F)`` too.
         labels: int64 ``(N,)``.
+        classes: number of classes C.
+        normalisation: of the network's input.
+        ends: the smallest and the largest values that the vectors of the data set have, ``(2, F)``; None for pixels.
+
+    Raises:
+        InputError: for pixels that the normalisation does not fit, or labels that are not one whole number a sample.
     """
 
     pixels: Tensor
     labels: Tensor
     classes: int
     normalisation: Normalisation
+    ends: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        self.normalisation.check(self.pixels)
+        labels, kind = tuple(self.labels.shape), self.labels.dtype
+        if labels != (len(self.pixels),) or kind.is_floating_point or kind.is_complex:
+            raise InputError(
+                f"labels are {kind} of the shape {labels}: give one whole number for each of the {len(self.pixels)} images."
+            )
+        object.__setattr__(self, "labels", self.labels.long())
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -110,6 +198,11 @@ class TensorImages:
     def subset(self, indices: Tensor) -> TensorImages:
         """The images at ``indices``, in that order."""
         return replace(self, pixels=self.pixels[indices], labels=self.labels[indices])
+
+
+def limit(images: Images) -> float:
+    """The largest absolute value that a sample of the data set can have when it is normalised."""
+    return images.normalisation.limit(images.ends if isinstance(images, TensorImages) else None)
 
 
 def held_out(images: int, calibration: int, seed: int = SPLIT_SEED) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,7 @@ from dynconf_core.evaluation.trace_warnings import trace_warnings
 from dynconf_core.exit.by_class import figures_by_class
 from dynconf_core.exit.front import Front, exact_front, paired_front, points_at
 from dynconf_core.exit.judgement import ExitFigures, Loss
-from dynconf_core.exit.oracles import oracle_gap, oracles
+from dynconf_core.exit.oracles import oracles
 from dynconf_core.exit.robustness import RobustnessMap, robustness_map
 from dynconf_core.exit.rule import Rule
 from dynconf_core.exit.shown import exit_text, points_in_words
@@ -79,12 +79,12 @@ class Analysis:
 
     def __str__(self) -> str:
         """The rule and its figures on the test traces, in two lines, and the guarantee, if there is one, in a third."""
-        rule, judged, time_steps = self.rule, self.record.exit, self.record.time_steps
+        rule, judged = self.rule, self.record.exit
         when = exit_text(rule.measure.label, rule.threshold, rule.measure.shown(rule.threshold))
         return (
             f"{rule.measure.name} {when}, {rule.smoothing}\n"
-            f"test: {100 * judged.accuracy:.2f} % @ {judged.mean_steps:.2f} of {time_steps} time steps, "
-            f"{100 * (1 - judged.mean_steps / time_steps):.1f} % fewer; {points_in_words(judged.loss)}"
+            f"test: {100 * judged.accuracy:.2f} % @ {judged.mean_steps:.2f} of {self.record.full_steps_text} time steps, "
+            f"{100 * judged.latency_saving:.1f} % fewer; {points_in_words(judged.loss)}"
             f"{'' if self.guarantee is None else f'{chr(10)}{self.guarantee.statement()}'}"
         )
 
@@ -140,7 +140,7 @@ def analyse(
     best_of = {name: contest.choose(max_drop, name) for name in contest.measures}
     best_of[chosen.rule.measure.name] = chosen
     right = calibration.correct()
-    fronts = {name: _front(contest, own.index, parts, certifying, right) for name, own in best_of.items()}
+    fronts = {name: _front(contest, own.index, parts, certifying, calibration) for name, own in best_of.items()}
     guarantee = None
     if epsilon is not None and delta is not None:
         guarantee = _certified(contest, chosen.index, certifying, epsilon, delta)
@@ -164,7 +164,8 @@ def analyse(
         split=split,
         max_drop=max_drop,
         accuracy_at_t=AccuracyAtT(tuple(right.mean(axis=0).tolist()), figures.accuracy_at_t),
-        oracles=OraclesOfSplits(oracles(right), figures.oracles),
+        steps_at_t=test.steps_at_t(),
+        oracles=OraclesOfSplits(oracles(right, calibration.lengths), figures.oracles),
         rules=tuple(_entry(contest, own, fronts[name], right) for name, own in best_of.items()),
         chosen=list(best_of).index(chosen.rule.measure.name),
         guarantee=promise,
@@ -177,7 +178,7 @@ def analyse(
         synaptic_operations_per_inference=figures.synaptic_operations_per_inference,
         multiply_accumulates=figures.multiply_accumulates,
         energy=figures.energy,
-        oracle_gap=oracle_gap(contest.test_right, figures.exit),
+        oracle_gap=figures.oracle_gap,
         reliability=_reliability(choosing, test, got, exiting),
         robustness=robustness.widths(),
         least_latency=LeastLatency(int(exiting.min()), float((exiting == exiting.min()).mean())),
@@ -212,7 +213,7 @@ def fixed_smoothing(measure: ConfidenceMeasure | None, smoothing: Smoothing | No
     return {measure.name: smoothing}
 
 
-def _front(contest: Contest, index: int, parts: Parts | None, certifying: Traces | None, right: NDArray[np.bool_]) -> Front:
+def _front(contest: Contest, index: int, parts: Parts | None, certifying: Traces | None, calibration: Traces) -> Front:
     """All operating points of a candidate on all calibration traces, including a half reserved for certifying.
 
     Fitted scores are out of fold: each sample is scored by weights fitted on other samples.
@@ -220,9 +221,9 @@ def _front(contest: Contest, index: int, parts: Parts | None, certifying: Traces
     scores = contest.scores[index]
     if parts is not None and certifying is not None:
         choosing, unseen = scores, contest.found[index].scores(certifying)
-        scores = np.empty(right.shape)
+        scores = np.empty((calibration.samples, calibration.time_steps))
         scores[parts[0]], scores[parts[1]] = choosing, unseen
-    return exact_front(scores, right)
+    return exact_front(scores, calibration.correct(), calibration.lengths)
 
 
 def _entry(contest: Contest, own: Chosen, front: Front, right: NDArray[np.bool_]) -> RuleEntry:
@@ -242,9 +243,10 @@ def _certified(contest: Contest, index: int, certifying: Traces | None, epsilon:
     """The guarantee of the lowest threshold that the half reserved for certifying certifies."""
     seen = contest.calibration.trained_on_calibration
     if certifying is None:  # too few samples for two halves: nothing can be certified
-        return certify(contest.scores[index], contest.right, [], epsilon, delta, seen)
-    thresholds = candidate_thresholds(paired_front(contest.scores[index], contest.right), epsilon)
-    return certify(contest.found[index].scores(certifying), certifying.correct(), thresholds, epsilon, delta, seen)
+        return certify(contest.scores[index], contest.right, [], epsilon, delta, seen, contest.calibration.lengths)
+    front = paired_front(contest.scores[index], contest.right, contest.calibration.lengths)
+    scores, thresholds = contest.found[index].scores(certifying), candidate_thresholds(front, epsilon)
+    return certify(scores, certifying.correct(), thresholds, epsilon, delta, seen, certifying.lengths)
 
 
 def _guarantee_entry(guarantee: Guarantee, contest: Contest, chosen: Chosen, parts: Parts | None) -> GuaranteeEntry:

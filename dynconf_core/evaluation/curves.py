@@ -72,9 +72,9 @@ class SampleOverTime:
         index: its place in the test split, from 0.
         label: its class.
         exit_step: where it exits, from 1.
-        predictions: the predicted class at each step, ``(T,)``.
-        scores: the rule's score at each step, ``(T,)``.
-        shown: the score as people read it, such as a softmax probability, ``(T,)``.
+        predictions: the predicted class at each step up to the sample's end.
+        scores: the rule's score at each step.
+        shown: the score as people read it, such as a softmax probability, at each step.
     """
 
     index: int
@@ -98,6 +98,7 @@ class Curves:
         reliability: None if the rule's score is not a softmax.
         robustness: see the type.
         easiest, hardest: the samples that exit first, the surest first, and those that exit last, the least sure first.
+        mean_length: the mean number of steps of a sample, if some end before T.
     """
 
     time_steps: int
@@ -111,6 +112,7 @@ class Curves:
     robustness: RobustnessGrid
     easiest: tuple[SampleOverTime, ...]
     hardest: tuple[SampleOverTime, ...]
+    mean_length: float | None = None
 
 
 def curves_of(test: Traces, rule: Rule, robustness: RobustnessMap | None = None) -> Curves:
@@ -122,7 +124,7 @@ def curves_of(test: Traces, rule: Rule, robustness: RobustnessMap | None = None)
         robustness: their robustness map, if it is known: it takes longer than all the rest.
     """
     scores, correct, found = rule.scores(test), test.correct(), robustness or robustness_map(test)
-    exits = exit_steps(scores, rule.threshold)
+    exits = exit_steps(scores, rule.threshold, test.lengths)
     easiest, hardest = _extremes(scores, exits)
     oracle = oracle_curve(correct)
     return Curves(
@@ -131,7 +133,7 @@ def curves_of(test: Traces, rule: Rule, robustness: RobustnessMap | None = None)
         label=rule.measure.label,
         threshold=rule.threshold,
         threshold_shown=rule.measure.shown(rule.threshold),
-        front=_line(*thinned(exact_front(scores, correct), MOST_POINTS)),
+        front=_line(*thinned(exact_front(scores, correct, test.lengths), MOST_POINTS)),
         oracle=_line(*oracle),
         reliability=_reliability(test, rule, exits) if rule.measure.of_softmax else None,
         robustness=RobustnessGrid(
@@ -143,6 +145,7 @@ def curves_of(test: Traces, rule: Rule, robustness: RobustnessMap | None = None)
         ),
         easiest=tuple(_sample(test, rule, scores, exits, index) for index in easiest),
         hardest=tuple(_sample(test, rule, scores, exits, index) for index in hardest),
+        mean_length=test.mean_length,
     )
 
 
@@ -155,14 +158,15 @@ def _extremes(scores: NDArray[np.float64], exits: NDArray[np.int64]) -> tuple[li
 
 
 def _sample(test: Traces, rule: Rule, scores: NDArray[np.float64], exits: NDArray[np.int64], index: int) -> SampleOverTime:
-    predictions = np.cumsum(test.logits[index], axis=0, dtype=np.float64).argmax(axis=1)
+    end = int(test.ends[index])
+    predictions = np.cumsum(test.logits[index, :end], axis=0, dtype=np.float64).argmax(axis=1)
     return SampleOverTime(
         index,
         int(test.labels[index]),
         int(exits[index]),
         tuple(predictions.tolist()),
-        tuple(float(f"{score:.6g}") for score in scores[index].tolist()),
-        tuple(rule.measure.shown(score) for score in scores[index].tolist()),
+        tuple(float(f"{score:.6g}") for score in scores[index, :end].tolist()),
+        tuple(rule.measure.shown(score) for score in scores[index, :end].tolist()),
     )
 
 

@@ -2,7 +2,7 @@
 
 The latency saving of an exit with s mean steps against a fixed number of time steps t is 1 - s/t. Using T as the baseline
 overstates the saving, since most SNNs reach their accuracy earlier; savings are therefore given against several baselines. Only
-the iso-accuracy baseline depends on the calibration traces.
+the iso-accuracy baseline depends on the calibration traces. Samples that end before t steps count their own length.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Baseline:
         name: see ``baselines``.
         time_steps: t.
         accuracy: accuracy after t time steps on the test traces.
-        latency_saving: latency saving of the exit against t, 1 - mean steps / t.
+        latency_saving: latency saving of the exit against t, 1 - mean steps / t (or / the mean of the steps up to t or the
+            sample's end).
     """
 
     name: str
@@ -128,7 +129,7 @@ def evaluate(
     calibration_correct = calibration.correct()
     accuracy = correct.mean(axis=0)
     steps = rule.exit_steps(test)
-    figures = exit_figures(correct, steps, seed)
+    figures = exit_figures(correct, steps, seed, test.lengths)
     entry = RuleEntry(
         **recorded(rule),
         calibration=choice.calibration if choice else loss_at_exit(calibration_correct, rule.exit_steps(calibration)),
@@ -143,9 +144,9 @@ def evaluate(
         ann_accuracy=_accuracy(test, test.ann_logits),
         reference_accuracy=_accuracy(test, test.reference_logits),
         exit=RuleExit(**vars(figures), rule=entry),
-        baselines=baselines(accuracy, calibration_correct.mean(axis=0), figures.mean_steps, paper_time_steps),
-        oracles=oracles(correct),
-        oracle_gap=oracle_gap(correct, figures),
+        baselines=baselines(accuracy, calibration_correct.mean(axis=0), figures.mean_steps, paper_time_steps, test.lengths),
+        oracles=oracles(correct, test.lengths),
+        oracle_gap=oracle_gap(correct, figures, test.lengths),
         **_counts(test, steps),
         ece=ece,
         nll=nll,
@@ -169,6 +170,7 @@ def baselines(
     calibration_accuracy: NDArray[np.float64],
     mean_steps: float,
     paper_time_steps: int | None = None,
+    lengths: NDArray[np.int64] | None = None,
 ) -> tuple[Baseline, ...]:
     """The latency saving of an exit against fixed numbers of time steps.
 
@@ -183,8 +185,13 @@ def baselines(
         calibration_accuracy: accuracies ``(T,)`` on the calibration traces.
         mean_steps: s, the mean exit step on the test traces.
         paper_time_steps: T in the paper, or None.
+        lengths: the step at which each test sample ends; None: all end at T.
     """
     time_steps = len(accuracy)
+
+    def taken(step: int) -> float:
+        return step if lengths is None else float(np.minimum(lengths, step).mean())
+
     found = {
         "full": time_steps,
         "iso_accuracy": _first(calibration_accuracy >= calibration_accuracy[-1] - ROUNDING),
@@ -193,7 +200,9 @@ def baselines(
     }
     if paper_time_steps is not None and 1 <= paper_time_steps <= time_steps:
         found["paper"] = paper_time_steps
-    return tuple(Baseline(name, step, float(accuracy[step - 1]), 1.0 - mean_steps / step) for name, step in found.items())
+    return tuple(
+        Baseline(name, step, float(accuracy[step - 1]), 1.0 - mean_steps / taken(step)) for name, step in found.items()
+    )
 
 
 def _first(holds: NDArray[np.bool_]) -> int:
@@ -206,9 +215,9 @@ def _accuracy(test: Traces, logits: NDArray[Any] | None) -> float | None:
     return None if logits is None else float(np.mean(logits.argmax(axis=1) == test.labels))
 
 
-def _up_to(counts: NDArray[Any], steps: NDArray[np.int64]) -> FullAndExit:
-    """Mean over the samples of ``counts (N, T)`` summed up to T, and up to each sample's exit step."""
-    running = np.cumsum(counts, axis=1, dtype=np.float64)
+def _up_to(test: Traces, counts: NDArray[Any], steps: NDArray[np.int64]) -> FullAndExit:
+    """Mean over the samples of ``counts (N, T)`` summed up to their ends, and up to their exit steps."""
+    running = np.cumsum(test.until_end(counts), axis=1)
     return FullAndExit(float(running[:, -1].mean()), float(running[np.arange(len(steps)), steps - 1].mean()))
 
 
@@ -222,16 +231,16 @@ class _Counts(TypedDict):
 
 def _counts(test: Traces, steps: NDArray[np.int64]) -> _Counts:
     """The fields of ``Evaluation`` that count spikes and operations."""
-    per_inference = None if test.spikes is None else _up_to(test.spikes, steps)
+    per_inference = None if test.spikes is None else _up_to(test, test.spikes, steps)
     neurons = test.meta.get("neurons")
     per_neuron = None
     if per_inference is not None and isinstance(neurons, (int, float)) and neurons > 0:
         per_neuron = FullAndExit(per_inference.full / neurons, per_inference.exit / neurons)
-    operations = None if test.synaptic_operations is None else _up_to(test.synaptic_operations, steps)
+    operations = None if test.synaptic_operations is None else _up_to(test, test.synaptic_operations, steps)
     multiplied, counts, energy = test.meta.get("multiply_accumulates"), None, None
     if operations is not None and isinstance(multiplied, dict):
         counts = MultiplyAccumulates.of(multiplied)
-        energy = energy_estimate(counts, operations, FullAndExit(float(test.time_steps), float(steps.mean())))
+        energy = energy_estimate(counts, operations, FullAndExit(float(test.ends.mean()), float(steps.mean())))
     return {
         "spikes_per_inference": per_inference,
         "spikes_per_neuron": per_neuron,
@@ -253,7 +262,7 @@ def _reliability(
     test: Traces, smoothing: Smoothing, correct: NDArray[np.bool_], steps: NDArray[np.int64]
 ) -> tuple[FullAndExit, FullAndExit]:
     """Expected calibration error and negative log likelihood of softmax(z'), at T and at the exit."""
-    ends = {"full": np.full(test.samples, test.time_steps), "exit": steps}
+    ends = {"full": test.ends, "exit": steps}
     smoothed = {name: np.empty((test.samples, test.classes)) for name in ends}
     for piece, accumulated in test.accumulated():
         everywhere = smoothing.apply(accumulated)

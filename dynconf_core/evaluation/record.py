@@ -107,6 +107,8 @@ class AnalysisRecord:
         comparison: every measure at every allowed drop.
         warnings: warnings for readers, one sentence each.
         by_class: the figures of each class.
+        steps_at_t: the mean number of steps ``(T,)`` that the test samples have had by step t, if some end before T: what a
+            fixed step costs. None: t.
     """
 
     time_steps: int
@@ -137,6 +139,22 @@ class AnalysisRecord:
     comparison: tuple[ComparisonRow, ...]
     warnings: tuple[str, ...]
     by_class: tuple[ClassFigures, ...] = ()
+    steps_at_t: tuple[float, ...] | None = None
+
+    @property
+    def mean_length(self) -> float | None:
+        """The mean number of steps of the test samples, if some end before T."""
+        return None if self.steps_at_t is None else self.steps_at_t[-1]
+
+    @property
+    def full_steps(self) -> float:
+        """The steps without exit: T, or the mean length of the test samples."""
+        return self.time_steps if self.mean_length is None else self.mean_length
+
+    @property
+    def full_steps_text(self) -> str:
+        """The same for people, such as "16", or "12.25 (mean length)"."""
+        return str(self.time_steps) if self.mean_length is None else f"{self.mean_length:.2f} (mean length)"
 
     @property
     def rule(self) -> RuleEntry:

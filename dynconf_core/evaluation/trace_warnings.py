@@ -25,6 +25,12 @@ def trace_warnings(calibration: Traces, test: Traces) -> list[str]:
             f"the logits of the {' and '.join(probable)} traces are probabilities (from 0 to 1, with the sum 1 at every step): "
             "save the outputs before the softmax, whose sum over time is what exit rules read."
         )
+    counts = [name for name, traces in both if holds_running_counts(traces)]
+    if counts:
+        found.append(
+            f"the logits of the {' and '.join(counts)} traces are whole numbers that never fall over time, as running counts "
+            "of spikes are: traces hold the output of each step alone; save the differences, or read them with --accumulated."
+        )
     found += _duplicates(duplicates(calibration, test), test)
     for name, traces in both:
         found += _of_one_split(name, traces)
@@ -37,10 +43,26 @@ def holds_probabilities(traces: Traces) -> bool:
     between = False
     for piece in pieces(traces.logits):
         rows = np.asarray(traces.logits[piece], np.float64)
+        if traces.lengths is not None:
+            rows = rows[np.arange(traces.time_steps) < traces.lengths[piece, None]][:, None]
         if rows.min() < 0 or rows.max() > 1 or (np.abs(rows.sum(axis=2) - 1.0) > SUM_WITHIN).any():
             return False
         between = between or bool(((rows > 0) & (rows < 1)).any())
     return between
+
+
+def holds_running_counts(traces: Traces) -> bool:
+    """Whether all logits (N, T, C) are whole numbers from 0 that never fall over the steps of a sample, and some rise."""
+    rising = False
+    for piece in pieces(traces.logits):
+        rows = np.asarray(traces.logits[piece], np.float64)
+        steps = np.diff(rows, axis=1)
+        if traces.lengths is not None:
+            steps = steps[np.arange(1, traces.time_steps) < traces.lengths[piece, None]]
+        if rows.min() < 0 or (rows != np.round(rows)).any() or steps.min(initial=0) < 0:
+            return False
+        rising = rising or steps.max(initial=0) > 0
+    return rising
 
 
 def _duplicates(found: Duplicates, test: Traces) -> list[str]:

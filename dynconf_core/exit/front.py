@@ -4,6 +4,9 @@ A sample exits at the first step whose score is greater than the threshold, else
 changes only when the threshold reaches a new running maximum of its scores (a record), and then moves to the next record. It is
 therefore enough to find the records, sort them once, and accumulate the changes that each causes. No search over trial
 thresholds can find a better point.
+
+A sample that ends before T exits at its end at the latest. What is summed over the exits stays the same after it, so that such
+an exit is treated as one at T that costs the sample's length.
 """
 
 from __future__ import annotations
@@ -89,24 +92,26 @@ class Crossings:
 
     Args:
         scores: (N, T), larger means more confident; -inf never exits before T, inf exits at every threshold except inf.
+        lengths: (N,) the step at which each sample ends, from 1 to T; None: all end at T.
 
     Raises:
         ValueError: for another shape, no samples, no steps, or a score that is not a number.
     """
 
-    def __init__(self, scores: NDArray[np.float64]) -> None:
+    def __init__(self, scores: NDArray[np.float64], lengths: NDArray[np.int64] | None = None) -> None:
         if scores.ndim != 2 or not scores.size:
             raise ValueError(f"scores {scores.shape} must be (N, T), N, T > 0")
         scores = np.ascontiguousarray(scores)
         if np.isnan(scores.max()):
             raise ValueError("a score is not a number")
-        self.shape = scores.shape
+        self.shape, self.lengths = scores.shape, lengths
         samples = len(scores)
         # Where a sample may exit: at its records, in the order of the steps, and finally at T, regardless of the
         # score there. A rising threshold moves the exit from each place of a sample to the next one.
         can_exit = np.empty(scores.shape, dtype=bool)
         for start in range(0, samples, PIECE_SAMPLES):
-            _mark_records(scores[start : start + PIECE_SAMPLES], can_exit[start : start + PIECE_SAMPLES])
+            rows = slice(start, start + PIECE_SAMPLES)
+            _mark_records(scores[rows], can_exit[rows], None if lengths is None else lengths[rows])
         self._places = np.flatnonzero(can_exit)
         ends = np.cumsum(np.count_nonzero(can_exit, axis=1)) - 1
         self._first = np.concatenate(([0], ends[:-1] + 1))
@@ -131,10 +136,14 @@ class Crossings:
     def steps(self) -> NDArray[np.int64]:
         """(K,) the sum of all exit steps, counted from 1."""
         samples, time_steps = self.shape
-        return self._summed(np.tile(np.arange(1, time_steps + 1, dtype=np.int32), samples)[self._places])
+        steps = np.tile(np.arange(1, time_steps + 1, dtype=np.int32), samples)[self._places]
+        if self.lengths is not None:
+            steps = np.minimum(steps, self.lengths[self._places // time_steps]).astype(np.int32)
+        return self._summed(steps)
 
     def totals(self, quantity: NDArray[Any]) -> NDArray[Any]:
-        """(K,) the sum over the samples of `quantity` (N, T), taken at each sample's exit step.
+        """(K,) the sum over the samples of `quantity` (N, T), taken at each sample's exit step; it must not change after a
+        sample's end.
 
         Integers and booleans are summed exactly, as int64, floats as float64.
 
@@ -159,30 +168,33 @@ class Crossings:
         return sums if self._kept is None else sums[self._kept]
 
 
-def exact_front(scores: NDArray[np.float64], correct: NDArray[np.bool_]) -> Front:
+def exact_front(scores: NDArray[np.float64], correct: NDArray[np.bool_], lengths: NDArray[np.int64] | None = None) -> Front:
     """Every operating point that a threshold on `scores` can reach, each once.
 
     Args:
         scores: (N, T), larger means more confident; -inf never exits before T, inf exits at every threshold except inf.
-        correct: (N, T), whether the prediction at each step is correct.
+        correct: (N, T), whether the prediction at each step is correct; after a sample's end, as there.
+        lengths: (N,) the step at which each sample ends; None: all end at T.
 
     Raises:
         ValueError: for shapes that differ, no samples, no steps, or a score that is not a number.
     """
     _check_shapes(scores, correct)
-    crossings = Crossings(scores)
+    crossings = Crossings(scores, lengths)
     samples = len(scores)
     accuracy, mean_steps = crossings.totals(correct) / samples, crossings.steps / samples
     return Front(crossings.thresholds, accuracy, mean_steps, crossings.never_from)
 
 
-def paired_front(scores: NDArray[np.float64], correct: NDArray[np.bool_]) -> PairedFront:
+def paired_front(
+    scores: NDArray[np.float64], correct: NDArray[np.bool_], lengths: NDArray[np.int64] | None = None
+) -> PairedFront:
     """The same operating points, with the number of samples that each loses and gains relative to the full T steps.
 
     Arguments and errors as for `exact_front`.
     """
     _check_shapes(scores, correct)
-    crossings = Crossings(scores)
+    crossings = Crossings(scores, lengths)
     full = correct[:, -1:]
     return PairedFront(
         crossings.thresholds,
@@ -225,10 +237,13 @@ def _text(value: float) -> str:
     return repr(value) if math.isfinite(value) else ("inf" if value > 0 else "-inf")
 
 
-def _mark_records(scores: NDArray[np.float64], can_exit: NDArray[np.bool_]) -> None:
-    """Mark in `can_exit` (n, T) where a sample's score exceeds all its earlier ones; T is always marked."""
+def _mark_records(scores: NDArray[np.float64], can_exit: NDArray[np.bool_], lengths: NDArray[np.int64] | None) -> None:
+    """Mark in `can_exit` (n, T) where a sample's score exceeds all its earlier ones; T, which stands for its end, is always
+    marked."""
     np.greater(scores[:, 0], -np.inf, out=can_exit[:, 0])
     np.greater(scores[:, 1:], np.maximum.accumulate(scores[:, :-1], axis=1), out=can_exit[:, 1:])
+    if lengths is not None:
+        can_exit &= np.arange(1, scores.shape[1] + 1) < lengths[:, None]
     can_exit[:, -1] = True
 
 

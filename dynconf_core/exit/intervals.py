@@ -114,6 +114,27 @@ def mean_interval(values: NDArray[Any], confidence: float = CONFIDENCE, resample
     return float(low), float(high)
 
 
+def ratio_interval(
+    values: NDArray[Any],
+    of: NDArray[Any],
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """The interval of the mean of `values` (N,) divided by that of `of` (N,), whole numbers of the same samples, by the same
+    bootstrap: each resample draws both of a sample.
+
+    Arguments and errors otherwise as for `mean_interval`.
+    """
+    if values.ndim != 1 or not values.size or values.shape != of.shape:
+        raise ValueError(f"values {values.shape} and of {of.shape} must both be (N,), N > 0")
+    tail = _tail(confidence)
+    found, counts = np.unique(np.stack([values, of]), axis=1, return_counts=True)
+    drawn = np.random.default_rng(seed).multinomial(values.size, counts / values.size, size=resamples)
+    low, high = np.quantile((drawn @ found[0]) / (drawn @ found[1]), [tail, 1.0 - tail])
+    return float(low), float(high)
+
+
 def _tail(confidence: float) -> float:
     if not 0.0 < confidence < 1.0:
         raise ValueError(f"confidence = {confidence} must lie between 0 and 1")

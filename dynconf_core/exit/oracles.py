@@ -10,7 +10,8 @@ The best that an SNN could reach (the paper's third claim) follows from its firs
 every budget of mean steps, and `oracle_gap` the distance of an exit rule from it.
 
 All functions take `correct` (N, T), whether the prediction at each step is correct, and return fractions, and steps counted
-from 1.
+from 1. Where samples end before T (`lengths` (N,)), `correct` stays after a sample's end as it is there, and its end takes the
+place of T.
 """
 
 from __future__ import annotations
@@ -54,8 +55,8 @@ class OracleGap:
 
     Attributes:
         accuracy_gap, step_gap: how much higher the accuracy of `first_correct` is, and how many fewer mean steps it needs.
-        share_of_saving: the mean steps that the rule saves relative to T, as a fraction of those that `first_correct` saves (1
-            if it saves none).
+        share_of_saving: the mean steps that the rule saves relative to T (or the mean length), as a fraction of those that
+            `first_correct` saves (1 if it saves none).
         accuracy_gap_at_equal_steps: how much higher the oracle curve is at the rule's mean steps.
         step_gap_at_equal_accuracy: how many fewer mean steps the oracle curve needs for the rule's accuracy.
     """
@@ -67,12 +68,15 @@ class OracleGap:
     step_gap_at_equal_accuracy: float
 
 
-def first_correct(correct: NDArray[np.bool_]) -> OperatingPoint:
+Lengths = NDArray[np.int64] | None
+
+
+def first_correct(correct: NDArray[np.bool_], lengths: Lengths = None) -> OperatingPoint:
     """Stop at the first correct step; a sample that is never correct takes T steps and counts as an error."""
-    return at_exit(correct, _first_right_steps(correct))
+    return at_exit(correct, _first_right_steps(correct, lengths))
 
 
-def stays_correct(correct: NDArray[np.bool_]) -> OperatingPoint:
+def stays_correct(correct: NDArray[np.bool_], lengths: Lengths = None) -> OperatingPoint:
     """Stop at the first step from which all predictions are correct, else at T.
 
     The accuracy is that at T: a sample that is wrong at T is wrong here too.
@@ -80,10 +84,10 @@ def stays_correct(correct: NDArray[np.bool_]) -> OperatingPoint:
     time_steps = correct.shape[1]
     # Length of the run of correct predictions that ends at T.
     run = np.logical_and.accumulate(correct[:, ::-1], axis=1).sum(axis=1, dtype=np.int64)
-    return at_exit(correct, np.minimum(time_steps - run + 1, time_steps))
+    return at_exit(correct, np.minimum(time_steps - run + 1, time_steps if lengths is None else lengths))
 
 
-def aet(correct: NDArray[np.bool_]) -> AveragedEarliest:
+def aet(correct: NDArray[np.bool_], lengths: Lengths = None) -> AveragedEarliest:
     """SEENN's averaged earliest timestep.
 
     `mean_steps` is the empirical AET of SEENN's released code: the mean over the samples of the first correct step, or T if
@@ -91,15 +95,19 @@ def aet(correct: NDArray[np.bool_]) -> AveragedEarliest:
     assumes that a sample once correct stays correct, and needs only the accuracies a_t: a_1 + 2 (a_2 - a_1) + ... + T (a_T -
     a_{T-1}) + T (1 - a_T), which is T - (a_1 + ... + a_{T-1}).
     """
-    oracle = at_exit(correct, _first_right_steps(correct))
-    early_accuracy = correct[:, :-1].mean(axis=0)
-    nested = float(correct.shape[1] - early_accuracy.sum())
+    oracle = at_exit(correct, _first_right_steps(correct, lengths))
+    if lengths is None:
+        early_accuracy = correct[:, :-1].mean(axis=0)
+        nested = float(correct.shape[1] - early_accuracy.sum())
+    else:  # the same sum, of each sample's steps before its end
+        early = correct & (np.arange(1, correct.shape[1] + 1) < lengths[:, None])
+        nested = float(lengths.mean() - early.sum(axis=1).mean())
     return AveragedEarliest(oracle.accuracy, oracle.mean_steps, nested)
 
 
-def oracles(correct: NDArray[np.bool_]) -> Oracles:
+def oracles(correct: NDArray[np.bool_], lengths: Lengths = None) -> Oracles:
     """All three oracles."""
-    return Oracles(first_correct(correct), stays_correct(correct), aet(correct))
+    return Oracles(first_correct(correct, lengths), stays_correct(correct, lengths), aet(correct, lengths))
 
 
 def oracle_curve(correct: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -117,11 +125,12 @@ def oracle_curve(correct: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArr
     return 1.0 + np.cumsum(newly_right * np.arange(time_steps)), np.cumsum(newly_right)
 
 
-def oracle_gap(correct: NDArray[np.bool_], exiting: OperatingPoint) -> OracleGap:
+def oracle_gap(correct: NDArray[np.bool_], exiting: OperatingPoint, lengths: Lengths = None) -> OracleGap:
     """The distance of an exit rule with the operating point `exiting` (`at_exit`) from the oracle on the same samples."""
-    oracle = first_correct(correct)
+    oracle = first_correct(correct, lengths)
     steps, accuracy = oracle_curve(correct)
-    saved, saveable = correct.shape[1] - exiting.mean_steps, correct.shape[1] - oracle.mean_steps
+    full = correct.shape[1] if lengths is None else float(lengths.mean())
+    saved, saveable = full - exiting.mean_steps, full - oracle.mean_steps
     # Only the first point at each height: the curve is flat where no further sample becomes correct.
     height, first = np.unique(accuracy, return_index=True)
     return OracleGap(
@@ -133,7 +142,8 @@ def oracle_gap(correct: NDArray[np.bool_], exiting: OperatingPoint) -> OracleGap
     )
 
 
-def _first_right_steps(correct: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(N,) the first correct step, counted from 1; T if none is correct."""
-    steps: NDArray[np.int64] = np.where(correct.any(axis=1), correct.argmax(axis=1) + 1, correct.shape[1])
+def _first_right_steps(correct: NDArray[np.bool_], lengths: Lengths) -> NDArray[np.int64]:
+    """(N,) the first correct step, counted from 1; the sample's end if none is correct."""
+    ends = correct.shape[1] if lengths is None else lengths
+    steps: NDArray[np.int64] = np.where(correct.any(axis=1), correct.argmax(axis=1) + 1, ends)
     return steps

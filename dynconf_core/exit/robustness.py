@@ -83,7 +83,7 @@ class RobustnessMap:
         thresholds: (K,) softmax probabilities within (0, 1), ascending.
         accuracy, mean_steps: (A, K).
         full_accuracy: the accuracy at T = time_steps.
-        time_steps: T.
+        time_steps: T, or the mean length of samples that end before T.
         tolerance: the accuracy that may be lost within the region, a fraction.
     """
 
@@ -93,7 +93,7 @@ class RobustnessMap:
     accuracy: NDArray[np.float64]
     mean_steps: NDArray[np.float64]
     full_accuracy: float
-    time_steps: int
+    time_steps: float
     tolerance: float = TOLERANCE
 
     @property
@@ -176,11 +176,12 @@ def robustness_map(
     correct = traces.correct()
     accuracy, mean_steps = (np.empty((len(temperatures), len(on_softmax))) for _ in range(2))
     for row, alpha in enumerate(temperatures):
-        front = exact_front(MEASURE.scores(traces, Smoothing(form, float(alpha))), correct)
+        front = exact_front(MEASURE.scores(traces, Smoothing(form, float(alpha))), correct, traces.lengths)
         points = points_at(front, log_odds)
         accuracy[row], mean_steps[row] = front.accuracy[points], front.mean_steps[points]
     full = float(correct[:, -1].mean())
-    return RobustnessMap(form, temperatures, on_softmax, accuracy, mean_steps, full, traces.time_steps, tolerance)
+    steps = traces.time_steps if traces.mean_length is None else traces.mean_length
+    return RobustnessMap(form, temperatures, on_softmax, accuracy, mean_steps, full, steps, tolerance)
 
 
 def _longest(region: NDArray[np.bool_], places: NDArray[np.float64]) -> tuple[int, int, int]:

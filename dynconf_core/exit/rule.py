@@ -1,4 +1,5 @@
-"""An exit rule: a measure, its smoothing and a threshold. A sample exits at the first score above the threshold, else at T.
+"""An exit rule: a measure, its smoothing and a threshold. A sample exits at the first score above the threshold, else at its
+end, which is T unless it is shorter.
 
 This is the decision-making agent of Li, Jones and Furber (ICCV 2023) as data: `to_json` gives what `rule.json`, the results and
 other programs store, and what `dynconf_core.exit.agent` runs behind a network.
@@ -68,7 +69,7 @@ class Rule:
 
     def exit_steps(self, traces: Traces) -> NDArray[np.int64]:
         """(N,) the step, counted from 1, at which each sample of `traces` exits."""
-        return exit_steps(self.scores(traces), self.threshold)
+        return exit_steps(self.scores(traces), self.threshold, traces.lengths)
 
     def to_json(self) -> dict[str, Any]:
         """The entry as stored in files; JSON has no infinity, so the threshold may be "inf" or "-inf"."""
@@ -183,9 +184,10 @@ def _finite_or_text(number: float) -> float | str:
     return number
 
 
-def exit_steps(scores: NDArray[np.float64], threshold: float) -> NDArray[np.int64]:
-    """(N,) the first step, counted from 1, whose score (N, T) is greater than the threshold; T if there is none."""
+def exit_steps(scores: NDArray[np.float64], threshold: float, lengths: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """(N,) the first step, counted from 1, whose score (N, T) is greater than the threshold; the sample's end if there is none:
+    T, or its length (N,)."""
     exits = scores > threshold
     exits[:, -1] = True
     steps: NDArray[np.int64] = exits.argmax(axis=1) + 1
-    return steps
+    return steps if lengths is None else np.minimum(steps, lengths)

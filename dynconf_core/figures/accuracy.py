@@ -51,6 +51,7 @@ def accuracy_against_latency(
     subtitle: str = "",
     ann_accuracy: float | None = None,
     best: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
+    steps_at_t: Sequence[float] | None = None,
 ) -> Figure:
     """Accuracy against mean latency: every fixed t, every threshold, the oracles and the chosen point.
 
@@ -66,11 +67,12 @@ def accuracy_against_latency(
         subtitle: the profile and what the data stand in for.
         ann_accuracy: drawn as a horizontal line if given.
         best: (mean steps, accuracy) that no exit rule can exceed, see ``oracle_curve``; drawn if given.
+        steps_at_t: the mean steps that a fixed t costs, if samples end before T; None: t.
     """
     figure, axes = canvas(title, subtitle)
     static = np.asarray(accuracy_at_t, dtype=np.float64)
-    time_steps = len(static)
-    steps = np.arange(1, time_steps + 1)
+    steps = np.arange(1, len(static) + 1) if steps_at_t is None else np.asarray(steps_at_t)
+    time_steps, full = len(static), steps[-1]
 
     if ann_accuracy is not None:
         axes.axhline(
@@ -88,7 +90,7 @@ def accuracy_against_latency(
         linewidth=1.6,
         marker="o",
         markersize=4.0 if time_steps <= 40 else 2.5,
-        label=f"SNN, fixed steps: {percent(static[-1])} @ {time_steps}",
+        label=f"SNN, fixed steps: {percent(static[-1])} @ {time_steps if steps_at_t is None else f'{full:.2f}'}",
         zorder=2,
     )
     axes.plot(
@@ -117,7 +119,7 @@ def accuracy_against_latency(
             label=f"Oracle, {name}: {at_steps(oracle)}",
             zorder=4 - 0.1 * rank,
         )
-    saving = 1.0 - chosen.mean_steps / time_steps
+    saving = 1.0 - chosen.mean_steps / full
     axes.plot(
         chosen.mean_steps,
         chosen.accuracy,
@@ -139,13 +141,20 @@ def accuracy_against_latency(
     highest = max(float(static.max()), float(front.accuracy.max()), max(compared))
     axes.set_ylim(*accuracy_limits(lowest, min(compared), highest))
     percent_axis(axes)
-    axes.set_xlim(0, time_steps * 1.02)
+    axes.set_xlim(0, full * 1.02)
     label(axes, "Mean latency (time steps)", "Test accuracy")
     legend_below(figure, axes)
     return figure
 
 
-def exit_histogram(histogram: Sequence[int], mean_steps: float, title: str, subtitle: str = "", split: str = "test") -> Figure:
+def exit_histogram(
+    histogram: Sequence[int],
+    mean_steps: float,
+    title: str,
+    subtitle: str = "",
+    split: str = "test",
+    mean_length: float | None = None,
+) -> Figure:
     """The share of samples that exit at each step; samples that were never confident enough exit at T, in grey.
 
     Args:
@@ -154,6 +163,7 @@ def exit_histogram(histogram: Sequence[int], mean_steps: float, title: str, subt
         title: the name of the setting.
         subtitle: the profile and what the data stand in for.
         split: the name of the split, for the axis.
+        mean_length: the mean number of steps without exit, if samples end before T.
     """
     figure, axes = canvas(title, subtitle)
     counts = np.asarray(histogram, dtype=np.float64)
@@ -177,7 +187,7 @@ def exit_histogram(histogram: Sequence[int], mean_steps: float, title: str, subt
         color=VERMILLION,
         linewidth=2.0,
         linestyle=(0, (5, 2)),
-        label=f"mean: {mean_steps:.2f} steps, {(1 - mean_steps / time_steps) * 100:.0f} % fewer",
+        label=f"mean: {mean_steps:.2f} steps, {(1 - mean_steps / (mean_length or time_steps)) * 100:.0f} % fewer",
         zorder=3,
     )
     axes.set_xlim(0.4, time_steps + 0.6)

@@ -40,6 +40,7 @@ def analysis_figures(analysis: Analysis, test: Traces, title: str, source: str) 
             subtitle,
             record.ann_accuracy,
             oracle_curve(correct),
+            record.steps_at_t,
         ),
         "rules": rules_figure(
             analysis.test_fronts,
@@ -49,14 +50,16 @@ def analysis_figures(analysis: Analysis, test: Traces, title: str, source: str) 
             title,
             subtitle,
         ),
-        "exit_histogram": exit_histogram(record.exit.histogram, record.exit.mean_steps, title, subtitle),
+        "exit_histogram": exit_histogram(
+            record.exit.histogram, record.exit.mean_steps, title, subtitle, mean_length=test.mean_length
+        ),
         "robustness": robustness_figure(analysis.robustness, title, subtitle, _place_on_the_map(analysis)),
         "reliability": reliability_figure(
             _series(reliability, test.time_steps), title, subtitle, _confidence(reliability.smoothing)
         ),
     }
     if analysis.guarantee is not None:
-        found["guarantee"] = guarantee_figure(analysis.guarantee, test.time_steps, title, source)
+        found["guarantee"] = guarantee_figure(analysis.guarantee, analysis.guarantee.full_steps, title, source)
     return found
 
 

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def guarantee_figure(guarantee: Guarantee, time_steps: int, title: str, subtitle: str = "") -> Figure:
+def guarantee_figure(guarantee: Guarantee, time_steps: float, title: str, subtitle: str = "") -> Figure:
     """Accuracy lost (points) against mean steps: the measured loss, the largest certified loss, and the certified threshold.
 
     Args:
         guarantee: the guarantee, with its tests.
-        time_steps: T.
+        time_steps: T, or the mean length of the guarantee samples.
         title: the name of the setting.
         subtitle: the profile and what the data stand in for.
     """

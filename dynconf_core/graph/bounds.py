@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dynconf_core.graph.graph import Graph, Node
-from dynconf_core.graph.operations import area
+from dynconf_core.graph.operations import area, channels_read
 from dynconf_core.neurons.model import NeuronModel
 
 _AT_A_TIME = 2**18  # weights
@@ -55,11 +55,11 @@ def _bounded(graph: Graph, image: float, spikes: tuple[int, int], acting: float)
             ones = torch.ones(node.channels, dtype=torch.float64)
             found[node.name] = Range(spikes[0] * ones, spikes[1] * ones)
         else:
-            found[node.name] = _passed_on(node, [found[name] for name in node.inputs], acting)
+            found[node.name] = _passed_on(node, [found[name] for name in node.inputs], acting, graph)
     return found
 
 
-def _passed_on(node: Node, inputs: list[Range], acting: float) -> Range:
+def _passed_on(node: Node, inputs: list[Range], acting: float, graph: Graph) -> Range:
     x = inputs[0]
     if node.kind in ("convolution", "linear", "scale"):
         return _weighted(node, x, acting)
@@ -79,6 +79,9 @@ def _passed_on(node: Node, inputs: list[Range], acting: float) -> Range:
     if node.kind == "flatten":
         times = node.channels // len(x.low)
         return Range(x.low.repeat_interleave(times), x.high.repeat_interleave(times))
+    if node.kind == "rearrange":
+        channels = channels_read(node, graph.by_name[node.inputs[0]])
+        return Range(x.low[channels].amin(1), x.high[channels].amax(1))
     if node.kind == "round":  # to the nearest multiple of 2^-bits, in every step in which it is applied
         half = acting * 2.0 ** -(int(node.settings["bits"]) + 1)
         return Range(x.low - half, x.high + half)

@@ -66,12 +66,13 @@ KINDS: Mapping[str, _Kind] = {
     "scale": _Kind((1, 1), {}, ("weight",), {"bits": _BITS, "identity": _FLAG}, ("bias",)),
     "average_pool": _Kind((1, 1), _WINDOW),
     "sum_pool": _Kind((1, 1), _WINDOW),
-    "max_pool": _Kind((1, 1), {**_WINDOW, "dilation": _pair(1), "ceil_mode": _FLAG}),
+    "max_pool": _Kind((1, 1), {**_WINDOW, "dilation": _pair(1), "ceil_mode": _FLAG}, more={"least": _FLAG}),
     "add": _Kind((2, math.inf), {}),
     "concatenate": _Kind((1, math.inf), {}),
     "slice": _Kind((1, 1), {"slices": _by_dimension(3, none=True)}),
     "pad": _Kind((1, 1), {"pads": _by_dimension(2, none=False)}),
     "flatten": _Kind((1, 1), {}),
+    "rearrange": _Kind((1, 1), {"of": lambda value: value in ("values", "channels")}, ("index",)),
     "round": _Kind((1, 1), {"bits": _BITS}),
     "neurons": _Kind((1, 1), {"levels": _LEVELS, "clipped": _FLAG}, ("threshold", "initial")),
 }
@@ -96,6 +97,22 @@ def checked(graph: Graph) -> Graph:
     if len(graph.output.shape) != 1:
         raise InputError(f"its graph ends in values of the shape {graph.output.shape}, not in logits (C,).")
     return graph
+
+
+def check_indices(graph: Graph) -> None:
+    """Check the positions that rearrangements read, in a graph that is ``checked`` and whose tensors are known to be dense.
+
+    Raises:
+        InputError: naming the first node with a position outside its input.
+    """
+    for node in graph.of_kind("rearrange"):
+        shape = graph.by_name[node.inputs[0]].shape
+        there = shape[0] if node.settings["of"] == "channels" else math.prod(shape)
+        least, most = (int(end) for end in node.tensors["index"].aminmax())
+        if least < 0 or most >= there:
+            raise InputError(
+                f"node {node.name!r} of its graph reads the positions {least} to {most} of {there} {node.settings['of']}."
+            )
 
 
 def _fault(node: Node, place: int, known: Mapping[str, Node]) -> str | None:
@@ -157,7 +174,7 @@ def _fault_of_shape(node: Node, known: Mapping[str, Node]) -> str | None:
 
 
 def _of_convolution(node: Node, given: list[Shape]) -> Shape | None:
-    (channels, *image), settings = given[0], node.settings
+    (channels, *image), settings = _as_image(given[0]), node.settings
     outputs, inputs, *kernel = node.tensors["weight"].shape
     groups = settings["groups"]
     if len(image) != 2 or len(kernel) != 2 or inputs * groups != channels or outputs % groups:
@@ -165,7 +182,20 @@ def _of_convolution(node: Node, given: list[Shape]) -> Shape | None:
     if "bias" in node.tensors and tuple(node.tensors["bias"].shape) != (outputs,):
         return None
     geometry = zip(image, kernel, settings["stride"], settings["padding"], settings["dilation"], strict=True)
-    return (outputs, *((side + 2 * pad - step * (size - 1) - 1) // stride + 1 for side, size, stride, pad, step in geometry))
+    found = [(side + 2 * pad - step * (size - 1) - 1) // stride + 1 for side, size, stride, pad, step in geometry]
+    return _like((outputs, *found), given[0])
+
+
+def _as_image(shape: Shape) -> Shape:
+    """A signal (C, L) is an image (C, 1, L)."""
+    return (shape[0], 1, shape[1]) if len(shape) == 2 else shape
+
+
+def _like(image: Shape, given: Shape) -> Shape | None:
+    """The shape of a signal again, where one was given."""
+    if len(given) == 2:
+        return (image[0], image[2]) if image[1] == 1 else None
+    return image
 
 
 def _of_linear(node: Node, given: list[Shape]) -> Shape | None:
@@ -176,7 +206,7 @@ def _of_linear(node: Node, given: list[Shape]) -> Shape | None:
 
 
 def _of_pool(node: Node, given: list[Shape]) -> Shape | None:
-    channels, *image = given[0]
+    channels, *image = _as_image(given[0])
     settings = node.settings
     if len(image) != 2:
         return None
@@ -191,7 +221,7 @@ def _of_pool(node: Node, given: list[Shape]) -> Shape | None:
         windows = (span + (stride - 1 if ceil else 0)) // stride + 1
         # With ceil_mode, a last window that would begin in the padding is left out.
         found.append(windows - 1 if ceil and (windows - 1) * stride >= side + pad else windows)
-    return tuple(found)
+    return _like(tuple(found), given[0])
 
 
 def _of_one_shape(node: Node, given: list[Shape]) -> Shape | None:
@@ -214,6 +244,13 @@ def _of_pads(node: Node, given: list[Shape]) -> Shape | None:
     return tuple(before + side + after for (before, after), side in zip(node.settings["pads"], given[0], strict=True))
 
 
+def _of_rearrangement(node: Node, given: list[Shape]) -> Shape | None:
+    index = tuple(node.tensors["index"].shape)
+    if node.settings["of"] == "values":
+        return index
+    return (*index, *given[0][1:]) if len(index) == 1 else None
+
+
 _SHAPES: Mapping[str, Callable[[Node, list[Shape]], Shape | None]] = {
     "convolution": _of_convolution,
     "linear": _of_linear,
@@ -226,6 +263,7 @@ _SHAPES: Mapping[str, Callable[[Node, list[Shape]], Shape | None]] = {
     "slice": _of_slices,
     "pad": _of_pads,
     "flatten": lambda node, given: (math.prod(given[0]),),
+    "rearrange": _of_rearrangement,
     "round": _of_one_shape,
     "neurons": _of_one_shape,
 }

@@ -11,18 +11,25 @@ Kinds of node, with their settings and tensors:
     scale         identity                                    weight (C,) or (), bias (C,) or none: a factor for each channel
     average_pool  kernel stride padding                       the mean over the window, including padding
     sum_pool      kernel stride padding                       the sum over the window
-    max_pool      kernel stride padding dilation ceil_mode    the maximum over the window
+    max_pool      kernel stride padding dilation ceil_mode    the maximum over the window; with "least" the minimum
+                  least
     add                                                       of two or more inputs of one shape
     concatenate                                               along the channels
     slice         slices: (start, stop, step) per dimension   of one sample's (C, H, W) or (F,)
     pad           pads: (before, after) per dimension         with zeros, of one sample's dimensions
     flatten                                                   (C, H, W) to (C H W,)
+    rearrange     of                                          index: the position of every value in its flattened input (of
+                                                              "values"), or of every channel (of "channels", (C,)); values are
+                                                              moved, repeated or left out
     round         bits                                        to multiples of 2^-bits, half to even
     activation    function                                    "relu"; "clip": threshold; "quantised": threshold, and in the
-                  levels neurons                              settings n and the name of its neuron model
+                  levels neurons                              settings n and the name of its neuron model; with a slope,
+                                                              f(x) - slope f(-x), and the threshold of f(-x) in below
     neurons       levels clipped                              threshold (for information only), initial () or (C,); n or None,
                                                               and whether the activation they replace has an upper limit
 
+A signal (C, L) is an image of height 1 to convolutions and pools: their weights are (O, I / groups, 1, k), their settings
+(1, k).
 Weights in fixed point have the setting ``bits``, their binary places; ``identity`` marks the scale of a shortcut without
 weights; ``wide`` marks nodes whose value (of neurons: the membrane potential) needs float64 to be exact.
 """
@@ -39,7 +46,7 @@ Settings = Mapping[str, Any]
 WEIGHTED = ("convolution", "linear", "scale")
 """Kinds that multiply by weights."""
 POOLS = ("average_pool", "sum_pool", "max_pool")
-STRUCTURE = (*POOLS, "slice", "pad", "concatenate", "flatten")
+STRUCTURE = (*POOLS, "slice", "pad", "concatenate", "flatten", "rearrange")
 """Kinds that move or sum values without multiplying them."""
 
 
@@ -81,9 +88,15 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes ordered so that every input comes before its readers; the last node is the output (the logits)."""
+    """Nodes ordered so that every input comes before its readers; the last node is the output (the logits).
+
+    Attributes:
+        nodes: in the order of the data flow.
+        left_out: what the traced network does with the logits, which the graph leaves out: "softmax" or "log_softmax".
+    """
 
     nodes: tuple[Node, ...]
+    left_out: tuple[str, ...] = ()
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
@@ -132,15 +145,16 @@ class Graph:
 
     def map(self, change: Mapping[str, Node]) -> "Graph":
         """The graph with some nodes replaced by others of the same names."""
-        return Graph(tuple(change.get(node.name, node) for node in self.nodes))
+        return replace(self, nodes=tuple(change.get(node.name, node) for node in self.nodes))
 
     def without(self, name: str) -> "Graph":
         """The graph without the one-input node ``name``; its readers read its input instead."""
         (source,) = self.by_name[name].inputs
-        return Graph(
-            tuple(
+        return replace(
+            self,
+            nodes=tuple(
                 replace(node, inputs=tuple(source if given == name else given for given in node.inputs))
                 for node in self.nodes
                 if node.name != name
-            )
+            ),
         )

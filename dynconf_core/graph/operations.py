@@ -1,12 +1,14 @@
 """The stateless operations of a graph, and running the graph of an ANN."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dynconf_core.graph.graph import Graph, Node
+from dynconf_core.graph.graph import POOLS, Graph, Node
 
 Look = Callable[[Node, Tensor], Tensor | None]
 """Called with each node and its value, batch first; a returned tensor replaces the value, None keeps it."""
@@ -29,6 +31,8 @@ def evaluate(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor]
     if node.wide:
         inputs = [value.double() for value in inputs]
     x = inputs[0]
+    if x.ndim == 3 and node.kind in ("convolution", *POOLS):
+        return evaluate(as_image(node), [x.unsqueeze(2)], tensors, biased).squeeze(2)
     bias = tensors.get("bias") if biased else None
     if node.kind == "convolution":
         if x.is_cuda and not torch.backends.cudnn.enabled:  # PyTorch's own convolution would process the samples one by one
@@ -58,6 +62,8 @@ def evaluate(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor]
         return functional.pad(x, [amount for pair in reversed(settings["pads"]) for amount in pair])
     if node.kind == "flatten":
         return x.flatten(1)
+    if node.kind == "rearrange":
+        return rearranged(x, tensors["index"], of_channels=settings["of"] == "channels")
     if node.kind == "round":
         scale = 2.0 ** int(settings["bits"])
         return torch.round(x * scale) / scale
@@ -66,12 +72,26 @@ def evaluate(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor]
     raise AssertionError(f"{node.kind} has no value of its own")
 
 
+def as_image(node: Node) -> Node:
+    """The operation on a signal ``(C, L)`` as one on an image of height 1, ``(C, 1, L)``; others as they are."""
+    return replace(node, shape=(node.shape[0], 1, node.shape[1])) if len(node.shape) == 2 else node
+
+
 def activate(node: Node, x: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
-    """The activation: max(x, 0); clipped at ``threshold``; or quantised to n = ``levels`` steps of ``threshold / n``, theta
-    / n clip(floor(n x / theta + 1/2), 0, n) (QCFS with L = n, LSQ with n s = theta)."""
-    if node.settings["function"] == "relu":
+    """The activation f: max(x, 0); clipped at ``threshold``; or quantised to n = ``levels`` steps of ``threshold / n``, theta
+    / n clip(floor(n x / theta + 1/2), 0, n) (QCFS with L = n, LSQ with n s = theta). With a ``slope``, f(x) - slope f(-x),
+    where the threshold of f(-x) may be another one, ``below``."""
+    threshold = tensors.get("threshold")
+    value = _one_side(node, x, threshold)
+    if "slope" in tensors:
+        value = value - per_channel(tensors["slope"], x) * _one_side(node, -x, tensors.get("below", threshold))
+    return value
+
+
+def _one_side(node: Node, x: Tensor, threshold: Tensor | None) -> Tensor:
+    if node.settings["function"] == "relu" or threshold is None:
         return x.clamp_min(0)
-    top = per_channel(tensors["threshold"], x)
+    top = per_channel(threshold, x)
     if node.settings["function"] == "clip":
         return torch.minimum(x.clamp_min(0), top)
     levels = int(node.settings["levels"])
@@ -136,10 +156,31 @@ def _product(node: Node, images: Tensor, weight: Tensor) -> Tensor:
 
 
 def max_pool(node: Node, x: Tensor) -> Tensor:
-    """The maximum over each window; positions outside the image are ignored."""
+    """The maximum over each window of images or signals (with ``least`` the minimum); positions outside are ignored."""
+    if node.settings.get("least"):
+        return -max_pool(replace(node, settings={**node.settings, "least": False}), -x)
+    if x.ndim == 3:
+        return max_pool(node, x.unsqueeze(2)).squeeze(2)
     window = [node.settings[name] for name in ("kernel", "stride", "padding", "dilation", "ceil_mode")]
     pooled: Tensor = functional.max_pool2d(x, *window)
     return pooled
+
+
+def rearranged(x: Tensor, index: Tensor, of_channels: bool) -> Tensor:
+    """The values of ``x (N, ...)`` at the positions of ``index``, or its channels; in the memory layout of ``x``."""
+    last = x.ndim == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    if of_channels:
+        return x.movedim(1, -1).index_select(-1, index).movedim(-1, 1) if last else x.index_select(1, index)
+    found = x.flatten(1).index_select(1, index.flatten()).view(len(x), *index.shape)
+    return found.contiguous(memory_format=torch.channels_last) if last and found.ndim == 4 else found
+
+
+def channels_read(node: Node, source: Node) -> Tensor:
+    """The channels of its input that each channel of a ``rearrange`` node holds: int64 ``(C, values of a channel)``."""
+    index = node.tensors["index"].long()
+    if node.settings["of"] == "channels":
+        return index[:, None]
+    return (index // math.prod(source.shape[1:])).view(node.channels, -1)
 
 
 def area(node: Node) -> int:
@@ -154,9 +195,13 @@ def per_channel(values: Tensor, x: Tensor) -> Tensor:
 
 
 def prepared(graph: Graph, dtype: torch.dtype, device: torch.device) -> Graph:
-    """The graph with its tensors converted to ``dtype`` on ``device``."""
+    """The graph with its tensors on ``device``, and those of real numbers converted to ``dtype``."""
+
+    def converted(value: Tensor) -> Tensor:
+        return value.to(device, dtype) if value.is_floating_point() else value.to(device)
+
     moved = {
-        node.name: node.with_tensors(**{key: value.to(device, dtype) for key, value in node.tensors.items()})
+        node.name: node.with_tensors(**{key: converted(value) for key, value in node.tensors.items()})
         for node in graph.nodes
         if node.tensors
     }

@@ -103,3 +103,12 @@ def of_weights(value: object, size: int) -> str | None:
     if not bool(torch.isfinite(value.float()).all()):
         return "holds NaN or infinite numbers"
     return None
+
+
+def of_index(value: object, size: int) -> str | None:
+    """What is wrong with a tensor of positions, in words that follow its name; None if it is dense and of 32-bit numbers."""
+    if not isinstance(value, Tensor):
+        return f"is a {type(value).__name__}, not a tensor"
+    if (fault := of_tensor(value, size)) is not None:
+        return fault
+    return None if value.dtype == torch.int32 else f"is of the type {value.dtype}, not of 32-bit whole numbers"

@@ -41,7 +41,7 @@ def analysis_report(
     """
     found, fixed, oracle = record.exit, record.baseline("iso_accuracy"), record.oracles.test.first_correct
     fewer = f"{percent(found.latency_saving, 0)} % fewer, {points_in_words(found.loss)}"
-    headline = f"with {number(found.mean_steps)} of {record.time_steps} time steps: {fewer}"
+    headline = f"with {number(found.mean_steps)} of {record.full_steps_text} time steps: {fewer}"
     chosen = record.guarantee.calibration if record.guarantee is not None else record.calibration
     rule = record.guarantee or record.rule
     details = [
@@ -57,7 +57,10 @@ def analysis_report(
     sections = [
         Section(
             "Accuracy against latency",
-            [panels.latency(curves, record.accuracy_at_t.test, found, fixed), panels.histogram(found, what="samples")],
+            [
+                panels.latency(curves, record.accuracy_at_t.test, found, fixed, steps_at_t=record.steps_at_t),
+                panels.histogram(found, what="samples"),
+            ],
             "Every threshold of the chosen rule, beside an SNN that always stops at a fixed step and the best that an "
             "exit which knows the labels could do with so many steps (not the oracle above: see the "
             "glossary). Left and up is better. " + panels.CHANCE,

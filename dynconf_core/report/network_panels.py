@@ -114,7 +114,7 @@ def robustness(curves: Curves, widths: Robustness, accuracy_at_full: float) -> l
         "lost": (100 * (accuracy_at_full - accuracy)).round(2).ravel().tolist(),
         "steps": steps.round(2).ravel().tolist(),
     }
-    useful = _useful(accuracy, steps, accuracy_at_full, curves.time_steps)
+    useful = _useful(accuracy, steps, accuracy_at_full, curves.mean_length or curves.time_steps)
     data = {"cells": cells, "border": _border(useful, across, up)}
     wide = widths.useful.threshold.width
     told = (
@@ -134,7 +134,7 @@ def robustness(curves: Curves, widths: Robustness, accuracy_at_full: float) -> l
     ]
 
 
-def _useful(accuracy: Any, steps: Any, full: float, time_steps: int) -> Any:
+def _useful(accuracy: Any, steps: Any, full: float, time_steps: float) -> Any:
     within = accuracy >= full - TOLERANCE - 1e-6
     saved = np.where(within, time_steps - steps, 0.0)
     return within & (saved >= SHARE_OF_SAVING * saved.max()) & (saved > 0)

@@ -43,11 +43,14 @@ def latency(
     equal: Baseline | None,
     heading: str = "",
     paper: OperatingPoint | None = None,
+    steps_at_t: Sequence[float] | None = None,
 ) -> Figure:
-    """Accuracy against latency; without ``curves``, of the rule alone and of fixed steps."""
+    """Accuracy against latency; without ``curves``, of the rule alone and of fixed steps, each of which costs ``steps_at_t`` on
+    average if samples end before T."""
+    costs: Sequence[float] = range(1, len(accuracy) + 1) if steps_at_t is None else [round(step, 3) for step in steps_at_t]
     lines: list[dict[str, Cell]] = [
         {"series": "stopped at a fixed step", "step": step, "accuracy": rounded(share)}
-        for step, share in enumerate(accuracy, 1)
+        for step, share in zip(costs, accuracy, strict=True)
     ]
     if curves is not None:
         for name, line in (("with early exit", curves.front), ("oracle, any budget", curves.oracle)):
@@ -59,14 +62,15 @@ def latency(
         {"series": "chosen rule", "step": round(exiting.mean_steps, 3), "accuracy": rounded(exiting.accuracy)}
     ]
     if equal is not None:
-        points.append({"series": "first step as accurate as T", "step": equal.time_steps, "accuracy": rounded(equal.accuracy)})
+        cost = costs[equal.time_steps - 1]
+        points.append({"series": "first step as accurate as T", "step": cost, "accuracy": rounded(equal.accuracy)})
     if paper is not None:
         points.append({"series": "the paper", "step": paper.mean_steps, "accuracy": rounded(paper.accuracy)})
     low, high = limits([float(row["accuracy"] or 0) for row in points] + [rounded(accuracy[-1])], [rounded(max(accuracy))])
     names = ("series", "step", "accuracy")
     return Figure(
         "latency" if paper is None else "latency_and_paper",
-        f"{percent(exiting.accuracy)} % after {number(exiting.mean_steps)} of {len(accuracy)} steps: "
+        f"{percent(exiting.accuracy)} % after {number(exiting.mean_steps)} of {costs[-1]} steps: "
         f"{points_in_words(accuracy[-1] - exiting.accuracy)}",
         {"lines": columns(lines, names), "points": columns(points, names)},
         {"time_steps": len(accuracy), "low": low, "high": high},

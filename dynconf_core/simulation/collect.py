@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dynconf_core.data.frames import FrameSplit, checked_lengths
 from dynconf_core.data.images import Images
 from dynconf_core.errors import InputError
 from dynconf_core.files import naming, reserve, written
@@ -28,7 +30,7 @@ DTYPES = {"float16": np.float16, "float32": np.float32}
 def collect(
     snn: SpikingNetwork,
     ann: nn.Module | None,
-    images: Images,
+    images: Images | FrameSplit,
     time_steps: int,
     out: Path | None = None,
     *,
@@ -43,8 +45,9 @@ def collect(
 
     Args:
         snn: the converted network.
-        ann: the trained network, for ``ann_logits``; with None the traces hold no such array.
-        images: the images of a split.
+        ann: the trained network, for ``ann_logits``; with None the traces hold no such array. It sees the mean frame.
+        images: the images of a split, or its frames, one for each time step (``data.frames``). A sample of frames that ends
+            before T is recorded up to its end.
         time_steps: T.
         out: an empty folder to which the arrays are written batch by batch, so that memory holds one batch; None keeps
             them in memory.
@@ -72,22 +75,26 @@ def collect(
     if ann is not None:
         ann.to(device).eval()
     count, classes = len(images), snn.graph.output.channels
-    size = min(count, batch or batch_size(snn, memory))
+    first = images.batch(torch.arange(1))
+    frames = first.shape[1] if snn.by_time_step(first) else 0
+    lengths = checked_lengths(getattr(images, "lengths", None), count, time_steps)
+    size = min(count, batch or batch_size(snn, memory, frames))
     with plain_arithmetic():
         rows_at_once = snn.pace(size, time_steps).rows
         check_exactness(snn, rows_at_once)
         snn.accelerate(rows_at_once)
         counter = Counter(snn)
-        rows = _Rows(out, count, time_steps, classes, DTYPES[dtype], ann is not None)
+        rows = _Rows(out, count, time_steps, classes, DTYPES[dtype], ann is not None, lengths)
         by_layer = {name: np.zeros((time_steps, 2)) for name in counter.weights}
         for start in range(0, count, size):
             indices = torch.arange(start, min(start + size, count))
             pixels = images.normalisation(images.batch(indices).cpu()).to(snn.device)  # a GPU divides differently
             snn.check(pixels, time_steps)
             here = slice(start, start + len(indices))
-            rows.reference[here] = reference_logits(snn, pixels).float().cpu().numpy()
+            ends = None if lengths is None else torch.from_numpy(lengths[here]).to(snn.device)
+            rows.reference[here] = reference_logits(snn, pixels, time_steps, ends).float().cpu().numpy()
             if ann is not None and rows.ann is not None:
-                rows.ann[here] = ann(pixels).float().cpu().numpy()
+                rows.ann[here] = ann(snn.mean_frame(pixels, time_steps, ends)).float().cpu().numpy()
             _simulated(snn, pixels, time_steps, rows, here, counter, by_layer)
             progress(start // size + 1, -(-count // size), f"{here.stop} of {count} images")
     layers = {name: int(np.prod(node.shape)) for name, node in snn.layers().items()}
@@ -95,7 +102,7 @@ def collect(
         **(facts or {}),
         "layers": layers,
         "neurons": sum(layers.values()),
-        "multiply_accumulates": multiply_accumulates(snn.graph),
+        "multiply_accumulates": multiply_accumulates(snn.graph, frames > 0),
         "mean_by_layer": {
             name: {"spikes": (sums[:, 0] / count).tolist(), "synaptic_operations": (sums[:, 1] / count).tolist()}
             for name, sums in by_layer.items()
@@ -109,7 +116,16 @@ def collect(
 class _Rows:
     """The arrays of the traces, in memory or memory-mapped from files in a folder."""
 
-    def __init__(self, out: Path | None, count: int, time_steps: int, classes: int, dtype: Any, with_ann: bool) -> None:
+    def __init__(
+        self,
+        out: Path | None,
+        count: int,
+        time_steps: int,
+        classes: int,
+        dtype: Any,
+        with_ann: bool,
+        lengths: NDArray[np.int64] | None,
+    ) -> None:
         def made(name: str, kind: Any, *shape: int) -> Any:
             if out is None:
                 return np.empty((count, *shape), kind)
@@ -119,7 +135,7 @@ class _Rows:
             reserve(path)  # a write to a map on a full disk ends the process
             return mapped
 
-        self.out = out
+        self.out, self.lengths = out, lengths
         self.logits = made("logits", dtype, time_steps, classes)
         self.spikes = made("spikes", np.int64, time_steps)
         self.operations = made("synaptic_operations", np.int64, time_steps)
@@ -129,11 +145,13 @@ class _Rows:
     def traces(self, labels: Any, meta: dict[str, Any]) -> Traces:
         """The recorded traces, checked."""
         if self.out is None:
-            return Traces(self.logits, labels, self.ann, self.spikes, self.operations, meta, self.reference)
+            known = (self.ann, self.spikes, self.operations, meta, self.reference)
+            return Traces(self.logits, labels, *known, lengths=self.lengths)
         for array in (self.logits, self.spikes, self.operations, self.reference, self.ann):
             if array is not None:
                 array.flush()
-        for name, array in (("labels", labels), ("meta", np.array(json.dumps(meta, sort_keys=True)))):
+        small = {"labels": labels, "meta": np.array(json.dumps(meta, sort_keys=True))}
+        for name, array in (small if self.lengths is None else {**small, "lengths": self.lengths}).items():
             with written(self.out / f"{name}.npy") as stream:
                 np.save(stream, array)
         return Traces.load(self.out)
@@ -153,11 +171,19 @@ def _simulated(
         taken = counter.taken()
         there = slice(here.start + images.start, here.start + images.stop), slice(steps.start - 1, steps.stop - 1)
 
-        def by_sample(values: Tensor, shape: torch.Size = logits.shape[:2]) -> Any:
-            return values.unflatten(0, shape).transpose(0, 1).cpu().numpy()
-
+        shape = logits.shape[:2]
+        ended = None if rows.lengths is None else np.arange(steps.start, steps.stop) > rows.lengths[there[0], None]
         spikes, operations = counter.totals(taken)
-        rows.logits[there] = logits.float().transpose(0, 1).cpu().numpy()
-        rows.spikes[there], rows.operations[there] = by_sample(spikes), by_sample(operations)
+        rows.logits[there] = _by_sample(logits.float().flatten(0, 1), shape, ended)
+        rows.spikes[there], rows.operations[there] = _by_sample(spikes, shape, ended), _by_sample(operations, shape, ended)
         for name, counts in taken.items():
-            by_layer[name][there[1]] += by_sample(counts).sum(0)
+            by_layer[name][there[1]] += _by_sample(counts, shape, ended).sum(0)
+
+
+def _by_sample(values: Tensor, shape: tuple[int, ...], ended: NDArray[np.bool_] | None) -> Any:
+    """``values (k * n, ...)`` as an array ``(n, k, ...)``; 0 where a sample has ``ended (n, k)``."""
+    found = values.unflatten(0, shape).transpose(0, 1).cpu().numpy()
+    if ended is not None and ended.any():
+        found = found.copy()
+        found[ended] = 0
+    return found

@@ -21,8 +21,8 @@ from dynconf_core.graph.operations import evaluate
 from dynconf_core.simulation.network import SpikingNetwork
 
 SENDERS = ("neurons", "max_pool")
-PASSING = ("sum_pool", "slice", "pad", "concatenate", "flatten")
-"""Kinds of nodes that pass every spike on unchanged."""
+PASSING = ("sum_pool", "slice", "pad", "concatenate", "flatten", "rearrange")
+"""Kinds of nodes that pass every spike on unchanged; a rearrangement may pass it to several places."""
 _PIECE = 2.0**23
 """Limit on a partial sum of fan-outs times spikes; with one further unit it stays below 2^24."""
 
@@ -45,12 +45,16 @@ def fan_out(graph: Graph) -> dict[str, Tensor]:
 
 
 @torch.inference_mode(False)
-def multiply_accumulates(graph: Graph) -> dict[str, int]:
+def multiply_accumulates(graph: Graph, by_time_step: bool = False) -> dict[str, int]:
     """Multiply-accumulates of one sample.
+
+    Args:
+        graph: the SNN's.
+        by_time_step: whether the input changes with the time step, so that nothing is computed once.
 
     Returns:
         ``"once"``: those that depend on the image alone and are computed once; ``"every_step"``: those on analogue values
-        within the network, repeated in every time step; ``"ann"``: those of the ANN.
+        within the network, repeated in every time step; ``"ann"``: those of the ANN, which runs once.
     """
     spikes, after = graph.spikes(), graph.after(("neurons",))
     found = {"once": 0, "every_step": 0, "ann": 0}
@@ -60,7 +64,7 @@ def multiply_accumulates(graph: Graph) -> dict[str, int]:
         operations = int(_weights_met(node, graph.by_name[node.inputs[0]]).sum())
         found["ann"] += operations
         if node.name not in after:
-            found["once"] += operations
+            found["every_step" if by_time_step else "once"] += operations
         elif node.inputs[0] not in spikes:
             found["every_step"] += operations
     return found
@@ -164,5 +168,5 @@ def _backwards(node: Node, graph: Graph, met: Tensor) -> list[Tensor]:
     """Fan-outs passed back through an operation without weights, to each of its inputs."""
     inputs = [torch.zeros(1, *graph.by_name[name].shape, dtype=torch.float64, requires_grad=True) for name in node.inputs]
     with torch.enable_grad():
-        gradients = torch.autograd.grad((evaluate(node, inputs, {}) * met).sum(), inputs)
+        gradients = torch.autograd.grad((evaluate(node, inputs, node.tensors) * met).sum(), inputs)
     return [gradient[0].round() for gradient in gradients]

@@ -77,8 +77,8 @@ def check_exactness(network: SpikingNetwork, samples: int) -> None:
         x = torch.rand(samples, *source.shape, generator=generator)
         x = _fine(x, bounds[source.name], places[source.name]) if node.wide else (x < 0.2).float()
         x = x.to(network.device)
-        if x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)
+        if x.ndim > 2:  # channels last, as the values are
+            x = x.movedim(1, -1).contiguous().movedim(-1, 1)
         if not _same(node, x, tensors[node.name]):
             raise InputError(
                 f"{node.name} is not computed exactly on {network.device} (the algorithm does more than multiply and "

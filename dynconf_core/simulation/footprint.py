@@ -21,15 +21,16 @@ BATCH = {"cpu": 64, "cuda": 256}
 """Largest useful batch by device: more images at a time are no faster."""
 
 
-def bytes_a_sample(network: SpikingNetwork) -> int:
-    """Upper estimate for one sample: all states, the input current, and the largest values of a time step."""
+def bytes_a_sample(network: SpikingNetwork, frames: int = 0) -> int:
+    """Upper estimate for one sample: all states, the input current, the largest values of a time step, and the ``frames``, as
+    they are and normalised."""
     graph = network.graph
     size = {node.name: math.prod(node.shape) * (2 if node.wide else 1) for node in graph.nodes}
     states = network.neurons.state_tensors * sum(size[node.name] for node in graph.of_kind("neurons"))
     pools = sum(size[node.inputs[0]] + size[node.name] for node in graph.of_kind("max_pool"))
     after = graph.after(("neurons",))
     input_current = sum(size[node.name] for node in graph.nodes if node.name not in after)
-    return BYTES * (states + pools + 2 * input_current + LIVE * max(size.values()))
+    return BYTES * (states + pools + 2 * (input_current + frames * size[graph.input.name]) + LIVE * max(size.values()))
 
 
 def bytes_without_samples(network: SpikingNetwork) -> int:
@@ -42,8 +43,9 @@ def bytes_without_samples(network: SpikingNetwork) -> int:
     return FIXED + BYTES * (COPIES * sum(weights) + PREPARATION * max(weights, default=0) + values + copied)
 
 
-def batch_size(network: SpikingNetwork, memory: int | None = None) -> int:
-    """The number of images simulated at a time within ``memory`` bytes; None allows the largest useful batch.
+def batch_size(network: SpikingNetwork, memory: int | None = None, frames: int = 0) -> int:
+    """The number of images simulated at a time within ``memory`` bytes; None allows the largest useful batch. ``frames``: of
+    each, where the input changes with the time step.
 
     Raises:
         InputError: if not even one image fits.
@@ -51,9 +53,9 @@ def batch_size(network: SpikingNetwork, memory: int | None = None) -> int:
     most = BATCH.get(network.device.type, 64)
     if memory is None:
         return most
-    room = (memory - bytes_without_samples(network)) // bytes_a_sample(network)
+    room = (memory - bytes_without_samples(network)) // bytes_a_sample(network, frames)
     if room < 1:
-        needed = (bytes_without_samples(network) + bytes_a_sample(network)) / (1 << 20)
+        needed = (bytes_without_samples(network) + bytes_a_sample(network, frames)) / (1 << 20)
         raise InputError(
             f"memory={memory / (1 << 20):.0f} MiB is too little for one image: this network needs {needed:.0f} MiB."
         )

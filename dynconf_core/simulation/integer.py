@@ -50,10 +50,12 @@ class Geometry(NamedTuple):
 
 
 def packed(values: Tensor, layout: Layout) -> Tensor:
-    """Whole-numbered ``values (N, C, H, W)`` or ``(N, C)`` as unsigned bytes ``(N, C', ...)``, channels-last.
+    """Whole-numbered ``values (N, C, H, W)`` or ``(N, C)`` as unsigned bytes ``(N, C', ...)``, channels-last; signals
+    ``(N, C, L)`` as images of height 1.
 
     C' is 2 C if the layout has a base. Float32 values in channels-last order are fastest.
     """
+    values = values.unsqueeze(2) if values.dim() == 3 else values
     last = values.permute(0, 2, 3, 1).contiguous() if values.dim() == 4 else values.contiguous()
     flat = last.reshape(-1)
     if layout.base:

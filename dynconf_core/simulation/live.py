@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dynconf_core.data.frames import FrameSplit, checked_lengths
 from dynconf_core.data.images import Images
 from dynconf_core.errors import InputError
 from dynconf_core.exit.agent import ExitAgent
@@ -57,22 +58,25 @@ class Exits:
 def run_until_confident(
     snn: SpikingNetwork,
     agent: ExitAgent,
-    images: Images | Tensor,
+    images: Images | FrameSplit | Tensor,
     time_steps: int,
     *,
     batch: int | None = None,
     memory: int | None = None,
+    lengths: Tensor | None = None,
 ) -> Exits:
-    """Classify ``images``, each as soon as the agent is confident, at the latest after ``time_steps`` steps.
+    """Classify ``images``, each as soon as the agent is confident, at the latest after ``time_steps`` steps or at its end.
 
     Args:
         snn: the converted network, on the device it is to run on.
         agent: the exit rule at run time.
-        images: a split, or normalised images ``(N, ...)``.
+        images: a split, or normalised images ``(N, ...)`` or frames ``(N, T, ...)``, one for each time step.
         time_steps: T.
         batch: the largest number of samples at a time (at most 128 on a CPU); None chooses a size that suits the device and
             ``memory``.
         memory: bytes the process may use on a CPU; None sets no limit.
+        lengths: for a tensor, the time steps after which each sample ends, ``(N,)`` from 1; None: all end at T. A split has its
+            own.
 
     Raises:
         InputError: if network, images and options do not fit together.
@@ -80,11 +84,14 @@ def run_until_confident(
     count = len(images)
     if batch is not None and batch < 1:
         raise InputError(f"batch={batch}: give at least 1.")
-    size = max(1, min(count, batch or batch_size(snn, memory), MOST.get(snn.device.type, count)))
+    stream = _Stream(snn, images, time_steps)
+    size = max(1, min(count, batch or batch_size(snn, memory, stream.frames), MOST.get(snn.device.type, count)))
+    stream.ahead = min(size, AHEAD)
+    ends = checked_lengths(getattr(images, "lengths", lengths), count, time_steps)
     with plain_arithmetic():
         check_exactness(snn, size)
         snn.accelerate(size)
-        run, stream = _Run(snn, agent, time_steps), _Stream(snn, images, time_steps, min(size, AHEAD))
+        run = _Run(snn, agent, np.full(count, time_steps) if ends is None else ends)
         run.refill(stream, size)
         while run.busy:
             run.step()
@@ -97,9 +104,9 @@ def run_until_confident(
 
 
 class _Stream:
-    """The input current of the images, in order."""
+    """The input current of the images, in order, computed for at least ``ahead`` of them at a time."""
 
-    def __init__(self, snn: SpikingNetwork, images: Images | Tensor, time_steps: int, ahead: int) -> None:
+    def __init__(self, snn: SpikingNetwork, images: Images | FrameSplit | Tensor, time_steps: int, ahead: int = 1) -> None:
         self.snn, self.images, self.time_steps, self.ahead = snn, images, time_steps, ahead
         self.computed = self.taken = 0
         self.stock: Mapping[str, Tensor] = {}
@@ -107,6 +114,14 @@ class _Stream:
     @property
     def left(self) -> int:
         return len(self.images) - self.taken
+
+    @property
+    def frames(self) -> int:
+        """The number of frames of a sample; 0 for images."""
+        if not len(self.images):
+            return 0
+        first = self.images[:1] if isinstance(self.images, Tensor) else self.images.batch(torch.arange(1))
+        return first.shape[1] if self.snn.by_time_step(first) else 0
 
     def take(self, most: int) -> InputCurrent:
         """The input current of the next images: at least one, at most ``most``."""
@@ -135,8 +150,8 @@ class _Stream:
 class _Run:
     """The running batch: one row per sample, the same in every tensor."""
 
-    def __init__(self, snn: SpikingNetwork, agent: ExitAgent, time_steps: int) -> None:
-        self.snn, self.agent, self.time_steps = snn, agent, time_steps
+    def __init__(self, snn: SpikingNetwork, agent: ExitAgent, ends: NDArray[np.int64]) -> None:
+        self.snn, self.agent, self.ends = snn, agent, ends
         self.counter = Counter(snn)
         self.classes = snn.graph.output.channels
         self.gone: list[tuple[NDArray[Any], ...]] = []
@@ -164,13 +179,13 @@ class _Run:
         return len(self.active) - int(np.count_nonzero(self.active))
 
     def step(self) -> None:
-        """Run one time step; samples that are confident or have reached T exit."""
+        """Run one time step; samples that are confident or have reached their end exit."""
         self.clock += 1
         step = self.snn.step(self.input_current, self.state, self._time_step(), self.counter)
         self.state = step.state
         self.counts += self.counter.in_all()
         prediction, score, exits, self.agent_state = self.agent(step.logits, self.agent_state)
-        exiting = np.flatnonzero(self.active & (exits.cpu().numpy() | (self.clock >= self.time_steps)))
+        exiting = np.flatnonzero(self.active & (exits.cpu().numpy() | (self.clock >= self.ends[self.sample])))
         if not len(exiting):
             return
         values = (prediction, score, self.counts, self.agent_state.accumulated)
@@ -178,10 +193,15 @@ class _Run:
         self.active[exiting] = False
 
     def _time_step(self) -> int | Tensor:
-        """One number if image and biases act on all rows or on none; otherwise ``(N,)``."""
+        """One number if the step does not matter: image and biases act on all rows or on none, or all are at the same step;
+        otherwise ``(N,)``."""
         until = self.snn.active_steps
         first = int(self.clock[0])
-        if until is None or bool(((self.clock <= until) == (first <= until)).all()):
+        if self.snn.changes(self.input_current):
+            alike = bool((self.clock == first).all())
+        else:
+            alike = until is None or bool(((self.clock <= until) == (first <= until)).all())
+        if alike:
             return first
         return torch.from_numpy(self.clock).to(self.snn.device)
 

@@ -1,7 +1,11 @@
 """A spiking network as a function of one time step: ``step(input_current, state, time_step) -> (logits, state)``.
 
-The image is a constant input current, so everything before the first neurons is computed only once (``input_current``). The
-state of all neurons is a value held by the caller, batch first in every tensor: samples that have exited are dropped by
+An image ``(N, ...)`` is a constant input current, so everything before the first neurons is computed only once
+(``input_current``). Frames ``(N, T, ...)``, such as event frames or an encoded image, are one input for each time step, and the
+same is computed in every step. Since it is linear, the network then approximates what the ANN computes for the mean frame. In
+networks whose input acts in the first n steps only, the frames are those of these n steps.
+
+The state of all neurons is a value held by the caller, batch first in every tensor: samples that have exited are dropped by
 indexing. All values are in units of the thresholds: neurons fire at 1 and emit 1.
 """
 
@@ -17,10 +21,11 @@ from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import evaluate, per_channel
 from dynconf_core.neurons.model import NeuronModel
 from dynconf_core.neurons.model import State as LayerState
+from dynconf_core.simulation.frames import at_steps, check_frames, mean_frame
 from dynconf_core.simulation.pace import Pace, chunks, pace
 from dynconf_core.simulation.products import Products
 from dynconf_core.simulation.step_plan import StepPlan
-from dynconf_core.simulation.step_values import StepValues
+from dynconf_core.simulation.step_values import StepValues, gated
 
 State = dict[str, LayerState]
 """The state of each layer of neurons and each max pool, by node name."""
@@ -30,7 +35,9 @@ Look = Callable[[Node, Tensor], None]
 
 @dataclass(frozen=True)
 class InputCurrent:
-    """The constant part of a simulation: values that depend on the image alone, by node, and the number of samples."""
+    """What a simulation takes in: values that depend on the image alone, by node, and the number of samples.
+
+    For frames ``values`` holds them alone, ``(N, T, ...)``, under the name of the input node."""
 
     values: Mapping[str, Tensor]
     samples: int
@@ -77,8 +84,8 @@ class SpikingNetwork(nn.Module):
         for node in graph.nodes:
             for key, value in node.tensors.items():
                 layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format  # as the values are
-                dtype = torch.float64 if node.wide and key != "threshold" else torch.float32
-                kept = torch.empty_like(value, dtype=dtype, memory_format=layout, requires_grad=False)
+                kind = _type(node, key, value)
+                kept = torch.empty_like(value, dtype=kind, memory_format=layout, requires_grad=False)
                 self.register_buffer(_buffer(node.name, key), kept.copy_(value.detach()))
         shared = {node.name: self.get_buffer(_buffer(node.name, "weight")) for node in graph.nodes if "weight" in node.tensors}
         self.graph = graph.map({name: graph.by_name[name].with_tensors(weight=weight) for name, weight in shared.items()})
@@ -147,7 +154,8 @@ class SpikingNetwork(nn.Module):
         return pace(self.graph, self.device.type, images, time_steps)
 
     def forward(self, images: Tensor, time_steps: int) -> Tensor:
-        """The logits ``(N, T, C)`` of every time step, on the images' device, for normalised ``images (N, ...)``."""
+        """The logits ``(N, T, C)`` of every time step, on the images' device, for normalised ``images (N, ...)`` or frames
+        ``(N, T, ...)``."""
         self.check(images, time_steps)
         logits = images.new_empty((len(images), time_steps, self.graph.output.channels), dtype=torch.float32)
         for rows, steps, found in self.run(images, time_steps):
@@ -158,7 +166,7 @@ class SpikingNetwork(nn.Module):
         """Run all images for all time steps, in pieces that suit the device.
 
         Args:
-            images: normalised images ``(N, ...)``, already checked.
+            images: normalised images ``(N, ...)`` or frames ``(N, T, ...)``, already checked.
             time_steps: T.
             look: called with the spikes of every layer, ``(k * n, ...)``, one time step after the other.
 
@@ -175,19 +183,23 @@ class SpikingNetwork(nn.Module):
                 yield rows, steps, found.logits.unflatten(0, (len(steps), input_current.samples))
 
     def check(self, images: Tensor, time_steps: int) -> None:
-        """Raise ``InputError`` if T < 1, or if images have the wrong shape or exceed the limits of proven exactness."""
+        """Raise ``InputError`` if T < 1, if images or frames have the wrong shape or exceed the limits of proven exactness, or
+        if there are fewer frames than steps in which the input acts, or others than 0 beyond these."""
         if time_steps < 1:
             raise InputError(f"time_steps={time_steps}: an SNN needs at least one.")
-        if tuple(images.shape[1:]) != self.graph.input.shape:
+        wanted = self.graph.input.shape
+        if tuple(images.shape[1:]) != wanted and tuple(images.shape[2:]) != wanted:
             raise InputError(
-                f"the images have the shape {tuple(images.shape[1:])}, but the network was converted for "
-                f"{self.graph.input.shape}: convert it with an image of this shape."
+                f"the images have the shape {tuple(images.shape[1:])}, but the network was converted for {wanted}: convert it "
+                f"with an image of this shape, or give frames (N, T, {', '.join(map(str, wanted))}), one for each time step."
             )
         if self.time_steps_limit is not None and time_steps > self.time_steps_limit:
             raise InputError(
                 f"time_steps={time_steps}: the fixed-point weights are proven exact for up to {self.time_steps_limit}; convert "
                 f"with time_steps={time_steps}, or with fixed_point=False (--no-fixed-point)."
             )
+        if self.by_time_step(images):
+            check_frames(images, time_steps, self.input_steps(time_steps), self.neurons)
         largest = float(images.abs().max()) if images.numel() else 0.0
         if not largest < float("inf"):
             raise InputError("the images hold NaN or infinite values: normalise them as in training.")
@@ -197,16 +209,51 @@ class SpikingNetwork(nn.Module):
                 "normalise them as in training, or convert with image_limit=... or fixed_point=False (--no-fixed-point)."
             )
 
+    def by_time_step(self, images: Tensor) -> bool:
+        """Whether ``images`` are frames ``(N, T, ...)``, one for each time step, rather than images ``(N, ...)``."""
+        return images.ndim == len(self.graph.input.shape) + 2
+
+    def input_steps(self, time_steps: int) -> int:
+        """The number of the first T = ``time_steps`` steps in which the input acts."""
+        return time_steps if self.active_steps is None else min(time_steps, self.active_steps)
+
+    def mean_frame(self, images: Tensor, time_steps: int, lengths: Tensor | None = None) -> Tensor:
+        """The image ``(N, ...)`` whose ANN output the network approximates: the mean of the frames ``(N, T, ...)``, of samples
+        that end after ``lengths (N,)`` steps; an image itself."""
+        if not self.by_time_step(images):
+            return images
+        return mean_frame(images.float(), self.input_steps(time_steps), lengths, self.active_steps is not None)
+
     def input_current(self, images: Tensor) -> InputCurrent:
-        """Everything before the first neurons, for normalised ``images (N, 3, H, W)``."""
+        """What a simulation of normalised ``images (N, ...)`` or frames ``(N, T, ...)`` takes in."""
+        if self.by_time_step(images):
+            return InputCurrent({self.graph.input.name: images.float()}, len(images))
+        return InputCurrent(self.before_neurons(images, True), len(images))
+
+    def before_neurons(self, images: Tensor, acting: bool | Tensor) -> dict[str, Tensor]:
+        """The values before the first neurons that later nodes read, by node, for one input ``images (N, ...)``, which acts, as
+        the biases do, on all samples or on those where ``acting (N,)``."""
         tensors, values = self.tensors(), dict[str, Tensor]()
         images = images.float()
-        if images.ndim == 4:
-            images = images.contiguous(memory_format=torch.channels_last)
+        if images.ndim > 2:  # channels last
+            images = images.movedim(1, -1).contiguous().movedim(-1, 1)
+        biased = acting if isinstance(acting, bool) else False
         for node in self._plan.before:
-            inputs = [values[name] for name in node.inputs]
-            values[node.name] = images if node.kind == "input" else evaluate(node, inputs, tensors[node.name])
-        return InputCurrent({name: values[name] for name in self._plan.needed}, len(images))
+            inputs, own = [values[name] for name in node.inputs], tensors[node.name]
+            value = images if node.kind == "input" else evaluate(node, inputs, own, biased=biased)
+            if not isinstance(acting, bool) and "bias" in own:
+                value = value + gated(per_channel(own["bias"], value).expand_as(value), acting)
+            values[node.name] = value
+        return {name: values[name] for name in self._plan.needed}
+
+    def changes(self, input_current: InputCurrent) -> bool:
+        """Whether the input changes with the time step."""
+        given = input_current.values.get(self.graph.input.name)
+        return given is not None and self.by_time_step(given)
+
+    def _frames(self, input_current: InputCurrent, time_steps: range | Tensor) -> Tensor | None:
+        """The frames of these time steps (see ``at_steps``); None if the input is an image."""
+        return at_steps(input_current.values[self.graph.input.name], time_steps) if self.changes(input_current) else None
 
     @torch.no_grad()
     def step(self, input_current: InputCurrent, state: State | None, time_step: int | Tensor, look: Look | None = None) -> Step:
@@ -218,7 +265,8 @@ class SpikingNetwork(nn.Module):
             time_step: the number of the time step, from 1; ``(N,)`` if samples are at different time steps.
             look: called with the spikes of every layer.
         """
-        return self._steps(input_current, state, self._acting(time_step), 1, look)
+        frames = self._frames(input_current, range(time_step, time_step + 1) if isinstance(time_step, int) else time_step)
+        return self._steps(input_current, frames, state, self._acting(time_step), 1, look)
 
     @torch.no_grad()
     def steps(self, input_current: InputCurrent, state: State | None, time_steps: range, look: Look | None = None) -> Step:
@@ -236,13 +284,23 @@ class SpikingNetwork(nn.Module):
         acting = self._acting(time_steps[0])
         if acting != self._acting(time_steps[-1]):
             raise ValueError(f"the image acts up to step {self.active_steps}, in some but not all of {time_steps}.")
-        return self._steps(input_current, state, acting, len(time_steps), look)
+        frames = self._frames(input_current, time_steps)
+        return self._steps(input_current, frames, state, acting, len(time_steps), look)
 
     def _steps(
-        self, input_current: InputCurrent, state: State | None, acting: bool | Tensor, steps: int, look: Look | None
+        self,
+        input_current: InputCurrent,
+        frames: Tensor | None,
+        state: State | None,
+        acting: bool | Tensor,
+        steps: int,
+        look: Look | None,
     ) -> Step:
         products = self.products(max(1, steps * input_current.samples))
-        now = StepValues(self.graph, self.neurons, self._plan, self.tensors(), products, input_current.values, acting, steps)
+        constant = input_current.values if frames is None else {}
+        now = StepValues(self.graph, self.neurons, self._plan, self.tensors(), products, constant, acting, steps)
+        if frames is not None:
+            now.values |= self.before_neurons(gated(frames, acting), acting)
         after: State = {}
         for node in self._plan.order:
             before = state[node.name] if state is not None and node.kind in ("neurons", "max_pool") else None
@@ -287,6 +345,13 @@ class SpikingNetwork(nn.Module):
         """See ``nn.Module``."""
         self._forget()
         return super().load_state_dict(*args, **kwargs)
+
+
+def _type(node: Node, key: str, value: Tensor) -> torch.dtype:
+    """The type in which a node's tensor is kept: float64 where its sums need it; the threshold is for information only."""
+    if not value.is_floating_point():
+        return value.dtype
+    return torch.float64 if node.wide and key != "threshold" else torch.float32
 
 
 def _buffer(node: str, key: str) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dynconf_core.graph.bounds import in_one_step
 from dynconf_core.graph.graph import Graph
+from dynconf_core.graph.operations import as_image
 from dynconf_core.neurons.model import NeuronModel
 from dynconf_core.simulation.integer import SpikeProduct, prepare
 from dynconf_core.simulation.prepacked import Product, prepacked
@@ -53,8 +54,8 @@ class Products:
             if node.name not in after:
                 continue
             source, own = graph.by_name[node.inputs[0]], tensors[node.name]
-            shape = (samples, *source.shape)
-            packed = prepacked(node, own, shape, exact)
+            shape = (samples, *as_image(source).shape) if node.kind == "convolution" else (samples, *source.shape)
+            packed = prepacked(as_image(node), own, shape, exact)
             product = None
             if source.name in spikes:
                 wanted = ("stride", "padding", "dilation", "groups")

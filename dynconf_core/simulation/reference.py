@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from dynconf_core.graph.operations import evaluate, max_pool, per_channel
+from dynconf_core.simulation.frames import column, divisor, present
 from dynconf_core.simulation.network import SpikingNetwork
+from dynconf_core.simulation.step_values import gated
 
 
 def reference_levels(snn: SpikingNetwork) -> int | None:
@@ -19,25 +21,36 @@ def reference_levels(snn: SpikingNetwork) -> int | None:
     return found
 
 
-def reference_logits(snn: SpikingNetwork, images: Tensor) -> Tensor:
-    """The reference network's logits ``(N, C)`` for normalised ``images (N, ...)``."""
-    counts = reference_counts(snn, images)
+def reference_logits(snn: SpikingNetwork, images: Tensor, time_steps: int = 0, lengths: Tensor | None = None) -> Tensor:
+    """The reference network's logits ``(N, C)`` for normalised ``images (N, ...)``.
+
+    For frames ``(N, T, ...)`` they are those for the mean frame: of T = ``time_steps``, of samples that end after ``lengths
+    (N,)`` steps (see ``simulation.frames.mean_frame``).
+    """
+    counts = reference_counts(snn, images, time_steps, lengths)
     # Divided by a tensor, since a GPU multiplies by the reciprocal of a plain number.
     return counts / counts.new_full((), reference_levels(snn) or 1)
 
 
 @torch.no_grad()
-def reference_counts(snn: SpikingNetwork, images: Tensor) -> Tensor:
-    """n times the logits, ``(N, C)``: with fixed-point weights exactly the sum of a settled SNN's logits."""
+def reference_counts(snn: SpikingNetwork, images: Tensor, time_steps: int = 0, lengths: Tensor | None = None) -> Tensor:
+    """n times the logits, ``(N, C)``: with fixed-point weights exactly the sum of a settled SNN's logits. Arguments as for
+    ``reference_logits``."""
     levels = reference_levels(snn)
     times = levels or 1
     tensors, values = snn.tensors(), dict[str, Tensor]()
+    frames = snn.by_time_step(images)
+    if frames:
+        values = _summed(snn, images, snn.input_steps(time_steps), lengths, times)
     last = {name: node.name for node in snn.graph.nodes for name in node.inputs}
     input_current = {node.name for node in snn.graph.nodes} - snn.graph.after(("neurons",))
     for node in snn.graph.nodes:
+        if frames and node.name in input_current:
+            continue
         own = tensors[node.name]
         inputs = [
-            values[name] * (times if name in input_current and node.name not in input_current else 1) for name in node.inputs
+            values[name] * (times if name in input_current and node.name not in input_current and not frames else 1)
+            for name in node.inputs
         ]
         if node.kind == "input":
             values[node.name] = images.float()
@@ -61,3 +74,17 @@ def reference_counts(snn: SpikingNetwork, images: Tensor) -> Tensor:
             if last[name] == node.name:
                 values.pop(name, None)
     return values[snn.graph.output.name]
+
+
+def _summed(snn: SpikingNetwork, frames: Tensor, acting: int, lengths: Tensor | None, times: int) -> dict[str, Tensor]:
+    """``times`` the mean over the frames ``(N, T, ...)`` of the values before the first neurons."""
+    settles = snn.active_steps is not None
+    found: dict[str, Tensor] = {}
+    for step in range(1, acting + 1):
+        here = present(step, lengths)
+        for name, value in snn.before_neurons(gated(frames[:, step - 1], here), True if settles else here).items():
+            found[name] = found[name] + value if name in found else value
+    steps = divisor(acting, lengths, settles)
+    if isinstance(steps, int) and steps == times:
+        return found  # to the bit what the neurons receive
+    return {name: value * times / column(steps, value) for name, value in found.items()}

@@ -65,7 +65,7 @@ def _between(node: Node, graph: Graph, terms: tuple[str, ...]) -> set[str]:
 
 def _late(node: Node, graph: Graph, after: frozenset[str]) -> bool:
     """Whether a term is computed only when its layer adds it up, into memory of its own."""
-    fresh = node.kind in ("convolution", "linear", "scale", "sum_pool", "add", "concatenate")
+    fresh = node.kind in ("convolution", "linear", "scale", "sum_pool", "add", "concatenate", "rearrange")
     return fresh and node.name in after and len(graph.readers[node.name]) == 1
 
 

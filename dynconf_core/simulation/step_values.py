@@ -15,7 +15,9 @@ from dynconf_core.simulation.step_plan import StepPlan
 
 
 class StepValues:
-    """Values by node, ``(steps * N, ...)``, one time step after the other, and the computation of further ones from them."""
+    """Values by node, ``(steps * N, ...)``, one time step after the other, and the computation of further ones from them.
+
+    ``given`` are those of every step, ``(N, ...)``, where the input is an image."""
 
     def __init__(
         self,
@@ -55,9 +57,12 @@ class StepValues:
         if whole is not None:
             value = whole.of_packed(self._bytes(node.inputs[0], whole.layout), biased=biased)
         elif plain is not None:
-            value = plain(self.rows(node.inputs[0]), biased)
+            x = self.rows(node.inputs[0])
+            value = plain(x.unsqueeze(2) if x.ndim == 3 else x, biased)
         else:
             value = evaluate(node, [self.rows(name) for name in node.inputs], own, biased=biased)
+        if value.ndim == 4 and len(node.shape) == 2:
+            value = value.squeeze(2)  # products take a signal as an image of height 1
         if not isinstance(self.acting, bool) and "bias" in own:
             value.add_(gated(per_channel(own["bias"], value).expand_as(value), self.acting))
         return value
@@ -111,9 +116,10 @@ class StepValues:
 
 def _like(value: Tensor, steps: int) -> Tensor:
     """Uninitialised float32 memory for ``steps`` values like ``value (N, ...)``, in the same layout."""
-    last = value.ndim == 4 and value.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if last else torch.contiguous_format
-    return torch.empty((steps * len(value), *value.shape[1:]), dtype=torch.float32, device=value.device, memory_format=layout)
+    rows = value.movedim(1, -1)
+    if value.ndim > 2 and rows.is_contiguous():  # channels last
+        return torch.empty((steps * len(value), *rows.shape[1:]), dtype=torch.float32, device=value.device).movedim(-1, 1)
+    return torch.empty((steps * len(value), *value.shape[1:]), dtype=torch.float32, device=value.device)
 
 
 def gated(value: Tensor, acting: bool | Tensor) -> Tensor:

@@ -38,14 +38,21 @@ _LOGITS = _Kind("NC", "f", _FLOATS)
 _COUNTS = _Kind("NT", "iuf", "integers or floats")
 KINDS = {
     "logits": _Kind("NTC", "f", _FLOATS),
-    "labels": _Kind("N", "iu", "integers: class indices, such as int64"),
+    "labels": _Kind("N", "iuf", "integers: class indices, such as int64"),
     "ann_logits": _LOGITS,
     "reference_logits": _LOGITS,
     "spikes": _COUNTS,
     "synaptic_operations": _COUNTS,
     "input_hash": _Kind("N", "u", "unsigned integers: the first 64 bits of a hash of each input, such as uint64"),
+    "lengths": _Kind("N", "iu", "integers: the number of time steps of each sample, such as int64"),
 }
 """Every array: its axes (samples N, time steps T, classes C) and the permitted element types."""
+ONE_HOT = _Kind("NC", "biuf", "integers: class indices (N,), such as int64")
+"""Labels may also be one-hot rows."""
+TIME_STEPS_FIRST = (
+    " If the time steps come first, as (T, N, C), give logits.transpose(1, 0, 2), or name the layout: --layout TNC on the "
+    'command line, Traces.load(path, layout="TNC") in Python.'
+)
 _AXES = {"N": "samples", "T": "time steps", "C": "classes"}
 
 
@@ -63,7 +70,7 @@ def form_of(name: str, array: Any) -> Form:
 def check_forms(forms: Mapping[str, Form]) -> None:
     """Raise `TracesError` unless the arrays, which must include `logits` and `labels`, have the right types and shapes."""
     for name, (shape, dtype) in forms.items():
-        kind = KINDS[name]
+        kind = _kind(name, shape)
         if len(shape) != len(kind.axes):
             axes = ", ".join(_AXES[axis] for axis in kind.axes)
             raise TracesError(f"{name} has the shape {shape}; it must be {_shown(kind.axes)}: {axes}.")
@@ -79,14 +86,18 @@ def check_forms(forms: Mapping[str, Form]) -> None:
         raise TracesError(f"logits has the shape {shape}; an exit needs at least two classes to choose from.")
     sizes = {"N": samples, "T": time_steps, "C": classes}
     for name, form in forms.items():
-        needed = tuple(sizes[axis] for axis in KINDS[name].axes)
+        axes = _kind(name, form.shape).axes
+        needed = tuple(sizes[axis] for axis in axes)
         if form.shape != needed:
-            swapped = name == "labels" and form.shape == (time_steps,)
-            hint = " If the time steps come first, give logits.transpose(1, 0, 2)." if swapped else ""
+            swapped = axes[0] == "N" and form.shape[0] == time_steps != samples
             raise TracesError(
-                f"{name} has the shape {form.shape}, but logits holds {samples} samples, {time_steps} time steps and "
-                f"{classes} classes; it must be {_shown(KINDS[name].axes)} = {needed}.{hint}"
+                f"{name} has the shape {form.shape}, but logits {shape} holds {samples} samples, {time_steps} time steps and "
+                f"{classes} classes; it must be {_shown(axes)} = {needed}.{TIME_STEPS_FIRST if swapped else ''}"
             )
+
+
+def _kind(name: str, shape: tuple[int, ...]) -> _Kind:
+    return ONE_HOT if name == "labels" and len(shape) == 2 else KINDS[name]
 
 
 def check_logits(logits: NDArray[Any]) -> None:
@@ -132,6 +143,16 @@ def check_labels(labels: NDArray[Any], classes: int) -> None:
         raise TracesError(
             f"labels of sample {found[0]} (from 0) is {labels[found]}; with {classes} classes in logits "
             f"it must be from 0 to {classes - 1}."
+        )
+
+
+def check_lengths(lengths: NDArray[Any], time_steps: int) -> None:
+    """Raise `TracesError` for a length (N,) outside [1, time_steps]."""
+    found = _first(lengths, lambda part: (part < 1) | (part > time_steps))
+    if found is not None:
+        raise TracesError(
+            f"lengths of sample {found[0]} (from 0) is {lengths[found]}; with {time_steps} time steps in logits it must be "
+            f"from 1 to {time_steps}."
         )
 
 

@@ -43,10 +43,11 @@ def _fewest_digits(traces: Traces, exits: Exits | None) -> NDArray[Any]:
     found = np.empty(traces.logits.shape, np.float32)
     left = np.arange(traces.samples)
     for digits in DIGITS:
-        logits = _rounded(traces.logits[left], digits)
+        logits = _rounded(traces.until_end(traces.logits, left), digits)
         if not np.isfinite(logits).all():  # float32 is too narrow
             return traces.logits
-        now, exiting = _read(Traces(logits, traces.labels[left]), exits)
+        lengths = None if traces.lengths is None else traces.lengths[left]
+        now, exiting = _read(Traces(logits, traces.labels[left], lengths=lengths), exits)
         same = (now == predictions[left]).all(axis=1) & (exiting == steps[left])
         found[left[same]] = logits[same]
         left = left[~same]
@@ -66,7 +67,7 @@ def _read(traces: Traces, exits: Exits | None) -> tuple[NDArray[np.int64], NDArr
 
 
 def _rounded(logits: NDArray[Any], digits: int) -> NDArray[Any]:
-    mantissa, exponent = np.frexp(logits.astype(np.float64))
+    mantissa, exponent = np.frexp(logits.astype(np.float64, copy=False))
     with np.errstate(over="ignore"):
         return np.ldexp(np.round(mantissa * 2.0**digits) * 2.0**-digits, exponent).astype(np.float32)
 

@@ -70,7 +70,8 @@ def duplicates(calibration: Traces, test: Traces) -> Duplicates:
             "both must come from one SNN, run for the same number of steps."
         )
     compared = _compared(calibration, test)
-    known, unseen = _digests(calibration, compared), _digests(test, compared)
+    with_lengths = calibration.lengths is not None or test.lengths is not None
+    known, unseen = (_digests(traces, compared, with_lengths) for traces in (calibration, test))
     _, counts = np.unique(known, return_counts=True)
     once, twice, samples = int((counts == 1).sum()), int((counts == 2).sum()), calibration.samples
     share = 0.0 if compared == "input_hash" else 1.0 - once / samples
@@ -91,14 +92,15 @@ def _compared(calibration: Traces, test: Traces) -> Compared:
     return "spikes" if calibration.spikes is not None and test.spikes is not None else "logits"
 
 
-def _digests(traces: Traces, compared: Compared) -> NDArray[np.uint64]:
-    """(N,): 64-bit digests of what is compared of each sample."""
+def _digests(traces: Traces, compared: Compared, with_lengths: bool) -> NDArray[np.uint64]:
+    """(N,): 64-bit digests of what is compared of each sample up to its end, and, ``with_lengths``, of where that is."""
     if compared == "input_hash" and traces.input_hash is not None:
         return traces.input_hash.astype(np.uint64)
-    arrays = [traces.labels, traces.logits, *([traces.spikes] if compared == "spikes" else [])]
+    arrays = [traces.logits, *([traces.spikes] if compared == "spikes" and traces.spikes is not None else [])]
+    whole = [traces.labels, *([traces.ends] if with_lengths else [])]
     digests = np.empty(traces.samples, dtype=np.uint64)
     for piece in pieces(traces.logits):
-        parts = [np.asarray(array[piece], np.float64) for array in arrays if array is not None]
+        parts = [*(array[piece].astype(np.float64) for array in whole), *(traces.until_end(array, piece) for array in arrays)]
         rows = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1) + 0.0  # turns -0 into 0
         found = (int.from_bytes(blake2b(row, digest_size=8).digest(), "little") for row in rows)
         digests[piece] = np.fromiter(found, np.uint64, len(rows))

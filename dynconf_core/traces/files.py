@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from dynconf_core.files import written, written_folder
 from dynconf_core.traces.checks import KINDS, Form, TracesError, check_forms
+from dynconf_core.traces.foreign import HOUSE, house_forms
 
 META = "meta"
 LARGEST_META = 64 * 2**20  # bytes
@@ -39,8 +40,8 @@ class _Header(NamedTuple):
         return size
 
 
-def read_archive(source: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a `.npz` file, read into memory.
+def read_archive(source: Path, layout: str = HOUSE) -> dict[str, NDArray[Any]]:
+    """The arrays of a `.npz` file, read into memory, in the layout that they have there.
 
     Raises:
         TracesError: if something is missing, damaged, pickled, larger than memory or of a wrong form.
@@ -65,13 +66,13 @@ def read_archive(source: Path) -> dict[str, NDArray[Any]]:
                 with archive.open(info) as member:
                     headers[name] = _header(place, member)
                 _check_size(place, headers[name], info.file_size)
-            _check_forms(source, headers)
+            _check_forms(source, headers, layout)
             _check_memory(source, sum(header.data for header in headers.values()))
             return {name: _inflated(archive, info) for name, info in kept.items()}
 
 
-def read_folder(source: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a folder of `.npy` files, memory-mapped except for the meta.
+def read_folder(source: Path, layout: str = HOUSE) -> dict[str, NDArray[Any]]:
+    """The arrays of a folder of `.npy` files, memory-mapped except for the meta, in the layout that they have there.
 
     Raises:
         TracesError: if something is missing, damaged, pickled or of a wrong form.
@@ -85,7 +86,7 @@ def read_folder(source: Path) -> dict[str, NDArray[Any]]:
         with _readable(file), open(file, "rb") as stream:
             headers[name] = _header(str(file), stream)
             _check_size(str(file), headers[name], os.fstat(stream.fileno()).st_size)
-    _check_forms(source, headers)
+    _check_forms(source, headers, layout)
     arrays: dict[str, NDArray[Any]] = {}
     for name, file in found.items():
         with _readable(file):
@@ -173,12 +174,12 @@ def _check_size(place: str, header: _Header, total: int) -> None:
         )
 
 
-def _check_forms(source: Path, headers: Mapping[str, _Header]) -> None:
+def _check_forms(source: Path, headers: Mapping[str, _Header], layout: str) -> None:
     meta = headers.get(META)
     if meta is not None and (meta.form.dtype.kind not in "US" or meta.data > LARGEST_META):
         raise TracesError(f"{source}: meta must be one piece of JSON text, not {meta.data} bytes of {meta.form.dtype}.")
     try:
-        check_forms({name: header.form for name, header in headers.items() if name != META})
+        check_forms(house_forms({name: header.form for name, header in headers.items() if name != META}, layout))
     except TracesError as error:
         raise TracesError(f"{source}: {error}") from error
 

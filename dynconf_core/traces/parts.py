@@ -70,4 +70,5 @@ def taken(traces: Traces, rows: NDArray[np.int64]) -> Traces:
         traces.meta,
         of(traces.reference_logits),
         of(traces.input_hash),
+        of(traces.lengths),
     )

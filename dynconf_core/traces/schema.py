@@ -6,6 +6,9 @@ piece by piece (`dynconf_core.traces.files`). Their arrays are specified in `dyn
 
 The accumulated output of Li, Jones and Furber (ICCV 2023) is z_t, the sum of the logits of steps 1 to t, computed here in
 float64; the prediction at step t is argmax z_t, the lowest index among equals.
+
+Samples may end before T (`lengths`). What is recorded after a sample's end counts as 0, so that z_t and the prediction stay
+what they are at its end, and it exits there at the latest (`dynconf_core.exit.rule.exit_steps`).
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from dynconf_core.traces.checks import (
     check_counts,
     check_forms,
     check_labels,
+    check_lengths,
     check_logits,
     check_meta,
     check_outputs,
@@ -36,6 +40,9 @@ from dynconf_core.traces.checks import (
 )
 from dynconf_core.traces.checks import TracesError as TracesError
 from dynconf_core.traces.files import META, read_archive, read_folder, save_archive, save_folder
+from dynconf_core.traces.foreign import HOUSE, check_layout, class_indices, in_house_layout, of_each_step
+
+EVERY = slice(None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +51,14 @@ class Traces:
 
     Attributes:
         logits: (N, T, C) float16, float32 or float64: the output of step t, not the running sum.
-        labels: (N,) integers in [0, C), stored as int64: the true classes.
+        labels: (N,) integers in [0, C), stored as int64: the true classes; given as one-hot rows (N, C) or as whole floats,
+            they are converted.
         ann_logits: (N, C), the output of the trained network, or None.
         reference_logits: (N, C), the output of the network with rounded weights to which the SNN is equal, or None.
         spikes: (N, T), spikes emitted by all layers in step t (a negative spike counts 1), or None.
         synaptic_operations: (N, T), accumulations caused by the spikes of step t, or None.
         input_hash: (N,) unsigned integers, a hash of each input, or None: equal inputs have equal hashes.
+        lengths: (N,) integers from 1 to T, stored as int64: the time steps after which each sample ends; None: all end at T.
         meta: facts about the SNN (source, network, neurons, layers, units, ...), a JSON object. Its `trained_on_calibration`
             (true or false) says whether the network was trained on the calibration images.
 
@@ -65,6 +74,7 @@ class Traces:
     meta: dict[str, Any] = field(default_factory=dict)
     reference_logits: NDArray[np.floating[Any]] | None = None
     input_hash: NDArray[np.unsignedinteger[Any]] | None = None
+    lengths: NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         for name in KINDS:
@@ -73,8 +83,12 @@ class Traces:
         arrays = self._arrays()
         check_forms({name: form_of(name, array) for name, array in arrays.items()})
         check_logits(self.logits)
+        object.__setattr__(self, "labels", class_indices(self.labels, self.classes))
         check_labels(self.labels, self.classes)
         object.__setattr__(self, "labels", self.labels.astype(np.int64, copy=False))
+        if self.lengths is not None:
+            check_lengths(self.lengths, self.time_steps)
+            object.__setattr__(self, "lengths", self.lengths.astype(np.int64, copy=False))
         for name in ("ann_logits", "reference_logits"):
             if name in arrays:
                 check_outputs(name, arrays[name])
@@ -99,6 +113,22 @@ class Traces:
         return int(self.logits.shape[2])
 
     @property
+    def ends(self) -> NDArray[np.int64]:
+        """(N,): the last step of each sample, its length or T."""
+        return np.full(self.samples, self.time_steps) if self.lengths is None else self.lengths
+
+    @property
+    def mean_length(self) -> float | None:
+        """The mean number of time steps of a sample; None: all have T."""
+        return None if self.lengths is None else float(self.lengths.mean())
+
+    def steps_at_t(self) -> tuple[float, ...] | None:
+        """(T,): the mean number of steps that the samples have had by step t; None: t."""
+        if self.lengths is None:
+            return None
+        return tuple(float(np.minimum(self.lengths, step).mean()) for step in range(1, self.time_steps + 1))
+
+    @property
     def trained_on_calibration(self) -> bool | None:
         """Whether the network was trained on the calibration images; None if the meta does not say."""
         seen: bool | None = self.meta.get("trained_on_calibration")
@@ -110,7 +140,18 @@ class Traces:
         Each piece is a new array, which the caller may overwrite.
         """
         for piece in pieces(self.logits, PIECE_ELEMENTS):
-            yield piece, np.cumsum(self.logits[piece], axis=1, dtype=np.float64)
+            if self.lengths is None:
+                yield piece, np.cumsum(self.logits[piece], axis=1, dtype=np.float64)
+            else:
+                outputs = self.until_end(self.logits, piece)
+                yield piece, np.cumsum(outputs, axis=1, out=outputs)
+
+    def until_end(self, array: NDArray[Any], rows: slice | NDArray[np.int64] = EVERY) -> NDArray[np.float64]:
+        """Some rows of an array (N, T, ...) of these samples as a new float64 array, with 0 after each sample's end."""
+        values = array[rows].astype(np.float64)
+        if self.lengths is not None:
+            values[np.arange(self.time_steps) >= self.lengths[rows, None]] = 0.0
+        return values
 
     def predictions(self) -> NDArray[np.int64]:
         """(N, T): argmax z_t at every step, the lowest index among equals."""
@@ -143,6 +184,7 @@ class Traces:
             logits=self.logits[:, :time_steps],
             spikes=None if self.spikes is None else self.spikes[:, :time_steps],
             synaptic_operations=None if operations is None else operations[:, :time_steps],
+            lengths=None if self.lengths is None else np.minimum(self.lengths, time_steps),
         )
 
     def save(self, path: str | os.PathLike[str], compressed: bool = False) -> Path:
@@ -175,20 +217,30 @@ class Traces:
         return target
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Traces:
+    def load(cls, path: str | os.PathLike[str], *, layout: str = HOUSE, accumulated: bool = False) -> Traces:
         """Read a `.npz` file, or a folder of `.npy` files (memory-mapped); nothing is unpickled.
+
+        Args:
+            path: the file or folder.
+            layout: "NTC", or "TNC" if the time steps come first in the arrays that have them: logits (T, N, C), spikes (T, N).
+            accumulated: whether `logits` are running sums; their differences are then taken, in memory.
 
         Raises:
             TracesError: naming the file, if it is missing, damaged, pickled, against the format or (an archive) larger than
                 memory.
+            InputError: for an unknown layout.
         """
+        check_layout(layout)
         source = Path(path)
         if not source.exists():
             raise TracesError(f"{source} does not exist; name a .npz file of traces or a folder of .npy files.")
         if not (source.is_file() or source.is_dir()):
             raise TracesError(f"{source} is neither a file nor a folder; name a .npz file or a folder of .npy files.")
-        arrays = read_folder(source) if source.is_dir() else read_archive(source)
+        arrays = read_folder(source, layout) if source.is_dir() else read_archive(source, layout)
         meta = _parsed_meta(arrays.pop(META, None), source)
+        arrays = in_house_layout(arrays, layout)
+        if accumulated:
+            arrays["logits"] = of_each_step(arrays["logits"])
         try:
             return cls(**arrays, meta=meta)
         except TracesError as error:

@@ -31,6 +31,13 @@ Test = Annotated[Path | None, typer.Option(help="Test traces; without them the o
 TimeSteps = Annotated[
     int | None, typer.Option(help="Use only the first time steps of the traces, e.g. the paper's 27 [default: all].", min=1)
 ]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        help="Order of the axes of logits: NTC, samples first, or TNC, time steps first [default: NTC, if it can be told]."
+    ),
+]
+Accumulated = Annotated[bool, typer.Option("--accumulated", help="The logits are running sums: take their differences.")]
 Seed = Annotated[int, typer.Option(help="Seed of splits, folds and bootstraps.", min=0)]
 FAILED = 1
 NOTHING_WRITTEN = "Nothing was written: --out DIR keeps rule.json and all else; --home DIR also logs the analysis."
@@ -57,6 +64,8 @@ def analyse(
         float | None, typer.Option(help="Fix the alpha of --rule [default: chosen; with --smoothing: 30].")
     ] = None,
     time_steps: TimeSteps = None,
+    layout: Layout = None,
+    accumulated: Accumulated = False,
     seed: Seed = 0,
     track: Annotated[
         bool | None, typer.Option("--track/--no-track", help="Log the analysis to MLflow [default: if there is a home].")
@@ -79,7 +88,7 @@ def analyse(
         for option, value in (("--smoothing", smoothing), ("--alpha", alpha)):
             if value is not None:
                 raise InputError(f"{option} {value} belongs to a rule: give --rule too, such as --rule max_softmax.")
-    options = AnalysisOptions(epsilon, delta, max_drop, time_steps, rule, smoothing, alpha, seed)
+    options = AnalysisOptions(epsilon, delta, max_drop, time_steps, rule, smoothing, alpha, seed, layout, accumulated)
     found = pairs(traces, test, home)
     if out is not None:
         check_folder(out, "--out")
@@ -88,7 +97,7 @@ def analyse(
         track = kept is not None
     if len(found) > 1:  # check all before the first is analysed
         for pair in found:
-            loaded(pair, seed, time_steps)
+            loaded(pair, seed, time_steps, layout, accumulated)
     console = Terminal(stderr=as_json)
     records: dict[str, AnalysisRecord] = {}
     for pair in found:
@@ -161,7 +170,7 @@ def _show(console: Terminal, done: FinishedAnalysis) -> None:
             )
     lines += _caption(record)
     if record.comparison:
-        lines += ["", *comparison_lines(Comparison(record.time_steps, record.comparison))]
+        lines += ["", *comparison_lines(Comparison(record.time_steps, record.comparison, record.mean_length))]
     for line in lines:
         say(console, line)
 
@@ -178,13 +187,13 @@ def _table(record: AnalysisRecord) -> Table:
         table.add_column(heading, justify="left" if heading in ("", "measure", "smoothing") else "right", no_wrap=True)
     guarantee = record.guarantee
     for place, entry in enumerate(record.rules):
-        table.add_row("*" if place == record.chosen else "", *_cells(entry, entry, entry.test, record.time_steps))
+        table.add_row("*" if place == record.chosen else "", *_cells(entry, entry, entry.test, record.full_steps))
         if place == record.chosen and guarantee is not None:
-            table.add_row("c", *_cells(entry, guarantee, guarantee.test, record.time_steps))
+            table.add_row("c", *_cells(entry, guarantee, guarantee.test, record.full_steps))
     return table
 
 
-def _cells(rule: RuleEntry, exit: RuleEntry | GuaranteeEntry, judged: Judgement, time_steps: int) -> tuple[str, ...]:
+def _cells(rule: RuleEntry, exit: RuleEntry | GuaranteeEntry, judged: Judgement, full_steps: float) -> tuple[str, ...]:
     """A line of the table: a rule, the threshold at which it exits, and its figures."""
     from dynconf_core.confidence.smoothing import PLAIN
     from dynconf_core.exit.shown import points, threshold_text
@@ -198,7 +207,7 @@ def _cells(rule: RuleEntry, exit: RuleEntry | GuaranteeEntry, judged: Judgement,
         f"{100 * judged.accuracy:.2f}",
         f"{100 * low:.1f}-{100 * high:.1f}",
         f"{judged.mean_steps:.2f}",
-        f"{100 * (1 - judged.mean_steps / time_steps):.1f} %",
+        f"{100 * (1 - judged.mean_steps / full_steps):.1f} %",
         points(judged.loss),
     )
 
@@ -210,7 +219,7 @@ def _caption(record: AnalysisRecord) -> list[str]:
     chose = f"{len(halves.choosing)} of the calibration samples" if halves else "the calibration samples"
     return [
         f"Chosen on {chose}{_promise(record)}; figures on the test samples. Points: accuracy against T.",
-        f"Without exit, {record.time_steps} steps: {100 * record.accuracy_at_t.test[-1]:.2f} %. Oracle, first correct: "
+        f"Without exit, {record.full_steps_text} steps: {100 * record.accuracy_at_t.test[-1]:.2f} %. Oracle, first correct: "
         f"{100 * oracle.accuracy:.2f} % @ {oracle.mean_steps:.2f}.",
         f"Iso-accuracy baseline (as accurate on calibration as T): step {equal.time_steps}, {100 * equal.accuracy:.2f} % "
         f"on test; saving against it: {100 * equal.latency_saving:.1f} %.",

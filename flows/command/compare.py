@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from dynconf_core.experiment.request import home_folder
-from dynconf_flows.command.analyse import Seed, Test, TimeSteps, Traces, heading, say, warn
+from dynconf_flows.command.analyse import Accumulated, Layout, Seed, Test, TimeSteps, Traces, heading, say, warn
 from dynconf_flows.command.options import AsJson, Debug, Home, print_json
 from dynconf_flows.command.server import configure
 from dynconf_flows.command.terminal import Terminal
@@ -19,6 +19,8 @@ def compare(
         typer.Option("--rule", help="A measure of your own to include, as package.module:Class; repeatable."),
     ] = None,
     time_steps: TimeSteps = None,
+    layout: Layout = None,
+    accumulated: Accumulated = False,
     seed: Seed = 0,
     home: Home = None,
     as_json: AsJson = False,
@@ -41,7 +43,7 @@ def compare(
     found = pairs(traces, test, home)
     console, tables = Terminal(stderr=as_json), {}
     for pair in found:
-        calibration, judge, _ = loaded(pair, seed, time_steps)
+        calibration, judge, _ = loaded(pair, seed, time_steps, layout, accumulated)
         comparison = compared(calibration, judge, measures=measures, seed=seed)
         tables[pair.name] = comparison.rows
         if not as_json:

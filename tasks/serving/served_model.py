@@ -38,8 +38,8 @@ class ServedModel(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Load the network and its rule from the model's own files, and prepare it for single images."""
         self.classifier = Classifier.load(Path(context.artifacts[SNN]).parent)
-        height, width = self.classifier.size
-        self.classifier([[[[0] * 3] * width] * height])
+        channels, height, width = self.classifier.shape
+        self.classifier([[[[0] * channels] * width] * height])
         gc.collect()
         gc.freeze()  # the lists of a request would make the collector walk through all that is loaded, again and again
 

@@ -24,11 +24,13 @@ LONGEST = 7500
 MINUTE, HOUR = 60.0, 3600.0
 
 
-def headline(exiting: OperatingPoint, time_steps: int, loss: float) -> str:
+def headline(exiting: OperatingPoint, full_steps: float, loss: float) -> str:
     """The number: accuracy with exit, mean steps, and what they save and lose against all steps."""
     points = points_in_words(loss)
-    fewer = 100 * (1 - exiting.mean_steps / time_steps)
-    return f"{100 * exiting.accuracy:.2f} % with {exiting.mean_steps:.2f} of {time_steps} steps: {fewer:.0f} % fewer, {points}"
+    fewer = 100 * (1 - exiting.mean_steps / full_steps)
+    full = f"{full_steps:.2f}".removesuffix(".00")
+    steps = f"{exiting.mean_steps:.2f} of {full} steps"
+    return f"{100 * exiting.accuracy:.2f} % with {steps}: {fewer:.0f} % fewer, {points}"
 
 
 def rule_in_words(rule: RuleRecord, time_steps: int) -> str:
@@ -105,7 +107,7 @@ def analysis_description(record: AnalysisRecord, source: str, out: Path | None) 
         else []
     )
     parts = [
-        f"**{headline(record.exit, record.time_steps, record.exit.loss)}**",
+        f"**{headline(record.exit, record.full_steps, record.exit.loss)}**",
         *_warnings(record.warnings),
         rule_in_words(record.rule, record.time_steps),
         *promised,

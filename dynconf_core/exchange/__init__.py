@@ -1,0 +1,1 @@
+"""Converted networks in the forms of other libraries, and the other way round: NIR, SpikingJelly, NeuroBench."""
