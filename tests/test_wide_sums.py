@@ -19,6 +19,8 @@ from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.conversion.convert import convert
 from dynconf_core.conversion.file import load_snn, save_snn
 from dynconf_core.errors import InputError
+from dynconf_core.exchange.neurobench import Unrolled
+from dynconf_core.exchange.to_spikingjelly import to_spikingjelly
 from dynconf_core.exit.agent import ExitAgent
 from dynconf_core.exit.rule import Rule
 from dynconf_core.graph.graph import Graph
@@ -321,3 +323,16 @@ def test_what_float64_cannot_hold_is_refused_before_calibration(monkeypatch: pyt
             convert(network, pixels, **options)
     with pytest.raises(InputError, match="all images are 0"):
         convert(chain(1), torch.zeros(2, 4), **options)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_other_libraries_modules_are_exact_too(seed: int) -> None:
+    """Made for SpikingJelly and NeuroBench, the modules compute the same nodes in float64."""
+    spikingjelly = pytest.importorskip("spikingjelly.activation_based.functional")
+    snn, pixels = wide_snn("qcfs", seed), images(2, 9)
+    expected = snn(pixels, 8)
+    assert torch.equal(Unrolled(snn, 8)(pixels), expected)
+    network = to_spikingjelly(snn)
+    spikingjelly.reset_net(network)
+    with torch.no_grad():
+        assert torch.equal(torch.stack([network(pixels) for _ in range(8)], 1), expected)
