@@ -2,17 +2,64 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from graph_checks import disturbed, same, with_statistics
 from second_simulation import exact_run, relative
 from spiking_cases import gaussian_images
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from dynconf_core.conversion.convert import convert
+from dynconf_core.errors import InputError
+from dynconf_core.graph.checks import KINDS
+from dynconf_core.graph.trace import recorded
 from dynconf_core.libraries import torchvision
-from dynconf_core.networks.pretrained import architecture
+from dynconf_core.networks.pretrained import TORCHVISION, architecture, names
 from dynconf_core.simulation.reference import reference_logits
+
+# Names
+
+
+class WithoutWeights(TorchFunctionMode):
+    """Parameters and buffers are made on the meta device: only shapes, which is all that tracing needs."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        place = {"device": "meta"} if func in (torch.empty, torch.zeros, torch.ones) else {}
+        return func(*args, **{**(kwargs or {}), **place})
+
+
+OFFERED = [name for name in names() if name.startswith(TORCHVISION)]
+
+
+@pytest.mark.parametrize("name", OFFERED)
+def test_every_name_that_is_offered_converts(name: str) -> None:
+    """Every operation becomes nodes, all of which conversion knows."""
+    with WithoutWeights():
+        network = architecture(name)
+    graph = recorded(network, torch.empty(1, 3, 64, 64, device="meta"))
+    assert graph.output.shape == (1000,) and graph.of_kind("activation")
+    assert {node.kind for node in graph.nodes} <= {*KINDS, "activation"}
+
+
+def test_every_other_name_has_a_reason() -> None:
+    models = torchvision().models
+    others = {*models.list_models(module=models)} - {name.removeprefix(TORCHVISION) for name in OFFERED}
+    assert len(OFFERED) == 37 and len(others) == 43
+    for name in others:
+        with pytest.raises(InputError, match=r"cannot be converted by name: (it|torchvision) "):
+            architecture(TORCHVISION + name)
+
+
+@pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenet_v3_small", "regnet_y_400mf", "convnext_tiny", "swin_t"])
+def test_what_is_not_offered_is_refused(name: str) -> None:
+    with WithoutWeights():
+        network = torchvision().models.get_model(name).eval()
+    with pytest.raises(InputError, match=r"multiplies activations|divides by the deviation|is a curve"):
+        recorded(network, torch.empty(1, 3, 64, 64, device="meta"))
+
 
 # Graphs
 

@@ -110,7 +110,7 @@ def _spiking(
     if asked.correct:
         found = corrected(graph, thresholds, neurons, images, asked.time_steps, memory=memory, progress=progress)
         graph, thresholds, initial = found.graph, found.thresholds, found.initial
-        facts["fitted_places"] = {name: list(places) for name, places in found.places.items()}
+        facts["fitted_positions"] = {name: list(count) for name, count in found.positions.items()}
         del found
     # Handed over and not kept: copies of the weights take memory.
     unrounded = [in_threshold_units(graph, thresholds, layers, initial)]
@@ -191,7 +191,10 @@ def _facts(asked: ConversionOptions, neurons: NeuronModel, graph: Graph) -> dict
 def _check_images(images: Tensor) -> None:
     if not isinstance(images, Tensor) or images.ndim not in (2, 3, 4) or not len(images):
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"images={shape}: give normalised images as a tensor (N, C, H, W), (N, C, L) or (N, F), at least one.")
+        raise InputError(
+            f"images={shape}: give normalised images as a tensor (N, C, H, W), (N, C, L) or (N, F), at least one; of frames "
+            "(N, T, ...) their mean, frames.mean(1)."
+        )
     if not images.is_floating_point():
         raise InputError(f"images are {images.dtype}: normalise them to floating point as in training.")
     if not bool(torch.isfinite(images).all()):

@@ -25,6 +25,8 @@ class Data:
         classes: the number of classes C.
         stem: the stem of the networks, "cifar" or "imagenet".
         normalisation: the data set whose normalisation the network expects, if not this one.
+        path: where the user's own data are, which are not found by their name; else None.
+        sample: the shape of a sample; None for colour images, ``(3, resolution, resolution)``.
     """
 
     name: str
@@ -35,6 +37,18 @@ class Data:
     classes: int
     stem: str
     normalisation: str | None = None
+    path: str | None = None
+    sample: tuple[int, ...] | None = None
+
+    @property
+    def source(self) -> str:
+        """What the data set is found by in ``DATASETS``."""
+        return self.path or self.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a sample."""
+        return self.sample or (3, self.resolution, self.resolution)
 
 
 @dataclass(frozen=True)
@@ -125,6 +139,7 @@ class Plan:
             "resolution": self.data.resolution,
             "width": self.width,
             "method": self.method,
+            **({} if self.data.shape[0] == 3 else {"channels": self.data.shape[0]}),
             **self.scheme.network(),
         }
 

@@ -161,13 +161,19 @@ def _fault_of_shape(node: Node, known: Mapping[str, Node]) -> str | None:
     """Whether the node's operation yields its shape."""
     if node.kind == "input":
         return None
-    try:
-        found = _SHAPES[node.kind](node, [tuple(known[name].shape) for name in node.inputs])
-    except ValueError:
-        found = None
-    if found is None or any(side < 1 for side in found):
+    found = computed_shape(node, [tuple(known[name].shape) for name in node.inputs])
+    if found is None:
         return f"cannot be computed: {node.kind} of {[tuple(known[name].shape) for name in node.inputs]}"
     return None if found == tuple(node.shape) else f"has the shape {tuple(node.shape)}, but its inputs give {found}"
+
+
+def computed_shape(node: Node, given: list[Shape]) -> Shape | None:
+    """The shape that a node's operation gives for inputs of these shapes; None where it cannot be computed."""
+    try:
+        found = _SHAPES[node.kind](node, given)
+    except ValueError:
+        return None
+    return None if found is None or any(side < 1 for side in found) else found
 
 
 # Shapes: of a node's value, for the shapes of its inputs; ValueError or None where there is none.

@@ -44,7 +44,7 @@ def convert(
     neurons: Annotated[
         str, typer.Option(help="Neuron model: auto, integrate-and-fire, signed or package.module:Class.")
     ] = "signed",
-    levels: Annotated[int | None, typer.Option(help="Levels n of signed neurons [default: 15, at most T].", min=1)] = None,
+    levels: Annotated[int | None, typer.Option(help="Levels n of signed neurons [default: 5/8 of T].", min=1)] = None,
     time_steps: Annotated[int, typer.Option(help="Number of time steps T.", min=1)] = 32,
     correct: Annotated[
         bool, typer.Option(help="Correct thresholds, biases and initial membrane potentials after conversion.")
@@ -114,8 +114,6 @@ def convert(
     found = material(given, dataset, normalisation, size, channels, data_folder(data, home_folder(home)))
     held = found.load("calibration")
     check_fit(given, held, dataset or found.name)
-    if not as_json:
-        _say(console, found.summary(held))
     pixels, labels = some(held, images)
     with _waiting(wait, "converting") as status:
         snn = converted(
@@ -146,6 +144,7 @@ def convert(
     snn.facts |= {**origin, **facts}
     save_snn(snn, out)
     if not as_json:
+        _say(console, found.summary(held))
         console.print(str(report), soft_wrap=True)
         _say(
             console,
@@ -178,13 +177,13 @@ def convert(
 
 
 def _levels(neurons: str, levels: int | None, time_steps: int) -> int | None:
-    """``--levels``, or 15 (at most T) for a neuron model that has levels."""
+    """``--levels``, or 5/8 of T for a neuron model that has levels: the rest of the time is left to settle."""
     from dynconf_core.conversion.options import AUTO
     from dynconf_core.neurons.model import NEURONS
 
     if levels is not None or neurons == AUTO:
         return levels
-    return min(15, time_steps) if "levels" in (field.name for field in fields(NEURONS.get(neurons))) else None
+    return max(1, 5 * time_steps // 8) if "levels" in (field.name for field in fields(NEURONS.get(neurons))) else None
 
 
 def _shown(status: Status) -> Progress:
