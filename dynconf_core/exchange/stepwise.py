@@ -38,8 +38,8 @@ class Stepwise(nn.Module):
     def _run(self, nodes: tuple[Node, ...], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         values = dict(given)
         for node in nodes:
-            given = [values[name].double() if node.wide else values[name] for name in node.inputs]
-            value = self.layers[_key(node.name)](*given)
+            inputs = (values[name].double() if node.wide else values[name] for name in node.inputs)
+            value = self.layers[_key(node.name)](*inputs)
             values[node.name] = value.float() if node.kind == "neurons" else value  # spikes, also of wide potentials
         return values
 
