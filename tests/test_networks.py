@@ -295,8 +295,8 @@ def test_architectures_have_the_classes_asked_for(name: str, side: int) -> None:
     [
         ({"name": "resnet21"}, "architecture='resnet21' is unknown: choose one such as resnet20"),
         ({"name": "resnet18"}, "did you mean 'torchvision/resnet18'"),
-        ({"name": "torchvision/densenet121"}, "densenet121' is unknown here: torchvision changes its weights"),
-        ({"name": "torchvision/vit_b_16"}, "vit_b_16' is unknown here: it has operations .* attention"),
+        ({"name": "torchvision/densenet121"}, "cannot be converted by name: torchvision renames its weights"),
+        ({"name": "torchvision/efficientnet_b0"}, "multiplies activations .*; EfficientNet-Lite is the same without"),
         ({"name": "torchvision/fcn_resnet50"}, "fcn_resnet50' is unknown"),
         ({"name": "resnet20", "classes": 1}, "classes=1: .* at least 2"),
         ({"name": "resnet20", "weights": "default"}, "none are published with resnet20; give its checkpoint"),

@@ -12,22 +12,15 @@ from dynconf_core.data.images import Normalisation
 from dynconf_core.errors import InputError
 from dynconf_core.libraries import torchvision
 from dynconf_core.networks.architecture import ARCHITECTURES, STEMS, Architecture, Published
+from dynconf_core.networks.convertible import CONVERTIBLE, reason
 
 TORCHVISION = "torchvision/"
-FAMILIES = (
-    *("alexnet", "mnasnet", "mobilenet_v2", "regnet_x", "resnet", "resnext"),
-    *("shufflenet_v2", "squeezenet", "vgg", "wide_resnet"),
-)
-"""Beginnings of the names of torchvision's networks that convert."""
-REWRITTEN = ("densenet", "googlenet", "inception")
-"""torchvision renames their weights or transforms their input while loading, so that a plain state dict does not fit."""
 
 
 def names() -> tuple[str, ...]:
-    """Every name that ``architecture`` accepts."""
+    """Every name that ``architecture`` accepts: networks that convert."""
     models = torchvision().models
-    listed: list[str] = models.list_models(module=models)
-    offered = sorted(name for name in listed if name.startswith(FAMILIES))
+    offered = sorted({*CONVERTIBLE}.intersection(models.list_models(module=models)))
     return (*_published(), *(TORCHVISION + name for name in offered))
 
 
@@ -104,8 +97,11 @@ def _torchvision_weights(name: str, weights: str) -> Any:
     """The entry for ``weights`` in torchvision's enumeration of the weights of ``name``."""
     known = names()
     if name not in known:
+        why = reason(name.removeprefix(TORCHVISION)) if name.startswith(TORCHVISION) else None
+        if why is not None:
+            raise InputError(f"architecture={name!r} cannot be converted by name: {why}.")
         shown = ", ".join((*_published(), "torchvision/resnet18", "torchvision/vgg16_bn"))
-        hint = f" (did you mean {TORCHVISION + name!r}?)" if TORCHVISION + name in known else _why_not(name)
+        hint = f" (did you mean {TORCHVISION + name!r}?)" if TORCHVISION + name in known else ""
         raise InputError(f"architecture={name!r} is unknown{hint}: choose one such as {shown}.")
     entries = torchvision().models.get_model_weights(name.removeprefix(TORCHVISION))
     if weights == "default":
@@ -114,14 +110,3 @@ def _torchvision_weights(name: str, weights: str) -> Any:
     if weights not in by_name:
         raise InputError(f"weights={weights!r} of {name} are not published: choose default, {', '.join(by_name)}.")
     return by_name[weights]
-
-
-def _why_not(name: str) -> str:
-    """Why a network of torchvision's is not offered; "" for a name that torchvision does not know either."""
-    models = torchvision().models
-    plain = name.removeprefix(TORCHVISION)
-    if plain not in models.list_models(module=models):
-        return ""
-    if plain.startswith(REWRITTEN):
-        return " here: torchvision changes its weights or its input while loading; name a function of your own with --network"
-    return " here: it has operations that no SNN of this kind computes exactly (SiLU, GELU, Hardswish, attention, ...)"
