@@ -16,9 +16,16 @@ from dynconf_core.data.dataset import DataSet as DataSet
 from dynconf_core.data.frames import Frames as Frames
 from dynconf_core.data.images import Normalisation as Normalisation
 from dynconf_core.data.images import TensorImages as TensorImages
+from dynconf_core.data.own import own_data as own_data
 from dynconf_core.errors import InputError as InputError
 from dynconf_core.evaluation.analysis import Analysis as Analysis
 from dynconf_core.evaluation.analysis import analyse as analyse
+from dynconf_core.exchange.from_nir import from_nir as from_nir
+from dynconf_core.exchange.neurobench import neurobench_model as neurobench_model
+from dynconf_core.exchange.nir_file import read_nir as read_nir
+from dynconf_core.exchange.nir_file import write_nir as write_nir
+from dynconf_core.exchange.to_nir import to_nir as to_nir
+from dynconf_core.exchange.to_spikingjelly import to_spikingjelly as to_spikingjelly
 from dynconf_core.exit.agent import ExitAgent as ExitAgent
 from dynconf_core.exit.rule import Rule as Rule
 from dynconf_core.experiment.recipe import Recipe as Recipe

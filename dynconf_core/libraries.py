@@ -33,6 +33,15 @@ def scikit_learn_data() -> ModuleType:
     return _library("sklearn.datasets", "scikit-learn", "Reading the handwritten digits")
 
 
+def safetensors() -> ModuleType:
+    """``safetensors.torch``, which reads weights in that format.
+
+    Raises:
+        InputError: if it is not installed.
+    """
+    return _library("safetensors.torch", "safetensors", "Reading .safetensors files")
+
+
 def nir() -> ModuleType:
     """The package ``nir``, the Neuromorphic Intermediate Representation.
 
@@ -42,13 +51,13 @@ def nir() -> ModuleType:
     return _library("nir", "nir", "Exchanging networks as NIR")
 
 
-def spikingjelly() -> ModuleType:
-    """``spikingjelly.activation_based``.
+def spikingjelly(part: str) -> ModuleType:
+    """``spikingjelly.activation_based.PART``, such as ``layer``.
 
     Raises:
         InputError: if SpikingJelly is not installed.
     """
-    return _library("spikingjelly.activation_based", "spikingjelly", "Making a SpikingJelly module")
+    return _library(f"spikingjelly.activation_based.{part}", "spikingjelly", "Making a SpikingJelly module")
 
 
 def neurobench_models() -> ModuleType:

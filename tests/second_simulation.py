@@ -135,7 +135,7 @@ def in_float64(snn: SpikingNetwork, images: Given, time_steps: int) -> tuple[Ten
         values: dict[str, Tensor] = {}
         acting = snn.active_steps is None or time_step <= snn.active_steps
         for node in snn.graph.nodes:
-            own = {key: value.double() for key, value in snn.tensors()[node.name].items()}
+            own = {key: value.double() if key != "index" else value for key, value in snn.tensors()[node.name].items()}
             inputs = [values[name] for name in node.inputs]
             if node.kind == "input":
                 value = at(images, time_step).double() * acting

@@ -45,7 +45,7 @@ def test_decimals_are_taken_as_they_are_and_not_changed() -> None:
     assert torch.equal(Normalisation((1.0,), (2.0,))(vectors), (kept - 1) / 2)
     assert torch.equal(Normalisation((1.0, 2.0), (2.0, 4.0))(vectors), torch.tensor([[0.0, 0.0], [1.0, -1.5]]))
     assert torch.equal(vectors, kept)
-    assert Normalisation((1.0,), (2.0,)).limit(-4.0, 3.0) >= 2.5
+    assert Normalisation((1.0,), (2.0,)).limit(torch.tensor([[-4.0], [3.0]])) >= 2.5
     grey = torch.arange(256, dtype=torch.uint8).view(4, 1, 8, 8)
     one = Normalisation((0.3,), (0.2,))
     assert torch.allclose(one(grey), one(grey.double() / 255), atol=1e-6)

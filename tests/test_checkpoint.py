@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -51,16 +53,126 @@ def refused(content: Any, tmp_path: Path) -> str:
     return text
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
-@pytest.mark.parametrize("wrapper", [None, "state_dict", "model"])
+PREFIXES = ("", "module.", "_orig_mod.", "module._orig_mod.", "model.", "backbone.", "net.", "encoder.module.")
+WRAPPERS = (None, "state_dict", "model", "net", "model_state_dict", "ema", "model_ema", "module", "weights", "state.network")
+
+
+def under(key: str | None, given: Any) -> Any:
+    """``given`` under the nested keys of ``key``, beside what training scripts keep there."""
+    for part in reversed([] if key is None else key.split(".")):
+        given = {"epoch": 3, part: given, "best": 0.9, "optimizer": {"lr": [0.1], "state": {0: {"step": torch.tensor(1.0)}}}}
+    return given
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("old_format", [False, True])
-def test_the_forms_in_use(prefix: str, wrapper: str | None, old_format: bool, tmp_path: Path) -> None:
-    given = {prefix + name: value for name, value in state().items()}
-    content = {wrapper: given, "epoch": 3, "best": 0.9, "optimizer": {"lr": [0.1]}} if wrapper else given
-    torch.save(content, tmp_path / "c.th", _use_new_zipfile_serialization=not old_format)
-    loaded = network()
-    assert load_checkpoint(loaded, tmp_path / "c.th") == {}
+def test_the_forms_in_use(wrapper: str | None, old_format: bool, tmp_path: Path) -> None:
+    for prefix in PREFIXES if wrapper is None else PREFIXES[:2]:
+        content = under(wrapper, {prefix + name: value for name, value in state().items()})
+        torch.save(content, tmp_path / "c.th", _use_new_zipfile_serialization=not old_format)
+        loaded = network()
+        assert load_checkpoint(loaded, tmp_path / "c.th") == {}
+        assert equal(loaded, network(seed=1))
+
+
+def test_words_of_wrappers_inside_names(tmp_path: Path) -> None:
+    """A part of the network alone was parallel or compiled; an average counts its models; a profiler counts operations."""
+    given = {name.replace("layer1.", "layer1.module._orig_mod."): value for name, value in state().items()}
+    averaged = {f"module.{name}": value for name, value in state().items()} | {"n_averaged": torch.tensor(7)}
+    profiled = state() | {"total_ops": torch.zeros(1), "layer1.0.conv1.total_params": torch.zeros(1, dtype=torch.float64)}
+    compiled = {f"_orig_mod.{name}": value for name, value in profiled.items()} | {"total_ops": torch.zeros(1)}
+    for content in (given, averaged, profiled, compiled):
+        torch.save({"model": content}, tmp_path / "c.pt")
+        loaded = network()
+        load_checkpoint(loaded, tmp_path / "c.pt")
+        assert equal(loaded, network(seed=1))
+
+
+def test_a_network_that_has_such_words_in_its_own_names(tmp_path: Path) -> None:
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = nn.Linear(2, 3)
+            self.register_buffer("total_ops", torch.zeros(1))
+
+    given = {"module.weight": torch.ones(3, 2), "module.bias": torch.ones(3), "total_ops": torch.ones(1)}
+    torch.save(given, tmp_path / "c.pt")
+    load_checkpoint(loaded := Wrapped(), tmp_path / "c.pt")
+    assert all(bool((value == 1).all()) for value in loaded.state_dict().values())
+    torch.save({name: value for name, value in given.items() if name != "total_ops"}, tmp_path / "c.pt")
+    with pytest.raises(InputError, match="it lacks 'total_ops'"):
+        load_checkpoint(Wrapped(), tmp_path / "c.pt")
+
+
+def test_of_several_state_dicts_the_choice_is_said(tmp_path: Path) -> None:
+    path, told, loaded = tmp_path / "c.pt", list[str](), network()
+    torch.save({"model_ema": state(seed=2), "model": state(seed=1), "teacher": state(depth=32)}, path)
+    load_checkpoint(loaded, path, say=told.append)
     assert equal(loaded, network(seed=1))
+    assert told == ["c.pt holds several state dicts that fit: that under 'model' is taken, not 'model_ema'."]
+    load_checkpoint(loaded, path, key="model_ema", say=told.append)
+    assert equal(loaded, network(seed=2)) and len(told) == 1
+    with pytest.raises(InputError, match="under 'ema': there are some under 'model_ema', 'model', 'teacher'"):
+        load_checkpoint(loaded, path, key="ema")
+    with pytest.raises(InputError, match="does not fit the network: it holds 72 keys"):
+        load_checkpoint(loaded, path, key="teacher")
+
+
+NUMBERS = [np.float64(92.6), np.float32(0.5), np.int64(-3), np.uint8(200), np.bool_(True), np.float16(2)]
+
+
+@pytest.mark.parametrize("module", ["numpy._core.multiarray", "numpy.core.multiarray"])
+@pytest.mark.parametrize("old_format", [False, True])
+def test_numbers_of_numpy_are_read_as_plain_ones(module: str, old_format: bool, tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    torch.save({"model": state(), "best": NUMBERS}, path, _use_new_zipfile_serialization=not old_format)
+    if old_format:  # its length is free
+        path.write_bytes(path.read_bytes().replace(b"numpy._core.multiarray", module.encode()))
+    loaded = network()
+    load_checkpoint(loaded, path)
+    assert equal(loaded, network(seed=1))
+    best = read(path)["best"]
+    assert best == [number.item() for number in NUMBERS] and [type(one) for one in best] == [
+        float,
+        float,
+        int,
+        int,
+        bool,
+        float,
+    ]
+
+
+def test_numbers_of_a_machine_of_the_other_byte_order(tmp_path: Path) -> None:
+    path = tmp_path / "c.pt"
+    torch.save({"best": np.int16(1)}, path, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(b"X\x01\x00\x00\x00<", b"X\x01\x00\x00\x00>"))
+    assert read(path) == {"best": 256}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.zeros(3), np.str_("text"), np.datetime64("2024-01-01"), np.complex128(1), np.zeros(1, "i4,f4")[0], np.dtype("O")],
+    ids=str,
+)
+def test_further_objects_of_numpy_are_not_read(value: Any, tmp_path: Path) -> None:
+    text = refused({"model": state(), "history": value}, tmp_path)
+    assert "cannot be read" in text and "numpy" in text
+
+
+def test_safetensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from safetensors.torch import save_file
+
+    for name in ("c.safetensors", "c.bin"):
+        path, loaded = tmp_path / name, network()
+        save_file({f"model.{key}": value.contiguous() for key, value in state().items()}, path)
+        assert load_checkpoint(loaded, path) == {}
+        assert equal(loaded, network(seed=1))
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(InputError, match=r"cannot be read: .* It is damaged, or no safetensors file"):
+            load_checkpoint(loaded, path)
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(InputError, match=r"needs safetensors, which is not installed: `pip install safetensors`"):
+        load_checkpoint(network(), tmp_path / "c.safetensors")
 
 
 def test_half_precision_halves_the_file_and_keeps_what_is_small(tmp_path: Path) -> None:
@@ -119,7 +231,14 @@ def test_another_architecture_width_and_number_of_classes(tmp_path: Path) -> Non
     wider = refused(state(width=1 / 2), tmp_path)
     assert "'conv1.weight' has shape (8, 3, 3, 3), the network needs (4, 3, 3, 3)" in wider
     assert "more have other shapes too" in wider and "width" in wider and len(wider) < 1000
-    assert "'linear.bias' has shape (100,), the network needs (10,)" in refused(state(classes=100), tmp_path)
+    of_cifar100 = refused(state(classes=100), tmp_path)
+    assert "'linear.bias' has shape (100,), the network needs (10,)" in of_cifar100
+    assert "another number of classes, 100 instead of 10?" in of_cifar100
+    assert "depth" in deeper and "classes" not in deeper and "classes" not in wider
+    grey = refused({**state(), "conv1.weight": torch.zeros(4, 1, 3, 3)}, tmp_path)
+    assert "another number of channels or size of the images, 1 instead of 3?" in grey
+    renamed = refused({f"a.{name}": value for name, value in nn.Linear(2, 2).state_dict().items()}, tmp_path)
+    assert "another architecture? No name is the same ('a.weight' there, 'conv1.weight' here)." in renamed
 
 
 class Trap:

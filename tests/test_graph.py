@@ -224,7 +224,7 @@ def test_a_view_changed_in_place_is_refused() -> None:
 
 
 def test_a_sum_in_place_is_seen() -> None:
-    """``y += x`` is traced as ``y + x``; the comparison with the network reveals that another name for y changes too."""
+    """``y += x`` changes y under every name."""
 
     def function(m: Any, x: Tensor) -> Tensor:
         y = m[0](x)
@@ -232,14 +232,31 @@ def test_a_sum_in_place_is_seen() -> None:
         y += x
         return flat(y + other)
 
-    with pytest.raises(InputError, match="may be changed in place"):
-        traced(Applied(function, convolution(3, 3)).eval(), images())
+    same(disturbed(Applied(function, convolution(3, 3))))
 
 
-def test_hooks_are_seen() -> None:
-    network = nn.Sequential(convolution(), nn.Flatten()).eval()
+def test_hooks_are_part_of_the_network() -> None:
+    network = nn.Sequential(convolution(), nn.ReLU(), nn.Flatten()).eval()
     network[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+    network[1].register_forward_pre_hook(lambda module, inputs: (inputs[0] - 1,))
+    assert [node.kind for node in same(network).nodes] == ["input", "convolution", "activation", "flatten"]
+
+
+def test_hooks_may_look_at_values() -> None:
+    """Those of profilers do; one that also changes a value is found out."""
+    network = nn.Sequential(convolution(), nn.ReLU(), nn.Flatten()).eval()
+    seen: list[float] = []
+    network[0].register_forward_hook(lambda module, inputs, output: seen.append(output.abs().mean().item()))
+    same(network)
+    assert len(seen) >= 2 and all(isinstance(value, float) for value in seen)
+    network[1].register_forward_hook(lambda module, inputs, output: output * float(output.max()))
     with pytest.raises(InputError, match="does more than its traced operations"):
+        traced(network, images())
+
+
+def test_what_is_random_is_seen() -> None:
+    network = Applied(lambda m, x: flat(x + torch.rand(3, 1, 1))).eval()
+    with pytest.raises(InputError, match="something random changes a value"):
         traced(network, images())
 
 
@@ -300,6 +317,7 @@ def test_what_is_read_twice_is_not_folded() -> None:
 
 @pytest.mark.parametrize("make", [nn.ReLU, nn.ReLU6, lambda: QCFS(4, 0.7), lambda: LSQ(2)])
 def test_activations_are_moved_before_pools_and_flattening(make: Callable[[], nn.Module]) -> None:
+    torch.manual_seed(3)
     network = nn.Sequential(
         convolution(), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2), make(), nn.Conv2d(4, 4, 1), nn.Flatten(), make()
     )

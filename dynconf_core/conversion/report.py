@@ -3,7 +3,8 @@
 For every layer of neurons it gives the thresholds, the firing rate, and the relative error of the mean output after t time
 steps against the ANN's activation, |theta c_t / t - a| / |a|, where c_t is the net spike count (divided by min(t, n) if the
 image acts in the first n steps only). The ANN is then run with the activations up to this layer replaced by the SNN's mean
-outputs: where its predictions change most, the conversion loses most.
+outputs: where its predictions change most, the conversion loses most. The images are compared in batches, so that their number
+takes time, not memory.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,16 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dynconf_core.conversion.comparison import Comparison
 from dynconf_core.errors import InputError
-from dynconf_core.graph.graph import Node
-from dynconf_core.graph.operations import per_channel, prepared, run
+from dynconf_core.graph.operations import prepared
 from dynconf_core.graph.sides import one_sided
 from dynconf_core.graph.trace import activations_first, folded, traced
 from dynconf_core.progress import Progress, silent
-from dynconf_core.simulation.network import SpikingNetwork, State
+from dynconf_core.simulation.footprint import batch_size
+from dynconf_core.simulation.network import SpikingNetwork
 
 NEURONS = 2**27
-"""The most neurons times images in a report, which keeps a few float32 values of each."""
+"""The most neurons times images in a report for which time is not much; more only for the sake of ``FEWEST`` images."""
+FEWEST = 64
+"""Images of a report, if there are so many, whatever the size of the network: each is 1.6 points of agreement."""
+AT_A_TIME = 2**25
+"""The most neurons times images compared at a time; a few float32 values of each are kept."""
 MARKS = (1 / 4, 1 / 2, 1)
 """Fractions of T at which errors are reported."""
 
@@ -36,6 +42,7 @@ class LayerReport:
     Attributes:
         name: the name of its node.
         neurons: the number of neurons.
+        levels: n, if its output approximates a quantised activation.
         threshold: "least", "mean" and "most" over its channels, in units of the trained network.
         rate: spikes per neuron and time step.
         error: relative error of the mean output at each of the report's ``marks``.
@@ -46,6 +53,7 @@ class LayerReport:
 
     name: str
     neurons: int
+    levels: int | None
     threshold: dict[str, float]
     rate: float
     error: list[float]
@@ -65,6 +73,7 @@ class ConversionReport:
         snn_accuracy: accuracy of the SNN after T time steps; None without labels.
         agreement: share of images on which ANN and SNN predict the same after T time steps.
         layers: the layers in forward order.
+        first_layer: name of the first layer at which predictions change; None if none does.
         worst_layer: name of the layer at which agreement drops most; None if it never drops.
     """
 
@@ -75,6 +84,7 @@ class ConversionReport:
     snn_accuracy: float | None
     agreement: float
     layers: list[LayerReport]
+    first_layer: str | None
     worst_layer: str | None
 
     def to_json(self) -> dict[str, Any]:
@@ -82,21 +92,27 @@ class ConversionReport:
         return asdict(self)
 
     def __str__(self) -> str:
-        """One line per layer and a legend, 80 columns wide for names of up to 20 letters."""
-        names = [_shortened(layer.name) for layer in self.layers]
-        width = max(map(len, (*names, "layer")))
-        heading = f"{'layer':<{width}}{'neurons':>8}{'threshold':>14}{'rate':>6}"
-        lines = [heading + "".join(f"{f'err@{t}':>8}" for t in self.marks) + f"{'agrees':>8}"]
-        for name, layer in zip(names, self.layers, strict=True):
-            theta = layer.threshold
-            span = f"{theta['mean']:.3g}" if theta["least"] == theta["most"] else f"{theta['least']:.2g} to {theta['most']:.2g}"
-            errors = "".join(f"{error:>8.1%}" for error in layer.error)
-            mark = "*" if layer.name == self.worst_layer else ""
-            row = f"{name:<{width}}{layer.neurons:>8}{span:>14}{layer.rate:>6.2f}"
-            lines.append(f"{row}{errors}{layer.agreement:>8.1%}{mark}")
+        """A table with one line per layer, and a legend."""
+        layers = self.layers
+        columns = [("layer", [_shortened(layer.name) for layer in layers]), ("neurons", [str(one.neurons) for one in layers])]
+        levels = {layer.levels for layer in layers}
+        if len(levels) > 1:
+            columns.append(("levels", ["-" if layer.levels is None else str(layer.levels) for layer in layers]))
+        columns.append(("threshold", [_span(layer.threshold) for layer in layers]))
+        columns.append(("rate", [f"{layer.rate:.2f}" for layer in layers]))
+        for place, mark in enumerate(self.marks):
+            columns.append((f"err@{mark}", [f"{layer.error[place]:.1%}" for layer in layers]))
+        columns.append(("agrees", [f"{layer.agreement:.1%}" for layer in layers]))
+        lines = _aligned(columns)
+        for row, layer in enumerate(layers, start=1):
+            lines[row] += "*" if layer.name == self.worst_layer else ""
         lines.append("err@t: relative error of the mean output up to step t against the activation.")
         lines.append("agrees: predictions unchanged when the ANN's activations up to this layer are")
         lines.append("replaced by the SNN's mean outputs" + ("; * the largest drop." if self.worst_layer else "."))
+        if len(levels) == 1 and None not in levels:
+            lines.append(f"Every layer has n = {levels.pop()} levels.")
+        if self.first_layer is not None and self.worst_layer is not None:
+            lines.append(f"Agreement falls first at {self.first_layer}, and most at {self.worst_layer}.")
         parts = [f"after T = {self.time_steps} time steps the SNN agrees with the ANN on {100 * self.agreement:.1f} %"]
         if self.ann_accuracy is not None and self.snn_accuracy is not None:
             parts.append(f"accuracy {100 * self.ann_accuracy:.2f} % (ANN), {100 * self.snn_accuracy:.2f} % (SNN)")
@@ -119,94 +135,79 @@ def conversion_report(
     Args:
         snn: the network converted from ``ann``.
         ann: the trained network, in evaluation mode.
-        images: normalised images ``(N, ...)`` on the SNN's device, ideally some hundred of the training data.
+        images: normalised images ``(N, ...)``, ideally some hundred of the training data.
         time_steps: T.
         labels: ``(N,)``; without labels no accuracies are reported.
         memory: bytes the process may use on a CPU; None sets no limit.
         progress: called as batches are compared.
 
     Raises:
-        InputError: if images and labels do not fit together, or the SNN was converted from another network.
+        InputError: if images and labels do not fit together, memory is too little for one image, or the SNN was converted from
+            another network.
     """
     if labels is not None and len(labels) != len(images):
         raise InputError(f"labels={len(labels)} for {len(images)} images: give one for each.")
     snn.check(images, time_steps)
-    graph = prepared(one_sided(activations_first(folded(traced(ann, images)))), torch.float32, images.device)
-    activations: dict[str, Tensor] = {}
-
-    def keep(node: Node, value: Tensor) -> None:
-        if node.kind == "activation":
-            activations[node.name] = value
-
-    logits = run(graph, images, keep)
-    if activations.keys() != snn.layers().keys():
-        odd = sorted(activations.keys() ^ snn.layers().keys())
+    where = snn.device
+    graph = prepared(one_sided(activations_first(folded(traced(ann, images[:1].to(where))))), torch.float32, where)
+    names = {node.name for node in graph.of_kind("activation")}
+    if names != snn.layers().keys():
+        odd = sorted(names ^ snn.layers().keys())
         raise InputError(f"the SNN was converted from another network: only one of the two has a layer {odd[0]!r}.")
     marks = sorted({max(1, round(share * time_steps)) for share in MARKS})
-    watch = _Watch(snn, activations)
-    spiking_logits = watch.through(images, time_steps, marks)
-    predictions = logits.argmax(1)
+    neurons = sum(prod(node.shape) for node in snn.layers().values())
+    at_a_time = max(1, min(batch_size(snn, memory), AT_A_TIME // neurons))
+    comparison = Comparison(snn, graph, marks)
+    batches = images.split(at_a_time)
+    truths = [None] * len(batches) if labels is None else labels.split(at_a_time)
+    for number, (batch, truth) in enumerate(zip(batches, truths, strict=True), start=1):
+        comparison.add(batch.to(where), time_steps, None if truth is None else truth.to(where))
+        progress(number, len(batches), "comparing with the ANN")
 
-    def kept(found: Tensor) -> tuple[float, float | None]:
-        """Agreement and accuracy of the logits ``found (N, C)``."""
-        correct = None if labels is None else float((found.argmax(1) == labels.to(found.device)).float().mean())
-        return float((found.argmax(1) == predictions).float().mean()), correct
+    def share(count: int) -> float:
+        return count / len(images)
 
-    layers, replaced = list[LayerReport](), dict[str, Tensor]()
+    def accuracy(right: int) -> float | None:
+        return None if labels is None else share(right)
+
+    layers = list[LayerReport]()
     for name, node in snn.layers().items():
-        replaced[name] = watch.outputs[name]
         theta = snn.tensors()[name]["threshold"]
         span = {"least": float(theta.min()), "mean": float(theta.mean()), "most": float(theta.max())}
-        share = kept(run(graph, images, lambda node, value: replaced.get(node.name)))
-        layers.append(LayerReport(name, prod(node.shape), span, watch.rates[name] / time_steps, watch.errors[name], *share))
+        tally, size = comparison.layers[name], prod(node.shape)
+        rate = tally.spikes / (size * len(images) * time_steps)
+        kept, right = share(tally.agreed), accuracy(tally.right)
+        layers.append(LayerReport(name, size, node.settings["levels"], span, rate, tally.errors(), kept, right))
     falls = [before - after for before, after in pairwise([1.0, *(layer.agreement for layer in layers)])]
-    agreement, accuracy = kept(spiking_logits)
+    first = next((layer.name for layer in layers if layer.agreement < 1), None)
     worst = layers[falls.index(max(falls))].name if max(falls) > 0 else None
-    return ConversionReport(time_steps, len(images), marks, kept(logits)[1], accuracy, agreement, layers, worst)
+    ann_right, snn_right = accuracy(comparison.ann_right), accuracy(comparison.snn.right)
+    agreement = share(comparison.snn.agreed)
+    return ConversionReport(time_steps, len(images), marks, ann_right, snn_right, agreement, layers, first, worst)
 
 
 def images_for_report(snn: SpikingNetwork, wanted: int) -> int:
-    """How many of the ``wanted`` images a report can compare within a few GiB; at least 8."""
+    """How many of the ``wanted`` images a report should compare: fewer, but at least 64, of a large network."""
     neurons = sum(prod(node.shape) for node in snn.layers().values())
-    return min(wanted, max(8, NEURONS // neurons))
+    return min(wanted, max(FEWEST, NEURONS // neurons))
 
 
 def _shortened(name: str, most: int = 28) -> str:
     return name if len(name) <= most else "..." + name[3 - most :]
 
 
-class _Watch:
-    """Runs the SNN and records the outputs of its layers."""
+def _span(theta: Mapping[str, float]) -> str:
+    return f"{theta['mean']:.3g}" if theta["least"] == theta["most"] else f"{theta['least']:.2g} to {theta['most']:.2g}"
 
-    def __init__(self, snn: SpikingNetwork, activations: Mapping[str, Tensor]) -> None:
-        self.snn, self.activations = snn, activations
-        self.counts = {name: torch.zeros_like(value) for name, value in activations.items()}
-        self.rates = dict.fromkeys(activations, 0.0)
-        self.errors: dict[str, list[float]] = {name: [] for name in activations}
-        self.outputs: dict[str, Tensor] = {}
 
-    def __call__(self, node: Node, spikes: Tensor) -> None:
-        if node.kind == "neurons":
-            self.counts[node.name] += spikes
-            self.rates[node.name] += float(spikes.abs().mean())
-
-    def through(self, images: Tensor, time_steps: int, marks: Sequence[int]) -> Tensor:
-        """Run all time steps and return the summed logits."""
-        input_current = self.snn.input_current(images)
-        state: State | None = None
-        total = torch.zeros(len(images), self.snn.graph.output.channels, device=images.device)
-        for time_step in range(1, time_steps + 1):
-            step = self.snn.step(input_current, state, time_step, self)
-            state, total = step.state, total + step.logits
-            if time_step in marks:
-                self._compare(time_step)
-        return total
-
-    def _compare(self, time_step: int) -> None:
-        acting = min(time_step, self.snn.active_steps or time_step)
-        for name, counts in self.counts.items():
-            theta = self.snn.tensors()[name]["threshold"]
-            self.outputs[name] = counts * per_channel(theta, counts) / acting
-            size = float(self.activations[name].norm())
-            wrong = float((self.outputs[name] - self.activations[name]).norm())
-            self.errors[name].append(wrong / size if size > 0 else wrong)
+def _aligned(columns: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    """The lines of a table: the first column to the left, the others to the right, with space between them in every line."""
+    widths = [max(map(len, (heading, *cells))) for heading, cells in columns]
+    rows = [[heading for heading, _ in columns], *map(list, zip(*(cells for _, cells in columns), strict=True))]
+    return [
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]

@@ -9,12 +9,14 @@
 Thresholds are per layer or per channel, and are computed from histograms of each channel's activations.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
 
+from dynconf_core.conversion.positions import at, spread
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import prepared, run
@@ -22,6 +24,10 @@ from dynconf_core.progress import Progress, silent
 
 BINS = 2048
 BATCH = 64
+ELEMENTS = 2**23
+"""The most values of one layer that are computed at a time, unless a single image has more."""
+COUNTED = 2**18
+"""The most values of each channel that are counted, from positions spread over every image; the largest is that of all."""
 LEAST = 0.05
 """The lowest threshold of a channel, as a fraction of its layer's median; a channel that never fires gets the median."""
 FRACTIONS = torch.linspace(0.02, 1.0, 99, dtype=torch.float64)
@@ -67,7 +73,6 @@ def find_thresholds(
     time_steps: int,
     percentile: float = 99.9,
     per_channel: bool = True,
-    memory: int | None = None,
     progress: Progress = silent,
 ) -> dict[str, Tensor]:
     """The threshold theta of every activation, by node name: float64, ``()`` or, per channel, ``(C,)``.
@@ -80,7 +85,6 @@ def find_thresholds(
         time_steps: T, for "error".
         percentile: in per cent, for "percentile".
         per_channel: whether thresholds found from data are per channel.
-        memory: bytes the process may use on a CPU; None sets no limit.
         progress: called after every batch.
 
     Raises:
@@ -103,7 +107,7 @@ def find_thresholds(
     if images is None or len(images) == 0:
         raise InputError(f"thresholds={source!r} needs calibration images: give some.")
     wanted = Search(time_steps, percentile / 100)
-    for name, histogram in _histograms(graph, images, seek).items():
+    for name, histogram in _histograms(graph, images, seek, progress):
         histogram = histogram if per_channel else histogram.merged()
         theta = FROM_DATA[source](histogram, wanted)
         theta = theta if per_channel else theta[0]
@@ -123,10 +127,14 @@ def check_source(source: str, percentile: float) -> None:
         raise InputError(f"percentile={percentile}: give a number from 50 to 100, in per cent, such as 99.9.")
 
 
-def _histograms(graph: Graph, images: Tensor, seek: list[Node]) -> dict[str, Histogram]:
-    """Histograms from two passes over the images: one for the largest activations, one for the counts."""
+def _histograms(graph: Graph, images: Tensor, seek: list[Node], progress: Progress) -> Iterator[tuple[str, Histogram]]:
+    """Histograms from two passes over the images: one for the largest activations, one for the counts.
+
+    Counts are whole numbers, so that the batches make no difference to the sums.
+    """
     plain = prepared(graph, torch.float32, images.device)
     names = {node.name for node in seek}
+    chosen = {node.name: spread(prod(node.shape[1:]), COUNTED // len(images)) for node in seek}
     top: dict[str, Tensor] = {}
     counts: dict[str, Tensor] = {}
     zeros: dict[str, Tensor] = {}
@@ -139,18 +147,24 @@ def _histograms(graph: Graph, images: Tensor, seek: list[Node]) -> dict[str, His
     def count(node: Node, value: Tensor) -> None:
         if node.name not in names:
             return
-        channels = value.transpose(0, 1).flatten(1)
+        channels = at(value, chosen[node.name]).transpose(0, 1).flatten(1)
         scale = BINS / top[node.name].clamp_min(1e-30).to(value.device, torch.float32)
         index = (channels * scale[:, None]).long().clamp_(max=BINS - 1)
         index += torch.arange(len(channels), device=value.device)[:, None] * BINS
-        seen = torch.bincount(index[channels > 0], minlength=len(channels) * BINS).double().cpu().view(-1, BINS)
-        counts[node.name] = counts.get(node.name, 0) + seen
+        seen = torch.bincount(index[channels > 0], minlength=len(channels) * BINS).to("cpu", torch.int32).view(-1, BINS)
+        counts[node.name] = counts[node.name].add_(seen) if node.name in counts else seen
         zeros[node.name] = zeros.get(node.name, 0) + (channels <= 0).sum(1).double().cpu()
 
+    at_a_time = max(1, min(BATCH, ELEMENTS // max(prod(node.shape) for node in graph.nodes)))
+    batches = images.split(at_a_time)
+    done = 0
     for look in (largest, count):
-        for batch in images.split(BATCH):
+        for batch in batches:
             run(plain, batch, look)
-    return {name: Histogram(counts[name], top[name], zeros[name]) for name in top}
+            done += 1
+            progress(done, 2 * len(batches), "finding thresholds")
+    for name in top:
+        yield name, Histogram(counts.pop(name).double(), top[name], zeros[name])
 
 
 def _largest(histogram: Histogram, wanted: Search) -> Tensor:

@@ -55,8 +55,8 @@ def _units(graph: Graph, thresholds: Mapping[str, Tensor]) -> tuple[dict[str, Te
             units[node.name] = thresholds[node.name]
         elif node.name in spikes and all(name in units for name in node.inputs):
             found = [units[name] for name in node.inputs]
-            if node.kind != "rearrange" or _is_one_unit(_read(node, found[0], graph)):
-                units[node.name] = _passed_on(node, found, graph)
+            if node.kind != "rearrange" or is_one_unit(units_read(node, found[0], graph)):
+                units[node.name] = passed_on(node, found, graph)
         elif node.name in spikes and node.kind == "max_pool":
             raise InputError(
                 f"the max pool at {node.name!r} follows a rearrangement of channels with different thresholds: give each layer "
@@ -80,7 +80,7 @@ def _units(graph: Graph, thresholds: Mapping[str, Tensor]) -> tuple[dict[str, Te
         unit = [*known, *added, ONE][0]
         # A flattened or rearranged channel has a single unit, whatever its readers require.
         own = node.kind in ("flatten", "rearrange")
-        units[node.name] = _passed_on(node, [_before(node, unit, graph)], graph) if own else unit
+        units[node.name] = passed_on(node, [_before(node, unit, graph)], graph) if own else unit
     return units, counts
 
 
@@ -92,7 +92,7 @@ def _replaced(unit: Tensor, slices: list[Node], units: Mapping[str, Tensor], cha
     return whole
 
 
-def _passed_on(node: Node, units: list[Tensor], graph: Graph) -> Tensor:
+def passed_on(node: Node, units: list[Tensor], graph: Graph) -> Tensor:
     """The unit of a node that passes spikes on, from the units of its inputs."""
     unit = units[0]
     if node.kind in ("average_pool", "sum_pool"):
@@ -112,17 +112,17 @@ def _passed_on(node: Node, units: list[Tensor], graph: Graph) -> Tensor:
     if node.kind == "flatten":
         return unit.repeat_interleave(node.channels // len(unit))
     if node.kind == "rearrange":
-        return _read(node, unit, graph)[:, 0]
+        return units_read(node, unit, graph)[:, 0]
     return unit
 
 
-def _read(node: Node, unit: Tensor, graph: Graph) -> Tensor:
+def units_read(node: Node, unit: Tensor, graph: Graph) -> Tensor:
     """The units of the values that each channel of a rearrangement holds, ``(C, values of a channel)``."""
     source = graph.by_name[node.inputs[0]]
     return _full(unit, source.channels)[channels_read(node, source)]
 
 
-def _is_one_unit(units: Tensor) -> bool:
+def is_one_unit(units: Tensor) -> bool:
     """Whether all values of each channel have the same unit."""
     return bool((units == units[:, :1]).all())
 

@@ -77,12 +77,16 @@ class Normalisation:
                 f"means and deviations: give {channels} of each, or one of each for all channels."
             )
 
-    def limit(self, low: float = 0.0, high: float = 1.0) -> float:
-        """The largest absolute value of normalised data from ``low`` to ``high``, by default of pixels; increased slightly
-        because devices round divisions differently."""
+    def limit(self, ends: Tensor | None = None) -> float:
+        """The largest absolute value of normalised data, increased slightly because devices round divisions differently.
+
+        Args:
+            ends: the smallest and the largest values of the data, ``(2, C)``; None: those of pixels.
+        """
         import torch
 
-        ends = torch.tensor([low, high]).view(2, 1).expand(2, len(self.mean))
+        if ends is None:
+            ends = torch.tensor([0.0, 1.0]).view(2, 1).expand(2, len(self.mean))
         return float(self(ends).abs().max()) * (1 + 2**-20)
 
     def as_json(self) -> dict[str, list[float]]:
@@ -159,6 +163,7 @@ class TensorImages:
         labels: int64 ``(N,)``.
         classes: number of classes C.
         normalisation: of the network's input.
+        ends: the smallest and the largest values that the vectors of the data set have, ``(2, F)``; None for pixels.
 
     Raises:
         InputError: for pixels that the normalisation does not fit, or labels that are not one whole number a sample.
@@ -168,6 +173,7 @@ class TensorImages:
     labels: Tensor
     classes: int
     normalisation: Normalisation
+    ends: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.normalisation.check(self.pixels)
@@ -192,6 +198,11 @@ class TensorImages:
     def subset(self, indices: Tensor) -> TensorImages:
         """The images at ``indices``, in that order."""
         return replace(self, pixels=self.pixels[indices], labels=self.labels[indices])
+
+
+def limit(images: Images) -> float:
+    """The largest absolute value that a sample of the data set can have when it is normalised."""
+    return images.normalisation.limit(images.ends if isinstance(images, TensorImages) else None)
 
 
 def held_out(images: int, calibration: int, seed: int = SPLIT_SEED) -> tuple[Tensor, Tensor]:

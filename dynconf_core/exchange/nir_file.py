@@ -34,8 +34,9 @@ def write_nir(graph: nir.NIRGraph, path: str | os.PathLike[str]) -> None:
 
 
 def read_nir(path: str | os.PathLike[str]) -> nir.NIRGraph:
-    """Read a graph from a file, which may come from a stranger: links and data outside the file are not followed, and arrays that
-    are much larger than the file are not read. Shapes are checked by ``from_nir``.
+    """Read a graph from a file, which may come from a stranger.
+
+    Links, data outside the file, and arrays that are much larger than it are refused. Shapes are checked by ``from_nir``.
 
     Raises:
         InputError: if the file is missing, damaged, no NIR, or would fill the memory.

@@ -24,12 +24,16 @@ from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import per_channel
 from dynconf_core.libraries import nir as library
 from dynconf_core.neurons.integrate_and_fire import IntegrateAndFire
+from dynconf_core.neurons.model import NeuronModel
+from dynconf_core.neurons.reset_to_zero import ResetToZero
 from dynconf_core.simulation.network import SpikingNetwork
 
 if TYPE_CHECKING:
     import nir
 
 UNITS = ("threshold", "physical")
+RESETS: dict[type[NeuronModel], str] = {IntegrateAndFire: "subtract", ResetToZero: "zero"}
+"""The neurons that an ``IF`` node can stand for, and what its metadata then say of the reset."""
 SCHEMA = 1
 """Version of the metadata."""
 _NO_WORD = {
@@ -55,7 +59,7 @@ def to_nir(snn: SpikingNetwork, units: str = "threshold") -> nir.NIRGraph:
     """
     if units not in UNITS:
         raise InputError(f"units={units!r} is unknown: choose {' or '.join(UNITS)}.")
-    if type(snn.neurons) is not IntegrateAndFire:
+    if type(snn.neurons) not in RESETS:
         raise InputError(
             f"{snn.neurons} neurons cannot be written as NIR, whose IF node sends only positive spikes and whose input always "
             "acts: convert with neurons='integrate-and-fire' (--neurons integrate-and-fire)."
@@ -69,12 +73,12 @@ def to_nir(snn: SpikingNetwork, units: str = "threshold") -> nir.NIRGraph:
     )
     if units == "physical":
         graph = with_currents_times(graph, {name: graph.by_name[name].tensors["threshold"].float() for name in snn.layers()})
-    written = _Writing(package, graph, units)
+    written = _Writing(package, graph, units, RESETS[type(snn.neurons)])
     for node in graph.nodes:
         written.add(node)
     written.end()
     about = {"writer": "dynconf", "schema": SCHEMA, "units": units, "neurons": snn.neurons.name, "facts": json.dumps(snn.facts)}
-    if snn.exact and units == "threshold":
+    if snn.exact and units == "threshold" and not any(node.wide for node in graph.nodes):  # NIR does not say what is float64
         about |= {"image_limit": snn.image_limit, "time_steps_limit": snn.time_steps_limit}
     return package.NIRGraph(nodes=written.nodes, edges=written.edges, metadata=about)
 
@@ -90,6 +94,7 @@ class _Writing:
     nir: Any
     graph: Graph
     units: str
+    reset: str
     nodes: dict[str, Any] = field(default_factory=dict)
     edges: list[tuple[str, str]] = field(default_factory=list)
     values: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -168,7 +173,7 @@ class _Writing:
         )
         made.metadata |= {
             "initial_potential": start if start.ndim else float(start),
-            "reset": "subtract",
+            "reset": self.reset,
             "fires": "at or above v_threshold",
             "clipped": bool(node.settings["clipped"]),
             "levels": int(node.settings["levels"] or 0),
@@ -214,14 +219,14 @@ class _Writing:
         label = f"{source}_times_{times}"
         if label in self.nodes:
             return label
-        node = Node(label, "scale", (), shape, {"identity": True}, {"weight": torch.tensor(float(times))})
+        node = Node(label, "scale", (), shape, {"identity": True, "bits": 0}, {"weight": torch.tensor(float(times))})
         found = as_weights(node, node.tensors, shape)
         weight, bias = found.weight.numpy(), np.zeros(shape[0], dtype=np.float32)
         made = self.nir.Affine(weight, bias)
         if len(shape) > 1:
             made = self.nir.Conv2d(shape[1:], weight, (1, 1), (0, 0), (1, 1), 1, bias)
         meant = {"kind": "scale", "name": label, "settings": dict(node.settings), "part": 0, "parts": 1}
-        made.metadata["operation"] = json.dumps(meant)
+        made.metadata |= {"operation": json.dumps(meant), "bits": 0}
         return self._put(label, made, shape, (source,))
 
     def _name(self, wanted: str) -> str:

@@ -11,9 +11,9 @@ from dynconf_core.graph.writing import Refused, Traced, Writer, constant
 
 
 def add(write: Writer, name: str, x: Any, other: Any, alpha: Any = 1) -> Traced:
-    """x + other: the sum of two activations, or a bias."""
+    """x + alpha other: the sum of two activations, or a bias."""
     if alpha != 1:
-        raise Refused(f"alpha={alpha}; scale by a layer's weights instead")
+        other = multiply(write, f"{name}.alpha", other, alpha) if isinstance(other, Traced) else other * alpha
     if not isinstance(x, Traced) or not isinstance(other, Traced):
         value, offset = (x, other) if isinstance(x, Traced) else (other, x)
         one = torch.ones((), dtype=torch.float64)
@@ -24,10 +24,15 @@ def add(write: Writer, name: str, x: Any, other: Any, alpha: Any = 1) -> Traced:
 
 
 def subtract(write: Writer, name: str, x: Any, other: Any, alpha: Any = 1) -> Traced:
-    """x - other."""
+    """x - alpha other."""
     if isinstance(other, Traced):
-        return add(write, name, negative(write, f"{name}.negative", other), x, alpha)
+        return add(write, name, multiply(write, f"{name}.negative", other, -alpha), x)
     return add(write, name, x, -other, alpha)
+
+
+def subtract_from(write: Writer, name: str, x: Any, other: Any) -> Traced:
+    """other - x."""
+    return subtract(write, name, other, x)
 
 
 def negative(write: Writer, name: str, x: Traced) -> Traced:
@@ -53,6 +58,11 @@ def divide(write: Writer, name: str, x: Any, other: Any) -> Traced:
     return write.add(name, "scale", (x,), {}, {"weight": 1 / divisor})
 
 
+def divided_by(write: Writer, name: str, x: Any, other: Any) -> Traced:
+    """other / x."""
+    return divide(write, name, other, x)
+
+
 def _offset(value: Any, x: Traced) -> torch.Tensor:
     """A constant expanded to one value per channel: a bias is never a single number."""
     return constant(value, x).expand(x.value.shape[1])
@@ -71,8 +81,6 @@ def concatenate(write: Writer, name: str, tensors: Any, dim: int = 0) -> Traced:
 
 def item(write: Writer, name: str, x: Any, index: Any) -> Any:
     """x[index], for slices of channels, rows and columns."""
-    if not isinstance(x, Traced):
-        return x[index]
     index = index if isinstance(index, tuple) else (index,)
     if not all(isinstance(part, slice) or part is Ellipsis for part in index):
         return rearranging.moved(write, name, x, lambda value: value[index])
@@ -89,18 +97,39 @@ def item(write: Writer, name: str, x: Any, index: Any) -> Any:
 
 
 def chunk(write: Writer, name: str, x: Traced, chunks: int, dim: int = 0) -> tuple[Traced, ...]:
-    """Split the channels into this many parts."""
-    return split(write, name, x, -(-x.value.shape[1] // int(chunks)), dim)
+    """Split into this many parts."""
+    return _parts(write, name, x, torch.arange(_side(x, dim)).chunk(int(chunks)), dim)
 
 
-def split(write: Writer, name: str, x: Traced, split_size_or_sections: Any, dim: int = 0) -> tuple[Traced, ...]:
-    """Split the channels into parts of this size or of these sizes."""
-    if dim % x.value.ndim != 1:
-        raise Refused("only the channels (dim=1) can be split")
-    sizes = [len(part) for part in torch.arange(x.value.shape[1]).split(split_size_or_sections)]
-    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-    parts = zip(ends, sizes, strict=True)
-    return tuple(item(write, f"{name}.{i}", x, (slice(None), slice(end - size, end))) for i, (end, size) in enumerate(parts))
+def split(write: Writer, name: str, x: Traced, split_size_or_sections: Any, dim: int = 0, **words: Any) -> tuple[Traced, ...]:
+    """Split into parts of this size or of these sizes."""
+    return _parts(write, name, x, torch.arange(_side(x, dim)).split(split_size_or_sections), dim)
+
+
+def tensor_split(write: Writer, name: str, x: Traced, indices_or_sections: Any, dim: int = 0) -> tuple[Traced, ...]:
+    """Split into this many parts, or at these places."""
+    return _parts(write, name, x, torch.arange(_side(x, dim)).tensor_split(indices_or_sections), dim)
+
+
+def unbind(write: Writer, name: str, x: Traced, dim: int = 0) -> tuple[Traced, ...]:
+    """Every channel (or row, or column) for itself."""
+    return tuple(item(write, f"{name}.{i}", x, (*_whole(x, dim), i)) for i in range(_side(x, dim)))
+
+
+def _side(x: Traced, dim: int) -> int:
+    if dim % x.value.ndim == 0:
+        raise Refused("it splits the batch; split channels (dim=1), rows or columns")
+    return int(x.value.shape[dim])
+
+
+def _whole(x: Traced, dim: int) -> tuple[slice, ...]:
+    """The index of all that stands before a dimension."""
+    return (slice(None),) * (dim % x.value.ndim)
+
+
+def _parts(write: Writer, name: str, x: Traced, parts: Any, dim: int) -> tuple[Traced, ...]:
+    bounds = [slice(int(part[0]), int(part[-1]) + 1) if len(part) else slice(0, 0) for part in parts]
+    return tuple(item(write, f"{name}.{i}", x, (*_whole(x, dim), part)) for i, part in enumerate(bounds))
 
 
 def pad(write: Writer, name: str, x: Traced, pad: Any, mode: str = "constant", value: Any = None) -> Traced:
@@ -145,6 +174,14 @@ def reshape(write: Writer, name: str, x: Traced, *shape: Any) -> Traced:
     return rearranging.moved(write, name, x, lambda value: value.reshape(wanted))
 
 
-def squeeze(write: Writer, name: str, x: Traced, *dims: Any) -> Traced:
+def squeeze(write: Writer, name: str, x: Traced, *dims: Any, **words: Any) -> Traced:
     """A squeeze that keeps the batch."""
-    return reshape(write, name, x, tuple(x.value.squeeze(*dims).shape))
+    return reshape(write, name, x, tuple(x.value.squeeze(*dims, **words).shape))
+
+
+def shaped_as(write: Writer, name: str, x: Any, other: Any) -> Traced:
+    """The value in the shape of another one."""
+    shape = other.value.shape if isinstance(other, Traced) else other.shape
+    if x.value.numel() == shape.numel():
+        return reshape(write, name, x, tuple(shape))
+    return rearranging.moved(write, name, x, lambda value: value.expand(shape))

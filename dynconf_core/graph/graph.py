@@ -30,8 +30,8 @@ Kinds of node, with their settings and tensors:
 
 A signal (C, L) is an image of height 1 to convolutions and pools: their weights are (O, I / groups, 1, k), their settings
 (1, k).
-Weights in fixed point have the setting ``bits``, their binary places; ``identity`` marks the scale of a
-shortcut without weights.
+Weights in fixed point have the setting ``bits``, their binary places; ``identity`` marks the scale of a shortcut without
+weights; ``wide`` marks nodes whose value (of neurons: the membrane potential) needs float64 to be exact.
 """
 
 from collections.abc import Iterable, Mapping
@@ -71,6 +71,11 @@ class Node:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
+    def wide(self) -> bool:
+        """Whether its value, or the membrane potential of its neurons, is float64."""
+        return bool(self.settings.get("wide", False))
+
+    @property
     def channels(self) -> int:
         """Length of the first dimension after the batch."""
         return self.shape[0]
@@ -83,9 +88,15 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes ordered so that every input comes before its readers; the last node is the output (the logits)."""
+    """Nodes ordered so that every input comes before its readers; the last node is the output (the logits).
+
+    Attributes:
+        nodes: in the order of the data flow.
+        left_out: what the traced network does with the logits, which the graph leaves out: "softmax" or "log_softmax".
+    """
 
     nodes: tuple[Node, ...]
+    left_out: tuple[str, ...] = ()
 
     @cached_property
     def by_name(self) -> dict[str, Node]:
@@ -134,15 +145,16 @@ class Graph:
 
     def map(self, change: Mapping[str, Node]) -> "Graph":
         """The graph with some nodes replaced by others of the same names."""
-        return Graph(tuple(change.get(node.name, node) for node in self.nodes))
+        return replace(self, nodes=tuple(change.get(node.name, node) for node in self.nodes))
 
     def without(self, name: str) -> "Graph":
         """The graph without the one-input node ``name``; its readers read its input instead."""
         (source,) = self.by_name[name].inputs
-        return Graph(
-            tuple(
+        return replace(
+            self,
+            nodes=tuple(
                 replace(node, inputs=tuple(source if given == name else given for given in node.inputs))
                 for node in self.nodes
                 if node.name != name
-            )
+            ),
         )

@@ -53,6 +53,15 @@ def by_method(of: str) -> Callable[..., Traced]:
     return make
 
 
+def by_attribute(of: str) -> Callable[..., Traced]:
+    """The translation of a tensor's attribute."""
+
+    def make(write: Writer, name: str, x: Traced) -> Traced:
+        return moved(write, name, x, lambda value: getattr(value, of))
+
+    return make
+
+
 def by_function(of: Callable[..., Any]) -> Callable[..., Traced]:
     """The translation of a function whose first argument is the tensor."""
 
@@ -186,7 +195,7 @@ def joined(graph: Graph) -> Graph:
                 node = Node(node.name, kind, (root.name,), node.shape, settings, tensors)
             roots[node.name] = (root, index)
         nodes[node.name] = node
-    return _needed(tuple(nodes.values()))
+    return replace(graph, nodes=_needed(tuple(nodes.values())))
 
 
 def _simplest(index: Tensor, shape: tuple[int, ...]) -> tuple[str, dict[str, Any], dict[str, Tensor]]:
@@ -220,13 +229,13 @@ def _size(shape: tuple[int, ...]) -> int:
     return int(torch.Size(shape).numel())
 
 
-def _needed(nodes: tuple[Node, ...]) -> Graph:
+def _needed(nodes: tuple[Node, ...]) -> tuple[Node, ...]:
     """The nodes that the last one depends on."""
     wanted = {nodes[-1].name}
     for node in reversed(nodes):
         if node.name in wanted:
             wanted.update(node.inputs)
-    return Graph(tuple(node for node in nodes if node.name in wanted))
+    return tuple(node for node in nodes if node.name in wanted)
 
 
 def _shape(found: Any) -> Any:

@@ -1,123 +1,250 @@
-"""Runs a traced program on an example and records every operation that depends on the input as a node.
+"""Runs a network's own code on an input without values and records every operation that depends on it as a node.
 
-This resolves everything the network computes from sizes (``x.view(x.size(0), -1)``, a kernel as large as the image). An
-operation that conversion does not support is reported with its position in the network.
+Shapes, ranks and numbers of parts are plain Python numbers to the code: it may assert, branch and loop on them. What it asks of
+the values themselves is refused. An operation that conversion does not support is reported with its position in the network, if
+the output depends on it.
 """
 
 import itertools
-import operator
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, nn
+from torch.overrides import handle_torch_function
 
 from dynconf_core.activations.quantisation import Quantised
 from dynconf_core.errors import InputError
 from dynconf_core.graph.activating import quantised
-from dynconf_core.graph.calls import CALLS, METHODS, MODULES
+from dynconf_core.graph.calls import COMPLETING, FUNCTIONS, MODULES, PROPERTIES, VALUES
 from dynconf_core.graph.graph import Graph, Node, Settings
 from dynconf_core.graph.operations import evaluate
-from dynconf_core.graph.writing import Refused, Traced, first_line
+from dynconf_core.graph.precision import InFloat64, called, changed
+from dynconf_core.graph.writing import Left, Refused, Traced, first_line
 
-IN_PLACE = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
+SUPPORTED = (
+    "Conversion supports convolutions, linear layers, batch normalisation, average and max pools, additions, concatenations, "
+    "slices, zero padding, flattening, dropout and the activations ReLU, ReLU6, clip, QCFS, LSQ and others with a "
+    "quantisation()."
+)
+CPU = torch.device("cpu")
+BATCH = 3
+"""Samples of the input without values: with one, squeeze() would take the batch away."""
 
 
-class Recording:
-    """Runs a traced program on the example and records every operation on values that depend on it."""
+class ReadsValues(InputError):
+    """The network's code asks for the numbers in a tensor that depends on its input."""
 
-    def __init__(self, program: fx.GraphModule, example: Tensor) -> None:
-        self.program, self.example = program, example
-        self.modules = dict(program.named_modules())
-        self.nodes: list[Node] = []
-        self.names = set[str]()
-        self.values: dict[fx.Node, Any] = {}
 
+class Unsupported(NamedTuple):
+    """A value that cannot be converted.
+
+    Attributes:
+        reason: raised if the output depends on it.
+        value: of its shape and type, without values.
+        left: what another call can still make convertible.
+    """
+
+    reason: InputError
+    value: Tensor
+    left: Left | None = None
+
+
+class Recorded(Tensor):
+    """What the network's code gets in place of a tensor: a value that depends on the input, without its numbers."""
+
+    held: Traced | Unsupported
+
+    @staticmethod
+    def __new__(cls, held: Traced | Unsupported) -> "Recorded":
+        value = held.value
+        recorded: Recorded = Tensor._make_wrapper_subclass(cls, value.shape, dtype=value.dtype, device=CPU)
+        recorded.held = held
+        return recorded
+
+    def __init__(self, held: Traced | Unsupported) -> None:
+        """All is done in ``__new__``."""
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
+        raise ReadsValues(f"{func} reads a value of a network that was being traced: it has none.")
+
+
+class Frame(NamedTuple):
+    """A module whose code is running.
+
+    Attributes:
+        path: its position and, for a module of PyTorch, the number of its call.
+        what: the class of a module of PyTorch, which is one operation; None for others.
+    """
+
+    path: str
+    what: str | None
+
+
+class _Module(NamedTuple):
+    """A module of the network: whether it is one operation, and the function that translates it."""
+
+    path: str
+    module: nn.Module
+    forward: Callable[..., Any]
+    leaf: bool
+    known: Callable[..., Any] | None
+
+
+class Recording(InFloat64):
+    """Records the operations of one network.
+
+    Args:
+        network: a copy, which is changed.
+        example: an input, for its shape.
+        dtype: the type that the network's code is told its values have.
+    """
+
+    def __init__(self, network: nn.Module, example: Tensor, dtype: torch.dtype) -> None:
+        super().__init__(dtype)
+        self.network, self.example = network, example
+        self.nodes: dict[str, Node] = {}
+        self.frames: list[Frame] = []
+        self.calls, self.names = Counter[str](), Counter[str]()
+        self.failed_at: str | None = None
+        for path, module in network.named_modules():
+            _instrument(self, path, module)
+
+    @torch.no_grad()
     def graph(self) -> Graph:
-        for node in self.program.graph.nodes:
-            self.values[node] = self._visited(node)
-            if self._in_place(node):
-                self._overwrite(self.nodes_of(node.args[0]), self.values[node])
-        output = self.nodes_of(self.program.graph.output_node().args[0])
-        if not isinstance(output, Traced):
-            raise InputError("the network returns no tensor (or several): conversion needs one output, the logits.")
-        if output.value.ndim != 2:
-            raise InputError(f"the network's output has the shape {tuple(output.value.shape)}: logits (N, C) are needed.")
-        return _reaching(self.nodes, output.name)
+        """The graph of what the network computes.
 
-    def nodes_of(self, argument: Any) -> Any:
-        return fx.node.map_arg(argument, self.values.__getitem__)
-
-    def _visited(self, node: fx.Node) -> Any:
-        if node.op == "placeholder":
-            if self.nodes:
-                return node.args[0] if node.args else None  # a further argument keeps its default
-            return self._added(Node("input", "input", (), tuple(self.example.shape[1:])), self.example)
-        if node.op == "output":
-            return None
-        if node.op == "get_attr":
-            return operator.attrgetter(str(node.target))(self.program)
-        arguments, keywords = self.nodes_of(node.args), self.nodes_of(node.kwargs)
-        name = _place(node)
-        make, what = self._known(node)
+        Raises:
+            InputError: see ``trace.traced``.
+        """
+        shape = tuple(self.example.shape[1:])
+        first = Recorded(self._added(Node("input", "input", (), shape), self._empty(shape)))
         try:
-            if not _holds_traced((arguments, keywords)):
-                return self._constant(node, arguments, keywords)
-            if make is None:
-                raise Refused("conversion does not support it")
-            return make(self, name, *arguments, **keywords)
-        except Refused as refusal:
+            with self:
+                output = self.network(first)
+        except InputError:
+            raise
+        except Exception as error:  # the network's own code raises almost anything
+            at = f" at {self.failed_at!r}" if self.failed_at else ""
             raise InputError(
-                f"{what} at {name!r} cannot be converted: {refusal}. Conversion supports convolutions, linear layers, batch "
-                "normalisation, average and max pools, additions, concatenations, slices, zero padding, flattening, dropout "
-                "and the activations ReLU, ReLU6, clip, QCFS, LSQ and others with a quantisation()."
-            ) from None
-        except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(
-                f"{what} at {name!r} does not take an input of shape {tuple(self.example.shape)} (a batch of one): "
-                f"{first_line(error)}"
+                f"{type(self.network).__name__} cannot be traced on an input of shape {tuple(self.example.shape)}: its "
+                f"code{at} raises {type(error).__name__}: {first_line(error)}"
             ) from error
+        return self._finished(output)
 
-    def _known(self, node: fx.Node) -> tuple[Callable[..., Any] | None, str]:
-        """The function that translates a call, or None, and the name of the call in messages."""
-        target: Any = node.target
-        if node.op == "call_module":
-            module = self.modules[target]
-            known = (make for kind, make in MODULES.items() if isinstance(module, kind))
-            make = quantised if isinstance(module, Quantised) else next(known, None)
-            bound = None if make is None else lambda write, name, *a, **k: make(write, name, module, *a, **k)
-            return bound, type(module).__name__
-        if node.op == "call_method":
-            return METHODS.get(target), str(target)
-        return CALLS.get(target), getattr(target, "__name__", str(target))
+    # The network's code
 
-    def _constant(self, node: fx.Node, arguments: Any, keywords: Any) -> Any:
-        """The value of a call that does not depend on the network's input: a size, or a weight computed from another."""
-        target: Any = node.target
-        with torch.no_grad():
-            if node.op == "call_module":
-                return self.modules[target](*arguments, **keywords)
-            if node.op == "call_method":
-                return getattr(arguments[0], target)(*arguments[1:], **keywords)
-            return target(*arguments, **keywords)
+    def enter(self, called: _Module, arguments: Any, keywords: Any) -> Any:
+        """The call of a module."""
+        path, module, forward, leaf, known = called
+        number = 0
+        if leaf:
+            number = self.calls[path]
+            self.calls[path] += 1
+        self.frames.append(Frame(f"{path}#{number + 1}" if number else path, type(module).__name__ if leaf else None))
+        try:
+            values = _recorded((arguments, keywords))
+            if known is not None and values and (known in COMPLETING or all(isinstance(one.held, Traced) for one in values)):
+                call: Any = _Call(known, module)
+                return handle_torch_function(call, values, *arguments, **keywords)
+            return forward(*arguments, **keywords)
+        except InputError:
+            raise
+        except Exception:
+            self.failed_at = self.failed_at or path
+            raise
+        finally:
+            self.frames.pop()
 
-    def _in_place(self, node: fx.Node) -> bool:
-        """Whether a call modifies its first argument."""
-        if node.op == "call_module":
-            return bool(getattr(self.modules[str(node.target)], "inplace", False))
-        if node.op == "call_method":
-            return str(node.target).endswith("_")
-        name = getattr(node.target, "__name__", "")
-        return node.op == "call_function" and (
-            bool(node.kwargs.get("inplace")) or name.endswith("_") or node.target in IN_PLACE
-        )
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        keywords = dict(kwargs or {})
+        recorded = _recorded((args, keywords))
+        if not recorded:
+            return self.computed(func, args, keywords)
+        name = called(func)
+        if name in VALUES:
+            raise ReadsValues(
+                f"{type(self.network).__name__} cannot be traced ({name} at {self._position(name)!r}): its forward must not "
+                "branch on the values of a tensor or convert them to Python numbers."
+            )
+        only_shape = name in ("view_as", "reshape_as", "expand_as", "type_as", "to") and not isinstance(args[0], Recorded)
+        if name in PROPERTIES or only_shape or (name == "type" and len(args) == 1 and not keywords):
+            return self.computed(func, self._without_values(args), self._without_values(keywords))
+        if name in ("repr", "str", "format"):
+            return f"<{type(self.network).__name__}: a traced value of shape {tuple(recorded[0].held.value.shape)}>"
+        if name == "is_contiguous":
+            return True
+        return self._operation(func, name, args, keywords, recorded)
 
-    def _overwrite(self, old: Any, new: Any) -> None:
-        """Every name that held the old value holds the new one from now on."""
-        if isinstance(old, Traced) and isinstance(new, Traced):
-            for node, value in self.values.items():
-                if isinstance(value, Traced) and value.name == old.name:
-                    self.values[node] = new
+    def _operation(
+        self, func: Any, name: str, args: tuple[Any, ...], keywords: dict[str, Any], recorded: list[Recorded]
+    ) -> Any:
+        make = func.make if isinstance(func, _Call) else FUNCTIONS.get(name)
+        completes = make in COMPLETING
+        place, what = self._place(name)
+        in_place = _in_place(func, name, keywords)
+        if "input" in keywords and not args:
+            args = (keywords.pop("input"),)
+        unsupported = next((one.held for one in recorded if isinstance(one.held, Unsupported)), None)
+        keywords = {_KEYWORDS.get(key, key): value for key, value in keywords.items()}
+        held: Any
+        try:
+            if in_place and not isinstance(args[0], Recorded):
+                raise InputError(
+                    f"{what} at {place!r} cannot be converted: it writes values that depend on the input into another tensor; "
+                    "use torch.cat or functional.pad instead."
+                )
+            if keywords.pop("out", None) is not None:
+                raise Refused("it writes into another tensor (out=); use its result")
+            if unsupported is not None and not (completes and unsupported.left and unsupported.left.call == "clamp_max"):
+                held = self._unsupported(func, args, keywords, unsupported.reason, None)
+            elif make is None:
+                raise Refused("conversion does not support it")
+            else:
+                module = (func.module,) if isinstance(func, _Call) else ()
+                held = self._made(make, place, (*module, *args), keywords)
+        except Refused as refusal:
+            reason = InputError(f"{what} at {place!r} cannot be converted: {refusal}. {SUPPORTED}")
+            held = self._unsupported(func, args, keywords, reason, refusal.left)
+        except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(
+                f"{what} at {place!r} does not take an input of shape {tuple(self.example.shape)}: {first_line(error)}"
+            ) from error
+        if in_place:
+            args[0].held = held
+            return args[0]
+        return _given(held, recorded, copied=name == "clone")
+
+    def _made(self, make: Callable[..., Any], place: str, args: Any, keywords: Any) -> Any:
+        """The translation of a call."""
+
+        def held(one: Tensor) -> Any:
+            if not isinstance(one, Recorded):
+                return one
+            return one.held.left if isinstance(one.held, Unsupported) else one.held
+
+        return make(self, place, *changed(args, held), **changed(keywords, held))
+
+    def _unsupported(self, func: Any, args: Any, keywords: Any, reason: InputError, left: Left | None) -> Any:
+        """What the call returns, marked: refused only if the output depends on it."""
+        if isinstance(func, _Call):
+            if left is None:
+                raise reason
+            return Unsupported(reason, left.of.value, left)
+        try:
+            result = func(*changed(args, _meta), **changed(keywords, _meta))
+        except Exception:
+            raise reason from None
+        found = changed(result, lambda value: Unsupported(reason, value, left))
+        if result is None or not _traced(found, Unsupported):
+            raise reason
+        return found
+
+    # Writing
 
     def add(
         self,
@@ -127,56 +254,188 @@ class Recording:
         settings: Settings | None = None,
         tensors: dict[str, Tensor] | None = None,
     ) -> Traced:
-        """Record an operation and run it."""
+        """Record an operation and run it on shapes."""
         kept = {key: value.detach() for key, value in (tensors or {}).items()}
+        kept = {key: value.double() if value.is_floating_point() else value for key, value in kept.items()}
         name = self._unused(name)
         node = Node(name, kind, tuple(one.name for one in inputs), (), settings or {}, kept)
-        with torch.no_grad():
-            value = evaluate(node, [one.value for one in inputs], kept)
+        if kind in ("scale", "activation"):
+            value = _of_each_value(inputs[0], kept)
+        else:
+            value = evaluate(node, [one.value for one in inputs], {key: tensor.to("meta") for key, tensor in kept.items()})
         return self._added(Node(name, kind, node.inputs, tuple(value.shape[1:]), node.settings, kept), value)
+
+    def node(self, x: Traced) -> Node:
+        """The node that computes a value."""
+        return self.nodes[x.name]
+
+    def of(self, name: str) -> Traced:
+        """The value of a node."""
+        return Traced(name, self._empty(self.nodes[name].shape))
 
     def _added(self, node: Node, value: Tensor) -> Traced:
         if value.numel() == 0:
             raise Refused(f"its result is empty, of shape {tuple(value.shape)}")
-        self.nodes.append(node)
-        self.names.add(node.name)
+        self.nodes[node.name] = node
         return Traced(node.name, value)
 
     def _unused(self, name: str) -> str:
         """The name, with a number appended if another node has it: a layer may be called "input"."""
         numbered = (f"{name}#{number}" for number in itertools.count(2))
-        return name if name not in self.names else next(one for one in numbered if one not in self.names)
+        return name if name not in self.nodes else next(one for one in numbered if one not in self.nodes)
+
+    def _position(self, name: str) -> str:
+        frame = self.frames[-1] if self.frames else Frame("", None)
+        return f"{frame.path}.{name}" if frame.path else name
+
+    def _place(self, name: str) -> tuple[str, str]:
+        """The position of an operation, and what it is called in messages: for a module of PyTorch its path and class, for
+        other calls the path of the enclosing module and the name of the call, numbered if there are several."""
+        outer = next((frame for frame in self.frames if frame.what is not None), None)
+        if outer is not None:
+            return outer.path, str(outer.what)
+        number = self.names[name]
+        self.names[name] += 1
+        return self._position(f"{name}_{number}" if number else name), name
+
+    def _empty(self, shape: tuple[int, ...]) -> Tensor:
+        return torch.empty((BATCH, *shape), dtype=torch.float64, device="meta")
+
+    def _stand_in(self, recorded: Recorded) -> Tensor:
+        """A tensor of the same shape that takes no memory."""
+        return torch.zeros((), dtype=torch.float64).expand(recorded.held.value.shape)
+
+    def _without_values(self, arguments: Any) -> Any:
+        return changed(arguments, lambda one: self._stand_in(one) if isinstance(one, Recorded) else one)
+
+    # The result
+
+    def _finished(self, output: Any) -> Graph:
+        held: Any = output.held if isinstance(output, Recorded) else None
+        left_out: tuple[str, ...] = ()
+        if isinstance(held, Unsupported):
+            if held.left is None or "softmax" not in held.left.call:
+                raise held.reason
+            held, left_out = held.left.of, (held.left.call,)
+        if held is None:
+            raise InputError(
+                f"the network returns no tensor that depends on its input (or several, or {type(output).__name__} of them): "
+                "conversion needs one output, the logits; wrap the network in one that returns them alone."
+            )
+        if held.value.ndim != 2:
+            shape = ", ".join(map(str, ("N", *held.value.shape[1:])))
+            raise InputError(f"the network's output has the shape ({shape}): logits (N, C) are needed.")
+        return _reaching(list(self.nodes.values()), held.name, left_out)
 
 
-def _place(node: fx.Node) -> str:
-    """The position of the operation: the path of the module, or that of the enclosing module and the name of the call."""
-    if node.op == "call_module":
-        earlier = [other for other in node.graph.nodes if other.op == "call_module" and other.target == node.target]
-        number = earlier.index(node)
-        return f"{node.target}" + (f"#{number + 1}" if number else "")
-    around = list((node.meta.get("nn_module_stack") or {}).values())
-    path = around[-1][0] if around else ""
-    return f"{path}.{node.name}" if path else node.name
+class _Call:
+    """The call of a module as a function."""
+
+    def __init__(self, make: Callable[..., Any], module: nn.Module) -> None:
+        self.make, self.module, self.__name__ = make, module, type(module).__name__
 
 
-def _holds_traced(value: Any) -> bool:
-    found: list[Traced] = []
+_KEYWORDS = {"axis": "dim", "keepdims": "keepdim", "x2": "other"}
+"""Names of arguments that PyTorch takes as numpy has them."""
 
-    def look(one: Any) -> None:
-        if isinstance(one, Traced):
+
+def _is_leaf(module: nn.Module) -> bool:
+    """Whether a module is one operation, whatever it computes inside: those of PyTorch, and activations that declare their
+    quantisation."""
+    containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+    return isinstance(module, Quantised) or (
+        type(module).__module__.startswith("torch.nn.") and not isinstance(module, containers)
+    )
+
+
+def _translation(module: nn.Module) -> Callable[..., Any] | None:
+    """The function that translates the call of a module as one, or None: then its code is run."""
+    if isinstance(module, Quantised):
+        return quantised
+    return next((make for kind, make in MODULES.items() if isinstance(module, kind)), None)
+
+
+def _instrument(recording: Recording, path: str, module: nn.Module) -> None:
+    """From now on, calls of the module are seen, and its hooks may read values if they change none."""
+    state = module.__dict__
+    # A module whose forward has been replaced is not what its class says.
+    leaf = "forward" not in state and _is_leaf(module)
+    called = _Module(path, module, module.forward, leaf, _translation(module) if leaf else None)
+
+    def seen(*arguments: Any, **keywords: Any) -> Any:
+        return recording.enter(called, arguments, keywords)
+
+    state["forward"] = seen
+    for kind in ("_forward_pre_hooks", "_forward_hooks"):
+        for key, hook in state[kind].items():
+            state[kind][key] = _tolerant(hook)
+
+
+def _tolerant(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook that may look at values, as profilers do; if it changes one too, the comparison with the network reveals it."""
+
+    def called_hook(*arguments: Any, **keywords: Any) -> Any:
+        try:
+            return hook(*arguments, **keywords)
+        except ReadsValues:
+            return None
+
+    return called_hook
+
+
+def _in_place(func: Any, name: str, keywords: dict[str, Any]) -> bool:
+    """Whether a call modifies its first argument."""
+    if isinstance(func, _Call):
+        return bool(getattr(func.module, "inplace", False))
+    return name.endswith(("_", " =")) or name == "setitem" or bool(keywords.get("inplace"))
+
+
+def _given(held: Any, recorded: list[Recorded], copied: bool) -> Any:
+    """What the network's code gets: a call that changes nothing returns its argument itself, so that a change in place is seen
+    under both names."""
+    if isinstance(held, Traced | Unsupported):
+        same = next((one for one in recorded if one.held is held), None)
+        return same if same is not None and not copied else Recorded(held)
+    if isinstance(held, dict):
+        return {key: _given(part, recorded, copied) for key, part in held.items()}
+    if isinstance(held, list | tuple):
+        parts = [_given(part, recorded, copied) for part in held]
+        return type(held)(*parts) if hasattr(held, "_fields") else type(held)(parts)
+    return held
+
+
+def _of_each_value(x: Traced, tensors: dict[str, Tensor]) -> Tensor:
+    """The shape of an operation on every value for itself."""
+    wrong = next((tensor for tensor in tensors.values() if tensor.ndim and tuple(tensor.shape) != (x.value.shape[1],)), None)
+    if wrong is not None:
+        raise ValueError(f"it has {len(wrong)} channels, its input {x.value.shape[1]}")
+    return x.value
+
+
+def _meta(one: Tensor) -> Tensor:
+    return one.held.value.clone() if isinstance(one, Recorded) else one.to("meta")
+
+
+def _recorded(value: Any) -> list[Recorded]:
+    found: list[Recorded] = []
+
+    def look(one: Tensor) -> Tensor:
+        if isinstance(one, Recorded):
             found.append(one)
-        elif isinstance(one, list | tuple):
-            for part in one:
-                look(part)
-        elif isinstance(one, dict):
-            for part in one.values():
-                look(part)
+        return one
 
-    look(value)
-    return bool(found)
+    changed(value, look)
+    return found
 
 
-def _reaching(nodes: list[Node], output: str) -> Graph:
+def _traced(value: Any, kind: Any = Traced) -> list[Any]:
+    if isinstance(value, kind):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [one for part in parts for one in _traced(part, kind)]
+
+
+def _reaching(nodes: list[Node], output: str, left_out: tuple[str, ...]) -> Graph:
     """The nodes on which the output depends, the output last."""
     needed = {output}
     for node in reversed(nodes):
@@ -186,4 +445,4 @@ def _reaching(nodes: list[Node], output: str) -> Graph:
         raise InputError("the network's output does not depend on its input.")
     kept = [node for node in nodes if node.name in needed]
     kept.sort(key=lambda node: node.name == output)
-    return Graph(tuple(kept))
+    return Graph(tuple(kept), left_out)

@@ -49,7 +49,7 @@ RECURRENT = Refusal(
 ROOTS = Refusal("it is a curve", "use only sums, constant factors, pools and activations such as ReLU")
 
 REFUSED: Mapping[str, Refusal] = {
-    **dict.fromkeys(("SiLU", "silu", "silu_", "Hardswish", "hardswish", "GELU", "gelu", "Mish", "mish", "GLU", "glu"), GATED),
+    **dict.fromkeys(("SiLU", "silu", "Hardswish", "hardswish", "GELU", "gelu", "Mish", "mish", "GLU", "glu"), GATED),
     **dict.fromkeys(
         ("ELU", "elu", "elu_", "CELU", "celu", "SELU", "selu", "Softplus", "softplus", "LogSigmoid", "logsigmoid"), CURVED
     ),
@@ -60,7 +60,6 @@ REFUSED: Mapping[str, Refusal] = {
         ("Softmax", "softmax", "Softmax2d", "LogSoftmax", "log_softmax", "Softmin", "softmin", "logsumexp"), SOFTMAX
     ),
     **dict.fromkeys(("LayerNorm", "layer_norm", "GroupNorm", "group_norm", "RMSNorm", "rms_norm"), NORMALISING),
-    **dict.fromkeys(("InstanceNorm1d", "InstanceNorm2d", "instance_norm"), NORMALISING),
     **dict.fromkeys(("LocalResponseNorm", "local_response_norm", "normalize"), NORMALISING),
     **dict.fromkeys(("MultiheadAttention", "TransformerEncoderLayer", "TransformerEncoder"), ATTENTION),
     **dict.fromkeys(("Transformer", "scaled_dot_product_attention", "multi_head_attention_forward"), ATTENTION),

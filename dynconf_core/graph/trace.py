@@ -1,33 +1,34 @@
-"""From an ``nn.Module`` to a graph: traced by torch.fx, run once on an example so that all sizes are numbers, then simplified.
+"""From an ``nn.Module`` to a graph: its code is run once on an input without values, recorded, compared, and simplified.
 
 The simplifications change no value: batch normalisation becomes part of the preceding weights, and activations are moved before
 max pools and flattening.
 """
 
-import copy
 import math
-import threading
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 
-from dynconf_core.activations.quantisation import Quantised
 from dynconf_core.errors import InputError
+from dynconf_core.graph.copying import in_float64, unwrapped
 from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import channels_read, run
+from dynconf_core.graph.precision import InFloat64
 from dynconf_core.graph.rearranging import joined
 from dynconf_core.graph.recording import Recording
 from dynconf_core.graph.writing import first_line
 
-NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
-MODAL = (*NORMS, nn.modules.dropout._DropoutNd)
+NORMS = nn.modules.batchnorm._BatchNorm
+MODAL = (NORMS, nn.modules.dropout._DropoutNd)
 """Modules that behave differently in training mode."""
 CLOSE = 1e-6
 """The largest permitted difference between the outputs of the graph and of the network, both in float64, relative to the
 largest output."""
+SAMPLES = 2
+"""Images of the comparison: not as many as were traced with, which reveals a number of samples in the network's code."""
 
 
 def traced(network: nn.Module, example: Tensor) -> Graph:
@@ -35,42 +36,56 @@ def traced(network: nn.Module, example: Tensor) -> Graph:
 
     Args:
         network: in evaluation mode.
-        example: a normalised input ``(N, C, H, W)`` or ``(N, F)``, for its shape; one sample of it is run.
+        example: a normalised input ``(N, C, H, W)`` or ``(N, F)``, for its shape.
 
     Raises:
-        InputError: for a network in training mode, batch normalisation without running statistics, weights that are not finite,
-            an example that does not fit, an operation that conversion does not support (with its position), or a graph that
-            does not compute what the network computes.
+        InputError: for what is no ``nn.Module`` of Python code, a network in training mode, batch normalisation without running
+            statistics, weights that are missing or not finite, an example that does not fit, code that branches on values, an
+            operation that conversion does not support (with its position), or a graph that does not compute what the network
+            computes.
     """
-    network = _unwrapped(network)
+    _check_kind(network)
+    network = unwrapped(network)
     _check(network)
-    copied = _in_float64(network)
-    example = example[:1].detach().double().cpu()
+    copied = in_float64(network)
     try:
-        program = fx.GraphModule(copied, _Tracer().trace(copied))
-    except Exception as error:  # the network's own code, run on placeholders, raises almost anything
-        raise InputError(
-            f"{type(network).__name__} cannot be traced ({first_line(error)}): its forward must not branch on the values of a "
-            "tensor or convert them to Python numbers."
-        ) from error
-    graph = Recording(program, example).graph()
-    _check_same(copied, graph, example)
-    for module in (*copied.modules(), *program.modules()):
-        # A GraphModule and its graph refer to each other until garbage collection; the weights are released now.
-        module._parameters.clear()
-        module._buffers.clear()
+        graph = recorded(copied, example)
+        _check_same(copied, graph, example)
+    finally:
+        for module in list(copied.modules()):
+            # The copy's modules and their recorded calls refer to each other until garbage collection; the weights are
+            # released now.
+            module.__dict__.clear()
     return graph
+
+
+def recorded(network: nn.Module, example: Tensor) -> Graph:
+    """The graph of a network that belongs to the caller, and is changed; its weights need no values.
+
+    Raises:
+        InputError: as ``traced``, which compares the graph with the network too.
+    """
+    return Recording(network, example[:1], example.dtype).graph()
 
 
 def folded(graph: Graph) -> Graph:
     """The graph with every factor and offset folded into the preceding weights, unless something else reads their result, and
-    with consecutive rearrangements joined."""
+    with consecutive rearrangements joined.
+
+    A factor without such weights, such as the area of a sum over the image, goes into the weights that follow, if it is one
+    number and they alone read it.
+    """
     graph = joined(graph)
     for name in [node.name for node in graph.of_kind("scale")]:
         scale = graph.by_name[name]
         before = graph.by_name[scale.inputs[0]]
         if before.kind in ("convolution", "linear", "scale") and len(graph.readers[before.name]) == 1:
             graph = graph.map({before.name: _scaled(before, scale)}).without(scale.name)
+    for scale in graph.of_kind("scale"):
+        reader = _weights_that_follow(graph, scale)
+        if reader is not None:
+            weight = reader.tensors["weight"] * scale.tensors["weight"]
+            graph = graph.map({reader.name: reader.with_tensors(weight=weight)}).without(scale.name)
     return graph
 
 
@@ -101,26 +116,29 @@ def _may_precede(activation: Node, before: Node, graph: Graph) -> bool:
     return bool((read == read[:, :1]).all()) and math.prod(source.shape) <= math.prod(before.shape)
 
 
-def _unwrapped(network: nn.Module) -> nn.Module:
-    """The network itself, if torch.compile or DataParallel wraps it."""
-    network = network.module if isinstance(network, nn.DataParallel) else network
-    original = getattr(network, "_orig_mod", None)
-    return original if isinstance(original, nn.Module) else network
-
-
-def _in_float64(network: nn.Module) -> nn.Module:
-    """A copy on the CPU, with parameters and buffers converted while they are copied."""
-    wide: dict[int, Any] = {}
-    for value in (*network.parameters(), *network.buffers()):
-        if value.is_floating_point():
-            converted = value.detach().to("cpu", torch.float64, copy=True)
-            wide[id(value)] = nn.Parameter(converted, value.requires_grad) if isinstance(value, nn.Parameter) else converted
-    return copy.deepcopy(network, wide).double().cpu()
+def _check_kind(network: nn.Module) -> None:
+    """Whether the network is Python code that can be run."""
+    if isinstance(network, torch.export.ExportedProgram):
+        raise InputError("the network is an ExportedProgram: give the nn.Module it was made of.")
+    if isinstance(network, torch.jit.ScriptFunction):
+        raise InputError("the network is a TorchScript function: give the nn.Module it was made of.")
+    if not isinstance(network, nn.Module):
+        raise InputError(f"the network is a {type(network).__name__}: give a torch.nn.Module.")
+    for name, module in network.named_modules():
+        what = f"{name} ({type(module).__name__})" if name else type(module).__name__
+        if isinstance(module, torch.jit.ScriptModule):
+            raise InputError(f"{what} is TorchScript: give the nn.Module it was made of.")
+        if type(module).__module__.startswith(("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")):
+            raise InputError(f"{what} is a quantised module: give the nn.Module with real weights that it was made of.")
 
 
 def _check(network: nn.Module) -> None:
-    if not isinstance(network, nn.Module):
-        raise InputError(f"the network is a {type(network).__name__}: give a torch.nn.Module.")
+    tensors = (*network.named_parameters(), *network.named_buffers())
+    for name, value in tensors:
+        if is_lazy(value):
+            raise InputError(f"{name} has no shape yet: run the network once on an image before it is converted.")
+        if value.is_meta:
+            raise InputError(f"{name} is on the meta device, without values: use to_empty() and load_state_dict() first.")
     if network.training:
         raise InputError(f"{type(network).__name__} is in training mode: call .eval() before it is converted.")
     for name, module in network.named_modules():
@@ -128,18 +146,34 @@ def _check(network: nn.Module) -> None:
             raise InputError(
                 f"{name} is a batch normalisation without running statistics: train with track_running_stats=True."
             )
-        if isinstance(module, MODAL) and module.training:
+        if (isinstance(module, MODAL) or parametrize.is_parametrized(module)) and module.training:
             raise InputError(f"{name} is in training mode: call .eval() on the whole network before it is converted.")
-    for name, value in (*network.named_parameters(), *network.named_buffers()):
+    for name, value in tensors:
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise InputError(f"{name} holds NaN or infinite values: the training diverged, or the checkpoint is damaged.")
 
 
 @torch.no_grad()
 def _check_same(network: nn.Module, graph: Graph, example: Tensor) -> None:
-    """Check that graph and network agree on a noise image; reveals in-place changes and hooks."""
-    image = example + torch.randn(example.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    expected, found = network(image.clone()), run(graph, image)
+    """Check that graph and network agree on noise images; reveals views that are changed in place, and what is random."""
+    start = example[:1].detach().double().cpu().expand(SAMPLES, *example.shape[1:])
+    images = start + torch.randn(start.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    try:
+        with InFloat64(example.dtype):
+            expected = network(images.clone())
+    except Exception as error:  # the network's own code raises almost anything
+        raise InputError(
+            f"{type(network).__name__} does not run on {SAMPLES} images ({type(error).__name__}: {first_line(error)}): its "
+            "code must take any number of them."
+        ) from error
+    found = run(graph, images)
+    for name in graph.left_out:
+        found = getattr(torch, name)(found, 1)
+    if not isinstance(expected, Tensor) or expected.shape != found.shape:
+        shape = tuple(expected.shape) if isinstance(expected, Tensor) else type(expected).__name__
+        raise InputError(
+            f"{type(network).__name__} returns {shape} for {SAMPLES} images: its code must take any number of them."
+        )
     largest = float((expected - found).abs().max())
     if not largest <= CLOSE * max(float(expected.abs().max()), CLOSE):
         raise InputError(
@@ -147,6 +181,16 @@ def _check_same(network: nn.Module, graph: Graph, example: Tensor) -> None:
             "that is still needed may be changed in place (relu(inplace=True) or += on a part of it), or a hook or something "
             "random changes a value."
         )
+
+
+def _weights_that_follow(graph: Graph, scale: Node) -> Node | None:
+    """The layer with weights that alone reads a plain factor, through what moves values at most; None if there is none."""
+    if scale.tensors["weight"].ndim or "bias" in scale.tensors:
+        return None
+    readers = graph.readers[scale.name]
+    while len(readers) == 1 and readers[0].kind in ("average_pool", "flatten", "rearrange"):
+        readers = graph.readers[readers[0].name]
+    return readers[0] if len(readers) == 1 and readers[0].kind in ("convolution", "linear") else None
 
 
 def _scaled(before: Node, scale: Node) -> Node:
@@ -170,33 +214,4 @@ def _swapped(graph: Graph, before: Node, activation: Node) -> Graph:
         elif node.name != activation.name:
             renamed = tuple(before.name if name == activation.name else name for name in node.inputs)
             nodes.append(replace(node, inputs=renamed))
-    return Graph(tuple(nodes))
-
-
-class _Tracer(fx.Tracer):
-    """Traces one network at a time.
-
-    While tracing, torch.fx replaces the call of every module in the process; a network that is being trained in another thread
-    would otherwise be taken for a part of this one.
-    """
-
-    _tracing = threading.Lock()
-
-    def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
-        with self._tracing:
-            self._thread = threading.get_ident()
-            return super().trace(root, concrete_args)
-
-    def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:
-        if threading.get_ident() != self._thread:
-            return forward(*args, **kwargs)
-        return super().call_module(m, forward, args, kwargs)
-
-    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
-        if threading.get_ident() != self._thread:
-            return attr_val
-        return super().getattr(attr, attr_val, parameter_proxy_cache)
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Activations that declare their quantisation are one operation each, whatever they compute inside."""
-        return isinstance(m, Quantised) or super().is_leaf_module(m, module_qualified_name)
+    return replace(graph, nodes=tuple(nodes))

@@ -1,10 +1,11 @@
 """Checkpoints: a state dict with or without its provenance, and the state of a training run between two epochs.
 
-Everything is read with ``weights_only=True``, so that a file from somebody else cannot run code.
+Everything is read with ``weights_only=True`` or as safetensors, so that a file from somebody else cannot run code.
 """
 
 import pickle
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ from torch import Tensor, nn
 
 from dynconf_core.errors import InputError
 from dynconf_core.files import written
+from dynconf_core.libraries import safetensors
+from dynconf_core.networks.numpy_numbers import numpy_numbers
+from dynconf_core.networks.state_dicts import Candidate, candidates, fitted
+from dynconf_core.networks.unfit import faults, likely_cause
 from dynconf_core.networks.untrusted import Unsuitable, check_content, check_file
 
 SCHEMA = 2
-WRAPPERS = ("state_dict", "model")
-"""Keys under which a training script may have stored the state dict."""
-PREFIX = "module."
 SHOWN = 5
 """How many names a message lists."""
+SAFETENSORS = ".safetensors"
 
 
 def write_atomically(content: dict[str, Any], path: Path) -> None:
@@ -46,9 +49,12 @@ def read(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise InputError(f"checkpoint {path} does not exist: name the file that a training run wrote.")
+    if _is_safetensors(path):
+        return _read_safetensors(path)
     try:
         check_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with numpy_numbers():
+            content = torch.load(path, map_location="cpu", weights_only=True)
         check_content(content, path.stat().st_size)
     except Unsuitable as error:
         raise InputError(f"checkpoint {path} cannot be read: {error}. It is damaged, or holds no weights.") from error
@@ -62,64 +68,80 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_checkpoint(network: nn.Module, path: Path) -> dict[str, Any]:
-    """Load a checkpoint, a state dict alone or under a key of ``WRAPPERS``, into ``network``; returns its provenance, or {} if
-    it has none.
+def _is_safetensors(path: Path) -> bool:
+    """By its name, or as eight bytes with the length of the JSON object that follows."""
+    with path.open("rb") as file:
+        begin = file.read(9)
+    length = int.from_bytes(begin[:8], "little")
+    return path.suffix == SAFETENSORS or (begin[8:] == b"{" and 8 + length <= path.stat().st_size)
 
-    The prefix ``module.`` that DataParallel puts before every name is removed. Missing batch counters of normalisation layers,
-    which old versions of torch did not save, are accepted.
+
+def _read_safetensors(path: Path) -> dict[str, Any]:
+    library = safetensors()
+    try:
+        tensors: dict[str, Any] = library.load_file(path)
+        check_content(tensors, path.stat().st_size)
+    except Exception as error:  # the library's own, OSError, ...
+        raise InputError(f"checkpoint {path} cannot be read: {error}. It is damaged, or no safetensors file.") from error
+    return tensors
+
+
+def load_checkpoint(
+    network: nn.Module, path: Path, *, key: str | None = None, say: Callable[[str], None] | None = None
+) -> dict[str, Any]:
+    """Load the weights in a file into ``network``; returns their provenance, or {} if it has none.
+
+    The state dict may stand alone or under any key, with the names as the network has them or with the words of wrappers in
+    front, such as ``DataParallel``'s (see ``state_dicts``). Missing batch counters of normalisation layers are accepted.
+
+    Args:
+        network: the network that the weights are for.
+        path: a file that ``torch.save`` wrote, or a ``.safetensors`` file.
+        key: where in the file the state dict stands, such as "model" or "ema"; None: the first that fits the network, averaged
+            copies (``ema``, ``swa``) last.
+        say: called with a sentence about the choice where the file holds several state dicts that fit.
 
     Raises:
-        InputError: naming the missing and unexpected names and those of another shape, or if there is no state dict. The
-            network is then unchanged.
+        InputError: naming the missing and unexpected names and those of another shape, and the likely cause, or if there is no
+            state dict. The network is then unchanged.
     """
     content = read(path)
-    given = _state_dict(content, path)
-    wanted = network.state_dict()
-    missing = [name for name in wanted if name not in given and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in given if name not in wanted]
-    shapes = [
-        f"{name!r} has shape {tuple(given[name].shape)}, the network needs {tuple(value.shape)}"
-        for name, value in wanted.items()
-        if name in given and given[name].shape != value.shape
-    ]
-    faults = [f"it lacks {_keys(missing)}"] if missing else []
-    faults += [f"it holds {_keys(unexpected)}, which the network does not have"] if unexpected else []
-    faults += [
-        f"{name!r} is of the type {given[name].dtype}, the network needs {value.dtype}"
-        for name, value in wanted.items()
-        if name in given and given[name].is_complex() and not value.is_complex()
-    ][:SHOWN]
-    faults += shapes[:SHOWN]
-    faults += [f"{len(shapes) - SHOWN} more have other shapes too"] if len(shapes) > SHOWN else []
-    if faults:
+    wanted = {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
+    found = _candidates(content, wanted, key, path)
+    if not found:
         raise InputError(
-            f"checkpoint {path} does not fit the network: {'; '.join(faults)}. Was it made for another network, for another "
-            "method or number of classes, or for another width?"
+            f"checkpoint {path} holds no state dict (its keys: {', '.join(map(repr, list(content)[:SHOWN])) or 'none'}): "
+            "give names and tensors, bare or under one of the keys of a dictionary, such as 'state_dict'."
         )
-    network.load_state_dict(given)
+    fitting = [(one, given) for one, given in found if not faults(given, wanted)]
+    if not fitting:
+        _, given = max(found, key=lambda pair: len(pair[1].keys() & wanted.keys()))
+        told = "; ".join(faults(given, wanted))
+        raise InputError(f"checkpoint {path} does not fit the network: {told}. {likely_cause(given, wanted)}")
+    fitting.sort(key=lambda pair: pair[0].averaged)
+    chosen, given = fitting[0]
+    if len(fitting) > 1 and say is not None:
+        others = ", ".join(repr(one.key) for one, _ in fitting[1:])
+        say(f"{path.name} holds several state dicts that fit: that under {chosen.key!r} is taken, not {others}.")
+    network.load_state_dict(given, strict=False)
     provenance = content.get("provenance", {})
     return provenance if isinstance(provenance, dict) else {}
 
 
-def _state_dict(content: dict[str, Any], path: Path) -> dict[str, Tensor]:
-    """The names and tensors in a checkpoint's content, without the prefix of a wrapping module."""
-    wrapper = next((key for key in WRAPPERS if isinstance(content.get(key), dict)), None)
-    given = content[wrapper] if wrapper else content
-    if not given or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in given.items()):
-        raise InputError(
-            f"checkpoint {path} holds no state dict (its keys: {', '.join(map(repr, list(content)[:SHOWN])) or 'none'}): "
-            f"give names and tensors, bare or under one of the keys {', '.join(map(repr, WRAPPERS))}."
-        )
-    if all(name.startswith(PREFIX) for name in given):
-        return {name.removeprefix(PREFIX): value for name, value in given.items()}
-    return dict(given)
-
-
-def _keys(names: list[str]) -> str:
-    if len(names) == 1:
-        return repr(names[0])
-    return f"{len(names)} keys ({', '.join(map(repr, names[:SHOWN]))}{', ...' if len(names) > SHOWN else ''})"
+def _candidates(
+    content: Mapping[Any, Any], wanted: Mapping[str, Tensor], key: str | None, path: Path
+) -> list[tuple[Candidate, dict[str, Tensor]]]:
+    """The state dicts in the file, or the one under ``key``, each with its tensors under the network's names."""
+    found = candidates(content)
+    if key is not None:
+        names = [one.key for one in found if one.key]
+        found = [one for one in found if one.key == key]
+        if not found:
+            raise InputError(
+                f"checkpoint {path} holds no state dict under {key!r}: there are some under "
+                f"{', '.join(map(repr, names[:SHOWN])) or 'no key'}."
+            )
+    return [(one, fitted(one.tensors, wanted)) for one in found]
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -162,6 +162,7 @@ NEURONS: Registry[type[NeuronModel]] = Registry(
     {
         "integrate-and-fire": "dynconf_core.neurons.integrate_and_fire:IntegrateAndFire",
         "signed": "dynconf_core.neurons.signed:Signed",
+        "reset-to-zero": "dynconf_core.neurons.reset_to_zero:ResetToZero",
     },
     no_subclass_of(NeuronModel),
 )

@@ -85,7 +85,7 @@ class SpikingNetwork(nn.Module):
         for node in graph.nodes:
             for key, value in node.tensors.items():
                 layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format  # as the values are
-                kind = torch.float32 if value.is_floating_point() else value.dtype
+                kind = _type(node, key, value)
                 kept = torch.empty_like(value, dtype=kind, memory_format=layout, requires_grad=False)
                 self.register_buffer(_buffer(node.name, key), kept.copy_(value.detach()))
         shared = {node.name: self.get_buffer(_buffer(node.name, "weight")) for node in graph.nodes if "weight" in node.tensors}
@@ -102,7 +102,7 @@ class SpikingNetwork(nn.Module):
 
     @property
     def exact(self) -> bool:
-        """Whether the weights are in fixed point, so that float32 computes the network exactly."""
+        """Whether the weights are in fixed point, so that the network is computed exactly."""
         return self.image_limit is not None
 
     @property
@@ -296,7 +296,7 @@ class SpikingNetwork(nn.Module):
                 look(node, now.values[node.name])
             for name in self._plan.last.get(node.name, ()):
                 now.let_go(name)
-        return Step(now.values[self.graph.output.name], after)
+        return Step(now.values[self.graph.output.name].float(), after)
 
     def initial_state(self, like: State) -> dict[str, LayerState]:
         """The initial value of every state tensor: one number, or one per channel, to be broadcast."""
@@ -327,6 +327,13 @@ class SpikingNetwork(nn.Module):
         """See ``nn.Module``."""
         self._forget()
         return super().load_state_dict(*args, **kwargs)
+
+
+def _type(node: Node, key: str, value: Tensor) -> torch.dtype:
+    """The type in which a node's tensor is kept: float64 where its sums need it; the threshold is for information only."""
+    if not value.is_floating_point():
+        return value.dtype
+    return torch.float64 if node.wide and key != "threshold" else torch.float32
 
 
 def _buffer(node: str, key: str) -> str:

@@ -4,39 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.status import Status
 
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import check_file, check_folder, data_folder, home_folder, size_in_bytes
+from dynconf_core.progress import Progress
 from dynconf_core.results.records import plain
+from dynconf_flows.command.converted_images import OF_THE_DATA, check_fit, material, normalisation_called, some
+from dynconf_flows.command.converted_network import subject
 from dynconf_flows.command.options import Data, Debug, Device, print_json
 from dynconf_flows.command.terminal import Terminal
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from dynconf_core.data.images import Images, Normalisation, Split
 
 REPORTED = 256
 """The most images in the report."""
 
 
 def convert(
-    architecture: Annotated[
-        str, typer.Option(help="resnet20 to resnet110 (CIFAR), torchvision/NAME or package.module:OBJECT.")
-    ],
-    checkpoint: Annotated[str, typer.Option(help="The file of its state dict, or `default` for torchvision's weights.")],
     out: Annotated[Path, typer.Option(help="The SNN file to write, e.g. SNN.pt.")],
+    architecture: Annotated[
+        str | None, typer.Option(help="resnet20 to resnet110 (CIFAR), torchvision/NAME or package.module:OBJECT.")
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(metavar="MODULE:FUNCTION", help="Instead: your own function without arguments that makes the network."),
+    ] = None,
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(help="The file of its weights, or `default` for torchvision's [default: with --network, as it is made]."),
+    ] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="KEY", help="Where in a file of several state dicts, e.g. ema [default: the first].")
+    ] = None,
     thresholds: Annotated[str, typer.Option(help="Source of the thresholds: learned, max, percentile or error.")] = "error",
     neurons: Annotated[
         str, typer.Option(help="Neuron model: auto, integrate-and-fire, signed or package.module:Class.")
     ] = "signed",
-    levels: Annotated[int | None, typer.Option(help="Levels n of signed neurons [default: 15, at most T].", min=1)] = None,
+    levels: Annotated[int | None, typer.Option(help="Levels n of signed neurons [default: 5/8 of T].", min=1)] = None,
     time_steps: Annotated[int, typer.Option(help="Number of time steps T.", min=1)] = 32,
     correct: Annotated[
         bool, typer.Option(help="Correct thresholds, biases and initial membrane potentials after conversion.")
@@ -44,20 +52,34 @@ def convert(
     images: Annotated[int, typer.Option(help="The most training images used for the conversion.", min=1)] = 1024,
     dataset: Annotated[
         str | None,
-        typer.Option(help="cifar10, imagenette, imagenet, digits or package.module:OBJECT [default: the network's]."),
+        typer.Option(
+            help="cifar10, imagenette, imagenet, digits, package.module:OBJECT, or the path of your own: a folder of images by "
+            "class, an .npz or a folder of idx files [default: the network's]."
+        ),
     ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side to which your own images are brought [default: the network's, or theirs].", min=1)
+    ] = None,
+    channels: Annotated[int | None, typer.Option(help="3 repeats your own grey images.", min=1)] = None,
     normalisation: Annotated[
         str | None,
-        typer.Option(metavar="NAME|M,.../S,...", help="A data set's, or means/standard deviations [default: the network's]."),
+        typer.Option(
+            metavar="NAME|M,.../S,...",
+            help="A data set's, means/standard deviations, or `data` [default: the network's, or pixels in 0 to 1].",
+        ),
     ] = None,
     percentile: Annotated[float, typer.Option(help="For --thresholds percentile, in per cent.")] = 99.9,
     no_fixed_point: Annotated[
         bool, typer.Option("--no-fixed-point", help="Do not round the weights; float32 is then not exact.")
     ] = False,
     traces: Annotated[Path | None, typer.Option(metavar="DIR", help="Also write DIR/calibration.npz and DIR/test.npz.")] = None,
+    traces_limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", help="With --traces: N images a split, drawn at random [default: all].", min=1),
+    ] = None,
     device: Device = "auto",
     memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Memory limit for --traces on a CPU, e.g. 8GiB [default: none].")
+        str | None, typer.Option(metavar="SIZE", help="Memory limit of the process on a CPU, e.g. 8GiB [default: none].")
     ] = None,
     home: Annotated[
         str | None, typer.Option(help="Folder whose `data` holds the data sets [default: $DYNCONF_HOME or .dynconf].")
@@ -66,57 +88,36 @@ def convert(
     as_json: Annotated[bool, typer.Option("--json", help="Print only the report as JSON.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Convert a pretrained network into an SNN.
+    """Convert a pretrained network, or one of your own, into an SNN.
 
     Reports layer by layer how far the SNN deviates from the ANN.
     """
     limit = None if memory is None else size_in_bytes(memory, "--memory")
-    asked = normalisation_called(normalisation)
+    normalisation_called(None if normalisation == OF_THE_DATA else normalisation)  # raises for what cannot be
     check_file(out, "--out")
     if traces is not None:
         check_folder(traces, "--traces")
+    elif traces_limit is not None:
+        raise InputError(f"--limit {traces_limit} is of the traces: give --traces DIR, too, or --images for the conversion.")
     from dynconf_core.conversion.convert import convert as converted
     from dynconf_core.conversion.file import save_snn
     from dynconf_core.conversion.report import conversion_report, images_for_report
-    from dynconf_core.data.dataset import DATASETS
-    from dynconf_core.data.folder import FolderImages
-    from dynconf_core.experiment.images import images_of
-    from dynconf_core.experiment.plan import Data as DataOfPlan
+    from dynconf_core.data.images import limit as image_limit
     from dynconf_core.machine import device as device_called
     from dynconf_core.machine import keep_freed_memory
-    from dynconf_core.networks.pretrained import pretrained
     from dynconf_core.simulation.footprint import batch_size
 
     keep_freed_memory()
-    facts = pretrained(architecture)
-    name = dataset or ("cifar10" if facts.resolution == 32 else "imagenet")
-    chosen, root, where = DATASETS.get(name), data_folder(data, home_folder(home)), device_called(device)
-    network = _network(architecture, checkpoint)
-    try:
-        chosen.check(root)
-    except OSError as error:
-        raise InputError(f"data set {name!r} cannot be read in {root}: {error}.") from error
-    held_out, trained = chosen.calibration, chosen.train - chosen.calibration
-    asked_data = DataOfPlan(name, None, facts.resolution, trained, held_out, chosen.classes, chosen.stem)
-
-    expected = asked or facts.normalisation
-
-    def load(split: Split) -> Images:
-        loaded: Any = images_of(asked_data, split, root)
-        more = {"shorter_side": facts.shorter_side} if isinstance(loaded, FolderImages) else {}
-        found: Images = replace(loaded, normalisation=expected, **more)
-        return found
-
-    held = load("calibration")
-    if held.classes != facts.classes:
-        raise InputError(
-            f"--dataset {name} has {held.classes} classes, but {architecture} {facts.classes}: name the data it was trained on."
-        )
-    pixels, labels = _some(held, images)
     console, wait = Terminal(stderr=as_json), Terminal(stderr=True)
-    with _waiting(wait, "converting"):
+    where = device_called(device)
+    given = subject(architecture, network, checkpoint, weights, lambda text: _say(wait, text))
+    found = material(given, dataset, normalisation, size, channels, data_folder(data, home_folder(home)))
+    held = found.load("calibration")
+    check_fit(given, held, dataset or found.name)
+    pixels, labels = some(held, images)
+    with _waiting(wait, "converting") as status:
         snn = converted(
-            network,
+            given.network,
             pixels,
             thresholds=thresholds,
             time_steps=time_steps,
@@ -125,26 +126,38 @@ def convert(
             correct=correct,
             percentile=percentile,
             fixed_point=not no_fixed_point,
-            image_limit=None if no_fixed_point else expected.limit(),
+            image_limit=None if no_fixed_point else image_limit(held),
+            memory=limit,
+            progress=_shown(status),
         )
     snn.to(where)
-    network.to(where)
+    given.network.to(where)
     if traces is not None:
         batch_size(snn, limit)  # raises if memory is too small, before anything is written
     few = images_for_report(snn, REPORTED)
-    with _waiting(wait, "comparing with the ANN"):
-        report = conversion_report(snn, network, pixels[:few].to(where), time_steps, labels[:few])
-    origin = {"architecture": architecture, "checkpoint": Path(checkpoint).name, "data": name}
-    snn.facts |= {**origin, "images": len(pixels), "normalisation": expected.as_json(), "report": report.to_json()}
+    with _waiting(wait, "comparing with the ANN") as status:
+        report = conversion_report(
+            snn, given.network, pixels[:few].to(where), time_steps, labels[:few], memory=limit, progress=_shown(status)
+        )
+    origin = {"architecture": given.name, "checkpoint": given.checkpoint, "data": found.name}
+    facts = {"images": len(pixels), "normalisation": found.normalisation.as_json(), "report": report.to_json()}
+    snn.facts |= {**origin, **facts}
     save_snn(snn, out)
     if not as_json:
+        _say(console, found.summary(held))
         console.print(str(report), soft_wrap=True)
         _say(
             console,
-            f"These are training images of {name}: if {origin['checkpoint']} was trained on them, both accuracies are too high"
+            f"These are training images of {found.name}: if {given.weights} was trained on them, both accuracies are too high"
             + (". " if traces else "; --traces DIR evaluates the test images. ")
             + f"SNN: {out}",
         )
+        if report.ann_accuracy is not None and report.ann_accuracy < 1.5 / held.classes:
+            _say(
+                wait,
+                f"warning: the ANN's accuracy of {100 * report.ann_accuracy:.2f} % is hardly better than chance: are these its "
+                "weights (--checkpoint), and are the images normalised as in training (--normalisation)?",
+            )
     written = None
     if traces is not None:
         from dynconf_flows.command.convert_traces import write_traces
@@ -152,49 +165,36 @@ def convert(
         with _waiting(wait, "simulating") as status:
             written = write_traces(
                 snn,
-                network,
-                load,
+                given.network,
+                found.load,
                 traces,
                 time_steps,
+                limit=traces_limit,
                 memory=limit,
-                facts={"source": f"dynconf convert, {architecture}, {origin['checkpoint']}", "network": architecture, **origin},
+                facts={"source": f"dynconf convert, {given.name}, {given.weights}", "network": given.name, **origin},
                 progress=lambda split: lambda done, total, text: status.update(f"{split} traces: {text}"),
             )
         if not as_json:
             for split, one in written.items():
                 _say(console, one.summary(split))
     if as_json:
-        print_json({"schema": 2, "snn": str(out), **snn.facts, "traces": plain(written)})
+        samples = {"samples": dict(found.sizes), "split": found.rule}
+        print_json({"schema": 2, "snn": str(out), **snn.facts, **samples, "traces": plain(written)})
 
 
 def _levels(neurons: str, levels: int | None, time_steps: int) -> int | None:
-    """``--levels``, or 15 (at most T) for a neuron model that has levels."""
+    """``--levels``, or 5/8 of T for a neuron model that has levels: the rest of the time is left to settle."""
     from dynconf_core.conversion.options import AUTO
     from dynconf_core.neurons.model import NEURONS
 
     if levels is not None or neurons == AUTO:
         return levels
-    return min(15, time_steps) if "levels" in (field.name for field in fields(NEURONS.get(neurons))) else None
+    return max(1, 5 * time_steps // 8) if "levels" in (field.name for field in fields(NEURONS.get(neurons))) else None
 
 
-def _network(architecture: str, checkpoint: str) -> nn.Module:
-    """The pretrained network, in evaluation mode."""
-    from dynconf_core.networks.checkpoint import load_checkpoint
-    from dynconf_core.networks.pretrained import architecture as network_called
-
-    if checkpoint == "default":
-        return network_called(architecture, weights="default")
-    network = network_called(architecture)
-    load_checkpoint(network, Path(checkpoint))
-    return network.eval()
-
-
-def _some(images: Images, count: int) -> tuple[Tensor, Tensor]:
-    """A fixed random choice of normalised images, and their labels."""
-    import torch
-
-    chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))[:count]
-    return images.normalisation(images.batch(chosen)), images.labels[chosen]
+def _shown(status: Status) -> Progress:
+    """Progress as the text of a status."""
+    return lambda done, total, text: status.update(f"{text} ({done} of {total})")
 
 
 def _say(console: Terminal, text: str) -> None:
@@ -210,29 +210,3 @@ def _waiting(console: Terminal, text: str) -> Iterator[Status]:
         return
     with status:
         yield status
-
-
-def normalisation_called(given: str | None) -> Normalisation | None:
-    """The value of ``--normalisation``: a data set's name, or ``mean,.../std,...`` with one of each for all channels or one of
-    each a channel; None for None.
-
-    Raises:
-        InputError: for another name, another form, or numbers out of range.
-    """
-    if given is None:
-        return None
-    from dynconf_core.data.dataset import DATASETS
-    from dynconf_core.data.images import Normalisation
-
-    if given in DATASETS.names() or ":" in given:
-        return DATASETS.get(given).normalisation
-    try:
-        mean, std = (tuple(float(part) for part in half.split(",")) for half in given.split("/"))
-        if len(mean) == len(std) and all(abs(part) < 1e4 for part in mean) and all(1e-4 < part < 1e4 for part in std):
-            return Normalisation(mean, std)
-    except ValueError:
-        pass
-    raise InputError(
-        f"--normalisation {given}: give a data set ({', '.join(DATASETS.names())}), or means and standard deviations, one of "
-        "each for all channels or one of each a channel, such as 0.5/0.2 or 0.5,0.5,0.5/0.2,0.2,0.2."
-    )

@@ -10,7 +10,7 @@ from typer.core import TyperCommand, TyperGroup
 GROUPS: dict[str, tuple[str, ...]] = {
     "Run": ("reproduce", "sweep"),
     "Look": ("status", "ui", "report", "settings", "explain", "traces", "export"),
-    "Your own networks and traces": ("convert", "analyse", "compare", "register"),
+    "Your own networks and traces": ("convert", "export-nir", "analyse", "compare", "register"),
     "Set up and tidy up": ("doctor", "data", "deploy", "reconcile", "gc", "verify", "adopt", "resend"),
 }
 """The commands as the help lists them; any other stands under "Further"."""
@@ -33,6 +33,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "traces": ("dynconf traces cifar10-vgg16-qffs --split test --out test.npz",),
     "export": ("dynconf export --out results/my-run",),
     "convert": ("dynconf convert --architecture resnet20 --checkpoint resnet20.pt --out SNN.pt --traces traces",),
+    "export-nir": ("dynconf export-nir SNN.pt SNN.nir", "dynconf export-nir SNN.pt SNN.nir --units physical --json"),
     "analyse": (
         "dynconf analyse calibration.npz --test test.npz",
         "dynconf analyse calibration.npz --test test.npz --epsilon 0.005 --delta 0.05",

@@ -22,6 +22,7 @@ from dynconf_flows.command.doctor import doctor
 from dynconf_flows.command.entry import UNUSABLE, missing_extra
 from dynconf_flows.command.explain import explain
 from dynconf_flows.command.export import export
+from dynconf_flows.command.export_nir import export_nir
 from dynconf_flows.command.gc import gc
 from dynconf_flows.command.help import Command, Group
 from dynconf_flows.command.reconcile import reconcile
@@ -61,6 +62,7 @@ for command in (
     adopt,
     sweep,
     convert,
+    export_nir,
     analyse,
     compare,
     resend,

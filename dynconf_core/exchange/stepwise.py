@@ -1,0 +1,60 @@
+"""A graph run by modules, one for each node."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from dynconf_core.graph.graph import Graph, Node
+
+
+class Stepwise(nn.Module):
+    """The nodes of a graph as modules; each takes the values of its inputs.
+
+    Attributes:
+        layers: the modules; names have "/" in the place of ".".
+    """
+
+    def __init__(self, graph: Graph, layers: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleDict({_key(name): layer for name, layer in layers.items()})
+        self.input, self.output = graph.input.name, graph.output.name
+        after = graph.after(("neurons",))
+        self.before = tuple(node for node in graph.nodes[1:] if node.name not in after)
+        self.order = tuple(node for node in graph.nodes if node.name in after)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The output of one time step, in which the image acts; or of as many as ``x`` holds, if the modules take as many."""
+        return self.step(self.once(x))
+
+    def once(self, x: Tensor) -> dict[str, Tensor]:
+        """The values that depend on the image alone."""
+        return self._run(self.before, {self.input: x})
+
+    def step(self, constant: Mapping[str, Tensor]) -> Tensor:
+        """The output of one time step, given the values that depend on the image alone."""
+        return self._run(self.order, constant)[self.output]
+
+    def _run(self, nodes: tuple[Node, ...], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        values = dict(given)
+        for node in nodes:
+            inputs = (values[name].double() if node.wide else values[name] for name in node.inputs)
+            value = self.layers[_key(node.name)](*inputs)
+            values[node.name] = value.float() if node.kind == "neurons" else value  # spikes, also of wide potentials
+        return values
+
+
+def layer_like(node: Node, tensors: Mapping[str, Tensor], convolution: Any, linear: Any) -> nn.Module:
+    """A layer of the class ``convolution`` or ``linear`` for a node of that kind, with weights of its own making."""
+    outputs, inputs, *kernel = tensors["weight"].shape
+    if node.kind == "linear":
+        layer: nn.Module = linear(inputs, outputs, bias="bias" in tensors)
+        return layer.double() if node.wide else layer
+    geometry = {name: node.settings[name] for name in ("stride", "padding", "dilation", "groups")}
+    layer = convolution(inputs * geometry["groups"], outputs, tuple(kernel), bias="bias" in tensors, **geometry)
+    return layer.double() if node.wide else layer
+
+
+def _key(name: str) -> str:
+    key = name.replace(".", "/")
+    return f"{key}/" if hasattr(nn.ModuleDict, key) else key
