@@ -38,6 +38,9 @@ from dynconf_core.conversion.convert import convert
 from dynconf_core.conversion.file import load_snn, save_snn
 from dynconf_core.data.images import Normalisation
 from dynconf_core.errors import InputError
+from dynconf_core.exchange.from_nir import from_nir
+from dynconf_core.exchange.nir_file import write_nir
+from dynconf_core.exchange.to_nir import to_nir
 from dynconf_core.exit.rule import Rule
 from dynconf_core.networks.checkpoint import load_checkpoint, save_checkpoint
 from dynconf_core.results.files import csv_text, over_seeds
@@ -268,6 +271,12 @@ def used_snn(path: Path) -> None:
         snn(gaussian_images(2, 0), 2)
 
 
+def used_nir(path: Path) -> None:
+    snn = from_nir(path)
+    if max(int(np.prod(node.shape)) for node in snn.graph.nodes) < 10**5 and snn.graph.input.shape == (3, 8, 8):
+        snn(gaussian_images(2, 0), 2)
+
+
 def used_artefact(path: Path) -> None:
     """The manifest, put into the store of an artefact whose files are whole; a stranger has signed it anew."""
     key = stage_key("train", {}, {}, "code")
@@ -359,7 +368,50 @@ def readers() -> dict[str, Reader]:
         "traces": Reader("traces.npz", of_traces, used_traces),
         "checkpoint": Reader("checkpoint.pt", torch_bytes(weights), lambda path: load_checkpoint(_network(), path)),
         "snn": Reader("snn.pt", torch_bytes(snn), used_snn),
+        "nir": Reader("snn.nir", of_nir, used_nir),
     }
+
+
+@cache
+def _nir() -> bytes:
+    network = RandomNetwork(2, "qcfs", dyadic=False, blocks=("option_a", "average_pool"))
+    converted = convert(network, gaussian_images(2, 0), time_steps=4)
+    return _saved(lambda path: write_nir(to_nir(converted), path))
+
+
+def of_nir(chance: random.Random) -> bytes:
+    """A file of NIR with some bytes changed, or with arrays, groups and types changed by HDF5 itself."""
+    import h5py
+
+    if chance.random() < 0.2:
+        return of_bytes(_nir(), chance)
+    stream = io.BytesIO(_nir())
+    with h5py.File(stream, "r+") as file:
+        for _ in range(chance.choice((1, 1, 2, 4))):
+            found: list[str] = []
+            file.visit(found.append)
+            if not found:
+                break
+            name = chance.choice(found)
+            outer, last = file[name].parent, name.rpartition("/")[2]
+            small = isinstance(file[name], h5py.Dataset) and file[name].nbytes < 10**6
+            value = np.asarray(file[name][()]) if small else np.zeros((2, 3))
+            del file[name]
+            with suppress(TypeError, ValueError, OSError, LookupError):
+                match chance.randrange(6):
+                    case 0:
+                        outer[last] = chance.choice(ODD)
+                    case 1:
+                        outer[last] = value.reshape(-1)[: chance.randrange(5)]
+                    case 2:
+                        outer[last] = chance.choice([value.T, value * 1e30, -value, value + 0.5, value[None]])
+                    case 3:
+                        outer[last] = h5py.SoftLink(chance.choice(["/node", "/nowhere"]))
+                    case 4:
+                        outer[last] = file[chance.choice(["node", "node/nodes"])]
+                    case 5:
+                        outer.create_dataset(last, (chance.choice((2, 10**9, 2**40)),), "f8", chunks=True)
+    return stream.getvalue()
 
 
 def _of_array(name: str, content: bytes, chance: random.Random) -> bytes:

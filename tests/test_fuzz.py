@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from dynconf_core.errors import InputError
 from dynconf_core.strict_json import read_json
 
-NAMES = ("rule.json", "input.json", "results.json", "over_seeds.json", "manifest.json", "traces", "checkpoint", "snn")
+NAMES = ("rule.json", "input.json", "results.json", "over_seeds.json", "manifest.json", "traces", "checkpoint", "snn", "nir")
 SECONDS = 3.0
 """For each reader."""
 LEAST = 10

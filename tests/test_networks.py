@@ -272,7 +272,8 @@ def test_the_activation_of_a_cifar_resnet_is_a_parameter() -> None:
 
 def test_names_and_inputs() -> None:
     assert names()[:5] == ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
-    assert {"torchvision/resnet50", "torchvision/vgg16", "torchvision/vgg16_bn"} < set(names())
+    assert {"torchvision/resnet50", "torchvision/vgg16", "torchvision/vgg16_bn", "torchvision/mobilenet_v2"} < set(names())
+    assert not any(word in name for name in names() for word in ("vit", "swin", "convnext", "efficientnet", "v3", "regnet_y"))
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     ours, theirs = pretrained("resnet20"), pretrained("torchvision/resnet50")
     assert (ours.classes, ours.resolution, ours.shorter_side) == (10, 32, 32)

@@ -129,7 +129,7 @@ def samples(images: NDArray[Any], labels: NDArray[Any], what: str, layout: str |
         pixels = pixels[:, None]
     elif pixels.ndim == 4:
         pixels = pixels.transpose(LAYOUTS[layout or _layout_of(pixels.shape, what)])
-    return Samples(torch.from_numpy(np.ascontiguousarray(pixels)), _labels(labels, len(images), what))
+    return Samples(torch.from_numpy(np.require(pixels, requirements=["C", "W"])), _labels(labels, len(images), what))
 
 
 def _values(images: NDArray[Any], what: str) -> NDArray[Any]:

@@ -164,12 +164,7 @@ class Own:
         drawn = [split for split in ("calibration", "test") if split not in self.parts]
         if not drawn:
             return "all given apart"
-        return f"{' and '.join(drawn)} drawn from the training images by a fixed seed"
-
-
-def is_own(name: str) -> bool:
-    """Whether the name of a data set is the path of one's own; a path has a ``/``, ends in ``.npz``, or exists."""
-    return "/" in name or name.endswith(".npz") or (":" not in name and os.path.exists(name))
+        return f"{' and '.join(drawn)} drawn from the {'images' if 'test' in drawn else 'training images'} by a fixed seed"
 
 
 def read_own(
@@ -213,7 +208,7 @@ def own_data(path: str | os.PathLike[str], *, size: int | None = None, normalisa
 
     return DataSet(
         title=own.path.name,
-        family=own.path.stem,
+        family=f"own {own.path.name}",
         classes=own.classes,
         resolution=shape[-1] if len(shape) == 3 else 1,
         train=sizes["train"] + sizes["calibration"],

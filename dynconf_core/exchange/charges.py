@@ -1,6 +1,6 @@
 """Changing the unit of the currents that neurons receive, in the weights before them."""
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import replace
 
 import torch
@@ -24,12 +24,13 @@ def with_currents_times(graph: Graph, factors: Mapping[str, Tensor]) -> Graph:
         one = one and node.kind in (*WEIGHTED, "add") and node.name != graph.output.name
         units[node.name] = wanted[0] if one else ONE
     nodes: list[Node] = []
+    made: dict[tuple[str, str], str] = {}
     for node in graph.nodes:
         unit = factors[node.name] if node.kind == "neurons" else units[node.name]
         if node.kind in WEIGHTED and not torch.equal(unit, ONE):
             node = _times(node, unit)
         elif node.kind in ("neurons", "add"):
-            node = replace(node, inputs=tuple(_scaled(name, node, unit, units, graph, nodes) for name in node.inputs))
+            node = replace(node, inputs=tuple(_scaled(name, node, unit, units, graph, nodes, made) for name in node.inputs))
         nodes.append(node)
     return Graph(tuple(nodes))
 
@@ -40,15 +41,30 @@ def _wanted(reader: Node, units: Mapping[str, Tensor], factors: Mapping[str, Ten
     return units[reader.name] if reader.kind == "add" else ONE
 
 
-def _scaled(name: str, reader: Node, unit: Tensor, units: Mapping[str, Tensor], graph: Graph, nodes: list[Node]) -> str:
+def _scaled(
+    name: str,
+    reader: Node,
+    unit: Tensor,
+    units: Mapping[str, Tensor],
+    graph: Graph,
+    nodes: list[Node],
+    made: dict[tuple[str, str], str],
+) -> str:
     """The name of a node with the value of ``name`` in ``unit``: a new scale node if it has another."""
     if torch.equal(units[name], unit):
         return name
-    label = f"{reader.name}<{name}<unit"
-    if all(node.name != label for node in nodes):
+    if (reader.name, name) not in made:
+        label = made[reader.name, name] = unused(f"{reader.name}<{name}<unit", graph.by_name)
         weight = unit / units[name]
         nodes.append(Node(label, "scale", (name,), graph.by_name[name].shape, {"identity": True}, {"weight": weight}))
-    return label
+    return made[reader.name, name]
+
+
+def unused(name: str, *used: Container[str]) -> str:
+    """``name``, with primes behind it if it is used."""
+    while any(name in names for names in used):
+        name += "'"
+    return name
 
 
 def _times(node: Node, unit: Tensor) -> Node:

@@ -25,9 +25,6 @@ def numbers(values: Any, what: str) -> Tensor:
     return found
 
 
-tensor = numbers
-
-
 def number(value: Any, what: str) -> float:
     """One finite number."""
     found = np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value)

@@ -38,7 +38,9 @@ class Stepwise(nn.Module):
     def _run(self, nodes: tuple[Node, ...], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         values = dict(given)
         for node in nodes:
-            values[node.name] = self.layers[_key(node.name)](*(values[name] for name in node.inputs))
+            inputs = (values[name].double() if node.wide else values[name] for name in node.inputs)
+            value = self.layers[_key(node.name)](*inputs)
+            values[node.name] = value.float() if node.kind == "neurons" else value  # spikes, also of wide potentials
         return values
 
 
@@ -47,10 +49,10 @@ def layer_like(node: Node, tensors: Mapping[str, Tensor], convolution: Any, line
     outputs, inputs, *kernel = tensors["weight"].shape
     if node.kind == "linear":
         layer: nn.Module = linear(inputs, outputs, bias="bias" in tensors)
-        return layer
+        return layer.double() if node.wide else layer
     geometry = {name: node.settings[name] for name in ("stride", "padding", "dilation", "groups")}
     layer = convolution(inputs * geometry["groups"], outputs, tuple(kernel), bias="bias" in tensors, **geometry)
-    return layer
+    return layer.double() if node.wide else layer
 
 
 def _key(name: str) -> str:

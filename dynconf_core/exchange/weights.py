@@ -5,7 +5,7 @@ product but one is zero, so that the values are the same to the bit.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -35,7 +35,9 @@ class Weights:
         return {"stride": self.stride, "padding": self.padding, "dilation": (1, 1), "groups": 1}
 
 
-def as_weights(node: Node, tensors: Mapping[str, Tensor], source: Shape, before: int = 0) -> Weights:
+def as_weights(
+    node: Node, tensors: Mapping[str, Tensor], source: Shape, before: int = 0, shape: Shape | None = None
+) -> Weights:
     """The operation on one of its inputs.
 
     Args:
@@ -43,36 +45,77 @@ def as_weights(node: Node, tensors: Mapping[str, Tensor], source: Shape, before:
         tensors: those of the node.
         source: shape of the input.
         before: of a ``concatenate``, the channels of the inputs before this one.
+        shape: that the weight must have, where the node comes from a file; None for any.
 
     Raises:
-        ValueError: if values are moved within an image in a way that no convolution gives.
+        ValueError: for values that are no images, or a weight of another shape.
     """
     channels, *sides = source
+    lines = _lines(node, sides)
+    if len(sides) not in (0, 2):
+        raise ValueError(f"values of the shape {source} are no images")
+    if shape is not None and shape != (node.channels, channels, *(line.size for line in lines)):
+        raise ValueError(f"its weight has the shape {shape}, which is not that of the {node.kind} that its metadata name")
     matrix, bias = torch.zeros(node.channels, channels), None
-    lines = [_Line(side, 0, 1, side) for side in sides]
     if node.kind == "scale":
         matrix = torch.diag(tensors["weight"].float().expand(channels).contiguous())
         bias = tensors["bias"].float().expand(channels).contiguous() if "bias" in tensors else None
     elif node.kind == "concatenate":
         matrix[before : before + channels] = torch.eye(channels)
     elif node.kind == "slice":
-        slices = [slice(*bounds) for bounds in node.settings["slices"]] + [slice(None)] * len(source)
-        matrix = torch.eye(channels)[slices[0]].contiguous()
-        lines = [_Line.of_slice(side, cut) for side, cut in zip(sides, slices[1:], strict=False)]
+        matrix = torch.eye(channels)[slice(*node.settings["slices"][0])].contiguous()
     elif node.kind == "pad":
-        (first, last), *pads = node.settings["pads"]
+        first, last = node.settings["pads"][0]
         rows = torch.eye(channels)[max(0, -first) : channels - max(0, -last)]
         matrix[max(0, first) : max(0, first) + len(rows)] = rows
-        lines = [_Line(side, -start, 1, start + side + end) for side, (start, end) in zip(sides, pads, strict=True)]
-    else:
-        raise ValueError(f"{node.kind} is not an operation on channels")
     if not sides:
         return Weights(matrix, bias)
-    if len(sides) != 2:
-        raise ValueError(f"values of the shape {source} are no images")
     kernels = [line.kernel() for line in lines]
     weight = matrix[:, :, None, None] * kernels[0][:, None] * kernels[1][None, :]
     return Weights(weight, bias, _pair([line.step for line in lines]), _pair([line.padding for line in lines]))
+
+
+def restored(weighted: Node, meant: Mapping[str, Any], source: Shape) -> Node:
+    """The operation that a weighted node stands for.
+
+    Args:
+        weighted: a ``convolution`` or ``linear`` node.
+        meant: the kind and settings of the operation, from somebody's file.
+        source: shape of its input.
+
+    Raises:
+        ValueError: if its weights are not those of the operation.
+    """
+    kind = meant["kind"]
+    if kind not in AS_WEIGHTS:
+        raise ValueError(f"the operation {str(kind)[:40]!r} in its metadata is unknown")
+    matrix = weighted.tensors["weight"].flatten(2).sum(2) if len(source) > 1 else weighted.tensors["weight"]
+    tensors, before = dict[str, Tensor](), 0
+    if kind == "scale":
+        diagonal = matrix.diagonal()
+        tensors["weight"] = diagonal[0] if bool((diagonal == diagonal[0]).all()) else diagonal.clone()
+        tensors |= {"bias": weighted.tensors["bias"]} if "bias" in weighted.tensors else {}
+    elif kind == "concatenate":
+        before = int(matrix.any(1).int().argmax())
+    settings = {key: value for key, value in dict(meant["settings"]).items() if value is not None}
+    node = replace(weighted, kind=kind, settings=settings, tensors=tensors)
+    again = as_weights(node, tensors, source, before, tuple(weighted.tensors["weight"].shape))
+    same = torch.equal(again.weight, weighted.tensors["weight"])
+    if not same or any(tuple(weighted.settings[name]) != again.settings[name] for name in again.settings if name != "groups"):
+        raise ValueError(f"its weights are not those of the {kind} that its metadata name; remove them")
+    return node
+
+
+def _lines(node: Node, sides: Sequence[int]) -> list["_Line"]:
+    """The positions that the operation reads along each side of an image."""
+    if node.kind == "slice":
+        cuts = [slice(*bounds) for bounds in node.settings["slices"][1:]] + [slice(None)] * len(sides)
+        taken = [range(*cut.indices(side)) for side, cut in zip(sides, cuts, strict=False)]
+        return [_Line(side, one.start, one.step, len(one)) for side, one in zip(sides, taken, strict=True)]
+    if node.kind == "pad":
+        pads = node.settings["pads"][1:]
+        return [_Line(side, -start, 1, start + side + end) for side, (start, end) in zip(sides, pads, strict=True)]
+    return [_Line(side, 0, 1, side) for side in sides]
 
 
 @dataclass(frozen=True)
@@ -84,22 +127,22 @@ class _Line:
     step: int
     length: int
 
-    @classmethod
-    def of_slice(cls, side: int, cut: slice) -> "_Line":
-        taken = range(*cut.indices(side))
-        return cls(side, taken.start, taken.step, len(taken))
-
     @property
     def padding(self) -> int:
         last = self.start + (self.length - 1) * self.step
         return max(0, -self.start, last - self.side + 1)
 
-    def kernel(self) -> Tensor:
-        """Zeros but for a one, so long that a convolution gives ``length`` values."""
+    @property
+    def size(self) -> int:
+        """Of a kernel that gives ``length`` values."""
         whole, offset = self.side + 2 * self.padding, self.start + self.padding
-        size = 1 if offset == 0 and (whole - 1) // self.step + 1 == self.length else whole - (self.length - 1) * self.step
-        kernel = torch.zeros(size)
-        kernel[offset] = 1
+        one = offset == 0 and (whole - 1) // self.step + 1 == self.length
+        return 1 if one else whole - (self.length - 1) * self.step
+
+    def kernel(self) -> Tensor:
+        """Zeros but for a one."""
+        kernel = torch.zeros(self.size)
+        kernel[self.start + self.padding] = 1
         return kernel
 
 

@@ -57,6 +57,7 @@ _GEOMETRY: dict[str, Check] = {
 _WINDOW: dict[str, Check] = {"kernel": _pair(1), "stride": _pair(1), "padding": _pair(0)}
 _FLAG: Check = lambda value: isinstance(value, bool)  # noqa: E731
 _LEVELS: Check = lambda value: value is None or _whole(value, 1)  # noqa: E731
+_ANY: dict[str, Check] = {"wide": _FLAG}
 _BITS: Check = lambda value: _whole(value, -PLACES, PLACES)  # noqa: E731
 KINDS: Mapping[str, _Kind] = {
     "input": _Kind((0, 0), {}),
@@ -138,7 +139,7 @@ def _fault(node: Node, place: int, known: Mapping[str, Node]) -> str | None:
 
 
 def _fault_of_settings(node: Node, kind: _Kind) -> str | None:
-    allowed = {**kind.settings, **kind.more}
+    allowed = {**kind.settings, **kind.more, **_ANY}
     if not kind.settings.keys() <= node.settings.keys() <= allowed.keys():
         return f"has the settings {sorted(map(str, node.settings))[:8]}, not {sorted(kind.settings)}"
     wrong = next((name for name, value in node.settings.items() if not allowed[name](value)), None)
@@ -160,13 +161,19 @@ def _fault_of_shape(node: Node, known: Mapping[str, Node]) -> str | None:
     """Whether the node's operation yields its shape."""
     if node.kind == "input":
         return None
-    try:
-        found = _SHAPES[node.kind](node, [tuple(known[name].shape) for name in node.inputs])
-    except ValueError:
-        found = None
-    if found is None or any(side < 1 for side in found):
+    found = computed_shape(node, [tuple(known[name].shape) for name in node.inputs])
+    if found is None:
         return f"cannot be computed: {node.kind} of {[tuple(known[name].shape) for name in node.inputs]}"
     return None if found == tuple(node.shape) else f"has the shape {tuple(node.shape)}, but its inputs give {found}"
+
+
+def computed_shape(node: Node, given: list[Shape]) -> Shape | None:
+    """The shape that a node's operation gives for inputs of these shapes; None where it cannot be computed."""
+    try:
+        found = _SHAPES[node.kind](node, given)
+    except ValueError:
+        return None
+    return None if found is None or any(side < 1 for side in found) else found
 
 
 # Shapes: of a node's value, for the shapes of its inputs; ValueError or None where there is none.

@@ -68,13 +68,11 @@ def material(
     Raises:
         InputError: if the data set is missing or damaged, or a value cannot be.
     """
-    from dynconf_core.data.own import is_own
-
     given = normalisation_called(normalisation) if normalisation != OF_THE_DATA else None
     name = dataset or _usual(subject)
     from dynconf_core.data.dataset import DATASETS
 
-    if name not in DATASETS.names() and is_own(name):
+    if DATASETS.is_path(name):
         return _own(subject, name, given, normalisation == OF_THE_DATA, size, channels)
     for option, value in (("--size", size), ("--channels", channels)):
         if value is not None:
