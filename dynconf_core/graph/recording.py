@@ -25,7 +25,7 @@ from dynconf_core.graph.writing import Left, Refused, Traced, first_line
 
 SUPPORTED = (
     "Conversion supports convolutions, linear layers, batch normalisation, average and max pools, additions, concatenations, "
-    "slices, zero padding, flattening, dropout and the activations ReLU, ReLU6, clip, QCFS, LSQ and others with a "
+    "whatever moves values, padding, dropout and the activations ReLU, LeakyReLU, PReLU, clip, QCFS, LSQ and others with a "
     "quantisation()."
 )
 BATCH = 3
