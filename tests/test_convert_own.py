@@ -62,9 +62,8 @@ def test_the_path_of_the_how_to(dynconf: Command, capsys: pytest.CaptureFixture[
     runpy.run_path("make_digits.py")
     runpy.run_path("mynet.py", run_name="__main__")
     page = PAGE.read_text(encoding="utf-8").replace("\\\n", " ")
-    convert, analyse = (
-        re.search(rf"^    dynconf {name} (.*(?:mynet|analysis).*)$", page, re.MULTILINE) for name in ("convert", "analyse")
-    )
+    commands = (rf"^    dynconf {name} (.*(?:mynet|analysis).*)$" for name in ("convert", "analyse"))
+    convert, analyse = (re.search(pattern, page, re.MULTILINE) for pattern in commands)
     assert convert is not None and analyse is not None
     answer = dynconf("convert", *convert[1].split())
     assert (answer.code, answer.error) == (0, ""), answer

@@ -188,6 +188,14 @@ def test_some_positions_of_every_image_are_enough(monkeypatch: pytest.MonkeyPatc
     assert errors[1] < 1.1 * errors[0], errors
 
 
+def test_no_threshold_exceeds_the_limit_of_its_activation() -> None:
+    """Activations around 7.8 ask for a threshold of 6 x 1.3; of a ReLU6 it stays at 6."""
+    currents = torch.linspace(7.6, 7.8, 64)[:, None]
+    emission, sample, six = Emission(Signed(15), 32), Sample(currents[None], currents), torch.tensor(6.0)
+    free, limited = (fit.fitted(emission, sample, six, True, highest).theta for highest in (None, six))
+    assert free.tolist() == pytest.approx([7.8]) and limited.tolist() == [6.0]
+
+
 @pytest.mark.parametrize("bounds", [(0, 1), (-1, 1), (0, 31), (-3, 3), (0, 300), (-200, 200)])
 def test_packed_spikes_in_memory_and_in_files(bounds: tuple[int, int]) -> None:
     packing, generator = Packing(*bounds), torch.Generator().manual_seed(0)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dynconf_core.experiment.recipe import Recipe
 
 if TYPE_CHECKING:
+    from dynconf_core.data.images import Normalisation
     from dynconf_core.schemes.field import Value
     from dynconf_core.schemes.scheme import ConversionScheme
 
@@ -27,6 +28,7 @@ class Data:
         normalisation: the data set whose normalisation the network expects, if not this one.
         path: where the user's own data are, which are not found by their name; else None.
         sample: the shape of a sample; None for colour images, ``(3, resolution, resolution)``.
+        expects: the normalisation of the user's own data; None for that of the data set.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Data:
     normalisation: str | None = None
     path: str | None = None
     sample: tuple[int, ...] | None = None
+    expects: Normalisation | None = None
 
     @property
     def source(self) -> str:

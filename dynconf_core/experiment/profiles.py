@@ -212,6 +212,7 @@ def _data(chosen: Setting, how: Profile) -> Data:
         normalisation=chosen.normalisation,
         path=os.path.abspath(name) if own else None,
         sample=used.sample,
+        expects=used.normalisation if own else None,
     )
 
 

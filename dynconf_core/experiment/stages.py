@@ -132,7 +132,7 @@ def _data(job: Job) -> dict[str, Any]:
         "split_seed": SPLIT_SEED,
         "normalisation": data.normalisation,
         **({} if data.sample is None else {"sample": list(data.sample)}),
-        **({} if data.path is None else {"expects": DATASETS.get(data.path).normalisation.as_json()}),
+        **({} if data.expects is None else {"expects": data.expects.as_json()}),
     }
 
 

@@ -152,6 +152,12 @@ def convert(
             + (". " if traces else "; --traces DIR evaluates the test images. ")
             + f"SNN: {out}",
         )
+        if report.ann_accuracy is not None and report.ann_accuracy < 1.5 / held.classes:
+            _say(
+                wait,
+                f"warning: the ANN's accuracy of {100 * report.ann_accuracy:.2f} % is hardly better than chance: are these its "
+                "weights (--checkpoint), and are the images normalised as in training (--normalisation)?",
+            )
     written = None
     if traces is not None:
         from dynconf_flows.command.convert_traces import write_traces
