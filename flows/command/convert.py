@@ -29,7 +29,11 @@ CHANCE = 1.5
 def convert(
     out: Annotated[Path, typer.Option(help="The SNN file to write, e.g. SNN.pt.")],
     architecture: Annotated[
-        str | None, typer.Option(help="resnet20 to resnet110 (CIFAR), torchvision/NAME or package.module:OBJECT.")
+        str | None,
+        typer.Option(
+            help="resnet20 to resnet110 (CIFAR), torchvision/NAME (an AlexNet, MNASNet, MobileNetV2, RegNetX, ResNet, ResNeXt, "
+            "ShuffleNetV2, SqueezeNet, VGG or Wide ResNet) or package.module:OBJECT."
+        ),
     ] = None,
     network: Annotated[
         str | None,
@@ -150,7 +154,7 @@ def convert(
         console.print(str(report), soft_wrap=True)
         _say(console, _remark(given, found, traces is None) + f" SNN: {out}")
         if report.ann_accuracy is not None and report.ann_accuracy < CHANCE / held.classes:
-            _say(wait, f"warning: {_at_chance(report.ann_accuracy)}")
+            _say(console, f"Warning: {_at_chance(report.ann_accuracy)}")
     written = None
     if traces is not None:
         from dynconf_flows.command.convert_traces import write_traces
