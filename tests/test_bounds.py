@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dynconf_core.activations.lsq import LSQ
 from dynconf_core.activations.qcfs import QCFS
-from dynconf_core.conversion import fixed_point
+from dynconf_core.conversion import places as places_module
 from dynconf_core.conversion.convert import convert
 from dynconf_core.errors import InputError
 from dynconf_core.graph.bounds import in_one_step, summed_over_time
@@ -101,7 +101,7 @@ def test_sums_over_time_reach_their_bounds_exactly(method: str, time_steps: int,
             assert reached > 2**24 / 8, "the bound is not much larger than need be"
     assert all(bool(torch.isfinite(tensor).all()) for layer in state.values() for tensor in layer)
 
-    monkeypatch.setattr(fixed_point, "MANTISSA", 32)
+    monkeypatch.setattr(places_module, "MANTISSA", 32)
     finer = convert(network, images, time_steps=time_steps, image_limit=1.0, weight_bits=20)
     assert not torch.equal(simulated(finer, images, time_steps)[0].double(), in_float64(finer, images, time_steps)[0])
 

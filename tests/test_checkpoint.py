@@ -54,7 +54,7 @@ def refused(content: Any, tmp_path: Path) -> str:
 
 
 PREFIXES = ("", "module.", "_orig_mod.", "module._orig_mod.", "model.", "backbone.", "net.", "encoder.module.")
-WRAPPERS = (None, "state_dict", "model", "net", "model_state_dict", "ema", "model_ema", "module", "state.network")
+WRAPPERS = (None, "state_dict", "model", "net", "model_state_dict", "ema", "model_ema", "module", "weights", "state.network")
 
 
 def under(key: str | None, given: Any) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from commands import Command, command
+from rich.status import Status
 
 from dynconf_core.conversion.file import load_snn
 from dynconf_core.data import digits
@@ -112,21 +113,46 @@ def test_what_is_said_of_the_images_is_honest(dynconf: Command, checkpoint: Path
 
 
 def test_json_is_all_that_is_printed_and_a_study_reads_the_traces(dynconf: Command, checkpoint: Path) -> None:
-    answer = dynconf(*asked(checkpoint, "--json", "--normalisation", OWN, "--traces", "t"))
+    """Under a limit, of so many images of each split, drawn by a fixed seed and in their order."""
+    answer = dynconf(*asked(checkpoint, "--json", "--normalisation", OWN, "--traces", "t", "--limit", "35"))
     assert answer.code == 0
     told = strictly(answer.out)
     assert (told["schema"], told["snn"], told["thresholds"], told["neurons"]) == (2, "snn.pt", "error", "signed")
     assert told["normalisation"] == {"mean": [0.4] * 3, "std": [0.3] * 3}
     assert told["report"]["time_steps"] == 3 and len(told["traces"]["test"]["accuracy_at_t"]) == 3
-    assert told["traces"]["calibration"]["samples"] == 40
+    assert told["traces"]["calibration"]["samples"] == 35
     calibration, test = (Traces.load(told["traces"][split]["file"]) for split in ("calibration", "test"))
+    images = digits.DIGITS.load(Path("."), "calibration", resolution=32, calibration=40)
+    rows = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:35].sort().values
+    assert calibration.labels.tolist() == images.labels[rows].tolist()
+    pixels = Normalisation((0.4,) * 3, (0.3,) * 3)(images.pixels[rows[-4:]])
+    assert torch.equal(load_snn(Path("snn.pt"))(pixels, 3), torch.from_numpy(calibration.logits[-4:]))
+    assert calibration.meta["drawn"] == {"images": 35, "of": 40, "seed": 0} and "drawn" not in test.meta
     record = to_json(analyse(calibration, test).record)
-    assert (record["calibration"], record["test"], record["time_steps"]) == (40, TEST_IMAGES, 3)
+    assert (record["calibration"], record["test"], record["time_steps"]) == (35, TEST_IMAGES, 3)
     assert record["accuracy_at_t"]["test"] == told["traces"]["test"]["accuracy_at_t"]
     assert {"ann_accuracy", "reference_accuracy", "energy"} <= record.keys()
     assert not any("trained on" in text for text in record["warnings"])
     answer = dynconf(*asked(checkpoint, "--json"))
     assert strictly(answer.out)["traces"] is None
+    answer = dynconf(*asked(checkpoint, "--limit", "5"))
+    assert answer.code == 2 and "--limit 5 is of the traces: give --traces DIR" in " ".join(answer.error.split())
+
+
+def test_progress_is_shown_and_memory_is_obeyed(dynconf: Command, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While converting and while comparing; too little memory for the correction ends the command and writes nothing."""
+    told: list[str] = []
+    monkeypatch.setattr(Status, "update", lambda status, text: told.append(text))
+    correcting = [word for word in asked(checkpoint) if word != "--no-correct"]
+    assert dynconf(*correcting).code == 0
+    assert sum(text.startswith("corrected layer") for text in told) == 18
+    assert "corrected layer1.0.activation1 (2 of 19)" in told and any(
+        "comparing with the ANN (1 of 1)" in text for text in told
+    )
+    Path("snn.pt").unlink()
+    answer = dynconf(*correcting, "--memory", "300MiB")
+    assert answer.code == 2 and "too little" in answer.error
+    assert not list(Path.cwd().iterdir())
 
 
 def test_without_fixed_point_weights(dynconf: Command, checkpoint: Path) -> None:

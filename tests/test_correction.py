@@ -153,7 +153,7 @@ def test_every_image_counts_in_whatever_batches_and_memory(kind: str, monkeypatc
 
     monkeypatch.setattr(fit, "SCALES", (0.5, 1.0))  # others are not dyadic
     at_once = found(images)
-    assert at_once.images == 24 and set(at_once.places) == set(theta)
+    assert at_once.images == 24 and set(at_once.positions) == set(theta)
     with monkeypatch.context() as patched:
         patched.setattr(correction, "ELEMENTS", 1)
         patched.setattr(correction, "KEPT", 0)
@@ -171,8 +171,8 @@ def biases(found: correction.Corrected) -> dict[str, Tensor]:
     return {node.name: node.tensors["bias"] for node in found.graph.nodes if "bias" in node.tensors}
 
 
-def test_some_places_of_every_image_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fitted on 8 of 64 places of each image, the settled network is almost as near to the ANN as fitted on all of them."""
+def test_some_positions_of_every_image_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fitted on 8 of 64 positions of each image, the settled network is almost as near to the ANN as fitted on all of them."""
     network, images = trained_on_digits("relu"), digits()[0][:256]
     unseen = held_out()[0]
     errors = []
@@ -181,11 +181,19 @@ def test_some_places_of_every_image_are_enough(monkeypatch: pytest.MonkeyPatch) 
         options = {"thresholds": "max", "time_steps": TIME_STEPS, "neurons": "signed", "levels": 7}
         snn = convert(network, images, correct=True, fixed_point=False, **options)
         assert snn.facts["images"] == 256
-        places = snn.facts["fitted_places"]
-        assert places.keys() == snn.layers().keys()
-        assert all(few == expected[of] for few, of in places.values()), places
-        errors.append(float((reference_logits(snn, unseen) - network(unseen)).norm()))
+        positions = snn.facts["fitted_positions"]
+        assert positions.keys() == snn.layers().keys()
+        assert all(few == expected[of] for few, of in positions.values()), positions
+        errors.append(float((reference_logits(snn, unseen) - network(unseen)).detach().norm()))
     assert errors[1] < 1.1 * errors[0], errors
+
+
+def test_no_threshold_exceeds_the_limit_of_its_activation() -> None:
+    """Activations around 7.8 ask for a threshold of 6 x 1.3; of a ReLU6 it stays at 6."""
+    currents = torch.linspace(7.6, 7.8, 64)[:, None]
+    emission, sample, six = Emission(Signed(15), 32), Sample(currents[None], currents), torch.tensor(6.0)
+    free, limited = (fit.fitted(emission, sample, six, True, highest).theta for highest in (None, six))
+    assert free.tolist() == pytest.approx([7.8]) and limited.tolist() == [6.0]
 
 
 @pytest.mark.parametrize("bounds", [(0, 1), (-1, 1), (0, 31), (-3, 3), (0, 300), (-200, 200)])

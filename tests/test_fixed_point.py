@@ -17,8 +17,8 @@ from spiking_cases import ANALOGUE_BLOCKS, BLOCKS, RandomNetwork, converted, gau
 from torch import Tensor, nn
 
 from dynconf_core.activations.qcfs import QCFS
-from dynconf_core.conversion import fixed_point
 from dynconf_core.conversion.convert import convert
+from dynconf_core.conversion.places import IMAGE_BITS
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import WEIGHTED
 from dynconf_core.simulation.network import SpikingNetwork
@@ -83,7 +83,7 @@ def test_images_and_first_currents_are_rounded() -> None:
     input_current = snn.input_current(images)
     places = places_of(snn.graph)
     assert all(whole(value, places[name]) for name, value in input_current.values.items())
-    assert places["input.round"] == fixed_point.IMAGE_BITS
+    assert places["input.round"] == IMAGE_BITS
 
 
 def test_without_fixed_point_weights_stay() -> None:
@@ -116,10 +116,11 @@ def test_float32_computes_what_float64_does(seed: int, method: str) -> None:
     assert torch.equal(logits.double(), expected)
     places = places_of(snn.graph)
     for node in snn.graph.nodes:
+        limit = 2 ** (53 if node.wide else 24)
         if node.kind != "input":
-            assert float(largest[node.name]) * 2.0 ** places[node.name] <= 2**24, node.name
+            assert float(largest[node.name]) * 2.0 ** places[node.name] <= limit, node.name
         if node.kind == "neurons":
-            assert float(largest[f"{node.name} charged"]) * 2.0 ** max(1, places[node.inputs[0]]) <= 2**24
+            assert float(largest[f"{node.name} charged"]) * 2.0 ** max(1, places[node.inputs[0]]) <= limit
 
 
 @PROPERTY
@@ -178,15 +179,17 @@ def test_limits_are_kept() -> None:
 
 
 def test_too_many_steps_are_refused_at_conversion() -> None:
-    """The layer is named, and the plain form as the remedy; which works."""
+    """The layer is named, and the plain form as the remedy; which works. What float64 holds is not refused."""
     network, images = positive_network("qcfs"), torch.ones(2, 6)
     with pytest.raises(
-        InputError, match=r"(0|2): float32 cannot hold its sums exactly .* fixed_point=False \(--no-fixed-point\)"
+        InputError, match=r"(0|2): not even float64 can hold its sums exactly .* fixed_point=False \(--no-fixed-point\)"
     ):
-        convert(network, images, time_steps=2**17)
-    with pytest.raises(InputError, match="float32 cannot hold its sums exactly"):
-        convert(network, images, image_limit=2.0**15, time_steps=64)
-    snn = convert(network, images, time_steps=2**17, fixed_point=False)
+        convert(network, images, time_steps=2**45)
+    for options in ({"time_steps": 2**17}, {"image_limit": 2.0**15, "time_steps": 64}):
+        snn, largest = convert(network, images, **options), images * options.get("image_limit", 1.0)  # type: ignore[arg-type]
+        assert any(node.wide for node in snn.graph.nodes)
+        assert torch.equal(simulated(snn, largest, 64)[0].double(), in_float64(snn, largest, 64)[0])
+    snn = convert(network, images, time_steps=2**45, fixed_point=False)
     assert not snn.exact and snn(images, 3).shape == (2, 3, 4)
 
 
@@ -206,16 +209,18 @@ def test_wishes_are_checked() -> None:
 
 
 def test_analogue_values_that_meet_weights_again_and_again() -> None:
-    """Each product needs places of its own: two layers without an activation between have enough, four have not."""
+    """Each product needs places of its own: two layers without an activation between have enough in float32, four in float64,
+    eight have not."""
     torch.manual_seed(0)
     images = torch.randn(4, 4)
-    for layers, held in ((2, True), (4, False)):
+    for layers, held in ((2, True), (4, True), (8, False)):
         between = [nn.Linear(6, 6) for _ in range(layers)]
         network = nn.Sequential(nn.Linear(4, 6), QCFS(4, 1.0), *between, QCFS(4, 1.0), nn.Linear(6, 3)).eval()
         if held:
             snn = convert(network, images, time_steps=8)
+            assert any(node.wide for node in snn.graph.nodes) == (layers > 2)
             assert torch.equal(simulated(snn, images, 8)[0].double(), in_float64(snn, images, 8)[0])
         else:
-            with pytest.raises(InputError, match=r"[2-5]: float32 cannot hold its sums exactly .* fixed_point=False"):
+            with pytest.raises(InputError, match=r"[2-9]: not even float64 can hold its sums exactly .* fixed_point=False"):
                 convert(network, images, time_steps=8)
             assert convert(network, images, time_steps=8, fixed_point=False)(images, 8).shape == (4, 8, 3)

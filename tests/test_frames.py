@@ -36,10 +36,13 @@ AGENT = ExitAgent(Rule("gap", Smoothing("sum", 1.0), 1.0))
 
 
 def network(shape: tuple[int, ...] = (2, SIDE, SIDE)) -> nn.Module:
-    """Two channels, as events have, or features."""
+    """Of events of two polarities, of a signal, or of features."""
     torch.manual_seed(3)
+    layers: list[nn.Module]
     if len(shape) == 1:
         layers = [nn.Linear(shape[0], 12), nn.ReLU(), nn.Linear(12, 3)]
+    elif len(shape) == 2:
+        layers = [nn.Conv1d(2, 5, 3), nn.BatchNorm1d(5), nn.ReLU(), nn.MaxPool1d(2), nn.Flatten(), nn.Linear(20, 3)]
     else:
         layers = [nn.Conv2d(2, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Conv2d(5, 4, 3), nn.ReLU(), nn.MaxPool2d(2)]
         layers += [nn.Flatten(), nn.Linear(4, 3)]
@@ -80,7 +83,7 @@ def test_the_network_with_neurons_receives_a_frame_in_each_step(seed: int, metho
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("shape", [(2, SIDE, SIDE), (9,)], ids=["events", "features"])
+@pytest.mark.parametrize("shape", [(2, SIDE, SIDE), (2, 10), (9,)], ids=["events", "signal", "features"])
 def test_an_image_is_the_same_frame_in_all_steps(kind: str, shape: tuple[int, ...]) -> None:
     snn, given = converted(kind, shape), frames(kind, shape)
     image = given[:, :3].mean(1)

@@ -11,6 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from dynconf_core.data.images import Normalisation
 from dynconf_core.experiment.equal_code import declared, equal_code
 from dynconf_core.experiment.equal_code import read as read_table
 from dynconf_core.experiment.job import Handle, Job, RunContext
@@ -39,6 +40,9 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "data.classes": (7, NETWORK),
     "data.stem": ("imagenet", NETWORK),
     "data.normalisation": ("imagenette", NETWORK),
+    "data.path": ("own.npz", NETWORK),  # other code reads it; where it lies is in no key
+    "data.sample": ((1, 8, 8), NETWORK),
+    "data.expects": (Normalisation((0.5,), (0.5,)), NETWORK),
     "architecture": ("vgg16", NETWORK),
     "width": (0.125, NETWORK | {"evaluate"}),
     "scheme.levels": (8, NETWORK),

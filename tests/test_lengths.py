@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dynconf_core.choosing.guarantee import certify
+from dynconf_core.choosing.guarantee import candidate_thresholds, certify
 from dynconf_core.confidence.calibration_error import expected_calibration_error
 from dynconf_core.confidence.learned import fit_learned
 from dynconf_core.confidence.smoothing import Smoothing
@@ -21,11 +21,12 @@ from dynconf_core.exit.agent import ExitAgent
 from dynconf_core.exit.front import exact_front, paired_front
 from dynconf_core.exit.intervals import ratio_interval
 from dynconf_core.exit.oracles import oracle_curve
+from dynconf_core.exit.robustness import robustness_map
 from dynconf_core.exit.rule import Rule
 from dynconf_core.results.records import to_json
 from dynconf_core.traces.compact import compact
 from dynconf_core.traces.duplicates import duplicates
-from dynconf_core.traces.parts import split_in_two
+from dynconf_core.traces.parts import split_in_two, taken
 from dynconf_core.traces.schema import Traces, TracesError
 
 SAMPLES, TIME_STEPS, CLASSES = 90, 8, 4
@@ -122,6 +123,7 @@ def test_the_interval_of_the_saving_draws_exits_with_their_lengths(pair: tuple[T
         rows = random.integers(0, len(exits), len(exits))
         drawn.append(1 - exits[rows].sum() / lengths[rows].sum())
     assert (low, high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.015)
+    assert found.record.rule.test.latency_saving_interval == (low, high), "the same rule, as an entry of all"
     assert ratio_interval(lengths, lengths) == (1.0, 1.0)
 
 
@@ -137,6 +139,8 @@ def test_oracles(pair: tuple[Traces, Traces], found: Analysis) -> None:
         steps["nested"].append(
             sum((t + 1) * (right[t] - (right[t - 1] if t else 0)) for t in range(one.length)) + one.length * (1 - right[-1])
         )
+    ends = [next((t + 1 for t in range(one.length) if one.right(t + 1)), one.length) for one in cut_up(pair[0], found.rule)]
+    assert found.record.oracles.calibration.first_correct.mean_steps == pytest.approx(np.mean(ends))
     oracles = found.record.oracles.test
     assert oracles.first_correct.mean_steps == oracles.aet.mean_steps == pytest.approx(np.mean(steps["first"]))
     assert oracles.stays_correct.mean_steps == pytest.approx(np.mean(steps["stays"]))
@@ -166,6 +170,17 @@ def test_the_front_is_that_of_all_thresholds(pair: tuple[Traces, Traces], found:
         assert whole.mean_steps[-1] == (pair[1] if whole in found.test_fronts.values() else calibration).ends.mean()
 
 
+def test_the_map_of_robustness_counts_the_same_steps(pair: tuple[Traces, Traces]) -> None:
+    found = robustness_map(pair[1], [0.5, 2.0], [0.6, 0.9])
+    for row, alpha in enumerate((0.5, 2.0)):
+        for column, threshold in enumerate((0.6, 0.9)):
+            rule = Rule("max_softmax", Smoothing("sum", alpha), float(np.log(threshold) - np.log1p(-threshold)))
+            samples = cut_up(pair[1], rule)
+            assert found.mean_steps[row, column] == pytest.approx(np.mean([one.exit for one in samples]))
+            assert found.accuracy[row, column] == pytest.approx(np.mean([one.right(one.exit) for one in samples]))
+    assert found.time_steps == pytest.approx(pair[1].ends.mean())
+
+
 def test_a_choice_and_a_guarantee_count_the_same_steps() -> None:
     chosen, test = ragged(3, 600), ragged(4, 100)
     certified = analyse(chosen, test, epsilon=0.15, delta=0.2, measures=["gap"], drops=())
@@ -178,6 +193,9 @@ def test_a_choice_and_a_guarantee_count_the_same_steps() -> None:
     assert certified.guarantee.mean_steps == pytest.approx(np.mean([one.exit for one in samples]))
     net = sum(one.right(TIME_STEPS) - one.right(one.exit) for one in samples)
     assert certified.guarantee.lost - certified.guarantee.gained == net
+    half = taken(chosen, np.array(halves.choosing))
+    front = paired_front(certified.rule.scores(half), half.correct(), half.lengths)
+    assert certified.guarantee.tests.thresholds.tolist() == [t for t in candidate_thresholds(front, 0.15) if t < np.inf]
     never = certify(certified.rule.scores(test), test.correct(), [], 0.1, 0.1, lengths=test.lengths)
     assert never.mean_steps == never.full_steps == pytest.approx(test.ends.mean())
 
@@ -186,8 +204,13 @@ def test_calibration_error_at_each_step_and_at_the_exit(pair: tuple[Traces, Trac
     """After a sample's end its temperature stays, too."""
     rule = Rule("max_softmax", Smoothing("mean", 0.4), 2.0)
     samples = cut_up(pair[1], rule)
-    reliability = curves_of(pair[1], rule).reliability
-    assert reliability is not None
+    curves = curves_of(pair[1], rule)
+    reliability = curves.reliability
+    assert reliability is not None and curves.mean_length == pytest.approx(curves.front.mean_steps[-1], abs=1e-6)
+    for shown in (*curves.easiest, *curves.hardest):
+        own = samples[shown.index]
+        assert (shown.exit_step, len(shown.predictions)) == (own.exit, own.length)
+        assert shown.scores == pytest.approx(own.scores, rel=1e-5)
 
     def error(steps: list[int]) -> float:
         confidence, right = [], []
@@ -219,7 +242,7 @@ def test_fits_see_no_step_after_the_end(pair: tuple[Traces, Traces]) -> None:
 
     best = fit_power(traces)
     assert best.exponent is not None
-    for factor, more in ((1.05, 0.0), (0.95, 0.0), (1.0, 0.05), (1.0, -0.05)):
+    for factor, more in ((1.004, 0.0), (0.996, 0.0), (1.0, 0.004), (1.0, -0.004)):
         assert cost(best) < cost(Smoothing("power", best.alpha * factor, best.exponent + more))
     clean = ragged(0, garbage=False)
     assert fit_learned(traces, 0)[0] == fit_learned(clean, 0)[0]
@@ -238,7 +261,10 @@ def test_what_stands_after_the_end_changes_nothing(pair: tuple[Traces, Traces], 
     assert to_json(curves_of(pair[1], found.rule)) == to_json(curves_of(ragged(1, 70, garbage=False), found.rule))
     assert duplicates(pair[0], ragged(0, garbage=False)).shared == SAMPLES
     cut = dataclasses.replace(pair[0], lengths=np.maximum(pair[0].ends - 1, 1))
-    assert duplicates(pair[0], cut).shared == int((pair[0].ends == 1).sum()), "a sample that ends elsewhere is another one"
+    assert duplicates(pair[0], cut).shared == int((pair[0].ends == 1).sum())
+    silent = [Traces(np.zeros((2, 4, 3)), np.zeros(2, np.int64), lengths=np.array(ends)) for ends in ((2, 3), (4, 3), (4, 4))]
+    shared = [duplicates(silent[0], other).shared for other in silent]
+    assert shared == [2, 1, 0], "a sample that ends elsewhere is another one, alike as they are"
 
 
 def test_lengths_of_t_are_no_lengths(pair: tuple[Traces, Traces]) -> None:

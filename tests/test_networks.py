@@ -272,7 +272,8 @@ def test_the_activation_of_a_cifar_resnet_is_a_parameter() -> None:
 
 def test_names_and_inputs() -> None:
     assert names()[:5] == ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
-    assert {"torchvision/resnet50", "torchvision/vgg16", "torchvision/vgg16_bn"} < set(names())
+    assert {"torchvision/resnet50", "torchvision/vgg16", "torchvision/vgg16_bn", "torchvision/mobilenet_v2"} < set(names())
+    assert not any(word in name for name in names() for word in ("vit", "swin", "convnext", "efficientnet", "v3", "regnet_y"))
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     ours, theirs = pretrained("resnet20"), pretrained("torchvision/resnet50")
     assert (ours.classes, ours.resolution, ours.shorter_side) == (10, 32, 32)
@@ -294,7 +295,8 @@ def test_architectures_have_the_classes_asked_for(name: str, side: int) -> None:
     [
         ({"name": "resnet21"}, "architecture='resnet21' is unknown: choose one such as resnet20"),
         ({"name": "resnet18"}, "did you mean 'torchvision/resnet18'"),
-        ({"name": "torchvision/densenet121"}, "densenet121' is unknown"),
+        ({"name": "torchvision/densenet121"}, "cannot be converted by name: torchvision renames its weights"),
+        ({"name": "torchvision/efficientnet_b0"}, "multiplies activations .*; EfficientNet-Lite is the same without"),
         ({"name": "torchvision/fcn_resnet50"}, "fcn_resnet50' is unknown"),
         ({"name": "resnet20", "classes": 1}, "classes=1: .* at least 2"),
         ({"name": "resnet20", "weights": "default"}, "none are published with resnet20; give its checkpoint"),

@@ -11,9 +11,10 @@ from spiking_cases import gaussian_images
 from torch import Tensor, nn
 
 from dynconf_core.activations.lsq import LSQ
+from dynconf_core.conversion import report
 from dynconf_core.conversion.convert import convert
 from dynconf_core.conversion.options import ConversionOptions
-from dynconf_core.conversion.report import conversion_report
+from dynconf_core.conversion.report import conversion_report, images_for_report
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Node
 from dynconf_core.simulation.network import SpikingNetwork
@@ -121,7 +122,7 @@ def test_a_settled_network_has_no_error() -> None:
     report = conversion_report(snn, ann, IMAGES, 16)
     assert [layer.error[-1] for layer in report.layers] == pytest.approx([0.0, 0.0], abs=1e-5)
     assert all(layer.rate > 0.01 for layer in report.layers)
-    assert report.agreement == 1.0 and report.worst_layer is None
+    assert report.agreement == 1.0 and report.worst_layer is None and report.first_layer is None
     assert report.ann_accuracy is report.snn_accuracy is report.layers[0].accuracy is None
     assert not any("*" in line for line in str(report).splitlines())
 
@@ -135,6 +136,8 @@ def test_the_layer_that_was_spoilt_is_named(ann: Small, spoilt: str) -> None:
     report = conversion_report(snn, ann, IMAGES, TIME_STEPS)
     broken = {"first": "relu1", "second": "relu2", "hidden": "relu3"}[spoilt]
     assert report.worst_layer == broken
+    first = next(layer.name for layer in report.layers if layer.agreement < 1)
+    assert report.first_layer == first and f"falls first at {first}, and most at {broken}." in str(report)
     (line,) = (line for line in str(report).splitlines() if line.endswith("%*"))
     assert line.startswith(broken)
     assert any("* the largest drop" in line for line in str(report).splitlines())
@@ -150,6 +153,48 @@ def test_lines_fit_a_terminal(ann: Small) -> None:
     long = str(replace(report, layers=[first, *report.layers[1:]])).splitlines()
     assert max(map(len, long[1:4])) <= 90
     assert any(line.startswith("...") and "activation" in line for line in long)
+
+
+def test_columns_stand_apart_whatever_is_in_them(ann: Small) -> None:
+    """Errors of many thousand per cent, millions of neurons, thresholds of any size, long names: every line has its cells."""
+    found = conversion_report(converted(ann), ann, IMAGES, TIME_STEPS)
+    span = {"least": 1.234e-30, "mean": 1.0, "most": 9.87e29}
+    huge = replace(
+        found.layers[0], neurons=123_456_789, threshold=span, rate=12345.678, error=[1e9, 123.45, 0.5], agreement=1.0
+    )
+    one = {"least": 2.0, "mean": 2.0, "most": 2.0}
+    plain = replace(found.layers[1], name="x" * 60, threshold=one, levels=1023)
+    many = replace(found, marks=[64, 128, 1000000], layers=[huge, plain])
+    heading, first, second = (line.split() for line in str(many).splitlines()[:3])
+    assert heading == ["layer", "neurons", "levels", "threshold", "rate", "err@64", "err@128", "err@1000000", "agrees"]
+    assert first[1:7] == ["123456789", "-", "1.2e-30", "to", "9.9e+29", "12345.68"] and first[7:9] == [
+        "100000000000.0%",
+        "12345.0%",
+    ]
+    assert second[:4] == ["..." + "x" * 25, str(plain.neurons), "1023", "2"] and len(first) == 11 and len(second) == 9
+    ends = {line.rstrip("*").rindex("%") for line in str(many).splitlines()[1:3]}
+    assert len(ends) == 1, "aligned"
+
+
+@pytest.mark.parametrize("images", [70, 24])
+def test_batches_make_no_difference(ann: Small, images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two images at a time as all at once; and a large network's report has 64 images all the same."""
+    snn, pictures = converted(ann, "signed"), gaussian_images(images, 4)
+    labels = torch.arange(images) % 5
+    at_once = conversion_report(snn, ann, pictures, TIME_STEPS, labels)
+    neurons = sum(layer.neurons for layer in at_once.layers)
+    monkeypatch.setattr(report, "AT_A_TIME", 2 * neurons)
+    seen: list[tuple[int, int]] = []
+    in_twos = conversion_report(snn, ann, pictures, TIME_STEPS, labels, progress=lambda done, of, _: seen.append((done, of)))
+    assert seen == [(done, images // 2) for done in range(1, images // 2 + 1)]
+    assert (in_twos.agreement, in_twos.snn_accuracy, in_twos.worst_layer, in_twos.images) == (
+        at_once.agreement, at_once.snn_accuracy, at_once.worst_layer, images
+    )  # fmt: skip
+    for one, other in zip(in_twos.layers, at_once.layers, strict=True):
+        assert (one.agreement, one.accuracy, one.rate) == (other.agreement, other.accuracy, other.rate)
+        assert one.error == pytest.approx(other.error, rel=1e-6)
+    monkeypatch.setattr(report, "NEURONS", 1)
+    assert (images_for_report(snn, 256), images_for_report(snn, 10)) == (64, 10)
 
 
 def test_what_does_not_fit_is_said(ann: Small) -> None:

@@ -250,12 +250,13 @@ def test_damaged_headers_of_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (np.array([0.0, 1.0, 1.0]), "type float64; save it as integers"),
-        (np.array([0.5, 1.0, 1.0]), "type float64; save it as integers"),
+        (np.array([0.5, 1.0, 1.0]), "sample 0 .* is 0.5; a class index is a whole number from 0 to 1"),
+        (np.array([0.0, 1.0, 2.0]), "sample 2 .* is 2; with 2 classes in logits it must be from 0 to 1"),
         (np.array(["0", "1", "1"]), "type <U1; save it as integers"),
         (np.array([0, 1]), r"shape \(2,\), but logits holds 3 samples"),
         (np.array([0, 1, 1, 0]), r"shape \(4,\), but logits holds 3 samples"),
-        (np.array([[0, 1], [1, 0], [0, 1]]), r"shape \(3, 2\); it must be \(N,\)"),
+        (np.array([[0, 1], [1, 1], [0, 1]]), r"sample 1 .* are \[1, 1\], not one-hot"),
+        (np.array([[[0], [1], [1]]]), r"shape \(1, 3, 1\); it must be \(N,\)"),
         (np.array(1), r"shape \(\); it must be \(N,\)"),
         (np.array([1, 2, 3]), "sample 1 .* is 2; with 2 classes in logits it must be from 0 to 1"),
     ],

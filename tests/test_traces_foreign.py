@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def test_as_many_samples_as_steps_ask_for_the_layout(dynconf: Command, tmp_path:
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64, np.float16])
-def test_running_sums_become_outputs(kind: Any, dynconf: Command, tmp_path: Path) -> None:
+def test_running_sums_become_outputs(kind: Any, tmp_path: Path) -> None:
     traces = drawn(40)
     running = np.cumsum(traces.logits, axis=1, dtype=np.float64).astype(kind)
     path = written(tmp_path / "sums.npz", traces, logits=running)
@@ -101,22 +102,23 @@ def test_running_sums_become_outputs(kind: Any, dynconf: Command, tmp_path: Path
     for piece, accumulated in found.accumulated():
         np.testing.assert_allclose(accumulated, running[piece], rtol=1e-12)
     np.testing.assert_array_equal(found.predictions(), running.argmax(axis=2))
-    if kind is np.float32:
-        plain, sums = (
-            dynconf("compare", file, *given).out
-            for file, given in ((written(tmp_path / "a.npz", traces), ()), (path, ("--accumulated",)))
-        )
-        assert plain.partition("\n")[2] == sums.partition("\n")[2]
 
 
-def test_a_report_repeats_how_traces_were_read(dynconf: Command, tmp_path: Path) -> None:
-    traces = drawn(40)
-    path = written(
-        tmp_path / "sums.npz", traces, **{**time_first(traces), "logits": np.cumsum(traces.logits, 1).swapaxes(0, 1)}
-    )
-    answer = dynconf("analyse", path, "--layout", "TNC", "--accumulated", "--out", tmp_path / "out")
+def test_a_report_on_samples_that_end_repeats_how_they_were_read(dynconf: Command, tmp_path: Path) -> None:
+    traces, lengths = drawn(40), np.random.default_rng(2).integers(2, TIME_STEPS + 1, 40)
+    changed = {**time_first(traces), "logits": np.cumsum(traces.logits, axis=1).swapaxes(0, 1), "lengths": lengths}
+    path = written(tmp_path / "sums.npz", traces, **changed)
+    out = tmp_path / "out"
+    answer = dynconf("analyse", path, "--layout", "TNC", "--accumulated", "--out", out)
     assert answer.code == 0, answer.error
-    assert "--layout TNC --accumulated" in (tmp_path / "out" / "report.html").read_text()
+    record = json.loads((out / "analysis.json").read_text())
+    mean = lengths[record["split"]["test"]].mean()
+    assert record["steps_at_t"][-1] == pytest.approx(mean)
+    assert f"Without exit, {mean:.2f} (mean length) steps" in answer.out and f"mean steps of {mean:.2f};" in answer.out
+    marked = next(line for line in answer.out.splitlines() if line.startswith("* "))
+    assert f"{100 * (1 - record['exit']['mean_steps'] / mean):.1f} %" in marked
+    page = (out / "report.html").read_text()
+    assert "--layout TNC --accumulated" in page and f"of {mean:.2f} (mean length) time steps" in page
 
 
 @pytest.mark.parametrize("kind", [np.int64, np.uint8, np.float32, np.bool_])

@@ -107,7 +107,7 @@ LAST = "head.2.bias"
         ({"state_dict": 5}, "holds no state dict"),
         ({"state_dict": {"stem.0.weight": 5}}, "holds no state dict"),
         ({3: torch.zeros(3)}, "holds no state dict"),
-        ({"weights": STATE, "epoch": 3}, "holds no state dict"),
+        ({"weights": {"epoch": 3}, "epoch": 3}, "holds no state dict"),
     ],
 )
 def test_checkpoints_of_another_network(content: Any, words: str, tmp_path: Path) -> None:

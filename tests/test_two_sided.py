@@ -196,6 +196,14 @@ def test_a_max_pool_of_what_falls_is_refused() -> None:
         convert(network, gaussian_images(4, 0), thresholds="max")
 
 
+def test_a_max_pool_of_means_is_refused() -> None:
+    """The largest mean need not have the largest positive side; a max pool of max pools is fine."""
+    pools = [nn.AvgPool2d(2), nn.MaxPool2d(2)]
+    with pytest.raises(InputError, match="the max pool at '3' pools means of an activation with two sides"):
+        convert(nn.Sequential(layer(3, 2), nn.LeakyReLU(), *pools, head(8)).eval(), gaussian_images(4, 0), thresholds="max")
+    convert(nn.Sequential(layer(3, 2), nn.LeakyReLU(), *pools[::-1], head(8)).eval(), gaussian_images(4, 0), thresholds="max")
+
+
 def test_activations_go_before_pools_where_they_rise() -> None:
     rising = nn.Sequential(layer(3, 2), nn.MaxPool2d(2), slopes(0.5, 0.1), head(32)).eval()
     graph = activations_first(folded(traced(rising, gaussian_images(1, 0))))

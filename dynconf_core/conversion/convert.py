@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from dynconf_core.conversion.correction import corrected
-from dynconf_core.conversion.fixed_point import with_fixed_point_weights
+from dynconf_core.conversion.fixed_point import check_neurons, with_fixed_point_weights, with_rounding
 from dynconf_core.conversion.options import HALF_CHARGED, ConversionOptions
+from dynconf_core.conversion.places import Limits, Reach, check_depth, layers_without_activation, places_within
 from dynconf_core.conversion.thresholds import LEARNED, find_thresholds
 from dynconf_core.conversion.ties import with_common_thresholds
 from dynconf_core.conversion.units import in_threshold_units
@@ -30,6 +31,8 @@ from dynconf_core.simulation.network import SpikingNetwork
 
 IMAGE_MARGIN = 1.5
 """Default limit on the images, as a multiple of the largest calibration input."""
+TRIED = 8
+"""The images whose thresholds tell whether a network can be converted in fixed point, before all are used."""
 PLAIN = "integrate-and-fire"
 """The neuron model for activations that name none."""
 
@@ -86,6 +89,9 @@ def _spiking(
     _check_max_pools(graph)
     neurons = asked.model() or _named_by_activations(graph)
     check_model(neurons, asked.time_steps)
+    _check_initial(asked.initial_potential, neurons)
+    if asked.fixed_point:
+        _check_fixed_point(graph, neurons, images, asked, limit)
     thresholds = find_thresholds(
         graph,
         asked.thresholds,
@@ -99,23 +105,43 @@ def _spiking(
     if asked.correct or asked.thresholds != LEARNED:
         facts["images"] = len(images)
     _check_thresholds(thresholds)
-    _check_initial(asked.initial_potential, neurons)
     layers = {node.name: _settings(node, neurons) for node in graph.of_kind("activation")}
     initial = dict.fromkeys(layers, torch.tensor(float(asked.initial_potential), dtype=torch.float64))
     if asked.correct:
         found = corrected(graph, thresholds, neurons, images, asked.time_steps, memory=memory, progress=progress)
         graph, thresholds, initial = found.graph, found.thresholds, found.initial
-        facts["fitted_places"] = {name: list(places) for name, places in found.places.items()}
+        facts["fitted_positions"] = {name: list(count) for name, count in found.positions.items()}
         del found
     # Handed over and not kept: copies of the weights take memory.
     unrounded = [in_threshold_units(graph, thresholds, layers, initial)]
     del graph
     if not asked.fixed_point:
         return replace(unrounded.pop(), left_out=left_out), neurons
-    if not limit > 0:
-        raise InputError("all images are 0, so their range is unknown: give real images, or image_limit=...")
     rounded = with_fixed_point_weights(unrounded.pop(), neurons, limit, asked.time_steps, asked.weight_bits)
     return replace(rounded, left_out=left_out), neurons
+
+
+def _check_fixed_point(graph: Graph, neurons: NeuronModel, images: Tensor, asked: ConversionOptions, limit: float) -> None:
+    """Refuse a network that fixed-point weights cannot represent, before the images are used to calibrate it.
+
+    A network with weighted layers that follow each other is tried with the thresholds of a few images.
+    """
+    if not limit > 0:
+        raise InputError("all images are 0, so their range is unknown: give real images, or image_limit=...")
+    check_neurons(neurons)
+    check_depth(graph)
+    calibrated = asked.correct or asked.thresholds != LEARNED
+    if not calibrated or layers_without_activation(graph) < 2:
+        return
+    few = images[:TRIED]
+    thresholds = find_thresholds(graph, asked.thresholds, few, time_steps=asked.time_steps, percentile=asked.percentile)
+    graph, thresholds = with_common_thresholds(graph, thresholds)
+    _check_thresholds(thresholds)
+    layers = {node.name: _settings(node, neurons) for node in graph.of_kind("activation")}
+    half = dict.fromkeys(layers, torch.tensor(HALF_CHARGED, dtype=torch.float64))
+    copies = {node.name: node.with_tensors(**{key: one.clone() for key, one in node.tensors.items()}) for node in graph.nodes}
+    tried = with_rounding(in_threshold_units(graph.map(copies), thresholds, layers, half))
+    places_within(tried, Reach.of(tried, Limits(neurons, limit, asked.time_steps)))
 
 
 def _named_by_activations(graph: Graph) -> NeuronModel:
@@ -157,13 +183,18 @@ def _facts(asked: ConversionOptions, neurons: NeuronModel, graph: Graph) -> dict
         facts["left_out"] = list(graph.left_out)
     if asked.fixed_point:
         facts["binary_places"] = {node.name: node.settings["bits"] for node in graph.nodes if "bits" in node.settings}
+        if wide := [node.name for node in graph.nodes if node.wide]:
+            facts["wide"] = wide
     return facts
 
 
 def _check_images(images: Tensor) -> None:
     if not isinstance(images, Tensor) or images.ndim not in (2, 3, 4) or not len(images):
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
-        raise InputError(f"images={shape}: give normalised images as a tensor (N, C, H, W), (N, C, L) or (N, F), at least one.")
+        raise InputError(
+            f"images={shape}: give normalised images as a tensor (N, C, H, W), (N, C, L) or (N, F), at least one; of frames "
+            "(N, T, ...) their mean, frames.mean(1)."
+        )
     if not images.is_floating_point():
         raise InputError(f"images are {images.dtype}: normalise them to floating point as in training.")
     if not bool(torch.isfinite(images).all()):

@@ -3,7 +3,7 @@
 For networks that were not trained for conversion. In forward order, every layer of neurons receives the spike trains that the
 corrected layers before it emit, and is fitted so that its output matches the ANN's activation (see ``fit``). All images are
 used: their spike trains are computed batch by batch and kept, packed, until the last layer that reads them has been fitted. The
-fit itself looks at up to ``VALUES`` values of each channel, from places spread over every image.
+fit itself looks at up to ``VALUES`` values of each channel, from positions spread over every image.
 
 The correction of biases and initial membrane potentials follows Li et al., "A Free Lunch From ANN", ICML 2021, arXiv 2106.06984
 (section 4); the thresholds are refitted here on the actual spike trains, not on activations alone.
@@ -27,14 +27,14 @@ from dynconf_core.neurons.model import NeuronModel
 from dynconf_core.progress import Progress, silent
 from dynconf_core.simulation.footprint import BYTES, COPIES, FIXED, LIVE
 
-KEPT = 2 << 30
+KEPT = 1 << 30
 """Bytes of spike trains kept in memory if no limit is given."""
 ELEMENTS = 2**24
 """The most values of one layer that are computed at a time, unless a single image has more."""
 VALUES = 2**16
 """The most values of each channel that its layer is fitted on; at least one of each image."""
 SAMPLED = 2**26
-"""The most values in the fit of a layer, all time steps and channels together, unless one place of each image has more."""
+"""The most values in the fit of a layer, all time steps and channels together, unless one position of each image has more."""
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,14 @@ class Corrected:
         thresholds: theta by node name, ``()`` or ``(C,)``.
         initial: V(0) of each channel, in units of its threshold, by node name.
         images: the number of images, all of which were used.
-        places: by layer, how many places of each image it was fitted on, of how many.
+        positions: by layer, how many positions of each image it was fitted on, of how many.
     """
 
     graph: Graph
     thresholds: dict[str, Tensor]
     initial: dict[str, Tensor]
     images: int = 0
-    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    positions: dict[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -75,12 +75,12 @@ def corrected(
         neurons: the SNN's neuron model.
         images: normalised images ``(N, ...)``, all of which are used.
         time_steps: T.
-        memory: bytes the process may use on a CPU; what does not fit lies in temporary files. None allows 2 GiB of spike
+        memory: bytes the process may use on a CPU; what does not fit lies in temporary files. None allows 1 GiB of spike
             trains. The result does not depend on it.
         progress: called after every layer.
 
     Raises:
-        InputError: if the folder for temporary files is full.
+        InputError: if memory, or the folder for temporary files, is too small.
     """
     graph = _with_places_for_biases(graph)
     emission = Emission(neurons, time_steps)
@@ -88,7 +88,7 @@ def corrected(
     layers = graph.of_kind("activation")
     try:
         targets = Targets.of(trains)
-        found = Corrected(graph, dict(thresholds), {}, len(images), {node.name: targets.places[node.name] for node in layers})
+        found = Corrected(graph, dict(thresholds), {}, len(images), {node.name: targets.counts[node.name] for node in layers})
         biases: dict[str, Tensor] = {}
         for number, node in enumerate(layers, start=1):
             sample = Sample(trains.sampled(node, targets.positions[node.name]), targets.take(node))
@@ -128,6 +128,7 @@ class Trains:
         currents = graph.after(("activation",)) - graph.spikes()
         self.shared = {name for name in currents if len(graph.readers[name]) > 1}
         self.last = self._last()
+        self.latest: tuple[str, int, Tensor] | None = None
 
     def fire(self, node: Node, theta: Tensor, initial: Tensor, shift: Tensor) -> None:
         """Keep the trains of a layer, and drop what no later layer needs."""
@@ -157,7 +158,10 @@ class Trains:
         return torch.as_tensor(total) / self.emission.acting / len(self.images)
 
     def value(self, name: str, batch: int) -> Tensor:
-        """A node's values ``(steps, n, ...)`` for a batch, from the trains that are kept."""
+        """A node's values ``(steps, n, ...)`` for a batch, from the trains that are kept; not to be changed."""
+        if self.latest is not None and self.latest[:2] == (name, batch):
+            return self.latest[2]
+        self.latest = None
         values: dict[str, Tensor] = {}
         wanted = self._cone(name, batch)
         last = {given: node.name for node in wanted for given in node.inputs}
@@ -171,6 +175,7 @@ class Trains:
             for given in node.inputs:
                 if last[given] == node.name:
                     values.pop(given, None)
+        self.latest = name, batch, values[name]
         return values[name]
 
     def _cone(self, name: str, batch: int) -> list[Node]:
@@ -184,16 +189,18 @@ class Trains:
         return found[::-1]
 
     def _given(self, node: Node, batch: int) -> Tensor:
-        images = self.batches[batch]
+        images: Tensor = self.batches[batch]
         steps = self.emission.steps
         if node.kind == "input":
-            gate = (torch.arange(steps, device=images.device) < self.emission.acting).float()
-            return gate.view(-1, 1, *[1] * (images.ndim - 1)) * images.float()
+            given = images.new_zeros((steps, *images.shape), dtype=torch.float32)
+            given[: self.emission.acting] = images
+            return given
         kept = self.kept.get(node.name, batch)
         if node.name in self.shared:
             return kept.to(images.device)
         spikes = self.packing.unpacked(kept, (steps, len(images), *node.shape)).to(images.device)
-        return spikes.mul_(per_channel(self.heights[node.name], spikes[0]))
+        sent: Tensor = spikes.mul_(per_channel(self.heights[node.name], spikes[0]))
+        return sent
 
     def _computed(self, node: Node, inputs: list[Tensor]) -> Tensor:
         """An operation's values ``(steps, n, ...)``; biases act in the first steps only."""
@@ -234,14 +241,14 @@ class Targets:
     """The ANN's activations at the positions on which layers are fitted, kept until then, and its mean logits.
 
     Attributes:
-        positions: by layer, places of one sample's channel.
-        places: by layer, their number, and that of all.
+        positions: by layer, positions in one sample's channel.
+        counts: by layer, how many these are, and how many there are.
         logits: mean logits ``(C,)``, float64.
     """
 
     trains: Trains
     positions: dict[str, Tensor]
-    places: dict[str, tuple[int, int]]
+    counts: dict[str, tuple[int, int]]
     logits: Tensor
 
     @classmethod

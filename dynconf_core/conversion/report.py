@@ -95,7 +95,8 @@ class ConversionReport:
         """A table with one line per layer, and a legend."""
         layers = self.layers
         columns = [("layer", [_shortened(layer.name) for layer in layers]), ("neurons", [str(one.neurons) for one in layers])]
-        if len({layer.levels for layer in layers}) > 1:
+        levels = {layer.levels for layer in layers}
+        if len(levels) > 1:
             columns.append(("levels", ["-" if layer.levels is None else str(layer.levels) for layer in layers]))
         columns.append(("threshold", [_span(layer.threshold) for layer in layers]))
         columns.append(("rate", [f"{layer.rate:.2f}" for layer in layers]))
@@ -108,6 +109,8 @@ class ConversionReport:
         lines.append("err@t: relative error of the mean output up to step t against the activation.")
         lines.append("agrees: predictions unchanged when the ANN's activations up to this layer are")
         lines.append("replaced by the SNN's mean outputs" + ("; * the largest drop." if self.worst_layer else "."))
+        if len(levels) == 1 and None not in levels:
+            lines.append(f"Every layer has n = {levels.pop()} levels.")
         if self.first_layer is not None and self.worst_layer is not None:
             lines.append(f"Agreement falls first at {self.first_layer}, and most at {self.worst_layer}.")
         parts = [f"after T = {self.time_steps} time steps the SNN agrees with the ANN on {100 * self.agreement:.1f} %"]

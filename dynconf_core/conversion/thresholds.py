@@ -27,7 +27,7 @@ BATCH = 64
 ELEMENTS = 2**23
 """The most values of one layer that are computed at a time, unless a single image has more."""
 COUNTED = 2**18
-"""The most values of each channel that are counted, from places spread over every image; the largest is that of all."""
+"""The most values of each channel that are counted, from positions spread over every image; the largest is that of all."""
 LEAST = 0.05
 """The lowest threshold of a channel, as a fraction of its layer's median; a channel that never fires gets the median."""
 FRACTIONS = torch.linspace(0.02, 1.0, 99, dtype=torch.float64)

@@ -1,8 +1,9 @@
 """The definition of a data set, and the registries of data sets and of their downloads.
 
-A data set of your own takes one file: a ``DataSet`` object, named as ``package.module:OBJECT`` in a ``Setting``.
+A data set of your own is a path (``own.py``), or a ``DataSet`` object in one file, named as ``package.module:OBJECT``.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Protocol
 
 from dynconf_core.data.images import Images, Normalisation, Split
 from dynconf_core.errors import InputError
-from dynconf_core.registry import Registry, no_instance_of
+from dynconf_core.registry import Registry, loaded, no_instance_of
 
 
 class Load(Protocol):
@@ -69,11 +70,43 @@ class DataSet:
             )
 
     def images(self, split: Split, root: Path = Path()) -> Images:
-        """A split, "train", "calibration" or "test", as it is used; ``root`` is the folder of the data sets where there is one."""
+        """A split, "train", "calibration" or "test"; ``root`` is the folder of the data sets where there is one."""
         return self.load(root, split, resolution=self.resolution, calibration=self.calibration)
 
 
-DATASETS: Registry[DataSet] = Registry(
+OWN = "dynconf_core.data.own:own_data"
+"""What reads data by their path; text, so that only stages on such data depend on its code."""
+
+
+class DataSets(Registry[DataSet]):
+    """Data sets by name, or by the path of one's own."""
+
+    def is_path(self, name: str) -> bool:
+        """Whether ``name`` is a path: no known name, and it has a ``/``, ends in ``.npz``, or exists."""
+        if name in self.names():
+            return False
+        return "/" in name or name.endswith(".npz") or (":" not in name and os.path.exists(name))
+
+    def get(self, name: str) -> DataSet:
+        """See ``Registry.get``; the data set at a path is read."""
+        if not self.is_path(name):
+            return super().get(name)
+        found: DataSet = loaded(self.kind, OWN)(name)  # type: ignore[operator]
+        return found
+
+    def origin(self, name: str) -> str:
+        """See ``Registry.origin``."""
+        if self.is_path(name):
+            return OWN
+        try:
+            return super().origin(name)
+        except InputError as error:
+            if name in self.names():
+                raise
+            raise InputError(f"{str(error).rstrip('.')}, or give the path of your own data.") from None
+
+
+DATASETS = DataSets(
     "data set",
     "dynconf.data_sets",
     {

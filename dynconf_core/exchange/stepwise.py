@@ -38,7 +38,9 @@ class Stepwise(nn.Module):
     def _run(self, nodes: tuple[Node, ...], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
         values = dict(given)
         for node in nodes:
-            values[node.name] = self.layers[_key(node.name)](*(values[name] for name in node.inputs))
+            inputs = (values[name].double() if node.wide else values[name] for name in node.inputs)
+            value = self.layers[_key(node.name)](*inputs)
+            values[node.name] = value.float() if node.kind == "neurons" else value  # spikes, also of wide potentials
         return values
 
 
@@ -55,6 +57,7 @@ def layer_like(node: Node, tensors: Mapping[str, Tensor], image: Any, signal: An
         make = signal if of_signal else image
         layer = make(inputs * groups, outputs, tuple(kernel)[sides], groups=groups, bias=biased, **geometry)
         given["weight"] = given["weight"].squeeze(2) if of_signal else given["weight"]
+    layer = layer.double() if node.wide else layer
     layer.load_state_dict(given)
     return layer
 

@@ -78,7 +78,7 @@ def to_nir(snn: SpikingNetwork, units: str = "threshold") -> nir.NIRGraph:
         written.add(node)
     written.end()
     about = {"writer": "dynconf", "schema": SCHEMA, "units": units, "neurons": snn.neurons.name, "facts": json.dumps(snn.facts)}
-    if snn.exact and units == "threshold":
+    if snn.exact and units == "threshold" and not any(node.wide for node in graph.nodes):  # NIR does not say what is float64
         about |= {"image_limit": snn.image_limit, "time_steps_limit": snn.time_steps_limit}
     return package.NIRGraph(nodes=written.nodes, edges=written.edges, metadata=about)
 

@@ -98,7 +98,7 @@ class ExitAgent(nn.Module):
 
         Returns:
             prediction (n,) int64, the class; score (n,) float64, larger means more confident; exits (n,) bool, whether the
-            score is greater than the threshold (at step T the caller ends every sample); the new state.
+            score is greater than the threshold (at its end, T or earlier, the caller ends a sample itself); the new state.
 
         Raises:
             InputError: for logits that are not a tensor, or whose shape is not that of the state.

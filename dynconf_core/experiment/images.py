@@ -16,7 +16,7 @@ def images_of(data: Data, split: Split, root: Path) -> Images:
         InputError: if the data set is missing or damaged, or is not what its entry says.
     """
     try:
-        images = DATASETS.get(data.name).load(root, split, resolution=data.resolution, calibration=data.calibration)
+        images = DATASETS.get(data.source).load(root, split, resolution=data.resolution, calibration=data.calibration)
     except OSError as error:
         raise InputError(f"data set {data.name!r} cannot be read: {error}. (The data folder is {root}.)") from error
     _check(images, data, split)
@@ -33,7 +33,7 @@ def _check(images: Images, data: Data, split: Split) -> None:
         if not true:
             raise InputError(f"data set {data.name!r}, {split} split: {what}.")
 
-    count, labels, side = len(images), images.labels, data.resolution
+    count, labels = len(images), images.labels
     unless(count > 0, "it holds no image")
     if split == "calibration":
         unless(count == data.calibration, f"{count} images, though calibration={data.calibration} are to be held out")
@@ -43,8 +43,9 @@ def _check(images: Images, data: Data, split: Split) -> None:
     unless(low >= 0 and high < data.classes, f"labels from {low} to {high}; {data.classes} classes are 0 to {data.classes - 1}")
     pixels = images.batch(torch.arange(1))
     shape = tuple(pixels.shape[1:])
-    unless(pixels.dtype == torch.uint8, f"pixels are {pixels.dtype}; they must be uint8, 0 to 255")
+    kind = pixels.dtype
+    unless(kind == torch.uint8 or kind.is_floating_point, f"pixels are {kind}; they must be uint8, 0 to 255, or decimals")
     unless(
-        shape == (3, side, side),
-        f"an image of the shape {shape}; give (3, {side}, {side}), grey ones three times over, at the resolution asked for",
+        shape == data.shape,
+        f"an image of the shape {shape}; give {data.shape}, as the data set's entry says (resolution, sample)",
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dynconf_core.experiment.recipe import Recipe
 
 if TYPE_CHECKING:
+    from dynconf_core.data.images import Normalisation
     from dynconf_core.schemes.field import Value
     from dynconf_core.schemes.scheme import ConversionScheme
 
@@ -25,6 +26,9 @@ class Data:
         classes: the number of classes C.
         stem: the stem of the networks, "cifar" or "imagenet".
         normalisation: the data set whose normalisation the network expects, if not this one.
+        path: where the user's own data are, which are not found by their name; else None.
+        sample: the shape of a sample; None for colour images, ``(3, resolution, resolution)``.
+        expects: the normalisation of the user's own data; None for that of the data set.
     """
 
     name: str
@@ -35,6 +39,19 @@ class Data:
     classes: int
     stem: str
     normalisation: str | None = None
+    path: str | None = None
+    sample: tuple[int, ...] | None = None
+    expects: Normalisation | None = None
+
+    @property
+    def source(self) -> str:
+        """What the data set is found by in ``DATASETS``."""
+        return self.path or self.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a sample."""
+        return self.sample or (3, self.resolution, self.resolution)
 
 
 @dataclass(frozen=True)
@@ -125,6 +142,7 @@ class Plan:
             "resolution": self.data.resolution,
             "width": self.width,
             "method": self.method,
+            **({} if self.data.shape[0] == 3 else {"channels": self.data.shape[0]}),
             **self.scheme.network(),
         }
 

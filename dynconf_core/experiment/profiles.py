@@ -1,5 +1,6 @@
 """Profiles, which define the scale of a run, and the resolution of a setting into a plan."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
@@ -135,9 +136,9 @@ def resolve(asked: str | Setting, profile_name: str, seed: int = 0) -> Plan:
             raise InputError(f"setting {chosen.name!r} has a recipe for it: " + unknown("profile", name, tuple(PROFILES)))
     if not 0 <= seed < 2**31:
         raise InputError(f"seed={seed}: give a whole number from 0 to 2147483647.")
-    meant = DATASETS.get(chosen.dataset)
+    family = chosen.family or DATASETS.get(chosen.dataset).family
     ARCHITECTURES.origin(chosen.architecture)  # raises for an unknown name; to get it would import torch
-    scheme, time_steps = _preset(chosen.method, how.name, meant.family)
+    scheme, time_steps = _preset(chosen.method, how.name, family)
     return Plan(
         setting=chosen.name,
         profile=how.name,
@@ -147,7 +148,7 @@ def resolve(asked: str | Setting, profile_name: str, seed: int = 0) -> Plan:
         method=chosen.method,
         scheme=_with_numbers(scheme, chosen),
         time_steps=time_steps if chosen.time_steps is None else chosen.time_steps,
-        recipe=_recipe(chosen, how, meant.family),
+        recipe=_recipe(chosen, how, family),
         search=Search(),
         seed=seed,
         published=chosen.published,
@@ -194,8 +195,14 @@ def _data(chosen: Setting, how: Profile) -> Data:
         raise InputError(f"data set {chosen.dataset!r}: " + unknown("stem", meant.stem, STEMS))
     if chosen.normalisation is not None:
         DATASETS.get(chosen.normalisation)
+    if used.sample is not None and len(used.sample) == 3 and used.sample[1] != used.sample[2]:
+        raise InputError(
+            f"data set {name!r} has images of {used.sample[1]} x {used.sample[2]} pixels: a setting takes squares; bring them "
+            "to one, own_data(..., size=...)."
+        )
+    own = DATASETS.is_path(name)
     return Data(
-        name=name,
+        name=os.path.basename(os.path.abspath(name)) if own else name,
         stands_in_for=None if stand_in is None else meant.title,
         resolution=resolution,
         train=used.train - used.calibration,
@@ -203,6 +210,9 @@ def _data(chosen: Setting, how: Profile) -> Data:
         classes=used.classes,
         stem=meant.stem,
         normalisation=chosen.normalisation,
+        path=os.path.abspath(name) if own else None,
+        sample=used.sample,
+        expects=used.normalisation if own else None,
     )
 
 

@@ -250,7 +250,7 @@ def check_memory(request: Request) -> None:
 
 def check_data(plans: Sequence[Plan], root: Path) -> None:
     """Raise ``InputError`` unless the plans' data sets are complete under ``root``."""
-    for name in dict.fromkeys(plan.data.name for plan in plans):
+    for name in dict.fromkeys(plan.data.source for plan in plans):
         found = DATASETS.get(name)
         if found.downloaded:
             try:

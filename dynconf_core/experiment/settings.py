@@ -6,10 +6,12 @@ is one more entry of ``SETTINGS``. Only tasks, flows and commands read this file
 not invalidate finished stages.
 """
 
+import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from dynconf_core.data.dataset import DATASETS
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.plan import Published
 from dynconf_core.experiment.recipe import Recipe
@@ -25,7 +27,7 @@ class Setting:
 
     Attributes:
         name: the setting's name in tables and folders.
-        dataset: a name in ``dynconf_core.data.dataset.DATASETS``.
+        dataset: a name in ``dynconf_core.data.dataset.DATASETS``, or the path of your own data.
         architecture: a name in ``dynconf_core.networks.architecture.ARCHITECTURES``.
         method: the conversion method, a name in ``dynconf_core.schemes.scheme.SCHEMES``.
         published: the paper's figures.
@@ -35,6 +37,7 @@ class Setting:
         width: factor on the channels in every profile; None takes the profile's value.
         normalisation: the data set whose normalisation the network expects, if not ``dataset``.
         stand_ins: whether a profile may replace ``dataset`` by a smaller data set.
+        family: the family of data sets, such as "cifar10", whose recipes and parameters are taken; None: that of ``dataset``.
 
     Raises:
         InputError: for a name that cannot be used as a file name, or a recipe that is not a ``Recipe``.
@@ -51,6 +54,7 @@ class Setting:
     width: float | None = None
     normalisation: str | None = None
     stand_ins: bool = True
+    family: str | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}", self.name):
@@ -111,9 +115,14 @@ def names() -> tuple[str, ...]:
 def setting(name: str) -> Setting:
     """The setting called ``name``, which may be ``package.module:OBJECT``.
 
+    ``PATH@NAME`` is the setting ``NAME`` on data of one's own.
+
     Raises:
         InputError: for an unknown name, or an object that is not a setting.
     """
+    path, on, base = name.rpartition("@")
+    if on:
+        return _on_own_data(setting(base), path)
     known = {**SETTINGS, **FURTHER}
     if name in known:
         return known[name]
@@ -123,6 +132,20 @@ def setting(name: str) -> Setting:
     if ":" not in name and found.name != name:
         raise InputError(f"setting {name!r} of {INSTALLED.origin(name)} calls itself {found.name!r}: give it one name.")
     return found
+
+
+def _on_own_data(base: Setting, path: str) -> Setting:
+    """The network, scheme and recipe of a setting, on other images."""
+    plain = re.sub(r"[^A-Za-z0-9_.+-]+", "-", os.path.basename(os.path.abspath(path)).removesuffix(".npz")).strip("-.") or "own"
+    return replace(
+        base,
+        name=f"{plain}-{base.architecture}-{base.method}".replace(":", "-"),
+        dataset=path,
+        published=None,
+        normalisation=None,
+        stand_ins=False,
+        family=base.family or DATASETS.get(base.dataset).family,
+    )
 
 
 def paper_time_steps(chosen: Setting) -> int | None:

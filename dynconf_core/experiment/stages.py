@@ -111,7 +111,7 @@ def _compared(plan: Plan) -> Used:
 
 
 _IMPLEMENTATIONS: dict[str, Callable[[Plan], Used]] = {
-    "data": lambda plan: [(DATASETS, plan.data.name)],
+    "data": lambda plan: [(DATASETS, plan.data.source)],
     "architecture": lambda plan: [(ARCHITECTURES, plan.architecture)],
     "scheme": lambda plan: [(SCHEMES, plan.method)],
     "neurons": _neurons,
@@ -131,6 +131,8 @@ def _data(job: Job) -> dict[str, Any]:
         "calibration": data.calibration,
         "split_seed": SPLIT_SEED,
         "normalisation": data.normalisation,
+        **({} if data.sample is None else {"sample": list(data.sample)}),
+        **({} if data.expects is None else {"expects": data.expects.as_json()}),
     }
 
 
@@ -221,7 +223,7 @@ STAGES: tuple[Stage, ...] = (
 def job(plan: Plan, context: RunContext, checkpoint: Path | None = None) -> Job:
     """The job of a plan; computes the digest of its data set."""
     try:
-        digest = DATASETS.get(plan.data.name).digest(context.data)
+        digest = DATASETS.get(plan.data.source).digest(context.data)
     except OSError as error:
         raise InputError(
             f"data set {plan.data.name!r} cannot be read: {error}. (The data folder is {context.data}.)"

@@ -20,7 +20,7 @@ def try_out(plans: Sequence[Plan], data: Path) -> None:
     work."""
     for plan in plans:
         try:
-            if not DATASETS.own(plan.data.name):
+            if not DATASETS.own(plan.data.source):
                 _try_data(plan, data)
             if not (ARCHITECTURES.own(plan.architecture) and SCHEMES.own(plan.method)):
                 _try_network(plan)
@@ -66,8 +66,7 @@ def _try_network(plan: Plan) -> None:
     from dynconf_core.schemes.network import described
 
     what = f"the network {plan.architecture} with activations of {plan.method}"
-    side, classes = plan.data.resolution, plan.data.classes
-    image = torch.zeros(1, 3, side, side)
+    classes, image = plan.data.classes, torch.zeros(1, *plan.data.shape)
     try:
         network = described({**plan.network(), "initial_threshold": plan.recipe.initial_threshold}, plan.seed)
         with torch.no_grad():

@@ -57,6 +57,7 @@ _GEOMETRY: dict[str, Check] = {
 _WINDOW: dict[str, Check] = {"kernel": _pair(1), "stride": _pair(1), "padding": _pair(0)}
 _FLAG: Check = lambda value: isinstance(value, bool)  # noqa: E731
 _LEVELS: Check = lambda value: value is None or _whole(value, 1)  # noqa: E731
+_ANY: dict[str, Check] = {"wide": _FLAG}
 _BITS: Check = lambda value: _whole(value, -PLACES, PLACES)  # noqa: E731
 KINDS: Mapping[str, _Kind] = {
     "input": _Kind((0, 0), {}),
@@ -138,7 +139,7 @@ def _fault(node: Node, place: int, known: Mapping[str, Node]) -> str | None:
 
 
 def _fault_of_settings(node: Node, kind: _Kind) -> str | None:
-    allowed = {**kind.settings, **kind.more}
+    allowed = {**kind.settings, **kind.more, **_ANY}
     if not kind.settings.keys() <= node.settings.keys() <= allowed.keys():
         return f"has the settings {sorted(map(str, node.settings))[:8]}, not {sorted(kind.settings)}"
     wrong = next((name for name, value in node.settings.items() if not allowed[name](value)), None)

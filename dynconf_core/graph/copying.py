@@ -17,6 +17,9 @@ from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from dynconf_core.errors import InputError
+from dynconf_core.graph.writing import first_line
+
 COMPUTING = (WeightNorm, SpectralNorm, prune.BasePruningMethod)
 """Hooks that compute a weight from other tensors before every call of their module."""
 CONTAINERS = (list, set, deque, dict, OrderedDict)
@@ -31,7 +34,11 @@ def unwrapped(module: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def in_float64(network: nn.Module) -> nn.Module:
-    """A copy on the CPU whose parameters and buffers are float64; nothing that it computes changes ``network``."""
+    """A copy on the CPU whose parameters and buffers are float64; nothing that it computes changes ``network``.
+
+    Raises:
+        InputError: if a weight that is computed from other tensors cannot be computed.
+    """
     copied: nn.Module = _Copying(network).copied(network)
     return copied
 
@@ -44,6 +51,7 @@ class _Copying:
         self.originals: list[Any] = []  # kept, so that no address is used again
         # First, so that an object's own way of copying finds the modules and tensors that it holds.
         modules = [unwrapped(module) for module in network.modules()]
+        self.names = {id(module): name for name, module in network.named_modules()}
         for module in modules:
             self._keep(module, object.__new__(parametrize.type_before_parametrizations(module)))
         for tensor in (*network.parameters(), *network.buffers()):
@@ -62,7 +70,14 @@ class _Copying:
         return known
 
     def _fill(self, module: nn.Module) -> None:
-        present = _present_weights(module)
+        try:
+            present = _present_weights(module)
+        except Exception as error:  # what computes the weights is the user's own, or torch's on tensors of other types
+            name = self.names.get(id(module)) or type(module).__name__
+            raise InputError(
+                f"a weight of {name} is computed from other tensors, which fails ({first_line(error)}): make it a plain weight "
+                "(remove_weight_norm, remove_spectral_norm, prune.remove or parametrize.remove_parametrizations)."
+            ) from error
         state = self.copies[id(module)].__dict__
         for name, value in module.__dict__.items():
             if name not in present and name != "_compiled_call_impl":

@@ -30,8 +30,8 @@ Kinds of node, with their settings and tensors:
 
 A signal (C, L) is an image of height 1 to convolutions and pools: their weights are (O, I / groups, 1, k), their settings
 (1, k).
-Weights in fixed point have the setting ``bits``, their binary places; ``identity`` marks the scale of a
-shortcut without weights.
+Weights in fixed point have the setting ``bits``, their binary places; ``identity`` marks the scale of a shortcut without
+weights; ``wide`` marks nodes whose value (of neurons: the membrane potential) needs float64 to be exact.
 """
 
 from collections.abc import Iterable, Mapping
@@ -69,6 +69,11 @@ class Node:
     shape: tuple[int, ...]
     settings: Settings = field(default_factory=dict)
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def wide(self) -> bool:
+        """Whether its value, or the membrane potential of its neurons, is float64."""
+        return bool(self.settings.get("wide", False))
 
     @property
     def channels(self) -> int:

@@ -14,6 +14,8 @@ Look = Callable[[Node, Tensor], Tensor | None]
 """Called with each node and its value, batch first; a returned tensor replaces the value, None keeps it."""
 COPIED = 1 << 28
 """Maximum number of values unfolded at once: 1 GiB as float32."""
+COPIED_WIDE = 1 << 23
+"""The same for a convolution of float64 values on a CPU, for which PyTorch unfolds the images: 64 MiB."""
 
 
 def evaluate(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor], biased: bool = True) -> Tensor:
@@ -22,10 +24,13 @@ def evaluate(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor]
     Args:
         node: of any kind except input and neurons.
         inputs: values, batch first.
-        tensors: those of the node, on the device and in the precision of the inputs.
+        tensors: those of the node, on the device of the inputs; products and sums are computed in the precision of its weight.
         biased: whether the bias is added.
     """
-    x, settings = inputs[0], node.settings
+    settings = node.settings
+    if node.wide:
+        inputs = [value.double() for value in inputs]
+    x = inputs[0]
     if x.ndim == 3 and node.kind in ("convolution", *POOLS):
         return evaluate(as_image(node), [x.unsqueeze(2)], tensors, biased).squeeze(2)
     bias = tensors.get("bias") if biased else None
@@ -33,6 +38,8 @@ def evaluate(node: Node, inputs: Sequence[Tensor], tensors: Mapping[str, Tensor]
         if x.is_cuda and not torch.backends.cudnn.enabled:  # PyTorch's own convolution would process the samples one by one
             return unfolded(node, x, tensors, biased)
         geometry = [settings[name] for name in ("stride", "padding", "dilation", "groups")]
+        if node.wide:
+            return _wide_convolution(node, x, tensors["weight"], bias)
         return functional.conv2d(x, tensors["weight"], bias, *geometry)
     if node.kind == "linear":
         return functional.linear(x, tensors["weight"], bias)
@@ -109,12 +116,25 @@ def unfolded(node: Node, x: Tensor, tensors: Mapping[str, Tensor], biased: bool 
     weight, bias = tensors["weight"], tensors.get("bias") if biased else None
     rows, columns = node.settings["padding"]
     images = functional.pad(x.permute(0, 2, 3, 1), (0, 0, columns, columns, rows, rows)).contiguous()
-    a_sample = node.shape[1] * node.shape[2] * weight[0].numel() * int(node.settings["groups"])
-    parts = [_product(node, part, weight) for part in images.split(max(1, COPIED // a_sample))]
+    parts = [_product(node, part, weight) for part in images.split(max(1, COPIED // _copied(node, weight)))]
     value = torch.cat(parts) if len(parts) > 1 else parts[0]
     if bias is not None:
         value.add_(bias)
     return value.permute(0, 3, 1, 2)
+
+
+def _wide_convolution(node: Node, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """A convolution in float64 on a CPU, for which there are no fast kernels: a kernel of one place is a linear layer."""
+    geometry = [node.settings[name] for name in ("stride", "padding", "dilation", "groups")]
+    if weight.shape[1:] == (x.shape[1], 1, 1) and [*map(tuple, geometry[:2])] == [(1, 1), (0, 0)]:
+        return functional.linear(x.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(0, 3, 1, 2)
+    parts = [functional.conv2d(part, weight, bias, *geometry) for part in x.split(max(1, COPIED_WIDE // _copied(node, weight)))]
+    return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+
+def _copied(node: Node, weight: Tensor) -> int:
+    """The number of values of one sample's unfolded image."""
+    return node.shape[1] * node.shape[2] * weight[0].numel() * int(node.settings["groups"])
 
 
 def _product(node: Node, images: Tensor, weight: Tensor) -> Tensor:

@@ -39,11 +39,13 @@ class _Sides:
     Attributes:
         nodes: by name; a value's positive side has the name of the value.
         negative: by value, the name of its negative side, and the factor of that, one number or one per channel.
+        both: values of which both sides may be above 0: means of several.
         spikes: names of the nodes that send spikes.
     """
 
     nodes: dict[str, Node] = field(default_factory=dict)
     negative: dict[str, tuple[str, Tensor]] = field(default_factory=dict)
+    both: set[str] = field(default_factory=set)
     spikes: set[str] = field(default_factory=set)
 
     def take(self, node: Node) -> None:
@@ -124,6 +126,8 @@ class _Sides:
         one = len(parts) == 1
         name = parts[0] if one else self._add(Node(f"{node.name}.negative", "concatenate", tuple(parts), node.shape))
         self.negative[node.name] = name, torch.cat(factors)
+        if not self.both.isdisjoint(node.inputs):
+            self.both.add(node.name)
 
     def _padded(self, reader: str, name: str, before: int, after: int) -> str:
         if not before and not after:
@@ -140,16 +144,27 @@ class _Sides:
         assert factor is not None
         settings = node.settings
         if node.kind == "max_pool":
-            if bool((factor > 0).any()):
-                raise InputError(
-                    f"the max pool at {node.name!r} follows an activation with a negative slope, which falls below 0, so that "
-                    "the largest input need not have the largest spike count: put the activation after the pool, or use an "
-                    "average pool."
-                )
+            self._check_largest(node, factor)
             settings = {**settings, "least": True}  # of the larger values the negative sides are the smaller
+        if node.kind == "average_pool" or source in self.both:
+            self.both.add(node.name)
         self._add(node)
         name = self._add(replace(node, name=f"{node.name}.negative", inputs=(other,), settings=settings))
         self.negative[node.name] = name, factor
+
+    def _check_largest(self, node: Node, factor: Tensor) -> None:
+        """Raise ``InputError`` unless the largest value has the largest positive and the smallest negative side."""
+        if bool((factor > 0).any()):
+            raise InputError(
+                f"the max pool at {node.name!r} follows an activation with a negative slope, which falls below 0, so that "
+                "the largest input need not have the largest spike count: put the activation after the pool, or use an "
+                "average pool."
+            )
+        if node.inputs[0] in self.both:
+            raise InputError(
+                f"the max pool at {node.name!r} pools means of an activation with two sides, whose spikes are counted "
+                "apart: put the average pool behind it, or use ReLU."
+            )
 
     def _moved_factor(self, node: Node) -> Tensor | None:
         """The factor behind an operation that moves or sums values of one input; None if it differs within a channel."""

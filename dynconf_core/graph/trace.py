@@ -65,7 +65,7 @@ def recorded(network: nn.Module, example: Tensor) -> Graph:
     Raises:
         InputError: as ``traced``, which compares the graph with the network too.
     """
-    return Recording(network, example, example.dtype).graph()
+    return Recording(network, example[:1], example.dtype).graph()
 
 
 def folded(graph: Graph) -> Graph:
@@ -138,9 +138,7 @@ def _check(network: nn.Module) -> None:
         if is_lazy(value):
             raise InputError(f"{name} has no shape yet: run the network once on an image before it is converted.")
         if value.is_meta:
-            raise InputError(
-                f"{name} is on the meta device, without values: load the weights (to_empty, then load_state_dict)."
-            )
+            raise InputError(f"{name} is on the meta device, without values: use to_empty() and load_state_dict() first.")
     if network.training:
         raise InputError(f"{type(network).__name__} is in training mode: call .eval() before it is converted.")
     for name, module in network.named_modules():

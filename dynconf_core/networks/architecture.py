@@ -6,6 +6,7 @@ in ``dynconf convert``.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING, Protocol
 
 from dynconf_core.data.images import Normalisation
@@ -20,6 +21,8 @@ STEMS = ("cifar", "imagenet")
 """The first layers: for small images (a 3 x 3 convolution) or for large ones (7 x 7 with stride 2, and a pool)."""
 NARROWEST = 4
 """The minimum number of channels in a layer, for any width."""
+COLOURS = 3
+"""The usual number of channels of the images."""
 Activation = Callable[[], "nn.Module"]
 """Makes the activation of one layer."""
 
@@ -34,6 +37,8 @@ class Make(Protocol):
 
     def __call__(self, *, stem: str, classes: int, resolution: int, width: float, activation: Activation) -> "nn.Module":
         """A network that gives logits ``(N, classes)`` for images ``(N, 3, resolution, resolution)``.
+
+        One that takes an argument ``channels`` too is also made for other numbers of channels, and of features of vectors.
 
         Args:
             stem: one of ``STEMS``; an architecture with a single stem may ignore it.
@@ -99,6 +104,7 @@ def build(
     width: float,
     activation: Activation,
     seed: int,
+    channels: int = COLOURS,
 ) -> "nn.Module":
     """An initialised network; the same for the same arguments, whatever random numbers the process draws elsewhere.
 
@@ -106,9 +112,10 @@ def build(
         architecture: a name in ``ARCHITECTURES``.
         stem, classes, resolution, width, activation: see ``Make``.
         seed: of the initial weights.
+        channels: of the images; F for vectors ``(N, F)``.
 
     Raises:
-        InputError: for an unknown architecture or stem, or a resolution that is too small for the architecture.
+        InputError: for an unknown architecture or stem, or a resolution or number of channels that the architecture is not for.
     """
     import torch
     from torch import nn
@@ -118,7 +125,15 @@ def build(
         raise InputError(f"stem={stem!r} is unknown: choose one of {', '.join(STEMS)}.")
     if resolution < found.smallest:
         raise InputError(f"resolution={resolution}: {architecture} needs at least {found.smallest} pixels.")
-    network = found.make(stem=stem, classes=classes, resolution=resolution, width=width, activation=activation)
+    more: dict[str, int] = {}
+    if channels != COLOURS:
+        if "channels" not in signature(found.make).parameters:
+            raise InputError(
+                f"architecture {architecture!r} is for {COLOURS} channels, the data have {channels}: give its `make` an "
+                "argument `channels`."
+            )
+        more["channels"] = channels
+    network = found.make(stem=stem, classes=classes, resolution=resolution, width=width, activation=activation, **more)
     if not isinstance(network, nn.Module):
         raise InputError(f"architecture {architecture!r} makes a {type(network).__name__}: its make must give an nn.Module.")
     _initialise(network, torch.Generator().manual_seed(seed))

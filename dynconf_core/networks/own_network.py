@@ -74,7 +74,10 @@ def _why(network: nn.Module, sample: Tensor) -> str:
     for name, layer in network.named_modules():
         if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             if sample.ndim > 2 and sample.shape[1] != layer.in_channels:
-                return f" (its first layer, {name}, takes {layer.in_channels} channels, the images have {sample.shape[1]})"
+                repeat = "; --channels 3 repeats grey ones" if (sample.shape[1], layer.in_channels) == (1, 3) else ""
+                return (
+                    f" (its first layer, {name}, takes {layer.in_channels} channels, the images have {sample.shape[1]}{repeat})"
+                )
             return ""
         if isinstance(layer, nn.Linear):
             if sample.ndim == 2 and sample.shape[1] != layer.in_features:

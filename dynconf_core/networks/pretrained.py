@@ -12,17 +12,15 @@ from dynconf_core.data.images import Normalisation
 from dynconf_core.errors import InputError
 from dynconf_core.libraries import torchvision
 from dynconf_core.networks.architecture import ARCHITECTURES, STEMS, Architecture, Published
+from dynconf_core.networks.convertible import CONVERTIBLE, reason
 
 TORCHVISION = "torchvision/"
-REWRITTEN = ("densenet", "googlenet", "inception")
-"""torchvision renames their weights or transforms their input while loading, so that a plain state dict does not fit."""
 
 
 def names() -> tuple[str, ...]:
-    """Every name that ``architecture`` accepts."""
+    """Every name that ``architecture`` accepts: networks that convert."""
     models = torchvision().models
-    listed: list[str] = models.list_models(module=models)
-    offered = sorted(name for name in listed if not name.startswith(REWRITTEN))
+    offered = sorted({*CONVERTIBLE}.intersection(models.list_models(module=models)))
     return (*_published(), *(TORCHVISION + name for name in offered))
 
 
@@ -99,6 +97,9 @@ def _torchvision_weights(name: str, weights: str) -> Any:
     """The entry for ``weights`` in torchvision's enumeration of the weights of ``name``."""
     known = names()
     if name not in known:
+        why = reason(name.removeprefix(TORCHVISION)) if name.startswith(TORCHVISION) else None
+        if why is not None:
+            raise InputError(f"architecture={name!r} cannot be converted by name: {why}.")
         shown = ", ".join((*_published(), "torchvision/resnet18", "torchvision/vgg16_bn"))
         hint = f" (did you mean {TORCHVISION + name!r}?)" if TORCHVISION + name in known else ""
         raise InputError(f"architecture={name!r} is unknown{hint}: choose one such as {shown}.")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from dynconf_core.networks.architecture import Activation, Architecture, scaled
+from dynconf_core.networks.architecture import COLOURS, Activation, Architecture, scaled
 
 PLANES = (64, 128, 256, 512)
 
@@ -79,17 +79,20 @@ class ResNet(nn.Module):
         classes: number of classes C.
         activation: makes the activation of one layer.
         width: factor on every layer's channels.
+        inputs: channels of the images.
     """
 
-    def __init__(self, depth: str, stem: str, classes: int, activation: Activation, width: float) -> None:
+    def __init__(
+        self, depth: str, stem: str, classes: int, activation: Activation, width: float, inputs: int = COLOURS
+    ) -> None:
         super().__init__()
         plan = DEPTHS[depth]
         channels = scaled(PLANES[0], width)
         if stem == "cifar":
-            self.stem = nn.Sequential(*_convolution(3, channels, 3), activation())
+            self.stem = nn.Sequential(*_convolution(inputs, channels, 3), activation())
         else:
             pool = nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=True)
-            self.stem = nn.Sequential(*_convolution(3, channels, 7, 2), activation(), pool)
+            self.stem = nn.Sequential(*_convolution(inputs, channels, 7, 2), activation(), pool)
         blocks: list[Block] = []
         for stage, (full, count) in enumerate(zip(PLANES, plan.blocks, strict=True)):
             for index in range(count):
@@ -100,14 +103,16 @@ class ResNet(nn.Module):
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(N, C)`` of images ``(N, 3, H, W)``."""
+        """Logits ``(N, C)`` of images ``(N, inputs, H, W)``."""
         logits: Tensor = self.head(self.blocks(self.stem(images)))
         return logits
 
 
 def _resnet(depth: str) -> Architecture:
-    def make(*, stem: str, classes: int, resolution: int, width: float, activation: Activation) -> ResNet:
-        return ResNet(depth, stem, classes, activation, width)
+    def make(
+        *, stem: str, classes: int, resolution: int, width: float, activation: Activation, channels: int = COLOURS
+    ) -> ResNet:
+        return ResNet(depth, stem, classes, activation, width, channels)
 
     return Architecture(make)
 

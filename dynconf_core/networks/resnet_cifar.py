@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 
 from dynconf_core.data.folder import NORMALISATION as IMAGENET
 from dynconf_core.errors import InputError
-from dynconf_core.networks.architecture import Activation, Architecture, Published, scaled
+from dynconf_core.networks.architecture import COLOURS, Activation, Architecture, Published, scaled
 
 CIFAR_DEPTHS = (20, 32, 44, 56, 110)
 PLANES = (16, 32, 64)
@@ -66,18 +66,21 @@ class CifarResNet(nn.Module):
         classes: number of classes C.
         activation: makes the activation of one layer; the published networks use ReLU.
         width: factor on every layer's channels (1 is the published network).
+        inputs: channels of the images.
 
     Raises:
         InputError: for another depth.
     """
 
-    def __init__(self, depth: int, classes: int = 10, activation: Activation = nn.ReLU, width: float = 1.0) -> None:
+    def __init__(
+        self, depth: int, classes: int = 10, activation: Activation = nn.ReLU, width: float = 1.0, inputs: int = COLOURS
+    ) -> None:
         super().__init__()
         if depth not in CIFAR_DEPTHS:
             raise InputError(f"depth={depth}: the CIFAR ResNets have {', '.join(map(str, CIFAR_DEPTHS))} layers.")
         first, second, third = (scaled(planes, width) for planes in PLANES)
         blocks = (depth - 2) // 6
-        self.conv1 = nn.Conv2d(3, first, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(inputs, first, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(first)
         self.activation = activation()
         self.layer1 = _stage(first, first, blocks, 1, activation)
@@ -87,7 +90,7 @@ class CifarResNet(nn.Module):
         self.linear = nn.Linear(third, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(N, C)`` of images ``(N, 3, H, W)``."""
+        """Logits ``(N, C)`` of images ``(N, inputs, H, W)``."""
         hidden = self.activation(self.bn1(self.conv1(images)))
         hidden = self.layer3(self.layer2(self.layer1(hidden)))
         logits: Tensor = self.linear(flatten(self.pool(hidden), 1))
@@ -102,8 +105,10 @@ def _stage(inputs: int, planes: int, blocks: int, stride: int, activation: Activ
 def _cifar_resnet(depth: int) -> Architecture:
     """The widely used checkpoints were trained with ImageNet's mean and standard deviation."""
 
-    def make(*, stem: str, classes: int, resolution: int, width: float, activation: Activation) -> CifarResNet:
-        return CifarResNet(depth, classes, activation, width)
+    def make(
+        *, stem: str, classes: int, resolution: int, width: float, activation: Activation, channels: int = COLOURS
+    ) -> CifarResNet:
+        return CifarResNet(depth, classes, activation, width, channels)
 
     return Architecture(make, published=Published(10, 32, 32, IMAGENET))
 

@@ -86,13 +86,12 @@ def _renamed(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     names = [".".join(part for part in name.split(".") if part not in WRAPPING) for name in tensors]
     while True:
         weights = [name for name in names if not _besides(name)]
-        if not all(weights) or len(set(weights)) < len(weights):
+        if not weights or not all(weights) or len(set(weights)) < len(weights):
             return
         yield dict(zip(names, tensors.values(), strict=True))
-        first = {name.partition(".")[0] for name in weights}
-        if len(first) != 1:
+        shared = f"{weights[0].partition('.')[0]}."
+        if not all(name.startswith(shared) for name in weights):
             return
-        shared = f"{first.pop()}."
         names = [name.removeprefix(shared) for name in names]
 
 

@@ -35,7 +35,7 @@ def likely_cause(given: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> s
         if not given.keys() & wanted.keys():
             mine, yours = next(iter(given), "nothing"), next(iter(wanted), "nothing")
             return f"Was it made for another architecture? No name is the same ({mine!r} there, {yours!r} here)."
-        return "Was it made for another architecture, depth or method?"
+        return "Was it made for another architecture or depth, or for another method?"
     firsts = {
         (given[name].shape[:1], wanted[name].shape[:1]) for name in shapes if given[name].shape[1:] == wanted[name].shape[1:]
     }

@@ -7,7 +7,7 @@ of the maximum.
 
 from torch import Tensor, nn
 
-from dynconf_core.networks.architecture import Activation, Architecture, scaled
+from dynconf_core.networks.architecture import COLOURS, Activation, Architecture, scaled
 
 STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 HEAD = 4096
@@ -22,12 +22,12 @@ class VGG(nn.Module):
         width: factor on every layer's channels.
         resolution: side of the square input in pixels; after the five pools ``resolution // 32`` remain, which sets the size of
             the head.
+        channels: of the images.
     """
 
-    def __init__(self, classes: int, activation: Activation, width: float, resolution: int) -> None:
+    def __init__(self, classes: int, activation: Activation, width: float, resolution: int, channels: int = COLOURS) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        channels = 3
         for stage in STAGES:
             for full in stage:
                 out = scaled(full, width)
@@ -51,14 +51,14 @@ class VGG(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(N, C)`` of images ``(N, 3, resolution, resolution)``."""
+        """Logits ``(N, C)`` of images ``(N, channels, resolution, resolution)``."""
         logits: Tensor = self.head(self.features(images))
         return logits
 
 
-def _vgg16(*, stem: str, classes: int, resolution: int, width: float, activation: Activation) -> VGG:
+def _vgg16(*, stem: str, classes: int, resolution: int, width: float, activation: Activation, channels: int = COLOURS) -> VGG:
     """See ``Make``; there is only one stem."""
-    return VGG(classes, activation, width, resolution)
+    return VGG(classes, activation, width, resolution, channels)
 
 
 VGG16 = Architecture(_vgg16, smallest=2 ** len(STAGES))

@@ -204,6 +204,7 @@ def _promise(found: GuaranteeEntry) -> str:
 
 def _guarantee(found: GuaranteeEntry, tested: Guarantee | None, time_steps: int) -> Section:
     test = found.test
+    full = time_steps if tested is None else f"{tested.full_steps:.2f}".removesuffix(".00")
     rows = [
         ("promise", _promise(found)),
         (
@@ -214,7 +215,7 @@ def _guarantee(found: GuaranteeEntry, tested: Guarantee | None, time_steps: int)
         ("candidates", f"{found.passed} of {found.candidates} thresholds certified"),
         (
             "on these samples",
-            f"{found.lost} lost and {found.gained} gained at {number(found.mean_steps)} of {time_steps} mean steps",
+            f"{found.lost} lost and {found.gained} gained at {number(found.mean_steps)} of {full} mean steps",
         ),
         (
             "on the test samples",

@@ -48,6 +48,7 @@ def latency(
     """Accuracy against latency; without ``curves``, of the rule alone and of fixed steps, each of which costs ``steps_at_t`` on
     average if samples end before T."""
     costs: Sequence[float] = range(1, len(accuracy) + 1) if steps_at_t is None else [round(step, 3) for step in steps_at_t]
+    full = f"{costs[-1]:.2f}".removesuffix(".00")
     lines: list[dict[str, Cell]] = [
         {"series": "stopped at a fixed step", "step": step, "accuracy": rounded(share)}
         for step, share in zip(costs, accuracy, strict=True)
@@ -62,7 +63,7 @@ def latency(
         {"series": "chosen rule", "step": round(exiting.mean_steps, 3), "accuracy": rounded(exiting.accuracy)}
     ]
     if equal is not None:
-        cost = costs[equal.time_steps - 1]
+        cost = equal.time_steps if steps_at_t is None else costs[equal.time_steps - 1]
         points.append({"series": "first step as accurate as T", "step": cost, "accuracy": rounded(equal.accuracy)})
     if paper is not None:
         points.append({"series": "the paper", "step": paper.mean_steps, "accuracy": rounded(paper.accuracy)})
@@ -70,7 +71,7 @@ def latency(
     names = ("series", "step", "accuracy")
     return Figure(
         "latency" if paper is None else "latency_and_paper",
-        f"{percent(exiting.accuracy)} % after {number(exiting.mean_steps)} of {costs[-1]} steps: "
+        f"{percent(exiting.accuracy)} % after {number(exiting.mean_steps)} of {full} steps: "
         f"{points_in_words(accuracy[-1] - exiting.accuracy)}",
         {"lines": columns(lines, names), "points": columns(points, names)},
         {"time_steps": len(accuracy), "low": low, "high": high},

@@ -7,10 +7,10 @@ from typing import Any
 from torch import nn
 
 from dynconf_core.errors import InputError
-from dynconf_core.networks.architecture import build
+from dynconf_core.networks.architecture import COLOURS, build
 from dynconf_core.schemes.scheme import SCHEMES
 
-SHARED = ("architecture", "stem", "classes", "resolution", "width", "method", "initial_threshold")
+SHARED = ("architecture", "stem", "classes", "resolution", "width", "channels", "method", "initial_threshold")
 """Entries common to all descriptions; further ones are parameters of the scheme."""
 
 
@@ -19,7 +19,8 @@ def described(description: Mapping[str, Any], seed: int) -> nn.Module:
 
     Args:
         description: ``architecture``, ``stem``, ``classes``, ``resolution``, ``width``, ``method`` (the conversion scheme), the
-            scheme's own parameters (``levels`` for QCFS, ``bits`` for QFFS) and, for training, ``initial_threshold``.
+            scheme's own parameters (``levels`` for QCFS, ``bits`` for QFFS), ``channels`` of images that have not three, and,
+            for training, ``initial_threshold``.
         seed: seed of the initial weights.
 
     Raises:
@@ -44,6 +45,7 @@ def described(description: Mapping[str, Any], seed: int) -> nn.Module:
         classes=description["classes"],
         resolution=description["resolution"],
         width=description["width"],
+        channels=description.get("channels", COLOURS),
         activation=scheme(**own).activation(description.get("initial_threshold", 8.0)),
         seed=seed,
     )

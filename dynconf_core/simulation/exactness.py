@@ -1,8 +1,8 @@
-"""Settings and checks that make float32 exact for fixed-point weights.
+"""Settings and checks that make floating point exact for fixed-point weights.
 
 An exact sum may be reordered freely, but TF32 truncates its factors, and Winograd and FFT convolutions compute different sums.
-Therefore TF32 is switched off, and every weighted layer is compared with float64 in its real shape before use. On a GPU cuDNN,
-whose choice of algorithm depends on the batch size, is not used: convolutions are computed as matrix products.
+Therefore TF32 is switched off, and every weighted layer is compared with float64 on the CPU in its real shape before use. On a
+GPU cuDNN, whose choice of algorithm depends on the batch size, is not used: convolutions are computed as matrix products.
 """
 
 import threading
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from dynconf_core.errors import InputError
-from dynconf_core.graph.graph import WEIGHTED, Node
-from dynconf_core.graph.operations import evaluate
+from dynconf_core.graph.bounds import Range, in_one_step
+from dynconf_core.graph.graph import WEIGHTED, Graph, Node
+from dynconf_core.graph.operations import evaluate, per_channel
 from dynconf_core.simulation.network import SpikingNetwork
 
 _lock = threading.Lock()
@@ -67,10 +68,15 @@ def check_exactness(network: SpikingNetwork, samples: int) -> None:
     if samples in network.tried_for:
         return
     generator = torch.Generator().manual_seed(0)
-    tensors = network.tensors()
-    for node in network.graph.of_kind(*WEIGHTED):
-        source = network.graph.by_name[node.inputs[0]]
-        x = (torch.rand(samples, *source.shape, generator=generator) < 0.2).float().to(network.device)
+    tensors, graph = network.tensors(), network.graph
+    wide = any(node.wide for node in graph.nodes)
+    bounds = in_one_step(graph, network.image_limit or 0.0, network.neurons) if wide else {}
+    places = _places(graph) if wide else {}
+    for node in graph.of_kind(*WEIGHTED):
+        source = graph.by_name[node.inputs[0]]
+        x = torch.rand(samples, *source.shape, generator=generator)
+        x = _fine(x, bounds[source.name], places[source.name]) if node.wide else (x < 0.2).float()
+        x = x.to(network.device)
         if x.ndim > 2:  # channels last, as the values are
             x = x.movedim(1, -1).contiguous().movedim(-1, 1)
         if not _same(node, x, tensors[node.name]):
@@ -81,8 +87,25 @@ def check_exactness(network: SpikingNetwork, samples: int) -> None:
     network.tried_for.add(samples)
 
 
+def _fine(shares: Tensor, within: Range, places: int) -> Tensor:
+    """Values on the grid of ``places`` and ``within`` bounds per channel, for ``shares`` of them in [0, 1]; float64."""
+    low, high = (per_channel(limit, shares) for limit in (within.low, within.high))
+    scale = 2.0**places
+    return torch.trunc((low + shares.double() * (high - low)) * scale) / scale
+
+
+def _places(graph: Graph) -> dict[str, int]:
+    """Binary places of every value, as the nodes' settings say."""
+    found: dict[str, int] = {}
+    for node in graph.nodes:
+        before = max((found[name] for name in node.inputs), default=0)
+        bits = int(node.settings.get("bits", 0))
+        found[node.name] = 0 if node.kind == "neurons" else bits if node.kind == "round" else before + bits
+    return found
+
+
 def _same(node: Node, x: Tensor, tensors: dict[str, Tensor]) -> bool:
-    """Whether float32 and float64 agree on the first two samples of the batch."""
+    """Whether the device and float64 on the CPU agree on the first two samples of the batch."""
     found = evaluate(node, [x], tensors)[:2].cpu()
     wide = {key: value.double().cpu() for key, value in tensors.items()}
     expected = evaluate(node, [x[:2].double().cpu()], wide)

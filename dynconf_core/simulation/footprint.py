@@ -3,10 +3,12 @@
 import math
 
 from dynconf_core.errors import InputError
+from dynconf_core.graph.operations import COPIED_WIDE
 from dynconf_core.simulation.network import SpikingNetwork
 from dynconf_core.simulation.pace import STEPS, largest
 
 BYTES = 4
+"""Of a float32; sizes count a float64 as two."""
 FIXED = 600 << 20
 """Bytes of the process itself: torch alone takes 220 MiB, a flow with Prefect, MLflow and Optuna 555 MiB (measured)."""
 COPIES = 4
@@ -23,20 +25,22 @@ def bytes_a_sample(network: SpikingNetwork, frames: int = 0) -> int:
     """Upper estimate for one sample: all states, the input current, the largest values of a time step, and the ``frames``, as
     they are and normalised."""
     graph = network.graph
-    size = {node.name: math.prod(node.shape) for node in graph.nodes}
+    size = {node.name: math.prod(node.shape) * (2 if node.wide else 1) for node in graph.nodes}
     states = network.neurons.state_tensors * sum(size[node.name] for node in graph.of_kind("neurons"))
     pools = sum(size[node.inputs[0]] + size[node.name] for node in graph.of_kind("max_pool"))
     after = graph.after(("neurons",))
     input_current = sum(size[node.name] for node in graph.nodes if node.name not in after)
-    return BYTES * (states + pools + 2 * (input_current + frames * size[graph.input.name]) + LIVE * largest(graph))
+    return BYTES * (states + pools + 2 * (input_current + frames * size[graph.input.name]) + LIVE * max(size.values()))
 
 
 def bytes_without_samples(network: SpikingNetwork) -> int:
     """Upper estimate of everything else: the process, the weights and their preparation, and the values of several time
     steps computed together."""
-    weights = [value.numel() for value in network.buffers()]
-    values = LIVE * network.pace(BATCH.get(network.device.type, 64), STEPS).rows * largest(network.graph)
-    return FIXED + BYTES * (COPIES * sum(weights) + PREPARATION * max(weights, default=0) + values)
+    weights = [value.nbytes // BYTES for value in network.buffers()]
+    wide = any(node.wide for node in network.graph.nodes)
+    values = LIVE * network.pace(BATCH.get(network.device.type, 64), STEPS).rows * largest(network.graph) * (2 if wide else 1)
+    copied = 2 * COPIED_WIDE if wide else 0
+    return FIXED + BYTES * (COPIES * sum(weights) + PREPARATION * max(weights, default=0) + values + copied)
 
 
 def batch_size(network: SpikingNetwork, memory: int | None = None, frames: int = 0) -> int:

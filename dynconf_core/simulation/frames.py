@@ -9,25 +9,7 @@ not.
 import torch
 from torch import Tensor
 
-from dynconf_core.errors import InputError
-from dynconf_core.neurons.model import NeuronModel
 from dynconf_core.simulation.step_values import gated
-
-
-def check_frames(frames: Tensor, time_steps: int, acting: int, neurons: NeuronModel) -> None:
-    """Raise ``InputError`` if there are fewer ``frames (N, T', ...)`` than first steps in which the input acts (``acting``), or
-    if later ones within ``time_steps`` are not 0."""
-    given = frames.shape[1]
-    if given < acting:
-        raise InputError(
-            f"there are frames for {given} time steps, but the input acts in {acting}: give one for each, of zeros where "
-            "nothing arrives."
-        )
-    if bool(frames[:, acting:time_steps].any()):
-        raise InputError(
-            f"frames beyond step {acting} are not 0: with {neurons} neurons the input acts in the first {acting} time steps "
-            f"only. Divide each recording into {acting} frames, or convert with neurons='integrate-and-fire'."
-        )
 
 
 def at_steps(frames: Tensor, time_steps: range | Tensor) -> Tensor:

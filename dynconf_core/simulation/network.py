@@ -21,7 +21,8 @@ from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.graph.operations import evaluate, per_channel
 from dynconf_core.neurons.model import NeuronModel
 from dynconf_core.neurons.model import State as LayerState
-from dynconf_core.simulation.frames import at_steps, check_frames, mean_frame
+from dynconf_core.simulation.frames import at_steps, mean_frame
+from dynconf_core.simulation.input_checks import check_frames, check_images, check_time_steps
 from dynconf_core.simulation.pace import Pace, chunks, pace
 from dynconf_core.simulation.products import Products
 from dynconf_core.simulation.step_plan import StepPlan
@@ -84,7 +85,7 @@ class SpikingNetwork(nn.Module):
         for node in graph.nodes:
             for key, value in node.tensors.items():
                 layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format  # as the values are
-                kind = torch.float32 if value.is_floating_point() else value.dtype
+                kind = _type(node, key, value)
                 kept = torch.empty_like(value, dtype=kind, memory_format=layout, requires_grad=False)
                 self.register_buffer(_buffer(node.name, key), kept.copy_(value.detach()))
         shared = {node.name: self.get_buffer(_buffer(node.name, "weight")) for node in graph.nodes if "weight" in node.tensors}
@@ -101,7 +102,7 @@ class SpikingNetwork(nn.Module):
 
     @property
     def exact(self) -> bool:
-        """Whether the weights are in fixed point, so that float32 computes the network exactly."""
+        """Whether the weights are in fixed point, so that the network is computed exactly."""
         return self.image_limit is not None
 
     @property
@@ -185,29 +186,10 @@ class SpikingNetwork(nn.Module):
     def check(self, images: Tensor, time_steps: int) -> None:
         """Raise ``InputError`` if T < 1, if images or frames have the wrong shape or exceed the limits of proven exactness, or
         if there are fewer frames than steps in which the input acts, or others than 0 beyond these."""
-        if time_steps < 1:
-            raise InputError(f"time_steps={time_steps}: an SNN needs at least one.")
-        wanted = self.graph.input.shape
-        if tuple(images.shape[1:]) != wanted and tuple(images.shape[2:]) != wanted:
-            raise InputError(
-                f"the images have the shape {tuple(images.shape[1:])}, but the network was converted for {wanted}: convert it "
-                f"with an image of this shape, or give frames (N, T, {', '.join(map(str, wanted))}), one for each time step."
-            )
-        if self.time_steps_limit is not None and time_steps > self.time_steps_limit:
-            raise InputError(
-                f"time_steps={time_steps}: the fixed-point weights are proven exact for up to {self.time_steps_limit}; convert "
-                f"with time_steps={time_steps}, or with fixed_point=False (--no-fixed-point)."
-            )
+        check_time_steps(time_steps, self.time_steps_limit)
+        check_images(images, self.graph.input.shape, self.image_limit)
         if self.by_time_step(images):
             check_frames(images, time_steps, self.input_steps(time_steps), self.neurons)
-        largest = float(images.abs().max()) if images.numel() else 0.0
-        if not largest < float("inf"):
-            raise InputError("the images hold NaN or infinite values: normalise them as in training.")
-        if self.image_limit is not None and largest > self.image_limit:
-            raise InputError(
-                f"the images reach {largest:.4g}, but the fixed-point weights are proven exact up to {self.image_limit:.4g}: "
-                "normalise them as in training, or convert with image_limit=... or fixed_point=False (--no-fixed-point)."
-            )
 
     def by_time_step(self, images: Tensor) -> bool:
         """Whether ``images`` are frames ``(N, T, ...)``, one for each time step, rather than images ``(N, ...)``."""
@@ -314,7 +296,7 @@ class SpikingNetwork(nn.Module):
                 look(node, now.values[node.name])
             for name in self._plan.last.get(node.name, ()):
                 now.let_go(name)
-        return Step(now.values[self.graph.output.name], after)
+        return Step(now.values[self.graph.output.name].float(), after)
 
     def initial_state(self, like: State) -> dict[str, LayerState]:
         """The initial value of every state tensor: one number, or one per channel, to be broadcast."""
@@ -345,6 +327,13 @@ class SpikingNetwork(nn.Module):
         """See ``nn.Module``."""
         self._forget()
         return super().load_state_dict(*args, **kwargs)
+
+
+def _type(node: Node, key: str, value: Tensor) -> torch.dtype:
+    """The type in which a node's tensor is kept: float64 where its sums need it; the threshold is for information only."""
+    if not value.is_floating_point():
+        return value.dtype
+    return torch.float64 if node.wide and key != "threshold" else torch.float32
 
 
 def _buffer(node: str, key: str) -> str:

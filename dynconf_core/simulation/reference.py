@@ -63,6 +63,7 @@ def reference_counts(snn: SpikingNetwork, images: Tensor, time_steps: int = 0, l
                 values[node.name] = torch.floor(current * n + 0.5).clamp(0, n) / n
             else:
                 values[node.name] = current.clamp(0, 1 if node.settings["clipped"] else None)
+            values[node.name] = values[node.name].float()
         elif node.kind == "max_pool":
             values[node.name] = max_pool(node, inputs[0])
         elif "bias" in own and node.name not in input_current:

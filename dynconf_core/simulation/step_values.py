@@ -89,14 +89,16 @@ class StepValues:
             else:
                 currents.append(self.each(name))
         first = currents[0][0]
-        spikes = _like(first, self.steps) if spare is None else spare
+        spikes = spare if spare is not None and spare.dtype == torch.float32 else _like(first, self.steps)
         if before is None:
-            before = self.neurons.initial(first, per_channel(self.tensors[node.name]["initial"], first))
+            like = first.double() if node.wide else first
+            before = self.neurons.initial(like, per_channel(self.tensors[node.name]["initial"], like))
         state = before
+        wide = torch.empty_like(state[0]) if node.wide else None  # the spikes are of the type of the membrane potential
         for out, *arriving in zip(spikes.chunk(self.steps), *currents, strict=True):
             for current in arriving:
                 state[0].add_(current)
-            sent, state = self.neurons.fire(state, out)
+            sent, state = self.neurons.fire(state, out if wide is None else wide)
             if sent is not out:
                 out.copy_(sent)
         return spikes, state
@@ -113,11 +115,11 @@ class StepValues:
 
 
 def _like(value: Tensor, steps: int) -> Tensor:
-    """Uninitialised memory for ``steps`` values like ``value (N, ...)``, in the same layout."""
+    """Uninitialised float32 memory for ``steps`` values like ``value (N, ...)``, in the same layout."""
     rows = value.movedim(1, -1)
     if value.ndim > 2 and rows.is_contiguous():  # channels last
-        return torch.empty((steps * len(value), *rows.shape[1:]), dtype=value.dtype, device=value.device).movedim(-1, 1)
-    return torch.empty((steps * len(value), *value.shape[1:]), dtype=value.dtype, device=value.device)
+        return torch.empty((steps * len(value), *rows.shape[1:]), dtype=torch.float32, device=value.device).movedim(-1, 1)
+    return torch.empty((steps * len(value), *value.shape[1:]), dtype=torch.float32, device=value.device)
 
 
 def gated(value: Tensor, acting: bool | Tensor) -> Tensor:

@@ -91,7 +91,7 @@ def check_forms(forms: Mapping[str, Form]) -> None:
         if form.shape != needed:
             swapped = axes[0] == "N" and form.shape[0] == time_steps != samples
             raise TracesError(
-                f"{name} has the shape {form.shape}, but logits {shape} holds {samples} samples, {time_steps} time steps and "
+                f"{name} has the shape {form.shape}, but logits holds {samples} samples, {time_steps} time steps and "
                 f"{classes} classes; it must be {_shown(axes)} = {needed}.{TIME_STEPS_FIRST if swapped else ''}"
             )
 

@@ -11,7 +11,9 @@ from typing import Annotated
 import typer
 from rich.status import Status
 
+from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import check_file, check_folder, data_folder, home_folder, size_in_bytes
+from dynconf_core.progress import Progress
 from dynconf_core.results.records import plain
 from dynconf_flows.command.converted_images import OF_THE_DATA, check_fit, material, normalisation_called, some
 from dynconf_flows.command.converted_network import subject
@@ -42,7 +44,7 @@ def convert(
     neurons: Annotated[
         str, typer.Option(help="Neuron model: auto, integrate-and-fire, signed or package.module:Class.")
     ] = "signed",
-    levels: Annotated[int | None, typer.Option(help="Levels n of signed neurons [default: 15, at most T].", min=1)] = None,
+    levels: Annotated[int | None, typer.Option(help="Levels n of signed neurons [default: 5/8 of T].", min=1)] = None,
     time_steps: Annotated[int, typer.Option(help="Number of time steps T.", min=1)] = 32,
     correct: Annotated[
         bool, typer.Option(help="Correct thresholds, biases and initial membrane potentials after conversion.")
@@ -71,9 +73,13 @@ def convert(
         bool, typer.Option("--no-fixed-point", help="Do not round the weights; float32 is then not exact.")
     ] = False,
     traces: Annotated[Path | None, typer.Option(metavar="DIR", help="Also write DIR/calibration.npz and DIR/test.npz.")] = None,
+    traces_limit: Annotated[
+        int | None,
+        typer.Option("--limit", metavar="N", help="With --traces: N images a split, drawn at random [default: all].", min=1),
+    ] = None,
     device: Device = "auto",
     memory: Annotated[
-        str | None, typer.Option(metavar="SIZE", help="Memory limit for --traces on a CPU, e.g. 8GiB [default: none].")
+        str | None, typer.Option(metavar="SIZE", help="Memory limit of the process on a CPU, e.g. 8GiB [default: none].")
     ] = None,
     home: Annotated[
         str | None, typer.Option(help="Folder whose `data` holds the data sets [default: $DYNCONF_HOME or .dynconf].")
@@ -91,6 +97,8 @@ def convert(
     check_file(out, "--out")
     if traces is not None:
         check_folder(traces, "--traces")
+    elif traces_limit is not None:
+        raise InputError(f"--limit {traces_limit} is of the traces: give --traces DIR, too, or --images for the conversion.")
     from dynconf_core.conversion.convert import convert as converted
     from dynconf_core.conversion.file import save_snn
     from dynconf_core.conversion.report import conversion_report, images_for_report
@@ -105,11 +113,9 @@ def convert(
     given = subject(architecture, network, checkpoint, weights, lambda text: _say(wait, text))
     found = material(given, dataset, normalisation, size, channels, data_folder(data, home_folder(home)))
     held = found.load("calibration")
-    check_fit(given, held, dataset or found.name)
-    if not as_json:
-        _say(console, found.summary(held))
+    check_fit(given, held, found)
     pixels, labels = some(held, images)
-    with _waiting(wait, "converting"):
+    with _waiting(wait, "converting") as status:
         snn = converted(
             given.network,
             pixels,
@@ -121,19 +127,24 @@ def convert(
             percentile=percentile,
             fixed_point=not no_fixed_point,
             image_limit=None if no_fixed_point else image_limit(held),
+            memory=limit,
+            progress=_shown(status),
         )
     snn.to(where)
     given.network.to(where)
     if traces is not None:
         batch_size(snn, limit)  # raises if memory is too small, before anything is written
     few = images_for_report(snn, REPORTED)
-    with _waiting(wait, "comparing with the ANN"):
-        report = conversion_report(snn, given.network, pixels[:few].to(where), time_steps, labels[:few])
+    with _waiting(wait, "comparing with the ANN") as status:
+        report = conversion_report(
+            snn, given.network, pixels[:few].to(where), time_steps, labels[:few], memory=limit, progress=_shown(status)
+        )
     origin = {"architecture": given.name, "checkpoint": given.checkpoint, "data": found.name}
     facts = {"images": len(pixels), "normalisation": found.normalisation.as_json(), "report": report.to_json()}
     snn.facts |= {**origin, **facts}
     save_snn(snn, out)
     if not as_json:
+        _say(console, found.summary(held))
         console.print(str(report), soft_wrap=True)
         _say(
             console,
@@ -141,6 +152,12 @@ def convert(
             + (". " if traces else "; --traces DIR evaluates the test images. ")
             + f"SNN: {out}",
         )
+        if report.ann_accuracy is not None and report.ann_accuracy < 1.5 / held.classes:
+            _say(
+                wait,
+                f"warning: the ANN's accuracy of {100 * report.ann_accuracy:.2f} % is hardly better than chance: are these its "
+                "weights (--checkpoint), and are the images normalised as in training (--normalisation)?",
+            )
     written = None
     if traces is not None:
         from dynconf_flows.command.convert_traces import write_traces
@@ -152,6 +169,7 @@ def convert(
                 found.load,
                 traces,
                 time_steps,
+                limit=traces_limit,
                 memory=limit,
                 facts={"source": f"dynconf convert, {given.name}, {given.weights}", "network": given.name, **origin},
                 progress=lambda split: lambda done, total, text: status.update(f"{split} traces: {text}"),
@@ -165,13 +183,18 @@ def convert(
 
 
 def _levels(neurons: str, levels: int | None, time_steps: int) -> int | None:
-    """``--levels``, or 15 (at most T) for a neuron model that has levels."""
+    """``--levels``, or 5/8 of T for a neuron model that has levels: the rest of the time is left to settle."""
     from dynconf_core.conversion.options import AUTO
     from dynconf_core.neurons.model import NEURONS
 
     if levels is not None or neurons == AUTO:
         return levels
-    return min(15, time_steps) if "levels" in (field.name for field in fields(NEURONS.get(neurons))) else None
+    return max(1, 5 * time_steps // 8) if "levels" in (field.name for field in fields(NEURONS.get(neurons))) else None
+
+
+def _shown(status: Status) -> Progress:
+    """Progress as the text of a status."""
+    return lambda done, total, text: status.update(f"{text} ({done} of {total})")
 
 
 def _say(console: Terminal, text: str) -> None:

@@ -6,15 +6,58 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from dynconf_core.data.images import Images, Split
+from dynconf_core.data.images import Images, Normalisation, Split
 from dynconf_core.progress import Progress
 from dynconf_core.simulation.collect import collect
 from dynconf_core.simulation.network import SpikingNetwork
 from dynconf_core.traces.schema import Traces
 
 SPLITS: tuple[Split, ...] = ("calibration", "test")
+SEED = 0
+"""Of the choice of images under a limit."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Some of the images of a split; see ``dynconf_core.data.images.Images``."""
+
+    images: Images
+    indices: Tensor
+
+    @classmethod
+    def of(cls, images: Images, count: int) -> "Drawn":
+        """A fixed random choice of ``count`` images, in their order."""
+        chosen = torch.randperm(len(images), generator=torch.Generator().manual_seed(SEED))[:count]
+        return cls(images, chosen.sort().values)
+
+    @property
+    def labels(self) -> Tensor:
+        """The classes ``(count,)``."""
+        return self.images.labels[self.indices]
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.images.classes
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """The normalisation of the network's input."""
+        return self.images.normalisation
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def batch(self, indices: Tensor, crops: torch.Generator | None = None) -> Tensor:
+        """The pixels of ``indices`` among the chosen."""
+        return self.images.batch(self.indices[indices], crops)
+
+    def to(self, device: torch.device) -> "Drawn":
+        """The same images, with the pixels on ``device`` if they are held in memory."""
+        return Drawn(self.images.to(device), self.indices)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +93,7 @@ def write_traces(
     out: Path,
     time_steps: int,
     *,
+    limit: int | None = None,
     memory: int | None,
     facts: Mapping[str, Any],
     progress: Callable[[str], Progress],
@@ -64,6 +108,7 @@ def write_traces(
         load: loads a split, normalised as the network expects.
         out: the folder, created if missing.
         time_steps: T.
+        limit: the most images of a split, drawn by a fixed seed and kept in their order; None: all.
         memory: bytes that the simulation may use on a CPU; None sets no limit.
         facts: entries for ``meta``.
         progress: gives the progress callback of a split.
@@ -74,16 +119,20 @@ def write_traces(
     out.mkdir(parents=True, exist_ok=True)
     written = {}
     for split in SPLITS:
+        images, entries = load(split), dict[str, Any]()
+        if limit is not None and limit < len(images):
+            entries = {"drawn": {"images": limit, "of": len(images), "seed": SEED}}
+            images = Drawn.of(images, limit)
         with tempfile.TemporaryDirectory(dir=out, prefix=".traces-") as folder:
             traces = collect(
                 snn,
                 ann,
-                load(split),
+                images,
                 time_steps,
                 Path(folder),
                 device=snn.device,
                 memory=memory,
-                facts={**facts, "split": split},
+                facts={**facts, **entries, "split": split},
                 progress=progress(split),
             )
             written[split] = WrittenTraces(

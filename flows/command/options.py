@@ -105,6 +105,17 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and Prefec
 AsJson = Annotated[bool, typer.Option("--json", help="Print only JSON.", rich_help_panel=OUTPUT)]
 
 
+def on_own_data(settings: list[str] | None, dataset: str | None) -> tuple[str, ...]:
+    """The settings of ``--setting``, on the data of ``--dataset`` if it is given.
+
+    Raises:
+        InputError: for ``--dataset`` alone.
+    """
+    if dataset is not None and not settings:
+        raise InputError(f"--dataset {dataset}: name the settings to run on it too, such as --setting cifar10-resnet18-qcfs.")
+    return tuple(name if dataset is None else f"{dataset}@{name}" for name in settings or ())
+
+
 def resources_of(texts: list[str] | None, dask: str | None) -> dict[str, float]:
     """The resources of ``--resources NAME=AMOUNT``.
 

@@ -34,6 +34,7 @@ from dynconf_flows.command.options import (
     Workers,
     check_sharing,
     checkpoint_files,
+    on_own_data,
     overrides_of,
     print_json,
     resources_of,
@@ -58,6 +59,13 @@ def reproduce(
             metavar="NAME",
             help="A setting, see `dynconf settings`, or package.module:SETTING; repeatable [default: the eight].",
             autocompletion=setting_names,
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Run the settings named on data of your own: a folder of images by class, an .npz or a folder of idx files.",
         ),
     ] = None,
     overrides: Set = None,
@@ -97,10 +105,11 @@ def reproduce(
     numbers = seed_numbers(seed, seeds)
     values = with_rule(overrides_of(overrides, no_fixed_point), rule)
     folder, taken = home_folder(home), resources_of(resources, dask)
+    named = on_own_data(setting, dataset)
     requests = [
         Request(
             profile,
-            tuple(setting or ()),
+            named,
             values,
             number,
             device,

@@ -229,9 +229,9 @@ def _belongs_here(assignment: Assignment, digests: dict[str, str]) -> bool:
     try:
         if not known_everywhere(plan):
             return True
-        if plan.data.name not in digests:
-            digests[plan.data.name] = job(plan, context, checkpoint).data_digest
-        return follow(Job(plan, context, digests[plan.data.name], checkpoint), verified=False).complete
+        if plan.data.source not in digests:
+            digests[plan.data.source] = job(plan, context, checkpoint).data_digest
+        return follow(Job(plan, context, digests[plan.data.source], checkpoint), verified=False).complete
     except Exception:
         return False
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from dynconf_core.data.class_names import class_names
 from dynconf_core.data.dataset import DATASETS
+from dynconf_core.data.images import Normalisation
 from dynconf_core.errors import InputError
 from dynconf_core.exit.rule import Rule
 from dynconf_core.serving import INPUT, RULE, SNN, ImageFacts
@@ -39,20 +40,20 @@ class Served:
     Attributes:
         setting: the setting's name.
         snn, rule: the files.
-        size: height and width of its images.
+        shape: channels, height and width of its images.
         facts: what it expects of images.
     """
 
     setting: str
     snn: Path
     rule: Path
-    size: tuple[int, int]
+    shape: tuple[int, int, int]
     facts: ImageFacts
 
     @property
     def digest(self) -> str:
         """Identifies the content: files, facts, code and the versions that it needs."""
-        told = json.dumps([self.size, self.facts.as_json(), requirements()], sort_keys=True)
+        told = json.dumps([self.shape, self.facts.as_json(), requirements()], sort_keys=True)
         parts = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (self.snn, self.rule, CODE)]
         return hashlib.sha256("\n".join([*parts, told]).encode()).hexdigest()
 
@@ -96,12 +97,21 @@ def served(setting: str, artefacts: Mapping[str, str], store: Store, data: Path)
     }
     facts = ImageFacts(
         config["time_steps"],
-        DATASETS.get(images["normalisation"] or images["name"]).normalisation,
+        _normalisation(images),
         class_names(images["name"], data, classes),
         origin,
     )
-    size = images["resolution"], images["resolution"]
-    return Served(setting, convert.file(SNN), evaluation.file(RULE), size, facts)
+    shape = images.get("sample", [3, images["resolution"], images["resolution"]])
+    if len(shape) != 3:
+        raise InputError(f"{setting}: its network takes vectors of {shape[0]} features; only one that takes images is served.")
+    return Served(setting, convert.file(SNN), evaluation.file(RULE), tuple(shape), facts)
+
+
+def _normalisation(images: Mapping[str, Any]) -> Normalisation:
+    """What the network expects, by the config of a stage."""
+    if images["normalisation"] is None and "expects" in images:
+        return Normalisation(**images["expects"])
+    return DATASETS.get(images["normalisation"] or images["name"]).normalisation
 
 
 def logged_model(client: Any, experiment: str, run: str | None, model: Served) -> str:
@@ -153,7 +163,7 @@ def save_model(model: Served, folder: Path, **known: Any) -> None:
             python_model=str(CODE),
             artifacts={SNN: str(model.snn), RULE: str(model.rule), INPUT: str(facts)},
             signature=signature(model),
-            input_example=example(model.size),
+            input_example=example(model.shape),
             pip_requirements=requirements(),
             metadata={**model.facts.origin, "time_steps": model.facts.time_steps},
             mlflow_model=Model(**known),
@@ -161,7 +171,7 @@ def save_model(model: Served, folder: Path, **known: Any) -> None:
 
 
 def signature(model: Served) -> Any:
-    """uint8 images ``(-1, H, W, 3)`` to the columns of the answer.
+    """uint8 images ``(-1, H, W, C)`` to the columns of the answer.
 
     MLflow would make any request fit the signature before the model sees it, and cut decimals off on the way: normalised images
     would silently become black. With the mark of a signature made from type hints, it passes on what was sent, and the model
@@ -176,17 +186,17 @@ def signature(model: Served) -> Any:
     ]
     if model.facts.classes is not None:
         columns.append(ColSpec("string", "label"))
-    found = ModelSignature(Schema([TensorSpec(np.dtype(np.uint8), (-1, *model.size, 3))]), Schema(columns))
+    found = ModelSignature(Schema([TensorSpec(np.dtype(np.uint8), (-1, *model.shape[1:], model.shape[0]))]), Schema(columns))
     found._is_signature_from_type_hint = True
     return found
 
 
-def example(size: tuple[int, int]) -> Any:
-    """A made-up image ``(1, H, W, 3)`` uint8: a gradient in each colour."""
-    height, width = size
+def example(shape: tuple[int, int, int]) -> Any:
+    """A made-up image ``(1, H, W, C)`` uint8: a gradient downwards, one across, and grey in any further channel."""
+    channels, *size = shape
     down, across = (np.linspace(0, 255, length).round() for length in size)
-    grey = np.full((height, width), 128.0)
-    picture = np.stack([np.broadcast_to(down[:, None], size), np.broadcast_to(across, size), grey], axis=-1)
+    gradients = [np.broadcast_to(down[:, None], size), np.broadcast_to(across, size)][:channels]
+    picture = np.stack([*gradients, *[np.full(size, 128.0)] * (channels - len(gradients))], axis=-1)
     return picture.astype(np.uint8)[None]
 
 

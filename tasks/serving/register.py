@@ -129,7 +129,7 @@ def figures(model: Served, row: Finished) -> str:
 
 def description(model: Served, row: Finished, overrides: Mapping[str, Value]) -> str:
     """What a person reads of a version: the figures first, then what stands in for what, and the overrides."""
-    origin, (height, width) = model.facts.origin, model.size
+    origin, (channels, height, width) = model.facts.origin, model.shape
     found = [f"{figures(model, row)}."]
     if origin["profile"] != "paper":
         stand_in = f", {origin['dataset']} instead of {origin['stands_in_for']}" if origin["stands_in_for"] else ""
@@ -138,7 +138,8 @@ def description(model: Served, row: Finished, overrides: Mapping[str, Value]) ->
     if overrides:
         found.append(f"With overrides: {', '.join(f'{name}={shown(value)}' for name, value in overrides.items())}.")
     found.append(
-        f"Takes uint8 images of {height} x {width} pixels as a file holds them, not normalised. Seed {origin['seed']}."
+        f"Takes uint8 images of {height} x {width} pixels{'' if channels == 3 else f' and {channels} channels'} as a file "
+        f"holds them, not normalised. Seed {origin['seed']}."
     )
     return "\n\n".join(found)
 
