@@ -28,6 +28,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.exchange.from_nir import from_nir
 from dynconf_core.exchange.neurobench import Unrolled, neurobench_model
 from dynconf_core.exchange.nir_file import read_nir, write_nir
+from dynconf_core.exchange.nir_summary import nir_summary
 from dynconf_core.exchange.to_nir import to_nir
 from dynconf_core.exchange.to_spikingjelly import to_spikingjelly
 from dynconf_core.simulation.counts import Counter, fan_out, multiply_accumulates
@@ -168,6 +169,9 @@ def test_what_stands_in_metadata_alone(digits_snn: SpikingNetwork) -> None:
         assert np.array_equal(node.metadata["initial_potential"], digits_snn.tensors()[layer.name]["initial"].numpy())
         assert node.metadata["reset"] == "subtract" and not node.v_reset.any() and (node.r == 1).all()
         assert node.v_threshold.shape == layer.shape and (node.v_threshold == 1).all()
+    assert not any("float64" in line for line in nir_summary(graph).for_readers)
+    graph.metadata["facts"] = json.dumps({"wide": ["last"]})
+    assert "add up in float64 to be exact: last" in nir_summary(graph).for_readers[-1]
 
 
 def test_what_nir_cannot_say_is_refused_with_the_remedy() -> None:
