@@ -261,7 +261,7 @@ def test_an_initial_potential_shifts_the_first_spike(potential: float) -> None:
     ("images", "words"),
     [
         (torch.zeros(0, 3, 8, 8), r"images=\(0, 3, 8, 8\): give normalised images"),
-        (torch.zeros(3, 8, 8), r"it takes inputs of shape \(8, 8\); convolutions are over images"),
+        (torch.zeros(3, 8, 8), r"images=\(3, 8, 8\)"),
         ([1.0], "images=list"),
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "images are torch.uint8: normalise them"),
         (torch.full((2, 3, 8, 8), float("nan")), "images hold NaN or infinite values"),
