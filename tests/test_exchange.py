@@ -28,6 +28,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.exchange.from_nir import from_nir
 from dynconf_core.exchange.neurobench import Unrolled, neurobench_model
 from dynconf_core.exchange.nir_file import read_nir, write_nir
+from dynconf_core.exchange.nir_summary import nir_summary
 from dynconf_core.exchange.to_nir import to_nir
 from dynconf_core.exchange.to_spikingjelly import to_spikingjelly
 from dynconf_core.simulation.counts import Counter, fan_out, multiply_accumulates
@@ -168,6 +169,9 @@ def test_what_stands_in_metadata_alone(digits_snn: SpikingNetwork) -> None:
         assert np.array_equal(node.metadata["initial_potential"], digits_snn.tensors()[layer.name]["initial"].numpy())
         assert node.metadata["reset"] == "subtract" and not node.v_reset.any() and (node.r == 1).all()
         assert node.v_threshold.shape == layer.shape and (node.v_threshold == 1).all()
+    assert not any("float64" in line for line in nir_summary(graph).for_readers)
+    graph.metadata["facts"] = json.dumps({"wide": ["last"]})
+    assert "add up in float64 to be exact: last" in nir_summary(graph).for_readers[-1]
 
 
 def test_what_nir_cannot_say_is_refused_with_the_remedy() -> None:
@@ -180,6 +184,9 @@ def test_what_nir_cannot_say_is_refused_with_the_remedy() -> None:
     pooled = convert(RandomNetwork(1, "qcfs", blocks=("max_pool",)), images, time_steps=4)
     with pytest.raises(InputError, match=r"max pool at 'parts\.0\.pool'.*average pools"):
         to_nir(pooled)
+    flipped = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.PixelUnshuffle(2), nn.Flatten(), nn.Linear(72, 5)).eval()
+    with pytest.raises(InputError, match=r"rearrange at .* which no convolution does.*leave it out"):
+        to_nir(convert(flipped, images, thresholds="max", time_steps=4, neurons="integrate-and-fire"))
     with pytest.raises(InputError, match="choose threshold or physical"):
         to_nir(pooled, "volts")
 
@@ -208,11 +215,10 @@ def test_spikingjelly_reads_nir_and_fires_the_same_spikes(case: str, spikingjell
     """Its importer and its own nodes, every layer and every step; what it takes from us is what the metadata say: V(0) and the
     soft reset."""
     if case == "digits":
-        network, images = trained_on_digits("qcfs"), digits()[0][:40]
-        network = copy.deepcopy(network)
+        network, images = copy.deepcopy(trained_on_digits("relu")), digits()[0][:40]
         network.pool = nn.AvgPool2d(2)
-        snn = convert(network, (images * 16).round() / 16, time_steps=STEPS, fixed_point=False)
-        images = (images * 16).round() / 16
+        given = {"thresholds": "max", "time_steps": STEPS, "neurons": "integrate-and-fire"}
+        snn = convert(network, images, **given, fixed_point=False)
     else:
         network, images = RandomNetwork(6, "qcfs", blocks=(case,)), dyadic_images(3, 6)
         snn = convert(network, images, time_steps=STEPS, fixed_point=False)

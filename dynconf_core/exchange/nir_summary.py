@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -60,4 +61,7 @@ def _for_readers(graph: Any) -> tuple[str, ...]:
     if rounded:
         places = ", ".join(f"{name} to 2^-{bits}" for name, bits in rounded.items())
         found.append(f"round to multiples (round_bits): {places}")
+    wide = json.loads(graph.metadata["facts"]).get("wide", [])
+    if wide:
+        found.append(f"add up in float64 to be exact: {', '.join(map(str, wide))} (from_nir adds up in float32)")
     return tuple(found)

@@ -156,7 +156,10 @@ class _Writing:
             try:
                 found = as_weights(node, node.tensors, source, before)
             except ValueError as error:
-                raise InputError(f"{node.kind} at {node.name!r} cannot be written as NIR: {error}.") from None
+                raise InputError(
+                    f"{node.kind} at {node.name!r} cannot be written as NIR: {error}. Do it to the images beforehand, or leave "
+                    "it out."
+                ) from None
             settings = {**node.settings, "bits": None} if self.units == "physical" else dict(node.settings)
             meant = {"kind": node.kind, "name": node.name, "settings": settings, "part": part, "parts": len(node.inputs)}
             made = self._weighted(node, found, {**found.settings, **{k: v for k, v in node.settings.items() if k == "bits"}})
