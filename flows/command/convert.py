@@ -146,6 +146,9 @@ def convert(
     if not as_json:
         _say(console, found.summary(held))
         console.print(str(report), soft_wrap=True)
+        if "wide" in snn.facts:
+            count = f"{len(snn.facts['wide'])} of {len(snn.graph.nodes)} nodes"
+            _say(console, f"{count} are computed in float64, since float32 cannot hold their sums exactly.")
         _say(
             console,
             f"These are training images of {found.name}: if {given.weights} was trained on them, both accuracies are too high"
