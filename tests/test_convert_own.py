@@ -114,6 +114,14 @@ def test_networks_and_data_of_ones_own(dynconf: Command, options: list[str], sha
     assert expects is None or told["normalisation"] == expects
 
 
+def test_an_accuracy_no_better_than_chance_is_pointed_out(dynconf: Command) -> None:
+    """Of a network with random weights on random images."""
+    written(Path())
+    answer = dynconf("convert", "--network", "own_nets:make", "--dataset", "grey.npz", *QUICK)
+    assert answer.code == 0 and "is hardly better than chance" in " ".join(answer.out.split())
+    assert "grey.npz: 60 samples of 1 x 8 x 8, 10 classes; train 39, calibration 9, test 12" in " ".join(answer.out.split())
+
+
 def test_the_weights_named_are_those_that_are_converted(dynconf: Command) -> None:
     written(Path())
     network = own_network("own_nets:make")

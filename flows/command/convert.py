@@ -15,19 +15,25 @@ from dynconf_core.errors import InputError
 from dynconf_core.experiment.request import check_file, check_folder, data_folder, home_folder, size_in_bytes
 from dynconf_core.progress import Progress
 from dynconf_core.results.records import plain
-from dynconf_flows.command.converted_images import OF_THE_DATA, check_fit, material, normalisation_called, some
-from dynconf_flows.command.converted_network import subject
+from dynconf_flows.command.converted_images import OF_THE_DATA, Material, check_fit, material, normalisation_called, some
+from dynconf_flows.command.converted_network import Subject, subject
 from dynconf_flows.command.options import Data, Debug, Device, print_json
 from dynconf_flows.command.terminal import Terminal
 
 REPORTED = 256
 """The most images in the report."""
+CHANCE = 1.5
+"""An accuracy below so many times that of guessing calls for a warning."""
 
 
 def convert(
     out: Annotated[Path, typer.Option(help="The SNN file to write, e.g. SNN.pt.")],
     architecture: Annotated[
-        str | None, typer.Option(help="resnet20 to resnet110 (CIFAR), torchvision/NAME or package.module:OBJECT.")
+        str | None,
+        typer.Option(
+            help="resnet20 to resnet110 (CIFAR), torchvision/NAME (an AlexNet, MNASNet, MobileNetV2, RegNetX, ResNet, ResNeXt, "
+            "ShuffleNetV2, SqueezeNet, VGG or Wide ResNet) or package.module:OBJECT."
+        ),
     ] = None,
     network: Annotated[
         str | None,
@@ -149,18 +155,9 @@ def convert(
         if "wide" in snn.facts:
             count = f"{len(snn.facts['wide'])} of {len(snn.graph.nodes)} nodes"
             _say(console, f"{count} are computed in float64, since float32 cannot hold their sums exactly.")
-        _say(
-            console,
-            f"These are training images of {found.name}: if {given.weights} was trained on them, both accuracies are too high"
-            + (". " if traces else "; --traces DIR evaluates the test images. ")
-            + f"SNN: {out}",
-        )
-        if report.ann_accuracy is not None and report.ann_accuracy < 1.5 / held.classes:
-            _say(
-                wait,
-                f"warning: the ANN's accuracy of {100 * report.ann_accuracy:.2f} % is hardly better than chance: are these its "
-                "weights (--checkpoint), and are the images normalised as in training (--normalisation)?",
-            )
+        _say(console, _remark(given, found, traces is None) + f" SNN: {out}")
+        if report.ann_accuracy is not None and report.ann_accuracy < CHANCE / held.classes:
+            _say(console, f"Warning: {_at_chance(report.ann_accuracy)}")
     written = None
     if traces is not None:
         from dynconf_flows.command.convert_traces import write_traces
@@ -193,6 +190,19 @@ def _levels(neurons: str, levels: int | None, time_steps: int) -> int | None:
     if levels is not None or neurons == AUTO:
         return levels
     return max(1, 5 * time_steps // 8) if "levels" in (field.name for field in fields(NEURONS.get(neurons))) else None
+
+
+def _remark(given: Subject, found: Material, more: bool) -> str:
+    """What the accuracies of the report are worth; ``more`` says how to find better ones."""
+    told = f"These are training images of {found.name}: if {given.weights} was trained on them, both accuracies are too high"
+    return f"{told}; --traces DIR evaluates the test images." if more else f"{told}."
+
+
+def _at_chance(accuracy: float) -> str:
+    return (
+        f"the ANN's accuracy of {100 * accuracy:.2f} % is hardly better than chance: are these its weights (--checkpoint), and "
+        "are the images normalised as in training (--normalisation)?"
+    )
 
 
 def _shown(status: Status) -> Progress:

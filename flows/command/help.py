@@ -20,6 +20,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
         "dynconf reproduce",
         "dynconf reproduce --setting cifar10-resnet18-qcfs --set time_steps=16",
         "dynconf reproduce --profile quick --seeds 0,1,2 --workers 2",
+        "dynconf reproduce --setting cifar10-resnet18-qcfs --dataset digits.npz",
     ),
     "sweep": (
         "dynconf sweep --setting cifar10-vgg16-qffs --grid time_steps=4,8,16",
@@ -32,7 +33,10 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "explain": ("dynconf explain cifar10-resnet18-qcfs", "dynconf explain cifar10-resnet18-qcfs --set time_steps=16"),
     "traces": ("dynconf traces cifar10-vgg16-qffs --split test --out test.npz",),
     "export": ("dynconf export --out results/my-run",),
-    "convert": ("dynconf convert --architecture resnet20 --checkpoint resnet20.pt --out SNN.pt --traces traces",),
+    "convert": (
+        "dynconf convert --architecture resnet20 --checkpoint resnet20.pt --out SNN.pt --traces traces",
+        "dynconf convert --network mynet:make --checkpoint net.pt --dataset digits.npz --out SNN.pt --traces traces",
+    ),
     "export-nir": ("dynconf export-nir SNN.pt SNN.nir", "dynconf export-nir SNN.pt SNN.nir --units physical --json"),
     "analyse": (
         "dynconf analyse calibration.npz --test test.npz",
