@@ -14,6 +14,7 @@ from prefect import State, task
 from dynconf_core.conversion.convert import convert as converted
 from dynconf_core.conversion.file import save_snn
 from dynconf_core.conversion.report import conversion_report, images_for_report
+from dynconf_core.data.images import limit
 from dynconf_core.experiment.images import images_of
 from dynconf_core.experiment.job import Handle, Inputs, Job
 from dynconf_core.networks.checkpoint import load_checkpoint
@@ -40,7 +41,7 @@ def convert(job: Job, inputs: Inputs) -> State[Handle] | Handle:
             **plan.scheme.conversion(plan.time_steps),
             time_steps=plan.time_steps,
             fixed_point=plan.fixed_point,
-            image_limit=images.normalisation.limit(),
+            image_limit=limit(images),
         )
         few = torch.arange(min(len(images), images_for_report(snn, REPORTED)))
         pixels = images.normalisation(images.batch(few))

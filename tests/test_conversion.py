@@ -261,12 +261,12 @@ def test_an_initial_potential_shifts_the_first_spike(potential: float) -> None:
     ("images", "words"),
     [
         (torch.zeros(0, 3, 8, 8), r"images=\(0, 3, 8, 8\): give normalised images"),
-        (torch.zeros(3, 8, 8), r"images=\(3, 8, 8\)"),
+        (torch.zeros(3, 8, 8), r"a single image is a batch of one, \(1, C, H, W\)"),
         ([1.0], "images=list"),
         (torch.zeros(2, 3, 8, 8, dtype=torch.uint8), "images are torch.uint8: normalise them"),
         (torch.full((2, 3, 8, 8), float("nan")), "images hold NaN or infinite values"),
         (torch.full((2, 3, 8, 8), float("inf")), "images hold NaN or infinite values"),
-        (torch.zeros(2, 1, 8, 8), r"Conv2d at '0' does not take an input of shape \(1, 1, 8, 8\)"),
+        (torch.zeros(2, 1, 8, 8), r"Conv2d at '0' does not take an input of shape \(\d, 1, 8, 8\)"),
         (torch.ones(2, 12), r"takes inputs of shape \(12,\); convolutions are over images"),
     ],
 )

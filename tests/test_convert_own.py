@@ -88,6 +88,7 @@ def written(folder: Path, count: int = 60) -> None:
     np.savez(folder / "grey.npz", images=random.integers(0, 256, (count, 8, 8), dtype=np.uint8), labels=labels)
     np.savez(folder / "few.npz", images=random.integers(0, 256, (count, 8, 8), dtype=np.uint8), labels=labels % 3)
     np.savez(folder / "vectors.npz", images=random.normal(3, 9, (count, 7)), labels=labels % 3)
+    np.savez(folder / "from_one.npz", images=np.zeros((count, 8, 8), np.uint8), labels=labels + 1)
     np.savez(folder / "many.npz", images=random.integers(0, 256, (count, 8, 8), dtype=np.uint8), labels=np.arange(count) % 12)
 
 
@@ -140,6 +141,8 @@ BAD: dict[str, tuple[list[str], str]] = {
     ),
     "features": (["--network", "own_nets:flat", "--dataset", "grey.npz"], "own_nets:flat does not take images of the shape"),
     "classes": (["--network", "own_nets:make", "--dataset", "many.npz"], "has 12 classes, but own_nets:make 10"),
+    "classes from 1": (["--network", "own_nets:make", "--dataset", "from_one.npz"], "begin at 1: number the classes from 0"),
+    "no such name": (["--network", "own_nets:make", "--dataset", "mnist"], "imagenet, or give the path of your own data"),
     "of the network's": (
         ["--network", "own_nets:make", "--dataset", "digits", "--size", "8"],
         "--size 8: it is for data of your",

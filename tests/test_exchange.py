@@ -26,7 +26,7 @@ from dynconf_core.conversion.convert import convert
 from dynconf_core.conversion.file import save_snn
 from dynconf_core.errors import InputError
 from dynconf_core.exchange.from_nir import from_nir
-from dynconf_core.exchange.neurobench import neurobench_model
+from dynconf_core.exchange.neurobench import Unrolled, neurobench_model
 from dynconf_core.exchange.nir_file import read_nir, write_nir
 from dynconf_core.exchange.to_nir import to_nir
 from dynconf_core.exchange.to_spikingjelly import to_spikingjelly
@@ -107,6 +107,28 @@ def test_concatenations_and_crops_come_back(tmp_path: Path) -> None:
     assert [met.sum() for met in fan_out(again.graph).values()] == [met.sum() for met in fan_out(snn.graph).values()]
 
 
+def test_signals_and_shuffled_channels(spikingjelly: ModuleType, tmp_path: Path) -> None:
+    """Signals (C, L) are written as ``Conv1d``, their pools too; a shuffle is a selection of channels. The same as modules of
+    SpikingJelly and of NeuroBench."""
+    network = nn.Sequential(
+        *(nn.Conv1d(2, 6, 5, stride=2, padding=2, dilation=1), nn.ReLU(), nn.AvgPool1d(3, 2, 1), nn.ChannelShuffle(2)),
+        *(nn.Conv1d(6, 6, 3, groups=3), nn.ReLU(), nn.Flatten(), nn.Linear(18, 5)),
+    ).eval()
+    signals = torch.randn(3, 2, 20, generator=torch.Generator().manual_seed(0))
+    snn = convert(network, signals, thresholds="max", time_steps=STEPS, neurons="integrate-and-fire")
+    write_nir(to_nir(snn), tmp_path / "snn.nir")
+    again = from_nir(tmp_path / "snn.nir")
+    assert_equal_spikes(snn, again, signals)
+    assert [node.kind for node in again.graph.nodes] == [node.kind for node in snn.graph.nodes]
+    assert {type(node).__name__ for node in read_nir(tmp_path / "snn.nir").nodes.values()} >= {"Conv1d", "Affine", "IF"}
+    expected, module = snn(signals, STEPS), to_spikingjelly(snn)
+    spikingjelly.functional.set_step_mode(module, "m")
+    assert torch.equal(module(signals.expand(STEPS, *signals.shape)).transpose(0, 1), expected)
+    assert torch.equal(Unrolled(snn, STEPS)(signals), expected)
+    frames = signals[:, None] * torch.linspace(-1, 1, STEPS)[:, None, None]
+    assert torch.equal(Unrolled(snn, STEPS)(frames), snn(frames, STEPS))
+
+
 def assert_equal_spikes(one: SpikingNetwork, other: SpikingNetwork, images: Tensor) -> None:
     (logits, spikes, _), (found, sent, _) = (simulated(snn, images, STEPS) for snn in (one, other))
     assert torch.equal(found, logits)
@@ -127,9 +149,11 @@ def test_physical_units_are_the_anns(seed: int) -> None:
         theta = float(layer.tensors["threshold"])
         node = fired[name.replace(".", "_")]
         assert (np.unique(node.v_threshold), node.metadata["initial_potential"]) == (theta, theta / 2)
-    first = network.stem[0].weight.detach().double()
+    first, theta = snn.tensors()["stem.0"], float(snn.layers()["stem_activation"].tensors["threshold"])
+    for name, value in first.items():
+        assert np.array_equal(getattr(graph.nodes["stem_0"], name), (theta * value).numpy())
     if len(network.stem) == 1:
-        assert np.array_equal(graph.nodes["stem_0"].weight, first.numpy())
+        assert np.array_equal(graph.nodes["stem_0"].weight, network.stem[0].weight.detach().numpy())
     assert_equal_spikes(snn, from_nir(graph), images)
 
 

@@ -122,6 +122,24 @@ SPELLINGS: dict[str, tuple[Function, Function]] = {
     "clamp(min=0)": (lambda m, x: flat(torch.clamp(m[0](x), min=0.0)), relu),
     "max with 0": (lambda m, x: flat(torch.max(m[0](x), torch.tensor(0.0))), relu),
     "maximum with zeros": (lambda m, x: (lambda y: flat(torch.maximum(torch.zeros_like(y), y)))(m[0](x)), relu),
+    "where": (lambda m, x: (lambda y: flat(torch.where(y > 0, y, torch.zeros_like(y))))(m[0](x)), relu),
+    "where, the other way": (lambda m, x: (lambda y: flat(y.where(y > 0, torch.tensor(0.0))))(m[0](x)), relu),
+    "times a mask": (lambda m, x: (lambda y: flat(y * (y > 0)))(m[0](x)), relu),
+    "times a mask of numbers": (lambda m, x: (lambda y: flat((y >= 0).to(y.dtype).mul(y)))(m[0](x)), relu),
+    "where in where": (
+        lambda m, x: (lambda y: flat(torch.where(y < 0, torch.zeros_like(y), torch.where(y > 1, torch.ones_like(y), y))))(
+            m[0](x)
+        ),
+        clip,
+    ),
+    "where around where": (
+        lambda m, x: (lambda y: flat(torch.where(y > 1, torch.ones(()), torch.where(y <= 0, torch.zeros(()), y))))(m[0](x)),
+        clip,
+    ),
+    "leaky where": (
+        lambda m, x: (lambda y: flat(torch.where(y > 0, y, 0.1 * y)))(m[0](x)),
+        lambda m, x: flat(functional.leaky_relu(m[0](x), 0.1)),
+    ),
     "relu6": (lambda m, x: flat(functional.relu6(6 * m[0](x)) / 6), clip),
     "ReLU6 in place": (lambda m, x: flat(nn.ReLU6(inplace=True)(6 * m[0](x)) / 6), clip),
     "hardtanh_": (lambda m, x: flat(functional.hardtanh_(m[0](x), 0.0, 1.0)), clip),

@@ -123,6 +123,7 @@ def test_the_interval_of_the_saving_draws_exits_with_their_lengths(pair: tuple[T
         rows = random.integers(0, len(exits), len(exits))
         drawn.append(1 - exits[rows].sum() / lengths[rows].sum())
     assert (low, high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=0.015)
+    assert found.record.rule.test.latency_saving_interval == (low, high), "the same rule, as an entry of all"
     assert ratio_interval(lengths, lengths) == (1.0, 1.0)
 
 
@@ -203,8 +204,13 @@ def test_calibration_error_at_each_step_and_at_the_exit(pair: tuple[Traces, Trac
     """After a sample's end its temperature stays, too."""
     rule = Rule("max_softmax", Smoothing("mean", 0.4), 2.0)
     samples = cut_up(pair[1], rule)
-    reliability = curves_of(pair[1], rule).reliability
-    assert reliability is not None
+    curves = curves_of(pair[1], rule)
+    reliability = curves.reliability
+    assert reliability is not None and curves.mean_length == pytest.approx(curves.front.mean_steps[-1], abs=1e-6)
+    for shown in (*curves.easiest, *curves.hardest):
+        own = samples[shown.index]
+        assert (shown.exit_step, len(shown.predictions)) == (own.exit, own.length)
+        assert shown.scores == pytest.approx(own.scores, rel=1e-5)
 
     def error(steps: list[int]) -> float:
         confidence, right = [], []
@@ -255,7 +261,10 @@ def test_what_stands_after_the_end_changes_nothing(pair: tuple[Traces, Traces], 
     assert to_json(curves_of(pair[1], found.rule)) == to_json(curves_of(ragged(1, 70, garbage=False), found.rule))
     assert duplicates(pair[0], ragged(0, garbage=False)).shared == SAMPLES
     cut = dataclasses.replace(pair[0], lengths=np.maximum(pair[0].ends - 1, 1))
-    assert duplicates(pair[0], cut).shared == int((pair[0].ends == 1).sum()), "a sample that ends elsewhere is another one"
+    assert duplicates(pair[0], cut).shared == int((pair[0].ends == 1).sum())
+    silent = [Traces(np.zeros((2, 4, 3)), np.zeros(2, np.int64), lengths=np.array(ends)) for ends in ((2, 3), (4, 3), (4, 4))]
+    shared = [duplicates(silent[0], other).shared for other in silent]
+    assert shared == [2, 1, 0], "a sample that ends elsewhere is another one, alike as they are"
 
 
 def test_lengths_of_t_are_no_lengths(pair: tuple[Traces, Traces]) -> None:

@@ -117,6 +117,10 @@ def test_vectors_and_decimals(digits: tuple[NDArray[Any], NDArray[Any]], tmp_pat
     whole = torch.from_numpy(vectors.astype(np.float32))
     largest = float(found.normalisation(whole).abs().max())
     assert largest < limit(found) < largest * 1.001, "the limit holds for all samples"
+    np.savez(tmp_path / "signals.npz", images=vectors[:, :, None] + [[[0.0, 7.0]]], labels=labels, layout="NLC")
+    signals = own_data(tmp_path / "signals.npz").images("test")
+    assert signals.pixels.shape == (24, 2, 7) and len(signals.normalisation.mean) == 2
+    assert float(signals.normalisation(signals.pixels).abs().max()) <= limit(signals) < 10
     np.savez(tmp_path / "decimals.npz", images=images / np.float32(255), labels=labels)
     np.savez(tmp_path / "whole.npz", images=images, labels=labels)
     decimals, pixels = (own_data(tmp_path / f"{name}.npz").images("test") for name in ("decimals", "whole"))
@@ -137,7 +141,12 @@ def test_size_and_colour(digits: tuple[NDArray[Any], NDArray[Any]], tmp_path: Pa
     with pytest.raises(InputError, match=r"several sizes \(8 x 8, 9 x 8\): name the one .*--size"):
         read_own(tmp_path / "colours")
     assert read_own(tmp_path / "colours", size=8).sizes()["test"] == 24
+    for name in ("colours", "colours.npz"):
+        with pytest.raises(InputError, match="channels=1: the images have 3; only grey ones"):
+            read_own(tmp_path / name, size=8, channels=1)
+    write_folders(images, labels, tmp_path / "grey")
     np.savez(tmp_path / "grey.npz", images=images, labels=labels)
+    assert everything(read_own(tmp_path / "grey", channels=3)) == everything(read_own(tmp_path / "grey.npz", channels=3))
     repeated = read_own(tmp_path / "grey.npz", channels=3, size=16).parts["train"]
     assert repeated.shape == (3, 16, 16)
     pixels = repeated.read(torch.arange(3))
@@ -160,7 +169,8 @@ NPZ: dict[str, tuple[dict[str, Any], str]] = {
     "from -1": ({"labels": np.full(40, -1)}, "begin at -1"),
     "pickled": ({"labels": np.array([None] * 40)}, "of plain arrays"),
     "too few": ({"images": np.zeros((5, 8, 8), np.uint8), "labels": np.zeros(5, int)}, "too few images"),
-    "a layout": ({"layout": "CHWN"}, "layout='CHWN': give NCHW or NHWC"),
+    "another layout": ({"layout": "NCHW"}, "which the layout NCHW does not fit"),
+    "a layout": ({"layout": "CHWN"}, "layout='CHWN': give NHW, NCL, NLC, NCHW or NHWC"),
 }
 
 
@@ -196,6 +206,9 @@ def test_folders_that_cannot_be_are_named(digits: tuple[NDArray[Any], NDArray[An
     write_folders(images[:40], labels[:40] // 2, tmp_path / "a" / "train")
     with pytest.raises(InputError, match="class folder 5 is in one split only"):
         read_own(tmp_path / "a")
+    write_folders(images[:40], labels[:40], tmp_path / "hidden")
+    (tmp_path / "hidden" / ".ipynb_checkpoints").mkdir()
+    assert read_own(tmp_path / "hidden").classes == 10
     write_folders(images[:40].astype(np.uint16) * 256, labels[:40], tmp_path / "deep")
     with pytest.raises(InputError, match="more than 8 bits"):
         read_own(tmp_path / "deep")

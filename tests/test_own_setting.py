@@ -1,4 +1,4 @@
-"""A setting of the project on data of one's own: its plan, its keys, its training, and networks of other numbers of channels."""
+"""A setting of the project on data of one's own: its plan, keys and training, and networks of other numbers of channels."""
 
 from __future__ import annotations
 

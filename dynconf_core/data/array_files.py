@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 
 NAMES = (("images", "labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test"))
 """Names in an ``.npz``: of the training images and labels, and of those of the test."""
-LAYOUT, LAYOUTS = "layout", {"NCHW": (0, 1, 2, 3), "NHWC": (0, 3, 1, 2)}
-"""The entry that says where the channels stand, and what it may be; needed where the shape does not tell."""
+LAYOUT = "layout"
+"""The entry that says where the channels stand; needed where the shape does not tell, and for signals."""
+LAYOUTS = {"NHW": (0, 1, 2), "NCL": (0, 1, 2), "NLC": (0, 2, 1), "NCHW": (0, 1, 2, 3), "NHWC": (0, 3, 1, 2)}
+"""What it may be, each with the order of the dimensions that puts the channels first."""
 IDX_TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 MOST_CHANNELS = 4
 """A dimension of at most this size, first or last, is that of the channels."""
@@ -37,7 +39,7 @@ class Samples:
     """Samples in memory.
 
     Attributes:
-        pixels: uint8 or float32, ``(N, C, H, W)`` or ``(N, F)``.
+        pixels: uint8 or float32, ``(N, C, H, W)``, signals ``(N, C, L)`` or vectors ``(N, F)``.
         labels: int64 ``(N,)``.
     """
 
@@ -112,10 +114,10 @@ def samples(images: NDArray[Any], labels: NDArray[Any], what: str, layout: str |
 
     Args:
         images: uint8 ``(N, H, W)``, ``(N, H, W, C)`` or ``(N, C, H, W)``, or the same as decimals in [0, 1]; vectors
-            ``(N, F)``, uint8 or any decimals.
+            ``(N, F)`` and, with a layout, signals ``(N, C, L)``, uint8 or any decimals.
         labels: whole numbers from 0, ``(N,)``.
         what: the images' name in messages.
-        layout: "NCHW" or "NHWC" where the shape does not tell.
+        layout: one of ``LAYOUTS`` where the shape does not tell.
 
     Raises:
         InputError: saying what is wrong and what to do.
@@ -124,11 +126,13 @@ def samples(images: NDArray[Any], labels: NDArray[Any], what: str, layout: str |
 
     if images.ndim not in (2, 3, 4) or 0 in images.shape:
         raise InputError(f"{what} has the shape {images.shape}: give (N, H, W), (N, H, W, C), (N, C, H, W), or vectors (N, F).")
+    if images.ndim > 2:
+        layout = layout or ("NHW" if images.ndim == 3 else _layout_of(images.shape, what))
+        if len(layout) != images.ndim:
+            raise InputError(f"{what} has the shape {images.shape}, which the layout {layout} does not fit.")
+        images = images.transpose(LAYOUTS[layout])
+        images = images[:, None] if layout == "NHW" else images
     pixels = _values(images, what)
-    if pixels.ndim == 3:
-        pixels = pixels[:, None]
-    elif pixels.ndim == 4:
-        pixels = pixels.transpose(LAYOUTS[layout or _layout_of(pixels.shape, what)])
     return Samples(torch.from_numpy(np.require(pixels, requirements=["C", "W"])), _labels(labels, len(images), what))
 
 
@@ -146,10 +150,10 @@ def _values(images: NDArray[Any], what: str) -> NDArray[Any]:
         if low < 0 or high > 255:
             raise InputError(f"{what} holds whole numbers from {low:g} to {high:g}: give pixels from 0 to 255, or decimals.")
         return images.astype(np.uint8)
-    if images.ndim > 2 and (low < 0 or high > 1):
+    if images.ndim == 4 and (low < 0 or high > 1):
         raise InputError(
             f"{what} holds decimals from {low:g} to {high:g}: give images as uint8 from 0 to 255, or as decimals from 0 to 1 "
-            "that are not normalised yet."
+            "that are not normalised yet; signals say so, numpy.savez(..., layout='NCL')."
         )
     return images.astype(np.float32)
 
@@ -179,7 +183,7 @@ def _layout(arrays: Mapping[str, NDArray[Any]], path: Path) -> str | None:
         return None
     given = str(arrays[LAYOUT])
     if given not in LAYOUTS:
-        raise InputError(f"{path}: {LAYOUT}={given!r}: give {' or '.join(LAYOUTS)}.")
+        raise InputError(f"{path}: {LAYOUT}={given!r}: give {', '.join(list(LAYOUTS)[:-1])} or {list(LAYOUTS)[-1]}.")
     return given
 
 

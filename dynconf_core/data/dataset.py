@@ -96,7 +96,14 @@ class DataSets(Registry[DataSet]):
 
     def origin(self, name: str) -> str:
         """See ``Registry.origin``."""
-        return OWN if self.is_path(name) else super().origin(name)
+        if self.is_path(name):
+            return OWN
+        try:
+            return super().origin(name)
+        except InputError as error:
+            if name in self.names():
+                raise
+            raise InputError(f"{str(error).rstrip('.')}, or give the path of your own data.") from None
 
 
 DATASETS = DataSets(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NORMALISATION = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-SUFFIXES = {".jpeg", ".jpg", ".png"}
+SUFFIXES = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".webp"}
 DECODERS = max(8, os.cpu_count() or 1)
 """Number of decoding threads; Pillow releases Python's global lock while it decodes."""
 TAIL = 1024
@@ -50,7 +50,11 @@ def list_images(folder: Path) -> Listing:
     """
     import torch
 
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    names = (
+        sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        if folder.is_dir()
+        else []
+    )
     if len(names) < 2:
         loose = (
             next((entry for entry in folder.iterdir() if entry.suffix.lower() in SUFFIXES), None) if folder.is_dir() else None

@@ -163,7 +163,8 @@ class TensorImages:
         labels: int64 ``(N,)``.
         classes: number of classes C.
         normalisation: of the network's input.
-        ends: the smallest and the largest values that the vectors of the data set have, ``(2, F)``; None for pixels.
+        ends: the smallest and the largest values in the data set of each feature of vectors, or channel of signals,
+            ``(2, F)``; None for pixels.
 
     Raises:
         InputError: for pixels that the normalisation does not fit, or labels that are not one whole number a sample.

@@ -108,6 +108,11 @@ class Own:
         """Number of classes C."""
         return 1 + max(int(part.labels.max()) for part in self.parts.values())
 
+    @property
+    def first(self) -> int:
+        """The smallest label."""
+        return min(int(part.labels.min()) for part in self.parts.values())
+
     def sizes(self) -> dict[Split, int]:
         """Numbers of samples by split."""
         return {split: len(self.indices(split)[1]) for split in ("train", "calibration", "test")}
@@ -210,7 +215,7 @@ def own_data(path: str | os.PathLike[str], *, size: int | None = None, normalisa
         title=own.path.name,
         family=f"own {own.path.name}",
         classes=own.classes,
-        resolution=shape[-1] if len(shape) == 3 else 1,
+        resolution=1 if len(shape) == 1 else shape[-1],
         train=sizes["train"] + sizes["calibration"],
         test=sizes["test"],
         calibration=sizes["calibration"],
@@ -238,7 +243,7 @@ def _read(path: Path, stamp: tuple[int, ...], size: int | None, shorter_side: in
         folders = ClassFolders(path)
         names = folders.names
         found = folders.files(size, shorter_side)
-        parts = {split: replace(one, shape=(channels or one.shape[0], *one.shape[1:])) for split, one in found.items()}
+        parts = {split: replace(one, shape=(_repeated(one.shape[0], channels), *one.shape[1:])) for split, one in found.items()}
         files = [file for listing in folders.listings.values() for file in listing.files]
     else:
         raise InputError(f"{path} is no data set that is known: give {FORMS}.")
@@ -261,11 +266,18 @@ def _of_size(samples: Samples, size: int | None, channels: int | None) -> Sample
     if pixels.ndim == 4 and size is not None and pixels.shape[2:] != (size, size):
         large = interpolate(pixels.float(), size=(size, size), mode="bilinear", align_corners=False)
         pixels = large.round().clamp(0, 255).to(torch.uint8) if pixels.dtype == torch.uint8 else large
-    if channels is not None and pixels.ndim == 4 and pixels.shape[1] != channels:
-        if pixels.shape[1] != 1:
-            raise InputError(f"channels={channels}: the images have {pixels.shape[1]}, and only grey ones can be repeated.")
-        pixels = pixels.expand(-1, channels, -1, -1).contiguous()
+    if pixels.ndim == 4 and pixels.shape[1] != (wanted := _repeated(pixels.shape[1], channels)):
+        pixels = pixels.expand(-1, wanted, -1, -1).contiguous()
     return replace(samples, pixels=pixels)
+
+
+def _repeated(own: int, channels: int | None) -> int:
+    """The number of channels that are read of images with ``own``."""
+    if channels in (None, own):
+        return own
+    if (own, channels) != (1, 3):
+        raise InputError(f"channels={channels}: the images have {own}; only grey ones can be repeated, 3 times (--channels 3).")
+    return 3
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -280,15 +292,16 @@ def _sha256(file: Path) -> str:
 
 def _are_pixels(pixels: Tensor) -> bool:
     """Whether the values are those of images, in [0, 255] or [0, 1]."""
-    return pixels.ndim > 2 or not pixels.is_floating_point()
+    return pixels.ndim == 4 or not pixels.is_floating_point()
 
 
 def _ends(parts: Mapping[Split, Part]) -> Tensor:
-    """The smallest and the largest value of every feature, ``(2, F)``."""
+    """The smallest and the largest value of every feature of vectors, or channel of signals, ``(2, F)``."""
     import torch
 
     every = torch.cat([part.read(torch.arange(len(part.labels))) for part in parts.values()])
-    return torch.stack([every.amin(0), every.amax(0)])
+    by_channel = every.transpose(0, 1).flatten(1)
+    return torch.stack([by_channel.amin(1), by_channel.amax(1)])
 
 
 def _numbers(shape: tuple[int, ...]) -> int:

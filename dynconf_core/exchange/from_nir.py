@@ -44,8 +44,8 @@ def from_nir(
     """The network of a graph of NIR, or of a file; one that ``to_nir`` wrote comes back with the same spikes, to the bit.
 
     Args:
-        graph: with nodes of the types Input, Output, Conv2d, Affine, Linear, Scale, SumPool2d, AvgPool2d, Flatten, IF (and LIF
-            with tau = inf, as snnTorch writes a ``Leaky`` with beta = 1).
+        graph: with nodes of the types Input, Output, Conv1d, Conv2d, Affine, Linear, Scale, SumPool2d, AvgPool2d, Flatten and
+            IF (and LIF with tau = inf, as snnTorch writes a ``Leaky`` with beta = 1).
         dt: seconds of a time step, by which ``r`` is multiplied; None for 1. SpikingJelly writes r = 1 / dt with dt = 1e-4.
         reset: what a spike does to the potential: "subtract" the threshold (sinabs, snnTorch's default, converted networks), or
             set it to "zero" (what SpikingJelly writes); NIR does not tell the two apart. None for what the metadata say, and

@@ -14,6 +14,7 @@ from dynconf_core.graph.operations import evaluate, per_channel
 from dynconf_core.libraries import neurobench_models
 from dynconf_core.neurons.model import NeuronModel, State
 from dynconf_core.simulation import spiking_max_pool
+from dynconf_core.simulation.frames import at_steps
 from dynconf_core.simulation.network import SpikingNetwork
 
 if TYPE_CHECKING:
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 def neurobench_model(snn: SpikingNetwork, time_steps: int) -> NeuroBenchModel:
     """The network for ``neurobench.benchmarks.Benchmark`` and its metrics.
 
-    Called with normalised images ``(N, ...)``, it runs all time steps and returns the predicted classes ``(N,)``. What depends
-    on the image alone is computed once, as in ``snn``. Its layers of neurons are NeuroBench's activation layers, its
-    convolutions and linear layers the connection layers; NeuroBench's metrics of membrane potentials know snnTorch's neurons
-    alone.
+    Called with normalised images ``(N, ...)`` or frames ``(N, T, ...)``, it runs all time steps and returns the predicted
+    classes ``(N,)``. What depends on an image alone is computed once, as in ``snn``. Its layers of neurons are NeuroBench's
+    activation layers, its convolutions and linear layers the connection layers; NeuroBench's metrics of membrane potentials
+    know snnTorch's neurons alone.
 
     Args:
         snn: the network, with any neurons.
@@ -61,19 +62,23 @@ class Unrolled(nn.Module):
             tensors = {key: value.detach().clone() for key, value in snn.tensors()[node.name].items()}
             made[node.name] = _layer(node, tensors, snn.neurons)
         self.network = Stepwise(snn.graph, made)
-        self.time_steps, self.active_steps, self.check = time_steps, snn.active_steps, snn.check
+        self.time_steps, self.active_steps = time_steps, snn.active_steps
+        self.check, self.by_time_step = snn.check, snn.by_time_step
         self.to(snn.device).eval()
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """The logits of every time step."""
+        """The logits of every time step, for images ``(N, ...)`` or frames ``(N, T, ...)``."""
         self.check(images, self.time_steps)
         self._begin()
-        constant, logits = self.network.once(images.float()), []
+        framed, logits = self.by_time_step(images), []
+        constant = {} if framed else self.network.once(images.float())
         for time_step in range(1, self.time_steps + 1):
             if time_step - 1 == self.active_steps:
                 constant = {name: torch.zeros_like(value) for name, value in constant.items()}
                 self._switch(False)
+            if framed:
+                constant = self.network.once(at_steps(images.float(), range(time_step, time_step + 1)))
             logits.append(self.network.step(constant))
         return torch.stack(logits, 1)
 
@@ -86,12 +91,22 @@ class Unrolled(nn.Module):
     def _switch(self, acting: bool) -> None:
         """Whether the biases act."""
         for layer in self.network.layers.values():
-            if isinstance(layer, Convolution | Linear | Operation):
+            if isinstance(layer, Convolution | Convolution1d | Linear | Operation):
                 layer.acting = acting
 
 
 class Convolution(nn.Conv2d):
-    """A convolution whose bias can be switched off."""
+    """A convolution of images whose bias can be switched off."""
+
+    acting = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        value: Tensor = self._conv_forward(x, self.weight, self.bias if self.acting else None)
+        return value
+
+
+class Convolution1d(nn.Conv1d):
+    """A convolution of signals whose bias can be switched off."""
 
     acting = True
 
@@ -163,6 +178,4 @@ def _layer(node: Node, tensors: Mapping[str, Tensor], neurons: NeuronModel) -> n
         return MaxPool(node)
     if node.kind not in ("convolution", "linear"):
         return Operation(node, tensors)
-    layer = layer_like(node, tensors, Convolution, Linear)
-    layer.load_state_dict(tensors)
-    return layer
+    return layer_like(node, tensors, Convolution, Convolution1d, Linear)

@@ -121,6 +121,15 @@ class NirNodes:
         settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         self._weighted(name, node, "convolution", weight, settings)
 
+    def _conv1d(self, name: str, node: Any) -> None:
+        """A signal is an image of height 1."""
+        weight = numbers(node.weight, "weight")
+        stride, dilation = pair(node.stride, "stride")[0], pair(node.dilation, "dilation")[0]
+        padding = conv_padding(node.padding, (1, *weight.shape[2:]), (1, dilation), (1, stride))[1]
+        geometry = {"stride": (1, stride), "padding": (0, padding), "dilation": (1, dilation)}
+        groups = pair(node.groups, "groups")[0]
+        self._weighted(name, node, "convolution", weight.unsqueeze(2), {**geometry, "groups": groups})
+
     def _affine(self, name: str, node: Any) -> None:
         self._weighted(name, node, "linear", numbers(node.weight, "weight"), {})
 
@@ -282,6 +291,7 @@ class NirNodes:
 _TYPES: Mapping[str, Callable[[NirNodes, str, Any], None]] = {
     "Input": NirNodes._input,
     "Output": NirNodes._output,
+    "Conv1d": NirNodes._conv1d,
     "Conv2d": NirNodes._conv2d,
     "Affine": NirNodes._affine,
     "Linear": NirNodes._affine,

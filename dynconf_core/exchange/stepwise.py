@@ -44,15 +44,22 @@ class Stepwise(nn.Module):
         return values
 
 
-def layer_like(node: Node, tensors: Mapping[str, Tensor], convolution: Any, linear: Any) -> nn.Module:
-    """A layer of the class ``convolution`` or ``linear`` for a node of that kind, with weights of its own making."""
+def layer_like(node: Node, tensors: Mapping[str, Tensor], image: Any, signal: Any, linear: Any) -> nn.Module:
+    """A layer with the weights of a ``convolution`` (of the class ``image`` or ``signal``) or ``linear`` node."""
     outputs, inputs, *kernel = tensors["weight"].shape
+    given, biased = dict(tensors), "bias" in tensors
     if node.kind == "linear":
-        layer: nn.Module = linear(inputs, outputs, bias="bias" in tensors)
-        return layer.double() if node.wide else layer
-    geometry = {name: node.settings[name] for name in ("stride", "padding", "dilation", "groups")}
-    layer = convolution(inputs * geometry["groups"], outputs, tuple(kernel), bias="bias" in tensors, **geometry)
-    return layer.double() if node.wide else layer
+        layer: nn.Module = linear(inputs, outputs, bias=biased)
+    else:
+        groups, of_signal = int(node.settings["groups"]), len(node.shape) == 2
+        sides = slice(1, None) if of_signal else slice(None)  # a signal is an image of height 1
+        geometry = {name: tuple(node.settings[name])[sides] for name in ("stride", "padding", "dilation")}
+        make = signal if of_signal else image
+        layer = make(inputs * groups, outputs, tuple(kernel)[sides], groups=groups, bias=biased, **geometry)
+        given["weight"] = given["weight"].squeeze(2) if of_signal else given["weight"]
+    layer = layer.double() if node.wide else layer
+    layer.load_state_dict(given)
+    return layer
 
 
 def _key(name: str) -> str:

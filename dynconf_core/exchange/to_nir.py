@@ -136,6 +136,9 @@ class _Writing:
         self._keep(node, made, self.values[node.inputs[0]])
 
     def _sum_pool(self, node: Node) -> None:
+        if len(node.shape) == 2:  # NIR pools images alone
+            self._as_weights(node)
+            return
         window = (np.array(node.settings[name]) for name in ("kernel", "stride", "padding"))
         self._keep(node, self.nir.SumPool2d(*window), self.values[node.inputs[0]])
 
@@ -191,12 +194,18 @@ class _Writing:
         if weight.ndim == 2:
             made = self.nir.Affine(weight=weight, bias=bias)
         else:
-            stride, padding, dilation = (tuple(settings[name]) for name in ("stride", "padding", "dilation"))
-            source = self.graph.by_name[node.inputs[0]].shape[1:]
-            made = self.nir.Conv2d(tuple(source), weight, stride, padding, dilation, int(settings["groups"]), bias)
+            made = self._convolved(self.graph.by_name[node.inputs[0]].shape[1:], weight, settings, bias)
         if settings.get("bits") is not None and self.units == "threshold":
             made.metadata["bits"] = int(settings["bits"])
         return made
+
+    def _convolved(self, sides: tuple[int, ...], weight: Any, settings: Mapping[str, Any], bias: Any) -> Any:
+        """A ``Conv2d``, or of a signal a ``Conv1d``."""
+        stride, padding, dilation = (tuple(settings[name]) for name in ("stride", "padding", "dilation"))
+        groups = int(settings["groups"])
+        if len(sides) == 1:
+            return self.nir.Conv1d(sides[0], weight[:, :, 0], stride[1], padding[1], dilation[1], groups, bias)
+        return self.nir.Conv2d(sides, weight, stride, padding, dilation, groups, bias)
 
     def _keep(self, node: Node, made: Any, sources: tuple[str, ...]) -> None:
         self.values[node.name] = (self._put(node.name, made, node.shape, sources),)
@@ -222,9 +231,7 @@ class _Writing:
         node = Node(label, "scale", (), shape, {"identity": True, "bits": 0}, {"weight": torch.tensor(float(times))})
         found = as_weights(node, node.tensors, shape)
         weight, bias = found.weight.numpy(), np.zeros(shape[0], dtype=np.float32)
-        made = self.nir.Affine(weight, bias)
-        if len(shape) > 1:
-            made = self.nir.Conv2d(shape[1:], weight, (1, 1), (0, 0), (1, 1), 1, bias)
+        made = self._convolved(shape[1:], weight, found.settings, bias) if len(shape) > 1 else self.nir.Affine(weight, bias)
         meant = {"kind": "scale", "name": label, "settings": dict(node.settings), "part": 0, "parts": 1}
         made.metadata |= {"operation": json.dumps(meant), "bits": 0}
         return self._put(label, made, shape, (source,))

@@ -41,8 +41,8 @@ def to_spikingjelly(snn: SpikingNetwork) -> nn.Module:
     for node in snn.graph.nodes[1:]:
         tensors = {key: value.detach().clone() for key, value in snn.tensors()[node.name].items()}
         if node.kind in ("convolution", "linear"):
-            made[node.name] = layer_like(node, tensors, library("layer").Conv2d, library("layer").Linear)
-            made[node.name].load_state_dict(tensors)
+            kinds = library("layer")
+            made[node.name] = layer_like(node, tensors, kinds.Conv2d, kinds.Conv1d, kinds.Linear)
         elif node.kind == "neurons":
             made[node.name] = layers["neurons"](tensors["initial"], 0.0 if type(snn.neurons) is ResetToZero else None)
         elif node.kind == "max_pool":
@@ -82,13 +82,16 @@ def layers_of_spikingjelly() -> dict[str, Any]:
             super().__init__()
             self.node, self.step_mode = node, "s"
             for name, value in tensors.items():
-                self.register_parameter(name, nn.Parameter(value))
+                if value.is_floating_point():
+                    self.register_parameter(name, nn.Parameter(value))
+                else:
+                    self.register_buffer(name, value)
 
         def forward(self, *inputs: Tensor) -> Tensor:
             if self.node.kind == "round":  # passes gradients on; the difference is exact
                 (x,) = inputs
                 return x + (evaluate(self.node, inputs, {}) - x).detach()
-            tensors = dict(self.named_parameters())
+            tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
             if self.step_mode == "s":
                 return evaluate(self.node, inputs, tensors)
             together = evaluate(self.node, [x.flatten(0, 1) for x in inputs], tensors)

@@ -42,7 +42,8 @@ def convolved(
             raise Refused("'same' padding of an even kernel is not the same on both sides; pad explicitly")
         padding = [size // 2 for size in sizes] if padding == "same" else 0
     if x.value.ndim != 4 or weight.ndim != 4:
-        raise Refused(f"it takes inputs of shape {tuple(x.value.shape[1:])}; convolutions are over images (C, H, W)")
+        one = "; a single image is a batch of one, (1, C, H, W)" if x.value.ndim == 3 else ""
+        raise Refused(f"it takes inputs of shape {tuple(x.value.shape[1:])}; convolutions are over images (C, H, W){one}")
     settings = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation), "groups": int(groups)}
     return write.add(name, "convolution", (x,), settings, _weights(weight, bias))
 

@@ -8,89 +8,28 @@ the output depends on it.
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function
 
-from dynconf_core.activations.quantisation import Quantised
 from dynconf_core.errors import InputError
-from dynconf_core.graph.activating import quantised
-from dynconf_core.graph.calls import COMPLETING, FUNCTIONS, MODULES, PROPERTIES, VALUES
+from dynconf_core.graph.calls import COMPLETING, FUNCTIONS, PROPERTIES, VALUES
 from dynconf_core.graph.graph import Graph, Node, Settings
+from dynconf_core.graph.modules import Call, Called, Frame, instrument
 from dynconf_core.graph.operations import evaluate
+from dynconf_core.graph.placeholders import ReadsValues, Recorded, Unsupported, given, held_in, meta, recorded_in
 from dynconf_core.graph.precision import InFloat64, called, changed
 from dynconf_core.graph.writing import Left, Refused, Traced, first_line
 
 SUPPORTED = (
     "Conversion supports convolutions, linear layers, batch normalisation, average and max pools, additions, concatenations, "
-    "slices, zero padding, flattening, dropout and the activations ReLU, ReLU6, clip, QCFS, LSQ and others with a "
+    "whatever moves values, padding, dropout and the activations ReLU, LeakyReLU, PReLU, clip, QCFS, LSQ and others with a "
     "quantisation()."
 )
-CPU = torch.device("cpu")
 BATCH = 3
 """Samples of the input without values: with one, squeeze() would take the batch away."""
-
-
-class ReadsValues(InputError):
-    """The network's code asks for the numbers in a tensor that depends on its input."""
-
-
-class Unsupported(NamedTuple):
-    """A value that cannot be converted.
-
-    Attributes:
-        reason: raised if the output depends on it.
-        value: of its shape and type, without values.
-        left: what another call can still make convertible.
-    """
-
-    reason: InputError
-    value: Tensor
-    left: Left | None = None
-
-
-class Recorded(Tensor):
-    """What the network's code gets in place of a tensor: a value that depends on the input, without its numbers."""
-
-    held: Traced | Unsupported
-
-    @staticmethod
-    def __new__(cls, held: Traced | Unsupported) -> "Recorded":
-        value = held.value
-        recorded: Recorded = Tensor._make_wrapper_subclass(cls, value.shape, dtype=value.dtype, device=CPU)
-        recorded.held = held
-        return recorded
-
-    def __init__(self, held: Traced | Unsupported) -> None:
-        """All is done in ``__new__``."""
-
-    @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
-        raise ReadsValues(f"{func} reads a value of a network that was being traced: it has none.")
-
-
-class Frame(NamedTuple):
-    """A module whose code is running.
-
-    Attributes:
-        path: its position and, for a module of PyTorch, the number of its call.
-        what: the class of a module of PyTorch, which is one operation; None for others.
-    """
-
-    path: str
-    what: str | None
-
-
-class _Module(NamedTuple):
-    """A module of the network: whether it is one operation, and the function that translates it."""
-
-    path: str
-    module: nn.Module
-    forward: Callable[..., Any]
-    leaf: bool
-    known: Callable[..., Any] | None
 
 
 class Recording(InFloat64):
@@ -110,7 +49,7 @@ class Recording(InFloat64):
         self.calls, self.names = Counter[str](), Counter[str]()
         self.failed_at: str | None = None
         for path, module in network.named_modules():
-            _instrument(self, path, module)
+            instrument(self, path, module)
 
     @torch.no_grad()
     def graph(self) -> Graph:
@@ -136,7 +75,7 @@ class Recording(InFloat64):
 
     # The network's code
 
-    def enter(self, called: _Module, arguments: Any, keywords: Any) -> Any:
+    def enter(self, called: Called, arguments: Any, keywords: Any) -> Any:
         """The call of a module."""
         path, module, forward, leaf, known = called
         number = 0
@@ -145,9 +84,9 @@ class Recording(InFloat64):
             self.calls[path] += 1
         self.frames.append(Frame(f"{path}#{number + 1}" if number else path, type(module).__name__ if leaf else None))
         try:
-            values = _recorded((arguments, keywords))
-            if known is not None and values and (known in COMPLETING or all(isinstance(one.held, Traced) for one in values)):
-                call: Any = _Call(known, module)
+            values = recorded_in((arguments, keywords))
+            if known is not None and values and all(_acceptable(one.held, known) for one in values):
+                call: Any = Call(known, module)
                 return handle_torch_function(call, values, *arguments, **keywords)
             return forward(*arguments, **keywords)
         except InputError:
@@ -160,7 +99,7 @@ class Recording(InFloat64):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         keywords = dict(kwargs or {})
-        recorded = _recorded((args, keywords))
+        recorded = recorded_in((args, keywords))
         if not recorded:
             return self.computed(func, args, keywords)
         name = called(func)
@@ -181,13 +120,12 @@ class Recording(InFloat64):
     def _operation(
         self, func: Any, name: str, args: tuple[Any, ...], keywords: dict[str, Any], recorded: list[Recorded]
     ) -> Any:
-        make = func.make if isinstance(func, _Call) else FUNCTIONS.get(name)
-        completes = make in COMPLETING
+        make = func.make if isinstance(func, Call) else FUNCTIONS.get(name)
         place, what = self._place(name)
         in_place = _in_place(func, name, keywords)
         if "input" in keywords and not args:
             args = (keywords.pop("input"),)
-        unsupported = next((one.held for one in recorded if isinstance(one.held, Unsupported)), None)
+        unsupported = next((one.held for one in recorded if not _acceptable(one.held, make)), None)
         keywords = {_KEYWORDS.get(key, key): value for key, value in keywords.items()}
         held: Any
         try:
@@ -198,12 +136,12 @@ class Recording(InFloat64):
                 )
             if keywords.pop("out", None) is not None:
                 raise Refused("it writes into another tensor (out=); use its result")
-            if unsupported is not None and not (completes and unsupported.left and unsupported.left.call == "clamp_max"):
+            if isinstance(unsupported, Unsupported):
                 held = self._unsupported(func, args, keywords, unsupported.reason, None)
             elif make is None:
                 raise Refused("conversion does not support it")
             else:
-                module = (func.module,) if isinstance(func, _Call) else ()
+                module = (func.module,) if isinstance(func, Call) else ()
                 held = self._made(make, place, (*module, *args), keywords)
         except Refused as refusal:
             reason = InputError(f"{what} at {place!r} cannot be converted: {refusal}. {SUPPORTED}")
@@ -217,7 +155,7 @@ class Recording(InFloat64):
         if in_place:
             args[0].held = held
             return args[0]
-        return _given(held, recorded, copied=name == "clone")
+        return given(held, recorded, copied=name == "clone")
 
     def _made(self, make: Callable[..., Any], place: str, args: Any, keywords: Any) -> Any:
         """The translation of a call."""
@@ -231,16 +169,16 @@ class Recording(InFloat64):
 
     def _unsupported(self, func: Any, args: Any, keywords: Any, reason: InputError, left: Left | None) -> Any:
         """What the call returns, marked: refused only if the output depends on it."""
-        if isinstance(func, _Call):
+        if isinstance(func, Call):
             if left is None:
                 raise reason
             return Unsupported(reason, left.of.value, left)
         try:
-            result = func(*changed(args, _meta), **changed(keywords, _meta))
+            result = func(*changed(args, meta), **changed(keywords, meta))
         except Exception:
             raise reason from None
         found = changed(result, lambda value: Unsupported(reason, value, left))
-        if result is None or not _traced(found, Unsupported):
+        if result is None or not held_in(found, Unsupported):
             raise reason
         return found
 
@@ -328,80 +266,22 @@ class Recording(InFloat64):
         return _reaching(list(self.nodes.values()), held.name, left_out)
 
 
-class _Call:
-    """The call of a module as a function."""
-
-    def __init__(self, make: Callable[..., Any], module: nn.Module) -> None:
-        self.make, self.module, self.__name__ = make, module, type(module).__name__
-
-
 _KEYWORDS = {"axis": "dim", "keepdims": "keepdim", "x2": "other"}
 """Names of arguments that PyTorch takes as numpy has them."""
 
 
-def _is_leaf(module: nn.Module) -> bool:
-    """Whether a module is one operation, whatever it computes inside: those of PyTorch, and activations that declare their
-    quantisation."""
-    containers = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-    return isinstance(module, Quantised) or (
-        type(module).__module__.startswith("torch.nn.") and not isinstance(module, containers)
-    )
-
-
-def _translation(module: nn.Module) -> Callable[..., Any] | None:
-    """The function that translates the call of a module as one, or None: then its code is run."""
-    if isinstance(module, Quantised):
-        return quantised
-    return next((make for kind, make in MODULES.items() if isinstance(module, kind)), None)
-
-
-def _instrument(recording: Recording, path: str, module: nn.Module) -> None:
-    """From now on, calls of the module are seen, and its hooks may read values if they change none."""
-    state = module.__dict__
-    # A module whose forward has been replaced is not what its class says.
-    leaf = "forward" not in state and _is_leaf(module)
-    called = _Module(path, module, module.forward, leaf, _translation(module) if leaf else None)
-
-    def seen(*arguments: Any, **keywords: Any) -> Any:
-        return recording.enter(called, arguments, keywords)
-
-    state["forward"] = seen
-    for kind in ("_forward_pre_hooks", "_forward_hooks"):
-        for key, hook in state[kind].items():
-            state[kind][key] = _tolerant(hook)
-
-
-def _tolerant(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """A hook that may look at values, as profilers do; if it changes one too, the comparison with the network reveals it."""
-
-    def called_hook(*arguments: Any, **keywords: Any) -> Any:
-        try:
-            return hook(*arguments, **keywords)
-        except ReadsValues:
-            return None
-
-    return called_hook
+def _acceptable(held: Traced | Unsupported, make: Callable[..., Any] | None) -> bool:
+    """Whether a translation takes the value."""
+    if isinstance(held, Traced):
+        return True
+    return make is not None and held.left is not None and held.left.call in COMPLETING.get(make, ())
 
 
 def _in_place(func: Any, name: str, keywords: dict[str, Any]) -> bool:
     """Whether a call modifies its first argument."""
-    if isinstance(func, _Call):
+    if isinstance(func, Call):
         return bool(getattr(func.module, "inplace", False))
     return name.endswith(("_", " =")) or name == "setitem" or bool(keywords.get("inplace"))
-
-
-def _given(held: Any, recorded: list[Recorded], copied: bool) -> Any:
-    """What the network's code gets: a call that changes nothing returns its argument itself, so that a change in place is seen
-    under both names."""
-    if isinstance(held, Traced | Unsupported):
-        same = next((one for one in recorded if one.held is held), None)
-        return same if same is not None and not copied else Recorded(held)
-    if isinstance(held, dict):
-        return {key: _given(part, recorded, copied) for key, part in held.items()}
-    if isinstance(held, list | tuple):
-        parts = [_given(part, recorded, copied) for part in held]
-        return type(held)(*parts) if hasattr(held, "_fields") else type(held)(parts)
-    return held
 
 
 def _of_each_value(x: Traced, tensors: dict[str, Tensor]) -> Tensor:
@@ -410,29 +290,6 @@ def _of_each_value(x: Traced, tensors: dict[str, Tensor]) -> Tensor:
     if wrong is not None:
         raise ValueError(f"it has {len(wrong)} channels, its input {x.value.shape[1]}")
     return x.value
-
-
-def _meta(one: Tensor) -> Tensor:
-    return one.held.value.clone() if isinstance(one, Recorded) else one.to("meta")
-
-
-def _recorded(value: Any) -> list[Recorded]:
-    found: list[Recorded] = []
-
-    def look(one: Tensor) -> Tensor:
-        if isinstance(one, Recorded):
-            found.append(one)
-        return one
-
-    changed(value, look)
-    return found
-
-
-def _traced(value: Any, kind: Any = Traced) -> list[Any]:
-    if isinstance(value, kind):
-        return [value]
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
-    return [one for part in parts for one in _traced(part, kind)]
 
 
 def _reaching(nodes: list[Node], output: str, left_out: tuple[str, ...]) -> Graph:

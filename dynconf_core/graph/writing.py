@@ -33,9 +33,10 @@ class Left(NamedTuple):
     """A call that converts together with another one only.
 
     Attributes:
-        call: "softmax" or "log_softmax", which may come last; "clamp_max", which needs a lower limit of 0.
+        call: "softmax" or "log_softmax", which may come last; "clamp_max", which needs a lower limit; "above" or "below", a
+            comparison, which needs a choice between its input and its limit.
         of: its input.
-        limit: of clamp_max.
+        limit: the number with which the input is limited or compared.
     """
 
     call: str

@@ -115,7 +115,7 @@ def convert(
     given = subject(architecture, network, checkpoint, weights, lambda text: _say(wait, text))
     found = material(given, dataset, normalisation, size, channels, data_folder(data, home_folder(home)))
     held = found.load("calibration")
-    check_fit(given, held, dataset or found.name)
+    check_fit(given, held, found)
     pixels, labels = some(held, images)
     with _waiting(wait, "converting") as status:
         snn = converted(

@@ -31,6 +31,7 @@ class Material:
         load: loads a split.
         sizes: numbers of images by split.
         rule: how the splits come about, in words.
+        first: the smallest label.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Material:
     load: Callable[[Split], Images]
     sizes: Mapping[Split, int]
     rule: str
+    first: int = 0
 
     def summary(self, held: Images) -> str:
         """What is known of the images: their shape, classes, splits and normalisation; ``held`` are those that calibrate."""
@@ -88,7 +90,7 @@ def some(images: Images, count: int) -> tuple[Tensor, Tensor]:
     return images.normalisation(images.batch(chosen)), images.labels[chosen]
 
 
-def check_fit(subject: Subject, held: Images, name: str) -> None:
+def check_fit(subject: Subject, held: Images, found: Material) -> None:
     """Raise ``InputError`` unless the network takes such images and has their classes."""
     import torch
 
@@ -97,15 +99,16 @@ def check_fit(subject: Subject, held: Images, name: str) -> None:
     published = subject.published
     if published is not None and held.classes != published.classes:
         raise InputError(
-            f"--dataset {name} has {held.classes} classes, but {subject.name} {published.classes}: name the data that it "
+            f"--dataset {found.name} has {held.classes} classes, but {subject.name} {published.classes}: name the data that it "
             "was trained on."
         )
     sample = held.normalisation(held.batch(torch.arange(1)))
     classes = check_takes(subject.network, sample, subject.name)
     if held.classes > classes:
+        from_one = f" (the labels begin at {found.first}: number the classes from 0)" if found.first > 0 else ""
         raise InputError(
-            f"--dataset {name} has {held.classes} classes, but {subject.name} {classes}: give the network as many outputs, or "
-            "name the data it was trained on."
+            f"--dataset {found.name} has {held.classes} classes, but {subject.name} {classes}: give the network as many outputs"
+            f"{from_one}, or name the data it was trained on."
         )
 
 
@@ -136,7 +139,7 @@ def _own(
     else:
         expected, reason = PLAIN, "as nothing else is given (--normalisation names another, or `data` for that of the images)"
     load: Callable[[Split], Images] = lambda split: own.images(split, expected)  # noqa: E731
-    return Material(own.path.name, expected, reason, load, own.sizes(), own.split_rule())
+    return Material(own.path.name, expected, reason, load, own.sizes(), own.split_rule(), own.first)
 
 
 def _known(subject: Subject, name: str, given: Normalisation | None, root: Path) -> Material:
