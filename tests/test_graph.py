@@ -207,6 +207,8 @@ def test_a_value_changed_in_place_is_changed_for_all() -> None:
         lambda m, x: (lambda y: flat(m[1](y) + 2 * y))(m[0](x)),
         lambda m, x: (lambda y: flat(y.mul_(3) + y))(m[0](x)),
         lambda m, x: (lambda y: flat(y.relu_() + torch.cat([y], 1)))(m[0](x)),
+        lambda m, x: (lambda y: (lambda z: flat(z.relu_() + 2 * y))(y.contiguous().view_as(y)))(m[0](x)),
+        lambda m, x: (lambda y: (lambda z: flat(z.relu_() + 2 * y))(y.clone()))(m[0](x)),
     ):
         same(disturbed(Applied(function, convolution(), nn.ReLU(inplace=True))))
 

@@ -9,6 +9,7 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -171,16 +172,18 @@ def test_what_forward_keeps_is_kept_in_the_copy() -> None:
             self.history.append(x)
             self.by_name["x"] = x
             self.meter.add(x)
+            self.plain.calls += 1
             self.seen += 1
             self.body[4].weight.data.clamp_(-0.05, 0.05)
             return super().forward(x)
 
-    keeping = Keeping({"calls": 0, "history": [], "by_name": {}, "meter": Meter()})
+    plain = SimpleNamespace(calls=0)
+    keeping = Keeping({"calls": 0, "history": [threading.Lock()], "by_name": {}, "meter": Meter(), "plain": plain})
     keeping.register_buffer("seen", torch.zeros(1))
     before = copy.deepcopy(keeping.body.state_dict())
     found = traced(keeping.eval(), gaussian_images(1, 0))
-    assert not hasattr(keeping, "last") and keeping.calls == 0 and not keeping.history and not keeping.by_name
-    assert not keeping.meter.values and not keeping.seen.any()
+    assert not hasattr(keeping, "last") and keeping.calls == 0 and len(keeping.history) == 1 and not keeping.by_name
+    assert not keeping.meter.values and not plain.calls and not keeping.seen.any()
     assert all(torch.equal(value, before[name]) for name, value in keeping.body.state_dict().items())
     assert float(found.output.tensors["weight"].abs().max()) <= 0.05, "what forward does to its weights is done"
 

@@ -50,7 +50,9 @@ def convert(
     neurons: Annotated[
         str, typer.Option(help="Neuron model: auto, integrate-and-fire, signed or package.module:Class.")
     ] = "signed",
-    levels: Annotated[int | None, typer.Option(help="Levels n of signed neurons [default: 5/8 of T].", min=1)] = None,
+    levels: Annotated[
+        int | None, typer.Option(help="Levels n of signed neurons [default: 15, at most T; from T = 25 on 5/8 of T].", min=1)
+    ] = None,
     time_steps: Annotated[int, typer.Option(help="Number of time steps T.", min=1)] = 32,
     correct: Annotated[
         bool, typer.Option(help="Correct thresholds, biases and initial membrane potentials after conversion.")
@@ -152,6 +154,9 @@ def convert(
     if not as_json:
         _say(console, found.summary(held))
         console.print(str(report), soft_wrap=True)
+        if "wide" in snn.facts:
+            count = f"{len(snn.facts['wide'])} of {len(snn.graph.nodes)} nodes"
+            _say(console, f"{count} are computed in float64, since float32 cannot hold their sums exactly.")
         _say(console, _remark(given, found, traces is None) + f" SNN: {out}")
         if report.ann_accuracy is not None and report.ann_accuracy < CHANCE / held.classes:
             _say(console, f"Warning: {_at_chance(report.ann_accuracy)}")
@@ -180,13 +185,14 @@ def convert(
 
 
 def _levels(neurons: str, levels: int | None, time_steps: int) -> int | None:
-    """``--levels``, or 5/8 of T for a neuron model that has levels: the rest of the time is left to settle."""
+    """``--levels``, or the default of a neuron model that has levels: 15, at most T, or 5/8 of T, whichever is more."""
     from dynconf_core.conversion.options import AUTO
     from dynconf_core.neurons.model import NEURONS
 
     if levels is not None or neurons == AUTO:
         return levels
-    return max(1, 5 * time_steps // 8) if "levels" in (field.name for field in fields(NEURONS.get(neurons))) else None
+    has_levels = "levels" in (field.name for field in fields(NEURONS.get(neurons)))
+    return max(min(15, time_steps), 5 * time_steps // 8) if has_levels else None
 
 
 def _remark(given: Subject, found: Material, more: bool) -> str:
