@@ -22,7 +22,7 @@ def export_nir(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Write a converted network as NIR, for other simulators and chips.
+    """Write an SNN as NIR, for other simulators and chips.
 
     Says what NIR cannot express and a reader must add.
     """
