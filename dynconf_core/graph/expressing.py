@@ -142,7 +142,8 @@ def transposed(
     def spread(values: Tensor) -> Tensor:
         zero = values[:, size:].reshape(-1, *[1] * (sides + 1))
         whole = zero.expand(-1, shape[1], *inner).clone()
-        whole[(..., *(slice(None, None, step) for step in steps))] = values[:, :size].reshape(shape)
+        at: Any = (..., *(slice(None, None, step) for step in steps))
+        whole[at] = values[:, :size].reshape(shape)
         # Padding with a mark, which then becomes the zero's place.
         padded = functional.pad(whole, amounts, value=-1.0)
         return torch.where(padded < 0, zero, padded)

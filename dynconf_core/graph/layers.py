@@ -240,7 +240,7 @@ def largest(write: Writer, name: str, x: Any, other: Any = None, keepdim: bool =
 
 def max_pool_with_indices(write: Writer, name: str, x: Traced, *arguments: Any, **words: Any) -> Largest:
     """The call of the max-pool function that returns indices, too."""
-    return max_pool(write, name, x, *arguments, **{**words, "return_indices": True})
+    return _largest(max_pool(write, name, x, *arguments, **{**words, "return_indices": False}), name)
 
 
 def adaptive_max_pool_with_indices(write: Writer, name: str, x: Traced, output_size: Any, *rest: Any, **words: Any) -> Largest:

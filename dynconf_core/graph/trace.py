@@ -152,9 +152,10 @@ def _check(network: nn.Module) -> None:
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise InputError(f"{name} holds NaN or infinite values: the training diverged, or the checkpoint is damaged.")
     for name, module in network.named_modules():
-        if isinstance(module, NORMS) and bool((module.running_var + module.eps <= 0).any()):
+        variance = module.running_var if isinstance(module, NORMS) else None
+        if variance is not None and float(variance.min()) + float(getattr(module, "eps", 0)) <= 0:
             raise InputError(
-                f"{name}.running_var holds {float(module.running_var.min()):g}: its root is NaN, and so is what the network "
+                f"{name}.running_var holds {float(variance.min()):g}: its root is NaN, and so is what the network "
                 "itself returns; the checkpoint is damaged, or is not of this network."
             )
 
