@@ -185,7 +185,7 @@ def test_what_nir_cannot_say_is_refused_with_the_remedy() -> None:
     with pytest.raises(InputError, match=r"max pool at 'parts\.0\.pool'.*average pools"):
         to_nir(pooled)
     flipped = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.PixelUnshuffle(2), nn.Flatten(), nn.Linear(72, 5)).eval()
-    with pytest.raises(InputError, match=r"rearrange at .* which no convolution does.*leave it out"):
+    with pytest.raises(InputError, match=r"view, flip, shuffle .* at .* which no convolution does.*leave it out"):
         to_nir(convert(flipped, images, thresholds="max", time_steps=4, neurons="integrate-and-fire"))
     with pytest.raises(InputError, match="choose threshold or physical"):
         to_nir(pooled, "volts")

@@ -48,7 +48,8 @@ REFUSED: list[tuple[str, Callable[[], nn.Module], str]] = [
     (
         "a module",
         lambda: nn.Sequential(convolution(), nn.LPPool2d(2, 2)),
-        "LPPool2d at '1' cannot be converted: conversion does not support",
+        "LPPool2d at '1' cannot be converted: it is a square, or the root of a mean of squares, of activations; use means and "
+        r"maxima over the image\.$",
     ),
     ("a deep module", lambda: nn.Sequential(nn.Sequential(convolution(), nn.Tanh())), "Tanh at '0.1' cannot"),
     ("a function", lambda: of(lambda m, x: torch.exp(x)), "exp at 'exp' cannot be converted"),
@@ -62,10 +63,27 @@ REFUSED: list[tuple[str, Callable[[], nn.Module], str]] = [
         lambda: of(lambda m, x: x + torch.arange(64.0).view(8, 8)),
         r"its constant has the shape \(8, 8\)",
     ),
-    ("shapes", lambda: of(lambda m, x: x + x[:, :1]), r"it adds shapes \(4, 8, 8\) and \(1, 8, 8\)"),
+    (
+        "no reason of its own",
+        lambda: nn.Sequential(convolution(), nn.FractionalMaxPool2d(2, 4)),
+        "FractionalMaxPool2d at '1' .* does not support it. Conversion supports convolutions",
+    ),
+    ("shapes", lambda: of(lambda m, x: x + x[:, :3]), r"it adds shapes \(4, 8, 8\) and \(3, 8, 8\)"),
+    ("the batch added to rows", lambda: of(lambda m, x: x + x.mean((2, 3))), r"\(4, 8, 8\) and \(4,\)"),
+    ("a stack before the batch", lambda: of(lambda m, x: torch.stack([x, x]).mean(0)), r"torch.stack\(parts, 1\)"),
+    ("ones written", lambda: of(lambda m, x: (x.__setitem__((slice(None), 0), 1.0), x)[1]), "writes constants other than 0"),
+    ("the batch written", lambda: of(lambda m, x: (x.__setitem__(0, 0.0), x)[1]), "values from one sample|part of the batch"),
+    ("an einsum of two", lambda: of(lambda m, x: torch.einsum("nchw,nchw->nc", x, x)), "activations with each other"),
+    (
+        "an implicit einsum",
+        lambda: of(lambda m, x: torch.einsum("nchw,c", x, torch.ones(4))),
+        "with a letter for each dimension",
+    ),
+    ("a square", lambda: of(lambda m, x: x**2), "it is a curve"),
+    ("a weight of the input", lambda: of(lambda m, x: torch.lerp(x, x, x)), "activations with each other"),
     ("a limit for each channel", lambda: of(lambda m, x: torch.minimum(x, torch.rand(4, 1, 1))), "its limit differs"),
     ("an upper limit alone", lambda: of(lambda m, x: x.clamp(max=6)), r"give it the lower limit 0 too, as clamp\(0, top\)"),
-    ("the larger of two", lambda: of(lambda m, x: torch.maximum(x, 2 * x)), "the larger of two activations"),
+    ("the larger of two", lambda: of(lambda m, x: torch.maximum(x, x.flip(1))), "the larger of two activations"),
     ("a threshold above 0", lambda: of(lambda m, x: functional.threshold(x, 0.5, 0)), r"only Threshold\(0, 0\), which is ReLU"),
     ("a comparison", lambda: of(lambda m, x: (x > 0) * 2), r"as torch.where\(x > 0, x, 0\) and x \* \(x > 0\) it is ReLU"),
     ("a mask of another", lambda: of(lambda m, x: (m[0](x[:, :3]) > 0) * x), r"only x \* \(x > 0\)"),
@@ -87,7 +105,11 @@ REFUSED: list[tuple[str, Callable[[], nn.Module], str]] = [
     ("a divisor", lambda: nn.Sequential(nn.AvgPool2d(2, divisor_override=3)), "a divisor of its own"),
     ("cut windows", lambda: nn.Sequential(nn.AvgPool2d(3, 2, ceil_mode=True)), "ceil_mode=True cuts windows"),
     ("a pool of features", lambda: nn.Sequential(nn.Flatten(), nn.AvgPool2d(2)), "pools are over images"),
-    ("indices", lambda: nn.Sequential(nn.MaxPool2d(2, return_indices=True)), "returns indices"),
+    (
+        "indices",
+        lambda: of(lambda m, x: functional.max_unpool2d(*m[1](x), 2), nn.MaxPool2d(2, 2, 0, 1, True)),
+        "the indices of",
+    ),
     ("a mean over the batch", lambda: of(lambda m, x: x.mean(0)), "a mean over the batch"),
     ("the batch flattened", lambda: of(lambda m, x: x.flatten()), "the batch, and must stay"),
     ("a clip at 0", lambda: of(lambda m, x: x.clamp(0, 0)), "its upper limit is 0"),
@@ -105,10 +127,10 @@ REFUSED: list[tuple[str, Callable[[], nn.Module], str]] = [
         "its code raises KeyError: 'channels'",
     ),
     ("a batch of its own", lambda: Applied(lambda m, x: x.reshape(3, -1)), r"returns \(3, 128\) for 2 images"),
-    ("two outputs", lambda: Applied(lambda m, x: (flat(x), flat(x))), "returns no tensor"),
-    ("a dictionary", lambda: Applied(lambda m, x: {"logits": flat(x)}), "returns no tensor"),
+    ("two outputs", lambda: Applied(lambda m, x: (flat(x), flat(x))), "returns a tuple of 2, not one tensor"),
+    ("a dictionary", lambda: Applied(lambda m, x: {"logits": flat(x)}), "a dictionary with 'logits', not one tensor"),
     ("an image", lambda: nn.Sequential(convolution()), r"output has the shape \(N, 4, 8, 8\): logits \(N, C\) are needed"),
-    ("no input", lambda: Applied(lambda m, x: flat(m[0].weight), convolution()), "returns no tensor"),
+    ("no input", lambda: Applied(lambda m, x: flat(m[0].weight), convolution()), "output does not depend on its input"),
     ("another size", lambda: nn.Sequential(nn.Conv2d(1, 4, 3)), "Conv2d at '0' does not take an input of shape"),
     ("an image that is too small", lambda: nn.Sequential(nn.Conv2d(3, 4, 9)), "Conv2d at '0' does not take an input of shape"),
 ]
@@ -140,6 +162,15 @@ def test_refuses_weights_that_are_not_finite(name: str, value: float) -> None:
         network.state_dict()[name].flatten()[1] = value
     with pytest.raises(InputError, match=f"{name} holds NaN or infinite values"):
         traced(network, images())
+
+
+def test_a_network_that_returns_nan_is_told_so() -> None:
+    network = nn.Sequential(convolution(), nn.BatchNorm2d(4), nn.Flatten()).eval()
+    network.state_dict()["1.running_var"][1] = -0.5
+    with pytest.raises(InputError, match=r"1\.running_var holds -0\.5: its root is NaN, and so is what the network"):
+        traced(network, images())
+    with pytest.raises(InputError, match="itself returns NaN"):
+        traced(of(lambda m, x: x * torch.sqrt(-torch.ones(()))).eval(), images())
 
 
 @pytest.mark.parametrize("threshold", [0.0, -1.0, float("nan")])

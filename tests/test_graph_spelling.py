@@ -169,7 +169,52 @@ SPELLINGS: dict[str, tuple[Function, Function]] = {
     "amax of rows, then columns": (lambda m, x: m[0](x).amax(3).amax(2), strongest),
     "adaptive max pool": (lambda m, x: flat(nn.AdaptiveMaxPool2d(1)(m[0](x))), strongest),
     "torch.max_pool2d": (lambda m, x: flat(torch.max_pool2d(m[0](x), [8, 8])), strongest),
+    "values of max": (lambda m, x: m[0](x).max(-1).values.max(2)[0], strongest),
+    "max by dim": (lambda m, x: torch.max(flat_rows(m[0](x)), dim=2, keepdim=True)[0].squeeze(-1), strongest),
+    "max pool with indices": (lambda m, x: flat(functional.max_pool2d(m[0](x), 8, return_indices=True)[0]), strongest),
+    # sums of several shapes
+    "less the mean": (
+        lambda m, x: (lambda y: flat(y - y.mean((2, 3), keepdim=True)))(m[0](x)),
+        lambda m, x: (lambda y: flat(y - y.mean((2, 3), keepdim=True).expand(-1, -1, 8, 8)))(m[0](x)),
+    ),
+    "a channel added to all": (
+        lambda m, x: (lambda y: flat(y[:, :1] + y))(m[0](x)),
+        lambda m, x: (lambda y: flat(y + y[:, [0, 0, 0, 0]]))(m[0](x)),
+    ),
+    # leaky, masked and written
+    "the larger of x and a tenth": (
+        lambda m, x: (lambda y: flat(torch.maximum(0.1 * y, y)))(m[0](x)),
+        lambda m, x: flat(functional.leaky_relu(m[0](x), 0.1)),
+    ),
+    "the larger of x and twice x": (
+        lambda m, x: (lambda y: flat(torch.max(y, 2 * y)))(m[0](x)),
+        lambda m, x: flat(functional.leaky_relu(2 * m[0](x), 0.5)),
+    ),
+    "masked_fill": (lambda m, x: (lambda y: flat(y.masked_fill(y < 0, 0)))(m[0](x)), relu),
+    "masked by an index": (lambda m, x: written(m[0](x), lambda y: y < 0), relu),
+    "zeros written": (
+        lambda m, x: written(m[0](x), lambda y: (slice(None), slice(1, 3), 2)),
+        lambda m, x: (lambda y, z: flat(torch.cat([y[:, :1], z, y[:, 3:]], 1)))(
+            m[0](x), functional.pad(m[0](x)[:, 1:3, 3:], (0, 0, 3, 0)) + functional.pad(m[0](x)[:, 1:3, :2], (0, 0, 0, 6))
+        ),
+    ),
+    "values written": (
+        lambda m, x: (lambda y: written(y, lambda _: (..., slice(4), 0), y[..., 4:, 1]))(m[0](x)),
+        lambda m, x: (lambda y: flat(torch.cat([torch.cat([y[..., 4:, 1:2], y[..., 4:, :1]], 2), y[..., 1:]], 3)))(m[0](x)),
+    ),
+    "pow(1)": (lambda m, x: flat(m[0](x).pow(1) ** 1.0), conv),
+    "lerp": (lambda m, x: flat(torch.lerp(m[0](x), m[1](x), 0.25)), lambda m, x: flat(0.75 * m[0](x) + 0.25 * m[1](x))),
     # parts and shapes
+    "unfold()": (
+        lambda m, x: flat(functional.unfold(m[0](x), 4, stride=4)),
+        lambda m, x: flat(m[0](x).view(-1, 4, 2, 4, 2, 4).permute(0, 1, 3, 5, 2, 4)),
+    ),
+    "Unfold of overlapping windows": (
+        lambda m, x: flat(nn.Unfold((3, 2), dilation=(1, 2), padding=1, stride=2)(m[0](x)).view(-1, 4, 3, 2, 4, 4)),
+        lambda m, x: (lambda y: flat(y.unfold(2, 3, 2).unfold(3, 3, 2)[..., ::2].permute(0, 1, 4, 5, 2, 3)))(
+            functional.pad(m[0](x), (1, 1, 1, 1))
+        ),
+    ),
     "stacked and averaged": (
         lambda m, x: flat(torch.stack([m[0](x), m[1](x)], 1).mean(1)),
         lambda m, x: flat(0.5 * (m[0](x) + m[1](x))),
@@ -189,6 +234,28 @@ SPELLINGS: dict[str, tuple[Function, Function]] = {
     "view_as": (lambda m, x: flat(flat(m[0](x)).view_as(m[1](x)).relu()), relu),
     "permuted twice": (lambda m, x: flat(m[0](x).permute(0, 2, 3, 1).relu().permute(0, 3, 1, 2)), relu),
     # weights
+    "einsum, a factor": (
+        lambda m, x: flat(torch.einsum("nchw,c->nchw", m[0](x), m[2].weight)),
+        lambda m, x: flat(m[0](x) * m[2].weight.view(4, 1, 1)),
+    ),
+    "einsum, a factor for each column": (
+        lambda m, x: flat(torch.einsum("w,nchw->nwch", torch.arange(8.0), m[0](x))),
+        lambda m, x: (lambda y: flat(y.permute(0, 3, 1, 2) * torch.arange(8.0).view(8, 1, 1)))(m[0](x)),
+    ),
+    "einsum, a layer": (
+        lambda m, x: flat(torch.einsum("ncl,lk->nck", m[0](x).flatten(2), m[3].weight[:, :64].t())),
+        lambda m, x: flat(functional.linear(m[0](x).flatten(2), m[3].weight[:, :64])),
+    ),
+    "einsum, a layer for each channel": (
+        lambda m, x: flat(torch.einsum("nchw,chk->nkc", m[0](x), m[3].weight.view(6, 4, 6, 8).permute(1, 3, 0, 2)[..., 0])),
+        lambda m, x: (lambda y: flat(torch.stack([y[:, c] @ m[3].weight.view(6, 4, 6, 8)[:, c, 0].t() for c in range(4)], 2)))(
+            m[0](x).sum(3)
+        ),
+    ),
+    "a transposed convolution of stride 1": (
+        lambda m, x: flat(functional.conv_transpose2d(m[0](x), m[1].weight.view(4, 3, 3, 3), None, 1, 1)),
+        lambda m, x: flat(functional.conv2d(m[0](x), m[1].weight.view(4, 3, 3, 3).transpose(0, 1).flip(2, 3), padding=1)),
+    ),
     "matmul": (lambda m, x: torch.matmul(flat(x), m[3].weight.t()) + m[3].bias, linear),
     "@": (lambda m, x: flat(x) @ m[3].weight.T + m[3].bias, linear),
     "addmm": (lambda m, x: torch.addmm(m[3].bias, flat(x), m[3].weight.t()), linear),
@@ -222,6 +289,16 @@ SPELLINGS: dict[str, tuple[Function, Function]] = {
     "what is not used": (lambda m, x: (flat(m[0](x)), x.exp().cumsum(1))[0], conv),
     "modules made in forward": (lambda m, x: nn.Flatten()(nn.ReLU()(m[0](x))), relu),
 }
+
+
+def flat_rows(x: Tensor) -> Tensor:
+    return x.flatten(2)
+
+
+def written(x: Tensor, where: Callable[[Tensor], Any], value: Any = 0) -> Tensor:
+    x = x.clone()
+    x[where(x)] = value
+    return flat(x)
 
 
 def asserting(layer: nn.Module, x: Tensor) -> Tensor:
@@ -330,3 +407,21 @@ def test_a_last_softmax_is_left_out(name: str, end: Callable[[Tensor], Tensor]) 
     snn = convert(network, x, thresholds="error", neurons="signed", levels=7, time_steps=8)
     assert snn.facts["left_out"] == [name]
     assert "left_out" not in convert(body, x, thresholds="error", neurons="signed", levels=7, time_steps=8).facts
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (lambda: nn.ConvTranspose2d(4, 6, 3, (2, 1), (1, 0), (1, 0), groups=2), (4, 8, 8)),
+        (lambda: nn.ConvTranspose2d(4, 6, 2, 3, 1, dilation=2, bias=False), (4, 8, 8)),
+        (lambda: nn.ConvTranspose2d(4, 6, 1, 2, 1), (4, 8, 8)),
+        (lambda: nn.ConvTranspose1d(4, 6, 4, 2, 1, groups=2), (4, 9)),
+    ],
+)
+def test_transposed_convolutions(layer: Callable[[], nn.Module], shape: tuple[int, ...]) -> None:
+    """The comparison of ``traced`` with the network is the test; and an SNN has the layer, too."""
+    torch.manual_seed(0)
+    network = nn.Sequential(layer(), nn.ReLU(), nn.Flatten()).eval()
+    x = torch.randn(4, *shape)
+    found = run(activations_first(folded(traced(network, x))), x.double())
+    torch.testing.assert_close(found.float(), network(x), rtol=0, atol=1e-5)

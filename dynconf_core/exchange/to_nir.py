@@ -156,10 +156,7 @@ class _Writing:
             try:
                 found = as_weights(node, node.tensors, source, before)
             except ValueError as error:
-                raise InputError(
-                    f"{node.kind} at {node.name!r} cannot be written as NIR: {error}. Do it to the images beforehand, or leave "
-                    "it out."
-                ) from None
+                raise InputError(f"{_operation(node)} at {node.name!r} cannot be written as NIR: {error}. {_REMEDY}") from None
             settings = {**node.settings, "bits": None} if self.units == "physical" else dict(node.settings)
             meant = {"kind": node.kind, "name": node.name, "settings": settings, "part": part, "parts": len(node.inputs)}
             made = self._weighted(node, found, {**found.settings, **{k: v for k, v in node.settings.items() if k == "bits"}})
@@ -248,6 +245,17 @@ class _Writing:
             number += 1
             name = f"{plain}_{number}"
         return name
+
+
+_REMEDY = (
+    "Before the first layer do it to the images beforehand; elsewhere leave it out, or flatten the image as it is and permute "
+    "the columns of the linear layer that follows."
+)
+
+
+def _operation(node: Node) -> str:
+    """What the user's network calls it: consecutive moves of values are one node, named after the last."""
+    return "the permute, view, flip, shuffle or repeat that ends" if node.kind == "rearrange" else node.kind
 
 
 def _each(values: Tensor, node: Node) -> np.ndarray[Any, Any]:

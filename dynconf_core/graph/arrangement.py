@@ -19,8 +19,21 @@ def add(write: Writer, name: str, x: Any, other: Any, alpha: Any = 1) -> Traced:
         one = torch.ones((), dtype=torch.float64)
         return write.add(name, "scale", (value,), {}, {"weight": one, "bias": _offset(offset, value)})
     if x.value.shape != other.value.shape:
-        raise Refused(f"it adds shapes {tuple(x.value.shape[1:])} and {tuple(other.value.shape[1:])}; they must be equal")
+        x, other = _broadcast(write, name, x, other)
     return write.add(name, "add", (x, other))
+
+
+def _broadcast(write: Writer, name: str, *terms: Traced) -> list[Traced]:
+    """The terms of a sum in one shape: what has one place along a dimension is repeated."""
+    shapes = [tuple(one.value.shape) for one in terms]
+    try:
+        shape = torch.broadcast_shapes(*shapes)
+    except RuntimeError:
+        shape = torch.Size()
+    if len({len(one) for one in shapes}) > 1 or not shape or shape[0] != terms[0].value.shape[0]:
+        given = " and ".join(str(one[1:]) for one in shapes)
+        raise Refused(f"it adds shapes {given}; they must be equal, or 1 where they differ")
+    return [rearranging.moved(write, f"{name}.{i}", one, lambda value: value.expand(shape)) for i, one in enumerate(terms)]
 
 
 def subtract(write: Writer, name: str, x: Any, other: Any, alpha: Any = 1) -> Traced:

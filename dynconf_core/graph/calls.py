@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dynconf_core.graph import activating, arrangement, layers, limits, rearranging, refusals, signals
+from dynconf_core.graph import activating, arrangement, expressing, layers, limits, rearranging, refusals, signals
 from dynconf_core.graph.precision import CASTS, called
 from dynconf_core.graph.writing import Left, Refused, Traced, Writer
 
@@ -76,6 +76,7 @@ MODULES: Mapping[type[nn.Module], Callable[..., Any]] = {
     **activating.MODULES,
     **rearranging.MODULES,
     **signals.MODULES,
+    **expressing.MODULES,
 }
 """Searched in order: a subclass comes before its base class (ReLU6 is a Hardtanh). Activations that declare their
 quantisation need no entry. The code of a module of PyTorch without an entry is run, and its functions are looked up."""
@@ -91,7 +92,7 @@ CALLS: Mapping[Any, Callable[..., Any]] = {
     **dict.fromkeys((torch.clamp, torch.clip, functional.hardtanh), limits.clip),
     **dict.fromkeys((functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d), _dropout),
     **dict.fromkeys((functional.alpha_dropout, functional.feature_alpha_dropout, torch.feature_dropout), _dropout),
-    **dict.fromkeys((torch.max, torch.maximum), limits.at_least),
+    **dict.fromkeys((torch.max, torch.maximum), layers.largest),
     **dict.fromkeys((torch.min, torch.minimum), limits.at_most),
     **dict.fromkeys((torch.matmul, torch.mm), layers.product),
     torch.clamp_min: limits.clamp_min,
@@ -100,6 +101,7 @@ CALLS: Mapping[Any, Callable[..., Any]] = {
     **dict.fromkeys((torch.gt, torch.ge, torch.greater, torch.greater_equal), limits.above),
     **dict.fromkeys((torch.lt, torch.le, torch.less, torch.less_equal), limits.below),
     torch.where: limits.where,
+    torch.masked_fill: limits.masked_fill,
     torch.addmm: layers.product_and_sum,
     torch.mean: layers.mean,
     torch.sum: layers.total,
@@ -122,11 +124,14 @@ CALLS: Mapping[Any, Callable[..., Any]] = {
     functional.adaptive_avg_pool2d: layers.adaptive_pool,
     functional.adaptive_max_pool2d: layers.adaptive_max_pool,
     functional.max_pool2d: layers.max_pool,
+    functional.max_pool2d_with_indices: layers.max_pool_with_indices,
+    functional.adaptive_max_pool2d_with_indices: layers.adaptive_max_pool_with_indices,
     functional.pad: arrangement.pad,
     functional.linear: layers.linear,
     **activating.CALLS,
     **rearranging.CALLS,
     **signals.CALLS,
+    **expressing.CALLS,
 }
 
 METHODS: Mapping[str, Callable[..., Any]] = {
@@ -150,6 +155,8 @@ METHODS: Mapping[str, Callable[..., Any]] = {
     **dict.fromkeys(CASTS, limits.cast),
     **activating.METHODS,
     **rearranging.METHODS,
+    **expressing.METHODS,
+    "masked_fill_": limits.masked_fill,
     **{name: rearranging.by_attribute(name) for name in ("T", "mT")},
     **dict.fromkeys(("view_as", "reshape_as", "expand_as"), arrangement.shaped_as),
 }
@@ -165,9 +172,9 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
 
 COMPLETING: Mapping[Callable[..., Any], tuple[str, ...]] = {
     **dict.fromkeys(
-        (limits.relu, limits.clip, limits.hardtanh_layer, limits.relu6, limits.clamp_min, limits.at_least), ("clamp_max",)
+        (limits.relu, limits.clip, limits.hardtanh_layer, limits.relu6, limits.clamp_min, layers.largest), ("clamp_max",)
     ),
-    limits.where: ("clamp_max", "above", "below"),
+    **dict.fromkeys((limits.where, limits.masked_fill, expressing.assign), ("clamp_max", "above", "below")),
     limits.multiply: ("above",),
     limits.cast: ("above",),
 }

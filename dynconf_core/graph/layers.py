@@ -1,12 +1,14 @@
 """Translation of layer calls (weights, batch normalisation, pools) into graph nodes."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from dynconf_core.graph import rearranging, refusals, signals
+from dynconf_core.errors import InputError
+from dynconf_core.graph import limits, rearranging, refusals, signals
+from dynconf_core.graph.placeholders import Unsupported
 from dynconf_core.graph.writing import Refused, Traced, Writer, pair
 
 # Weights
@@ -212,6 +214,40 @@ def maximum(write: Writer, name: str, x: Traced, dim: Any = None, keepdim: bool 
     return pooled if keepdim else _without(write, name, pooled, dims)
 
 
+class Largest(NamedTuple):
+    """The largest values and their positions, as ``torch.max`` and the max pools return them."""
+
+    values: Traced
+    indices: Unsupported
+
+
+def _largest(values: Traced, name: str) -> Largest:
+    """The positions are refused where they are used."""
+    reason = InputError(
+        f"the indices of the maximum at {name!r} cannot be converted: an SNN counts spikes, and does not know which value "
+        "was the largest; use the values alone."
+    )
+    return Largest(values, Unsupported(reason, torch.empty(values.value.shape, dtype=torch.int64, device="meta")))
+
+
+def largest(write: Writer, name: str, x: Any, other: Any = None, keepdim: bool = False, **words: Any) -> Any:
+    """The call of ``max``: over a dimension, or the larger of two values."""
+    dim = words.pop("dim", other)
+    if isinstance(x, Traced) and isinstance(dim, int):
+        return _largest(maximum(write, name, x, dim, keepdim), name)
+    return limits.at_least(write, name, x, other, **words)
+
+
+def max_pool_with_indices(write: Writer, name: str, x: Traced, *arguments: Any, **words: Any) -> Largest:
+    """The call of the max-pool function that returns indices, too."""
+    return _largest(max_pool(write, name, x, *arguments, **{**words, "return_indices": False}), name)
+
+
+def adaptive_max_pool_with_indices(write: Writer, name: str, x: Traced, output_size: Any, *rest: Any, **words: Any) -> Largest:
+    """The call of the adaptive max-pool function that returns indices, too."""
+    return _largest(adaptive_max_pool(write, name, x, output_size), name)
+
+
 def _without(write: Writer, name: str, x: Traced, dims: list[int]) -> Traced:
     """The value without these dimensions, which have one place each."""
     if x.value.ndim - len(dims) == 2:
@@ -234,23 +270,22 @@ def max_pool(
     dilation: Any = 1,
     ceil_mode: bool = False,
     return_indices: bool = False,
-) -> Traced:
+) -> Any:
     """The call of the max-pool function."""
     _image(x)
-    if return_indices:
-        raise Refused("it returns indices, which an SNN cannot pass on")
     window = {"kernel": kernel_size, "stride": stride or kernel_size, "padding": padding, "dilation": dilation}
     settings = {key: pair(value) for key, value in window.items()}
-    return write.add(name, "max_pool", (x,), {**settings, "ceil_mode": bool(ceil_mode)})
+    pooled = write.add(name, "max_pool", (x,), {**settings, "ceil_mode": bool(ceil_mode)})
+    return _largest(pooled, name) if return_indices else pooled
 
 
-def adaptive_max_pool(write: Writer, name: str, x: Traced, output_size: Any, return_indices: bool = False) -> Traced:
+def adaptive_max_pool(write: Writer, name: str, x: Traced, output_size: Any, return_indices: bool = False) -> Any:
     """The call of the adaptive max-pool function, for equal windows."""
     height, width = _image(x)
     wanted = output_size if isinstance(output_size, tuple | list) else (output_size, output_size)
     rows, columns = (size if given is None else int(given) for size, given in zip((height, width), wanted, strict=True))
     if (rows, columns) == (height, width):
-        return x
+        return _largest(x, name) if return_indices else x
     if height % rows or width % columns:
         raise Refused(f"{height} x {width} pixels do not divide into {rows} x {columns} equal windows; use another resolution")
     return max_pool(write, name, x, (height // rows, width // columns), return_indices=return_indices)

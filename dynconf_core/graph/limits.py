@@ -61,9 +61,11 @@ def _clipped(write: Writer, name: str, x: Traced, high: float) -> Traced:
 
 
 def at_least(write: Writer, name: str, x: Any, other: Any = None, *rest: Any, **words: Any) -> Any:
-    """max(x, other), for a constant other; torch.max over dimensions is refused."""
-    if rest or isinstance(other, int) or {"dim", "keepdim"} & words.keys() or (other is None and "min" not in words):
-        raise Refused("a maximum with its positions has no spiking counterpart; use amax or a max pool")
+    """max(x, other), for a constant other, or for x times a constant."""
+    if rest or (other is None and "min" not in words):
+        raise Refused("it is one number for the whole batch; use amax over the image, or a max pool")
+    if isinstance(x, Traced) and isinstance(other, Traced):
+        return _larger(write, name, x, other)
     x, other = _value_and_limit(x, words.get("min", other))
     return clip(write, name, x, other, None)
 
@@ -71,9 +73,23 @@ def at_least(write: Writer, name: str, x: Any, other: Any = None, *rest: Any, **
 def at_most(write: Writer, name: str, x: Any, other: Any = None, *rest: Any, **words: Any) -> Any:
     """min(x, other), for a constant other."""
     if rest or isinstance(other, int) or {"dim", "keepdim"} & words.keys() or (other is None and "max" not in words):
-        raise Refused("a minimum over values has no spiking counterpart")
+        raise Refused("a minimum over values has no spiking counterpart; use the maximum, amax or a max pool")
     x, other = _value_and_limit(x, words.get("max", other))
     return clip(write, name, x, None, other)
+
+
+def _larger(write: Writer, name: str, x: Traced, other: Traced) -> Traced:
+    """max(x, a x), a LeakyReLU of x if a <= 1, and of a x, with the slope 1 / a, if a >= 1."""
+    for value, multiple in ((x, other), (other, x)):
+        factor = _factor(write, multiple, value)
+        if factor is not None and bool((factor <= 1).all()):
+            return activating.leaky(write, name, value, factor)
+        if factor is not None and bool((factor >= 1).all()):
+            return activating.leaky(write, name, multiple, 1 / factor)
+    raise Refused(
+        "the larger of two activations has no spiking counterpart; only the larger of x and a constant, or of x and a "
+        "constant times x (LeakyReLU), has"
+    )
 
 
 def clamp_min(write: Writer, name: str, x: Traced, min: Any) -> Any:
@@ -158,6 +174,15 @@ def where(write: Writer, name: str, condition: Any, chosen: Any = None, other: A
     if slope is not None:
         return activating.leaky(write, name, x, slope)
     raise Refused("only a choice between a value and the constant that it is compared with is supported")
+
+
+def masked_fill(write: Writer, name: str, x: Any, mask: Any, value: Any) -> Traced:
+    """The value where a comparison of x holds, else x; or zeros where a constant mask holds."""
+    if isinstance(mask, Left):
+        return where(write, name, mask, value, x)
+    if not isinstance(x, Traced) or not isinstance(mask, Tensor) or isinstance(value, Traced | Left) or _number(value) != 0:
+        raise Refused("only x.masked_fill(x < 0, 0), which is ReLU, and zeros by a constant mask are supported")
+    return arrangement.multiply(write, name, x, (~mask).double())
 
 
 def _same_beyond(write: Writer, value: Any, x: Traced) -> bool:

@@ -89,11 +89,30 @@ def upsample_layer(write: Writer, name: str, module: Any, x: Traced) -> Traced:
     return upsample(write, name, x, module.size, module.scale_factor, module.mode, module.align_corners)
 
 
+def unfold(write: Writer, name: str, x: Traced, *arguments: Any, **words: Any) -> Traced:
+    """The windows of ``functional.unfold``, (C k k, L), or those along one dimension of the method of this name."""
+    if not {"kernel_size", "dilation", "padding", "stride"} & words.keys():
+        return moved(write, name, x, lambda value: value.unfold(*arguments, **words))
+    rows, columns = pair(words.pop("padding", 0))
+    if rows or columns:
+        pads = ((0, 0), (rows, rows), (columns, columns))
+        x = write.add(f"{name}.pad", "pad", (x,), {"pads": pads})
+    return moved(write, name, x, lambda value: functional.unfold(value, *arguments, **words))
+
+
+def unfold_layer(write: Writer, name: str, module: Any, x: Traced) -> Traced:
+    """The call of a module that unfolds."""
+    sizes = {field: getattr(module, field) for field in ("kernel_size", "dilation", "padding", "stride")}
+    return unfold(write, name, x, **sizes)
+
+
 def stack(write: Writer, name: str, tensors: Sequence[Any], dim: int = 0) -> Traced:
     """The call of ``stack``: a concatenation along a new dimension."""
     if not all(isinstance(one, Traced) for one in tensors):
         raise Refused("only activations are stacked")
     at = dim % (tensors[0].value.ndim + 1)
+    if at == 0:
+        raise Refused("it puts the activations before the batch; stack them behind it, torch.stack(parts, 1), and use mean(1)")
     parts = [moved(write, f"{name}.{i}", one, lambda value: value.unsqueeze(at)) for i, one in enumerate(tensors)]
     return concatenated(write, name, parts, at)
 
@@ -146,6 +165,7 @@ def adaptive_pool(write: Writer, name: str, x: Traced, sizes: Sequence[int]) -> 
 
 MODULES: Mapping[type[nn.Module], Callable[..., Any]] = {
     nn.Upsample: upsample_layer,
+    nn.Unfold: unfold_layer,
     **dict.fromkeys((nn.ChannelShuffle, nn.PixelShuffle, nn.PixelUnshuffle, nn.Unflatten), by_module),
     **dict.fromkeys((nn.ReflectionPad1d, nn.ReplicationPad1d, nn.CircularPad1d), by_module),
     **dict.fromkeys((nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d), by_module),
@@ -168,9 +188,9 @@ METHODS: Mapping[str, Callable[..., Any]] = {
     for of in (
         *("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "unsqueeze", "unflatten", "narrow", "select"),
         *("index_select", "flip", "fliplr", "flipud", "roll", "rot90", "repeat", "repeat_interleave", "tile", "expand"),
-        *("expand_as", "view_as", "reshape_as", "unfold"),
+        *("expand_as", "view_as", "reshape_as"),
     )
-}
+} | {"unfold": unfold}
 
 # Joining
 

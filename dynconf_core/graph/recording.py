@@ -26,7 +26,7 @@ from dynconf_core.graph.writing import Left, Refused, Traced, first_line
 SUPPORTED = (
     "Conversion supports convolutions, linear layers, batch normalisation, average and max pools, additions, concatenations, "
     "whatever moves values, padding, dropout and the activations ReLU, LeakyReLU, PReLU, clip, QCFS, LSQ and others with a "
-    "quantisation()."
+    "quantisation()"
 )
 BATCH = 3
 """Samples of the input without values: with one, squeeze() would take the batch away."""
@@ -139,12 +139,12 @@ class Recording(InFloat64):
             if isinstance(unsupported, Unsupported):
                 held = self._unsupported(func, args, keywords, unsupported.reason, None)
             elif make is None:
-                raise Refused("conversion does not support it")
+                raise Refused(f"conversion does not support it. {SUPPORTED}")
             else:
                 module = (func.module,) if isinstance(func, Call) else ()
                 held = self._made(make, place, (*module, *args), keywords)
         except Refused as refusal:
-            reason = InputError(f"{what} at {place!r} cannot be converted: {refusal}. {SUPPORTED}")
+            reason = InputError(f"{what} at {place!r} cannot be converted: {refusal}.")
             held = self._unsupported(func, args, keywords, reason, refusal.left)
         except (RuntimeError, LookupError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, InputError):
@@ -256,10 +256,7 @@ class Recording(InFloat64):
                 raise held.reason
             held, left_out = held.left.of, (held.left.call,)
         if held is None:
-            raise InputError(
-                f"the network returns no tensor that depends on its input (or several, or {type(output).__name__} of them): "
-                "conversion needs one output, the logits; wrap the network in one that returns them alone."
-            )
+            raise InputError(_not_logits(output))
         if held.value.ndim != 2:
             shape = ", ".join(map(str, ("N", *held.value.shape[1:])))
             raise InputError(f"the network's output has the shape ({shape}): logits (N, C) are needed.")
@@ -268,6 +265,22 @@ class Recording(InFloat64):
 
 _KEYWORDS = {"axis": "dim", "keepdims": "keepdim", "x2": "other"}
 """Names of arguments that PyTorch takes as numpy has them."""
+
+
+def _not_logits(output: Any) -> str:
+    """What is wrong with an output that is no value of the trace."""
+    if isinstance(output, Tensor):
+        return "the network's output does not depend on its input: conversion needs the logits of the images."
+    if isinstance(output, dict):
+        what = f"a dictionary with {', '.join(map(repr, output)) or 'nothing in it'}"
+    elif isinstance(output, list | tuple):
+        what = f"a {type(output).__name__} of {len(output)}"
+    else:
+        what = "None" if output is None else f"an object of the type {type(output).__name__}"
+    return (
+        f"the network returns {what}, not one tensor: conversion needs the logits (N, C); wrap the network in one that "
+        "returns them alone."
+    )
 
 
 def _acceptable(held: Traced | Unsupported, make: Callable[..., Any] | None) -> bool:

@@ -47,6 +47,18 @@ RECURRENT = Refusal(
     "use Conv1d over the sequence, (N, C, L)",
 )
 ROOTS = Refusal("it is a curve", "use only sums, constant factors, pools and activations such as ReLU")
+DEVIATION = Refusal("it is a square, or the root of a mean of squares, of activations", "use means and maxima over the image")
+SORTING = Refusal(
+    "which value comes first depends on the input, and spikes are only added up", "use amax or a max pool for the largest value"
+)
+SHRINKING = Refusal("it is 0 around 0, where a neuron follows one line on each side", "train with ReLU, LeakyReLU or PReLU")
+RUNNING = Refusal(
+    "it has no translation, though it only adds up", "use a linear layer, x @ W, whose constant W holds ones where it adds up"
+)
+FOLDING = Refusal("it adds up windows that overlap, and has no translation", "use a transposed convolution, which has one")
+SMALLEST = Refusal("a minimum over values has no spiking counterpart", "use the maximum, amax or a max pool")
+MULTIPLYING = Refusal(_PRODUCT, "use sums")
+SOLID = Refusal("conversion is for images and signals", "use ConvTranspose2d or ConvTranspose1d")
 
 REFUSED: Mapping[str, Refusal] = {
     **dict.fromkeys(("SiLU", "silu", "Hardswish", "hardswish", "GELU", "gelu", "Mish", "mish", "GLU", "glu"), GATED),
@@ -66,6 +78,14 @@ REFUSED: Mapping[str, Refusal] = {
     **dict.fromkeys(("matmul", "bmm", "baddbmm", "einsum", "Bilinear", "bilinear"), PRODUCT),
     **dict.fromkeys(("RNN", "LSTM", "GRU", "RNNCell", "LSTMCell", "GRUCell"), RECURRENT),
     **dict.fromkeys(("exp", "log", "log1p", "sqrt", "rsqrt", "square", "pow", "sin", "cos", "norm"), ROOTS),
+    **dict.fromkeys(("std", "var", "std_mean", "var_mean", "LPPool1d", "LPPool2d", "lp_pool1d", "lp_pool2d"), DEVIATION),
+    **dict.fromkeys(("sort", "argsort", "topk", "kthvalue", "median", "argmax", "argmin", "msort"), SORTING),
+    **dict.fromkeys(("Softshrink", "softshrink", "Hardshrink", "hardshrink"), SHRINKING),
+    **dict.fromkeys(("cumsum",), RUNNING),
+    **dict.fromkeys(("amin", "aminmax"), SMALLEST),
+    **dict.fromkeys(("prod", "cumprod"), MULTIPLYING),
+    **dict.fromkeys(("Fold", "fold"), FOLDING),
+    **dict.fromkeys(("ConvTranspose3d", "conv_transpose3d"), SOLID),
 }
 """By the name of the module's class, or of the function or method."""
 

@@ -151,6 +151,13 @@ def _check(network: nn.Module) -> None:
     for name, value in tensors:
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise InputError(f"{name} holds NaN or infinite values: the training diverged, or the checkpoint is damaged.")
+    for name, module in network.named_modules():
+        variance = module.running_var if isinstance(module, NORMS) else None
+        if variance is not None and float(variance.min()) + float(getattr(module, "eps", 0)) <= 0:
+            raise InputError(
+                f"{name}.running_var holds {float(variance.min()):g}: its root is NaN, and so is what the network "
+                "itself returns; the checkpoint is damaged, or is not of this network."
+            )
 
 
 @torch.no_grad()
@@ -173,6 +180,11 @@ def _check_same(network: nn.Module, graph: Graph, example: Tensor) -> None:
         shape = tuple(expected.shape) if isinstance(expected, Tensor) else type(expected).__name__
         raise InputError(
             f"{type(network).__name__} returns {shape} for {SAMPLES} images: its code must take any number of them."
+        )
+    if not bool(torch.isfinite(expected).all()):
+        raise InputError(
+            f"{type(network).__name__} itself returns NaN or infinite values for images of noise: look for a root or a "
+            "quotient of constants in it, such as a batch normalisation with a running variance below 0."
         )
     largest = float((expected - found).abs().max())
     if not largest <= CLOSE * max(float(expected.abs().max()), CLOSE):

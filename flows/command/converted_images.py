@@ -43,14 +43,15 @@ class Material:
     first: int = 0
 
     def summary(self, held: Images) -> str:
-        """What is known of the images: their shape, classes, splits and normalisation; ``held`` are those that calibrate."""
+        """The images in three lines: their shape, classes, splits and normalisation; ``held`` are those that calibrate."""
         import torch
 
         shape = " x ".join(map(str, held.batch(torch.arange(1)).shape[1:]))
         counts = ", ".join(f"{split} {count}" for split, count in self.sizes.items())
         return (
-            f"{self.name}: {sum(self.sizes.values())} samples of {shape}, {held.classes} classes; {counts} ({self.rule}); "
-            f"normalisation: {_shown(self.normalisation)}, {self.reason}."
+            f"{self.name}: {sum(self.sizes.values())} samples of {shape}, {held.classes} classes\n"
+            f"splits: {counts} ({self.rule})\n"
+            f"normalisation: {_shown(self.normalisation)}, {self.reason}"
         )
 
 
