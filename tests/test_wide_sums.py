@@ -26,7 +26,7 @@ from dynconf_core.exit.rule import Rule
 from dynconf_core.graph.graph import Graph
 from dynconf_core.graph.operations import evaluate, unfolded
 from dynconf_core.neurons.signed import Signed
-from dynconf_core.simulation.exactness import check_exactness
+from dynconf_core.simulation.exactness import check_exactness, plain_arithmetic
 from dynconf_core.simulation.footprint import bytes_a_sample
 from dynconf_core.simulation.live import run_until_confident
 from dynconf_core.simulation.network import SpikingNetwork
@@ -284,6 +284,39 @@ def test_what_needs_float64_is_counted_in_memory() -> None:
     snn = wide_snn("qcfs", 0)
     assert bytes_a_sample(snn) > 1.3 * bytes_a_sample(narrowed(snn))
     assert {value.dtype for value in snn.buffers()} == {torch.float32, torch.float64}
+
+
+class Tail(nn.Module):
+    """Sums of activations, averaged and handed to a linear layer without an activation between them."""
+
+    def __init__(self, bottleneck: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.c, self.d = nn.Conv2d(1, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.e = nn.Conv2d(16, 16, 1) if bottleneck else nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.ReLU())
+        self.fc = nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.c(x).relu()
+        x = x + self.d(x).relu()
+        x = self.e(x) if isinstance(self.e, nn.Conv2d) else x + self.e(x)
+        found: Tensor = self.fc(x.mean((2, 3)))
+        return found
+
+
+@pytest.mark.parametrize("bottleneck", [False, True])
+def test_small_weights_keep_their_significant_bits(bottleneck: bool) -> None:
+    """The divisor of a mean makes them small; 7 binary places would round them to 0."""
+    network, pixels = Tail(bottleneck).eval(), torch.rand(32, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    options: dict[str, Any] = {"thresholds": "error", "time_steps": 32, "neurons": "signed", "levels": 20}
+    snn, plain = convert(network, pixels, **options), convert(network, pixels, fixed_point=False, **options)
+    settled, expected = snn(pixels, 32).double().sum(1) / 20, plain(pixels, 32).double().sum(1) / 20
+    assert float((settled - expected).norm() / (expected - expected.mean(0)).norm()) < 0.6
+    assert float((settled - expected).norm() / expected.norm()) < 0.02
+    with plain_arithmetic():
+        check_exactness(snn, 3)
+    same, _ = agreement(snn, pixels[:2], 6)
+    assert same
 
 
 # Refusals

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dynconf_core.conversion.resolution import relative_errors, sizes
 from dynconf_core.errors import InputError
 from dynconf_core.graph.bounds import in_one_step, of_reference, summed_over_time
 from dynconf_core.graph.graph import WEIGHTED, Graph, Node
@@ -18,6 +19,10 @@ WIDE_MANTISSA = 53
 FEWEST_BITS = 6
 """The fewest binary places accepted. Rounding changes the logits: with 5 places those of a DenseNet-121 (random weights) by 16
 %, with 9 those of a ResNet-18 by 3 %."""
+COARSEST = 0.05
+"""The largest expected rounding error of a layer's sums, relative to them, where weighted layers follow each other without an
+activation. Above it float64 is used. A MobileNetV2-like network has 1 to 3 % in float32; one that hands sums over a large pool
+to a linear layer, 40 % and more."""
 IMAGE_BITS = 8
 """Binary places of the normalised image, whose pixel values are about 2^-6 apart. Places given to the image are not available
 to the first layer's weights: with 8 the logits of ResNet-20 (CIFAR-10) change by 0.3 %, those of a ResNet-18 with random
@@ -104,13 +109,17 @@ def places_within(graph: Graph, reach: Reach, spare: int = 0) -> Places:
     groups, multiplied = _groups(graph), _multiplied(graph)
     again = {name for name, times in multiplied.items() if times > 1}
     short: list[Node] = []
+    coarse: list[Node] = []
+    size = sizes(graph) if again else {}
     for widened in (set[str](), again, None):
-        wide = _with_later(graph, groups, again | {node.name for node in short} if widened is None else widened)
+        wide = _with_later(graph, groups, again | {node.name for node in short + coarse} if widened is None else widened)
         values = _places(graph, reach, groups, wide, spare)
         short = [node for node in graph.of_kind(*WEIGHTED) if values[node.name] - values[node.inputs[0]] < FEWEST_BITS]
-        if not short:
+        errors = relative_errors(graph, values, groups, size) if again else {}
+        coarse = [graph.by_name[name] for name, error in errors.items() if error > COARSEST]
+        if not short + coarse:
             return Places(graph, values, groups, wide)
-    node = short[0]
+    node = (short + coarse)[0]
     raise InputError(
         f"{node.name}: not even float64 can hold its sums exactly (they may reach 2^{reach.with_potentials(graph)[node.name]} "
         f"thresholds and {max(multiplied.values())} weighted layers follow each other without an activation, which leaves "

@@ -69,20 +69,23 @@ def check_exactness(network: SpikingNetwork, samples: int) -> None:
         return
     generator = torch.Generator().manual_seed(0)
     tensors, graph = network.tensors(), network.graph
-    wide = any(node.wide for node in graph.nodes)
-    bounds = in_one_step(graph, network.image_limit or 0.0, network.neurons) if wide else {}
-    places = _places(graph) if wide else {}
+    spikes = graph.spikes()
+    bounds, places = in_one_step(graph, network.image_limit or 0.0, network.neurons), _places(graph)
+    remedy = "" if network.device.type == "cpu" else ", or use --device cpu"
     for node in graph.of_kind(*WEIGHTED):
         source = graph.by_name[node.inputs[0]]
         x = torch.rand(samples, *source.shape, generator=generator)
-        x = _fine(x, bounds[source.name], places[source.name]) if node.wide else (x < 0.2).float()
+        if source.name in spikes:
+            x = (x < 0.2).to(tensors[node.name]["weight"].dtype)
+        else:
+            x = _fine(x, bounds[source.name], places[source.name]).to(tensors[node.name]["weight"].dtype)
         x = x.to(network.device)
         if x.ndim > 2:  # channels last, as the values are
             x = x.movedim(1, -1).contiguous().movedim(-1, 1)
         if not _same(node, x, tensors[node.name]):
             raise InputError(
                 f"{node.name} is not computed exactly on {network.device} (the algorithm does more than multiply and "
-                "add): convert with fixed_point=False (--no-fixed-point), or use --device cpu."
+                f"add): convert with fixed_point=False (--no-fixed-point){remedy}."
             )
     network.tried_for.add(samples)
 
