@@ -75,7 +75,7 @@ def test_a_checkpoint_becomes_an_snn_and_traces(dynconf: Command, checkpoint: Pa
     assert (answer.code, answer.error) == (0, ""), answer
     assert {path.name for path in Path("traces/here").iterdir()} == {"calibration.npz", "test.npz"}
     snn = load_snn(Path("snn.pt"))
-    assert (snn.active_steps, snn.time_steps_limit, snn.exact) == (1, 3, True)
+    assert (snn.active_steps, snn.time_steps_limit, snn.exact) == (3, 3, True)
     facts = snn.facts
     assert (facts["architecture"], facts["data"], facts["images"], facts["checkpoint"]) == (
         "resnet20",

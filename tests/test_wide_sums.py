@@ -315,8 +315,6 @@ def test_small_weights_keep_their_significant_bits(bottleneck: bool) -> None:
     assert float((settled - expected).norm() / expected.norm()) < 0.02
     with plain_arithmetic():
         check_exactness(snn, 3)
-    same, _ = agreement(snn, pixels[:2], 6)
-    assert same
 
 
 # Refusals
