@@ -187,7 +187,8 @@ def agreement(snn: SpikingNetwork, pixels: Tensor, time_steps: int) -> tuple[boo
         step = snn.step(input_current, state, time_step, lambda node, spikes: sent.update({node.name: spikes.clone().numpy()}))
         state = step.state
         expected, outputs = whole.step(pixels, time_step)
-        same &= np.array_equal(step.logits.double().numpy() * 2.0 ** whole.places[snn.graph.output.name], outputs)
+        logits = outputs / 2.0 ** whole.places[snn.graph.output.name]  # rounded to float32 where the output layer is wide
+        same &= np.array_equal(step.logits.numpy(), logits.astype(np.float32) if snn.graph.output.wide else logits)
         for name, node in snn.layers().items():
             unit = 2.0 ** max(1, whole.places[node.inputs[0]])
             same &= np.array_equal(sent[name], expected[name])
@@ -311,10 +312,11 @@ def test_small_weights_keep_their_significant_bits(bottleneck: bool) -> None:
     options: dict[str, Any] = {"thresholds": "error", "time_steps": 32, "neurons": "signed", "levels": 20}
     snn, plain = convert(network, pixels, **options), convert(network, pixels, fixed_point=False, **options)
     settled, expected = snn(pixels, 32).double().sum(1) / 20, plain(pixels, 32).double().sum(1) / 20
-    assert float((settled - expected).norm() / (expected - expected.mean(0)).norm()) < 0.6
     assert float((settled - expected).norm() / expected.norm()) < 0.02
     with plain_arithmetic():
         check_exactness(snn, 3)
+    same, _ = agreement(snn, pixels[:2], 6)
+    assert same
 
 
 # Refusals
