@@ -334,3 +334,15 @@ def test_a_layer_that_is_called_twice_has_its_weights_in_two_units() -> None:
     torch.testing.assert_close(first, before / 2.0)
     torch.testing.assert_close(second, before * 2.0 / 0.5)
     assert torch.equal(ann.shared.weight, before)
+
+
+@pytest.mark.parametrize("thresholds", ["max", "error"])
+def test_the_type_of_the_images_changes_nothing(thresholds: str) -> None:
+    """``torch.from_numpy`` often gives float64."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    images = torch.rand(20, 3, 2, 2).half()
+    options: dict[str, Any] = {"thresholds": thresholds, "time_steps": 8, "neurons": "signed", "levels": 4}
+    single, *others = (convert(network, images.to(one), **options) for one in (torch.float32, torch.float64, torch.float16))
+    for other in others:
+        assert torch.equal(other(images.float(), 8), single(images.float(), 8))

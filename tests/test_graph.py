@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from graph_checks import disturbed, same
+from network_forms import Applied
 from spiking_cases import ANALOGUE_BLOCKS, BLOCKS, RandomNetwork, gaussian_images
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,17 +20,6 @@ from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.errors import InputError
 from dynconf_core.graph.trace import folded, traced
 from dynconf_core.networks.architecture import build
-
-
-class Applied(nn.Module):
-    """``function(modules, x)``."""
-
-    def __init__(self, function: Callable[..., Any], *modules: nn.Module) -> None:
-        super().__init__()
-        self.function, self.parts = function, nn.ModuleList(modules)
-
-    def forward(self, x: Tensor) -> Any:
-        return self.function(self.parts, x)
 
 
 def convolution(inputs: int = 3, outputs: int = 4, **settings: Any) -> nn.Conv2d:

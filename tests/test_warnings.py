@@ -55,6 +55,7 @@ def test_test_samples_that_contradict_a_guarantee_are_said() -> None:
         and "at most 1 point were promised" in found[0]
     )
     assert f"{100 * guarantee.test.loss_interval[0]:.2f} to" in found[0] and guarantee.test.loss_interval[0] > 0.01
+    assert analysis.warnings == analysis.record.warnings and f"warning: {found[0]}" in str(analysis).splitlines()
     alike = analyse(noisy(3000, 1, 1.0), noisy(2000, 2, 1.0), epsilon=0.01, delta=0.1, measures=["max_softmax"])
     assert alike.record.guarantee is not None and alike.record.guarantee.certified and alike.record.warnings == ()
 

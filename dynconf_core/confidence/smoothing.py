@@ -67,6 +67,12 @@ class Smoothing:
             raise InputError(f"smoothing exponent = {exponent} is out of range; give one from -8 to 8.")
         object.__setattr__(self, "exponent", exponent)
 
+    def __str__(self) -> str:
+        """The formula of z', of the sum z of the logits up to step t."""
+        alpha = f"{self.alpha:.3g}"
+        divisor = {"sum": alpha, "mean": f"(t · {alpha})"}.get(self.form)
+        return f"z / {divisor or f'({alpha} t^{self.exponent:.2g})'}"
+
     def temperature(self, step: Tensor) -> Tensor:
         """alpha_t (...) float64 for the steps t (...), counted from 1; the same bits on every device."""
         steps = step.to(torch.float64)

@@ -7,7 +7,8 @@ Plain ReLU, ReLU6 and clip layers may become either; their thresholds are found 
 logits of that step.
 """
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,8 +23,7 @@ from dynconf_core.conversion.ties import with_common_thresholds
 from dynconf_core.conversion.units import in_threshold_units
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node, Settings
-from dynconf_core.graph.sides import one_sided
-from dynconf_core.graph.trace import activations_first, folded, traced
+from dynconf_core.graph.sides import as_converted
 from dynconf_core.neurons.model import NEURONS, NeuronModel
 from dynconf_core.neurons.trial import check_model
 from dynconf_core.progress import Progress, silent
@@ -63,12 +63,23 @@ def convert(
     asked = (options or ConversionOptions()).changed(changes)
     _check_images(images)
     limit = float(images.abs().max()) * IMAGE_MARGIN if asked.image_limit is None else asked.image_limit
-    calibration: dict[str, Any] = {}
-    rounded, neurons = _spiking(ann, images, asked, limit, memory, progress, calibration)
-    facts = _facts(asked, neurons, rounded) | calibration
+    made = _spiking(ann, images, asked, limit, memory, progress)
     if not asked.fixed_point:
-        return SpikingNetwork(rounded, neurons, facts=facts)
-    return SpikingNetwork(rounded, neurons, image_limit=limit, time_steps_limit=asked.time_steps, facts=facts)
+        return SpikingNetwork(made.graph, made.neurons, facts=_facts(asked, made))
+    return SpikingNetwork(
+        made.graph, made.neurons, image_limit=limit, time_steps_limit=asked.time_steps, facts=_facts(asked, made)
+    )
+
+
+@dataclass(frozen=True)
+class _Spiking:
+    """The graph of an SNN, its neuron model, the number of images that calibrated it, and the positions of each image on which
+    the correction fitted a layer, of how many."""
+
+    graph: Graph
+    neurons: NeuronModel
+    images: int
+    positions: Mapping[str, tuple[int, int]]
 
 
 def _spiking(
@@ -78,12 +89,9 @@ def _spiking(
     limit: float,
     memory: int | None,
     progress: Progress,
-    facts: dict[str, Any],
-) -> tuple[Graph, NeuronModel]:
-    """The graph of the SNN and its neuron model; ``facts`` receives what images were used for, where they were."""
-    graph = traced(ann, images)
+) -> _Spiking:
+    graph = as_converted(ann, images)
     left_out = graph.left_out
-    graph = one_sided(activations_first(folded(graph)))
     if not graph.of_kind("activation"):
         raise InputError("the network has no activation that can become neurons: use ReLU, ReLU6, clip, QCFS or LSQ.")
     _check_max_pools(graph)
@@ -102,23 +110,28 @@ def _spiking(
         progress=progress,
     )
     graph, thresholds = with_common_thresholds(graph, thresholds)
-    if asked.correct or asked.thresholds != LEARNED:
-        facts["images"] = len(images)
     _check_thresholds(thresholds)
     layers = {node.name: _settings(node, neurons) for node in graph.of_kind("activation")}
     initial = dict.fromkeys(layers, torch.tensor(float(asked.initial_potential), dtype=torch.float64))
+    positions: Mapping[str, tuple[int, int]] = {}
     if asked.correct:
         found = corrected(graph, thresholds, neurons, images, asked.time_steps, memory=memory, progress=progress)
         graph, thresholds, initial = found.graph, found.thresholds, found.initial
-        facts["fitted_positions"] = {name: list(count) for name, count in found.positions.items()}
+        positions = found.positions
         del found
     # Handed over and not kept: copies of the weights take memory.
     unrounded = [in_threshold_units(graph, thresholds, layers, initial)]
     del graph
-    if not asked.fixed_point:
-        return replace(unrounded.pop(), left_out=left_out), neurons
-    rounded = with_fixed_point_weights(unrounded.pop(), neurons, limit, asked.time_steps, asked.weight_bits)
-    return replace(rounded, left_out=left_out), neurons
+    if asked.fixed_point:
+        rounded = with_fixed_point_weights(unrounded.pop(), neurons, limit, asked.time_steps, asked.weight_bits)
+    else:
+        rounded = unrounded.pop()
+    return _Spiking(replace(rounded, left_out=left_out), neurons, len(images) if _calibrated(asked) else 0, positions)
+
+
+def _calibrated(asked: ConversionOptions) -> bool:
+    """Whether the conversion depends on the images, beyond their shape and range."""
+    return asked.correct or asked.thresholds != LEARNED
 
 
 def _check_fixed_point(graph: Graph, neurons: NeuronModel, images: Tensor, asked: ConversionOptions, limit: float) -> None:
@@ -130,8 +143,7 @@ def _check_fixed_point(graph: Graph, neurons: NeuronModel, images: Tensor, asked
         raise InputError("all images are 0, so their range is unknown: give real images, or image_limit=...")
     check_neurons(neurons)
     check_depth(graph)
-    calibrated = asked.correct or asked.thresholds != LEARNED
-    if not calibrated or layers_without_activation(graph) < 2:
+    if not _calibrated(asked) or layers_without_activation(graph) < 2:
         return
     few = images[:TRIED]
     thresholds = find_thresholds(graph, asked.thresholds, few, time_steps=asked.time_steps, percentile=asked.percentile)
@@ -166,13 +178,14 @@ def _settings(node: Node, neurons: NeuronModel) -> Settings:
     return {"levels": levels, "clipped": levels is not None or node.settings["function"] == "clip"}
 
 
-def _facts(asked: ConversionOptions, neurons: NeuronModel, graph: Graph) -> dict[str, Any]:
+def _facts(asked: ConversionOptions, made: _Spiking) -> dict[str, Any]:
     """The facts of the conversion, as JSON."""
+    graph = made.graph
     levels = (node.settings["levels"] for node in graph.of_kind("neurons"))
     facts: dict[str, Any] = {
         "thresholds": asked.thresholds,
         "time_steps": asked.time_steps,
-        "neurons": neurons.name,
+        "neurons": made.neurons.name,
         "levels": next((one for one in levels if one), None),
         "fixed_point": asked.fixed_point,
         "corrected": asked.correct,
@@ -185,6 +198,10 @@ def _facts(asked: ConversionOptions, neurons: NeuronModel, graph: Graph) -> dict
         facts["binary_places"] = {node.name: node.settings["bits"] for node in graph.nodes if "bits" in node.settings}
         if wide := [node.name for node in graph.nodes if node.wide]:
             facts["wide"] = wide
+    if made.images:
+        facts["images"] = made.images
+    if made.positions:
+        facts["fitted_positions"] = {name: list(count) for name, count in made.positions.items()}
     return facts
 
 

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from dynconf_core.conversion.comparison import Comparison
 from dynconf_core.errors import InputError
 from dynconf_core.graph.operations import prepared
-from dynconf_core.graph.sides import one_sided
-from dynconf_core.graph.trace import activations_first, folded, traced
+from dynconf_core.graph.sides import as_converted
 from dynconf_core.progress import Progress, silent
 from dynconf_core.simulation.footprint import batch_size
 from dynconf_core.simulation.network import SpikingNetwork
@@ -149,7 +148,7 @@ def conversion_report(
         raise InputError(f"labels={len(labels)} for {len(images)} images: give one for each.")
     snn.check(images, time_steps)
     where = snn.device
-    graph = prepared(one_sided(activations_first(folded(traced(ann, images[:1].to(where))))), torch.float32, where)
+    graph = prepared(as_converted(ann, images[:1].to(where)), torch.float32, where)
     names = {node.name for node in graph.of_kind("activation")}
     if names != snn.layers().keys():
         odd = sorted(names ^ snn.layers().keys())

@@ -160,7 +160,7 @@ def _histograms(graph: Graph, images: Tensor, seek: list[Node], progress: Progre
     done = 0
     for look in (largest, count):
         for batch in batches:
-            run(plain, batch, look)
+            run(plain, batch.float(), look)
             done += 1
             progress(done, 2 * len(batches), "finding thresholds")
     for name in top:

@@ -77,16 +77,24 @@ class Analysis:
     guarantee: Guarantee | None
     robustness: RobustnessMap
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a reader of the figures has to know, one sentence each."""
+        return self.record.warnings
+
     def __str__(self) -> str:
-        """The rule and its figures on the test traces, in two lines, and the guarantee, if there is one, in a third."""
+        """The rule and its figures on the test traces, in two lines; the guarantee, if there is one, and each warning in a
+        line of its own."""
         rule, judged = self.rule, self.record.exit
         when = exit_text(rule.measure.label, rule.threshold, rule.measure.shown(rule.threshold))
-        return (
-            f"{rule.measure.name} {when}, {rule.smoothing}\n"
+        lines = [
+            f"{rule.measure.name} {when}, where z' = {rule.smoothing}",
             f"test: {100 * judged.accuracy:.2f} % @ {judged.mean_steps:.2f} of {self.record.full_steps_text} time steps, "
-            f"{100 * judged.latency_saving:.1f} % fewer; {points_in_words(judged.loss)}"
-            f"{'' if self.guarantee is None else f'{chr(10)}{self.guarantee.statement()}'}"
-        )
+            f"{100 * judged.latency_saving:.1f} % fewer; {points_in_words(judged.loss)}",
+            *([] if self.guarantee is None else [self.guarantee.statement()]),
+            *(f"warning: {one}" for one in self.warnings),
+        ]
+        return "\n".join(lines)
 
 
 def analyse(

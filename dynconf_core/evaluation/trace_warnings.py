@@ -29,7 +29,8 @@ def trace_warnings(calibration: Traces, test: Traces) -> list[str]:
     if counts:
         found.append(
             f"the logits of the {' and '.join(counts)} traces are whole numbers that never fall over time, as running counts "
-            "of spikes are: traces hold the output of each step alone; save the differences, or read them with --accumulated."
+            "of spikes are: traces hold the output of each step alone; save the differences, or read them "
+            "with --accumulated (accumulated=True)."
         )
     found += _duplicates(duplicates(calibration, test), test)
     for name, traces in both:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from dynconf_core.graph import activating, arrangement, expressing, layers, limits, rearranging, refusals, signals
 from dynconf_core.graph.precision import CASTS, called
-from dynconf_core.graph.writing import Left, Refused, Traced, Writer
+from dynconf_core.graph.writing import Left, Refused, Traced, Writer, of_module
 
 
 def _softmax(write: Writer, name: str, x: Traced, dim: Any = None, *rest: Any, **words: Any) -> Traced:
@@ -42,34 +42,25 @@ def _dropout(
     return x
 
 
-def _of_module(function: Callable[..., Any], *fields: str) -> Callable[..., Any]:
-    """A module's call as a call of its function, with the module's own settings."""
-
-    def call(write: Writer, name: str, module: Any, x: Traced) -> Any:
-        return function(write, name, x, **{field: getattr(module, field) for field in fields})
-
-    return call
-
-
 _AVERAGE = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
 _MAXIMUM = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 
 MODULES: Mapping[type[nn.Module], Callable[..., Any]] = {
     **refusals.MODULES,  # first, for translations below to take precedence
-    nn.Conv2d: layers.convolution,
+    nn.Conv2d: rearranging.of_convolution(layers.convolved),
     nn.Linear: layers.linear_layer,
     **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm), layers.batch_norm),
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d), layers.instance_norm),
-    nn.AvgPool2d: _of_module(layers.average_pool, *_AVERAGE),
-    nn.AdaptiveAvgPool2d: _of_module(layers.adaptive_pool, "output_size"),
-    nn.MaxPool2d: _of_module(layers.max_pool, *_MAXIMUM),
+    nn.AvgPool2d: of_module(layers.average_pool, *_AVERAGE),
+    nn.AdaptiveAvgPool2d: of_module(layers.adaptive_pool, "output_size"),
+    nn.MaxPool2d: of_module(layers.max_pool, *_MAXIMUM),
     nn.ZeroPad1d: arrangement.zero_pad,
     nn.ZeroPad2d: arrangement.zero_pad,
-    nn.Flatten: _of_module(arrangement.flatten, "start_dim", "end_dim"),
-    nn.Softmax: _of_module(_softmax, "dim"),
-    nn.LogSoftmax: _of_module(_log_softmax, "dim"),
+    nn.Flatten: of_module(arrangement.flatten, "start_dim", "end_dim"),
+    nn.Softmax: of_module(_softmax, "dim"),
+    nn.LogSoftmax: of_module(_log_softmax, "dim"),
     nn.ReLU6: limits.relu6,
-    nn.ReLU: _of_module(limits.relu),
+    nn.ReLU: of_module(limits.relu),
     nn.Hardtanh: limits.hardtanh_layer,
     **dict.fromkeys((nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout), _same),
     nn.Identity: _same,

@@ -9,19 +9,9 @@ from torch import Tensor
 from dynconf_core.errors import InputError
 from dynconf_core.graph import limits, rearranging, refusals, signals
 from dynconf_core.graph.placeholders import Unsupported
-from dynconf_core.graph.writing import Refused, Traced, Writer, pair
+from dynconf_core.graph.writing import Refused, Traced, Writer, layer_tensors, pair
 
 # Weights
-
-
-def convolution(write: Writer, name: str, module: Any, x: Traced) -> Traced:
-    """The call of a convolution module."""
-    padding = module.padding
-    if module.padding_mode != "zeros":
-        # What the module itself pads by, which "same" means, too.
-        amounts = module._reversed_padding_repeated_twice
-        x, padding = rearranging.padded(write, f"{name}.pad", x, amounts, module.padding_mode), 0
-    return convolved(write, name, x, module.weight, module.bias, module.stride, padding, module.dilation, module.groups)
 
 
 def convolved(
@@ -47,7 +37,7 @@ def convolved(
         one = "; a single image is a batch of one, (1, C, H, W)" if x.value.ndim == 3 else ""
         raise Refused(f"it takes inputs of shape {tuple(x.value.shape[1:])}; convolutions are over images (C, H, W){one}")
     settings = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation), "groups": int(groups)}
-    return write.add(name, "convolution", (x,), settings, _weights(weight, bias))
+    return write.add(name, "convolution", (x,), settings, layer_tensors(weight, bias))
 
 
 def linear(write: Writer, name: str, x: Traced, weight: Tensor, bias: Tensor | None = None) -> Traced:
@@ -56,7 +46,7 @@ def linear(write: Writer, name: str, x: Traced, weight: Tensor, bias: Tensor | N
         raise Refused("its weights depend on the network's input, which has no spiking counterpart")
     if x.value.ndim != 2:
         return signals.pointwise(write, name, x, weight, bias)
-    return write.add(name, "linear", (x,), {}, _weights(weight, bias))
+    return write.add(name, "linear", (x,), {}, layer_tensors(weight, bias))
 
 
 def linear_layer(write: Writer, name: str, module: Any, x: Traced) -> Traced:
@@ -140,10 +130,6 @@ def _normalised(
     beta = bias if bias is not None else torch.zeros_like(mean)
     factor = gamma / torch.sqrt(var + eps)
     return write.add(name, "scale", (x,), {}, {"weight": factor, "bias": beta - factor * mean})
-
-
-def _weights(weight: Tensor, bias: Tensor | None) -> dict[str, Tensor]:
-    return {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
 
 
 # Pools

@@ -138,6 +138,20 @@ def padded(write: Writer, name: str, x: Traced, amounts: Sequence[int], mode: st
     return moved(write, name, x, lambda value: functional.pad(value, list(amounts), mode=mode))
 
 
+def of_convolution(convolved: Callable[..., Traced]) -> Callable[..., Traced]:
+    """A convolution module's call as a call of its function, after its own way of padding."""
+
+    def call(write: Writer, name: str, module: Any, x: Traced) -> Traced:
+        padding = module.padding
+        if module.padding_mode != "zeros":
+            # What the module itself pads by, which "same" means, too.
+            amounts = module._reversed_padding_repeated_twice
+            x, padding = padded(write, f"{name}.pad", x, amounts, module.padding_mode), 0
+        return convolved(write, name, x, module.weight, module.bias, module.stride, padding, module.dilation, module.groups)
+
+    return call
+
+
 def adaptive_pool(write: Writer, name: str, x: Traced, sizes: Sequence[int]) -> Traced:
     """The adaptive average pool to ``sizes`` of windows that are not all equal, or that repeat values.
 

@@ -11,11 +11,22 @@ that only spikes meet weights. The negated current comes from a copy of the laye
 from dataclasses import dataclass, field, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import STRUCTURE, WEIGHTED, Graph, Node
 from dynconf_core.graph.operations import channels_read
+from dynconf_core.graph.trace import activations_first, folded, traced
+
+
+def as_converted(network: nn.Module, example: Tensor) -> Graph:
+    """The network's graph in the form that conversion starts from: its activations are the layers of neurons.
+
+    Raises:
+        InputError: see ``trace.traced`` and ``one_sided``.
+    """
+    graph = traced(network, example)
+    return replace(one_sided(activations_first(folded(graph))), left_out=graph.left_out)
 
 
 def one_sided(graph: Graph) -> Graph:

@@ -12,16 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dynconf_core.graph import rearranging
-from dynconf_core.graph.writing import Refused, Traced, Writer
-
-
-def convolution(write: Writer, name: str, module: Any, x: Traced) -> Traced:
-    """The call of a convolution module."""
-    padding = module.padding
-    if module.padding_mode != "zeros":
-        x = rearranging.padded(write, f"{name}.pad", x, module._reversed_padding_repeated_twice, module.padding_mode)
-        padding = 0
-    return convolved(write, name, x, module.weight, module.bias, module.stride, padding, module.dilation, module.groups)
+from dynconf_core.graph.writing import Refused, Traced, Writer, layer_tensors, of_module
 
 
 def convolved(
@@ -46,8 +37,7 @@ def convolved(
         "dilation": (1, _one(dilation)),
         "groups": int(groups),
     }
-    tensors = {"weight": weight.unsqueeze(2)} if bias is None else {"weight": weight.unsqueeze(2), "bias": bias}
-    return write.add(name, "convolution", (x,), settings, tensors)
+    return write.add(name, "convolution", (x,), settings, layer_tensors(weight.unsqueeze(2), bias))
 
 
 def pointwise(write: Writer, name: str, x: Traced, weight: Tensor, bias: Tensor | None = None) -> Traced:
@@ -70,7 +60,7 @@ def average_pool(
 ) -> Traced:
     """The call of the average-pool function."""
     length, kernel, pad = _length(x), _one(kernel_size), _one(padding)
-    step = kernel if stride is None or stride == () else _one(stride)
+    step = _one(stride or kernel)
     if not count_include_pad and pad:
         raise Refused("it leaves the padding out of the mean; set count_include_pad=True (and train with it)")
     if ceil_mode and (length + 2 * pad - kernel) % step:
@@ -99,7 +89,7 @@ def max_pool(
     if return_indices:
         raise Refused("it returns indices, which an SNN cannot pass on")
     kernel = _one(kernel_size)
-    step = kernel if stride is None or stride == () else _one(stride)
+    step = _one(stride or kernel)
     settings = {"kernel": (1, kernel), "stride": (1, step), "padding": (0, _one(padding)), "dilation": (1, _one(dilation))}
     return write.add(name, "max_pool", (x,), {**settings, "ceil_mode": bool(ceil_mode)})
 
@@ -137,22 +127,13 @@ def _one(value: Any) -> int:
     return int(value) if isinstance(value, int) else int(value[0])
 
 
-def _of_module(function: Callable[..., Any], *fields: str) -> Callable[..., Any]:
-    """A module's call as a call of its function, with the module's own settings."""
-
-    def call(write: Writer, name: str, module: Any, x: Traced) -> Any:
-        return function(write, name, x, **{field: getattr(module, field) for field in fields})
-
-    return call
-
-
 _AVERAGE = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
 _MAXIMUM = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
 MODULES: Mapping[type[nn.Module], Callable[..., Any]] = {
-    nn.Conv1d: convolution,
-    nn.AvgPool1d: _of_module(average_pool, *_AVERAGE),
-    nn.AdaptiveAvgPool1d: _of_module(adaptive_average_pool, "output_size"),
-    nn.MaxPool1d: _of_module(max_pool, *_MAXIMUM),
+    nn.Conv1d: rearranging.of_convolution(convolved),
+    nn.AvgPool1d: of_module(average_pool, *_AVERAGE),
+    nn.AdaptiveAvgPool1d: of_module(adaptive_average_pool, "output_size"),
+    nn.MaxPool1d: of_module(max_pool, *_MAXIMUM),
 }
 CALLS: Mapping[Any, Callable[..., Any]] = {
     **dict.fromkeys((functional.conv1d, torch.conv1d), convolved),

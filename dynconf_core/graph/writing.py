@@ -1,5 +1,6 @@
 """The vocabulary of the translation into graph nodes: traced values, the writer of nodes, and refusals."""
 
+from collections.abc import Callable
 from numbers import Real
 from typing import Any, NamedTuple, Protocol
 
@@ -62,6 +63,20 @@ class Writer(Protocol):
 
     def of(self, name: str) -> Traced:
         """The value of a node."""
+
+
+def of_module(function: Callable[..., Any], *fields: str) -> Callable[..., Any]:
+    """A module's call as a call of its function, with the module's own settings."""
+
+    def call(write: Writer, name: str, module: Any, x: Traced) -> Any:
+        return function(write, name, x, **{field: getattr(module, field) for field in fields})
+
+    return call
+
+
+def layer_tensors(weight: Tensor, bias: Tensor | None) -> dict[str, Tensor]:
+    """The tensors of a convolution or linear layer."""
+    return {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
 
 
 def pair(value: Any) -> tuple[int, int]:

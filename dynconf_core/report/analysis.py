@@ -13,7 +13,7 @@ from dynconf_core.report import network_panels, panels
 from dynconf_core.report.closing import closing, facts
 from dynconf_core.report.content import Cell, Figure, Item, Missing, Report, Section, Table
 from dynconf_core.report.palette import ANSWERS, DROPS
-from dynconf_core.report.wording import between, number, percent, smoothing_text
+from dynconf_core.report.wording import between, number, percent
 from dynconf_core.results.environment import environment
 
 UNKNOWN = "analysis.json does not hold what is drawn here; `dynconf report TRACES.npz` draws it from the traces"
@@ -127,7 +127,7 @@ def _rules(record: AnalysisRecord) -> Table:
         rows.append(
             [
                 entry.measure + (" *" if place == record.chosen else ""),
-                smoothing_text(entry.smoothing),
+                str(entry.smoothing),
                 threshold_text(entry.threshold, entry.threshold_shown),
                 percent(test.accuracy),
                 between(test.accuracy_interval, 100, 1),
@@ -145,7 +145,7 @@ def _rules(record: AnalysisRecord) -> Table:
             test.loss,
             test.loss_interval[0],
         )
-        values.append([entry.measure, smoothing_text(entry.smoothing), entry.threshold_shown, *numbers])
+        values.append([entry.measure, str(entry.smoothing), entry.threshold_shown, *numbers])
     note = "On the test samples: * the chosen rule; accuracy in %, lost in points, each with its 95 % interval."
     return Table(headings, rows, values, sortable=True, note=note)
 

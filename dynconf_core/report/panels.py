@@ -13,7 +13,7 @@ from dynconf_core.evaluation.metrics import Baseline
 from dynconf_core.exit.judgement import ExitFigures, OperatingPoint
 from dynconf_core.exit.shown import exit_text, points_in_words, threshold_text
 from dynconf_core.report.content import Cell, Columns, Figure, Item, Missing, Table
-from dynconf_core.report.wording import between, number, percent, smoothing_text
+from dynconf_core.report.wording import between, number, percent
 
 BASELINES = {
     "full": "T, all time steps",
@@ -254,7 +254,7 @@ def rule_table(rule: RuleEntry, label: str, name: str = "The exit rule") -> Tabl
     """A rule as it was chosen, and its figures."""
     rows = [
         ["rule", exit_text(label or rule.measure, rule.threshold, rule.threshold_shown)],
-        ["smoothing of the summed logits z", smoothing_text(rule.smoothing)],
+        ["smoothing of the summed logits z", str(rule.smoothing)],
         [
             "on the calibration images",
             f"{percent(rule.calibration.accuracy)} % @ {number(rule.calibration.mean_steps)}, "

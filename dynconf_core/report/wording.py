@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.schemes.field import Value
 
 MINUS = "\N{MINUS SIGN}"
@@ -27,13 +26,6 @@ def between(interval: Sequence[float], scale: float = 1.0, places: int = 2) -> s
     """An interval, such as "2.10 to 2.30"."""
     low, high = (number(scale * end, places) for end in interval)
     return f"{low} to {high}"
-
-
-def smoothing_text(smoothing: Smoothing) -> str:
-    """A smoothing as the formula of z'."""
-    alpha = f"{smoothing.alpha:.3g}"
-    divisor = {"sum": alpha, "mean": f"(t · {alpha})"}.get(smoothing.form)
-    return f"z / {divisor or f'({alpha} t^{smoothing.exponent:.2g})'}"
 
 
 def values_text(values: dict[str, Value]) -> str:
