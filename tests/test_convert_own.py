@@ -68,7 +68,7 @@ def test_the_path_of_the_how_to(dynconf: Command, capsys: pytest.CaptureFixture[
     answer = dynconf("convert", *convert[1].split())
     assert (answer.code, answer.error) == (0, ""), answer
     words = " ".join(answer.out.split())
-    assert "digits.npz: 1797 samples of 1 x 8 x 8, 10 classes; train 1151, calibration 287, test 359" in words
+    assert "digits.npz: 1797 samples of 1 x 8 x 8, 10 classes splits: train 1151, calibration 287, test 359" in words
     assert "normalisation: none, pixels in [0, 1], as nothing else is given" in words
     assert "net.pt" in words and "test.npz: 359 test images, ANN 9" in words
     answer = dynconf("analyse", *analyse[1].split())
@@ -119,7 +119,7 @@ def test_an_accuracy_no_better_than_chance_is_pointed_out(dynconf: Command) -> N
     written(Path())
     answer = dynconf("convert", "--network", "own_nets:make", "--dataset", "grey.npz", *QUICK)
     assert answer.code == 0 and "is hardly better than chance" in " ".join(answer.out.split())
-    assert "grey.npz: 60 samples of 1 x 8 x 8, 10 classes; train 39, calibration 9, test 12" in " ".join(answer.out.split())
+    assert "grey.npz: 60 samples of 1 x 8 x 8, 10 classes splits: train 39, calibration 9, test 12" in " ".join(answer.out.split())
 
 
 def test_the_weights_named_are_those_that_are_converted(dynconf: Command) -> None:
