@@ -119,7 +119,9 @@ def test_an_accuracy_no_better_than_chance_is_pointed_out(dynconf: Command) -> N
     written(Path())
     answer = dynconf("convert", "--network", "own_nets:make", "--dataset", "grey.npz", *QUICK)
     assert answer.code == 0 and "is hardly better than chance" in " ".join(answer.out.split())
-    assert "grey.npz: 60 samples of 1 x 8 x 8, 10 classes splits: train 39, calibration 9, test 12" in " ".join(answer.out.split())
+    assert "grey.npz: 60 samples of 1 x 8 x 8, 10 classes splits: train 39, calibration 9, test 12" in " ".join(
+        answer.out.split()
+    )
 
 
 def test_the_weights_named_are_those_that_are_converted(dynconf: Command) -> None:
