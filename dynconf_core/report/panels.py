@@ -255,6 +255,7 @@ def rule_table(rule: RuleEntry, label: str, name: str = "The exit rule") -> Tabl
     rows = [
         ["rule", exit_text(label or rule.measure, rule.threshold, rule.threshold_shown)],
         ["smoothing of the summed logits z", str(rule.smoothing)],
+        *([] if rule.readout is None else [["readout", "z is corrected at each time step before T"]]),
         [
             "on the calibration images",
             f"{percent(rule.calibration.accuracy)} % @ {number(rule.calibration.mean_steps)}, "

@@ -38,6 +38,13 @@ Layout = Annotated[
     ),
 ]
 Accumulated = Annotated[bool, typer.Option("--accumulated", help="The logits are running sums: take their differences.")]
+Readout = Annotated[
+    str,
+    typer.Option(
+        help="Whether rules read the sum of the logits (plain) or correct it by a readout fitted for each step (decoded); "
+        "choose: whichever is better on calibration."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of splits, folds and bootstraps.", min=0)]
 FAILED = 1
 NOTHING_WRITTEN = "Nothing was written: --out DIR keeps rule.json and all else; --home DIR also logs the analysis."
@@ -63,6 +70,7 @@ def analyse(
     alpha: Annotated[
         float | None, typer.Option(help="Fix the alpha of --rule [default: chosen; with --smoothing: 30].")
     ] = None,
+    readout: Readout = "choose",
     time_steps: TimeSteps = None,
     layout: Layout = None,
     accumulated: Accumulated = False,
@@ -88,7 +96,7 @@ def analyse(
         for option, value in (("--smoothing", smoothing), ("--alpha", alpha)):
             if value is not None:
                 raise InputError(f"{option} {value} belongs to a rule: give --rule too, such as --rule max_softmax.")
-    options = AnalysisOptions(epsilon, delta, max_drop, time_steps, rule, smoothing, alpha, seed, layout, accumulated)
+    options = AnalysisOptions(epsilon, delta, max_drop, time_steps, rule, smoothing, alpha, seed, layout, accumulated, readout)
     found = pairs(traces, test, home)
     if out is not None:
         check_folder(out, "--out")
@@ -195,13 +203,14 @@ def _table(record: AnalysisRecord) -> Table:
 
 def _cells(rule: RuleEntry, exit: RuleEntry | GuaranteeEntry, judged: Judgement, full_steps: float) -> tuple[str, ...]:
     """A line of the table: a rule, the threshold at which it exits, and its figures."""
+    from dynconf_core.choosing.comparison import mark
     from dynconf_core.confidence.smoothing import PLAIN
     from dynconf_core.exit.shown import points, threshold_text
 
     low, high = judged.accuracy_interval
     smoothing = rule.smoothing
     return (
-        rule.measure,
+        rule.measure + mark(rule),
         "" if smoothing == PLAIN else f"{smoothing.form} {smoothing.alpha:.3g}",
         threshold_text(exit.threshold, exit.threshold_shown),
         f"{100 * judged.accuracy:.2f}",
