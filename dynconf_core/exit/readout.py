@@ -79,7 +79,8 @@ class Readout:
         """z' (..., C) float64 for the sums z (..., C), the averages r (..., C) and the steps t (...), counted from 1."""
         place = step.clamp(max=self.time_steps) - 1
         a, b, c = (getattr(self, f"_{name}").to(accumulated.device)[place] for name in FIELDS)
-        early = (accumulated * a[..., None] + recent * b[..., None] + c).clamp(-LARGEST, LARGEST)
+        of_sum, of_recent = ((x * y[..., None]).clamp(-LARGEST, LARGEST) for x, y in ((accumulated, a), (recent, b)))
+        early = (of_sum + of_recent + c).clamp(-LARGEST, LARGEST)
         return torch.where((step >= self.time_steps)[..., None], accumulated, early)
 
     def initial(self, samples: int, device: torch.device | str = "cpu") -> tuple[Tensor, ...]:

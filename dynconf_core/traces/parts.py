@@ -61,4 +61,5 @@ def taken(traces: Traces, rows: NDArray[np.int64]) -> Traces:
     def of(array: NDArray[Any] | None) -> NDArray[Any] | None:
         return None if array is None else array[rows]
 
-    return replace(traces, **{name: of(getattr(traces, name)) for name in traces.by_sample})
+    changed: dict[str, Any] = {name: of(getattr(traces, name)) for name in traces.by_sample}
+    return replace(traces, **changed)
