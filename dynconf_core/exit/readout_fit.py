@@ -1,11 +1,15 @@
 """Fitting a readout on calibration traces, by penalised maximum likelihood, and out of fold.
 
-For each step, softmax(z'_t / tau) should be the probability of the label. tau is the temperature that fits best at T, where
-z'_T = z_T, so that all z'_t are in units of the sum at T. The steps are fitted from T backwards: the negative log likelihood of
-step t is minimised together with a penalty times the squared distance from the parameters of the step after it (with the inputs
-scaled to equal size). A large penalty keeps all predictions as they are; a small one lets every step have its own parameters.
-The readout thus tends towards the plain sum as t approaches T, and the number of effective parameters follows from the one
-penalty, which is chosen by cross-validation: the likelihood of samples that did not take part in the fit.
+For each step, the softmax of the decoded sum should be the probability of the label. The steps are fitted from T backwards,
+where the plain sum is kept: the negative log likelihood of step t is minimised together with a penalty times the squared
+distance from the parameters of the step after it (with the inputs scaled to equal size). A large penalty keeps the plain sum at
+all steps; a small one lets every step have its own parameters. The readout thus tends towards the plain sum as t approaches T,
+and the number of effective parameters follows from the one penalty, which is chosen by cross-validation: the likelihood of
+samples that did not take part in the fit.
+
+What was fitted is divided by one number a step, so that z'_t is as large as z_t. A softmax of z'_t then needs a temperature, as
+that of z_t does; but scores grow with t as they do without a readout, which makes early steps less confident. That exits better
+than equal scores at equal probability, because the few confident errors are at the first steps.
 
 Up to 16 steps, evenly spaced in log t, are fitted; the parameters in between are interpolated. The predictions of calibration
 samples, on which thresholds are chosen, are those of readouts fitted on the other folds.
@@ -137,10 +141,13 @@ class _Rows:
         return cls(both[0], both[1], traces.labels[sample], sample, steps, sizes, traces.time_steps)
 
     def readout(self, path: NDArray[np.float64]) -> Readout:
-        """The readout of the parameters (K, 2 + C) in units of the sum at T, interpolated between the fitted steps."""
-        parameters = path.copy()
+        """The readout of the parameters (K, 2 + C), with z' as large as z, interpolated between the fitted steps."""
+        parameters = path * self.sizes[:, :1]
         parameters[:, :2] /= self.sizes
-        parameters /= parameters[-1, 0] if parameters[-1, 0] > 0 else 1.0
+        for place, found in enumerate(path):
+            logits = found[0] * self.sums[place] + found[1] * self.recent[place] + found[2:]
+            size = float(np.sqrt(np.square(logits - logits.mean(axis=1, keepdims=True)).mean()))
+            parameters[place] /= size if size > 0 else 1.0
         every = np.arange(1, self.time_steps)
         columns = np.stack([np.interp(every, self.steps, column) for column in parameters.T], axis=1)
         return Readout(columns[:, 0].tolist(), columns[:, 1].tolist(), columns[:, 2:].tolist())
