@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dynconf_core.choosing.candidates import Candidate, calibration_scores, candidates
+from dynconf_core.choosing.candidates import Candidate, calibration_scored, candidates
 from dynconf_core.choosing.contest import Contest
 from dynconf_core.choosing.cross_fitting import FOLDS, CrossFitted, cross_fitted_choice
 from dynconf_core.choosing.entries import ComparisonRow, recorded
@@ -41,10 +41,8 @@ class Comparison:
 def choose(found: Sequence[Candidate], calibration: Traces, max_drop: float, seed: int) -> tuple[Rule, CrossFitted]:
     """The rule among ``found`` with the fewest mean steps at an expected loss of at most ``max_drop``, and how it was
     chosen."""
-    folds = min(FOLDS, calibration.samples)
-    choice = cross_fitted_choice(
-        calibration_scores(found, calibration), calibration.correct(), max_drop, folds, seed, lengths=calibration.lengths
-    )
+    folds, scored = min(FOLDS, calibration.samples), calibration_scored(found, calibration)
+    choice = cross_fitted_choice(scored, max_drop, folds, seed, lengths=calibration.lengths)
     return found[choice.index].rule(choice.threshold), choice
 
 
