@@ -62,6 +62,8 @@ class ConfidenceMeasure(ABC):
         searches_smoothing: whether the stage `search` optimises the smoothing with Optuna instead of trying `smoothings`.
         of_softmax: whether the score is a function of softmax(z'), whose reliability is then shown under the rule's smoothing.
         least_samples, least_steps: the measure is left out for calibration traces smaller than this.
+        rival: whether it is another method's rule, which is compared but never chosen as the best.
+        default_threshold: the threshold, in units of the score, that the method itself proposes; None: it proposes none.
     """
 
     name: ClassVar[str]
@@ -71,6 +73,8 @@ class ConfidenceMeasure(ABC):
     of_softmax: ClassVar[bool] = False
     least_samples: ClassVar[int] = 1
     least_steps: ClassVar[int] = 1
+    rival: ClassVar[bool] = False
+    default_threshold: ClassVar[float | None] = None
 
     @abstractmethod
     def step(self, outputs: StepOutputs, state: State) -> tuple[Tensor, State]:
@@ -228,6 +232,11 @@ def measures_of(given: Sequence[MeasureLike] | None = None) -> list[ConfidenceMe
         if known is not measure and known != measure:
             raise InputError(f"two measures are called {measure.name!r}; give one of them another name.")
     return list(found.values())
+
+
+def own_measures() -> tuple[str, ...]:
+    """The names of the known measures that are no rivals: those among which the best is chosen."""
+    return tuple(name for name in MEASURES.names() if not getattr(MEASURES.get(name), "rival", False))
 
 
 def source_of(measure: ConfidenceMeasure) -> str | None:
