@@ -189,6 +189,13 @@ MEASURES: Registry[type[ConfidenceMeasure]] = Registry(
         "gap": "dynconf_core.confidence.gap:Gap",
         "patience": "dynconf_core.confidence.patience:Patience",
         "learned": "dynconf_core.confidence.learned:Learned",
+        "seenn_1": "dynconf_core.confidence.seenn_1:SeennI",
+        "seenn_2": "dynconf_core.confidence.seenn_2:SeennII",
+        "dt_snn": "dynconf_core.confidence.dt_snn:DtSnn",
+        "snncutoff": "dynconf_core.confidence.snncutoff:SnnCutoff",
+        "spikecp": "dynconf_core.confidence.spikecp:SpikeCP",
+        "spikecp_simes": "dynconf_core.confidence.spikecp:SpikeCPSimes",
+        "boosted_gate": "dynconf_core.confidence.boosted_gate:BoostedGate",
     },
 )
 
