@@ -2,7 +2,7 @@
 
 Gates of this kind (a learned classifier on the outputs so far, as in adaptive-inference SNNs) show what features of the outputs
 can give at most; they cost far more parameters than the other measures. The trees read the features of `learned` and the
-largest summed logit minus the second to fifth largest, and estimate the log-odds that the current prediction equals the one at
+largest summed logit minus the third to fifth largest, and estimate the log-odds that the current prediction equals the one at
 T. They are fitted by scikit-learn and stored as plain numbers, which are evaluated here, so that a live run needs no
 scikit-learn.
 """
@@ -29,23 +29,25 @@ from dynconf_core.confidence.step_parameters import checked_numbers, checked_tab
 from dynconf_core.errors import InputError
 from dynconf_core.traces.schema import Traces
 
-GAPS = 4
+GAPS = 3
 WIDTH = len(FEATURES) + GAPS
-TREES, DEPTH = 60, 3
+TREES, DEPTH = 40, 3
 NODES, LEAVES = 2**DEPTH - 1, 2**DEPTH
 # Rows of a fit: a sample at a step.
 ROWS = 20_000
+PULL = 1e-3
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BoostedGate(ConfidenceMeasure):
-    """Intercept plus the leaves that the features reach in each tree, as log-odds.
+    """A logistic regression, corrected by the leaves that the features reach in each tree, as log-odds.
 
     Attributes:
         splits: (K, 14) for each complete tree of depth 3: the feature of each of the 7 inner nodes, level by level, then the
             thresholds; a larger feature goes right. None: not fitted yet.
         leaves: (K, 8) the value of each leaf, from left to right.
-        intercept: the log-odds before any tree.
+        weights: (9,) of the features in the regression, as they are.
+        intercept: the log-odds if all features are 0, before any tree.
 
     Raises:
         InputError: for parameters of another form.
@@ -59,6 +61,7 @@ class BoostedGate(ConfidenceMeasure):
 
     splits: Sequence[Sequence[float]] | None = None
     leaves: Sequence[Sequence[float]] | None = None
+    weights: Sequence[float] | None = None
     intercept: float = 0.0
 
     def __post_init__(self) -> None:
@@ -72,6 +75,10 @@ class BoostedGate(ConfidenceMeasure):
             )
         if any(place not in range(WIDTH) for row in splits for place in row[:NODES]):
             raise InputError(f"boosted_gate splits name features that do not exist; give numbers from 0 to {WIDTH - 1}.")
+        weights = checked_numbers("boosted_gate weights", self.weights)
+        if len(weights) != WIDTH:
+            raise InputError(f"boosted_gate has {len(weights)} weights; give one for each of the {WIDTH} features.")
+        object.__setattr__(self, "weights", weights)
         object.__setattr__(self, "splits", splits)
         object.__setattr__(self, "leaves", leaves)
         object.__setattr__(self, "intercept", checked_numbers("boosted_gate intercept", (self.intercept,))[0])
@@ -105,11 +112,13 @@ class BoostedGate(ConfidenceMeasure):
         return table[:, :NODES].long(), table[:, NODES:], torch.tensor(self.leaves, dtype=torch.float64)
 
     def of_features(self, found: Tensor) -> Tensor:
-        """The log-odds (...) float64 of the features (..., 10), summed in the order of the trees."""
-        if self.splits is None:
+        """The log-odds (...) float64 of the features (..., 9), summed in the order of the trees."""
+        if self.splits is None or self.weights is None:
             raise InputError("measure 'boosted_gate' needs its fitted parameters: call fit on calibration traces first.")
         which, limits, leaves = (part.to(found.device) for part in self._trees)
         odds = torch.full_like(found[..., 0], self.intercept)
+        for place, weight in enumerate(self.weights):
+            odds += found[..., place] * weight
         for of_tree, limit, leaf in zip(which, limits, leaves, strict=True):
             right = found[..., of_tree] > limit  # at every inner node
             node = right[..., 0].long() + 1
@@ -123,10 +132,10 @@ class BoostedGate(ConfidenceMeasure):
 
 
 def gate_features(accumulated: Tensor, recent: Tensor, step: Tensor) -> Tensor:
-    """(..., 10) float64: the features of `learned`, and the largest z minus the second to fifth largest (0 where there are
+    """(..., 9) float64: the features of `learned`, and the largest z minus the third to fifth largest (0 where there are
     fewer classes), of z and r (..., C) at the steps (...)."""
-    ordered = accumulated.sort(dim=-1, descending=True).values[..., : GAPS + 1]
-    gaps = (ordered[..., :1] - ordered[..., 1:]).clamp(max=LARGEST)
+    ordered = accumulated.sort(dim=-1, descending=True).values[..., : GAPS + 2]
+    gaps = (ordered[..., :1] - ordered[..., 2:]).clamp(max=LARGEST)
     gaps = torch.nn.functional.pad(gaps, (0, GAPS - gaps.shape[-1]))
     return torch.cat([torch.stack(features(accumulated, recent, step), dim=-1), gaps], dim=-1)
 
@@ -137,9 +146,13 @@ def _features_of(traces: Traces) -> Iterator[tuple[slice, Tensor]]:
         yield rows, gate_features(accumulated, recent_average(logits_of(traces, rows)), steps)
 
 
-def _fitted(traces: Traces, seed: int) -> tuple[list[list[float]], list[list[float]], float]:
-    """Splits, leaves and intercept, from up to `ROWS` rows, spread evenly over samples and steps."""
+Parameters = tuple[list[list[float]], list[list[float]], list[float], float]
+
+
+def _fitted(traces: Traces, seed: int) -> Parameters:
+    """Splits, leaves, weights and intercept, from up to `ROWS` rows, spread evenly over samples and steps."""
     from sklearn.ensemble import GradientBoostingClassifier
+    from sklearn.linear_model import LogisticRegression
 
     early = traces.time_steps - 1
     stride = math.ceil(traces.samples * early / ROWS)
@@ -147,22 +160,33 @@ def _fitted(traces: Traces, seed: int) -> tuple[list[list[float]], list[list[flo
     if traces.lengths is not None:
         taking_part &= np.arange(1, early + 1) < traces.lengths[:, None]
     final = final_predictions(traces)[:, :early][taking_part]
-    weight = 1.0 / np.sqrt(np.nonzero(taking_part)[1] + 1.0)
-    share = float(np.average(final, weights=weight)) if len(final) else 1.0
-    if not 0.0 < share < 1.0:
-        return [[0.0] * 2 * NODES], [[0.0] * LEAVES], log_odds(share, max(len(final), 1))
+    if final.all() or not final.any():
+        share = float(final.mean()) if len(final) else 1.0
+        return [[0.0] * 2 * NODES], [[0.0] * LEAVES], [0.0] * WIDTH, log_odds(share, max(len(final), 1))
+    importance = 1.0 / np.sqrt(np.nonzero(taking_part)[1] + 1.0)
     rows = np.concatenate([found.numpy()[:, :early][taking_part[samples]] for samples, found in _features_of(traces)])
+    mean, deviation = rows.mean(axis=0), rows.std(axis=0)
+    deviation[~(deviation > 0)] = 1.0
+    # Trees alone tell nothing apart beyond their outermost splits, where most exits are: they correct a regression.
     boosting = GradientBoostingClassifier(
-        n_estimators=TREES, max_depth=DEPTH, learning_rate=0.15, subsample=0.5, min_samples_leaf=20, random_state=seed % 2**32
-    )
-    # The comparison of a tree is one of float32 features in scikit-learn, and one of float64 here: thresholds lie between.
-    boosting.fit(rows, final, sample_weight=weight)
-    trees = [_complete(tree.tree_, boosting.learning_rate) for tree in boosting.estimators_[:, 0]]
-    return [splits for splits, _ in trees], [leaves for _, leaves in trees], math.log(share / (1.0 - share))
+        init=LogisticRegression(C=1 / PULL, solver="newton-cholesky", max_iter=200),
+        n_estimators=TREES,
+        max_depth=DEPTH,
+        subsample=0.5,
+        min_samples_leaf=20,
+        random_state=seed % 2**32,
+    ).fit((rows - mean) / deviation, final, sample_weight=importance)
+    weights = boosting.init_.coef_[0] / deviation
+    trees = [_complete(tree.tree_, boosting.learning_rate, mean, deviation) for tree in boosting.estimators_[:, 0]]
+    splits, leaves = [of_tree for of_tree, _ in trees], [of_tree for _, of_tree in trees]
+    return splits, leaves, weights.tolist(), float(boosting.init_.intercept_[0] - weights @ mean)
 
 
-def _complete(tree: Any, rate: float) -> tuple[list[float], list[float]]:
-    """A tree as a complete one of depth 3: where it ends earlier, both sides hold the same value."""
+def _complete(
+    tree: Any, rate: float, mean: NDArray[np.float64], deviation: NDArray[np.float64]
+) -> tuple[list[float], list[float]]:
+    """A tree of standardised features as a complete one of depth 3 of the features as they are; where it ends earlier, both
+    sides hold the same value."""
     which, limits, leaves = [0.0] * NODES, [0.0] * NODES, [0.0] * LEAVES
 
     def put(place: int, node: int) -> None:
@@ -171,7 +195,9 @@ def _complete(tree: Any, rate: float) -> tuple[list[float], list[float]]:
             leaves[place - NODES] = rate * float(tree.value[node, 0, 0])
             return
         if inner:
-            which[place], limits[place] = float(tree.feature[node]), float(tree.threshold[node])
+            feature = int(tree.feature[node])
+            which[place] = float(feature)
+            limits[place] = float(tree.threshold[node] * deviation[feature] + mean[feature])
         put(2 * place + 1, int(tree.children_left[node]) if inner else node)
         put(2 * place + 2, int(tree.children_right[node]) if inner else node)
 

@@ -131,6 +131,11 @@ class ConfidenceMeasure(ABC):
         """The number shown to people for a score or threshold; `label` says what it means. Default: the score."""
         return float(score)
 
+    def coverage(self, traces: Traces, steps: NDArray[np.int64], threshold: float) -> float | None:
+        """The share of samples whose true class is in the set that the measure predicts at the exit steps (N,) of a threshold.
+        Default: None, as it predicts no sets."""
+        return None
+
     def to_json(self) -> dict[str, Any]:
         """The parameters as stored in `rule.json`. Default: the fields of a dataclass."""
         return asdict(self) if is_dataclass(self) else {}
