@@ -83,7 +83,7 @@ class Spiking(nn.Module):
         Row t - 1 holds the SNN's logits after t steps, that is, their sum divided by the number of steps in which the image has
         acted; the last row the logits of the network itself, in evaluation mode.
         """
-        logits = self._run(images)
+        logits = self._run(images).to(images.dtype)  # sums in half precision would be rounded
         spiking, still = logits[:-1].cumsum(0), logits[-1:]
         presented = torch.arange(1, self.steps + 1, device=images.device).clamp_max_(self.active)
         return torch.cat([spiking / presented.view(-1, 1, 1), still])
