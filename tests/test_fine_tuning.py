@@ -1,4 +1,4 @@
-"""Fine-tuning: it lowers the loss of the first steps, goes on after an interruption with the same bits, and refuses in words."""
+"""Fine-tuning: it lowers the loss, goes on after an interruption with the same bits, and refuses in words what cannot work."""
 
 import copy
 from dataclasses import replace
@@ -28,9 +28,7 @@ def trained(method: str) -> nn.Module:
 
 
 def tuned(network: nn.Module, how: FineTuning = HOW, resume: Path | None = None, stop_after: int | None = None) -> list[float]:
-    record = fine_tune(
-        network, pictures(32), RECIPE, how, OPTIONS, seed=0, device=CPU, resume=resume, stop_after=stop_after
-    )
+    record = fine_tune(network, pictures(32), RECIPE, how, OPTIONS, seed=0, device=CPU, resume=resume, stop_after=stop_after)
     return record["losses"]
 
 
@@ -73,9 +71,14 @@ def test_what_cannot_work_is_refused() -> None:
     network = trained("qcfs")
     with pytest.raises(InputError, match="batch_size=8 exceeds the 7 training images"):
         fine_tune(network, pictures(7), RECIPE, HOW, OPTIONS, seed=0, device=CPU)
-    with pytest.raises(FineTuningDiverged, match=r"fine_tune_rate=1e\+20.*Choose a lower rate, such as fine_tune_rate=2.5e\+19"):
+    with pytest.raises(
+        FineTuningDiverged, match=r"fine_tune_rate=1e\+20.*Choose a lower rate, such as fine_tune_rate=2.5e\+19"
+    ):
         tuned(network, replace(HOW, learning_rate=1e20))
 
 
 def test_long_trainings_augmentations_are_left_out() -> None:
-    assert FineTuning().augmentation(replace(RECIPE, augmentation=("crop", "flip", "autoaugment", "cutout"))) == ("crop", "flip")
+    assert FineTuning().augmentation(replace(RECIPE, augmentation=("crop", "flip", "autoaugment", "cutout"))) == (
+        "crop",
+        "flip",
+    )

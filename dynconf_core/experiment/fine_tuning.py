@@ -35,6 +35,11 @@ class FineTuning:
         """Whether there is any."""
         return self.epochs > 0
 
+    def __str__(self) -> str:
+        """In tables, runs and figures: ``fine-tuned for 2 epochs over 4 steps``."""
+        epochs, steps = (f"{count} {what}{'s'[: count != 1]}" for count, what in ((self.epochs, "epoch"), (self.steps, "step")))
+        return f"fine-tuned for {epochs} over {steps}" if self else "not fine-tuned"
+
     def augmentation(self, recipe: Recipe) -> tuple[str, ...]:
         """The augmentations of a recipe that are used."""
         return tuple(name for name in recipe.augmentation if name not in STRONG)
@@ -48,3 +53,7 @@ class FineTuning:
             "weight_decay": recipe.weight_decay,
             "augmentation": list(self.augmentation(recipe)),
         }
+
+
+NONE = FineTuning()
+"""No fine-tuning."""

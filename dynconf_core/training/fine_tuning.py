@@ -1,6 +1,6 @@
-"""Fine-tuning a trained network as an SNN over its first time steps; it can be resumed after any saved epoch with the same result.
+"""Fine-tuning a trained network as an SNN over its first time steps, resumable after any saved epoch with the same result.
 
-A converted SNN approaches its ANN after many time steps, and the first steps are what nobody trained. Here the first T steps are
+A converted SNN approaches its ANN after many time steps; its first steps are what nobody trained. Here the first T steps are
 simulated with surrogate gradients (see ``spiking``), and the loss is taken at every one of them.
 """
 
@@ -28,6 +28,7 @@ from dynconf_core.training.keeper import Keeper, kept_state
 from dynconf_core.training.loop import KEPT_EVERY, Diverged, TrainingRecord
 from dynconf_core.training.speed import SpeedUps, chosen
 from dynconf_core.training.spiking import Spiking
+
 
 class FineTuningDiverged(Diverged):
     """The loss or a weight is no longer finite, or a threshold no longer above 0."""
@@ -57,7 +58,8 @@ def loss_of(rows: Tensor, labels: Tensor, trained: Tensor, how: FineTuning) -> T
         known = trained.float().softmax(1).repeat(len(rows), 1)
         losses = (1 - how.distilled) * losses + how.distilled * cross_entropy(flat, known, reduction="none")
     means = losses.unflatten(0, (len(rows), -1)).mean(1)
-    return (means[:steps].mean() + how.settled * means[steps]) / (1 + how.settled)
+    loss: Tensor = (means[:steps].mean() + how.settled * means[steps]) / (1 + how.settled)
+    return loss
 
 
 def fine_tune(

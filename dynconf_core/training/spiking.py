@@ -111,7 +111,8 @@ class Spiking(nn.Module):
             else:
                 value = self._evaluated(node, [self._rows(name, values) for name in node.inputs], own)
             values[node.name] = value
-        return self._rows(self.graph.output.name, values).unflatten(0, (self.steps + 1, len(images)))
+        logits: Tensor = self._rows(self.graph.output.name, values).unflatten(0, (self.steps + 1, len(images)))
+        return logits
 
     def tensors(self, node: Node) -> Mapping[str, Tensor]:
         """The tensors of a node, computed from the parameters of its module."""
@@ -217,7 +218,8 @@ def _modules_of(network: nn.Module, graph: Graph) -> dict[str, nn.Module]:
     known, found = dict(network.named_modules()), dict[str, nn.Module]()
     for node in graph.nodes:
         module = known.get(node.name.partition("#")[0])
-        if isinstance(module, (*_HELD, Quantised)) and _same(_own_tensors(module, node), node.tensors):
+        known_kind = isinstance(module, _HELD) or isinstance(module, Quantised)
+        if module is not None and known_kind and _same(_own_tensors(module, node), node.tensors):
             found[node.name] = module
         elif node.kind == "activation":
             raise InputError(
@@ -228,8 +230,8 @@ def _modules_of(network: nn.Module, graph: Graph) -> dict[str, nn.Module]:
     for name, parameter in network.named_parameters():
         if parameter.requires_grad and id(parameter) not in trained:
             raise InputError(
-                f"{name} is no weight of a convolution, linear layer, batch normalisation or quantised activation, so it cannot "
-                "be fine-tuned: call such a module where it is used, or set fine_tune_epochs=0."
+                f"{name} is no weight of a convolution, linear layer, batch normalisation or quantised activation, so it "
+                "cannot be fine-tuned: call such a module where it is used, or set fine_tune_epochs=0."
             )
     return found
 
