@@ -217,9 +217,8 @@ def _modules_of(network: nn.Module, graph: Graph) -> dict[str, nn.Module]:
     """
     known, found = dict(network.named_modules()), dict[str, nn.Module]()
     for node in graph.nodes:
-        module = known.get(node.name.partition("#")[0])
-        known_kind = isinstance(module, _HELD) or isinstance(module, Quantised)
-        if module is not None and known_kind and _same(_own_tensors(module, node), node.tensors):
+        module: Any = known.get(node.name.partition("#")[0])
+        if isinstance(module, (*_HELD, Quantised)) and _same(_own_tensors(module, node), node.tensors):
             found[node.name] = module
         elif node.kind == "activation":
             raise InputError(
