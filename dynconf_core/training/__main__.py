@@ -117,7 +117,7 @@ def _given(processes: Processes) -> argparse.Namespace:
     parser.add_argument(
         "--fine-tune",
         action="store_true",
-        help="after training, fine-tune as an SNN, as --set fine_tune_epochs=N and others say",
+        help="after training, fine-tune as an SNN, as --set fine_tune_epochs=N says",
     )
     parser.add_argument(
         "--checkpoint", type=Path, help="with --fine-tune and --out: the trained network, which is then not trained here"

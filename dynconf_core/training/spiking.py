@@ -218,7 +218,8 @@ def _modules_of(network: nn.Module, graph: Graph) -> dict[str, nn.Module]:
     known, found = dict(network.named_modules()), dict[str, nn.Module]()
     for node in graph.nodes:
         module: Any = known.get(node.name.partition("#")[0])
-        if isinstance(module, (*_HELD, Quantised)) and _same(_own_tensors(module, node), node.tensors):
+        held = isinstance(module, (*_HELD, Quantised))
+        if held and _same(_own_tensors(module, node), node.tensors):
             found[node.name] = module
         elif node.kind == "activation":
             raise InputError(

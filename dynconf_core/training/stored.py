@@ -1,8 +1,9 @@
 """The stages ``train`` and ``fine_tune`` made in a home without the pipeline, for the pipeline to find.
 
-``train`` is made by one process or several. By one process it is what the pipeline makes, under the same key. Several processes add gradients in another order, so that the
-last digits of the weights differ, and a key must not stand for two contents: the key of what they make says how many they
-were. It is then adopted under the key that the pipeline looks for, so that manifest and results say that it was made otherwise.
+By one process they are what the pipeline makes, under the same keys. Several processes, which may share a training, add
+gradients in another order, so that the last digits of the weights differ, and a key must not stand for two contents: the key of
+what they make says how many they were. It is then adopted under the key that the pipeline looks for, so that manifest and
+results say that it was made otherwise.
 """
 
 import platform
