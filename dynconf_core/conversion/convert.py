@@ -95,7 +95,7 @@ def _spiking(
     if not graph.of_kind("activation"):
         raise InputError("the network has no activation that can become neurons: use ReLU, ReLU6, clip, QCFS or LSQ.")
     _check_max_pools(graph)
-    neurons = asked.model() or _named_by_activations(graph)
+    neurons = asked.model() or named_by_activations(graph)
     check_model(neurons, asked.time_steps)
     _check_initial(asked.initial_potential, neurons)
     if asked.fixed_point:
@@ -156,7 +156,7 @@ def _check_fixed_point(graph: Graph, neurons: NeuronModel, images: Tensor, asked
     places_within(tried, Reach.of(tried, Limits(neurons, limit, asked.time_steps)))
 
 
-def _named_by_activations(graph: Graph) -> NeuronModel:
+def named_by_activations(graph: Graph) -> NeuronModel:
     """The neuron model that all activations name.
 
     Raises:

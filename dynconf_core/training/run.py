@@ -79,7 +79,7 @@ def train_to_file(
         "parameters": parameters(network),
         "recipe": {**recipe.__dict__, "augmentation": list(recipe.augmentation)},
         "seed": seed,
-        "data": {"name": data.name, "train": len(images), "split": _split_facts(len(images), data.calibration)},
+        "data": {"name": data.name, "train": len(images), "split": split_facts(len(images), data.calibration)},
         "record": {"losses": record["losses"]},
         "half": half,
     }
@@ -96,7 +96,7 @@ def train_to_file(
     return facts
 
 
-def _split_facts(trained: int, calibration: int) -> dict[str, Any]:
+def split_facts(trained: int, calibration: int) -> dict[str, Any]:
     """How the calibration images were held out, which identifies the images not used in training."""
     _, held = held_out(trained + calibration, calibration)
     indices = hashlib.sha256(held.numpy().tobytes()).hexdigest()
