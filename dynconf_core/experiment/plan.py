@@ -166,7 +166,7 @@ class Plan:
             "method": self.method,
             **self.scheme_fields(),
             "time_steps": self.time_steps,
-            "recipe": asdict(self.recipe),
+            "recipe": self.recipe.as_dict(),
             "search": asdict(self.search),
             "seed": self.seed,
             "fixed_point": self.fixed_point,
