@@ -141,7 +141,7 @@ def _train(job: Job) -> dict[str, Any]:
     plan = job.plan
     if job.checkpoint is not None:
         return {"network": plan.network(), "given": hashlib.sha256(job.checkpoint.read_bytes()).hexdigest()}
-    return {"network": plan.network(), "recipe": asdict(plan.recipe), "seed": plan.seed, "data": _data(job)}
+    return {"network": plan.network(), "recipe": plan.recipe.as_dict(), "seed": plan.seed, "data": _data(job)}
 
 
 def _fine_tune(job: Job) -> dict[str, Any]:
