@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,14 +24,14 @@ LONGEST = 255
 """Bytes of the longest name of a file."""
 
 
-def whole(field: str, value: object, remedy: str = "give a whole number, such as 16") -> int:
-    """A whole number of any type; the limits are the caller's."""
+def whole(field: str, value: object, remedy: str = "give a whole number, such as 16", most: int = MOST) -> int:
+    """A whole number of any type, of at most ``most`` either way; narrower limits are the caller's."""
     if not isinstance(value, bool | np.bool_):
         try:
             found = operator.index(value)  # type: ignore[arg-type]
         except (TypeError, ValueError, RuntimeError):  # the others are those of tensors
-            found = MOST + 1
-        if abs(found) <= MOST:
+            found = most + 1
+        if abs(found) <= most:
             return found
     raise InputError(f"{told(field, value)}: {remedy}.")
 
@@ -46,6 +46,11 @@ def number(field: str, value: object, remedy: str = "give a number") -> float:
         if math.isfinite(found):
             return found
     raise InputError(f"{told(field, value)}: {remedy}.")
+
+
+def memory_limit(value: object) -> int | None:
+    """A limit in bytes, or None."""
+    return None if value is None else whole("memory", value, "give bytes, such as 8 << 30, or None for no limit", most=2**63)
 
 
 def flag(field: str, value: object) -> bool:
@@ -68,6 +73,13 @@ def instance(field: str, value: object, kind: type[T], remedy: str) -> T:
     if not isinstance(value, kind):
         raise InputError(f"{told(field, value)}: {remedy}.")
     return value
+
+
+def mapping(field: str, value: object) -> Mapping[str, Any]:
+    """A mapping that is to be written as JSON; an empty one for None."""
+    if value is not None and not isinstance(value, Mapping):
+        raise InputError(f"{told(field, value)}: give a dictionary of values that JSON can hold.")
+    return value or {}
 
 
 def file_path(field: str, value: object) -> Path:

@@ -77,7 +77,9 @@ class Frames:
         time_steps = self.frames.shape[1]
         checked_lengths(self.lengths, len(self.frames), time_steps)
         if self.lengths is not None and len(self.lengths) and int(self.lengths.max()) > time_steps:
-            raise InputError(f"lengths are up to {int(self.lengths.max())}, with frames for {counted(time_steps, 'time step')}.")
+            raise InputError(
+                f"lengths are up to {int(self.lengths.max())}, with frames for {counted(time_steps, 'time step')}."
+            )
 
     def __len__(self) -> int:
         return len(self.labels)

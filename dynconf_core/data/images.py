@@ -43,7 +43,8 @@ class Normalisation:
         for name in ("mean", "std"):
             object.__setattr__(self, name, _numbers(name, getattr(self, name)))
         if len(self.mean) != len(self.std):
-            raise InputError(f"normalisation: {counted(len(self.mean), 'mean')} and {counted(len(self.std), 'deviation')}: give as many of both.")
+            given = f"{counted(len(self.mean), 'mean')} and {counted(len(self.std), 'deviation')}"
+            raise InputError(f"normalisation: {given}: give as many of both.")
         if not min(self.std) > 0:
             raise InputError(f"normalisation: std={self.std}: every deviation must be above 0.")
 
@@ -76,9 +77,10 @@ class Normalisation:
             raise InputError(f"the images have the shape {tuple(data.shape)}: give (N, C, H, W), or vectors (N, F).")
         channels = data.shape[channel_axis(data.ndim)]
         if given not in (1, channels):
+            wanted = "one" if channels == 1 else f"{channels} of each, or one"
             raise InputError(
                 f"the images have {counted(channels, 'channel')} (their shape is {tuple(data.shape)}), but the normalisation "
-                f"has {given} means and deviations: give {'one' if channels == 1 else f'{channels} of each, or one'} of each for all channels."
+                f"has {given} means and deviations: give {wanted} of each for all channels."
             )
 
     def limit(self, ends: Tensor | None = None) -> float:
@@ -196,7 +198,9 @@ class TensorImages:
     ends: Tensor | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "pixels", tensor("pixels", self.pixels, "give pixels (N, C, H, W), signals (N, C, L) or vectors (N, F)"))
+        object.__setattr__(
+            self, "pixels", tensor("pixels", self.pixels, "give pixels (N, C, H, W), signals (N, C, L) or vectors (N, F)")
+        )
         object.__setattr__(self, "labels", class_numbers("labels", self.labels))
         object.__setattr__(self, "classes", whole("classes", self.classes, "give the number of classes, such as 10"))
         instance("normalisation", self.normalisation, Normalisation, "give a Normalisation(mean, std)")

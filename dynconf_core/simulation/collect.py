@@ -11,7 +11,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dynconf_core.arguments import file_path, instance, one_of, tensor
+from dynconf_core.arguments import file_path, mapping, memory_limit, one_of, tensor
 from dynconf_core.data.frames import FrameSplit, checked_lengths
 from dynconf_core.data.images import Images
 from dynconf_core.errors import InputError
@@ -70,14 +70,14 @@ def collect(
         InputError: if network, images and options do not fit together.
     """
     one_of("dtype", dtype, DTYPES)
-    batch = at_a_time(batch)
+    batch, memory = at_a_time(batch), memory_limit(memory)
     check_network(snn)
     if ann is not None:
         check_network_to_compare(ann)
     check_split(images)
     check_time_steps(time_steps, snn.time_steps_limit)
     out = None if out is None else file_path("out", out)
-    facts = instance("facts", facts or {}, Mapping, "give a mapping from names to values that JSON can hold")
+    facts = mapping("facts", facts)
     if not len(images):
         raise InputError("the split has no images: give at least one.")
     device = device_called(device)

@@ -26,13 +26,17 @@ def check_network(snn: object) -> None:
         return
     if isinstance(snn, nn.Module):
         raise InputError(f"snn is {an(snn)}, which is not converted: give what convert(network, images, ...) returns.")
-    raise InputError(f"{told('snn', snn)}: give a SpikingNetwork, as convert(network, images, ...) or load_snn(PATH) returns it.")
+    raise InputError(
+        f"{told('snn', snn)}: give a SpikingNetwork, as convert(network, images, ...) or load_snn(PATH) returns it."
+    )
 
 
 def check_network_to_compare(ann: object) -> None:
     """Raise ``InputError`` unless ``ann`` is a network from images to logits."""
     if isinstance(ann, SpikingNetwork):
         raise InputError("ann is a SpikingNetwork: give the trained network from which it was converted.")
+    if isinstance(ann, ExitAgent):
+        raise InputError("ann is an ExitAgent: give the trained network.")
     if not isinstance(ann, nn.Module):
         raise InputError(f"{told('ann', ann)}: give the trained network, a torch.nn.Module.")
 

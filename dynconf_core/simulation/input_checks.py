@@ -10,7 +10,8 @@ from dynconf_core.wording import counted, told
 
 
 def check_time_steps(time_steps: int, limit: int | None) -> None:
-    """Raise ``InputError`` if T is no whole number, below 1 or above ``limit``, up to which exactness is proven (None: without fixed-point weights)."""
+    """Raise ``InputError`` if T is no whole number, below 1, or above ``limit``, up to which exactness is proven (None: without
+    fixed-point weights)."""
     time_steps = whole("time_steps", time_steps, "give the number of time steps, such as 16")
     if time_steps < 1:
         raise InputError(f"time_steps={time_steps}: an SNN needs at least one.")
@@ -50,8 +51,8 @@ def check_frames(frames: Tensor, time_steps: int, acting: int, neurons: NeuronMo
     given = frames.shape[1]
     if given < acting:
         raise InputError(
-            f"there are frames for {counted(given, 'time step')}, but the input acts in {acting}: give one for each, of zeros where "
-            "nothing arrives."
+            f"there are frames for {counted(given, 'time step')}, but the input acts in {acting}: give one for each, of zeros "
+            "where nothing arrives."
         )
     if bool(frames[:, acting:time_steps].any()):
         raise InputError(

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dynconf_core.arguments import tensor
+from dynconf_core.arguments import memory_limit, tensor
 from dynconf_core.data.frames import LENGTHS, FrameSplit, checked_lengths
 from dynconf_core.data.images import Images
 from dynconf_core.errors import InputError
@@ -85,18 +85,18 @@ def run_until_confident(
     Raises:
         InputError: if network, images and options do not fit together.
     """
-    batch = at_a_time(batch)
+    batch, memory = at_a_time(batch), memory_limit(memory)
     check_network(snn)
     check_agent(agent)
-    images = split_or_tensor(images)
+    given: Images | FrameSplit | Tensor = split_or_tensor(images)
     check_time_steps(time_steps, snn.time_steps_limit)
-    count = len(images)
+    count = len(given)
     if lengths is not None:
-        lengths = _lengths(images, lengths, time_steps)
-    stream = _Stream(snn, images, time_steps)
+        lengths = _lengths(given, lengths, time_steps)
+    stream = _Stream(snn, given, time_steps)
     size = max(1, min(count, batch or batch_size(snn, memory, stream.frames), MOST.get(snn.device.type, count)))
     stream.ahead = min(size, AHEAD)
-    ends = checked_lengths(getattr(images, "lengths", lengths), count, time_steps)
+    ends = checked_lengths(getattr(given, "lengths", lengths), count, time_steps)
     with plain_arithmetic():
         check_exactness(snn, size)
         snn.accelerate(size)
@@ -115,8 +115,12 @@ def run_until_confident(
 def _lengths(images: Images | FrameSplit | Tensor, given: Any, time_steps: int) -> Tensor:
     """The argument ``lengths``."""
     if not isinstance(images, Tensor):
-        raise InputError("lengths=... is for images that are a tensor: a split such as Frames(frames, labels, lengths) has its own.")
+        raise InputError(
+            "lengths=... is for images that are a tensor: a split such as Frames(frames, labels, lengths) has its own."
+        )
     lengths = tensor("lengths", given, LENGTHS)
+    if lengths.is_floating_point() or lengths.is_complex():
+        raise InputError(f"lengths are {lengths.dtype}: {LENGTHS}.")
     if lengths.numel() and int(lengths.max()) > time_steps:
         raise InputError(f"lengths are up to {int(lengths.max())}, with time_steps={time_steps}: a sample ends at T or before.")
     return lengths
