@@ -12,8 +12,9 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from dynconf_core.arguments import instance
 from dynconf_core.choosing.candidates import candidates
-from dynconf_core.choosing.comparison import DROPS, compared
+from dynconf_core.choosing.comparison import DROPS, check_choice, compared
 from dynconf_core.choosing.contest import Chosen, Contest
 from dynconf_core.choosing.cross_fitting import Choice
 from dynconf_core.choosing.entries import RuleEntry, recorded
@@ -129,6 +130,9 @@ def analyse(
         InputError: if the traces do not fit together, or an option cannot work.
     """
     check_options(epsilon, delta, max_drop)
+    check_choice(measures, drops, seed)
+    if smoothing is not None:
+        instance("smoothing", smoothing, Smoothing, 'give a Smoothing, such as Smoothing("sum", 1.0), or None')
     check_pair(calibration, test)
     parts = None
     if epsilon is not None and calibration.samples >= LEAST_FOR_HALVES:
