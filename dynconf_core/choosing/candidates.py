@@ -16,6 +16,7 @@ from dynconf_core.confidence.measure import (
     MeasureLike,
     checked_scores,
     measures_of,
+    own_measures,
     scores_of,
 )
 from dynconf_core.confidence.smoothing import Smoothing
@@ -91,16 +92,16 @@ def candidates(
     Args:
         traces: the calibration split.
         seed: of the folds of fitted measures.
-        measures: the measures to include, in this order; None: all known ones.
+        measures: the measures to include, in this order; None: all known ones but rivals.
         fixed: by measure name, the only smoothing to try with it; as it is made for the plain sum, "choose" then tries only
             that.
-        readout: "plain", "decoded" or "choose".
+        readout: "plain", "decoded" or "choose"; rivals always read the plain sum.
 
     Raises:
         InputError: for an unknown measure or readout, if no measure is left, or if the traces are too small for a readout that
             is asked for.
     """
-    wanted, fixed = measures_of(measures), fixed or {}
+    wanted, fixed = measures_of(own_measures() if measures is None else measures), fixed or {}
     for measure in wanted:
         check_measure(measure)
     found = []
@@ -109,7 +110,7 @@ def candidates(
         found += [
             Candidate.fitted(measure, one, read, seed, fitted)
             for measure in wanted
-            if large_enough(traces, measure) and not (fitted is not None and readout == CHOOSE and measure.name in fixed)
+            if large_enough(traces, measure) and _reads(measure, fitted, readout, measure.name in fixed)
             for one in ((fixed[measure.name],) if measure.name in fixed else _smoothings(measure, read))
         ]
     if not found:
@@ -130,8 +131,14 @@ def _readouts(traces: Traces, seed: int, readout: str) -> list[FittedReadout | N
     check_readout(readout)
     if readout == PLAIN or (readout == CHOOSE and not large_enough_for_readout(traces)):
         return [None]
-    fitted = fit_readout(traces, seed)
-    return [fitted] if readout == DECODED else [None, fitted]
+    return [None, fit_readout(traces, seed)]
+
+
+def _reads(measure: ConfidenceMeasure, fitted: FittedReadout | None, readout: str, fixed: bool) -> bool:
+    """Whether a measure is tried behind this readout."""
+    if fitted is None:
+        return readout != DECODED or measure.rival
+    return not measure.rival and not (readout == CHOOSE and fixed)
 
 
 def _smoothings(measure: ConfidenceMeasure, traces: Traces) -> Sequence[Smoothing]:
@@ -142,8 +149,8 @@ def _smoothings(measure: ConfidenceMeasure, traces: Traces) -> Sequence[Smoothin
 
 
 def measures_tried(rule: str) -> tuple[str, ...]:
-    """The measures among which a setting's rule is chosen: the one that ``rule`` names, or all known ones."""
-    return MEASURES.names() if rule == BEST else (rule,)
+    """The measures among which a setting's rule is chosen: the one that ``rule`` names, or all known ones but rivals."""
+    return own_measures() if rule == BEST else (rule,)
 
 
 def measures_compared(rule: str) -> tuple[str, ...]:
