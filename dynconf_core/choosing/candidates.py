@@ -15,6 +15,7 @@ from dynconf_core.confidence.measure import (
     MeasureLike,
     checked_scores,
     measures_of,
+    own_measures,
     scores_of,
 )
 from dynconf_core.confidence.smoothing import Smoothing
@@ -72,13 +73,13 @@ def candidates(
     Args:
         traces: the calibration split.
         seed: of the folds of fitted measures.
-        measures: the measures to include, in this order; None: all known ones.
+        measures: the measures to include, in this order; None: all known ones but rivals.
         fixed: by measure name, the only smoothing to try with it.
 
     Raises:
         InputError: for an unknown measure, or if no measure is left.
     """
-    wanted, fixed = measures_of(measures), fixed or {}
+    wanted, fixed = measures_of(own_measures() if measures is None else measures), fixed or {}
     for measure in wanted:
         check_measure(measure)
     found = [
@@ -102,8 +103,8 @@ def _smoothings(measure: ConfidenceMeasure, traces: Traces) -> Sequence[Smoothin
 
 
 def measures_tried(rule: str) -> tuple[str, ...]:
-    """The measures among which a setting's rule is chosen: the one that ``rule`` names, or all known ones."""
-    return MEASURES.names() if rule == BEST else (rule,)
+    """The measures among which a setting's rule is chosen: the one that ``rule`` names, or all known ones but rivals."""
+    return own_measures() if rule == BEST else (rule,)
 
 
 def measures_compared(rule: str) -> tuple[str, ...]:
