@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.choosing.cross_fitting import Scored
+from dynconf_core.choosing.paths import Scored
 from dynconf_core.confidence.measure import (
     MEASURES,
     ConfidenceMeasure,

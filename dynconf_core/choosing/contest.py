@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynconf_core.choosing.candidates import Candidate, calibration_scored
-from dynconf_core.choosing.cross_fitting import FOLDS, CrossFitted, Scored, cross_fitted_choice
+from dynconf_core.choosing.cross_fitting import FOLDS, CrossFitted, cross_fitted_choice
+from dynconf_core.choosing.paths import Scored
 from dynconf_core.exit.front import Front, exact_front
 from dynconf_core.exit.judgement import Judgement, judged_exit
 from dynconf_core.exit.rule import Rule, exit_steps
