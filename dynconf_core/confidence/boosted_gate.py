@@ -55,7 +55,7 @@ class BoostedGate(ConfidenceMeasure):
 
     name = "boosted_gate"
     label = "probability that the prediction is final"
-    least_samples = 100
+    least_samples = 500
     least_steps = 2
     rival = True
 
