@@ -220,8 +220,9 @@ def test_the_gate_scores_as_scikit_learn_does(monkeypatch: pytest.MonkeyPatch) -
     rows, odds = kept[-1]  # the one of all samples
     scores = candidate.scores(CALIBRATION)[:, : T - 1].ravel()
     assert scores.shape == odds.shape == (len(rows),)
-    # A feature that float32 rounds onto a split may fall to its other side.
-    assert np.isclose(scores, odds, atol=1e-3).mean() > 0.995
+    told_apart = np.abs(odds) < 8.0  # scikit-learn passes on the regression's probability, which rounds near 1
+    np.testing.assert_allclose(scores[told_apart], odds[told_apart], atol=2e-3)
+    assert told_apart.mean() > 0.5
 
 
 @pytest.mark.parametrize("name", RIVALS)
