@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dynconf_core.choosing.cross_fitting import Scored
 from dynconf_core.confidence.measure import (
     MEASURES,
     ConfidenceMeasure,
@@ -116,7 +117,9 @@ def large_enough(traces: Traces, measure: ConfidenceMeasure) -> bool:
     return traces.samples >= measure.least_samples and traces.time_steps >= measure.least_steps
 
 
-def calibration_scores(found: Sequence[Candidate], traces: Traces) -> Iterator[NDArray[np.float64]]:
-    """The scores (N, T) of each candidate on the calibration traces from which it was made."""
+def calibration_scored(found: Sequence[Candidate], traces: Traces) -> Iterator[Scored]:
+    """Each candidate on the calibration traces from which it was made: its scores (N, T), and whether its predictions (N, T)
+    are correct."""
+    correct = traces.correct()
     for candidate in found:
-        yield candidate.scores(traces) if candidate.out_of_fold is None else candidate.out_of_fold
+        yield candidate.scores(traces) if candidate.out_of_fold is None else candidate.out_of_fold, correct

@@ -3,15 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dynconf_core.choosing.candidates import Candidate, calibration_scores, candidates
+from dynconf_core.arguments import instance, number, whole
+from dynconf_core.choosing.candidates import Candidate, calibration_scored, candidates
 from dynconf_core.choosing.contest import Contest
 from dynconf_core.choosing.cross_fitting import FOLDS, CrossFitted, cross_fitted_choice
 from dynconf_core.choosing.entries import ComparisonRow, OwnThresholdRow, recorded
 from dynconf_core.confidence.measure import MeasureLike
+from dynconf_core.errors import InputError
 from dynconf_core.exit.judgement import Judgement, judged_exit
 from dynconf_core.exit.rule import Rule
 from dynconf_core.exit.shown import points
 from dynconf_core.traces.schema import Traces
+from dynconf_core.wording import told
 
 DROPS = (0.0, 0.001, 0.005, 0.01)
 CELL = 16
@@ -43,10 +46,8 @@ class Comparison:
 def choose(found: Sequence[Candidate], calibration: Traces, max_drop: float, seed: int) -> tuple[Rule, CrossFitted]:
     """The rule among ``found`` with the fewest mean steps at an expected loss of at most ``max_drop``, and how it was
     chosen."""
-    folds = min(FOLDS, calibration.samples)
-    choice = cross_fitted_choice(
-        calibration_scores(found, calibration), calibration.correct(), max_drop, folds, seed, lengths=calibration.lengths
-    )
+    folds, scored = min(FOLDS, calibration.samples), calibration_scored(found, calibration)
+    choice = cross_fitted_choice(scored, max_drop, folds, seed, lengths=calibration.lengths)
     return found[choice.index].rule(choice.threshold), choice
 
 
@@ -75,7 +76,23 @@ def compare(
     Raises:
         InputError: for an unknown measure, or if there are too few samples to fit any measure.
     """
+    for name, given in (("calibration", calibration), ("test", test)):
+        instance(name, given, Traces, "give Traces, as Traces.load(PATH) or collect(...) returns them")
+    check_choice(measures, drops, seed)
     return compared(Contest(candidates(calibration, seed, measures), calibration, test, seed), drops)
+
+
+def check_choice(measures: Sequence[MeasureLike] | None, drops: Sequence[float], seed: int) -> None:
+    """Raise ``InputError`` for measures or drops that are no list, or a seed that is none."""
+    for name, given in (("measures", measures), ("drops", drops)):
+        if isinstance(given, str) or not (isinstance(given, Sequence) or (given is None and name == "measures")):
+            raise InputError(f"{told(name, given)}: give a list.")
+    if measures is not None and not len(measures):
+        raise InputError("measures=[]: give at least one, or None for all.")
+    for drop in drops:
+        number("drops", drop, "give accuracies that may be lost as fractions, such as [0.0, 0.005]")
+    if whole("seed", seed, "give a whole number from 0") < 0:
+        raise InputError(f"seed={seed}: give a whole number from 0.")
 
 
 def compared(contest: Contest, drops: Sequence[float] = DROPS) -> Comparison:

@@ -34,9 +34,9 @@ def rule_names(incomplete: str) -> list[str]:
 
 def stage_names(incomplete: str) -> list[str]:
     """The stages whose names begin so."""
-    from dynconf_core.experiment.stages import STAGES
+    from dynconf_core.experiment import stages
 
-    return _beginning(incomplete, tuple(stage.name for stage in STAGES))
+    return _beginning(incomplete, stages.stage_names())
 
 
 def fetched_names(incomplete: str) -> list[str]:
