@@ -16,6 +16,7 @@ from dynconf_core.results.analysis_folder import analysis_key, kept_folder, writ
 from dynconf_core.results.records import flat
 from dynconf_core.results.trace_pairs import Pair
 from dynconf_core.traces.foreign import HOUSE, check_layout
+from dynconf_core.traces.groups import Groups
 from dynconf_core.traces.parts import Split, split_in_two
 from dynconf_core.traces.schema import Traces
 from dynconf_tasks.interruption import deferred
@@ -42,6 +43,8 @@ class AnalysisOptions:
         seed: seed of splits, folds and bootstraps.
         layout: "NTC" or "TNC", the order of the axes of logits; None: NTC, unless it cannot be told.
         accumulated: whether the traces hold running sums.
+        groups: the guarantee is to hold for each group: ("class",), or files with the groups of the samples; None: for all
+            samples together.
 
     Raises:
         InputError: for an unknown measure or smoothing, a smoothing that the measure does not use, or a value out of range.
@@ -57,6 +60,7 @@ class AnalysisOptions:
     seed: int = 0
     layout: str | None = None
     accumulated: bool = False
+    groups: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.layout is not None:
@@ -151,6 +155,7 @@ def analyse_pair(
         smoothing=asked.given_smoothing(),
         seed=asked.seed,
         split=split,
+        groups=None if asked.groups is None else Groups.read(asked.groups, calibration, test, split),
     )
     source = described(test)
     if out is None and home is not None:

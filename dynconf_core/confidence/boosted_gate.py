@@ -35,7 +35,7 @@ TREES, DEPTH = 40, 3
 NODES, LEAVES = 2**DEPTH - 1, 2**DEPTH
 # Rows of a fit: a sample at a step.
 ROWS = 20_000
-PULL = 1e-3
+PULL = 1.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
