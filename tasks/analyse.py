@@ -23,7 +23,7 @@ from dynconf_tasks.interruption import deferred
 
 DEMO_ALPHA = 30.0
 """Alpha in the authors' demo."""
-NO_SEARCH = ("seed", "time_steps", "layout", "accumulated")
+NO_SEARCH = ("seed", "time_steps", "layout", "accumulated", "groups")
 """Options that are no settings of the search."""
 LONGEST_SOURCE = 72
 """Characters of a source that fit above a figure."""
@@ -170,11 +170,12 @@ def analyse_pair(
 
 def _command(pair: Pair, asked: AnalysisOptions) -> str:
     """The command that repeats an analysis."""
-    given = {"test": pair.test, **vars(asked)}
+    given = [("test", pair.test), *vars(asked).items()]
+    given += [("groups", name) for name in asked.groups or ()]
     options = (
         f"--{field.replace('_', '-')}" + ("" if value is True else f" {shlex.quote(str(value))}")
-        for field, value in given.items()
-        if value is not None and value != getattr(AnalysisOptions, field, None)
+        for field, value in given
+        if value is not None and not isinstance(value, tuple) and value != getattr(AnalysisOptions, field, None)
     )
     return " ".join(["dynconf analyse", shlex.quote(str(pair.calibration)), *options])
 
@@ -215,6 +216,7 @@ def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions,
         "traces.accumulated": given["accumulated"] or None,
         "seed": given["seed"],
         "time_steps": record.time_steps,
+        "groups": " ".join(options.groups) if options.groups else None,
         **{f"search.{name}": value for name, value in given.items() if name not in NO_SEARCH},
         "rule.measure": chosen.measure,
         **{f"rule.{name}": value for name, value in flat(chosen.smoothing).items()},
