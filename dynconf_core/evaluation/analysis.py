@@ -18,12 +18,14 @@ from dynconf_core.choosing.comparison import DROPS, check_choice, compared
 from dynconf_core.choosing.contest import Chosen, Contest
 from dynconf_core.choosing.cross_fitting import Choice, Scored
 from dynconf_core.choosing.entries import RuleEntry, recorded
+from dynconf_core.choosing.group_guarantee import GroupGuarantee, certify_groups
 from dynconf_core.choosing.guarantee import Guarantee, candidate_thresholds, certify
 from dynconf_core.confidence.calibration_error import calibration_over_time
 from dynconf_core.confidence.measure import ConfidenceMeasure, MeasureLike, measure_of, own_measures
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.confidence.temperature import fit_power
 from dynconf_core.errors import InputError
+from dynconf_core.evaluation.by_group import checked_groups, group_entries
 from dynconf_core.evaluation.metrics import evaluate
 from dynconf_core.evaluation.precautions import check_options, check_pair
 from dynconf_core.evaluation.record import (
@@ -45,6 +47,7 @@ from dynconf_core.exit.oracles import oracles
 from dynconf_core.exit.robustness import RobustnessMap, robustness_map
 from dynconf_core.exit.rule import Rule
 from dynconf_core.exit.shown import exit_text, points_in_words
+from dynconf_core.traces.groups import Groups
 from dynconf_core.traces.parts import LEAST_FOR_HALVES, Parts, Split, halves, taken
 from dynconf_core.traces.schema import Traces
 
@@ -112,6 +115,7 @@ def analyse(
     drops: Sequence[float] = DROPS,
     split: Split | None = None,
     readout: str = CHOOSE,
+    groups: Groups | str | None = None,
 ) -> Analysis:
     """Analyse the calibration and test traces of an SNN.
 
@@ -128,6 +132,7 @@ def analyse(
         split: if one set of traces was split, which samples went where; for the record.
         readout: "plain" (rules read the sum of the logits), "decoded" (they read it behind a readout fitted for each step) or
             "choose" (the better of the two on calibration).
+        groups: the guarantee is to hold for every group of samples: "class", or groups that are known; None: for all together.
 
     Raises:
         InputError: if the traces do not fit together, or an option cannot work.
@@ -137,6 +142,7 @@ def analyse(
     if smoothing is not None:
         instance("smoothing", smoothing, Smoothing, 'give a Smoothing, such as Smoothing("sum", 1.0), or None')
     check_pair(calibration, test)
+    grouped = checked_groups(groups, calibration, test, epsilon)
     parts = None
     if epsilon is not None and calibration.samples >= LEAST_FOR_HALVES:
         parts = halves(calibration.samples, seed)
@@ -157,13 +163,16 @@ def analyse(
     right = calibration.correct()
     known = {name: _scored(contest, own.index, parts, certifying, calibration) for name, own in best_of.items()}
     fronts = {name: exact_front(*scored, calibration.lengths) for name, scored in known.items()}
-    guarantee = None
+    guarantee, by_group = None, None
     if epsilon is not None and delta is not None:
-        guarantee = _certified(contest, chosen.index, certifying, epsilon, delta)
+        of_half = None if grouped is None or parts is None else replace(grouped, calibration=grouped.calibration[parts[1]])
+        guarantee, by_group = _certified(contest, chosen.index, certifying, epsilon, delta, of_half)
     got = chosen.rule if guarantee is None else replace(chosen.rule, threshold=guarantee.threshold)
     exiting = contest.exiting(chosen.index, got.threshold)
     figures = evaluate(test, calibration, got, seed=seed)
     promise = None if guarantee is None else _guarantee_entry(guarantee, contest, chosen, parts)
+    if promise is not None and by_group is not None and grouped is not None:
+        promise = replace(promise, groups=group_entries(by_group, contest, chosen, exiting, grouped.test))
     by_class = figures_by_class(contest.test_scored(chosen.index)[1], exiting, test.labels)
     warnings = [*trace_warnings(calibration, test), *choice_warnings(chosen.choice), *class_warnings(by_class)]
     if guarantee is not None and promise is not None:
@@ -257,14 +266,20 @@ def _entry(contest: Contest, own: Chosen, front: Front, right: NDArray[np.bool_]
     )
 
 
-def _certified(contest: Contest, index: int, certifying: Traces | None, epsilon: float, delta: float) -> Guarantee:
-    """The guarantee of the lowest threshold that the half reserved for certifying certifies."""
+def _certified(
+    contest: Contest, index: int, certifying: Traces | None, epsilon: float, delta: float, groups: Groups | None
+) -> tuple[Guarantee, tuple[GroupGuarantee, ...] | None]:
+    """The guarantee of the lowest threshold that the half reserved for certifying certifies; with ``groups`` of these samples,
+    for each of them."""
     seen = contest.calibration.trained_on_calibration
     if certifying is None:  # too few samples for two halves: nothing can be certified
-        return certify(*contest.scored[index], [], epsilon, delta, seen, contest.calibration.lengths)
+        return certify(*contest.scored[index], [], epsilon, delta, seen, contest.calibration.lengths), None
     front = paired_front(*contest.scored[index], contest.calibration.lengths)
     scored, thresholds = contest.found[index].scored(certifying), candidate_thresholds(front, epsilon)
-    return certify(*scored, thresholds, epsilon, delta, seen, certifying.lengths)
+    if groups is None:
+        return certify(*scored, thresholds, epsilon, delta, seen, certifying.lengths), None
+    labels, known = groups.calibration, groups.known_at_exit
+    return certify_groups(*scored, labels, thresholds, epsilon, delta, seen, certifying.lengths, known)
 
 
 def _guarantee_entry(guarantee: Guarantee, contest: Contest, chosen: Chosen, parts: Parts | None) -> GuaranteeEntry:
