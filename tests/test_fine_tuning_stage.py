@@ -12,6 +12,7 @@ from dynconf_core.conversion.file import load_snn
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.fine_tuning import FineTuning
 from dynconf_core.experiment.job import Handle, Job
+from dynconf_core.experiment.overrides import OF_FINE_TUNING
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.profiles import resolve
 from dynconf_core.experiment.request import Request
@@ -94,6 +95,7 @@ def plan(*settings: str, **overrides: object) -> Plan:
 def test_the_fields_reach_the_plan() -> None:
     tuned = plan("cifar10-resnet18-qcfs", fine_tune_rate=0.02, fine_tune_settled=0.5, fine_tune_distilled=0.25).fine_tuning
     assert tuned == FineTuning(1, 2, 0.02, 0.5, 0.25)
+    assert set(OF_FINE_TUNING) == {f"fine_tune_{name}" for name in ("epochs", "steps", "rate", "settled", "distilled")}
     assert not plan("cifar10-resnet18-qcfs", fine_tune_epochs=0).fine_tuning
     assert (
         str(tuned) == "fine-tuned for 1 epoch over 2 steps" and str(FineTuning(2, 1)) == "fine-tuned for 2 epochs over 1 step"
