@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from dynconf_core.data.images import AUGMENTATIONS
@@ -23,6 +24,19 @@ def _is_rule(name: str) -> bool:
     return name == "best" or bool(measure_of(name))
 
 
+def _below_1(value: float) -> bool:
+    return between(0, 1)(value) and value < 1
+
+
+def _are_augmentations(text: str) -> bool:
+    return all(name in AUGMENTATIONS for name in augmentations(text))
+
+
+def augmentations(text: str) -> tuple[str, ...]:
+    """The names in "crop+flip", or none of "none"."""
+    return () if text == "none" else tuple(text.split("+"))
+
+
 OF_PLAN = {
     "time_steps": whole(1, 4096),
     "width": Field(float, "a number above 0, at most 4", between(1e-3, 4)),
@@ -34,6 +48,20 @@ OF_RECIPE = {
     "learning_rate": Field(float, "a number above 0, at most 10", between(1e-9, 10)),
     "warm_up": Field(float, "a fraction from 0 to 1", between(0, 1)),
     "initial_threshold": Field(float, "a number above 0, at most 1000", between(1e-3, 1000)),
+    "augmentation": Field(str, f"none, or some of {', '.join(AUGMENTATIONS)} with + between them", _are_augmentations),
+    "momentum": Field(float, "a fraction from 0 to below 1", _below_1),
+    "weight_decay": Field(float, "a number from 0 to 1", between(0, 1)),
+    "nesterov": Field(bool, "true or false", lambda value: True),
+    "label_smoothing": Field(float, "a fraction from 0 to below 1", _below_1),
+    "averaging": Field(float, "a fraction from 0, no averaging, to below 1, such as 0.999", _below_1),
+    "zero_gamma": Field(bool, "true or false", lambda value: True),
+    "decay_thresholds": Field(bool, "true or false", lambda value: True),
+    "decay_norms": Field(bool, "true or false", lambda value: True),
+    "initial_weights": Field(str, "a file of weights", lambda value: True),
+    "threshold_percentile": Field(float, "a number above 0, at most 100", between(1e-3, 100)),
+    "finer_start": Field(int, "a power of two from 1 to 64", lambda value: value in (1, 2, 4, 8, 16, 32, 64)),
+    "noise": Field(float, "a number of levels from 0 to 2", between(0, 2)),
+    "rcs": Field(float, "a number from 0 to 100", between(0, 100)),
 }
 OF_FINE_TUNING = {
     "fine_tune_epochs": whole(0, 1000),
@@ -139,6 +167,10 @@ def applied(plan: Plan, values: Mapping[str, Value]) -> Plan:
 
 def _put(plan: Plan, name: str, given: Value) -> Plan:
     changed: dict[str, Any] = {name: given}
+    if name == "augmentation":
+        changed = {name: augmentations(str(given))}
+    if name == "initial_weights" and given:
+        changed = {name: str(Path(str(given)).expanduser().absolute())}
     if name in OF_RECIPE:
         return replace(plan, recipe=replace(plan.recipe, **changed))
     if name in OF_FINE_TUNING:
@@ -167,6 +199,8 @@ def check_values(plan: Plan) -> None:
             raise InputError(
                 f"conversion scheme {plan.method!r}: every setting has a field {name}; give the scheme's own another name."
             )
+        if name == "augmentation":
+            continue
         holder = plan if name in OF_PLAN else plan.recipe if name in OF_RECIPE else plan.scheme
         value = getattr(plan.fine_tuning, attribute(name)) if name in OF_FINE_TUNING else getattr(holder, name)
         taken = (int, float) if field.kind is float else (field.kind,)
@@ -178,6 +212,8 @@ def check_values(plan: Plan) -> None:
             f"setting {plan.setting!r}: fine_tune_steps={plan.fine_tuning.steps} exceeds time_steps={plan.time_steps}: give as "
             "many or fewer."
         )
+    if plan.recipe.nesterov and not plan.recipe.momentum:
+        raise InputError(f"setting {plan.setting!r}: nesterov=true needs a momentum above 0: set momentum too.")
 
 
 def check_used(plans: Sequence[Plan], values: Mapping[str, Value]) -> None:

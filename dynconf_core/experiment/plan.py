@@ -170,7 +170,7 @@ class Plan:
             "method": self.method,
             **self.scheme_fields(),
             "time_steps": self.time_steps,
-            "recipe": asdict(self.recipe),
+            "recipe": self.recipe.as_dict(),
             **({"fine_tuning": self.fine_tuning.as_dict(self.recipe)} if self.fine_tuning else {}),
             "search": asdict(self.search),
             "seed": self.seed,

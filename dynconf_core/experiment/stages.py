@@ -31,6 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds the package ``dynconf_core``."""
 WITHOUT_INFLUENCE = {
     "dynconf_core/__init__.py": "finds the public names, which no stage uses",
+    "dynconf_core/arguments.py": "refuses arguments of the wrong type, and gives back the values of the others",
     "dynconf_core/errors.py": "the exception for unusable input: no result comes of it",
     "dynconf_core/experiment/job.py": "carries a stage's inputs, which its key covers",
     "dynconf_core/experiment/plan.py": "carries the values of a setting; those that a stage uses are in its key",
@@ -40,6 +41,7 @@ WITHOUT_INFLUENCE = {
     "dynconf_core/networks/untrusted.py": "refuses files, and changes nothing in those that it lets pass",
     "dynconf_core/progress.py": "reports to people",
     "dynconf_core/registry.py": "finds implementations, which the key names and whose code it covers",
+    "dynconf_core/wording.py": "words messages",
 }
 """The only files that stages reach and that are no part of their keys, each with the reason."""
 _fingerprinting = threading.Lock()
@@ -141,7 +143,7 @@ def _train(job: Job) -> dict[str, Any]:
     plan = job.plan
     if job.checkpoint is not None:
         return {"network": plan.network(), "given": hashlib.sha256(job.checkpoint.read_bytes()).hexdigest()}
-    return {"network": plan.network(), "recipe": asdict(plan.recipe), "seed": plan.seed, "data": _data(job)}
+    return {"network": plan.network(), "recipe": plan.recipe.as_dict(), "seed": plan.seed, "data": _data(job)}
 
 
 def _fine_tune(job: Job) -> dict[str, Any]:

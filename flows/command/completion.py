@@ -17,7 +17,10 @@ def profile_names(incomplete: str) -> list[str]:
     return _beginning(incomplete, tuple(PROFILES))
 
 
-MEASURES = ("max_softmax", "entropy", "gap", "patience", "learned")
+MEASURES = (
+    *("max_softmax", "entropy", "gap", "patience", "learned"),
+    *("seenn_1", "seenn_2", "dt_snn", "snncutoff", "spikecp", "spikecp_simes", "boosted_gate"),
+)
 """The built-in measures; their registry imports torch, which takes longer than a user waits for a completion."""
 
 

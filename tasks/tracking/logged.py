@@ -220,7 +220,7 @@ def plan_params(plan: Plan) -> dict[str, object]:
     data = {
         name: getattr(plan.data, name) for name in ("name", "stands_in_for", "resolution", "train", "calibration", "classes")
     }
-    recipe = asdict(plan.recipe)
+    recipe = plan.recipe.as_dict()
     return {
         "setting": plan.setting,
         "profile": plan.profile,
