@@ -1,5 +1,6 @@
 """Fine-tuning as a stage: asked for by fields, made between training and conversion, named wherever its figures stand."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from dynconf_core.experiment.request import Request
 from dynconf_core.experiment.stages import job
 from dynconf_core.networks.checkpoint import load_checkpoint
 from dynconf_core.results.environment import environment
+from dynconf_core.results.export import export
 from dynconf_core.results.markdown import results_markdown
+from dynconf_core.results.records import json_text, read, to_json
 from dynconf_core.results.rows import completed
 from dynconf_core.results.types import RunResult
 from dynconf_core.schemes.network import described
@@ -65,7 +68,7 @@ def test_the_snn_is_that_of_the_fine_tuned_network_and_the_ann_the_trained_one(g
     assert "fine-tuned for 1 epoch over 2 steps" in str(traces.meta["source"])
 
 
-def test_its_figures_are_named_and_stand_beside_none_of_the_paper(given: Job, done: dict[str, Handle]) -> None:
+def test_its_figures_are_named_and_stand_beside_none_of_the_paper(given: Job, done: dict[str, Handle], tmp_path: Path) -> None:
     published = resolve("imagenet-vgg16-qffs", "smoke").published
     row = completed(replace(given.plan, published=published), done, given.context)
     assert row.fine_tuning == FineTuning(1, 2) and row.paper is None
@@ -86,6 +89,13 @@ def test_its_figures_are_named_and_stand_beside_none_of_the_paper(given: Job, do
     assert f"ANN is the network before it: {row.name} fine-tuned for 1 epoch over 2 steps, itself" in page
     assert "Rounding the weights to fixed point changes the ANN's" not in page
     assert "fine-tuned for 1 epoch over 2 steps" in failed_description("evaluate", given.plan, None)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.json").write_text(json_text(to_json(result)))
+    assert read(RunResult, tmp_path / "run" / "results.json") == result
+    export(tmp_path / "run", tmp_path / "out", str(given.context.home), traces=False)
+    record = json.loads((tmp_path / "out" / f"{row.name}-fine-tuning.json").read_text())
+    assert record["fine_tuning"]["epochs"] == 1 == len(record["record"]["losses"])
+    assert "is the record of a fine-tuning" in (tmp_path / "out" / "README.md").read_text()
 
 
 def plan(*settings: str, **overrides: object) -> Plan:
