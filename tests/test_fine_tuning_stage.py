@@ -1,6 +1,10 @@
 """Fine-tuning as a stage: asked for by fields, made between training and conversion, named wherever its figures stand."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +12,7 @@ import pytest
 import torch
 from stage_cases import run_stages
 from torch import nn
+from training_cases import equal
 
 from dynconf_core.conversion.file import load_snn
 from dynconf_core.errors import InputError
@@ -17,8 +22,9 @@ from dynconf_core.experiment.overrides import OF_FINE_TUNING
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.profiles import resolve
 from dynconf_core.experiment.request import Request
-from dynconf_core.experiment.stages import job
+from dynconf_core.experiment.stages import job, stage
 from dynconf_core.networks.checkpoint import load_checkpoint
+from dynconf_core.progress import silent
 from dynconf_core.results.environment import environment
 from dynconf_core.results.export import export
 from dynconf_core.results.markdown import results_markdown
@@ -27,7 +33,9 @@ from dynconf_core.results.rows import completed
 from dynconf_core.results.types import RunResult
 from dynconf_core.schemes.network import described
 from dynconf_core.simulation.reference import reference_logits
+from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_core.traces.schema import Traces
+from dynconf_core.training.stored import fine_tune_into_store
 from dynconf_tasks.tracking.descriptions import failed_description
 
 SETTING = "training_cases:SMALL_SETTING"
@@ -96,6 +104,45 @@ def test_its_figures_are_named_and_stand_beside_none_of_the_paper(given: Job, do
     record = json.loads((tmp_path / "out" / f"{row.name}-fine-tuning.json").read_text())
     assert record["fine_tuning"]["epochs"] == 1 == len(record["record"]["losses"])
     assert "is the record of a fine-tuning" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_without_the_pipeline_the_stage_has_the_same_key_and_content(
+    given: Job, done: dict[str, Handle], tmp_path: Path
+) -> None:
+    home = Path(shutil.copytree(given.context.home, tmp_path / "home"))
+    context = replace(given.context, home=home)
+    trained = Store(context.artefacts).get(stage("train").key(given, {}))
+    assert trained is not None
+
+    def made() -> tuple[Artefact, bool]:
+        return fine_tune_into_store(given.plan, context, trained, device=torch.device("cpu"), progress=silent, speed_ups=None)
+
+    found, now = made()
+    assert (found.key, now) == (done["fine_tune"].key, False)
+    shutil.rmtree(home / "artefacts" / "fine_tune")
+    again, now = made()
+    assert (again.key, again.digest, now) == (found.key, done["fine_tune"].digest, True)
+
+
+def test_the_command_trains_and_fine_tunes_into_files(given: Job, done: dict[str, Handle], root: Path, tmp_path: Path) -> None:
+    """The same weights as the pipeline's; what has been trained already is given as a file."""
+
+    def command(*more: str) -> subprocess.CompletedProcess[str]:
+        fields = [word for name, value in TUNED.items() for word in ("--set", f"{name}={value}")]
+        words = [sys.executable, "-m", "dynconf_core.training", "--fine-tune", "--setting", SETTING, "--device", "cpu", *more]
+        path = os.pathsep.join((str(root), str(root / "tests")))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        return subprocess.run([*words, *fields], capture_output=True, text=True, env=environment, timeout=120)
+
+    out = tmp_path / "tuned.pt"
+    ran = command("--checkpoint", str(given.context.file(done["train"], "checkpoint.pt")), "--out", str(out))
+    assert ran.returncode == 0, ran.stderr
+    assert "fine-tuned for 1 epoch over 2 steps" in ran.stdout and [path.name for path in tmp_path.iterdir()] == ["tuned.pt"]
+    alone = described(given.plan.network(), 0)
+    load_checkpoint(alone, out)
+    assert equal(alone, network(given, done["fine_tune"]))
+    refused = command("--checkpoint", str(out))
+    assert refused.returncode == 2 and "give --fine-tune and --out FILE too" in refused.stderr
 
 
 def plan(*settings: str, **overrides: object) -> Plan:
