@@ -13,7 +13,7 @@ import torch
 from dynconf_core.data.augment import AUGMENTATIONS
 from dynconf_core.data.dataset import DATASETS
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.overrides import applied, check_used, known_fields, parse, typed
+from dynconf_core.experiment.overrides import OF_FINE_TUNING, applied, check_used, known_fields, parse, typed
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.profiles import PROFILES, profile, resolve
 from dynconf_core.experiment.recipe import Recipe
@@ -268,6 +268,7 @@ def test_every_field_is_tested() -> None:
     assert set(known_fields()) == {
         *("time_steps", "levels", "bits", "fixed_point", "initial_potential", "epochs", "width", "batch_size"),
         *("learning_rate", "warm_up", "initial_threshold", "rule", "smoothing", "alpha", "max_drop"),
+        *OF_FINE_TUNING,  # in tests/test_fine_tuning_stage.py
     }
 
 
