@@ -350,7 +350,7 @@ def test_weights_of_a_relu_network_are_copied_and_thresholds_set_from_images(rel
     train(network, pictures(), recipe, seed=5, device=CPU, stop_after=1)
     relu, _ = untrained(relu_plan())
     copy_weights(relu, relu_file)
-    stem = relu.get_submodule("stem")[:2].eval()  # type: ignore[operator]
+    stem = nn.Sequential(relu.get_submodule("stem.0"), relu.get_submodule("stem.1")).eval()
     images = pictures()
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(5 * 0x9E3779B1 % 2**32))
     inputs = stem(images.normalisation(images.pixels[order[:8]])).detach()
