@@ -83,7 +83,7 @@ class LSQ(nn.Module):
 
     def quantisation(self) -> Quantisation:
         """n levels up to n s; signed neurons with theta = n s."""
-        return Quantisation(self.top, (self.top * self.step).detach(), "signed")
+        return Quantisation(self.top, self.top * self.step, "signed")
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}"

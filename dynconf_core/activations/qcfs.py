@@ -87,7 +87,7 @@ class QCFS(nn.Module):
 
     def quantisation(self) -> Quantisation:
         """L levels up to lambda; integrate-and-fire neurons with theta = lambda."""
-        return Quantisation(self.levels, self.threshold.detach(), "integrate-and-fire")
+        return Quantisation(self.levels, self.threshold, "integrate-and-fire")
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}"

@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dynconf_core.arguments import instance, memory_limit, tensor
 from dynconf_core.conversion.correction import corrected
-from dynconf_core.conversion.fixed_point import check_neurons, with_fixed_point_weights, with_rounding
+from dynconf_core.conversion.fixed_point import FixedPoint, check_neurons, with_fixed_point_weights, with_rounding
 from dynconf_core.conversion.options import HALF_CHARGED, ConversionOptions
 from dynconf_core.conversion.places import Limits, Reach, check_depth, layers_without_activation, places_within
+from dynconf_core.conversion.rounding_errors import RoundingErrors
 from dynconf_core.conversion.thresholds import LEARNED, find_thresholds
 from dynconf_core.conversion.ties import with_common_thresholds
 from dynconf_core.conversion.units import in_threshold_units
@@ -28,6 +30,7 @@ from dynconf_core.neurons.model import NEURONS, NeuronModel
 from dynconf_core.neurons.trial import check_model
 from dynconf_core.progress import Progress, silent
 from dynconf_core.simulation.network import SpikingNetwork
+from dynconf_core.wording import told
 
 IMAGE_MARGIN = 1.5
 """Default limit on the images, as a multiple of the largest calibration input."""
@@ -60,7 +63,11 @@ def convert(
     Raises:
         InputError: if the network, the images or the options cannot work; an unsupported operation is named with its place.
     """
-    asked = (options or ConversionOptions()).changed(changes)
+    given = ConversionOptions() if options is None else options
+    asked = instance("options", given, ConversionOptions, "give ConversionOptions(...), or its fields by name").changed(changes)
+    memory = memory_limit(memory)
+    if not callable(progress):
+        raise InputError(f"{told('progress', progress)}: give a function of the steps done, all steps and a text.")
     _check_images(images)
     limit = float(images.abs().max()) * IMAGE_MARGIN if asked.image_limit is None else asked.image_limit
     made = _spiking(ann, images, asked, limit, memory, progress)
@@ -73,13 +80,14 @@ def convert(
 
 @dataclass(frozen=True)
 class _Spiking:
-    """The graph of an SNN, its neuron model, the number of images that calibrated it, and the positions of each image on which
-    the correction fitted a layer, of how many."""
+    """The graph of an SNN, its neuron model, the number of images that calibrated it, the positions of each image on which the
+    correction fitted a layer, of how many, and what rounding changes on the images."""
 
     graph: Graph
     neurons: NeuronModel
     images: int
     positions: Mapping[str, tuple[int, int]]
+    rounding: RoundingErrors | None
 
 
 def _spiking(
@@ -95,7 +103,7 @@ def _spiking(
     if not graph.of_kind("activation"):
         raise InputError("the network has no activation that can become neurons: use ReLU, ReLU6, clip, QCFS or LSQ.")
     _check_max_pools(graph)
-    neurons = asked.model() or _named_by_activations(graph)
+    neurons = asked.model() or named_by_activations(graph)
     check_model(neurons, asked.time_steps)
     _check_initial(asked.initial_potential, neurons)
     if asked.fixed_point:
@@ -123,10 +131,12 @@ def _spiking(
     unrounded = [in_threshold_units(graph, thresholds, layers, initial)]
     del graph
     if asked.fixed_point:
-        rounded = with_fixed_point_weights(unrounded.pop(), neurons, limit, asked.time_steps, asked.weight_bits)
+        limits = Limits(neurons, limit, asked.time_steps)
+        made = with_fixed_point_weights(unrounded.pop(), limits, asked.weight_bits, images, widen=_calibrated(asked))
     else:
-        rounded = unrounded.pop()
-    return _Spiking(replace(rounded, left_out=left_out), neurons, len(images) if _calibrated(asked) else 0, positions)
+        made = FixedPoint(unrounded.pop(), None)
+    rounded = replace(made.graph, left_out=left_out)
+    return _Spiking(rounded, neurons, len(images) if _calibrated(asked) else 0, positions, made.errors)
 
 
 def _calibrated(asked: ConversionOptions) -> bool:
@@ -156,7 +166,7 @@ def _check_fixed_point(graph: Graph, neurons: NeuronModel, images: Tensor, asked
     places_within(tried, Reach.of(tried, Limits(neurons, limit, asked.time_steps)))
 
 
-def _named_by_activations(graph: Graph) -> NeuronModel:
+def named_by_activations(graph: Graph) -> NeuronModel:
     """The neuron model that all activations name.
 
     Raises:
@@ -198,6 +208,8 @@ def _facts(asked: ConversionOptions, made: _Spiking) -> dict[str, Any]:
         facts["binary_places"] = {node.name: node.settings["bits"] for node in graph.nodes if "bits" in node.settings}
         if wide := [node.name for node in graph.nodes if node.wide]:
             facts["wide"] = wide
+    if made.rounding is not None:
+        facts["rounding"] = made.rounding.to_json()
     if made.images:
         facts["images"] = made.images
     if made.positions:
@@ -212,6 +224,7 @@ def _check_images(images: Tensor) -> None:
             f"images={shape}: give normalised images as a tensor (N, C, H, W), (N, C, L) or (N, F), at least one; of frames "
             "(N, T, ...) their mean, frames.mean(1)."
         )
+    tensor("images", images, "give dense numbers")
     if not images.is_floating_point():
         raise InputError(f"images are {images.dtype}: normalise them to floating point as in training.")
     if not bool(torch.isfinite(images).all()):

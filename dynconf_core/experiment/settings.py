@@ -11,12 +11,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from dynconf_core.arguments import instance, mapping
 from dynconf_core.data.dataset import DATASETS
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.plan import Published
 from dynconf_core.experiment.recipe import Recipe
 from dynconf_core.registry import Registry, no_instance_of, unknown
 from dynconf_core.schemes.field import Value
+from dynconf_core.wording import an
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,17 @@ class Setting:
     family: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("name", "dataset", "architecture", "method"):
+            instance(name, getattr(self, name), str, "give a name as text, see Setting")
+        for name in ("recipes", "scheme"):
+            mapping(name, getattr(self, name))
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}", self.name):
             raise InputError(
                 f"setting {self.name!r}: files bear its name; take at most 200 letters, digits, and - _ + . between them."
             )
         for profile, recipe in self.recipes.items():
             if not isinstance(recipe, Recipe):
-                raise InputError(f"setting {self.name!r}: recipes[{profile!r}] is a {type(recipe).__name__}: give a Recipe.")
+                raise InputError(f"setting {self.name!r}: recipes[{profile!r}] is {an(recipe)}: give a Recipe.")
 
 
 PAPER = "Li, Jones, Furber, ICCV 2023"

@@ -80,7 +80,7 @@ def train_to_file(
         "recipe": recipe.as_dict(),
         **started,
         "seed": seed,
-        "data": {"name": data.name, "train": len(images), "split": _split_facts(len(images), data.calibration)},
+        "data": {"name": data.name, "train": len(images), "split": split_facts(len(images), data.calibration)},
         "record": {"losses": record["losses"]},
         "half": half,
     }
@@ -97,7 +97,7 @@ def train_to_file(
     return facts
 
 
-def _split_facts(trained: int, calibration: int) -> dict[str, Any]:
+def split_facts(trained: int, calibration: int) -> dict[str, Any]:
     """How the calibration images were held out, which identifies the images not used in training."""
     _, held = held_out(trained + calibration, calibration)
     indices = hashlib.sha256(held.numpy().tobytes()).hexdigest()
