@@ -6,6 +6,7 @@ from typing import Any
 from dynconf_core.choosing.entries import ComparisonRow
 from dynconf_core.exit.judgement import Judgement
 from dynconf_core.exit.shown import points
+from dynconf_core.experiment.recipe import OPTIONS
 from dynconf_core.results.environment import Environment
 from dynconf_core.results.markdown import results_markdown
 from dynconf_core.results.types import RunResult, SettingResult
@@ -125,15 +126,21 @@ def _trained(training: Mapping[str, Mapping[str, Any]]) -> list[str]:
     known = {name: entry for name, entry in training.items() if "recipe" in entry}
     if not known:
         return []
-    lines = ["| network | parameters | epochs | augmentation | seed | device | hours |", "|---|---:|---:|---|---:|---|---:|"]
+    lines = ["| network | parameters | epochs | recipe | seed | device | hours |", "|---|---:|---:|---|---:|---|---:|"]
     for name, entry in known.items():
         recipe, record = entry["recipe"], entry["record"]
         threads = f", {entry['threads']} thread{'s'[: entry['threads'] > 1]}" if "threads" in entry else ""
         lines.append(
-            f"| {name} | {entry['parameters']} | {recipe['epochs']} | {' '.join(recipe['augmentation'])} | {entry['seed']} | "
+            f"| {name} | {entry['parameters']} | {recipe['epochs']} | {_recipe(recipe)} | {entry['seed']} | "
             f"{entry['device']}{threads} | {record['seconds'] / 3600:.2f} |"
         )
     return ["## Training", "\n".join(lines)]
+
+
+def _recipe(recipe: Mapping[str, Any]) -> str:
+    """The augmentations, and the options of a recipe that is not the plain one."""
+    options = [f"{name}={recipe[name]}" for name in OPTIONS if name in recipe]
+    return ", ".join([" ".join(recipe["augmentation"]) or "no augmentation", *options])
 
 
 def _percent(fraction: float) -> str:
