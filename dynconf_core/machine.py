@@ -6,28 +6,38 @@ import sys
 import torch
 
 from dynconf_core.errors import InputError
+from dynconf_core.wording import told
 
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 _LARGE = 1 << 30
 
 
-def device(name: str) -> torch.device:
+def device(name: str | torch.device) -> torch.device:
     """The device called ``name``: "auto" (CUDA if available, otherwise the CPU), "cpu", "cuda" or, for example, "cuda:1".
 
     Raises:
         InputError: for another name, or a device that this machine does not have.
     """
-    if name == "auto":
+    if isinstance(name, str) and name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(name)
-    except RuntimeError:
-        raise InputError(f"device={name!r} is unknown: use auto, cpu, cuda or cuda:N.") from None
+    chosen = any_device(name)
     if chosen.type not in ("cpu", "cuda"):
-        raise InputError(f"device={name!r} is not supported: use auto, cpu, cuda or cuda:N.")
+        raise InputError(f"device={str(name)!r} is not supported: use auto, cpu, cuda or cuda:N.")
     if chosen.type == "cuda" and (chosen.index or 0) >= (count := torch.cuda.device_count()):
-        raise InputError(f"device={name!r} is not available (CUDA devices on this machine: {count}): use --device cpu.")
+        raise InputError(f"device={str(name)!r} is not available (CUDA devices on this machine: {count}): use --device cpu.")
     return chosen
+
+
+def any_device(name: str | torch.device) -> torch.device:
+    """The device as torch calls it, of any type.
+
+    Raises:
+        InputError: for a name that torch does not know.
+    """
+    try:
+        return torch.device(name)
+    except (RuntimeError, TypeError, ValueError):
+        raise InputError(f"{told('device', name)} is unknown: use auto, cpu, cuda or cuda:N.") from None
 
 
 def keep_freed_memory() -> bool:

@@ -3,6 +3,7 @@
 from pathlib import PurePosixPath
 
 from dynconf_core.errors import InputError
+from dynconf_core.wording import an, shown
 
 LONGEST = 255
 """Bytes of the longest name of a file."""
@@ -33,7 +34,7 @@ def plain_name(name: str, field: str) -> str:
 def fault(name: object) -> str | None:
     """Why ``name`` is not plain, in words that follow it; None if it is."""
     if not isinstance(name, str):
-        return f"is a {type(name).__name__}, not text"
+        return f"is {an(name)}, not text"
     if not name:
         return "is empty"
     if name in (".", ".."):
@@ -47,9 +48,3 @@ def fault(name: object) -> str | None:
     except UnicodeEncodeError:
         return "holds half a character"
     return f"has {size} bytes, more than {LONGEST}" if size > LONGEST else None
-
-
-def shown(name: object) -> str:
-    """``repr``, shortened, for messages."""
-    text = ascii(name) if isinstance(name, str) and not name.isprintable() else repr(name)
-    return text if len(text) <= 80 else f"{text[:77]}..."

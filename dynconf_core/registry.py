@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Generic, TypeVar, cast
 
 from dynconf_core.errors import InputError
+from dynconf_core.wording import told
 
 T = TypeVar("T")
 Fault = Callable[[object], str | None]
@@ -58,6 +59,10 @@ class Registry(Generic[T]):
             InputError: for an unknown name (the message lists the known ones), a module or attribute that cannot be loaded, or
                 an object that is not such an entry.
         """
+        if not isinstance(name, str):
+            raise InputError(
+                f"{self.kind}: {told('name', name)}: give one of {', '.join(self.names())}, or package.module:NAME."
+            )
         found = self._given[name] if name in self._given else loaded(self.kind, self.origin(name))
         if self._fault is not None and (fault := self._fault(found)) is not None:
             raise InputError(f"{self.kind} {name!r} {fault}.")

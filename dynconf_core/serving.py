@@ -25,15 +25,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dynconf_core.arguments import file_path, instance, tensor
 from dynconf_core.conversion.file import load_snn, save_snn
 from dynconf_core.data.images import Normalisation, TensorImages
 from dynconf_core.errors import InputError
 from dynconf_core.exit.agent import ExitAgent
 from dynconf_core.exit.rule import Rule
 from dynconf_core.files import write_text
+from dynconf_core.machine import device as device_called
+from dynconf_core.simulation.given import check_network
+from dynconf_core.simulation.input_checks import check_time_steps
 from dynconf_core.simulation.live import MOST, Exits, run_until_confident
 from dynconf_core.simulation.network import SpikingNetwork
 from dynconf_core.strict_json import read_json
+from dynconf_core.wording import counted, told
 
 SCHEMA = 2
 SNN, RULE, INPUT = "snn.pt", "rule.json", "input.json"
@@ -107,12 +112,25 @@ class Classifier:
     """
 
     def __init__(self, snn: SpikingNetwork, rule: Rule, facts: ImageFacts) -> None:
+        check_network(snn)
+        instance("rule", rule, Rule, "give a Rule, such as Rule.load('rule.json')")
+        instance("facts", facts, ImageFacts, "give ImageFacts(time_steps, normalisation)")
         shape, classes = snn.graph.input.shape, snn.graph.output.channels
         if len(shape) != 3:
-            raise InputError(f"the network takes inputs of the shape {tuple(shape)}; images have the shape (C, H, W).")
+            kind = {1: "vectors (F,)", 2: "signals (C, L)"}.get(len(shape), "inputs")
+            raise InputError(
+                f"the network takes {kind} of the shape {tuple(shape)}, and a server is for images (C, H, W) alone: run it in "
+                "Python, by run_until_confident(snn, ExitAgent(rule), inputs, T)."
+            )
+        check_time_steps(facts.time_steps, None)
+        instance("normalisation", facts.normalisation, Normalisation, "give a Normalisation(mean, std)")
         facts.normalisation.check(torch.empty((0, *shape)))
+        if facts.classes is not None and not isinstance(facts.classes, list | tuple):
+            raise InputError(f"{told('classes', facts.classes)}: give the names of the classes in order, or None.")
         if facts.classes is not None and len(facts.classes) != classes:
-            raise InputError(f"{len(facts.classes)} names of classes for a network with {classes}: give {classes}, or None.")
+            raise InputError(
+                f"{counted(len(facts.classes), 'name')} of classes for a network with {classes}: give {classes}, or None."
+            )
         if snn.time_steps_limit is not None and facts.time_steps > snn.time_steps_limit:
             raise InputError(f"time_steps={facts.time_steps}: the SNN is exact for at most {snn.time_steps_limit}.")
         self.snn, self.rule, self.facts = snn, rule, facts
@@ -133,14 +151,14 @@ class Classifier:
         Raises:
             InputError: naming the file that is missing, damaged or holds something else.
         """
-        place = Path(folder)
+        place = file_path("folder", folder)
         snn = load_snn(place / SNN)
-        snn.to(device)
+        snn.to(device_called(device))
         return cls(snn, Rule.load(place / RULE), ImageFacts.load(place / INPUT))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write ``snn.pt``, ``rule.json`` and ``input.json`` into a folder."""
-        place = Path(folder)
+        place = file_path("folder", folder)
         save_snn(self.snn, place / SNN)
         self.rule.save(place / RULE)
         self.facts.save(place / INPUT)
@@ -192,7 +210,7 @@ def pixels_of(images: Any, shape: tuple[int, int, int]) -> Tensor:
     channels, height, width = shape
     wanted = f"(N, {height}, {width}, {channels}) or (N, {channels}, {height}, {width})"
     if isinstance(images, Tensor):
-        images = images.detach().cpu().numpy()
+        images = tensor("images", images, f"give {wanted}").detach().cpu().numpy()
     try:
         array = np.asarray(images)
     except (ValueError, TypeError, OverflowError) as error:

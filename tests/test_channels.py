@@ -60,7 +60,7 @@ def test_numbers_in_other_forms() -> None:
 @pytest.mark.parametrize(
     ("mean", "std", "words"),
     [
-        ((0.5,), (0.5, 0.5), "1 means and 2 deviations"),
+        ((0.5,), (0.5, 0.5), "1 mean and 2 deviations"),
         ((0.5,), (0.0,), "above 0"),
         ((float("nan"),), (1.0,), "finite"),
         ((), (), "one finite number"),

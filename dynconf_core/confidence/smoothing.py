@@ -51,7 +51,7 @@ class Smoothing:
     exponent: float | None = None
 
     def __post_init__(self) -> None:
-        if self.form not in ALL_FORMS:
+        if not isinstance(self.form, str) or self.form not in ALL_FORMS:
             raise InputError(f"smoothing form {self.form!r} is not known; give one of {', '.join(ALL_FORMS)}.")
         object.__setattr__(self, "alpha", _number("alpha", self.alpha, "one above 0"))
         if not self.alpha > 0:

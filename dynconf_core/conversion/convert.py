@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dynconf_core.arguments import instance, memory_limit, tensor
 from dynconf_core.conversion.correction import corrected
 from dynconf_core.conversion.fixed_point import FixedPoint, check_neurons, with_fixed_point_weights, with_rounding
 from dynconf_core.conversion.options import HALF_CHARGED, ConversionOptions
@@ -29,6 +30,7 @@ from dynconf_core.neurons.model import NEURONS, NeuronModel
 from dynconf_core.neurons.trial import check_model
 from dynconf_core.progress import Progress, silent
 from dynconf_core.simulation.network import SpikingNetwork
+from dynconf_core.wording import told
 
 IMAGE_MARGIN = 1.5
 """Default limit on the images, as a multiple of the largest calibration input."""
@@ -61,7 +63,11 @@ def convert(
     Raises:
         InputError: if the network, the images or the options cannot work; an unsupported operation is named with its place.
     """
-    asked = (options or ConversionOptions()).changed(changes)
+    given = ConversionOptions() if options is None else options
+    asked = instance("options", given, ConversionOptions, "give ConversionOptions(...), or its fields by name").changed(changes)
+    memory = memory_limit(memory)
+    if not callable(progress):
+        raise InputError(f"{told('progress', progress)}: give a function of the steps done, all steps and a text.")
     _check_images(images)
     limit = float(images.abs().max()) * IMAGE_MARGIN if asked.image_limit is None else asked.image_limit
     made = _spiking(ann, images, asked, limit, memory, progress)
@@ -97,7 +103,7 @@ def _spiking(
     if not graph.of_kind("activation"):
         raise InputError("the network has no activation that can become neurons: use ReLU, ReLU6, clip, QCFS or LSQ.")
     _check_max_pools(graph)
-    neurons = asked.model() or _named_by_activations(graph)
+    neurons = asked.model() or named_by_activations(graph)
     check_model(neurons, asked.time_steps)
     _check_initial(asked.initial_potential, neurons)
     if asked.fixed_point:
@@ -160,7 +166,7 @@ def _check_fixed_point(graph: Graph, neurons: NeuronModel, images: Tensor, asked
     places_within(tried, Reach.of(tried, Limits(neurons, limit, asked.time_steps)))
 
 
-def _named_by_activations(graph: Graph) -> NeuronModel:
+def named_by_activations(graph: Graph) -> NeuronModel:
     """The neuron model that all activations name.
 
     Raises:
@@ -218,6 +224,7 @@ def _check_images(images: Tensor) -> None:
             f"images={shape}: give normalised images as a tensor (N, C, H, W), (N, C, L) or (N, F), at least one; of frames "
             "(N, T, ...) their mean, frames.mean(1)."
         )
+    tensor("images", images, "give dense numbers")
     if not images.is_floating_point():
         raise InputError(f"images are {images.dtype}: normalise them to floating point as in training.")
     if not bool(torch.isfinite(images).all()):

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dynconf_core.arguments import file_path
 from dynconf_core.errors import InputError
 from dynconf_core.graph.checks import check_indices, checked
 from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.networks.checkpoint import read, write_atomically
 from dynconf_core.networks.untrusted import of_index, of_weights
 from dynconf_core.neurons.model import NeuronModel, loaded
+from dynconf_core.simulation.given import check_network
 from dynconf_core.simulation.network import SpikingNetwork
 
 SCHEMA = 2
@@ -20,6 +22,8 @@ SCHEMA = 2
 
 def save_snn(snn: SpikingNetwork, path: str | os.PathLike[str]) -> None:
     """Write ``{"schema", "graph", "neurons", "limits", "facts"}`` to ``path``, for ``load_snn``."""
+    check_network(snn)
+    target = file_path("path", path)
     tensors = snn.tensors()
     graph = [
         {
@@ -34,7 +38,7 @@ def save_snn(snn: SpikingNetwork, path: str | os.PathLike[str]) -> None:
     ]
     limits = {"image": snn.image_limit, "time_steps": snn.time_steps_limit}
     content = {"schema": SCHEMA, "graph": graph, "neurons": snn.neurons.to_json(), "limits": limits, "facts": snn.facts}
-    write_atomically(content, Path(path))
+    write_atomically(content, target)
 
 
 def load_snn(path: str | os.PathLike[str], neurons: type[NeuronModel] | None = None) -> SpikingNetwork:
@@ -47,7 +51,7 @@ def load_snn(path: str | os.PathLike[str], neurons: type[NeuronModel] | None = N
     Raises:
         InputError: if the file is missing, damaged or holds something else, or its neurons are of another model.
     """
-    path = Path(path)
+    path = file_path("path", path)
     content = read(path)
     if not _is(content.get("schema"), SCHEMA) or "graph" not in content or not isinstance(content.get("neurons"), dict):
         raise InputError(f"{path} holds no converted network of this version: name a file written by a conversion.")

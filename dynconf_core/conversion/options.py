@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from dynconf_core.arguments import flag, number, one_of, whole
 from dynconf_core.conversion.fixed_point import WEIGHT_BITS
-from dynconf_core.conversion.thresholds import check_source
+from dynconf_core.conversion.thresholds import SOURCES, check_source
 from dynconf_core.errors import InputError
 from dynconf_core.neurons.model import NEURONS, NeuronModel
+from dynconf_core.wording import counted, told
 
 AUTO = "auto"
 HALF_CHARGED = 0.5
@@ -50,6 +52,7 @@ class ConversionOptions:
     image_limit: float | None = None
 
     def __post_init__(self) -> None:
+        self._check_types()
         if self.time_steps < 1:
             raise InputError(f"time_steps={self.time_steps}: an SNN needs at least one.")
         check_source(self.thresholds, self.percentile)
@@ -60,6 +63,24 @@ class ConversionOptions:
                 f"image_limit={self.image_limit}: give the largest absolute value of a normalised image, such as 3."
             )
         self._check_neurons()
+
+    def _check_types(self) -> None:
+        """Raise ``InputError`` for a value of another type; numbers of other libraries become Python's."""
+        one_of("thresholds", self.thresholds, SOURCES)
+        wholes = {"time_steps": "give the number of time steps, such as 16", "weight_bits": "give 3 to 20, such as 8 or 13"}
+        for name, remedy in wholes.items():
+            object.__setattr__(self, name, whole(name, getattr(self, name), remedy))
+        if self.levels is not None:
+            object.__setattr__(
+                self, "levels", whole("levels", self.levels, "give a whole number of levels, such as 15, or None")
+            )
+        for name in ("correct", "per_channel", "fixed_point"):
+            object.__setattr__(self, name, flag(name, getattr(self, name)))
+        for name in ("initial_potential", "percentile", "image_limit"):
+            if (given := getattr(self, name)) is not None or name != "image_limit":
+                object.__setattr__(self, name, number(name, given))
+        if not isinstance(self.neurons, str | NeuronModel):
+            raise InputError(f"{told('neurons', self.neurons)}: give a neuron model, its name or package.module:Class.")
 
     def _check_neurons(self) -> None:
         if self.neurons == AUTO and self.levels is not None:
@@ -73,8 +94,8 @@ class ConversionOptions:
             raise InputError(f"neurons={str(model)!r} with levels={self.levels}: these neurons {has}; leave levels out.")
         if model is not None and model.levels is not None and model.levels > model.sends[1] * self.time_steps:
             raise InputError(
-                f"levels={model.levels}: {model.name} neurons emit at most {model.sends[1]} spike(s) per time step; give 1 to "
-                f"{model.sends[1] * self.time_steps} levels with time_steps={self.time_steps}."
+                f"levels={model.levels}: {model.name} neurons emit at most {counted(model.sends[1], 'spike')} per time step; "
+                f"give 1 to {counted(model.sends[1] * self.time_steps, 'level')} with time_steps={self.time_steps}."
             )
         if not 0 <= self.initial_potential < 1:
             raise InputError(

@@ -16,13 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dynconf_core.arguments import memory_limit
 from dynconf_core.conversion.comparison import Comparison
+from dynconf_core.data.images import class_numbers
 from dynconf_core.errors import InputError
 from dynconf_core.graph.operations import prepared
 from dynconf_core.graph.sides import as_converted
 from dynconf_core.progress import Progress, silent
 from dynconf_core.simulation.footprint import batch_size
+from dynconf_core.simulation.given import check_network, check_network_to_compare
 from dynconf_core.simulation.network import SpikingNetwork
+from dynconf_core.wording import counted
 
 NEURONS = 2**27
 """The most neurons times images in a report for which time is not much; more only for the sake of ``FEWEST`` images."""
@@ -111,17 +115,19 @@ class ConversionReport:
         lines.append("agrees: predictions unchanged when the ANN's activations up to this layer are")
         lines.append("replaced by the SNN's mean outputs" + ("; * the largest drop." if self.worst_layer else "."))
         if len(levels) == 1 and None not in levels:
-            lines.append(f"Every layer has n = {levels.pop()} levels.")
+            lines.append(f"Every layer has n = {counted(levels.pop() or 0, 'level')}.")
         if self.first_layer is not None and self.worst_layer is not None:
             lines.append(f"Agreement falls first at {self.first_layer}, and most at {self.worst_layer}.")
         if self.rounding is not None:
             logits, worst, images = (self.rounding[key] for key in ("logits", "worst", "images"))
             lines.append(f"Rounding the weights changes the logits by {logits:.1%} of their standard deviation over {images}")
             lines.append(f"images, and of all layers {worst} most, by {self.rounding['layers'][worst]:.1%}.")
-        parts = [f"after T = {self.time_steps} time steps the SNN agrees with the ANN on {100 * self.agreement:.1f} %"]
+        parts = [
+            f"after T = {counted(self.time_steps, 'time step')} the SNN agrees with the ANN on {100 * self.agreement:.1f} %"
+        ]
         if self.ann_accuracy is not None and self.snn_accuracy is not None:
             parts.append(f"accuracy {100 * self.ann_accuracy:.2f} % (ANN), {100 * self.snn_accuracy:.2f} % (SNN)")
-        return "\n".join([*lines, f"On {self.images} images: {'; '.join(parts)}."])
+        return "\n".join([*lines, f"On {counted(self.images, 'image')}: {'; '.join(parts)}."])
 
 
 @torch.no_grad()
@@ -150,9 +156,15 @@ def conversion_report(
         InputError: if images and labels do not fit together, memory is too little for one image, or the SNN was converted from
             another network.
     """
-    if labels is not None and len(labels) != len(images):
-        raise InputError(f"labels={len(labels)} for {len(images)} images: give one for each.")
+    check_network(snn)
+    check_network_to_compare(ann)
+    memory = memory_limit(memory)
     snn.check(images, time_steps)
+    time_steps = int(time_steps)
+    if labels is not None and len(labels := class_numbers("labels", labels)) != len(images):
+        raise InputError(f"labels={len(labels)} for {counted(len(images), 'image')}: give one for each.")
+    if not len(images):
+        raise InputError("there are no images: give at least one, ideally some hundred.")
     where = snn.device
     graph = prepared(as_converted(ann, images[:1].to(where)), torch.float32, where)
     names = {node.name for node in graph.of_kind("activation")}

@@ -16,6 +16,7 @@ from math import prod
 import torch
 from torch import Tensor
 
+from dynconf_core.arguments import one_of
 from dynconf_core.conversion.positions import at, spread
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node
@@ -121,8 +122,7 @@ def find_thresholds(
 
 def check_source(source: str, percentile: float) -> None:
     """Raise ``InputError`` for an unknown source of thresholds, or a percentile out of range."""
-    if source not in (LEARNED, *FROM_DATA):
-        raise InputError(f"thresholds={source!r} is unknown: choose one of {', '.join((LEARNED, *FROM_DATA))}.")
+    one_of("thresholds", source, SOURCES)
     if not 50 <= percentile <= 100:
         raise InputError(f"percentile={percentile}: give a number from 50 to 100, in per cent, such as 99.9.")
 
@@ -199,3 +199,4 @@ FROM_DATA: Mapping[str, Callable[[Histogram, Search], Tensor]] = {
     "error": _least_error,
 }
 """Sources that use calibration images: functions from a histogram to the threshold of each channel, ``(C,)`` float64."""
+SOURCES = (LEARNED, *FROM_DATA)

@@ -126,18 +126,19 @@ def samples(images: NDArray[Any], labels: NDArray[Any], what: str, layout: str |
 
     if images.ndim not in (2, 3, 4) or 0 in images.shape:
         raise InputError(f"{what} has the shape {images.shape}: give (N, H, W), (N, H, W, C), (N, C, H, W), or vectors (N, F).")
+    unsure = f" of the shape {images.shape}" if images.ndim == 3 and layout is None else ""
     if images.ndim > 2:
         layout = layout or ("NHW" if images.ndim == 3 else _layout_of(images.shape, what))
         if len(layout) != images.ndim:
             raise InputError(f"{what} has the shape {images.shape}, which the layout {layout} does not fit.")
         images = images.transpose(LAYOUTS[layout])
         images = images[:, None] if layout == "NHW" else images
-    pixels = _values(images, what)
+    pixels = _values(images, what, unsure)
     return Samples(torch.from_numpy(np.require(pixels, requirements=["C", "W"])), _labels(labels, len(images), what))
 
 
-def _values(images: NDArray[Any], what: str) -> NDArray[Any]:
-    """uint8, or float32."""
+def _values(images: NDArray[Any], what: str, unsure: str) -> NDArray[Any]:
+    """uint8, or float32; ``unsure`` is a shape that was taken for that of grey images, in words, and may be that of signals."""
     kind = images.dtype.kind
     if images.dtype == np.uint8:
         return images
@@ -151,9 +152,12 @@ def _values(images: NDArray[Any], what: str) -> NDArray[Any]:
             raise InputError(f"{what} holds whole numbers from {low:g} to {high:g}: give pixels from 0 to 255, or decimals.")
         return images.astype(np.uint8)
     if images.ndim == 4 and (low < 0 or high > 1):
+        signals = (
+            f"if they are signals, save `{LAYOUT}` beside them, numpy.savez(..., {LAYOUT}='NCL') or 'NLC'; " if unsure else ""
+        )
         raise InputError(
-            f"{what} holds decimals from {low:g} to {high:g}: give images as uint8 from 0 to 255, or as decimals from 0 to 1 "
-            "that are not normalised yet; signals say so, numpy.savez(..., layout='NCL')."
+            f"{what} holds decimals from {low:g} to {high:g}{unsure}: {signals}give images as uint8 from 0 to 255, or as "
+            "decimals from 0 to 1 that are not normalised yet."
         )
     return images.astype(np.float32)
 

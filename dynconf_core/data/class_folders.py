@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dynconf_core.data.folder import DECODERS, FolderImages, Listing, check_same_classes, decoded, list_images
+from dynconf_core.data.folder import DECODERS, SUFFIXES, FolderImages, Listing, check_same_classes, decoded, list_images
 from dynconf_core.errors import InputError
 from dynconf_core.libraries import pillow
 
@@ -22,6 +22,10 @@ TRAIN, VALIDATION, TEST = "train", ("val", "valid", "validation"), "test"
 """Names of the folders of splits."""
 LOOKED_AT = 1000
 """Files whose headers are read to find size and colour, evenly spaced."""
+SIZE = (
+    "With `dynconf convert`, --size; in Python, own_data(PATH, size=...), whose result other commands take too: write "
+    "`IMAGES = own_data(PATH, size=64)` in a file such as mine.py and give --dataset mine:IMAGES."
+)
 GREY = {"1", "L", "LA"}
 DEEP = ("I", "F")
 """Beginnings of Pillow's modes of more than 8 bits."""
@@ -68,7 +72,7 @@ class Files:
         if pixels.shape[:2] != self.shape[1:]:
             raise InputError(
                 f"{path} has {pixels.shape[0]} x {pixels.shape[1]} pixels, others {self.shape[1]} x {self.shape[2]}: name the "
-                "size to which all are brought (--size, or size=...)."
+                f"size to which all are brought. {SIZE}"
             )
         return pixels
 
@@ -93,16 +97,36 @@ class ClassFolders:
                 raise InputError(
                     f"{self.root} holds {', '.join(sorted(inside))}, and no {TRAIN}: the training images are needed."
                 )
-            return {"train": list_images(self.root)}
+            return {"train": self._listed(self.root)}
         parts = {"train": TRAIN}
         if TEST in inside:
             parts["test"] = TEST
         if validation is not None:
             parts["calibration" if TEST in inside else "test"] = validation
-        found = {split: list_images(self.root / name) for split, name in parts.items()}
+        found = {split: self._listed(self.root / name) for split, name in parts.items()}
         for listing in list(found.values())[1:]:
             check_same_classes(found["train"], listing)
         return found
+
+    @staticmethod
+    def _listed(folder: Path) -> Listing:
+        """The files of a folder of class folders.
+
+        Raises:
+            InputError: unless it holds two class folders at least, each with images.
+        """
+        entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+        classes = [entry.name for entry in entries if entry.is_dir()]
+        loose = next((entry.name for entry in entries if entry.suffix.lower() in SUFFIXES), None)
+        if not classes and loose is not None:
+            raise InputError(
+                f"{folder} holds its images ({loose}, ...) without class folders: move each into the folder of its class, "
+                f"{folder.name}/CLASS/IMAGE, or save images and labels in an .npz, numpy.savez(path, images=..., labels=...)."
+            )
+        if len(classes) < 2:
+            held = f"the one class folder {classes[0]}" if classes else "no class folders with images, and no idx files"
+            raise InputError(f"{folder} holds {held}: give a folder with two classes at least, {folder.name}/CLASS/IMAGE.")
+        return list_images(folder)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -120,7 +144,7 @@ class ClassFolders:
             some = ", ".join(f"{height} x {width}" for height, width in sorted(sizes)[:3])
             raise InputError(
                 f"the images in {self.root} have several sizes ({some}{', ...' if len(sizes) > 3 else ''}): name the one to "
-                "which they are brought (--size, or size=...)."
+                f"which they are brought. {SIZE}"
             )
         height, width = next(iter(sizes)) if size is None else (size, size)
         shape = (1 if grey else 3, height, width)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from dynconf_core.arguments import whole
 from dynconf_core.data.images import Images, Normalisation, Split
 from dynconf_core.errors import InputError
 from dynconf_core.registry import Registry, loaded, no_instance_of
@@ -60,8 +61,8 @@ class DataSet:
     sample: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("classes", 2), ("resolution", 1), ("test", 1), ("calibration", 1)):
-            if getattr(self, name) < least:
+        for name, least in (("classes", 2), ("resolution", 1), ("train", 1), ("test", 1), ("calibration", 1)):
+            if whole(f"data set {self.title!r}: {name}", getattr(self, name)) < least:
                 raise InputError(f"data set {self.title!r}: {name}={getattr(self, name)}: give at least {least}.")
         if self.calibration >= self.train:
             raise InputError(
@@ -83,7 +84,7 @@ class DataSets(Registry[DataSet]):
 
     def is_path(self, name: str) -> bool:
         """Whether ``name`` is a path: no known name, and it has a ``/``, ends in ``.npz``, or exists."""
-        if name in self.names():
+        if not isinstance(name, str) or name in self.names():
             return False
         return "/" in name or name.endswith(".npz") or (":" not in name and os.path.exists(name))
 
@@ -112,6 +113,7 @@ DATASETS = DataSets(
     {
         "digits": "dynconf_core.data.digits:DIGITS",
         "cifar10": "dynconf_core.data.cifar10:CIFAR10",
+        "cifar100": "dynconf_core.data.cifar100:CIFAR100",
         "imagenette": "dynconf_core.data.imagenette:IMAGENETTE",
         "imagenet": "dynconf_core.data.imagenet:IMAGENET",
     },
@@ -131,6 +133,7 @@ FETCHERS: Registry[Fetch] = Registry(
     "dynconf.fetchers",
     {
         "cifar10": "dynconf_core.data.fetch_cifar10:fetch_cifar10",
+        "cifar100": "dynconf_core.data.fetch_cifar100:fetch_cifar100",
         "imagenette": "dynconf_core.data.fetch_imagenette:fetch_imagenette",
     },
 )

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from dynconf_core.arguments import instance, tensor, whole
 from dynconf_core.errors import InputError
+from dynconf_core.wording import counted, told
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +43,8 @@ class Normalisation:
         for name in ("mean", "std"):
             object.__setattr__(self, name, _numbers(name, getattr(self, name)))
         if len(self.mean) != len(self.std):
-            raise InputError(f"normalisation: {len(self.mean)} means and {len(self.std)} deviations: give as many of both.")
+            given = f"{counted(len(self.mean), 'mean')} and {counted(len(self.std), 'deviation')}"
+            raise InputError(f"normalisation: {given}: give as many of both.")
         if not min(self.std) > 0:
             raise InputError(f"normalisation: std={self.std}: every deviation must be above 0.")
 
@@ -65,6 +68,8 @@ class Normalisation:
         """Raise ``InputError`` unless ``data`` are of a type and a shape to be normalised."""
         import torch
 
+        if not isinstance(data, torch.Tensor):
+            raise InputError(f"{told('data', data)}: give a tensor (N, C, H, W), as torch.from_numpy makes of an array.")
         if data.dtype is not torch.uint8 and not data.is_floating_point():
             raise InputError(f"the images are {data.dtype}: give uint8 pixels from 0 to 255, or floating-point numbers.")
         given = len(self.mean)
@@ -72,9 +77,10 @@ class Normalisation:
             raise InputError(f"the images have the shape {tuple(data.shape)}: give (N, C, H, W), or vectors (N, F).")
         channels = data.shape[channel_axis(data.ndim)]
         if given not in (1, channels):
+            wanted = "one" if channels == 1 else f"{channels} of each, or one"
             raise InputError(
-                f"the images have {channels} channels (their shape is {tuple(data.shape)}), but the normalisation has {given} "
-                f"means and deviations: give {channels} of each, or one of each for all channels."
+                f"the images have {counted(channels, 'channel')} (their shape is {tuple(data.shape)}), but the normalisation "
+                f"has {given} means and deviations: give {wanted} of each for all channels."
             )
 
     def limit(self, ends: Tensor | None = None) -> float:
@@ -92,6 +98,21 @@ class Normalisation:
     def as_json(self) -> dict[str, list[float]]:
         """``mean`` and ``std`` as lists."""
         return {"mean": list(self.mean), "std": list(self.std)}
+
+
+def class_numbers(field: str, value: Any) -> Tensor:
+    """Labels of any kind as int64 ``(N,)``.
+
+    Raises:
+        InputError: unless they are one whole number a sample.
+    """
+    labels = tensor(field, value, "give the class numbers (N,), whole numbers from 0")
+    if labels.is_floating_point() or labels.is_complex():
+        raise InputError(f"{field} are {labels.dtype}: give whole numbers from 0, as by {field}.long() of whole ones.")
+    if labels.ndim != 1:
+        remedy = f"{field}.ravel()" if labels.ndim and labels.numel() == len(labels) else "labels.argmax(1) of one-hot rows"
+        raise InputError(f"{field} has the shape {tuple(labels.shape)}: give one class number a sample, (N,), as by {remedy}.")
+    return labels.long()
 
 
 def channel_axis(dimensions: int) -> int:
@@ -159,8 +180,8 @@ class TensorImages:
     """Images held in memory.
 
     Attributes:
-        pixels: uint8 ``(N, C, H, W)``, or decimals; vectors ``(N, F)`` too.
-        labels: int64 ``(N,)``.
+        pixels: uint8 ``(N, C, H, W)``, or decimals; vectors ``(N, F)`` too. An array becomes a tensor.
+        labels: int64 ``(N,)``, or an array of whole numbers.
         classes: number of classes C.
         normalisation: of the network's input.
         ends: the smallest and the largest values in the data set of each feature of vectors, or channel of signals,
@@ -177,13 +198,18 @@ class TensorImages:
     ends: Tensor | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "pixels", tensor("pixels", self.pixels, "give pixels (N, C, H, W), signals (N, C, L) or vectors (N, F)")
+        )
+        object.__setattr__(self, "labels", class_numbers("labels", self.labels))
+        object.__setattr__(self, "classes", whole("classes", self.classes, "give the number of classes, such as 10"))
+        instance("normalisation", self.normalisation, Normalisation, "give a Normalisation(mean, std)")
         self.normalisation.check(self.pixels)
-        labels, kind = tuple(self.labels.shape), self.labels.dtype
-        if labels != (len(self.pixels),) or kind.is_floating_point or kind.is_complex:
+        if self.labels.shape != (len(self.pixels),):
             raise InputError(
-                f"labels are {kind} of the shape {labels}: give one whole number for each of the {len(self.pixels)} images."
+                f"labels has the shape {tuple(self.labels.shape)}: give one whole number for each of the "
+                f"{counted(len(self.pixels), 'image')}."
             )
-        object.__setattr__(self, "labels", self.labels.long())
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from dynconf_core.arguments import file_path, instance, whole
 from dynconf_core.data.array_files import Samples, is_idx, read_idx, read_npz
 from dynconf_core.data.class_folders import ClassFolders
 from dynconf_core.data.dataset import DataSet
@@ -187,7 +188,13 @@ def read_own(
     Raises:
         InputError: if there is no such data set, or saying what is wrong with it.
     """
-    where = Path(path).expanduser().absolute()
+    where = file_path("path", path).expanduser().absolute()
+    size, shorter_side, channels = (
+        None if value is None else whole(name, value, "give a number of pixels, or of channels, or None")
+        for name, value in (("size", size), ("shorter_side", shorter_side), ("channels", channels))
+    )
+    if min(size or 1, shorter_side or 1) < 1 or 0 in (size, shorter_side):
+        raise InputError(f"size={size}: give the side of an image in pixels, at least 1.")
     if not where.exists():
         raise InputError(f"data set {str(path)!r} does not exist: give {FORMS}.")
     return _read(where, _stamp(where), size, shorter_side, channels)
@@ -205,6 +212,8 @@ def own_data(path: str | os.PathLike[str], *, size: int | None = None, normalisa
         InputError: if there is no such data set, or saying what is wrong with it.
     """
     own = read_own(path, size=size)
+    if normalisation is not None:
+        instance("normalisation", normalisation, Normalisation, "give a Normalisation(mean, std), or None")
     expected = own.statistics() if normalisation is None else normalisation
     sizes, shape = own.sizes(), own.parts["train"].shape
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from dynconf_core.arguments import number as a_number
+from dynconf_core.arguments import one_of
 from dynconf_core.errors import InputError
 from dynconf_core.exchange.charges import with_currents_times
 from dynconf_core.exchange.nir_file import read_nir
@@ -26,12 +28,14 @@ from dynconf_core.neurons.integrate_and_fire import IntegrateAndFire
 from dynconf_core.neurons.model import NeuronModel
 from dynconf_core.neurons.reset_to_zero import ResetToZero
 from dynconf_core.simulation.network import SpikingNetwork
+from dynconf_core.wording import told
 
 if TYPE_CHECKING:
     import nir
 
 NEURONS: Mapping[str, type[NeuronModel]] = {"subtract": IntegrateAndFire, "zero": ResetToZero}
 """By what a spike does to the membrane potential."""
+SECONDS = "give the seconds of a time step, such as 1e-4"
 
 
 def from_nir(
@@ -59,11 +63,13 @@ def from_nir(
     if isinstance(graph, str | os.PathLike):
         graph = read_nir(graph)
     if not isinstance(graph, package.NIRGraph):
-        raise InputError(f"graph is a {type(graph).__name__}: give a nir.NIRGraph, or the path of a file.")
-    if dt is not None and not 0 < dt < float("inf"):
-        raise InputError(f"dt={dt}: give the seconds of a time step, such as 1e-4.")
-    if reset is not None and reset not in NEURONS:
-        raise InputError(f"reset={reset!r} is unknown: choose {' or '.join(NEURONS)}.")
+        raise InputError(f"{told('graph', graph)}: give a nir.NIRGraph, or the path of a file.")
+    if dt is not None and not 0 < (dt := a_number("dt", dt, SECONDS)) < float("inf"):
+        raise InputError(f"dt={dt}: {SECONDS}.")
+    if reset is not None:
+        one_of("reset", reset, NEURONS)
+    if initial_potential is not None:
+        initial_potential = a_number("initial_potential", initial_potential, "give V(0) in units of the threshold, such as 0.5")
     about = dict(graph.metadata or {})
     ours = about.get("writer") == "dynconf"
     reads = _reads(graph)

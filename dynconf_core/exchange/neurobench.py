@@ -15,6 +15,8 @@ from dynconf_core.libraries import neurobench_models
 from dynconf_core.neurons.model import NeuronModel, State
 from dynconf_core.simulation import spiking_max_pool
 from dynconf_core.simulation.frames import at_steps
+from dynconf_core.simulation.given import check_network
+from dynconf_core.simulation.input_checks import check_time_steps
 from dynconf_core.simulation.network import SpikingNetwork
 
 if TYPE_CHECKING:
@@ -32,7 +34,12 @@ def neurobench_model(snn: SpikingNetwork, time_steps: int) -> NeuroBenchModel:
     Args:
         snn: the network, with any neurons.
         time_steps: T.
+
+    Raises:
+        InputError: for a network that is not converted, or a T that cannot be.
     """
+    check_network(snn)
+    check_time_steps(time_steps, snn.time_steps_limit)
 
     class Model(neurobench_models().NeuroBenchModel):  # type: ignore[misc]
         """See ``neurobench_model``."""

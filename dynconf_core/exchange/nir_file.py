@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dynconf_core.arguments import file_path, instance
 from dynconf_core.errors import InputError
 from dynconf_core.files import written
 from dynconf_core.libraries import nir as library
@@ -26,10 +27,16 @@ threshold a neuron, is written a thousand times smaller."""
 
 
 def write_nir(graph: nir.NIRGraph, path: str | os.PathLike[str]) -> None:
-    """Write a graph to a file, whole or not at all."""
+    """Write a graph to a file, whole or not at all.
+
+    Raises:
+        InputError: for what is no graph of NIR, or no path.
+    """
+    package, target = library(), file_path("path", path)
+    instance("graph", graph, package.NIRGraph, "give what to_nir(snn) returns")
     content = io.BytesIO()
-    library().write(content, graph)
-    with written(path) as stream:
+    package.write(content, graph)
+    with written(target) as stream:
         stream.write(content.getbuffer())
 
 
@@ -41,7 +48,7 @@ def read_nir(path: str | os.PathLike[str]) -> nir.NIRGraph:
     Raises:
         InputError: if the file is missing, damaged, no NIR, or would fill the memory.
     """
-    package, path = library(), Path(path)
+    package, path = library(), file_path("path", path)
     import h5py
 
     if not path.is_file():

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dynconf_core.arguments import one_of
 from dynconf_core.errors import InputError
 from dynconf_core.exchange.charges import with_currents_times
 from dynconf_core.exchange.weights import AS_WEIGHTS, Weights, as_weights
@@ -26,6 +27,7 @@ from dynconf_core.libraries import nir as library
 from dynconf_core.neurons.integrate_and_fire import IntegrateAndFire
 from dynconf_core.neurons.model import NeuronModel
 from dynconf_core.neurons.reset_to_zero import ResetToZero
+from dynconf_core.simulation.given import check_network
 from dynconf_core.simulation.network import SpikingNetwork
 
 if TYPE_CHECKING:
@@ -57,8 +59,8 @@ def to_nir(snn: SpikingNetwork, units: str = "threshold") -> nir.NIRGraph:
     Raises:
         InputError: for neurons or operations that NIR cannot express.
     """
-    if units not in UNITS:
-        raise InputError(f"units={units!r} is unknown: choose {' or '.join(UNITS)}.")
+    check_network(snn)
+    one_of("units", units, UNITS)
     if type(snn.neurons) not in RESETS:
         raise InputError(
             f"{snn.neurons} neurons cannot be written as NIR, whose IF node sends only positive spikes and whose input always "

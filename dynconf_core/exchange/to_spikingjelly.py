@@ -16,6 +16,7 @@ from dynconf_core.graph.operations import evaluate, max_pool, per_channel
 from dynconf_core.libraries import spikingjelly as library
 from dynconf_core.neurons.integrate_and_fire import IntegrateAndFire
 from dynconf_core.neurons.reset_to_zero import ResetToZero
+from dynconf_core.simulation.given import check_network
 from dynconf_core.simulation.network import SpikingNetwork
 
 
@@ -31,6 +32,7 @@ def to_spikingjelly(snn: SpikingNetwork) -> nn.Module:
     Raises:
         InputError: for neurons that SpikingJelly does not have.
     """
+    check_network(snn)
     if type(snn.neurons) not in (IntegrateAndFire, ResetToZero):
         raise InputError(
             f"{snn.neurons} neurons have no counterpart in SpikingJelly: convert with neurons='integrate-and-fire' "

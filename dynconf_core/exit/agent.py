@@ -21,10 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import _register_namedtuple
 
+from dynconf_core.arguments import instance, whole
 from dynconf_core.confidence.measure import MeasureLike, step_outputs
 from dynconf_core.confidence.trial import check_measure
 from dynconf_core.errors import InputError
 from dynconf_core.exit.rule import Rule
+from dynconf_core.machine import any_device
+from dynconf_core.wording import an
 
 
 class AgentState(NamedTuple):
@@ -69,6 +72,7 @@ class ExitAgent(nn.Module):
 
     def __init__(self, rule: Rule) -> None:
         super().__init__()
+        instance("rule", rule, Rule, "give a Rule, such as Rule.load('rule.json')")
         check_measure(rule.measure)
         self.rule = rule
 
@@ -83,6 +87,9 @@ class ExitAgent(nn.Module):
 
     def initial(self, samples: int, classes: int, device: torch.device | str = "cpu") -> AgentState:
         """The state of `samples` new samples before their first step, with C = `classes`."""
+        if min(samples := whole("samples", samples), classes := whole("classes", classes)) < 0:
+            raise InputError(f"samples={samples}, classes={classes}: give numbers from 0.")
+        device = any_device(device)
         return AgentState(
             torch.zeros(samples, classes, dtype=torch.float64, device=device),
             torch.zeros(samples, dtype=torch.int64, device=device),
@@ -104,7 +111,9 @@ class ExitAgent(nn.Module):
             InputError: for logits that are not a tensor, or whose shape is not that of the state.
         """
         if not isinstance(logits, Tensor):
-            raise InputError(f"logits is a {type(logits).__name__}; give a tensor (n, C), such as torch.from_numpy(logits).")
+            raise InputError(f"logits is {an(logits)}; give a tensor (n, C), such as torch.from_numpy(logits).")
+        if not isinstance(state, AgentState):
+            raise InputError(f"state is {an(state)}; give what agent.initial(samples, classes) or the step before returned.")
         if logits.shape != state.accumulated.shape:
             raise InputError(
                 f"logits has the shape {tuple(logits.shape)}, the agent's state {tuple(state.accumulated.shape)}; "

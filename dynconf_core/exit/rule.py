@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dynconf_core.arguments import file_path, instance, mapping
 from dynconf_core.confidence.measure import MEASURES, ConfidenceMeasure, MeasureLike, measure_of, scores_of, source_of
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
@@ -59,12 +60,14 @@ class Rule:
             exact = float(threshold)
         except OverflowError:
             raise InputError('threshold is a number beyond 1e308; give a smaller one, or "inf" or "-inf".') from None
+        instance("smoothing", smoothing, Smoothing, 'give a Smoothing, such as Smoothing("sum", 1.0)')
         object.__setattr__(self, "measure", known)
         object.__setattr__(self, "smoothing", smoothing)
         object.__setattr__(self, "threshold", exact)
 
     def scores(self, traces: Traces) -> NDArray[np.float64]:
         """(N, T) the scores that are compared with the threshold."""
+        instance("traces", traces, Traces, "give Traces, as Traces.load(PATH) or collect(...) returns them")
         return scores_of(self.measure, traces, self.smoothing)
 
     def exit_steps(self, traces: Traces) -> NDArray[np.int64]:
@@ -125,14 +128,14 @@ class Rule:
             NotWritten: if the disk is full or fails.
         """
         entry = {"schema": SCHEMA, **self.to_json()}
-        record = record or {}
+        record = mapping("record", record)
         if taken := sorted(entry.keys() & record.keys()):
             raise InputError(f"the record's fields {', '.join(taken)} are the rule's own; rename them.")
         try:
             text = json.dumps({**entry, **record}, indent=2, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise InputError(f"the rule's record cannot be written as JSON: {error}.") from error
-        target = Path(path)
+        target = file_path("path", path)
         try:
             write_text(target, text + "\n")
         except NotWritten as error:
@@ -148,7 +151,7 @@ class Rule:
         Raises:
             InputError: naming the file, and the field that is missing or wrong or the measure that must be passed in.
         """
-        source = Path(path)
+        source = file_path("path", path)
         entry = read_json(source)
         try:
             return cls.from_json(entry, measure)

@@ -11,12 +11,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from dynconf_core.arguments import instance, mapping
 from dynconf_core.data.dataset import DATASETS
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.plan import Published
 from dynconf_core.experiment.recipe import Recipe
 from dynconf_core.registry import Registry, no_instance_of, unknown
 from dynconf_core.schemes.field import Value
+from dynconf_core.wording import an
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,17 @@ class Setting:
     family: str | None = None
 
     def __post_init__(self) -> None:
+        for name in ("name", "dataset", "architecture", "method"):
+            instance(name, getattr(self, name), str, "give a name as text, see Setting")
+        for name in ("recipes", "scheme"):
+            mapping(name, getattr(self, name))
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}", self.name):
             raise InputError(
                 f"setting {self.name!r}: files bear its name; take at most 200 letters, digits, and - _ + . between them."
             )
         for profile, recipe in self.recipes.items():
             if not isinstance(recipe, Recipe):
-                raise InputError(f"setting {self.name!r}: recipes[{profile!r}] is a {type(recipe).__name__}: give a Recipe.")
+                raise InputError(f"setting {self.name!r}: recipes[{profile!r}] is {an(recipe)}: give a Recipe.")
 
 
 PAPER = "Li, Jones, Furber, ICCV 2023"
@@ -93,9 +99,16 @@ FURTHER: dict[str, Setting] = {
             normalisation="imagenet",
             stand_ins=False,
         ),
+        Setting("cifar100-vgg16-qcfs", "cifar100", "vgg16", "qcfs", scheme={"levels": 8}),
+        Setting("cifar100-vgg16-qffs", "cifar100", "vgg16", "qffs"),
+        Setting("cifar100-resnet18-qcfs", "cifar100", "resnet18", "qcfs", scheme={"levels": 8}),
+        Setting("cifar100-resnet18-qffs", "cifar100", "resnet18", "qffs"),
     )
 }
-"""Settings beyond the paper's, run only by name: a pretrained CIFAR ResNet-20 (give its ``--checkpoint``)."""
+"""Settings beyond the paper's, run only by name: a pretrained CIFAR ResNet-20 (give its ``--checkpoint``), and CIFAR-100.
+
+L is 8 for CIFAR-100: published conversions take 4 or 8 there, and among a hundred classes finer activations are worth their
+steps."""
 UNNAMED: dict[tuple[str, str], Published] = {
     ("cifar10", "qffs"): Published(PAPER, "2", time_steps=4, mean_steps=2.52, net_named=False),
     ("imagenet", "qcfs"): Published(PAPER, "2", mean_steps=49.5, net_named=False),

@@ -22,10 +22,13 @@ def try_out(plans: Sequence[Plan], data: Path) -> None:
         try:
             if not DATASETS.own(plan.data.source):
                 _try_data(plan, data)
-            if not (ARCHITECTURES.own(plan.architecture) and SCHEMES.own(plan.method)):
+                _check_kind(plan)
+            if not all((ARCHITECTURES.own(plan.architecture), SCHEMES.own(plan.method), DATASETS.own(plan.data.source))):
                 _try_network(plan)
         except InputError as error:
             raise InputError(f"setting {plan.setting!r}: {error}") from error
+        if plan.fine_tuning:
+            _try_fine_tuning(plan)
     if any(":" in plan.search.rule for plan in plans) or _installed_measures():
         _try_measures(plans)
 
@@ -36,6 +39,28 @@ def _try_data(plan: Plan, data: Path) -> None:
     if found != plan.data.train:
         raise InputError(
             f"data set {plan.data.name!r}: {found} images train; by its entry, train less calibration, {plan.data.train} do."
+        )
+
+
+def _try_fine_tuning(plan: Plan) -> None:
+    from dynconf_core.neurons.model import NEURONS, NeuronModel
+
+    if NEURONS.get(plan.scheme.neurons).slope is NeuronModel.slope:
+        raise InputError(
+            f"setting {plan.setting!r}: fine_tune_epochs={plan.fine_tuning.epochs}, but neurons of the model "
+            f"{plan.scheme.neurons!r} have no surrogate derivative: give its class a method slope(state), or leave it at 0."
+        )
+
+
+def _check_kind(plan: Plan) -> None:
+    """Raise ``InputError`` for vectors or signals where the network is one of the project's, which are for images."""
+    shape = plan.data.shape
+    if ARCHITECTURES.own(plan.architecture) and len(shape) != 3:
+        kind = {1: "vectors (F,)", 2: "signals (C, L)"}.get(len(shape), "samples")
+        raise InputError(
+            f"data set {plan.data.name!r} holds {kind} of the shape {shape}, and the network {plan.architecture} is for images "
+            "(C, H, W): name a setting with an architecture of your own, or convert a network that you trained, with `dynconf "
+            "convert --network package.module:function --dataset PATH`."
         )
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from dynconf_core.errors import InputError
 from dynconf_core.names import fault as name_fault
-from dynconf_core.names import shown
 from dynconf_core.strict_json import read_json
+from dynconf_core.wording import shown
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

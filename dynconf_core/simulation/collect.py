@@ -11,14 +11,18 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dynconf_core.arguments import file_path, mapping, memory_limit, one_of, tensor
 from dynconf_core.data.frames import FrameSplit, checked_lengths
 from dynconf_core.data.images import Images
 from dynconf_core.errors import InputError
 from dynconf_core.files import naming, reserve, written
+from dynconf_core.machine import device as device_called
 from dynconf_core.progress import Progress, silent
 from dynconf_core.simulation.counts import Counter, multiply_accumulates
 from dynconf_core.simulation.exactness import check_exactness, plain_arithmetic
 from dynconf_core.simulation.footprint import batch_size
+from dynconf_core.simulation.given import at_a_time, check_network, check_network_to_compare, check_split, first_of
+from dynconf_core.simulation.input_checks import check_time_steps
 from dynconf_core.simulation.network import SpikingNetwork
 from dynconf_core.simulation.reference import reference_logits
 from dynconf_core.traces.schema import Traces
@@ -65,17 +69,24 @@ def collect(
     Raises:
         InputError: if network, images and options do not fit together.
     """
-    if dtype not in DTYPES:
-        raise InputError(f"dtype={dtype!r} is unknown: choose one of {', '.join(DTYPES)}.")
-    if batch is not None and batch < 1:
-        raise InputError(f"batch={batch}: give at least 1.")
+    one_of("dtype", dtype, DTYPES)
+    batch, memory = at_a_time(batch), memory_limit(memory)
+    check_network(snn)
+    if ann is not None:
+        check_network_to_compare(ann)
+    check_split(images)
+    check_time_steps(time_steps, snn.time_steps_limit)
+    out = None if out is None else file_path("out", out)
+    facts = mapping("facts", facts)
     if not len(images):
         raise InputError("the split has no images: give at least one.")
+    device = device_called(device)
     snn.to(device).eval()
     if ann is not None:
         ann.to(device).eval()
     count, classes = len(images), snn.graph.output.channels
-    first = images.batch(torch.arange(1))
+    labels = tensor("images.labels", images.labels, "give the classes (N,)")
+    first = first_of(images)
     frames = first.shape[1] if snn.by_time_step(first) else 0
     lengths = checked_lengths(getattr(images, "lengths", None), count, time_steps)
     size = min(count, batch or batch_size(snn, memory, frames))
@@ -99,7 +110,7 @@ def collect(
             progress(start // size + 1, -(-count // size), f"{here.stop} of {count} images")
     layers = {name: int(np.prod(node.shape)) for name, node in snn.layers().items()}
     meta: dict[str, Any] = {
-        **(facts or {}),
+        **facts,
         "layers": layers,
         "neurons": sum(layers.values()),
         "multiply_accumulates": multiply_accumulates(snn.graph, frames > 0),
@@ -110,7 +121,7 @@ def collect(
         "exact": snn.exact,
         "units": "logits of the trained network",
     }
-    return rows.traces(images.labels.numpy(), meta)
+    return rows.traces(labels.cpu().numpy(), meta)
 
 
 class _Rows:

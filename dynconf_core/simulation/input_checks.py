@@ -1,13 +1,18 @@
 """Checks of the images, frames and time steps that a network is asked to simulate."""
 
+import torch
 from torch import Tensor
 
+from dynconf_core.arguments import tensor, whole
 from dynconf_core.errors import InputError
 from dynconf_core.neurons.model import NeuronModel
+from dynconf_core.wording import counted, told
 
 
 def check_time_steps(time_steps: int, limit: int | None) -> None:
-    """Raise ``InputError`` if T < 1 or above ``limit``, up to which exactness is proven (None: without fixed-point weights)."""
+    """Raise ``InputError`` if T is no whole number, below 1, or above ``limit``, up to which exactness is proven (None: without
+    fixed-point weights)."""
+    time_steps = whole("time_steps", time_steps, "give the number of time steps, such as 16")
     if time_steps < 1:
         raise InputError(f"time_steps={time_steps}: an SNN needs at least one.")
     if limit is not None and time_steps > limit:
@@ -20,6 +25,11 @@ def check_time_steps(time_steps: int, limit: int | None) -> None:
 def check_images(images: Tensor, shape: tuple[int, ...], limit: float | None) -> None:
     """Raise ``InputError`` unless images ``(N, *shape)`` or frames ``(N, T, *shape)`` are finite and at most ``limit``, up to
     which exactness is proven (None: without fixed-point weights)."""
+    if not isinstance(images, Tensor):
+        raise InputError(f"{told('images', images)}: give a tensor, as torch.from_numpy makes of an array, normalised.")
+    tensor("images", images, "give dense numbers")
+    if images.is_complex() or images.dtype == torch.bool:
+        raise InputError(f"the images are {images.dtype}: give floating-point numbers, as by images.float().")
     if tuple(images.shape[1:]) != shape and tuple(images.shape[2:]) != shape:
         raise InputError(
             f"the images have the shape {tuple(images.shape[1:])}, but the network was converted for {shape}: convert it with "
@@ -41,8 +51,8 @@ def check_frames(frames: Tensor, time_steps: int, acting: int, neurons: NeuronMo
     given = frames.shape[1]
     if given < acting:
         raise InputError(
-            f"there are frames for {given} time steps, but the input acts in {acting}: give one for each, of zeros where "
-            "nothing arrives."
+            f"there are frames for {counted(given, 'time step')}, but the input acts in {acting}: give one for each, of zeros "
+            "where nothing arrives."
         )
     if bool(frames[:, acting:time_steps].any()):
         raise InputError(

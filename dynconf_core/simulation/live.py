@@ -14,13 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dynconf_core.data.frames import FrameSplit, checked_lengths
+from dynconf_core.arguments import memory_limit, tensor
+from dynconf_core.data.frames import LENGTHS, FrameSplit, checked_lengths
 from dynconf_core.data.images import Images
 from dynconf_core.errors import InputError
 from dynconf_core.exit.agent import ExitAgent
 from dynconf_core.simulation.counts import Counter
 from dynconf_core.simulation.exactness import check_exactness, plain_arithmetic
 from dynconf_core.simulation.footprint import batch_size
+from dynconf_core.simulation.given import at_a_time, check_agent, check_network, first_of, split_or_tensor
+from dynconf_core.simulation.input_checks import check_time_steps
 from dynconf_core.simulation.network import InputCurrent, SpikingNetwork, State
 
 LOT = 16
@@ -58,36 +61,42 @@ class Exits:
 def run_until_confident(
     snn: SpikingNetwork,
     agent: ExitAgent,
-    images: Images | FrameSplit | Tensor,
+    images: Images | FrameSplit | Tensor | NDArray[Any],
     time_steps: int,
     *,
     batch: int | None = None,
     memory: int | None = None,
-    lengths: Tensor | None = None,
+    lengths: Tensor | NDArray[Any] | Sequence[int] | None = None,
 ) -> Exits:
     """Classify ``images``, each as soon as the agent is confident, at the latest after ``time_steps`` steps or at its end.
 
     Args:
         snn: the converted network, on the device it is to run on.
         agent: the exit rule at run time.
-        images: a split, or normalised images ``(N, ...)`` or frames ``(N, T, ...)``, one for each time step.
+        images: a split, or normalised images ``(N, ...)`` or frames ``(N, T, ...)``, one for each time step, as a tensor or an
+            array.
         time_steps: T.
         batch: the largest number of samples at a time (at most 128 on a CPU); None chooses a size that suits the device and
             ``memory``.
         memory: bytes the process may use on a CPU; None sets no limit.
-        lengths: for a tensor, the time steps after which each sample ends, ``(N,)`` from 1; None: all end at T. A split has its
-            own.
+        lengths: for a tensor, the time steps after which each sample ends, ``(N,)`` from 1 to T; None: all end at T. A split
+            has its own.
 
     Raises:
         InputError: if network, images and options do not fit together.
     """
-    count = len(images)
-    if batch is not None and batch < 1:
-        raise InputError(f"batch={batch}: give at least 1.")
-    stream = _Stream(snn, images, time_steps)
+    batch, memory = at_a_time(batch), memory_limit(memory)
+    check_network(snn)
+    check_agent(agent)
+    given: Images | FrameSplit | Tensor = split_or_tensor(images)
+    check_time_steps(time_steps, snn.time_steps_limit)
+    count = len(given)
+    if lengths is not None:
+        lengths = _lengths(given, lengths, time_steps)
+    stream = _Stream(snn, given, time_steps)
     size = max(1, min(count, batch or batch_size(snn, memory, stream.frames), MOST.get(snn.device.type, count)))
     stream.ahead = min(size, AHEAD)
-    ends = checked_lengths(getattr(images, "lengths", lengths), count, time_steps)
+    ends = checked_lengths(getattr(given, "lengths", lengths), count, time_steps)
     with plain_arithmetic():
         check_exactness(snn, size)
         snn.accelerate(size)
@@ -101,6 +110,20 @@ def run_until_confident(
             elif run.free:
                 run.compact()
     return run.exits()
+
+
+def _lengths(images: Images | FrameSplit | Tensor, given: Any, time_steps: int) -> Tensor:
+    """The argument ``lengths``."""
+    if not isinstance(images, Tensor):
+        raise InputError(
+            "lengths=... is for images that are a tensor: a split such as Frames(frames, labels, lengths) has its own."
+        )
+    lengths = tensor("lengths", given, LENGTHS)
+    if lengths.is_floating_point() or lengths.is_complex():
+        raise InputError(f"lengths are {lengths.dtype}: {LENGTHS}.")
+    if lengths.numel() and int(lengths.max()) > time_steps:
+        raise InputError(f"lengths are up to {int(lengths.max())}, with time_steps={time_steps}: a sample ends at T or before.")
+    return lengths
 
 
 class _Stream:
@@ -120,7 +143,7 @@ class _Stream:
         """The number of frames of a sample; 0 for images."""
         if not len(self.images):
             return 0
-        first = self.images[:1] if isinstance(self.images, Tensor) else self.images.batch(torch.arange(1))
+        first = self.images[:1] if isinstance(self.images, Tensor) else first_of(self.images)
         return first.shape[1] if self.snn.by_time_step(first) else 0
 
     def take(self, most: int) -> InputCurrent:

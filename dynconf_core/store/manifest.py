@@ -15,9 +15,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypedDict, cast
 
 from dynconf_core.errors import InputError
-from dynconf_core.names import is_inside, shown
+from dynconf_core.names import is_inside
 from dynconf_core.store.keys import KeyParts, StageKey, canonical, key_of
 from dynconf_core.strict_json import read_json
+from dynconf_core.wording import shown
 
 SCHEMA = 1
 MANIFEST = "manifest.json"

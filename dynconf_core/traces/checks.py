@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynconf_core.errors import InputError
+from dynconf_core.wording import an, counted
 
 # Elements of one float64 piece: 16 MiB, which keeps the intermediate arrays of a score near the cache.
 PIECE_ELEMENTS = 2**21
@@ -63,7 +64,7 @@ def form_of(name: str, array: Any) -> Form:
         TracesError: for anything that is not a numpy array.
     """
     if not isinstance(array, np.ndarray):
-        raise TracesError(f"{name} is a {type(array).__name__}; give a numpy array of shape {_shown(KINDS[name].axes)}.")
+        raise TracesError(f"{name} is {an(array)}; give a numpy array of shape {_shown(KINDS[name].axes)}.")
     return Form(array.shape, array.dtype)
 
 
@@ -89,10 +90,13 @@ def check_forms(forms: Mapping[str, Form]) -> None:
         axes = _kind(name, form.shape).axes
         needed = tuple(sizes[axis] for axis in axes)
         if form.shape != needed:
+            if name == "labels" and form.shape == (samples, 1):
+                raise TracesError(f"labels has the shape {form.shape}; give one class a sample, ({samples},): labels.ravel().")
             swapped = axes[0] == "N" and form.shape[0] == time_steps != samples
+            held = f"{counted(samples, 'sample')}, {counted(time_steps, 'time step')} and {classes} classes"
+            more = TIME_STEPS_FIRST if swapped else ""
             raise TracesError(
-                f"{name} has the shape {form.shape}, but logits holds {samples} samples, {time_steps} time steps and "
-                f"{classes} classes; it must be {_shown(axes)} = {needed}.{TIME_STEPS_FIRST if swapped else ''}"
+                f"{name} has the shape {form.shape}, but logits holds {held}; it must be {_shown(axes)} = {needed}.{more}"
             )
 
 
@@ -159,7 +163,7 @@ def check_lengths(lengths: NDArray[Any], time_steps: int) -> None:
 def check_meta(meta: Any) -> None:
     """Raise `TracesError` unless `meta` is a dict whose `trained_on_calibration`, if present, is a boolean."""
     if not isinstance(meta, dict):
-        raise TracesError(f"meta is a {type(meta).__name__}; give a dict (a JSON object).")
+        raise TracesError(f"meta is {an(meta)}; give a dict (a JSON object).")
     seen = meta.get("trained_on_calibration")
     if not (seen is None or isinstance(seen, bool)):
         raise TracesError(f"meta's trained_on_calibration is {seen!r}; it must be true or false, or be left out.")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.errors import InputError
+from dynconf_core.arguments import one_of
 from dynconf_core.traces.checks import KINDS, Form, TracesError, pieces
 
 LAYOUTS = ("NTC", "TNC")
@@ -20,8 +20,7 @@ _log = logging.getLogger(__name__)
 
 def check_layout(layout: str) -> None:
     """Raise `InputError` for an unknown layout."""
-    if layout not in LAYOUTS:
-        raise InputError(f"layout={layout!r} is unknown: choose one of {', '.join(LAYOUTS)}.")
+    one_of("layout", layout, LAYOUTS)
 
 
 def house_forms(forms: Mapping[str, Form], layout: str) -> dict[str, Form]:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dynconf_core.arguments import file_path, flag, tensor, whole
 from dynconf_core.files import NotWritten
 from dynconf_core.strict_json import parsed
 from dynconf_core.traces.checks import (
@@ -41,6 +42,7 @@ from dynconf_core.traces.checks import (
 from dynconf_core.traces.checks import TracesError as TracesError
 from dynconf_core.traces.files import META, read_archive, read_folder, save_archive, save_folder
 from dynconf_core.traces.foreign import HOUSE, check_layout, class_indices, in_house_layout, of_each_step
+from dynconf_core.wording import counted
 
 EVERY = slice(None)
 
@@ -79,7 +81,8 @@ class Traces:
     def __post_init__(self) -> None:
         for name in KINDS:
             if hasattr(given := getattr(self, name), "detach"):  # a tensor, on any device
-                object.__setattr__(self, name, given.detach().cpu().numpy())
+                dense = tensor(name, given, "give dense numbers")
+                object.__setattr__(self, name, dense.detach().cpu().numpy())
         arrays = self._arrays()
         check_forms({name: form_of(name, array) for name, array in arrays.items()})
         check_logits(self.logits)
@@ -173,9 +176,9 @@ class Traces:
         Raises:
             TracesError: if `time_steps` is not between 1 and T.
         """
-        if not 1 <= time_steps <= self.time_steps:
+        if not 1 <= (time_steps := whole("time_steps", time_steps)) <= self.time_steps:
             raise TracesError(
-                f"time_steps = {time_steps} cannot be cut from traces of {self.time_steps} time steps; "
+                f"time_steps = {time_steps} cannot be cut from traces of {counted(self.time_steps, 'time step')}; "
                 f"give a number from 1 to {self.time_steps}."
             )
         operations = self.synaptic_operations
@@ -201,7 +204,7 @@ class Traces:
                 written.
             NotWritten: if the disk is full or fails.
         """
-        target = Path(path)
+        target, compressed = file_path("path", path), flag("compressed", compressed)
         if target.suffix == ".npy":
             raise TracesError(f"{target}: traces are several arrays; name a file ending in .npz or a folder.")
         kept = {**self._arrays(), META: np.array(_meta_text(self.meta))}
@@ -231,7 +234,7 @@ class Traces:
             InputError: for an unknown layout.
         """
         check_layout(layout)
-        source = Path(path)
+        source, accumulated = file_path("path", path), flag("accumulated", accumulated)
         if not source.exists():
             raise TracesError(f"{source} does not exist; name a .npz file of traces or a folder of .npy files.")
         if not (source.is_file() or source.is_dir()):
