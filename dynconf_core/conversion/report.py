@@ -120,8 +120,9 @@ class ConversionReport:
             lines.append(f"Agreement falls first at {self.first_layer}, and most at {self.worst_layer}.")
         if self.rounding is not None:
             logits, worst, images = (self.rounding[key] for key in ("logits", "worst", "images"))
-            lines.append(f"Rounding the weights changes the logits by {logits:.1%} of their standard deviation over {images}")
-            lines.append(f"images, and of all layers {worst} most, by {self.rounding['layers'][worst]:.1%}.")
+            lines.append(f"Rounding the weights changes the logits by {logits:.1%} of their standard deviation")
+            share = f"{self.rounding['layers'][worst]:.1%}"
+            lines.append(f"over {images} images; of all layers {_shortened(worst)} most, by {share}.")
         parts = [
             f"after T = {counted(self.time_steps, 'time step')} the SNN agrees with the ANN on {100 * self.agreement:.1f} %"
         ]
