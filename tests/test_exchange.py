@@ -187,7 +187,7 @@ def test_what_nir_cannot_say_is_refused_with_the_remedy() -> None:
     flipped = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.PixelUnshuffle(2), nn.Flatten(), nn.Linear(72, 5)).eval()
     with pytest.raises(InputError, match=r"view, flip, shuffle .* at .* which no convolution does.*leave it out"):
         to_nir(convert(flipped, images, thresholds="max", time_steps=4, neurons="integrate-and-fire"))
-    with pytest.raises(InputError, match="choose threshold or physical"):
+    with pytest.raises(InputError, match="choose one of threshold, physical"):
         to_nir(pooled, "volts")
 
 
@@ -379,7 +379,7 @@ def test_other_graphs_are_refused_by_name(make: Callable[[], Any], message: str)
 
 def test_arguments_are_checked() -> None:
     graph = chain(affine(), neurons())
-    for values, message in (({"dt": 0.0}, "dt=0"), ({"reset": "hard"}, "choose subtract or zero")):
+    for values, message in (({"dt": 0.0}, "dt=0"), ({"reset": "hard"}, "choose one of subtract, zero")):
         with pytest.raises(InputError, match=message):
             from_nir(graph, **values)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"give a nir\.NIRGraph"):
@@ -456,7 +456,7 @@ def test_the_command_writes_nir_and_says_what_it_cannot_say(
     neurons = sum(int(np.prod(layer.shape)) for layer in digits_snn.layers().values())
     assert (found["schema"], found["units"], found["neurons"]) == (2, "physical", neurons)
     refused = dynconf(tmp_path / "snn.pt", tmp_path / "snn.nir", "--units", "volts")
-    assert refused.code == 2 and "choose threshold or physical" in refused.error
+    assert refused.code == 2 and "choose one of threshold, physical" in refused.error
 
 
 # SpikingJelly
