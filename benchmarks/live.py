@@ -2,6 +2,7 @@
 
     python benchmarks/live.py                     # ResNet-18 at quarter width, batches of 64 and 256, and one image at a time
     python benchmarks/live.py --samples 10000 --repeats 1
+    python benchmarks/live.py --device cuda --width 1 --batches 256 1024
 
 The exit steps are drawn in advance (T = 27, with a mean near the 11.5 of the released log), so that all contenders stop the
 same samples at the same steps; the confidence is computed nevertheless:
@@ -74,9 +75,12 @@ def worker(arguments: dict[str, Any]) -> dict[str, Any]:
 
     with torch.inference_mode(False):
         ann, images = network(arguments["architecture"], arguments["width"])
-        snn = convert(ann, images[:8], time_steps=TIME_STEPS)
+        snn = convert(ann, images[:8], time_steps=TIME_STEPS).to(arguments["device"])
+        images = images.to(arguments["device"])
     contender, batch = arguments["contender"], arguments["batch"]
-    snn.accelerate(batch)
+    on_gpu = arguments["device"] != "cpu"
+    if not on_gpu:
+        snn.accelerate(batch)
     counter = Counter(snn)
 
     def in_batches(pixels: Tensor, steps: np.ndarray) -> None:
@@ -84,7 +88,7 @@ def worker(arguments: dict[str, Any]) -> dict[str, Any]:
         for start in range(0, len(pixels), batch):
             part = pixels[start : start + batch]
             input_current, state = snn.input_current(part), None
-            remembered = None if agent is None else agent.initial(len(part), 10, "cpu")
+            remembered = None if agent is None else agent.initial(len(part), 10, part.device)
             last = TIME_STEPS if contender == "all steps" else int(steps[start : start + batch].max())
             for time_step in range(1, last + 1):
                 step = snn.step(input_current, state, time_step, counter)
@@ -107,6 +111,8 @@ def worker(arguments: dict[str, Any]) -> dict[str, Any]:
             pixels, steps = images.repeat(-(-count // len(images)), 1, 1, 1)[:count], exit_steps(count)
             start = time.perf_counter()
             run(pixels, steps)
+            if on_gpu:
+                torch.cuda.synchronize()
             seconds = time.perf_counter() - start
     return {"seconds": seconds / arguments["samples"]}
 
@@ -116,6 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--architecture", default="resnet18", choices=("resnet18", "vgg16"))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--width", type=float, default=0.25)
     parser.add_argument("--samples", type=int, default=4096, help="samples of the live runs")
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 256], help="batch sizes of the live runs")
@@ -127,7 +134,8 @@ def main() -> None:
         return
 
     def seconds(contender: str, batch: int, samples: int) -> float:
-        asked = {"architecture": given.architecture, "width": given.width, "contender": contender, "batch": batch}
+        asked = {name: getattr(given, name) for name in ("architecture", "width", "device")}
+        asked |= {"contender": contender, "batch": batch}
         found: float = measuring.in_fresh_process("live.py", {**asked, "samples": samples}, given.threads)["seconds"]
         return found
 

@@ -46,7 +46,7 @@ def choices(scores: list[NDArray[np.float64]], correct: NDArray[np.bool_], allow
     one_half = [paired_front(score[:half], correct[:half]) for score in scores]
     index, _ = best(one_half, [raw_point(front, allowed) for front in one_half])
     other = paired_front(scores[index][half:], correct[half:])
-    fitted = cross_fitted_choice(scores, correct, allowed, seed=seed)
+    fitted = cross_fitted_choice([(score, correct) for score in scores], allowed, seed=seed)
     return {
         "raw": best(fronts, [raw_point(front, allowed) for front in fronts]),
         "margin": best(fronts, [raw_point(front, allowed, 1.0) for front in fronts]),

@@ -20,7 +20,7 @@ from prefect import State, flow, task
 from dynconf_core.experiment.job import Handle, RunContext
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.request import Request
-from dynconf_core.experiment.stages import STAGES, job
+from dynconf_core.experiment.stages import job, stages_of
 from dynconf_core.results.environment import environment
 from dynconf_core.results.rows import completed
 from dynconf_core.results.types import AnySetting, SweepResult
@@ -49,7 +49,7 @@ def made(home: Path, seed: int) -> dict[str, Handle]:
     """Compute the tiny setting; returns its artefacts by stage."""
     plan, context = asked(home, seed)
     given, done = job(plan, context), dict[str, Handle]()
-    for stage in STAGES:
+    for stage in stages_of(plan):
         module, _, function = stage.task.partition(":")
         returned = getattr(import_module(module), function).fn(given, {role: done[name] for role, name in stage.inputs.items()})
         done[stage.name] = returned.result() if isinstance(returned, State) else returned
@@ -74,7 +74,7 @@ def setting(
     observer: "Sleepers",
 ) -> SettingRun:
     """A setting whose stages sleep; its parameters are those of the flow that it stands for."""
-    call, seconds = observer.called, observer.seconds / len(STAGES)
+    call, seconds = observer.called, observer.seconds / len(stages_of(plan))
     done = {name: call(sleep)(plan, name, handle, seconds) for name, handle in observer.done.items()}
     row: AnySetting = completed(plan, done, context)
     if parent_run is not None:

@@ -33,7 +33,7 @@ def chosen(scores: NDArray[np.float64], correct: NDArray[np.bool_], allowed: flo
     front, paired = exact_front(scores, correct), paired_front(scores, correct)
     raw = float(front.thresholds[operating_point(front, float(correct[:, -1].mean()), allowed)])
     family = schedules(scores)
-    fitted = cross_fitted_choice((schedule.shifted(scores) for schedule in family), correct, allowed, seed=seed)
+    fitted = cross_fitted_choice(((schedule.shifted(scores), correct) for schedule in family), allowed, seed=seed)
     return {
         "constant, raw": (Schedule(), np.full(steps, raw)),
         "constant": (Schedule(), np.full(steps, paired.thresholds[promised_point(paired, allowed)])),

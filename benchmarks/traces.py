@@ -2,6 +2,7 @@
 
     python benchmarks/traces.py                      # ResNet-18 and VGG-16, full and quarter width, T = 32
     python benchmarks/traces.py --width 0.25 --repeats 7 --threads 1
+    python benchmarks/traces.py --device cuda --images 1024      # SpikingJelly chooses its own kernels for the device
 
 Each contender runs in fresh processes with equal environments, first to warm up, then alternating with the others. All use the
 same converted weights (batch normalisation folded, in threshold units, fixed point) and compute the first layer's constant
@@ -22,8 +23,8 @@ from torch import Tensor, nn
 
 CONTENDERS = ("spikingjelly", "dynconf-float32", "dynconf")
 LAYOUTS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
+BATCHES = {"cpu": (4, 16, 64), "cuda": (64, 256, 1024)}
 FORMS: dict[str, list[dict[str, Any]]] = {
-    "spikingjelly": [{"batch": batch, "layout": layout} for batch in (4, 16, 64) for layout in LAYOUTS],
     "dynconf-float32": [{}],
     "dynconf": [{}],
 }
@@ -120,11 +121,13 @@ def worker(arguments: dict[str, Any]) -> dict[str, Any]:
     batch = arguments.get("batch", count)
     with torch.inference_mode(False):
         ann, images = network(arguments["architecture"], arguments["width"])
-        snn = convert(ann, images[:8], time_steps=time_steps)
+        snn = convert(ann, images[:8], time_steps=time_steps).to(arguments["device"])
+        images = images.repeat(-(-count // len(images)), 1, 1, 1)[:count].to(arguments["device"])
         del ann
         run: Any = SpikingJellyNetwork(snn, LAYOUTS[arguments["layout"]]).eval() if contender == "spikingjelly" else snn
     layers: list[str] = []
-    if contender == "dynconf":
+    on_gpu = arguments["device"] != "cpu"
+    if contender == "dynconf" and not on_gpu:
         layers = snn.accelerate(snn.pace(count, time_steps).rows)
     rates, digest = [], hashlib.sha256()
     with plain_arithmetic():
@@ -133,13 +136,16 @@ def worker(arguments: dict[str, Any]) -> dict[str, Any]:
             for part in images[:count].split(batch):
                 logits = run(part, time_steps)
                 if repeat == 0:
-                    digest.update(logits.contiguous().numpy().tobytes())
+                    digest.update(logits.contiguous().cpu().numpy().tobytes())
+            if on_gpu:
+                torch.cuda.synchronize()
             if repeat:
                 rates.append(count / (time.perf_counter() - start))
     form = f"{batch}, {arguments['layout']}" if contender == "spikingjelly" else "{} x {}".format(*snn.pace(count, time_steps))
     return {
         "rates": rates,
-        "memory": measuring.peak_memory(),
+        "memory": torch.cuda.max_memory_allocated() / 2**20 if on_gpu else measuring.peak_memory(),
+        "device": torch.cuda.get_device_name() if on_gpu else "cpu",
         "logits": digest.hexdigest()[:16],
         "integer_layers": len(layers),
         "form": form,
@@ -152,6 +158,7 @@ def main() -> None:
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--architecture", action="append", choices=("resnet18", "vgg16"))
     parser.add_argument("--width", action="append", type=float)
+    parser.add_argument("--device", default="cpu", choices=tuple(BATCHES))
     parser.add_argument("--time-steps", type=int, default=32)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
@@ -161,6 +168,8 @@ def main() -> None:
     if given.worker:
         print(json.dumps(worker(json.loads(given.worker))))
         return
+    batches = [batch for batch in BATCHES[given.device] if batch <= given.images] or [given.images]
+    FORMS["spikingjelly"] = [{"batch": batch, "layout": layout} for batch in batches for layout in LAYOUTS]
     if given.form:
         batch, layout = given.form.split(",")
         FORMS["spikingjelly"] = [{"batch": int(batch), "layout": layout}]
@@ -170,7 +179,8 @@ def main() -> None:
     print("|---|---:|---|---:|---:|---:|---:|---|")
     for architecture in given.architecture or ("resnet18", "vgg16"):
         for width in given.width or (1.0, 0.25):
-            base = {"architecture": architecture, "width": width, "time_steps": given.time_steps, "images": given.images}
+            base = {"architecture": architecture, "width": width, "device": given.device}
+            base |= {"time_steps": given.time_steps, "images": given.images}
             best: dict[str, dict[str, Any]] = {}
             for contender in CONTENDERS:
                 rates = [0.0]
@@ -198,6 +208,8 @@ def main() -> None:
                     f"{memory:.0f} MiB | {same} |",
                     flush=True,
                 )
+            if given.device != "cpu":
+                print(f"on {reference[0]['device']}", flush=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from prefect.states import Cancelled
 from dynconf_core.experiment.job import Handle, Job, RunContext
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.request import CheckedRequest, Request, checked
-from dynconf_core.experiment.stages import STAGES, Stage, code_fingerprint, job
+from dynconf_core.experiment.stages import Stage, code_fingerprint, job, stages_of
 from dynconf_core.results.rows import completed, failed
 from dynconf_core.results.types import AnySetting, FailedSetting
 from dynconf_core.schemes.field import Value
@@ -233,9 +233,10 @@ def run_of(state: State[Any], plan: Plan) -> SettingRun:
 
 def _run_stages(given: Job, done: dict[str, Handle], observer: Observer | None) -> None:
     """Run all stages in order; ``done`` collects the finished ones, even if one fails."""
-    for stage in STAGES:
+    stages = stages_of(given.plan)
+    for stage in stages:
         code_fingerprint(stage.modules(given.plan))  # of the code as it is now, not as it may be when the stage starts
-    for stage in STAGES:
+    for stage in stages:
         interruption.check()
         done[stage.name] = _run(stage, given, {role: done[name] for role, name in stage.inputs.items()})
         if observer is not None:

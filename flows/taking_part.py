@@ -21,7 +21,7 @@ from prefect.runtime import flow_run
 from dynconf_core.experiment.job import RunContext
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.request import CheckedRequest
-from dynconf_core.experiment.stages import STAGES, code_fingerprint
+from dynconf_core.experiment.stages import code_fingerprint, stages_of
 from dynconf_core.results.brief import in_brief, in_full
 from dynconf_core.results.rows import failed
 from dynconf_core.results.types import AnySetting, SettingResult
@@ -311,5 +311,5 @@ def figures(runs: Sequence[SettingRun]) -> Figures | None:
 
 def code_of(plans: Sequence[Plan]) -> Code:
     """The version of this package, and the fingerprint of all code that computes these plans."""
-    found = sorted({code_fingerprint(stage.modules(plan)) for plan in plans for stage in STAGES})
+    found = sorted({code_fingerprint(stage.modules(plan)) for plan in plans for stage in stages_of(plan)})
     return Code(version("dynconf"), hashlib.sha256("".join(found).encode()).hexdigest())

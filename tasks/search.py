@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import State, task
 
-from dynconf_core.choosing.candidates import Candidate, calibration_scores, candidates, large_enough, measures_tried
+from dynconf_core.choosing.candidates import Candidate, calibration_scored, candidates, large_enough, measures_tried
 from dynconf_core.choosing.comparison import choose
 from dynconf_core.choosing.selection import promised_loss, promised_point
 from dynconf_core.confidence.measure import ConfidenceMeasure, measures_of
@@ -53,8 +53,8 @@ def search(job: Job, inputs: Inputs) -> State[Handle] | Handle:
         found = _tried(traces, job, work, listener)
         rule, choice = choose(found, traces, plan.search.max_drop, plan.seed)
         rule.save(folder / "rule.json", choice.to_json())
-        scores = next(calibration_scores([found[choice.index]], traces))
-        write_front(exact_front(scores, traces.correct(), traces.lengths), folder / "front.csv")
+        scored = next(calibration_scored([found[choice.index]], traces))
+        write_front(exact_front(*scored, traces.lengths), folder / "front.csv")
         return {"trials": len(found), "measure": rule.measure.name, **vars(choice.calibration)}
 
     return run("search", job, inputs, write)
@@ -91,13 +91,13 @@ def _studied(
     study = optuna.create_study(directions=["maximize", "minimize"])
     recorded = read_trials(file)
     done = recorded.setdefault(measure.name, [])
-    correct = traces.correct()
+    full = float(traces.correct()[:, -1].mean())
 
     def objectives(tried: Candidate) -> tuple[float, float]:
-        front = paired_front(next(calibration_scores([tried], traces)), correct, traces.lengths)
+        front = paired_front(*next(calibration_scored([tried], traces)), traces.lengths)
         point = promised_point(front, plan.search.max_drop)
         listener(number + 1, plan.search.trials, f"{front.mean_steps[point]:.2f} mean steps")
-        return float(correct[:, -1].mean() - front.loss[point]), float(front.mean_steps[point])
+        return float(full - front.loss[point]), float(front.mean_steps[point])
 
     found = []
     for number in range(plan.search.trials):

@@ -118,7 +118,7 @@ def test_against_the_four_steps_written_out(seed: int) -> None:
     scores = family(lead, 3)
     scores[1] = np.round(scores[1])  # ties
     for max_drop in (0.0, 0.05, 0.12):
-        found = cross_fitted_choice(scores, correct, max_drop, folds=3, seed=seed)
+        found = cross_fitted_choice([(score, correct) for score in scores], max_drop, folds=3, seed=seed)
         best, threshold, net = plainly(scores, correct, max_drop, 3, seed)
         assert (found.index, found.threshold) == (best, threshold)
         assert found.cross_fitted.loss == pytest.approx(net / 30)
@@ -139,7 +139,7 @@ def test_the_expected_loss_is_as_promised_and_the_naive_choice_loses_more(sample
     kept, raw, single = [], [], []
     for draw in range(60):
         drawn = rng.integers(0, len(lead), samples)
-        found = cross_fitted_choice([score[drawn] for score in scores], correct[drawn], max_drop, seed=draw)
+        found = cross_fitted_choice([(score[drawn], correct[drawn]) for score in scores], max_drop, seed=draw)
         kept.append(truth[found.index].loss[points_at(truth[found.index], found.threshold)])
         assert found.calibrated.expected_loss_at_most == promised_loss(samples, max_drop)
         fronts = [exact_front(score[drawn], correct[drawn]) for score in scores]
@@ -156,7 +156,7 @@ def test_the_expected_loss_is_as_promised_and_the_naive_choice_loses_more(sample
 
 def test_the_record_is_small_and_json() -> None:
     lead, correct = tracks(300, 1)
-    found = cross_fitted_choice(iter(family(lead)), correct, 0.01, seed=4)
+    found = cross_fitted_choice(((score, correct) for score in family(lead)), 0.01, seed=4)
     entry = found.to_json()
     assert json.loads(json.dumps(entry, allow_nan=False)) == plain(entry) and len(json.dumps(entry)) < 1000
     assert set(entry) == {"calibration", "cross_fitted", "calibrated"}
@@ -172,32 +172,50 @@ def test_the_record_is_small_and_json() -> None:
     }
     low, high = entry["cross_fitted"]["loss_interval"]
     assert low <= entry["cross_fitted"]["loss"] <= high
-    assert found == cross_fitted_choice(family(lead), correct, 0.01, seed=4)
+    assert found == cross_fitted_choice([(score, correct) for score in family(lead)], 0.01, seed=4)
 
 
 def test_strict_never_exits_where_too_little_is_known() -> None:
     lead, correct = tracks(300, 1)
-    found = cross_fitted_choice(family(lead), correct, 0.001, strict=True)
+    found = cross_fitted_choice([(score, correct) for score in family(lead)], 0.001, strict=True)
     assert found.threshold == INF and found.calibration.loss == 0.0 and found.cross_fitted.mean_steps == 16.0
     assert found.calibrated.expected_loss_at_most == 0.0
-    assert cross_fitted_choice(family(lead), correct, 0.01, strict=True).threshold < INF
+    assert cross_fitted_choice([(score, correct) for score in family(lead)], 0.01, strict=True).threshold < INF
 
 
 def test_odd_inputs() -> None:
-    one = cross_fitted_choice([np.zeros((6, 1))], np.ones((6, 1), bool), folds=2)
+    right = np.ones((6, 4), bool)
+    one = cross_fitted_choice([(np.zeros((6, 1)), right[:, :1])], folds=2)
     assert (one.index, one.threshold, one.calibration.mean_steps) == (0, INF, 1.0)
-    never = cross_fitted_choice([np.full((6, 4), -INF), np.full((6, 4), -INF)], np.ones((6, 4), bool), folds=6)
+    never = cross_fitted_choice([(np.full((6, 4), -INF), right)] * 2, folds=6)
     assert never.threshold == INF and never.index == 0
-    best = cross_fitted_choice([np.full((6, 4), -INF), np.full((6, 4), 2.0)], np.ones((6, 4), bool), folds=6)
+    best = cross_fitted_choice([(np.full((6, 4), -INF), right), (np.full((6, 4), 2.0), right)], folds=6)
     assert (best.index, best.threshold, best.calibration.mean_steps) == (1, -INF, 1.0)
-    scores, correct = np.zeros((6, 4)), np.ones((6, 4), bool)
+    scores = np.zeros((6, 4))
     with pytest.raises(ValueError, match="no score"):
-        cross_fitted_choice([], correct)
+        cross_fitted_choice([])
     with pytest.raises(ValueError, match="must both"):
-        cross_fitted_choice([scores[:, :3]], correct)
+        cross_fitted_choice([(scores[:, :3], right)])
+    with pytest.raises(ValueError, match="must both"):
+        cross_fitted_choice([(scores, right), (scores[:, 1:], right[:, 1:])])
+    with pytest.raises(ValueError, match="the same for all candidates"):
+        cross_fitted_choice([(scores, right), (scores, ~right)])
     for folds in (0, 1, 7):
         with pytest.raises(ValueError, match="folds"):
-            cross_fitted_choice([scores], correct, folds=folds)
+            cross_fitted_choice([(scores, right)], folds=folds)
     for bad in (-0.1, math.nan):
         with pytest.raises(ValueError, match="max_drop"):
-            cross_fitted_choice([scores], correct, bad)
+            cross_fitted_choice([(scores, right)], bad)
+
+
+def test_each_candidate_has_predictions_of_its_own() -> None:
+    """Equal scores, of which one comes with better early predictions: it is chosen, and its own losses are counted."""
+    lead, correct = tracks(400, 3)
+    scores, better = np.abs(lead), correct | correct[:, -1:]
+    worse = cross_fitted_choice([(scores, correct)], 0.002)
+    found = cross_fitted_choice([(scores, correct), (scores, better)], 0.002)
+    assert found.index == 1 and found.calibration.mean_steps < worse.calibration.mean_steps
+    steps = (scores > found.threshold)[:, :-1]
+    exits = np.where(steps.any(axis=1), steps.argmax(axis=1), scores.shape[1] - 1)
+    loss = correct[:, -1].mean() - better[np.arange(400), exits].mean()
+    assert found.calibration.loss == pytest.approx(loss)

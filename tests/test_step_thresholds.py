@@ -95,7 +95,7 @@ def test_free_thresholds_over_fit_where_a_schedule_does_not() -> None:
             steps = exit_steps_by_step(scores[samples], free)
             losses.append(correct[samples, -1].mean() - correct[samples, steps - 1].mean())
         family = schedules(scores[here])
-        found = cross_fitted_choice((one.shifted(scores[here]) for one in family), correct[here], seed=draw)
+        found = cross_fitted_choice(((one.shifted(scores[here]), correct[here]) for one in family), seed=draw)
         steps = exit_steps_by_step(family[found.index].shifted(scores), np.full(24, found.threshold))
         scheduled.append(correct[:, -1].mean() - correct[np.arange(20_000), steps - 1].mean())
     assert max(fitted) <= 1e-12, "no loss on the samples that chose"

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from dynconf_core.activations.course import Course
 from dynconf_core.activations.quantisation import Quantisation
 
 
@@ -47,7 +48,7 @@ class LSQ(nn.Module):
     """The LSQ activation quantiser with ``bits`` bits; ``step`` (s) is learned, ``top`` (n) is the highest level.
 
     The step is initialised to ``2 mean|x| / sqrt(n)`` of the first training batch. The buffer ``initialised`` records that this
-    has happened, so a resumed or loaded network is not initialised again.
+    has happened, so a resumed or loaded network is not initialised again. ``course``: see ``dynconf_core.activations.course``.
     """
 
     initialised: Tensor
@@ -58,6 +59,7 @@ class LSQ(nn.Module):
         self.top = 2**bits - 1
         self.step = nn.Parameter(torch.tensor(1.0))
         self.register_buffer("initialised", torch.tensor(False))
+        self.course: Course | None = None
 
     @torch.no_grad()
     def initialise(self, x: Tensor) -> None:
@@ -68,12 +70,20 @@ class LSQ(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantise ``x`` of shape ``(N, ...)``; the result has values in {0, s, ..., n s}."""
-        result: Tensor = _LearnedStepQuantise.apply(x, self.step, self.top)
+        step: Tensor = self.step
+        top = self.top
+        if self.training and self.course is not None:
+            if self.course.fineness > 1:
+                step, top = step / self.course.fineness, top * self.course.fineness
+            x = self.course.shaken(x, step)
+        result: Tensor = _LearnedStepQuantise.apply(x, step, top)
+        if self.training and self.course is not None:
+            self.course.watch(result)
         return result
 
     def quantisation(self) -> Quantisation:
         """n levels up to n s; signed neurons with theta = n s."""
-        return Quantisation(self.top, (self.top * self.step).detach(), "signed")
+        return Quantisation(self.top, self.top * self.step, "signed")
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}"

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
+from dynconf_core.activations.course import Course
 from dynconf_core.activations.quantisation import Quantisation
 
 
@@ -45,21 +46,48 @@ class QCFS(nn.Module):
         levels: L, the number of quantisation levels above 0.
         initial_threshold: lambda at the start of training, in units of the activation. The paper starts at 8; short recipes
             need 4 (a deep network does not get down from 8 in a few epochs).
+
+    Attributes:
+        percentile: the percentile of its positive inputs at which ``initialise`` sets the threshold; None: it is not called.
+        course: see ``dynconf_core.activations.course``.
     """
 
     def __init__(self, levels: int, initial_threshold: float = 8.0) -> None:
         super().__init__()
         self.levels = levels
         self.threshold = nn.Parameter(torch.tensor(float(initial_threshold)))
+        self.percentile: float | None = None
+        self.course: Course | None = None
+
+    @property
+    def initialised(self) -> bool:
+        """Whether the threshold does not wait for a batch."""
+        return self.percentile is None
+
+    @torch.no_grad()
+    def initialise(self, x: Tensor) -> None:
+        """Set the threshold from a batch ``x`` of any shape, once."""
+        assert self.percentile is not None
+        positive = x.detach()[x > 0].float()
+        if positive.numel():
+            place = max(1, round(self.percentile / 100 * positive.numel()))
+            self.threshold.copy_(positive.kthvalue(place).values)
+        self.percentile = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Quantise ``x`` of any shape; the result has the same shape and values in {0, lambda / L, ..., lambda}."""
-        result: Tensor = _QuantiseClipFloorShift.apply(x, self.threshold, self.levels)
+        levels = self.levels
+        if self.training and self.course is not None:
+            levels *= self.course.fineness
+            x = self.course.shaken(x, self.threshold / levels)
+        result: Tensor = _QuantiseClipFloorShift.apply(x, self.threshold, levels)
+        if self.training and self.course is not None:
+            self.course.watch(result)
         return result
 
     def quantisation(self) -> Quantisation:
         """L levels up to lambda; integrate-and-fire neurons with theta = lambda."""
-        return Quantisation(self.levels, self.threshold.detach(), "integrate-and-fire")
+        return Quantisation(self.levels, self.threshold, "integrate-and-fire")
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}"

@@ -10,7 +10,8 @@ class Quantisation(NamedTuple):
 
     Attributes:
         levels: n, the number of levels above 0.
-        threshold: theta > 0, one number or one per channel: ``()``, ``(1,)``, ``(C,)``, ``(1, C, 1, 1)``.
+        threshold: theta > 0, one number or one per channel: ``()``, ``(1,)``, ``(C,)``, ``(1, C, 1, 1)``. Computed from the
+            module's parameters with their gradients, so that fine-tuning can change it.
         neurons: the neuron model that replaces the activation, by name (see ``dynconf_core.neurons.model.NEURONS``) or as
             ``package.module:Class``.
         slope: of the negative side, one number or one per channel; 0 for an activation that is never negative.

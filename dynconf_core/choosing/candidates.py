@@ -8,12 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dynconf_core.choosing.cross_fitting import Scored
 from dynconf_core.confidence.measure import (
     MEASURES,
     ConfidenceMeasure,
     MeasureLike,
     checked_scores,
     measures_of,
+    own_measures,
     scores_of,
 )
 from dynconf_core.confidence.smoothing import Smoothing
@@ -71,13 +73,13 @@ def candidates(
     Args:
         traces: the calibration split.
         seed: of the folds of fitted measures.
-        measures: the measures to include, in this order; None: all known ones.
+        measures: the measures to include, in this order; None: all known ones but rivals.
         fixed: by measure name, the only smoothing to try with it.
 
     Raises:
         InputError: for an unknown measure, or if no measure is left.
     """
-    wanted, fixed = measures_of(measures), fixed or {}
+    wanted, fixed = measures_of(own_measures() if measures is None else measures), fixed or {}
     for measure in wanted:
         check_measure(measure)
     found = [
@@ -101,8 +103,8 @@ def _smoothings(measure: ConfidenceMeasure, traces: Traces) -> Sequence[Smoothin
 
 
 def measures_tried(rule: str) -> tuple[str, ...]:
-    """The measures among which a setting's rule is chosen: the one that ``rule`` names, or all known ones."""
-    return MEASURES.names() if rule == BEST else (rule,)
+    """The measures among which a setting's rule is chosen: the one that ``rule`` names, or all known ones but rivals."""
+    return own_measures() if rule == BEST else (rule,)
 
 
 def measures_compared(rule: str) -> tuple[str, ...]:
@@ -115,7 +117,9 @@ def large_enough(traces: Traces, measure: ConfidenceMeasure) -> bool:
     return traces.samples >= measure.least_samples and traces.time_steps >= measure.least_steps
 
 
-def calibration_scores(found: Sequence[Candidate], traces: Traces) -> Iterator[NDArray[np.float64]]:
-    """The scores (N, T) of each candidate on the calibration traces from which it was made."""
+def calibration_scored(found: Sequence[Candidate], traces: Traces) -> Iterator[Scored]:
+    """Each candidate on the calibration traces from which it was made: its scores (N, T), and whether its predictions (N, T)
+    are correct."""
+    correct = traces.correct()
     for candidate in found:
-        yield candidate.scores(traces) if candidate.out_of_fold is None else candidate.out_of_fold
+        yield candidate.scores(traces) if candidate.out_of_fold is None else candidate.out_of_fold, correct

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dynconf_core.arguments import instance, number, whole
-from dynconf_core.choosing.candidates import Candidate, calibration_scores, candidates
+from dynconf_core.choosing.candidates import Candidate, calibration_scored, candidates
 from dynconf_core.choosing.contest import Contest
 from dynconf_core.choosing.cross_fitting import FOLDS, CrossFitted, cross_fitted_choice
-from dynconf_core.choosing.entries import ComparisonRow, recorded
+from dynconf_core.choosing.entries import ComparisonRow, OwnThresholdRow, recorded
 from dynconf_core.confidence.measure import MeasureLike
 from dynconf_core.errors import InputError
 from dynconf_core.exit.judgement import Judgement, judged_exit
@@ -29,11 +29,13 @@ class Comparison:
         time_steps: T.
         rows: one per measure and allowed drop, ordered by drop, then measure.
         mean_length: the mean number of steps of the test samples, if some end before T.
+        own: the measures that propose a threshold themselves, at this threshold.
     """
 
     time_steps: int
     rows: tuple[ComparisonRow, ...]
     mean_length: float | None = None
+    own: tuple[OwnThresholdRow, ...] = ()
 
     @property
     def full_steps_text(self) -> str:
@@ -44,10 +46,8 @@ class Comparison:
 def choose(found: Sequence[Candidate], calibration: Traces, max_drop: float, seed: int) -> tuple[Rule, CrossFitted]:
     """The rule among ``found`` with the fewest mean steps at an expected loss of at most ``max_drop``, and how it was
     chosen."""
-    folds = min(FOLDS, calibration.samples)
-    choice = cross_fitted_choice(
-        calibration_scores(found, calibration), calibration.correct(), max_drop, folds, seed, lengths=calibration.lengths
-    )
+    folds, scored = min(FOLDS, calibration.samples), calibration_scored(found, calibration)
+    choice = cross_fitted_choice(scored, max_drop, folds, seed, lengths=calibration.lengths)
     return found[choice.index].rule(choice.threshold), choice
 
 
@@ -69,7 +69,7 @@ def compare(
     Args:
         calibration: the traces on which smoothing and threshold are chosen, with cross-fitting.
         test: the traces on which the rules are evaluated.
-        measures: the measures to include; None: all known ones.
+        measures: the measures to include; None: all known ones but rivals, which `MEASURES.names()` lists too.
         drops: the allowed drops of accuracy, as fractions.
         seed: of the folds and the bootstrap.
 
@@ -101,6 +101,7 @@ def compared(contest: Contest, drops: Sequence[float] = DROPS) -> Comparison:
     for drop in drops:
         for measure in contest.measures:
             chosen = contest.choose(drop, measure)
+            threshold = chosen.rule.threshold
             rows.append(
                 ComparisonRow(
                     **recorded(chosen.rule, with_parameters=False),
@@ -108,10 +109,32 @@ def compared(contest: Contest, drops: Sequence[float] = DROPS) -> Comparison:
                     max_drop=drop,
                     calibration=chosen.choice.calibration,
                     cross_fitted=chosen.choice.cross_fitted,
-                    test=contest.judged(chosen.index, chosen.rule.threshold),
+                    test=contest.judged(chosen.index, threshold),
+                    rival=chosen.rule.measure.rival,
+                    coverage=_coverage(contest, chosen.index, threshold),
                 )
             )
-    return Comparison(contest.test.time_steps, tuple(rows), contest.test.mean_length)
+    return Comparison(contest.test.time_steps, tuple(rows), contest.test.mean_length, _at_own_thresholds(contest))
+
+
+def _at_own_thresholds(contest: Contest) -> tuple[OwnThresholdRow, ...]:
+    """The measures that propose a threshold, each under the first of its smoothings."""
+    rows: dict[str, OwnThresholdRow] = {}
+    for index, candidate in enumerate(contest.found):
+        measure, threshold = candidate.measure, candidate.measure.default_threshold
+        if threshold is not None and measure.name not in rows:
+            rows[measure.name] = OwnThresholdRow(
+                **recorded(candidate.rule(threshold), with_parameters=False),
+                test=contest.judged(index, threshold),
+                rival=measure.rival,
+                coverage=_coverage(contest, index, threshold),
+            )
+    return tuple(rows.values())
+
+
+def _coverage(contest: Contest, index: int, threshold: float) -> float | None:
+    measure = contest.found[index].measure
+    return measure.coverage(contest.test, contest.exiting(index, threshold), threshold)
 
 
 def comparison_lines(found: Comparison) -> list[str]:
@@ -127,6 +150,43 @@ def comparison_lines(found: Comparison) -> list[str]:
         lines.append(measure.ljust(12) + "".join(f"{test.mean_steps:.2f}".rjust(CELL) for test in own))
         lines.append(" " * 12 + "".join(points(test.loss).rjust(CELL) for test in own))
     return [*lines, f"On the test traces: mean steps of {found.full_steps_text}; points of accuracy lost or gained."]
+
+
+def table_lines(found: Comparison) -> list[str]:
+    """The comparison at a glance: a line per measure, ours before rivals, a column per allowed drop, and the measure's own
+    threshold last. A cell has the mean steps on the test traces and, in brackets, the points of accuracy lost there."""
+    if not found.rows:
+        return []
+    drops = list(dict.fromkeys(row.max_drop for row in found.rows))
+    heads = [*(f"{100 * drop:g}" for drop in drops), *(["own threshold"] if found.own else [])]
+    lines = [
+        f"mean steps of {found.full_steps_text} (points of accuracy lost) where so many points may be lost:",
+        "rule".ljust(16) + "".join(head.rjust(CELL) for head in heads),
+    ]
+    cells = {(row.measure, row.max_drop): _cell(row.test) for row in found.rows}
+    own = {row.measure: _cell(row.test) for row in found.own}
+    kinds = dict.fromkeys((row.measure, row.rival) for row in found.rows)
+    for heading, rival in (("this project's", False), ("rivals", True)):
+        named = [measure for measure, is_rival in kinds if is_rival == rival]
+        if not named:
+            continue
+        if any(is_rival for _, is_rival in kinds):
+            lines.append(heading)
+        for measure in named:
+            columns = [cells[measure, drop] for drop in drops] + ([own.get(measure, "")] if found.own else [])
+            lines.append(("  " + measure).ljust(16) + "".join(cell.rjust(CELL) for cell in columns).rstrip())
+    lines.append("On the test traces; thresholds chosen on calibration, except a method's own; a gain of accuracy is negative.")
+    for row in found.own:
+        if row.coverage is not None:
+            lines.append(
+                f"{row.measure} promises that {100 * row.threshold:g} % of its sets hold the true class: "
+                f"{100 * row.coverage:.2f} % do at its own threshold."
+            )
+    return lines
+
+
+def _cell(test: Judgement) -> str:
+    return f"{test.mean_steps:.2f} ({100 * test.loss + 0.0:.2f})".replace("(-0.00)", "(0.00)")
 
 
 def interval_lines(found: Comparison) -> list[str]:

@@ -7,8 +7,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.choosing.candidates import Candidate, calibration_scores
-from dynconf_core.choosing.cross_fitting import FOLDS, CrossFitted, cross_fitted_choice
+from dynconf_core.choosing.candidates import Candidate, calibration_scored
+from dynconf_core.choosing.cross_fitting import FOLDS, CrossFitted, Scored, cross_fitted_choice
 from dynconf_core.exit.front import Front, exact_front
 from dynconf_core.exit.judgement import Judgement, judged_exit
 from dynconf_core.exit.rule import Rule, exit_steps
@@ -46,7 +46,7 @@ class Contest:
     test: Traces
     seed: int = 0
     _chosen: dict[tuple[float, str | None], Chosen] = field(default_factory=dict, repr=False)
-    _test_scores: dict[int, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+    _test_scored: dict[int, Scored] = field(default_factory=dict, repr=False)
 
     @property
     def measures(self) -> list[str]:
@@ -54,18 +54,12 @@ class Contest:
         return list(dict.fromkeys(candidate.measure.name for candidate in self.found))
 
     @cached_property
-    def scores(self) -> list[NDArray[np.float64]]:
-        """(N, T) for each candidate on the calibration traces."""
-        return list(calibration_scores(self.found, self.calibration))
+    def scored(self) -> list[Scored]:
+        """Each candidate on the calibration traces: its scores and whether its predictions are correct, both (N, T)."""
+        return list(calibration_scored(self.found, self.calibration))
 
     @cached_property
-    def right(self) -> NDArray[np.bool_]:
-        """(N, T), whether the prediction for a calibration sample is correct."""
-        return self.calibration.correct()
-
-    @cached_property
-    def test_right(self) -> NDArray[np.bool_]:
-        """(M, T), whether the prediction for a test sample is correct."""
+    def _test_right(self) -> NDArray[np.bool_]:
         return self.test.correct()
 
     def choose(self, max_drop: float, measure: str | None = None) -> Chosen:
@@ -75,27 +69,27 @@ class Contest:
             taking_part = [
                 index for index, candidate in enumerate(self.found) if measure is None or candidate.measure.name == measure
             ]
-            scores = (self.scores[index] for index in taking_part)
+            scored = (self.scored[index] for index in taking_part)
             folds, lengths = min(FOLDS, self.calibration.samples), self.calibration.lengths
-            choice = cross_fitted_choice(scores, self.right, max_drop, folds, self.seed, lengths=lengths)
+            choice = cross_fitted_choice(scored, max_drop, folds, self.seed, lengths=lengths)
             index = taking_part[choice.index]
             self._chosen[key] = Chosen(index, self.found[index].rule(choice.threshold), choice)
         return self._chosen[key]
 
-    def test_scores(self, index: int) -> NDArray[np.float64]:
-        """(M, T) for a candidate on the test traces."""
-        if index not in self._test_scores:
-            self._test_scores[index] = self.found[index].scores(self.test)
-        return self._test_scores[index]
+    def test_scored(self, index: int) -> Scored:
+        """A candidate on the test traces: its scores and whether its predictions are correct, both (M, T)."""
+        if index not in self._test_scored:
+            self._test_scored[index] = self.found[index].scores(self.test), self._test_right
+        return self._test_scored[index]
 
     def test_front(self, index: int) -> Front:
         """Every operating point of a candidate on the test traces; for display only, never to choose from."""
-        return exact_front(self.test_scores(index), self.test_right, self.test.lengths)
+        return exact_front(*self.test_scored(index), self.test.lengths)
 
     def exiting(self, index: int, threshold: float) -> NDArray[np.int64]:
         """(M,) the exit step of each test sample, counted from 1."""
-        return exit_steps(self.test_scores(index), threshold, self.test.lengths)
+        return exit_steps(self.test_scored(index)[0], threshold, self.test.lengths)
 
     def judged(self, index: int, threshold: float) -> Judgement:
         """A candidate's figures on the test traces at a threshold that was chosen without them."""
-        return judged_exit(self.test_right, self.exiting(index, threshold), self.seed, lengths=self.test.lengths)
+        return judged_exit(self.test_scored(index)[1], self.exiting(index, threshold), self.seed, lengths=self.test.lengths)

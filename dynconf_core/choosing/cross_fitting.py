@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -96,9 +97,12 @@ class CrossFitted(Choice):
     threshold: float
 
 
+Scored = tuple[NDArray[np.float64], NDArray[np.bool_]]
+"""What is known of one candidate: its scores (N, T), and whether its prediction at each step is correct (N, T)."""
+
+
 def cross_fitted_choice(
-    scores: Iterable[NDArray[np.float64]],
-    correct: NDArray[np.bool_],
+    scored: Iterable[Scored],
     max_drop: float = 0.0,
     folds: int = FOLDS,
     seed: int = 0,
@@ -108,9 +112,9 @@ def cross_fitted_choice(
     """The score and threshold with the fewest mean steps at an expected loss on unseen samples of at most `max_drop`.
 
     Args:
-        scores: (N, T) for each candidate (a measure with its smoothing); consumed one at a time, so a generator saves memory. A
-            score with fitted parameters must itself be cross-fitted.
-        correct: (N, T), whether the prediction at each step is correct.
+        scored: for each candidate (a measure with its smoothing and readout) the scores (N, T) and whether the prediction at
+            each step is correct (N, T); consumed one at a time, so a generator saves memory. Scores and predictions with fitted
+            parameters must themselves be cross-fitted. At T, all candidates have the same predictions.
         max_drop: the expected accuracy loss allowed relative to T, a fraction. N samples cannot distinguish less than 1 / (N +
             1) from zero; `expected_loss_at_most` in the record then gives that value.
         folds: K, from 2 to N.
@@ -119,16 +123,21 @@ def cross_fitted_choice(
         lengths: (N,) the step at which each sample ends; None: all end at T.
 
     Raises:
-        ValueError: for no scores, shapes that differ, a number of folds out of range, or a `max_drop` that is negative or not
-            finite.
+        ValueError: for no scores, shapes or predictions at T that differ, a number of folds out of range, or a `max_drop` that
+            is negative or not finite.
     """
-    samples, time_steps = correct.shape
+    remaining = iter(scored)
+    first = next(remaining, None)
+    if first is None:
+        raise ValueError("no score was given")
+    at_full = first[1][:, -1]
+    samples, time_steps = first[1].shape
     if not 2 <= folds <= samples:
         raise ValueError(f"folds = {folds} must lie between 2 and the number of samples, {samples}")
     limit = allowed_net_losses(samples, max_drop, strict)
     budgets = np.linspace(1.0, time_steps, BUDGETS_PER_STEP * (time_steps - 1) + 1)
     fold_of = np.random.default_rng(seed).permutation(samples) % folds
-    whole, seen, unseen = _operating_points(scores, correct, lengths, budgets, fold_of, folds)
+    whole, seen, unseen = _operating_points(chain((first,), remaining), at_full, lengths, budgets, fold_of, folds)
     paths = [_path(points) for points in seen]
     lost, gained, steps = (
         np.sum(
@@ -141,7 +150,7 @@ def cross_fitted_choice(
     budget = int(np.flatnonzero(worst <= max(limit, 0.0))[0]) if limit >= 0 else len(budgets) - 1
     index = int(_path(whole)[budget])
     at = whole[index]
-    full = float(correct[:, -1].mean())
+    full = float(at_full.mean())
     loss = float(at.lost[budget] - at.gained[budget]) / samples
     return CrossFitted(
         index=index,
@@ -194,32 +203,35 @@ _Folds = list[list[_Points]]  # for each fold, the points of each score
 
 
 def _operating_points(
-    scores: Iterable[NDArray[np.float64]],
-    correct: NDArray[np.bool_],
+    scored: Iterable[Scored],
+    at_full: NDArray[np.bool_],
     lengths: NDArray[np.int64] | None,
     budgets: NDArray[np.float64],
     fold_of: NDArray[np.int64],
     folds: int,
 ) -> tuple[list[_Points], _Folds, _Folds]:
-    """The points of each score on all samples; for each fold, its points on the other folds, and the same thresholds on it."""
+    """The points of each score on all samples; for each fold, its points on the other folds, and the same thresholds on it.
+    `at_full` (N,): whether the prediction at T is correct."""
     whole: list[_Points] = []
     seen: _Folds = [[] for _ in range(folds)]
     unseen: _Folds = [[] for _ in range(folds)]
 
-    def front_of(scores: NDArray[np.float64], part: NDArray[np.bool_]) -> PairedFront:
+    def front_of(candidate: Scored, part: NDArray[np.bool_]) -> PairedFront:
+        scores, correct = candidate
         return paired_front(scores[part], correct[part], None if lengths is None else lengths[part])
 
-    for candidate in scores:
-        if candidate.shape != correct.shape:
-            raise ValueError(f"scores {candidate.shape} and correct {correct.shape} must both be (N, T)")
-        whole.append(_Points.within(paired_front(candidate, correct, lengths), budgets))
+    for candidate in scored:
+        scores, correct = candidate
+        if not scores.shape == correct.shape == (len(at_full), len(budgets) // BUDGETS_PER_STEP + 1):
+            raise ValueError(f"scores {scores.shape} and correct {correct.shape} must both be (N, T)")
+        if not np.array_equal(correct[:, -1], at_full):
+            raise ValueError("the predictions at T must be the same for all candidates")
+        whole.append(_Points.within(paired_front(scores, correct, lengths), budgets))
         for fold in range(folds):
             held_out = fold_of == fold
             seen[fold].append(_Points.within(front_of(candidate, ~held_out), budgets))
             front = front_of(candidate, held_out)
             unseen[fold].append(_Points.of(front, points_at(front, seen[fold][-1].thresholds)))
-    if not whole:
-        raise ValueError("no score was given")
     return whole, seen, unseen
 
 

@@ -59,6 +59,9 @@ class ComparisonRow(RuleRecord):
         name: of the row, such as "gap_drop_0.1" (in percentage points).
         max_drop: the accuracy that may be lost in expectation, a fraction.
         calibration, cross_fitted, test: as in `RuleEntry`.
+        rival: whether the measure is another method's.
+        coverage: of a measure that predicts sets of classes, the share of test samples whose class is in the set at their exit;
+            None: it predicts no sets.
     """
 
     name: str
@@ -66,6 +69,21 @@ class ComparisonRow(RuleRecord):
     calibration: Loss
     cross_fitted: UnseenLoss
     test: Judgement
+    rival: bool = False
+    coverage: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnThresholdRow(RuleRecord):
+    """A measure at the threshold that its method proposes, whatever it loses.
+
+    Attributes:
+        test, rival, coverage: as in `ComparisonRow`.
+    """
+
+    test: Judgement
+    rival: bool = False
+    coverage: float | None = None
 
 
 class RuleFields(TypedDict):

@@ -62,6 +62,8 @@ class ConfidenceMeasure(ABC):
         searches_smoothing: whether the stage `search` optimises the smoothing with Optuna instead of trying `smoothings`.
         of_softmax: whether the score is a function of softmax(z'), whose reliability is then shown under the rule's smoothing.
         least_samples, least_steps: the measure is left out for calibration traces smaller than this.
+        rival: whether it is another method's rule, which is compared but never chosen as the best.
+        default_threshold: the threshold, in units of the score, that the method itself proposes; None: it proposes none.
     """
 
     name: ClassVar[str]
@@ -71,6 +73,8 @@ class ConfidenceMeasure(ABC):
     of_softmax: ClassVar[bool] = False
     least_samples: ClassVar[int] = 1
     least_steps: ClassVar[int] = 1
+    rival: ClassVar[bool] = False
+    default_threshold: ClassVar[float | None] = None
 
     @abstractmethod
     def step(self, outputs: StepOutputs, state: State) -> tuple[Tensor, State]:
@@ -126,6 +130,11 @@ class ConfidenceMeasure(ABC):
     def shown(self, score: float) -> float:
         """The number shown to people for a score or threshold; `label` says what it means. Default: the score."""
         return float(score)
+
+    def coverage(self, traces: Traces, steps: NDArray[np.int64], threshold: float) -> float | None:
+        """The share of samples whose true class is in the set that the measure predicts at the exit steps (N,) of a threshold.
+        Default: None, as it predicts no sets."""
+        return None
 
     def to_json(self) -> dict[str, Any]:
         """The parameters as stored in `rule.json`. Default: the fields of a dataclass."""
@@ -185,6 +194,13 @@ MEASURES: Registry[type[ConfidenceMeasure]] = Registry(
         "gap": "dynconf_core.confidence.gap:Gap",
         "patience": "dynconf_core.confidence.patience:Patience",
         "learned": "dynconf_core.confidence.learned:Learned",
+        "seenn_1": "dynconf_core.confidence.seenn_1:SeennI",
+        "seenn_2": "dynconf_core.confidence.seenn_2:SeennII",
+        "dt_snn": "dynconf_core.confidence.dt_snn:DtSnn",
+        "snncutoff": "dynconf_core.confidence.snncutoff:SnnCutoff",
+        "spikecp": "dynconf_core.confidence.spikecp:SpikeCP",
+        "spikecp_simes": "dynconf_core.confidence.spikecp:SpikeCPSimes",
+        "boosted_gate": "dynconf_core.confidence.boosted_gate:BoostedGate",
     },
 )
 
@@ -228,6 +244,11 @@ def measures_of(given: Sequence[MeasureLike] | None = None) -> list[ConfidenceMe
         if known is not measure and known != measure:
             raise InputError(f"two measures are called {measure.name!r}; give one of them another name.")
     return list(found.values())
+
+
+def own_measures() -> tuple[str, ...]:
+    """The names of the known measures that are no rivals: those among which the best is chosen."""
+    return tuple(name for name in MEASURES.names() if not getattr(MEASURES.get(name), "rival", False))
 
 
 def source_of(measure: ConfidenceMeasure) -> str | None:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from dynconf_core.arguments import instance, memory_limit, tensor
 from dynconf_core.conversion.correction import corrected
-from dynconf_core.conversion.fixed_point import check_neurons, with_fixed_point_weights, with_rounding
+from dynconf_core.conversion.fixed_point import FixedPoint, check_neurons, with_fixed_point_weights, with_rounding
 from dynconf_core.conversion.options import HALF_CHARGED, ConversionOptions
 from dynconf_core.conversion.places import Limits, Reach, check_depth, layers_without_activation, places_within
+from dynconf_core.conversion.rounding_errors import RoundingErrors
 from dynconf_core.conversion.thresholds import LEARNED, find_thresholds
 from dynconf_core.conversion.ties import with_common_thresholds
 from dynconf_core.conversion.units import in_threshold_units
@@ -79,13 +80,14 @@ def convert(
 
 @dataclass(frozen=True)
 class _Spiking:
-    """The graph of an SNN, its neuron model, the number of images that calibrated it, and the positions of each image on which
-    the correction fitted a layer, of how many."""
+    """The graph of an SNN, its neuron model, the number of images that calibrated it, the positions of each image on which the
+    correction fitted a layer, of how many, and what rounding changes on the images."""
 
     graph: Graph
     neurons: NeuronModel
     images: int
     positions: Mapping[str, tuple[int, int]]
+    rounding: RoundingErrors | None
 
 
 def _spiking(
@@ -101,7 +103,7 @@ def _spiking(
     if not graph.of_kind("activation"):
         raise InputError("the network has no activation that can become neurons: use ReLU, ReLU6, clip, QCFS or LSQ.")
     _check_max_pools(graph)
-    neurons = asked.model() or _named_by_activations(graph)
+    neurons = asked.model() or named_by_activations(graph)
     check_model(neurons, asked.time_steps)
     _check_initial(asked.initial_potential, neurons)
     if asked.fixed_point:
@@ -129,10 +131,12 @@ def _spiking(
     unrounded = [in_threshold_units(graph, thresholds, layers, initial)]
     del graph
     if asked.fixed_point:
-        rounded = with_fixed_point_weights(unrounded.pop(), neurons, limit, asked.time_steps, asked.weight_bits)
+        limits = Limits(neurons, limit, asked.time_steps)
+        made = with_fixed_point_weights(unrounded.pop(), limits, asked.weight_bits, images, widen=_calibrated(asked))
     else:
-        rounded = unrounded.pop()
-    return _Spiking(replace(rounded, left_out=left_out), neurons, len(images) if _calibrated(asked) else 0, positions)
+        made = FixedPoint(unrounded.pop(), None)
+    rounded = replace(made.graph, left_out=left_out)
+    return _Spiking(rounded, neurons, len(images) if _calibrated(asked) else 0, positions, made.errors)
 
 
 def _calibrated(asked: ConversionOptions) -> bool:
@@ -162,7 +166,7 @@ def _check_fixed_point(graph: Graph, neurons: NeuronModel, images: Tensor, asked
     places_within(tried, Reach.of(tried, Limits(neurons, limit, asked.time_steps)))
 
 
-def _named_by_activations(graph: Graph) -> NeuronModel:
+def named_by_activations(graph: Graph) -> NeuronModel:
     """The neuron model that all activations name.
 
     Raises:
@@ -204,6 +208,8 @@ def _facts(asked: ConversionOptions, made: _Spiking) -> dict[str, Any]:
         facts["binary_places"] = {node.name: node.settings["bits"] for node in graph.nodes if "bits" in node.settings}
         if wide := [node.name for node in graph.nodes if node.wide]:
             facts["wide"] = wide
+    if made.rounding is not None:
+        facts["rounding"] = made.rounding.to_json()
     if made.images:
         facts["images"] = made.images
     if made.positions:

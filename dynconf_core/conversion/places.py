@@ -1,10 +1,10 @@
 """Binary places: on how fine a grid each value of an SNN may lie so that floating point holds all its sums exactly."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from dynconf_core.conversion.resolution import relative_errors, sizes
+from dynconf_core.conversion.resolution import sizes, too_coarse
 from dynconf_core.errors import InputError
 from dynconf_core.graph.bounds import in_one_step, of_reference, summed_over_time
 from dynconf_core.graph.graph import WEIGHTED, Graph, Node
@@ -19,12 +19,9 @@ WIDE_MANTISSA = 53
 FEWEST_BITS = 6
 """The fewest binary places accepted. Rounding changes the logits: with 5 places those of a DenseNet-121 (random weights) by 16
 %, with 9 those of a ResNet-18 by 3 %."""
-COARSEST = 0.05
-"""The largest expected rounding error of a layer's sums, relative to them, where weighted layers follow each other without an
-activation. Above it float64 is used. The worst layer of a MobileNetV2-like network has 1 to 2 % in float32, without its last
-layer of neurons 10 to 41 %; sums of activations before a mean and a linear layer have 4 % (8 x 8) to more than 100 %. Errors
-are taken to be independent: equal ones add up in a mean, and then even less than 1 % can show in logits that vary
-little."""
+ATTEMPTS = 3
+"""Attempts to find places: without float64; with it for all that has met weights more than once, or, if nothing has, where
+places are missing; and where they are still missing."""
 IMAGE_BITS = 8
 """Binary places of the normalised image, whose pixel values are about 2^-6 apart. Places given to the image are not available
 to the first layer's weights: with 8 the logits of ResNet-20 (CIFAR-10) change by 0.3 %, those of a ResNet-18 with random
@@ -102,31 +99,37 @@ class Places:
         return all(bits + exponents[name] <= _mantissa(name, self.groups, self.wide) for name, bits in self.values.items())
 
 
-def places_within(graph: Graph, reach: Reach, spare: int = 0) -> Places:
-    """The binary places for values that reach so far; ``spare`` bits of every number are left over.
+def places_within(graph: Graph, reach: Reach, spare: int = 0, coarse: frozenset[str] = frozenset()) -> Places:
+    """The binary places for values that reach so far.
+
+    Args:
+        graph: the graph.
+        reach: how far its values reach.
+        spare: bits of every number that are left over.
+        coarse: names of layers that are known to need float64.
 
     Raises:
-        InputError: naming a layer whose weights are left too few places, even in float64.
+        InputError: naming a layer whose weights are left too few places, or too few for their size, even in float64.
     """
     groups, multiplied = _groups(graph), _multiplied(graph)
     again = {name for name, times in multiplied.items() if times > 1}
-    short: list[Node] = []
-    coarse: list[Node] = []
-    size = sizes(graph) if again else {}
-    for widened in (set[str](), again, None):
-        wide = _with_later(graph, groups, again | {node.name for node in short + coarse} if widened is None else widened)
+    short, errors, size = list[str](), dict[str, float](), sizes(graph)
+    widened = set[str]()
+    for _ in range(ATTEMPTS):
+        wide = _with_later(graph, groups, coarse | widened)
         values = _places(graph, reach, groups, wide, spare)
-        short = [node for node in graph.of_kind(*WEIGHTED) if values[node.name] - values[node.inputs[0]] < FEWEST_BITS]
-        errors = relative_errors(graph, values, groups, size) if again else {}
-        coarse = [graph.by_name[name] for name, error in errors.items() if error > COARSEST]
-        if not short + coarse:
+        short = [node.name for node in graph.of_kind(*WEIGHTED) if values[node.name] - values[node.inputs[0]] < FEWEST_BITS]
+        errors = too_coarse(graph, values, groups, size)
+        if not short and not errors:
             return Places(graph, values, groups, wide)
-    node = (short + coarse)[0]
+        widened = widened | {*short, *errors} if widened or not again else again
+    name = [*short, *errors][0]
+    rounding = "" if name in short else f", so that rounding them would change its sums by {errors[name]:.0%}"
     raise InputError(
-        f"{node.name}: not even float64 can hold its sums exactly (they may reach 2^{reach.with_potentials(graph)[node.name]} "
-        f"thresholds and {max(multiplied.values())} weighted layers follow each other without an activation, which leaves "
-        f"{values[node.name] - values[node.inputs[0]]} binary places for its weights): convert with fixed_point=False "
-        "(--no-fixed-point), put activations between the layers, or convert for fewer time steps."
+        f"{name}: not even float64 can hold its sums exactly (they may reach 2^{reach.with_potentials(graph)[name]} thresholds "
+        f"and {max(multiplied.values())} weighted layers follow each other without an activation, which leaves "
+        f"{values[name] - values[graph.by_name[name].inputs[0]]} binary places for its weights{rounding}): convert with "
+        "fixed_point=False (--no-fixed-point), put activations between the layers, or convert for fewer time steps."
     )
 
 
@@ -155,7 +158,7 @@ def layers_without_activation(graph: Graph) -> int:
     return max(_multiplied(graph).values())
 
 
-def _with_later(graph: Graph, groups: Mapping[str, int], names: set[str]) -> frozenset[int]:
+def _with_later(graph: Graph, groups: Mapping[str, int], names: Collection[str]) -> frozenset[int]:
     """The groups of these values, and of all values computed from them by weights."""
     found = {groups[name] for name in names}
     for node in graph.of_kind(*WEIGHTED):
@@ -241,7 +244,7 @@ def _places(graph: Graph, reach: Reach, groups: Mapping[str, int], wide: frozens
     for node in graph.nodes:
         # A product that is rounded immediately has its own limit; the rounded value belongs to the group.
         if not (node.kind in WEIGHTED and node.name in at_once):
-            _limit(most, groups, node.name, min(left[node.name], IMAGE_BITS) if _is_image(node, graph) else left[node.name])
+            _limit(most, groups, node.name, min(left[node.name], IMAGE_BITS) if is_image(node, graph) else left[node.name])
     for node in reversed(graph.nodes):
         if node.kind in WEIGHTED and node.inputs[0] in groups:
             own = left[node.name] if node.name in at_once else most[groups[node.name]]
@@ -256,7 +259,8 @@ def _places(graph: Graph, reach: Reach, groups: Mapping[str, int], wide: frozens
     return places
 
 
-def _is_image(node: Node, graph: Graph) -> bool:
+def is_image(node: Node, graph: Graph) -> bool:
+    """Whether a node rounds the image."""
     return node.kind == "round" and graph.by_name[node.inputs[0]].kind == "input"
 
 

@@ -1,4 +1,4 @@
-"""How finely a grid represents weights: the rounding error of a layer's sums, relative to the sums that it contributes to."""
+"""How finely a grid represents weights, judged by the weights alone: the expected errors of a layer's sums."""
 
 import math
 from collections.abc import Mapping
@@ -8,9 +8,18 @@ from torch import Tensor
 
 from dynconf_core.graph.bounds import row_blocks
 from dynconf_core.graph.graph import WEIGHTED, Graph, Node
+from dynconf_core.graph.operations import area
 
 DEAD = 1e-3
 """Output channels whose weights are smaller, relative to the layer's largest channel, do not count."""
+COARSEST = 0.05
+"""The largest expected rounding error of a layer's sums, relative to them, if the errors of their inputs are independent. The
+worst layer of a MobileNetV2-like network has 1 to 2 % in float32, without its last layer of neurons 10 to 41 %."""
+COARSEST_MEAN = 0.1
+"""The same for sums that are averaged, or whose inputs are, without an activation between: a mean over ``area`` independent
+positions varies less than they do, by the root of their number, while an error of their weights is the same at every
+position. One linear layer after a mean over 32 x 32 positions has 22 % in float32; what is measured on images is 25 %. The last
+layer of ResNet-20 (8 x 8) has 1 to 5 %; what is measured is less."""
 
 
 def sizes(graph: Graph) -> dict[str, float]:
@@ -18,11 +27,13 @@ def sizes(graph: Graph) -> dict[str, float]:
     return {node.name: _size(node.tensors["weight"]) for node in graph.of_kind(*WEIGHTED)}
 
 
-def relative_errors(
+def too_coarse(
     graph: Graph, places: Mapping[str, int], groups: Mapping[str, int], size: Mapping[str, float]
 ) -> dict[str, float]:
-    """The expected error of every weighted layer's sums by rounding to binary places alone, as a share of the largest among
-    the layers whose outputs are added together: a branch that contributes little needs no finer grid.
+    """The expected errors of the weighted layers that binary places alone make too coarse.
+
+    An error is a share of the largest sums among the layers whose outputs are added together: a branch that contributes little
+    needs no finer grid.
 
     Args:
         graph: the graph.
@@ -33,11 +44,34 @@ def relative_errors(
     largest: dict[int, float] = {}
     for name, own in size.items():
         largest[groups[name]] = max(largest.get(groups[name], 0.0), own)
+    positions = averaged(graph)
     found: dict[str, float] = {}
     for node in graph.of_kind(*WEIGHTED):
         bits, whole = places[node.name] - places[node.inputs[0]], largest[groups[node.name]]
-        found[node.name] = math.sqrt(_fan_in(node) / 12) * 2.0**-bits / whole if whole else 0.0
+        error = math.sqrt(_fan_in(node) / 12) * 2.0**-bits / whole if whole else 0.0
+        in_mean = error * math.sqrt(positions[node.name])
+        if error > COARSEST or in_mean > COARSEST_MEAN:
+            found[node.name] = in_mean
     return found
+
+
+def averaged(graph: Graph) -> dict[str, int]:
+    """Over how many positions each weighted layer's sums are averaged, before or after it, without neurons between."""
+    before: dict[str, int] = {}
+    for node in graph.nodes:
+        own = area(node) if node.kind in ("average_pool", "sum_pool") else 1
+        before[node.name] = 1 if node.kind == "neurons" else own * max((before[name] for name in node.inputs), default=1)
+    after: dict[str, int] = {}
+    for node in reversed(graph.nodes):
+        after[node.name] = max(
+            (
+                after[reader.name] * (area(reader) if reader.kind in ("average_pool", "sum_pool") else 1)
+                for reader in graph.readers[node.name]
+                if reader.kind != "neurons"
+            ),
+            default=1,
+        )
+    return {node.name: before[node.name] * after[node.name] for node in graph.of_kind(*WEIGHTED)}
 
 
 def _fan_in(node: Node) -> int:

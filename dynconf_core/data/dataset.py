@@ -113,6 +113,7 @@ DATASETS = DataSets(
     {
         "digits": "dynconf_core.data.digits:DIGITS",
         "cifar10": "dynconf_core.data.cifar10:CIFAR10",
+        "cifar100": "dynconf_core.data.cifar100:CIFAR100",
         "imagenette": "dynconf_core.data.imagenette:IMAGENETTE",
         "imagenet": "dynconf_core.data.imagenet:IMAGENET",
     },
@@ -132,6 +133,7 @@ FETCHERS: Registry[Fetch] = Registry(
     "dynconf.fetchers",
     {
         "cifar10": "dynconf_core.data.fetch_cifar10:fetch_cifar10",
+        "cifar100": "dynconf_core.data.fetch_cifar100:fetch_cifar100",
         "imagenette": "dynconf_core.data.fetch_imagenette:fetch_imagenette",
     },
 )

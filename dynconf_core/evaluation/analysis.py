@@ -20,7 +20,7 @@ from dynconf_core.choosing.cross_fitting import Choice
 from dynconf_core.choosing.entries import RuleEntry, recorded
 from dynconf_core.choosing.guarantee import Guarantee, candidate_thresholds, certify
 from dynconf_core.confidence.calibration_error import calibration_over_time
-from dynconf_core.confidence.measure import MEASURES, ConfidenceMeasure, MeasureLike, measure_of
+from dynconf_core.confidence.measure import ConfidenceMeasure, MeasureLike, measure_of, own_measures
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.confidence.temperature import fit_power
 from dynconf_core.errors import InputError
@@ -119,7 +119,7 @@ def analyse(
         test: the traces on which they are judged.
         epsilon, delta: parameters of the guarantee; both or neither.
         max_drop: the accuracy that the chosen rule may lose in expectation, a fraction.
-        measures: the measures to compare; None compares all registered ones.
+        measures: the measures to compare; None compares all registered ones but rivals.
         measure: the measure of the chosen rule, compared as well; None chooses the one with the fewest mean steps.
         smoothing: the smoothing of ``measure``; None chooses it. The threshold is always chosen.
         seed: seed of folds, halves and bootstraps.
@@ -142,7 +142,7 @@ def analyse(
     choosing, certifying = calibration, None
     if parts is not None:
         choosing, certifying = (taken(calibration, part) for part in parts)
-    taking_part: list[MeasureLike] = list(MEASURES.names() if measures is None else measures)
+    taking_part: list[MeasureLike] = list(own_measures() if measures is None else measures)
     wanted = None if measure is None else measure_of(measure)
     fixed = fixed_smoothing(wanted, smoothing)
     if wanted is not None:
@@ -162,7 +162,7 @@ def analyse(
     exiting = contest.exiting(chosen.index, got.threshold)
     figures = evaluate(test, calibration, got, seed=seed)
     promise = None if guarantee is None else _guarantee_entry(guarantee, contest, chosen, parts)
-    by_class = figures_by_class(contest.test_right, exiting, test.labels)
+    by_class = figures_by_class(contest.test_scored(chosen.index)[1], exiting, test.labels)
     warnings = [*trace_warnings(calibration, test), *choice_warnings(chosen.choice), *class_warnings(by_class)]
     if guarantee is not None and promise is not None:
         warnings += guarantee_warnings(guarantee, promise.test)
@@ -232,12 +232,14 @@ def _front(contest: Contest, index: int, parts: Parts | None, certifying: Traces
 
     Fitted scores are out of fold: each sample is scored by weights fitted on other samples.
     """
-    scores = contest.scores[index]
+    scores, correct = contest.scored[index]
     if parts is not None and certifying is not None:
-        choosing, unseen = scores, contest.found[index].scores(certifying)
-        scores = np.empty((calibration.samples, calibration.time_steps))
-        scores[parts[0]], scores[parts[1]] = choosing, unseen
-    return exact_front(scores, calibration.correct(), calibration.lengths)
+        choosing, unseen = contest.scored[index], (contest.found[index].scores(certifying), certifying.correct())
+        shape = calibration.samples, calibration.time_steps
+        scores, correct = np.empty(shape), np.empty(shape, dtype=np.bool_)
+        for part, (of_part, right) in zip(parts, (choosing, unseen), strict=True):
+            scores[part], correct[part] = of_part, right
+    return exact_front(scores, correct, calibration.lengths)
 
 
 def _entry(contest: Contest, own: Chosen, front: Front, right: NDArray[np.bool_]) -> RuleEntry:
@@ -257,8 +259,8 @@ def _certified(contest: Contest, index: int, certifying: Traces | None, epsilon:
     """The guarantee of the lowest threshold that the half reserved for certifying certifies."""
     seen = contest.calibration.trained_on_calibration
     if certifying is None:  # too few samples for two halves: nothing can be certified
-        return certify(contest.scores[index], contest.right, [], epsilon, delta, seen, contest.calibration.lengths)
-    front = paired_front(contest.scores[index], contest.right, contest.calibration.lengths)
+        return certify(*contest.scored[index], [], epsilon, delta, seen, contest.calibration.lengths)
+    front = paired_front(*contest.scored[index], contest.calibration.lengths)
     scores, thresholds = contest.found[index].scores(certifying), candidate_thresholds(front, epsilon)
     return certify(scores, certifying.correct(), thresholds, epsilon, delta, seen, certifying.lengths)
 

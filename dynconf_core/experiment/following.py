@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from dynconf_core.experiment.job import Handle, Job
-from dynconf_core.experiment.stages import STAGES
+from dynconf_core.experiment.stages import Stage, stages_of
 from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_core.store.keys import StageKey
 
@@ -16,15 +16,17 @@ class FollowedStages:
     Attributes:
         finished: handles of the finished stages, by name.
         keys: keys of all stages whose inputs are finished, by name.
+        stages: all stages, in the order in which they run.
     """
 
     finished: Mapping[str, Handle]
     keys: Mapping[str, StageKey]
+    stages: tuple[Stage, ...]
 
     @property
     def complete(self) -> bool:
         """Whether the store holds all stages."""
-        return len(self.finished) == len(STAGES)
+        return len(self.finished) == len(self.stages)
 
 
 def follow(
@@ -41,14 +43,15 @@ def follow(
     look: Callable[[StageKey], Artefact | None] = store.get if verified else store.listed
     done: dict[str, Handle] = {}
     keys: dict[str, StageKey] = {}
-    for stage in STAGES:
+    stages = stages_of(job.plan)
+    for stage in stages:
         if any(name not in done for name in stage.inputs.values()):
             continue
         keys[stage.name] = stage.key(job, {role: done[name] for role, name in stage.inputs.items()})
         found = look(keys[stage.name]) or otherwise(keys[stage.name])
         if found is not None:
             done[stage.name] = Handle(found.stage, found.key, found.digest, _outcome(found, job))
-    return FollowedStages(done, keys)
+    return FollowedStages(done, keys, stages)
 
 
 def _outcome(found: Artefact, job: Job) -> str:

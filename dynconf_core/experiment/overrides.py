@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from dynconf_core.data.images import AUGMENTATIONS
@@ -23,6 +24,19 @@ def _is_rule(name: str) -> bool:
     return name == "best" or bool(measure_of(name))
 
 
+def _below_1(value: float) -> bool:
+    return between(0, 1)(value) and value < 1
+
+
+def _are_augmentations(text: str) -> bool:
+    return all(name in AUGMENTATIONS for name in augmentations(text))
+
+
+def augmentations(text: str) -> tuple[str, ...]:
+    """The names in "crop+flip", or none of "none"."""
+    return () if text == "none" else tuple(text.split("+"))
+
+
 OF_PLAN = {
     "time_steps": whole(1, 4096),
     "width": Field(float, "a number above 0, at most 4", between(1e-3, 4)),
@@ -34,7 +48,29 @@ OF_RECIPE = {
     "learning_rate": Field(float, "a number above 0, at most 10", between(1e-9, 10)),
     "warm_up": Field(float, "a fraction from 0 to 1", between(0, 1)),
     "initial_threshold": Field(float, "a number above 0, at most 1000", between(1e-3, 1000)),
+    "augmentation": Field(str, f"none, or some of {', '.join(AUGMENTATIONS)} with + between them", _are_augmentations),
+    "momentum": Field(float, "a fraction from 0 to below 1", _below_1),
+    "weight_decay": Field(float, "a number from 0 to 1", between(0, 1)),
+    "nesterov": Field(bool, "true or false", lambda value: True),
+    "label_smoothing": Field(float, "a fraction from 0 to below 1", _below_1),
+    "averaging": Field(float, "a fraction from 0, no averaging, to below 1, such as 0.999", _below_1),
+    "zero_gamma": Field(bool, "true or false", lambda value: True),
+    "decay_thresholds": Field(bool, "true or false", lambda value: True),
+    "decay_norms": Field(bool, "true or false", lambda value: True),
+    "initial_weights": Field(str, "a file of weights", lambda value: True),
+    "threshold_percentile": Field(float, "a number above 0, at most 100", between(1e-3, 100)),
+    "finer_start": Field(int, "a power of two from 1 to 64", lambda value: value in (1, 2, 4, 8, 16, 32, 64)),
+    "noise": Field(float, "a number of levels from 0 to 2", between(0, 2)),
+    "rcs": Field(float, "a number from 0 to 100", between(0, 100)),
 }
+OF_FINE_TUNING = {
+    "fine_tune_epochs": whole(0, 1000),
+    "fine_tune_steps": whole(1, 64),
+    "fine_tune_rate": Field(float, "a number above 0, at most 10", between(1e-9, 10)),
+    "fine_tune_settled": Field(float, "a number from 0 to 100", between(0, 100)),
+    "fine_tune_distilled": Field(float, "a fraction from 0 to 1", between(0, 1)),
+}
+"""Fields of ``FineTuning``; see ``attribute``."""
 OF_SEARCH = {
     "rule": Field(str, "a measure's name, best, or package.module:Class", _is_rule),
     "smoothing": Field(str, "sum or mean", lambda value: value in ("sum", "mean")),
@@ -49,7 +85,12 @@ def known_fields(plans: Sequence[Plan] = ()) -> dict[str, Field]:
     """All fields that may be overridden: general ones, and those of the registered schemes and of the plans' schemes."""
     schemes = [*SCHEMES.usable().values(), *(type(plan.scheme) for plan in plans)]
     own = {name: field for scheme in schemes for name, field in scheme.fields.items()}
-    return {**OF_PLAN, **own, **OF_RECIPE, **OF_SEARCH}
+    return {**OF_PLAN, **own, **OF_RECIPE, **OF_FINE_TUNING, **OF_SEARCH}
+
+
+def attribute(name: str) -> str:
+    """The attribute of ``FineTuning`` that a field of ``OF_FINE_TUNING`` stands for."""
+    return "learning_rate" if name == "fine_tune_rate" else name.removeprefix("fine_tune_")
 
 
 def parse(assignments: Sequence[str]) -> dict[str, str]:
@@ -101,7 +142,15 @@ def applies(name: str, plan: Plan) -> bool:
     """Whether the plan's setting has this field (for example, only QCFS has ``levels``)."""
     if name == "initial_threshold":
         return plan.scheme.starts_from_a_threshold
+    if name in OF_FINE_TUNING:
+        return can_be_fine_tuned(plan)
     return name in {**OF_PLAN, **OF_RECIPE, **OF_SEARCH} or name in plan.scheme.fields
+
+
+def can_be_fine_tuned(plan: Plan) -> bool:
+    """Whether the thresholds of the plan's network are learned, so that fine-tuning can train them."""
+    conversion = plan.scheme.conversion(plan.time_steps)
+    return conversion.get("thresholds", "learned") == "learned" and not conversion.get("correct", False)
 
 
 def fitting(plan: Plan, values: Mapping[str, Value]) -> dict[str, Value]:
@@ -118,8 +167,15 @@ def applied(plan: Plan, values: Mapping[str, Value]) -> Plan:
 
 def _put(plan: Plan, name: str, given: Value) -> Plan:
     changed: dict[str, Any] = {name: given}
+    if name == "augmentation":
+        changed = {name: augmentations(str(given))}
+    if name == "initial_weights" and given:
+        changed = {name: str(Path(str(given)).expanduser().absolute())}
     if name in OF_RECIPE:
         return replace(plan, recipe=replace(plan.recipe, **changed))
+    if name in OF_FINE_TUNING:
+        changed = {attribute(name): given}
+        return replace(plan, fine_tuning=replace(plan.fine_tuning, **changed))
     if name in OF_SEARCH:
         return replace(plan, search=replace(plan.search, **changed))
     if name in plan.scheme.fields:
@@ -137,18 +193,27 @@ def check_values(plan: Plan) -> None:
     for name in plan.recipe.augmentation:
         if name not in AUGMENTATIONS:
             raise InputError(f"setting {plan.setting!r}: " + unknown("augmentation", name, AUGMENTATIONS))
-    ours = {**OF_PLAN, **OF_RECIPE}
+    ours = {**OF_PLAN, **OF_RECIPE, **OF_FINE_TUNING}
     for name, field in {**plan.scheme.fields, **ours}.items():
         if name in ours and name in plan.scheme.fields:
             raise InputError(
                 f"conversion scheme {plan.method!r}: every setting has a field {name}; give the scheme's own another name."
             )
+        if name == "augmentation":
+            continue
         holder = plan if name in OF_PLAN else plan.recipe if name in OF_RECIPE else plan.scheme
-        value = getattr(holder, name)
+        value = getattr(plan.fine_tuning, attribute(name)) if name in OF_FINE_TUNING else getattr(holder, name)
         taken = (int, float) if field.kind is float else (field.kind,)
         fits = isinstance(value, taken) and (field.kind is bool) == isinstance(value, bool)
         if not fits or not field.works(value):
             raise InputError(f"setting {plan.setting!r}: {name}={value!r}: needs {field.wants}.")
+    if plan.fine_tuning and plan.fine_tuning.steps > plan.time_steps:
+        raise InputError(
+            f"setting {plan.setting!r}: fine_tune_steps={plan.fine_tuning.steps} exceeds time_steps={plan.time_steps}: give as "
+            "many or fewer."
+        )
+    if plan.recipe.nesterov and not plan.recipe.momentum:
+        raise InputError(f"setting {plan.setting!r}: nesterov=true needs a momentum above 0: set momentum too.")
 
 
 def check_used(plans: Sequence[Plan], values: Mapping[str, Value]) -> None:

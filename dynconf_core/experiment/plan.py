@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from dynconf_core.experiment.fine_tuning import NONE, FineTuning
 from dynconf_core.experiment.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ class Plan:
         fixed_point: whether the SNN's weights are rounded so that float32 computes it exactly.
         published: the paper's figures for the setting.
         paper_time_steps: T in the paper, for this setting or a network of its family; None if unknown.
+        fine_tuning: how the trained network is fine-tuned as an SNN before it is converted; by default it is not.
     """
 
     setting: str
@@ -132,6 +134,7 @@ class Plan:
     fixed_point: bool = True
     published: Published | None = None
     paper_time_steps: int | None = None
+    fine_tuning: FineTuning = NONE
 
     def network(self) -> dict[str, Any]:
         """The network's description for ``dynconf_core.schemes.network.described``."""
@@ -153,6 +156,7 @@ class Plan:
     def origin(self) -> dict[str, str | None]:
         """What traces say of their origin, apart from data and network."""
         source = f"dynconf, {self.setting}, profile {self.profile}, seed {self.seed}"
+        source += f", {self.fine_tuning}" if self.fine_tuning else ""
         return {"source": source, "stands_in_for": self.data.stands_in_for}
 
     def as_dict(self) -> dict[str, Any]:
@@ -166,7 +170,8 @@ class Plan:
             "method": self.method,
             **self.scheme_fields(),
             "time_steps": self.time_steps,
-            "recipe": asdict(self.recipe),
+            "recipe": self.recipe.as_dict(),
+            **({"fine_tuning": self.fine_tuning.as_dict(self.recipe)} if self.fine_tuning else {}),
             "search": asdict(self.search),
             "seed": self.seed,
             "fixed_point": self.fixed_point,

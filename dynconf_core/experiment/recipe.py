@@ -1,7 +1,16 @@
 """Training recipes."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from hashlib import file_digest
+from pathlib import Path
+from typing import Any
+
+from dynconf_core.errors import InputError
+
+FIRST_OPTION = "nesterov"
+"""The first of the fields that a recipe names only where they differ from what they are by default."""
 
 
 @dataclass(frozen=True)
@@ -16,6 +25,21 @@ class Recipe:
         initial_threshold: the initial lambda of every QCFS layer.
         momentum, weight_decay: of SGD; the decay acts on every parameter including lambda, as in the QCFS source.
         warm_up: the fraction of all steps over which the learning rate rises from 0.
+        nesterov: whether the momentum is Nesterov's.
+        label_smoothing: the share of the target that is spread evenly over all classes, from 0 to below 1.
+        averaging: the decay of the exponential moving average of the weights over the steps; the network is the average. 0: the
+            last weights.
+        zero_gamma: whether the last batch normalisation of every residual block starts with scale 0.
+        decay_thresholds: whether the weight decay acts on the thresholds (QCFS) and steps (LSQ) of activations.
+        decay_norms: whether the weight decay acts on batch normalisation and biases.
+        initial_weights: a file whose weights the network starts from, where they fit; "" for random ones.
+        threshold_percentile: the percentile of a layer's positive inputs at which a threshold starts that ``initial_weights``
+            does not hold.
+        finer_start: by what factor the activations have more levels at the start, a power of two; it is halved at even
+            intervals over the first half of the epochs. 1: no more.
+        noise: half the width of uniform noise that an activation adds before it rounds, in levels; at 0.5 it rounds up as often
+            as the place between two levels says (Noise Adaptor). 0: none.
+        rcs: the weight of the RCS regulariser; see ``dynconf_core.activations.course``. 0: none.
     """
 
     epochs: int
@@ -26,6 +50,64 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warm_up: float = 0.1
+    nesterov: bool = False
+    label_smoothing: float = 0.0
+    averaging: float = 0.0
+    zero_gamma: bool = False
+    decay_thresholds: bool = True
+    decay_norms: bool = True
+    initial_weights: str = ""
+    threshold_percentile: float = 99.0
+    finer_start: int = 1
+    noise: float = 0.0
+    rcs: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """The recipe for keys, provenance and tables: options from ``nesterov`` on only where they are used.
+
+        ``initial_weights`` is the sha256 of the file.
+
+        Raises:
+            InputError: if that file cannot be read.
+        """
+        return {**self._basic(), **self.options()}
+
+    def options(self) -> dict[str, Any]:
+        """The fields from ``nesterov`` on that differ from their defaults, as in ``as_dict``."""
+        later = [field for field in fields(self) if field.name not in self._basic()]
+        found = {field.name: getattr(self, field.name) for field in later if getattr(self, field.name) != field.default}
+        if self.initial_weights:
+            found["initial_weights"] = content_of(self.initial_weights)
+        return found
+
+    def _basic(self) -> dict[str, Any]:
+        names = [field.name for field in fields(self)]
+        given = asdict(self)
+        basic = {name: given[name] for name in names[: names.index(FIRST_OPTION)]}
+        return {**basic, "augmentation": list(self.augmentation)}
+
+
+def content_of(file: str) -> str:
+    """The sha256 of a file.
+
+    Raises:
+        InputError: if it cannot be read.
+    """
+    path = Path(file)
+    try:
+        state = path.stat()
+        return _sha256(path, state.st_size, state.st_mtime_ns)
+    except OSError as error:
+        raise InputError(
+            f"initial_weights={file}: it cannot be read ({error.strerror}): name the file of the weights."
+        ) from None
+
+
+@lru_cache(maxsize=16)
+def _sha256(path: Path, size: int, changed: int) -> str:
+    """``size`` and ``changed`` are the file's, so that a changed one is read again."""
+    with path.open("rb") as stream:
+        return file_digest(stream, "sha256").hexdigest()
 
 
 def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
@@ -34,3 +116,12 @@ def learning_rate(step: int, steps: int, recipe: Recipe) -> float:
     if step < warm:
         return recipe.learning_rate * (step + 1) / warm
     return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def fineness(epoch: int, recipe: Recipe) -> int:
+    """The factor on the number of levels in ``epoch`` (from 0): ``finer_start``, halved until it is 1 at half of the epochs."""
+    halvings = recipe.finer_start.bit_length() - 1
+    if halvings == 0:
+        return 1
+    passed = int(2 * epoch * halvings / recipe.epochs)
+    return max(1, recipe.finer_start >> passed)

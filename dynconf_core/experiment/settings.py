@@ -99,9 +99,16 @@ FURTHER: dict[str, Setting] = {
             normalisation="imagenet",
             stand_ins=False,
         ),
+        Setting("cifar100-vgg16-qcfs", "cifar100", "vgg16", "qcfs", scheme={"levels": 8}),
+        Setting("cifar100-vgg16-qffs", "cifar100", "vgg16", "qffs"),
+        Setting("cifar100-resnet18-qcfs", "cifar100", "resnet18", "qcfs", scheme={"levels": 8}),
+        Setting("cifar100-resnet18-qffs", "cifar100", "resnet18", "qffs"),
     )
 }
-"""Settings beyond the paper's, run only by name: a pretrained CIFAR ResNet-20 (give its ``--checkpoint``)."""
+"""Settings beyond the paper's, run only by name: a pretrained CIFAR ResNet-20 (give its ``--checkpoint``), and CIFAR-100.
+
+L is 8 for CIFAR-100: published conversions take 4 or 8 there, and among a hundred classes finer activations are worth their
+steps."""
 UNNAMED: dict[tuple[str, str], Published] = {
     ("cifar10", "qffs"): Published(PAPER, "2", time_steps=4, mean_steps=2.52, net_named=False),
     ("imagenet", "qcfs"): Published(PAPER, "2", mean_steps=49.5, net_named=False),

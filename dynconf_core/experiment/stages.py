@@ -1,4 +1,4 @@
-"""The stages of a setting. Running, ``dynconf explain``, ``dynconf export`` and the results all iterate over ``STAGES``.
+"""The stages of a setting. Running, ``dynconf explain``, ``dynconf export`` and the results iterate over ``stages_of(plan)``.
 
 The key of a stage's artefact covers its config (the values that can change the outcome), the content of its inputs, and all
 code reached from the stage's task and from the registered implementations named by the plan. Keys name modules instead of
@@ -8,7 +8,7 @@ files, so that an installed package and a checkout give the same key.
 import hashlib
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -143,7 +143,19 @@ def _train(job: Job) -> dict[str, Any]:
     plan = job.plan
     if job.checkpoint is not None:
         return {"network": plan.network(), "given": hashlib.sha256(job.checkpoint.read_bytes()).hexdigest()}
-    return {"network": plan.network(), "recipe": asdict(plan.recipe), "seed": plan.seed, "data": _data(job)}
+    return {"network": plan.network(), "recipe": plan.recipe.as_dict(), "seed": plan.seed, "data": _data(job)}
+
+
+def _fine_tune(job: Job) -> dict[str, Any]:
+    """The conversion determines the neurons that are simulated."""
+    plan = job.plan
+    return {
+        "network": plan.network(),
+        "fine_tuning": plan.fine_tuning.as_dict(plan.recipe),
+        "conversion": plan.scheme.conversion(plan.time_steps),
+        "seed": plan.seed,
+        "data": _data(job),
+    }
 
 
 def _convert(job: Job) -> dict[str, Any]:
@@ -204,6 +216,7 @@ def _evaluate(job: Job) -> dict[str, Any]:
         "seed": plan.seed,
         "paper_time_steps": plan.paper_time_steps,
         "measures": [name for _, name in _compared(plan)],
+        **({"fine_tuning": str(plan.fine_tuning)} if plan.fine_tuning else {}),
     }
 
 
@@ -219,7 +232,9 @@ STAGES: tuple[Stage, ...] = (
     Stage("search", {"calibration": "collect_calibration"}, _search, "dynconf_tasks.search:search", ("measures tried",), False),
     Stage("evaluate", _JUDGED, _evaluate, "dynconf_tasks.evaluate:evaluate", ("measures compared",)),
 )
-"""The stages in the order in which they run."""
+"""The stages of a setting that is not fine-tuned, in the order in which they run."""
+FINE_TUNE = Stage("fine_tune", {"train": "train"}, _fine_tune, "dynconf_tasks.fine_tune:fine_tune", _SPIKING)
+"""Runs before ``convert``, which then reads its checkpoint. The ANN whose accuracy is shown remains the trained one."""
 
 
 def job(plan: Plan, context: RunContext, checkpoint: Path | None = None) -> Job:
@@ -239,9 +254,25 @@ def known_everywhere(plan: Plan) -> bool:
     return all(":" in name or registry.lasting(name) for registry, name in used)
 
 
+def stages_of(plan: Plan) -> tuple[Stage, ...]:
+    """The stages of a plan, in the order in which they run."""
+    if not plan.fine_tuning:
+        return STAGES
+    place = [one.name for one in STAGES].index("convert")
+    converting = replace(STAGES[place], inputs={"train": FINE_TUNE.name})
+    return (*STAGES[:place], FINE_TUNE, converting, *STAGES[place + 1 :])
+
+
+def stage_names() -> tuple[str, ...]:
+    """The names of all stages that there may be, in their order."""
+    names = [one.name for one in STAGES]
+    names.insert(names.index("convert"), FINE_TUNE.name)
+    return tuple(names)
+
+
 def stage(name: str) -> Stage:
-    """The stage called ``name``."""
-    return next(one for one in STAGES if one.name == name)
+    """The stage called ``name``; what it reads in a fine-tuned setting is said by ``stages_of`` alone."""
+    return next(one for one in (*STAGES, FINE_TUNE) if one.name == name)
 
 
 def module_file(module: str) -> Path:

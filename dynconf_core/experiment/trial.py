@@ -27,6 +27,8 @@ def try_out(plans: Sequence[Plan], data: Path) -> None:
                 _try_network(plan)
         except InputError as error:
             raise InputError(f"setting {plan.setting!r}: {error}") from error
+        if plan.fine_tuning:
+            _try_fine_tuning(plan)
     if any(":" in plan.search.rule for plan in plans) or _installed_measures():
         _try_measures(plans)
 
@@ -37,6 +39,16 @@ def _try_data(plan: Plan, data: Path) -> None:
     if found != plan.data.train:
         raise InputError(
             f"data set {plan.data.name!r}: {found} images train; by its entry, train less calibration, {plan.data.train} do."
+        )
+
+
+def _try_fine_tuning(plan: Plan) -> None:
+    from dynconf_core.neurons.model import NEURONS, NeuronModel
+
+    if NEURONS.get(plan.scheme.neurons).slope is NeuronModel.slope:
+        raise InputError(
+            f"setting {plan.setting!r}: fine_tune_epochs={plan.fine_tuning.epochs}, but neurons of the model "
+            f"{plan.scheme.neurons!r} have no surrogate derivative: give its class a method slope(state), or leave it at 0."
         )
 
 

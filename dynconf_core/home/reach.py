@@ -15,7 +15,7 @@ from dynconf_core.experiment.job import Handle, Job, RunContext
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.profiles import plans
 from dynconf_core.experiment.settings import names
-from dynconf_core.experiment.stages import STAGES, Stage
+from dynconf_core.experiment.stages import Stage, stages_of
 from dynconf_core.results.records import read
 from dynconf_core.results.types import RunResult, SweepResult
 from dynconf_core.store.manifest import Manifest
@@ -87,7 +87,7 @@ def current(home: Path, manifests: Mapping[str, Manifest]) -> set[str]:
     for plan in _plans():
         job = Job(plan, RunContext(home, home / "data"), "")
         digests: dict[str, set[str]] = {}
-        for stage in STAGES:
+        for stage in stages_of(plan):
             usable = [one for one in _made_by(stage, job, by_stage[stage.name]) if _fits(stage, one, digests)]
             digests[stage.name] = {manifest["digest"] for manifest in usable}
             found |= {manifest["key"] for manifest in usable}

@@ -60,9 +60,14 @@ class Block(nn.Module):
         self.shortcut = nn.Identity() if same else nn.Sequential(*_convolution(inputs, self.outputs, 1, stride))
         self.activation = activation()
         if bottleneck:  # the branch starts at zero; otherwise a ResNet-50 trains badly
-            last = self.body[-1]
-            assert isinstance(last, nn.BatchNorm2d)
-            nn.init.zeros_(last.weight)
+            nn.init.zeros_(self.last_norm.weight)
+
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """See ``dynconf_core.networks.start.Residual``."""
+        last = self.body[-1]
+        assert isinstance(last, nn.BatchNorm2d)
+        return last
 
     def forward(self, x: Tensor) -> Tensor:
         """``(N, inputs, H, W)`` to ``(N, outputs, H / stride, W / stride)``."""

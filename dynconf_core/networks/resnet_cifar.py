@@ -51,6 +51,11 @@ class BasicBlock(nn.Module):
         self.shortcut = nn.Identity() if same else OptionA(inputs, planes, stride)
         self.activation2 = activation()
 
+    @property
+    def last_norm(self) -> nn.BatchNorm2d:
+        """See ``dynconf_core.networks.start.Residual``."""
+        return self.bn2
+
     def forward(self, x: Tensor) -> Tensor:
         """``(N, inputs, H, W)`` to ``(N, planes, H / stride, W / stride)``."""
         inner = self.activation1(self.bn1(self.conv1(x)))

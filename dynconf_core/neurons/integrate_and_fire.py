@@ -12,7 +12,7 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from dynconf_core.neurons.model import NeuronModel, State
+from dynconf_core.neurons.model import NeuronModel, State, triangle
 
 
 class Potential(NamedTuple):
@@ -36,6 +36,10 @@ class IntegrateAndFire(NeuronModel):
         (potential,) = state
         spikes = torch.ge(potential, 1.0, out=out)  # written directly as numbers, without a bool tensor
         return spikes, Potential(potential.sub_(spikes))
+
+    def slope(self, state: State) -> Tensor:
+        """A triangle around V = 1."""
+        return triangle(state[0] - 1)
 
     @property
     def sends(self) -> tuple[int, int]:

@@ -75,6 +75,22 @@ class NeuronModel(ABC):
         potential = state[0] + current
         return self.fire((potential, *(tensor.clone() for tensor in state[1:])), torch.empty_like(potential))
 
+    def slope(self, state: State) -> Tensor:
+        """The surrogate derivative of the spikes with respect to the membrane potential ``(N, ...)``, for fine-tuning.
+
+        Only for models whose reset subtracts what they send, and that keep no further state that gradients should pass.
+
+        Args:
+            state: as for ``fire``; not changed.
+
+        Raises:
+            InputError: if the model has none.
+        """
+        raise InputError(
+            f"neuron model {self.name!r} has no surrogate derivative, so networks of it cannot be fine-tuned: give its class a "
+            "method slope(state), or set fine_tune_epochs=0."
+        )
+
     @property
     def state_tensors(self) -> int:
         """How many numbers are stored per neuron."""
@@ -154,6 +170,12 @@ class NeuronModel(ABC):
     def __str__(self) -> str:
         values = dataclasses.asdict(self)
         return f"{self.name} with {', '.join(f'{name} = {value}' for name, value in values.items())}" if values else self.name
+
+
+def triangle(distance: Tensor) -> Tensor:
+    """max(0, 1 - |x|): the surrogate derivative of a unit step at a distance of x thresholds from it (Esser et al., PNAS 2016,
+    10.1073/pnas.1604850113)."""
+    return (1 - distance.abs()).clamp_min_(0)
 
 
 NEURONS: Registry[type[NeuronModel]] = Registry(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dynconf_core.errors import InputError
-from dynconf_core.neurons.model import NeuronModel, State
+from dynconf_core.neurons.model import NeuronModel, State, triangle
 
 
 class PotentialAndCount(NamedTuple):
@@ -49,6 +49,11 @@ class Signed(NeuronModel):
         after = out.copy_(potential).floor_().clamp_(-1, 1).add(net).clamp_(0, self.levels)
         spikes = torch.sub(after, net, out=out)
         return spikes, PotentialAndCount(potential.sub_(spikes), after)
+
+    def slope(self, state: State) -> Tensor:
+        """A triangle around V = 1 where a further spike is possible, and one around V = 0 where one can be taken back."""
+        potential, net = state
+        return triangle(potential - 1) * (net < self.levels) + triangle(potential) * (net > 0)
 
     @property
     def sends(self) -> tuple[int, int]:

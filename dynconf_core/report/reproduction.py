@@ -268,7 +268,8 @@ def _facts(row: SettingResult) -> list[tuple[str, str]]:
     width = "" if row.network.width == 1 else f" at {row.network.width:g} of its width"
     parameters = "" if row.network.parameters is None else f", {row.network.parameters:,} parameters"
     level = f", L = {row.levels}" if row.levels is not None else f", {row.bits} bits" if row.bits is not None else ""
-    reference = "" if row.reference_accuracy is None else f", with rounded weights {percent(row.reference_accuracy)} %"
+    rounded = "with rounded weights" if row.fine_tuning is None else "fine-tuned and with rounded weights"
+    reference = "" if row.reference_accuracy is None else f", {rounded} {percent(row.reference_accuracy)} %"
     found = [
         (
             "data",
@@ -276,6 +277,7 @@ def _facts(row: SettingResult) -> list[tuple[str, str]]:
             f"{row.data.test:,} to test",
         ),
         ("network", f"{row.network.architecture}{width}{parameters}"),
+        *([] if row.fine_tuning is None else [("fine-tuning", str(row.fine_tuning))]),
         ("conversion", f"{row.method}{level}, T = {row.time_steps}" + (", weights in fixed point" if row.fixed_point else "")),
         ("ANN", f"{percent(row.ann_accuracy)} %{reference}"),
         ("stages", ", ".join(f"{name} {outcome}" for name, outcome in row.stages.items())),

@@ -13,7 +13,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.evaluation.curves import CURVES
 from dynconf_core.exit.rule import Rule
 from dynconf_core.experiment.request import home_folder
-from dynconf_core.experiment.stages import STAGES
+from dynconf_core.experiment.stages import FINE_TUNE, STAGES
 from dynconf_core.files import copy, write_text
 from dynconf_core.results.files import CSV, RESULTS, csv_text
 from dynconf_core.results.page import run_page
@@ -73,7 +73,8 @@ def export(
 def _artefacts(row: SettingResult, store: Store) -> dict[str, Artefact]:
     """The artefacts that are exported of a setting, by stage."""
     keys, found = row.artefacts, {}
-    for stage in NEEDED:
+    needed = (*NEEDED, *([FINE_TUNE.name] if row.fine_tuning else []))
+    for stage in needed:
         artefact = store.get(keys[stage]) if stage in keys else None
         if artefact is None:
             raise InputError(
@@ -90,6 +91,10 @@ def _write(out: Path, name: str, parts: Mapping[str, Artefact], training: Mappin
     copy(evaluation.file("rule.json"), out / f"{name}-rule.json")
     copy(parts["convert"].file("report.txt"), out / f"{name}-conversion.txt")
     copy(parts["convert"].file("report.json"), out / f"{name}-conversion.json")
+    if FINE_TUNE.name in parts:
+        write_text(
+            out / f"{name}-fine-tuning.json", json.dumps(parts[FINE_TUNE.name].manifest["provenance"]["facts"], indent=1)
+        )
     copy(evaluation.file(CURVES), out / f"{name}-{CURVES}")
     for picture in sorted(evaluation.folder.glob("*.png")):
         copy(picture, out / "figures" / f"{name}-{picture.name}")

@@ -82,7 +82,8 @@ def short_notes(result: RunResult, each: bool = False) -> list[str]:
             f"Mean over {_count(rows)}: {percent(result.mean_latency_saving)} of the time steps saved, "
             f"{points_in_words(lost)}{' (the paper, over the same eight: 40 %, none lost)' if all_of_paper(rows) else ''}.",
             f"Against the iso-accuracy baseline (the first step as accurate on calibration as T): {percent(fixed)} saved.",
-            *_rounding(rows, each),
+            *_rounding([row for row in rows if row.fine_tuning is None], each),
+            *_fine_tuned(rows),
         ]
     return [*lines, *(f"Warning, {row.name}: {text}" for row in rows for text in row.warnings)]
 
@@ -159,6 +160,22 @@ def _rounding(rows: Sequence[SettingResult], each: bool) -> list[str]:
     return [
         f"Rounding the weights to fixed point changes the ANN's accuracy by {100 * mean:+.2f} points on average"
         + (f" ({shown})." if each else ".")
+    ]
+
+
+def _fine_tuned(rows: Sequence[SettingResult]) -> list[str]:
+    """What ANN and SNN are of the settings that were fine-tuned, and what the fine-tuned networks reach themselves."""
+    tuned = [(row, row.fine_tuning) for row in rows if row.fine_tuning is not None]
+    if not tuned:
+        return []
+    each = [
+        f"{row.name} {how}"
+        + ("" if row.reference_accuracy is None else f", itself {in_percent(row.reference_accuracy)} with rounded weights")
+        for row, how in tuned
+    ]
+    return [
+        "Fine-tuned as an SNN between training and conversion, which the paper's networks were not; ANN is the network before "
+        f"it: {'; '.join(each)}."
     ]
 
 

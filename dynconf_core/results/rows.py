@@ -9,14 +9,12 @@ from dynconf_core.evaluation.setting import EVALUATION, SettingEvaluation, Setti
 from dynconf_core.exit.by_class import in_brief
 from dynconf_core.experiment.job import Handle, RunContext
 from dynconf_core.experiment.plan import Plan
-from dynconf_core.experiment.stages import STAGES
+from dynconf_core.experiment.stages import stages_of
 from dynconf_core.results.records import read
 from dynconf_core.results.types import ConversionFacts, DataFacts, FailedSetting, NetworkFacts, PaperRows, SettingResult
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.manifest import MANIFEST
 from dynconf_core.strict_json import read_json
-
-NAMES = tuple(stage.name for stage in STAGES)
 
 
 def completed(plan: Plan, done: Mapping[str, Handle], context: RunContext) -> SettingResult:
@@ -24,7 +22,7 @@ def completed(plan: Plan, done: Mapping[str, Handle], context: RunContext) -> Se
     evaluation = read(SettingEvaluation, context.file(done["evaluate"], EVALUATION))
     figures = {field.name: getattr(evaluation, field.name) for field in fields(SettingFigures)}
     figures["by_class"] = in_brief(evaluation.by_class)
-    numbers = plan.scheme_fields()
+    numbers, names = plan.scheme_fields(), _names(plan)
     samples, conversion = evaluation.samples, _facts(context.folder(done["convert"]))
     return SettingResult(
         **figures,
@@ -39,21 +37,27 @@ def completed(plan: Plan, done: Mapping[str, Handle], context: RunContext) -> Se
         time_steps=plan.time_steps,
         fixed_point=plan.fixed_point,
         conversion=ConversionFacts(conversion.get("agreement"), conversion.get("worst_layer")),
-        paper=PaperRows((plan.published,)) if plan.published else None,
-        stages={name: done[name].outcome for name in NAMES},
-        artefacts={name: done[name].key for name in NAMES},
+        fine_tuning=plan.fine_tuning if plan.fine_tuning else None,
+        paper=PaperRows((plan.published,)) if plan.published and not plan.fine_tuning else None,
+        stages={name: done[name].outcome for name in names},
+        artefacts={name: done[name].key for name in names},
     )
 
 
 def failed(plan: Plan, done: Mapping[str, Handle], error: BaseException) -> FailedSetting:
     """The entry of a setting in which a stage raised ``error``."""
-    outcomes = {name: done[name].outcome if name in done else "not_run" for name in NAMES}
-    broken = next((name for name in NAMES if name not in done), "evaluate")
+    names = _names(plan)
+    outcomes = {name: done[name].outcome if name in done else "not_run" for name in names}
+    broken = next((name for name in names if name not in done), "evaluate")
     outcomes[broken] = "failed"
     reason = " ".join(str(error).split()) or type(error).__name__
     return FailedSetting(
         name=plan.setting, error=f"{broken}: {reason}", stages=outcomes, artefacts={name: one.key for name, one in done.items()}
     )
+
+
+def _names(plan: Plan) -> tuple[str, ...]:
+    return tuple(stage.name for stage in stages_of(plan))
 
 
 def _whole(value: Value | None) -> int | None:

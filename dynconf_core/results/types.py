@@ -9,6 +9,7 @@ from annotated_types import Predicate
 from pydantic import Discriminator
 
 from dynconf_core.evaluation.setting import SettingFigures
+from dynconf_core.experiment.fine_tuning import FineTuning
 from dynconf_core.experiment.plan import Published
 from dynconf_core.names import is_plain
 from dynconf_core.results.environment import Environment
@@ -76,6 +77,7 @@ class SettingFacts:
         scheme: further parameters of the conversion scheme, such as the initial membrane potential.
         time_steps: T.
         fixed_point: whether the weights are rounded so that float32 is exact.
+        fine_tuning: how the network was fine-tuned as an SNN after its training; None: it was not.
     """
 
     name: Name
@@ -90,6 +92,7 @@ class SettingFacts:
     time_steps: int
     fixed_point: bool
     conversion: ConversionFacts
+    fine_tuning: FineTuning | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class SettingResult(SettingFigures, SettingFacts):
     """A finished setting: its description, its figures, and its stages.
 
     Attributes:
-        paper: the paper's figures; None if none are known.
+        paper: the paper's figures; None if none are known, or if the network was fine-tuned, which the paper's were not.
         stages: outcome by stage: "ran", "cached", "given" or "adopted".
         artefacts: key in the store by stage.
         resources: time and memory; None where everything came from the store.

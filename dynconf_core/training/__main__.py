@@ -2,6 +2,7 @@
 
 python -m dynconf_core.training --setting NAME                                     by one process
 torchrun --nproc-per-node 4 -m dynconf_core.training --setting NAME                by four, each with a share of every batch
+python -m dynconf_core.training --fine-tune --setting NAME --set fine_tune_epochs=2     trained, then fine-tuned as an SNN
 """
 
 import argparse
@@ -23,11 +24,13 @@ from dynconf_core.experiment.profiles import PROFILES
 from dynconf_core.experiment.request import Request, check_data, check_writable
 from dynconf_core.experiment.settings import names
 from dynconf_core.machine import keep_freed_memory
+from dynconf_core.progress import Progress
+from dynconf_core.training.fine_tuned import fine_tune_to_file
 from dynconf_core.training.loop import Diverged
 from dynconf_core.training.processes import Agreed, Processes
 from dynconf_core.training.run import train_to_file
 from dynconf_core.training.speed import SpeedUps, allow_fast_arithmetic
-from dynconf_core.training.stored import train_into_store
+from dynconf_core.training.stored import fine_tune_into_store, train_into_store
 
 EVERY = 10.0
 """Seconds between two lines of progress."""
@@ -111,6 +114,14 @@ def _given(processes: Processes) -> argparse.Namespace:
     parser.add_argument("--profile", default="smoke", help=", ".join(PROFILES))
     parser.add_argument("--home", help="the home whose stage train is made [DYNCONF_HOME, else .dynconf]")
     parser.add_argument("--out", type=Path, help="write a checkpoint instead; OUT.resume holds the state during training")
+    parser.add_argument(
+        "--fine-tune",
+        action="store_true",
+        help="after training, fine-tune as an SNN, as --set fine_tune_epochs=N says",
+    )
+    parser.add_argument(
+        "--checkpoint", type=Path, help="with --fine-tune and --out: the trained network, which is then not trained here"
+    )
     parser.add_argument("--data", help="the folder of the data sets [DYNCONF_DATA, else data in the home]")
     recipe = "such as epochs=30, batch_size=256 (of all processes together), width=0.5, levels=8; may be repeated"
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides", help=recipe)
@@ -150,7 +161,15 @@ def _train(given: argparse.Namespace, processes: Processes) -> str:
         facts = made.manifest["provenance"].get("facts", {})
         what = f"{facts.get('record', {}).get('seconds', 0):.0f} s of training" if now else "in the store already"
         by = facts.get("processes", 1)
-        return f"{made.folder}: {plan.setting}, profile {plan.profile}, by {by} process{'es' * (by > 1)}, {what}"
+        trained = f"{made.folder}: {plan.setting}, profile {plan.profile}, by {by} process{'es' * (by > 1)}, {what}"
+        if not given.fine_tune:
+            return trained
+        tuned, now = fine_tune_into_store(plan, context, made, device=where, progress=progress, speed_ups=speed_ups)
+        seconds = tuned.manifest["provenance"].get("facts", {}).get("record", {}).get("seconds", 0)
+        what = f"{seconds:.0f} s" if now else "in the store already"
+        return f"{trained}\n{tuned.folder}: {plan.setting}, {plan.fine_tuning}, {what}"
+    if given.fine_tune:
+        return _fine_tuned(given, plan, context.data, where, progress, speed_ups)
     resume = given.out.with_name(given.out.name + ".resume")
     provenance = train_to_file(
         plan,
@@ -168,6 +187,32 @@ def _train(given: argparse.Namespace, processes: Processes) -> str:
     return f"{given.out}: {plan.setting}, profile {plan.profile}, {provenance['record']['seconds']:.0f} s of training"
 
 
+def _fine_tuned(
+    given: argparse.Namespace, plan: Plan, data: Path, where: torch.device, progress: Progress, speed_ups: SpeedUps | None
+) -> str:
+    """Train into OUT.trained, unless ``--checkpoint`` names what is trained, and fine-tune that into OUT."""
+    out: Path = given.out
+    trained: Path = given.checkpoint or out.with_name(out.name + ".trained")
+    states = [trained.with_name(trained.name + ".resume"), out.with_name(out.name + ".resume")]
+    if given.checkpoint is None:  # a finished training is read from its state
+        train_to_file(plan, data_root=data, device=where, out=trained, resume=states[0], progress=progress, speed_ups=speed_ups)
+    facts = fine_tune_to_file(
+        plan,
+        trained,
+        data_root=data,
+        device=where,
+        out=out,
+        resume=states[1],
+        progress=progress,
+        speed_ups=speed_ups,
+        half=given.half,
+    )
+    for state in states[given.checkpoint is not None :]:
+        state.unlink(missing_ok=True)
+    seconds = facts["record"]["seconds"]
+    return f"{out}: {plan.setting}, profile {plan.profile}, {plan.fine_tuning}, {seconds:.0f} s; from {trained}"
+
+
 def _checked(given: argparse.Namespace, processes: Processes) -> tuple[Request, Plan, torch.device]:
     """The request, its plan and this process's device, once all has been checked that can be in seconds."""
     values = parse(given.overrides)
@@ -180,6 +225,14 @@ def _checked(given: argparse.Namespace, processes: Processes) -> tuple[Request, 
         raise InputError("--half rounds the weights, which the stage train does not: give --out FILE too.")
     if given.out is not None and given.home is not None:
         raise InputError(f"--out {given.out} and --home {given.home} are given: give one of them.")
+    if given.fine_tune and not plan.fine_tuning:
+        raise InputError("--fine-tune needs the number of epochs: --set fine_tune_epochs=2.")
+    if given.fine_tune and processes.count > 1:
+        raise InputError("--fine-tune is done by one process: train by several, then fine-tune without torchrun.")
+    if given.checkpoint is not None and not (given.fine_tune and given.out):
+        raise InputError(f"--checkpoint {given.checkpoint} is what is fine-tuned: give --fine-tune and --out FILE too.")
+    if given.checkpoint is not None and not given.checkpoint.is_file():
+        raise InputError(f"--checkpoint {given.checkpoint} does not exist: name the file that a training wrote.")
     processes.share(plan.recipe.batch_size)
     if given.out is None and processes.first:
         check_writable(request.context().home)

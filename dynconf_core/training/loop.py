@@ -9,23 +9,26 @@ the state is written in the background, at most every ``KEPT_EVERY`` seconds.
 
 import math
 import time
+from collections.abc import Iterable, Iterator
 from contextlib import closing, nullcontext
-from dataclasses import asdict
 from pathlib import Path
-from typing import Protocol, TypedDict, runtime_checkable
+from typing import Any, Protocol, TypedDict, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from dynconf_core.activations.course import Course, guide
+from dynconf_core.activations.quantisation import Quantised
 from dynconf_core.data.augment import augmented
 from dynconf_core.data.batches import batches
 from dynconf_core.data.images import Images
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.recipe import Recipe, learning_rate
+from dynconf_core.experiment.recipe import Recipe, fineness, learning_rate
 from dynconf_core.progress import Progress, silent
+from dynconf_core.training.average import BATCHES, Average
 from dynconf_core.training.keeper import Keeper, kept_state
-from dynconf_core.training.parallel import parallel, settle
+from dynconf_core.training.parallel import NORMS, parallel, settle
 from dynconf_core.training.processes import ALONE, Agreed, Processes
 from dynconf_core.training.speed import SpeedUps, chosen
 
@@ -102,23 +105,26 @@ def train(
     network.to(device)
     images = images.to(device)
     optimiser = torch.optim.SGD(
-        network.parameters(),
+        decayed(network, recipe),
         lr=recipe.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
         # Few calls from Python, for which parallel threads would have to wait; gives the same numbers on a CPU.
         foreach=not on_gpu,
         fused=on_gpu,
     )
     record = TrainingRecord(losses=[], seconds=0.0, speed_ups={})
     identity = {
-        "recipe": {**asdict(recipe), "augmentation": list(recipe.augmentation)},
+        "recipe": recipe.as_dict(),
         "seed": seed,
         "images": len(images),
         "network": {name: list(value.shape) for name, value in network.state_dict().items()},
     }
     if speed_ups is not None and speed_ups.compiled and processes.count > 1:
         raise Agreed("speed-ups=compiled is for one process: with several, give channels_last,autocast or auto.")
+    if recipe.rcs and processes.count > 1:
+        raise Agreed(f"rcs={recipe.rcs:g} is for one process, since its terms are of the whole batch: leave it out.")
     state = processes.said(
         processes.checked(lambda: kept_state(resume, identity, processes.count) if resume and processes.first else None)
     )
@@ -130,22 +136,29 @@ def train(
         record = state["record"]
         speed_ups = SpeedUps(**record["speed_ups"])
     else:
-        initialise_steps(network, first)
+        initialise_steps(network, first, trained=bool(recipe.initial_weights))
         if speed_ups is None:
             progress(0, total, "choosing speed-ups")
             speed_ups = processes.said(chosen(network, first, labels, total, share if processes.count > 1 else None))
         record["speed_ups"] = speed_ups.as_dict()
+    course = _course(network, recipe, share)
     forward = speed_ups.prepared(network, lambda laid_out: parallel(laid_out, processes, device))
     if processes.count > 1:
         with speed_ups.precision(device):
             settle(network, forward, speed_ups.images(first[share]), labels[share])
 
+    average = Average(network, recipe.averaging) if recipe.averaging else None
+    if average is not None and state is not None:
+        average.load(state["average"])
     last, kept = min(recipe.epochs, stop_after or recipe.epochs), time.perf_counter()
     with nullcontext() if resume is None or not processes.first else Keeper(resume) as keeper:
         for epoch in range(len(record["losses"]), last):
             start = time.perf_counter()
             network.train()
             generator = torch.Generator().manual_seed(_seed(seed, epoch, 1))
+            if course is not None:
+                course.fineness = fineness(epoch, recipe)
+                course.seed(_seed(seed, epoch, 2), device, speed_ups.compiled)
             order = _order(images, seed, epoch)
             losses = torch.zeros((), device=device)
             done = f"epoch {epoch + 1}/{recipe.epochs}" + (f", loss {record['losses'][-1]:.3f}" if record["losses"] else "")
@@ -155,10 +168,15 @@ def train(
                     for group in optimiser.param_groups:
                         group["lr"] = learning_rate(step, total, recipe)
                     with speed_ups.precision(device):
-                        loss = cross_entropy(forward(speed_ups.images(batch)), labels)
+                        logits = forward(speed_ups.images(batch))
+                        loss = cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+                    if course is not None and (penalty := course.taken()) is not None:
+                        loss = loss + recipe.rcs * penalty
                     optimiser.zero_grad(set_to_none=True)
                     loss.backward()
                     optimiser.step()
+                    if average is not None:
+                        average.update()
                     losses += processes.mean(loss.detach())
                     if not on_gpu and not math.isfinite(float(losses)):  # on a GPU, reading it would wait for the step
                         raise Diverged(epoch, recipe)
@@ -174,11 +192,21 @@ def train(
                     {
                         "network": network.state_dict(),
                         "optimiser": optimiser.state_dict(),
+                        **({} if average is None else {"average": average.state()}),
                         "record": record,
                         "of": identity,
                         "processes": processes.count,
                     }
                 )
+    if course is not None:
+        course.end()
+        guide(network, None)
+    if average is not None and last == recipe.epochs:
+        average.into_network()
+        network.train()
+        for batch, _ in _further_batches(images, recipe, seed, device, share, BATCHES):
+            with torch.no_grad(), speed_ups.precision(device):
+                forward(speed_ups.images(batch))
     # The last step may have overflowed after its loss was computed.
     if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
         raise Diverged(last - 1, recipe)
@@ -193,6 +221,47 @@ def _seed(seed: int, epoch: int, purpose: int) -> int:
 
 def _order(images: Images, seed: int, epoch: int) -> Tensor:
     return torch.randperm(len(images), generator=torch.Generator().manual_seed(_seed(seed, epoch, 0)))
+
+
+def _further_batches(
+    images: Images, recipe: Recipe, seed: int, device: torch.device, share: slice, count: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """``count`` batches beyond those of the recipe's epochs."""
+    epoch = recipe.epochs
+    while count > 0:
+        generator = torch.Generator().manual_seed(_seed(seed, epoch, 1))
+        order = _order(images, seed, epoch)[: count * recipe.batch_size]
+        yield from batches(images, order, recipe.batch_size, recipe.augmentation, generator, device, share=share)
+        count -= len(order) // recipe.batch_size
+        epoch += 1
+
+
+def _course(network: nn.Module, recipe: Recipe, share: slice) -> Course | None:
+    """What the activations follow; None for a recipe that asks nothing of them."""
+    if not recipe.noise and not recipe.rcs and recipe.finer_start == 1:
+        return None
+    course = Course(recipe.batch_size, share)
+    course.noise = recipe.noise
+    course.penalties = [] if recipe.rcs else None
+    guide(network, course)
+    return course
+
+
+def decayed(network: nn.Module, recipe: Recipe) -> Iterable[nn.Parameter] | list[dict[str, Any]]:
+    """The parameters for the optimiser, those without weight decay in a group of their own."""
+    if recipe.decay_thresholds and recipe.decay_norms:
+        return network.parameters()
+    spared: list[nn.Parameter] = []
+    for module in network.modules():
+        own = dict(module.named_parameters(recurse=False))
+        if not recipe.decay_thresholds and isinstance(module, Quantised):
+            spared += own.values()
+        if not recipe.decay_norms:
+            spared += own.values() if isinstance(module, NORMS) else [one for name, one in own.items() if name == "bias"]
+    without = {id(one) for one in spared}
+    groups = [[one for one in network.parameters() if (id(one) in without) is chosen] for chosen in (False, True)]
+    found: list[dict[str, Any]] = [{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}]
+    return found
 
 
 def _first_batch(images: Images, recipe: Recipe, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -217,21 +286,23 @@ class StartsFromABatch(Protocol):
         initialised: whether this has happened; a buffer, so that a resumed or loaded network is not initialised again.
     """
 
-    initialised: Tensor
+    initialised: Tensor | bool
 
     def initialise(self, x: Tensor) -> None:
         """Initialise the layer from its input ``x (N, ...)``."""
 
 
 @torch.no_grad()
-def initialise_steps(network: nn.Module, batch: Tensor) -> None:
+def initialise_steps(network: nn.Module, batch: Tensor, trained: bool = False) -> None:
     """Initialise all layers that start from a batch and are not initialised yet, each after those before it.
 
-    The running statistics of batch normalisation are then reset, and the network is in training mode.
+    The running statistics of batch normalisation are then reset, and the network is in training mode. Of a network that is
+    ``trained`` they are used instead, and remain.
 
     Args:
         network: the network.
         batch: augmented, normalised images ``(N, ...)``.
+        trained: whether the weights come from a training.
     """
 
     def initialise(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -243,9 +314,10 @@ def initialise_steps(network: nn.Module, batch: Tensor) -> None:
         return
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     hooks = [module.register_forward_pre_hook(initialise) for module in fresh]
-    network.train()
+    network.train(not trained)
     network(batch)
+    network.train()
     for hook in hooks:
         hook.remove()
-    for norm in norms:
+    for norm in norms if not trained else ():
         norm.reset_running_stats()

@@ -1,11 +1,13 @@
 """Training a network and writing its checkpoint."""
 
 import hashlib
+import logging
 import platform
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from dynconf_core.data.images import SPLIT_SEED, held_out
 from dynconf_core.errors import InputError
@@ -13,11 +15,14 @@ from dynconf_core.experiment.images import images_of
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.networks.architecture import parameters
 from dynconf_core.networks.checkpoint import save_checkpoint
+from dynconf_core.networks.start import copy_weights, wait_for_a_batch, zero_last_norms
 from dynconf_core.progress import Progress, silent
 from dynconf_core.schemes.network import described
 from dynconf_core.training.loop import train
 from dynconf_core.training.processes import ALONE, Processes
 from dynconf_core.training.speed import SpeedUps
+
+logger = logging.getLogger(__name__)
 
 
 def train_to_file(
@@ -55,11 +60,11 @@ def train_to_file(
         InputError: if the data set is missing or damaged, or its number of classes is not that of the plan.
         Diverged: if the loss or a weight is no longer finite.
     """
-    data, recipe, seed, description = plan.data, plan.recipe, plan.seed, plan.network()
+    data, recipe, seed = plan.data, plan.recipe, plan.seed
     images = processes.checked(lambda: images_of(data, "train", data_root))
     if images.classes != data.classes:
         raise InputError(f"{data.name} under {data_root} has {images.classes} classes, not {data.classes}: restore it.")
-    network = described({**description, "initial_threshold": recipe.initial_threshold}, seed)
+    network, started = untrained(plan)
     processes.same(images=len(images), labels=hashlib.sha256(images.labels.numpy().tobytes()).hexdigest())
     record = train(
         network,
@@ -75,11 +80,12 @@ def train_to_file(
     several = {"processes": processes.count} if processes.count > 1 else {}
     determined = {
         **several,
-        "network": description,
+        "network": plan.network(),
         "parameters": parameters(network),
-        "recipe": {**recipe.__dict__, "augmentation": list(recipe.augmentation)},
+        "recipe": recipe.as_dict(),
+        **started,
         "seed": seed,
-        "data": {"name": data.name, "train": len(images), "split": _split_facts(len(images), data.calibration)},
+        "data": {"name": data.name, "train": len(images), "split": split_facts(len(images), data.calibration)},
         "record": {"losses": record["losses"]},
         "half": half,
     }
@@ -96,7 +102,25 @@ def train_to_file(
     return facts
 
 
-def _split_facts(trained: int, calibration: int) -> dict[str, Any]:
+def untrained(plan: Plan) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of a plan as its training starts, and what its provenance says of that.
+
+    Raises:
+        InputError: if ``zero_gamma`` or the file of ``initial_weights`` does not fit the network.
+    """
+    recipe = plan.recipe
+    network = described({**plan.network(), "initial_threshold": recipe.initial_threshold}, plan.seed)
+    if recipe.zero_gamma:
+        zero_last_norms(network)
+    if not recipe.initial_weights:
+        return network, {}
+    copied = copy_weights(network, Path(recipe.initial_weights))
+    wait_for_a_batch(network, copied, recipe.threshold_percentile)
+    logger.info("%d tensors come from %s, %d do not.", len(copied.copied), recipe.initial_weights, len(copied.kept))
+    return network, {"initial_weights": {"copied": len(copied.copied), "kept": list(copied.kept)}}
+
+
+def split_facts(trained: int, calibration: int) -> dict[str, Any]:
     """How the calibration images were held out, which identifies the images not used in training."""
     _, held = held_out(trained + calibration, calibration)
     indices = hashlib.sha256(held.numpy().tobytes()).hexdigest()

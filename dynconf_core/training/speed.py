@@ -24,6 +24,8 @@ from dynconf_core.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""A loss ``()`` of what the network returns and the labels ``(n,)``."""
 LONG = 1e9
 """Pixel values that a run on a CPU reads, from which on it uses channels-last: the profiles quick and paper, not smoke."""
 WORTH_TRYING = 20.0
@@ -93,32 +95,42 @@ def allow_fast_arithmetic() -> None:
     torch.backends.cudnn.benchmark = True
 
 
-def chosen(network: nn.Module, images: Tensor, labels: Tensor, steps: int, share: slice | None = None) -> SpeedUps:
+def chosen(
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    steps: int,
+    share: slice | None = None,
+    compiling: bool = True,
+    loss: Loss = cross_entropy,
+) -> SpeedUps:
     """The speed-ups for a run of ``steps`` steps, on batches like ``images (n, 3, H, W)``, ``labels (n,)``.
 
     ``share`` is the part of each that this process computes, if there are others; see ``probe``.
     """
     if images.device.type == "cuda":
         own = share or slice(None)
-        return probe(network, images[own], labels[own], steps, compiling=share is None)
+        return probe(network, images[own], labels[own], steps, compiling=compiling and share is None, loss=loss)
     return SpeedUps(channels_last=steps * images.numel() >= LONG)
 
 
-def probe(network: nn.Module, images: Tensor, labels: Tensor, steps: int, compiling: bool = True) -> SpeedUps:
+def probe(
+    network: nn.Module, images: Tensor, labels: Tensor, steps: int, compiling: bool = True, loss: Loss = cross_entropy
+) -> SpeedUps:
     """The speed-ups worth using in a run of ``steps`` steps, timed on a batch ``images (n, 3, H, W)``, ``labels (n,)``.
 
     Without ``compiling``, torch.compile is not among them: where batch normalisation takes the statistics of several processes,
-    compiled code would end at every layer.
+    compiled code would end at every layer. ``loss`` is that of a step, of what the network returns and the labels.
     """
     best = SpeedUps()
-    seconds = seconds_a_step(network, images, labels, best)
+    seconds = seconds_a_step(network, images, labels, best, loss)
     candidates = [("channels_last", WORTH_TRYING), ("autocast", WORTH_TRYING), ("compiled", WORTH_COMPILING)]
     for name, worth in candidates:
         if seconds * steps < worth or (name == "compiled" and not compiling):
             continue
         candidate = replace(best, **{name: True})
         try:
-            tried = seconds_a_step(network, images, labels, candidate)
+            tried = seconds_a_step(network, images, labels, candidate, loss)
         except Exception as error:  # a missing compiler, an unsupported operation, ...
             logger.info("%s is not used: %s", name, str(error).strip().splitlines()[0] if str(error) else type(error))
             continue
@@ -128,7 +140,9 @@ def probe(network: nn.Module, images: Tensor, labels: Tensor, steps: int, compil
     return best
 
 
-def seconds_a_step(network: nn.Module, images: Tensor, labels: Tensor, speed_ups: SpeedUps) -> float:
+def seconds_a_step(
+    network: nn.Module, images: Tensor, labels: Tensor, speed_ups: SpeedUps, loss: Loss = cross_entropy
+) -> float:
     """Seconds of a training step on a batch ``images (n, 3, H, W)``, ``labels (n,)``.
 
     The best of three steps after a first one, on a copy of the network.
@@ -140,8 +154,8 @@ def seconds_a_step(network: nn.Module, images: Tensor, labels: Tensor, speed_ups
     for _ in range(4):
         start = time.perf_counter()
         with speed_ups.precision(images.device):
-            loss = cross_entropy(forward(batch), labels)
-        loss.backward()
+            found = loss(forward(batch), labels)
+        found.backward()
         if images.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - start)

@@ -1,8 +1,9 @@
-"""The stage ``train`` made in a home without the pipeline, by one process or several, for the pipeline to find.
+"""The stages ``train`` and ``fine_tune`` made in a home without the pipeline, for the pipeline to find.
 
-By one process it is what the pipeline makes, under the same key. Several processes add gradients in another order, so that the
-last digits of the weights differ, and a key must not stand for two contents: the key of what they make says how many they
-were. It is then adopted under the key that the pipeline looks for, so that manifest and results say that it was made otherwise.
+By one process they are what the pipeline makes, under the same keys. Several processes, which may share a training, add
+gradients in another order, so that the last digits of the weights differ, and a key must not stand for two contents: the key of
+what they make says how many they were. It is then adopted under the key that the pipeline looks for, so that manifest and
+results say that it was made otherwise.
 """
 
 import platform
@@ -17,13 +18,14 @@ from typing import Any
 import torch
 
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.job import Job, RunContext
+from dynconf_core.experiment.job import Handle, Job, RunContext
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.stages import job, stage
 from dynconf_core.progress import Progress
 from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_core.store.claim import claim
 from dynconf_core.store.keys import StageKey, stage_key
+from dynconf_core.training.fine_tuned import fine_tune_to_file
 from dynconf_core.training.processes import Agreed, Processes
 from dynconf_core.training.run import train_to_file
 from dynconf_core.training.speed import SpeedUps
@@ -125,6 +127,50 @@ def train_into_store(
         made = new.created if target.made == target.wanted else target.store.adopt(new.created, target.wanted)
         shutil.rmtree(target.work, ignore_errors=True)
         return made, True
+
+
+def fine_tune_into_store(
+    plan: Plan,
+    context: RunContext,
+    trained: Artefact,
+    *,
+    device: torch.device,
+    progress: Progress,
+    speed_ups: SpeedUps | None,
+) -> tuple[Artefact, bool]:
+    """Make the artefact of the stage ``fine_tune`` from that of ``train``, unless the home holds it.
+
+    Returns:
+        the artefact, and whether it has been made now.
+
+    Raises:
+        InputError: as ``fine_tune_to_file``.
+        FineTuningDiverged: if the loss or a weight is no longer finite, or a threshold no longer above 0.
+    """
+    given, store = job(plan, context), Store(context.artefacts)
+    key = stage("fine_tune").key(given, {"train": Handle(trained.stage, trained.key, trained.digest, "cached")})
+    work = context.work / key.key
+    with claim(context.home, key.key, f"{plan.setting} · fine_tune", lambda who: progress(0, 1, f"waits for {who}")):
+        found = store.get(key)
+        if found is not None:
+            return found, False
+        start = time.perf_counter()
+        provenance: dict[str, Any] = {"setting": plan.setting, "host": platform.node(), "versions": _versions()}
+        with (new := store.create(key, provenance)) as folder:
+            provenance["facts"] = fine_tune_to_file(
+                plan,
+                trained.file(CHECKPOINT),
+                data_root=context.data,
+                device=device,
+                out=folder / CHECKPOINT,
+                resume=work / STATE,
+                progress=progress,
+                speed_ups=speed_ups,
+                facts_inside=False,
+            )
+            provenance["seconds"] = round(time.perf_counter() - start, 3)
+        shutil.rmtree(work, ignore_errors=True)
+        return new.created, True
 
 
 def _turn(target: Target | None, processes: Processes, progress: Progress, claimed: ExitStack) -> str:

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from dynconf_core.errors import InputError
+from dynconf_core.experiment import stages as declared
 from dynconf_core.experiment.request import Request, home_folder
-from dynconf_core.experiment.stages import STAGES
 from dynconf_core.results.records import to_json
 from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_core.store.claim import claim
@@ -82,7 +82,7 @@ def adopted(request: Request, stages: list[str] | None = None) -> list[Explained
     Raises:
         InputError: for an unknown stage.
     """
-    known = [stage.name for stage in STAGES]
+    known = declared.stage_names()
     for name in stages or ():
         if name not in known:
             raise InputError(f"--stage {name} is unknown: choose among {', '.join(known)}.")

@@ -18,6 +18,9 @@ def compare(
         list[str] | None,
         typer.Option("--rule", help="A measure of your own to include, as package.module:Class; repeatable."),
     ] = None,
+    intervals: Annotated[
+        bool, typer.Option("--intervals", help="Show accuracies, and the 95 % intervals of all figures, in place of the table.")
+    ] = False,
     time_steps: TimeSteps = None,
     layout: Layout = None,
     accumulated: Accumulated = False,
@@ -26,13 +29,14 @@ def compare(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Compare exit rules at equal accuracy.
+    """Compare exit rules at equal accuracy, those of other methods too.
 
-    Thresholds are chosen on the calibration traces for allowed drops of 0, 0.1, 0.5 and 1 point.
+    Thresholds are chosen on the calibration traces for allowed drops of 0, 0.1, 0.5 and 1 point. Other methods are also
+    shown at the threshold that they propose themselves.
     """
     configure(home_folder(home))
     from dynconf_core.choosing.comparison import compare as compared
-    from dynconf_core.choosing.comparison import interval_lines
+    from dynconf_core.choosing.comparison import interval_lines, table_lines
     from dynconf_core.confidence.measure import MEASURES, measures_of
     from dynconf_core.evaluation.trace_warnings import trace_warnings
     from dynconf_core.results.records import to_json
@@ -41,15 +45,15 @@ def compare(
 
     measures = measures_of((*MEASURES.names(), *(rule or ())))
     found = pairs(traces, test, home)
-    console, tables = Terminal(stderr=as_json), {}
+    console, tables, own = Terminal(stderr=as_json), {}, {}
     for pair in found:
         calibration, judge, _ = loaded(pair, seed, time_steps, layout, accumulated)
         comparison = compared(calibration, judge, measures=measures, seed=seed)
-        tables[pair.name] = comparison.rows
+        tables[pair.name], own[pair.name] = comparison.rows, comparison.own
         if not as_json:
             heading(console, pair.name, described(judge), calibration.samples, judge.samples)
-            for line in interval_lines(comparison):
+            for line in interval_lines(comparison) if intervals else table_lines(comparison):
                 say(console, line)
         warn(console, trace_warnings(calibration, judge))
     if as_json:
-        print_json(to_json({"comparisons": tables}))
+        print_json(to_json({"comparisons": tables, "own_thresholds": own}))

@@ -17,7 +17,10 @@ def profile_names(incomplete: str) -> list[str]:
     return _beginning(incomplete, tuple(PROFILES))
 
 
-MEASURES = ("max_softmax", "entropy", "gap", "patience", "learned")
+MEASURES = (
+    *("max_softmax", "entropy", "gap", "patience", "learned"),
+    *("seenn_1", "seenn_2", "dt_snn", "snncutoff", "spikecp", "spikecp_simes", "boosted_gate"),
+)
 """The built-in measures; their registry imports torch, which takes longer than a user waits for a completion."""
 
 
@@ -31,9 +34,9 @@ def rule_names(incomplete: str) -> list[str]:
 
 def stage_names(incomplete: str) -> list[str]:
     """The stages whose names begin so."""
-    from dynconf_core.experiment.stages import STAGES
+    from dynconf_core.experiment import stages
 
-    return _beginning(incomplete, tuple(stage.name for stage in STAGES))
+    return _beginning(incomplete, stages.stage_names())
 
 
 def fetched_names(incomplete: str) -> list[str]:

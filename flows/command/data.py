@@ -13,14 +13,14 @@ from dynconf_flows.command.terminal import Terminal
 
 
 def fetch(
-    name: Annotated[str, typer.Argument(help="cifar10 or imagenette.", autocompletion=fetched_names)],
+    name: Annotated[str, typer.Argument(help="cifar10, cifar100 or imagenette.", autocompletion=fetched_names)],
     data: Data = None,
     home: Home = None,
 ) -> None:
     """Download a data set and verify it."""
     if name in DATASETS.names() and name not in FETCHERS.names():
         raise InputError(
-            f"data set {name!r} cannot be fetched, only {' and '.join(FETCHERS.names())} can: digits come with scikit-learn, "
+            f"data set {name!r} cannot be fetched, only {', '.join(FETCHERS.names())} can: digits come with scikit-learn, "
             "and ImageNet's licence requires your own login."
         )
     fetch_it = FETCHERS.get(name)

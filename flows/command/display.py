@@ -35,13 +35,15 @@ POINT = "point"
 """What the points of a sweep are called; of them, most take stages from the store that earlier ones have computed."""
 STAGES = {
     "train": 0.6,
+    "fine_tune": 0.4,
     "convert": 0.05,
     "collect_calibration": 0.1,
     "collect_test": 0.1,
     "search": 0.05,
     "evaluate": 0.1,
 }
-"""Roughly what part of a setting's time each of its stages takes: for the time left, of which nobody expects more."""
+"""Roughly what part of a setting's time each of its stages takes, for the time left, of which nobody expects more; fine-tuning
+adds to it where it runs."""
 
 
 @contextmanager
@@ -212,7 +214,9 @@ class _Setting:
 
     def part(self) -> float:
         """Roughly what part of it is done."""
-        return sum(STAGES.get(stage, 0.0) * part for stage, part in list(self.parts.items()))
+        parts = dict(self.parts)
+        whole = 1 + STAGES["fine_tune"] * ("fine_tune" in parts)
+        return sum(STAGES.get(stage, 0.0) * part for stage, part in parts.items()) / whole
 
     def at(self) -> list[tuple[str, float]]:
         """The running stages, with what part of each is done."""

@@ -12,7 +12,7 @@ import typer
 
 from dynconf_core.experiment.following import FollowedStages, follow
 from dynconf_core.experiment.request import Request, checked, home_folder
-from dynconf_core.experiment.stages import STAGES, job
+from dynconf_core.experiment.stages import job
 from dynconf_core.home.verification import surface
 from dynconf_core.results.records import to_json
 from dynconf_core.store.artefacts import Artefact, Store
@@ -86,7 +86,7 @@ def explained(request: Request, contents: bool = True) -> list[Explained]:
     found = followed(request, contents=contents)
     store = Store(home_folder(request.home) / "artefacts")
     stages = []
-    for name in (stage.name for stage in STAGES):
+    for name in (stage.name for stage in found.stages):
         if name in found.finished:
             done = found.finished[name]
             stages.append(Explained(name, "hit", f"artefact {done.key[:12]}" + ", adopted" * (done.outcome == "adopted")))

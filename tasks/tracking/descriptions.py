@@ -175,7 +175,8 @@ def _reductions(plan: Plan) -> str:
     fields = ", ".join(f"{name} {value}" for name, value in plan.scheme_fields().items())
     return (
         f"Profile {plan.profile}, seed {plan.seed}: {plan.architecture} at {width} on {data.name} "
-        f"({data.resolution} px{stand_in}); {plan.method} ({fields}), T = {plan.time_steps}; {plan.recipe.epochs} epochs."
+        f"({data.resolution} px{stand_in}); {plan.method} ({fields}), T = {plan.time_steps}; {plan.recipe.epochs} epochs"
+        f"{f', {plan.fine_tuning}' if plan.fine_tuning else ''}."
     )
 
 

@@ -220,7 +220,7 @@ def plan_params(plan: Plan) -> dict[str, object]:
     data = {
         name: getattr(plan.data, name) for name in ("name", "stands_in_for", "resolution", "train", "calibration", "classes")
     }
-    recipe = asdict(plan.recipe)
+    recipe = plan.recipe.as_dict()
     return {
         "setting": plan.setting,
         "profile": plan.profile,
@@ -231,6 +231,7 @@ def plan_params(plan: Plan) -> dict[str, object]:
         **_grouped("network", {"architecture": plan.architecture, "width": plan.width}),
         **_grouped("scheme", {"method": plan.method, **plan.scheme_fields()}),
         **_grouped("training", {**recipe, "augmentation": ", ".join(recipe["augmentation"]) or "none"}),
+        **(_grouped("fine_tuning", plan.fine_tuning.as_dict(plan.recipe)) if plan.fine_tuning else {}),
         **_grouped("search", asdict(plan.search)),
     }
 

@@ -1,0 +1,349 @@
+"""What dynconf needs a GPU for, in one call of limited time, the most valuable parts first.
+
+    python benchmarks/gpu_session.py pack DATA FOLDER               # beforehand: CIFAR-10 as six WebP mosaics of 17 MB
+    python benchmarks/gpu_session.py run FOLDER OUT --seconds 570   # on the machine with the GPU; the same command resumes
+    python benchmarks/gpu_session.py run FOLDER OUT --tiny          # everything at tiny sizes on a CPU, to try it
+
+The parts are the GPU tests, the training loop's share of the bare network's throughput, collecting traces beside SpikingJelly
+on the same card, live exit by the clock, and then trainings, four side by side, each followed by conversion and collection.
+Each part has a time box and runs in a process of its own. Its output goes to OUT/NAME.log as it comes, what has become of it to
+OUT/session.json, and the traces of a trained network, in compact form, to OUT/NAME.tar (below 16 MiB for CIFAR-10). A part that
+is done is not repeated; a training resumes after its last saved epoch, as long as FOLDER/work is kept. The first parts need no
+images: where the mosaics come in several calls, the trainings wait for the call that brings the last one.
+
+It needs torch, numpy, pillow and pytest; collecting beside SpikingJelly needs spikingjelly too.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import measuring
+import numpy as np
+
+SIDE, CHANNELS, ROW = 32, 3, 100
+"""Pixels of an image's side, its channels, and the images in a row of a mosaic."""
+RESERVE = 8.0
+"""Seconds kept at the end for stopping what runs and writing what is there."""
+RECIPE = "epochs=90 batch_size=256 learning_rate=0.2 warm_up=0.05"
+TRAININGS = {
+    "cifar10-resnet18-qcfs": f"{RECIPE} initial_threshold=4",
+    "cifar10-vgg16-qcfs": f"{RECIPE} initial_threshold=4",
+    "cifar10-resnet18-qffs": RECIPE,
+    "cifar10-vgg16-qffs": RECIPE,
+}
+"""The settings trained side by side, with what differs from the profile ``paper``; ``--set`` adds to it."""
+TINY = "epochs=1 width=0.0625"
+SLOWER = 5.0
+"""By how much the time boxes are longer on a CPU, whose time goes into starting processes."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """What runs, and for how many seconds at most; it is started only if at least half of them are left."""
+
+    name: str
+    seconds: float
+    command: Sequence[str]
+
+
+@dataclass
+class Session:
+    """What has become of the parts, in a file that is rewritten whole after each of them.
+
+    Attributes:
+        out: the folder of all that comes of the session.
+        until: when it has to be over, by ``time.monotonic``.
+        slower: a factor of all time boxes.
+        parts: by name, how each ended: "done", "failed" or "out of time", with its seconds.
+    """
+
+    out: Path
+    until: float
+    slower: float = 1.0
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the session has to be over."""
+        return self.until - time.monotonic() - RESERVE
+
+    def done(self, name: str) -> bool:
+        """Whether a part has been done, in this call or an earlier one."""
+        return self.parts.get(name, {}).get("state") == "done"
+
+    def run(self, part: Part) -> bool:
+        """Run a part within its time box, if it has not been done; returns whether it is done."""
+        if self.done(part.name):
+            return True
+        wanted = part.seconds * self.slower
+        box = min(wanted, self.left)
+        if box < wanted / 2:
+            self._ended(part.name, "not started", 0.0)
+            return False
+        print(f"{part.name}: at most {box:.0f} s\n", end="", flush=True)
+        start = time.monotonic()
+        with (self.out / f"{part.name}.log").open("w") as log:
+            log.write(f"$ {' '.join(part.command)}\n")
+            log.flush()
+            child = subprocess.Popen(
+                part.command,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment(),
+                start_new_session=True,
+                cwd=measuring.HERE,
+            )
+            try:
+                state = "done" if child.wait(box) == 0 else "failed"
+            except subprocess.TimeoutExpired:
+                state = "out of time"
+                _stop(child)
+        self._ended(part.name, state, time.monotonic() - start)
+        return state == "done"
+
+    def _ended(self, name: str, state: str, seconds: float) -> None:
+        with self._lock:
+            self.parts[name] = {"state": state, "seconds": round(seconds, 1)}
+            beside = self.out / "session.json.new"
+            beside.write_text(json.dumps({"parts": self.parts, "left": round(self.left, 1)}, indent=1) + "\n")
+            beside.replace(self.out / "session.json")
+        print(f"{name}: {state} after {seconds:.0f} s\n", end="", flush=True)
+
+
+def _stop(child: "subprocess.Popen[bytes]") -> None:
+    """End a part and all its processes: politely first, so that a training says where it resumes."""
+    for number, patience in ((signal.SIGTERM, 4.0), (signal.SIGKILL, 2.0)):
+        try:
+            os.killpg(child.pid, number)
+            child.wait(patience)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
+
+
+def environment() -> dict[str, str]:
+    """The environment of the parts: they import this checkout."""
+    root = measuring.HERE.parent
+    paths = [str(root), str(root / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+
+
+def measurements(device: str, tiny: bool) -> list[Part]:
+    """The parts that need no images."""
+    python, on = sys.executable, ["--device", device]
+
+    def benchmark(name: str, seconds: float, script: str, small: str, full: str) -> Part:
+        return Part(name, seconds, [python, script, *on, *(small if tiny else full).split()])
+
+    tests = [
+        python,
+        "-m",
+        "pytest",
+        "--noconftest",
+        "-p",
+        "no:cacheprovider",
+        "-q",
+        "-rs",
+        str(measuring.HERE.parent / "tests/test_gpu.py"),
+    ]
+    return [
+        Part("gpu-tests", 90, tests),
+        benchmark(
+            "training-share",
+            110,
+            "training.py",
+            "--width 0.03125 --steps 2 --repeats 1 --batch 8 --recipe paper --plain",
+            "--width 1 --steps 88 --repeats 2 --batch 256 --recipe paper",
+        ),
+        benchmark(
+            "collecting",
+            120,
+            "traces.py",
+            "--width 0.03125 --time-steps 2 --images 4 --repeats 1",
+            "--width 1 --images 1024 --repeats 2",
+        ),
+        benchmark(
+            "live-exit",
+            90,
+            "live.py",
+            "--width 0.03125 --samples 8 --batches 4 --repeats 1",
+            "--width 1 --samples 10000 --batches 512 2048 --repeats 1",
+        ),
+    ]
+
+
+def trainings(session: Session, data: Path, work: Path, device: str, tiny: bool, more: str) -> None:
+    """Train all settings at the same time, and collect the traces of each as soon as it is trained."""
+
+    def one(setting: str, changes: str) -> None:
+        overrides = [f"--set={change}" for change in (TINY if tiny else changes).split() + more.split()]
+        profile = "smoke" if tiny else "paper"
+        common = ["--setting", setting, "--profile", profile, *overrides, "--data", str(data), "--device", device]
+        checkpoint = work / f"{setting}.pt"
+        ups = ["--speed-ups", "none" if tiny else "channels_last,autocast,compiled"]
+        train = [sys.executable, "-m", "dynconf_core.training", *common, *ups, "--half", "--out", str(checkpoint)]
+        if session.run(Part(f"train-{setting}", max(session.left / session.slower - 60.0, 1.0), train)):
+            collect = [sys.executable, __file__, "collect", *common, "--checkpoint", str(checkpoint), "--out", str(session.out)]
+            session.run(Part(f"collect-{setting}", 60, collect))
+
+    threads = [threading.Thread(target=one, args=item) for item in TRAININGS.items()]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def collect_traces(given: argparse.Namespace) -> None:
+    """Convert a trained network and collect both splits: their compact traces and the conversion's report go to one file."""
+    import torch
+
+    from dynconf_core.conversion.convert import convert
+    from dynconf_core.conversion.report import conversion_report
+    from dynconf_core.data.images import limit
+    from dynconf_core.experiment.images import images_of
+    from dynconf_core.experiment.overrides import parse
+    from dynconf_core.experiment.request import Request
+    from dynconf_core.networks.checkpoint import load_checkpoint
+    from dynconf_core.schemes.network import described
+    from dynconf_core.simulation.collect import collect
+    from dynconf_core.traces.compact import compact
+
+    (plan,) = Request(given.profile, (given.setting,), parse(given.set), 0, given.device, None, str(given.data)).plans()
+    ann = described(plan.network(), plan.seed)
+    provenance = load_checkpoint(ann, given.checkpoint)
+    images = images_of(plan.data, "calibration", given.data)
+    few = images.normalisation(images.batch(torch.arange(min(len(images), plan.scheme.images))))
+    conversion = plan.scheme.conversion(plan.time_steps)
+    snn = convert(
+        ann.eval(), few, **conversion, time_steps=plan.time_steps, fixed_point=plan.fixed_point, image_limit=limit(images)
+    )
+    shown = torch.arange(min(64, len(images)))
+    report = conversion_report(snn, ann, images.normalisation(images.batch(shown)), plan.time_steps, images.labels[shown])
+    files = {"conversion.txt": f"{report}\n", "training.json": json.dumps(provenance, indent=1) + "\n"}
+    partial = given.checkpoint.with_name(f"{given.setting}.tar")
+    with tarfile.open(partial, "w") as tar:
+        for name, text in files.items():
+            path = given.checkpoint.with_name(f"{given.setting}-{name}")
+            path.write_text(text)
+            tar.add(path, path.name)
+        for split in ("calibration", "test"):
+            path = given.checkpoint.with_name(f"{given.setting}-{split}.npz")
+            of_split = images_of(plan.data, split, given.data)
+            facts = {**plan.origin(), "data": plan.data.name, "split": split, "network": plan.network()}
+            traces = collect(
+                snn.to(given.device), ann.to(given.device), of_split, plan.time_steps, device=given.device, facts=facts
+            )
+            accuracy = 100 * traces.correct().mean(axis=0)
+            print(f"{split}: " + ", ".join(f"{value:.2f} @ {step}" for step, value in enumerate(accuracy, 1)), flush=True)
+            compact(traces).save(path, compressed=True)
+            tar.add(path, path.name)
+    shutil.move(partial, given.out / partial.name)
+
+
+def pack(data: Path, folder: Path) -> None:
+    """CIFAR-10's official binary batches as lossless WebP mosaics with their labels, a pair of files a batch."""
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for batch in sorted((data / "cifar-10-batches-bin").glob("*_batch*.bin")):
+        records = np.frombuffer(batch.read_bytes(), np.uint8).reshape(-1, 1 + CHANNELS * SIDE * SIDE)
+        pixels = records[:, 1:].reshape(-1, ROW, CHANNELS, SIDE, SIDE).transpose(0, 3, 1, 4, 2)
+        mosaic = Image.fromarray(np.ascontiguousarray(pixels).reshape(-1, ROW * SIDE, CHANNELS))
+        mosaic.save(folder / f"{batch.stem}.webp", lossless=True, quality=100, method=4)
+        (folder / f"{batch.stem}.labels").write_bytes(records[:, 0].tobytes())
+        print(f"{batch.stem}: {(folder / f'{batch.stem}.webp').stat().st_size / 1e6:.1f} MB", flush=True)
+
+
+def unpack(folder: Path, data: Path) -> bool:
+    """Write the official binary batches of all mosaics in the folder; returns whether CIFAR-10 is complete."""
+    from PIL import Image
+
+    from dynconf_core.data.cifar10 import BINARY_SHA1, faults_in
+
+    target = data / "cifar-10-batches-bin"
+    target.mkdir(parents=True, exist_ok=True)
+    for mosaic in sorted(folder.glob("*.webp")):
+        batch = target / f"{mosaic.stem}.bin"
+        if batch.exists():
+            continue
+        pixels = np.asarray(Image.open(mosaic)).reshape(-1, SIDE, ROW, SIDE, CHANNELS).transpose(0, 2, 4, 1, 3)
+        labels = np.frombuffer(mosaic.with_suffix(".labels").read_bytes(), np.uint8)
+        flat = np.ascontiguousarray(pixels).reshape(len(labels), -1)
+        batch.write_bytes(np.concatenate([labels[:, None], flat], axis=1).tobytes())
+    return len(list(target.glob("*.bin"))) == len(BINARY_SHA1) and not faults_in(target, BINARY_SHA1)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Run the session; returns the exit code: 0 if all is done."""
+    import torch
+
+    device = "cpu" if given.tiny else "cuda"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("no GPU here: give --tiny to try the session on a CPU")
+    given.out.mkdir(parents=True, exist_ok=True)
+    work = given.folder / "work"
+    work.mkdir(parents=True, exist_ok=True)
+    session = Session(given.out, time.monotonic() + given.seconds, SLOWER if given.tiny else 1.0)
+    former = given.former or given.out / "session.json"
+    if former.is_file():
+        session.parts = json.loads(former.read_text())["parts"]
+    threads = torch.get_num_threads()
+    (given.out / "machine.txt").write_text(
+        f"{torch.cuda.get_device_name() if device == 'cuda' else 'no GPU, tiny sizes'}; {measuring.environment_line(threads)}\n"
+    )
+    steps: list[Callable[[], object]] = [lambda part=part: session.run(part) for part in measurements(device, given.tiny)]  # type: ignore[misc]
+    for step in steps:
+        step()
+    if unpack(given.folder, work / "data"):
+        trainings(session, work / "data", work, device, given.tiny, given.set)
+    else:
+        print("trainings: CIFAR-10 is not complete here yet; bring the other mosaics and run the same command again")
+    expected = [part.name for part in measurements(device, given.tiny)]
+    expected += [f"{kind}-{setting}" for setting in TRAININGS for kind in ("train", "collect")]
+    return 0 if all(session.done(name) for name in expected) else 1
+
+
+def main() -> int:
+    """Parse the arguments and run."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    packing = commands.add_parser("pack", help="make the mosaics")
+    packing.add_argument("data", type=Path)
+    packing.add_argument("folder", type=Path)
+    running = commands.add_parser("run", help="run the session, or what is left of it")
+    running.add_argument("folder", type=Path, help="the mosaics; FOLDER/work holds what an interrupted session resumes from")
+    running.add_argument("out", type=Path, help="where results go")
+    running.add_argument("--seconds", type=float, default=570.0, help="the whole call [570]")
+    running.add_argument("--former", type=Path, help="session.json of an earlier call [OUT/session.json]")
+    running.add_argument("--set", default="", help="FIELD=VALUE ..., added to the recipe of all trainings")
+    running.add_argument("--tiny", action="store_true", help="tiny sizes, on a CPU")
+    collecting = commands.add_parser("collect")
+    for name in ("--setting", "--profile", "--device"):
+        collecting.add_argument(name)
+    collecting.add_argument("--set", action="append", default=[])
+    for name in ("--data", "--checkpoint", "--out"):
+        collecting.add_argument(name, type=Path)
+    given = parser.parse_args()
+    if given.command == "pack":
+        pack(given.data, given.folder)
+        return 0
+    if given.command == "collect":
+        collect_traces(given)
+        return 0
+    return run(given)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

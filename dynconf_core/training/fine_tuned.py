@@ -1,0 +1,82 @@
+"""Fine-tuning a checkpoint and writing another."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dynconf_core.conversion.options import ConversionOptions
+from dynconf_core.experiment.images import images_of
+from dynconf_core.experiment.plan import Plan
+from dynconf_core.networks.architecture import parameters
+from dynconf_core.networks.checkpoint import load_checkpoint, save_checkpoint
+from dynconf_core.progress import Progress, silent
+from dynconf_core.schemes.network import described
+from dynconf_core.training.fine_tuning import fine_tune
+from dynconf_core.training.processes import ALONE
+from dynconf_core.training.run import split_facts
+from dynconf_core.training.speed import SpeedUps
+
+
+def fine_tune_to_file(
+    plan: Plan,
+    trained: Path,
+    *,
+    data_root: Path,
+    device: torch.device,
+    out: Path,
+    resume: Path,
+    progress: Progress = silent,
+    speed_ups: SpeedUps | None = None,
+    half: bool = False,
+    facts_inside: bool = True,
+) -> dict[str, Any]:
+    """Fine-tune the network of a plan, by its ``fine_tuning``, and write its checkpoint.
+
+    Args:
+        trained: the checkpoint of the trained network.
+        plan, data_root, device, out, resume, progress, speed_ups, half, facts_inside: as for ``train_to_file``.
+
+    Returns:
+        the provenance of the fine-tuning, with the facts of this run.
+
+    Raises:
+        InputError: if the checkpoint or the data set does not fit, or the network cannot be fine-tuned (see ``Spiking``).
+        FineTuningDiverged: if the loss or a weight is no longer finite, or a threshold no longer above 0.
+    """
+    how, data = plan.fine_tuning, plan.data
+    network = described(plan.network(), plan.seed)
+    load_checkpoint(network, trained)
+    images = images_of(data, "train", data_root)
+    record = fine_tune(
+        network,
+        images,
+        plan.recipe,
+        how,
+        ConversionOptions(time_steps=plan.time_steps).changed(plan.scheme.conversion(plan.time_steps)),
+        seed=plan.seed,
+        device=device,
+        resume=resume,
+        progress=progress,
+        speed_ups=speed_ups,
+    )
+    determined = {
+        "network": plan.network(),
+        "parameters": parameters(network),
+        "fine_tuning": how.as_dict(plan.recipe),
+        "seed": plan.seed,
+        "data": {"name": data.name, "train": len(images), "split": split_facts(len(images), data.calibration)},
+        "record": {"losses": record["losses"]},
+        "half": half,
+    }
+    facts = {
+        **determined,
+        "record": record,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
+        "threads": torch.get_num_threads(),
+        **ALONE.facts(device),
+        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
+    }
+    save_checkpoint(network.cpu(), facts if facts_inside else determined, out, half=half)
+    return facts

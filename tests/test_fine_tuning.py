@@ -1,0 +1,84 @@
+"""Fine-tuning: it lowers the loss, goes on after an interruption with the same bits, and refuses in words what cannot work."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from training_cases import CPU, RECIPE, equal, pictures, small
+
+from dynconf_core.activations.lsq import LSQ
+from dynconf_core.conversion.options import ConversionOptions
+from dynconf_core.errors import InputError
+from dynconf_core.experiment.fine_tuning import FineTuning
+from dynconf_core.training.fine_tuning import FineTuningDiverged, fine_tune, loss_of
+from dynconf_core.training.loop import train
+
+HOW = FineTuning(epochs=3, steps=3, learning_rate=0.02, settled=0.5, distilled=0.5)
+OPTIONS = ConversionOptions(time_steps=8)
+
+
+def trained(method: str) -> nn.Module:
+    network = small(method)
+    train(network, pictures(32), replace(RECIPE, epochs=1), seed=0, device=CPU)
+    return network
+
+
+def tuned(network: nn.Module, how: FineTuning = HOW, resume: Path | None = None, stop_after: int | None = None) -> list[float]:
+    record = fine_tune(network, pictures(32), RECIPE, how, OPTIONS, seed=0, device=CPU, resume=resume, stop_after=stop_after)
+    return record["losses"]
+
+
+@pytest.mark.parametrize("method", ["qcfs", "qffs"])
+def test_it_learns_and_goes_on_with_the_same_bits(method: str, tmp_path: Path) -> None:
+    start = trained(method)
+    whole, parts = copy.deepcopy(start), copy.deepcopy(start)
+    losses = tuned(whole, resume=tmp_path / "whole")
+    assert losses[-1] < losses[0]
+    assert all(bool((one != other).any()) for one, other in zip(whole.parameters(), start.parameters(), strict=True))
+    tuned(parts, resume=tmp_path / "parts", stop_after=1)
+    assert not equal(parts, whole)
+    again = copy.deepcopy(start)
+    assert tuned(again, resume=tmp_path / "parts") == losses
+    assert equal(again, whole)
+    assert all(bool(module.initialised) for module in again.modules() if isinstance(module, LSQ))
+
+
+def test_another_fine_tuning_does_not_go_on_from_a_state(tmp_path: Path) -> None:
+    start = trained("qcfs")
+    tuned(copy.deepcopy(start), resume=tmp_path / "state", stop_after=1)
+    other, alone = copy.deepcopy(start), copy.deepcopy(start)
+    how = replace(HOW, steps=2)
+    assert tuned(other, how, tmp_path / "state") == tuned(alone, how)
+    assert equal(other, alone)
+
+
+def test_the_loss_is_that_of_its_terms() -> None:
+    rows, labels = torch.randn(4, 5, 3), torch.tensor([0, 1, 2, 0, 1])
+    known = torch.randn(5, 3)
+    plain = torch.stack([cross_entropy(row, labels) for row in rows])
+    soft = torch.stack([-(known.softmax(1) * row.log_softmax(1)).sum(1).mean() for row in rows])
+    assert torch.allclose(loss_of(rows, labels, known, FineTuning()), plain[:3].mean())
+    both = 0.75 * plain + 0.25 * soft
+    how = FineTuning(settled=2.0, distilled=0.25)
+    assert torch.allclose(loss_of(rows, labels, known, how), (both[:3].mean() + 2 * both[3]) / 3)
+
+
+def test_what_cannot_work_is_refused() -> None:
+    network = trained("qcfs")
+    with pytest.raises(InputError, match="batch_size=8 exceeds the 7 training images"):
+        fine_tune(network, pictures(7), RECIPE, HOW, OPTIONS, seed=0, device=CPU)
+    with pytest.raises(
+        FineTuningDiverged, match=r"fine_tune_rate=1e\+20.*Choose a lower rate, such as fine_tune_rate=2.5e\+19"
+    ):
+        tuned(network, replace(HOW, learning_rate=1e20))
+
+
+def test_long_trainings_augmentations_are_left_out() -> None:
+    assert FineTuning().augmentation(replace(RECIPE, augmentation=("crop", "flip", "autoaugment", "cutout"))) == (
+        "crop",
+        "flip",
+    )

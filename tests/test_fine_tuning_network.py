@@ -1,0 +1,161 @@
+"""The differentiable SNN of fine-tuning: the core's spikes, the network's own logits, the surrogate's gradient."""
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+import torch
+from second_simulation import simulated
+from spiking_cases import RandomNetwork, dyadic_images, gaussian_images, lively
+from torch import Tensor, nn
+from training_cases import network, small
+
+from dynconf_core.activations.lsq import LSQ
+from dynconf_core.activations.qcfs import QCFS
+from dynconf_core.conversion.convert import convert
+from dynconf_core.conversion.options import ConversionOptions
+from dynconf_core.errors import InputError
+from dynconf_core.neurons.integrate_and_fire import IntegrateAndFire, Potential
+from dynconf_core.neurons.model import NeuronModel, State
+from dynconf_core.neurons.reset_to_zero import ResetToZero
+from dynconf_core.neurons.signed import PotentialAndCount, Signed
+from dynconf_core.training.spiking import Spiking
+
+STEPS = 6
+
+
+def spiking(trained: nn.Module, images: Tensor, steps: int = STEPS, **options: object) -> Spiking:
+    return Spiking(trained.double(), images[:1].double(), ConversionOptions(time_steps=steps).changed(dict(options)), steps)
+
+
+@pytest.mark.parametrize("method", ["qcfs", "qffs"])
+@pytest.mark.parametrize("seed", range(6))
+def test_it_sends_the_spikes_of_the_core(method: str, seed: int) -> None:
+    trained, images = RandomNetwork(seed, method).eval(), dyadic_images(3, seed)
+    snn = convert(copy.deepcopy(trained), images, fixed_point=False, time_steps=STEPS)
+    logits, spikes, _ = simulated(snn, images, STEPS)
+    tuned = spiking(trained, images)
+    found = tuned.sent(images.double())
+    layers = [node.name for node in snn.graph.of_kind("neurons")]
+    assert layers and set(found) == set(layers)
+    assert all(torch.equal(found[name].transpose(0, 1), spikes[name].double()) for name in layers)
+    rows = tuned(images.double()).detach()
+    times = torch.arange(1, STEPS + 1).clamp_max(trained.top if method == "qffs" else STEPS).view(1, -1, 1)
+    assert torch.allclose(rows[:-1].transpose(0, 1), logits.double().cumsum(1) / times, rtol=0, atol=1e-9)
+    assert torch.allclose(rows[-1], trained(images.double()), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("method", ["qcfs", "qffs"])
+def test_a_trained_network_with_normalisation_spikes_as_its_conversion_does(method: str) -> None:
+    """Real weights: in float32 a rounding error may move a spike; hardly any may differ."""
+    trained, images = lively(network(method), 16), gaussian_images(4, 1, 16)
+    for module in trained.modules():
+        if isinstance(module, LSQ):
+            module.step.data.fill_(0.3)
+    snn = convert(copy.deepcopy(trained), images, fixed_point=False, time_steps=STEPS)
+    _, spikes, _ = simulated(snn, images, STEPS)
+    found = spiking(trained, images).sent(images.double())
+    sent = sum(float(one.abs().sum()) for one in spikes.values())
+    differ = sum(float((found[name].transpose(0, 1) - one).abs().sum()) for name, one in spikes.items())
+    assert sent > 1000 and differ < 0.002 * sent
+
+
+def test_the_initial_potential_is_that_of_the_conversion() -> None:
+    trained, images = RandomNetwork(3, "qcfs").eval(), dyadic_images(3, 3)
+    snn = convert(copy.deepcopy(trained), images, fixed_point=False, time_steps=STEPS, initial_potential=0.25)
+    _, spikes, _ = simulated(snn, images, STEPS)
+    found = spiking(trained, images, initial_potential=0.25).sent(images.double())
+    assert all(torch.equal(one.transpose(0, 1), spikes[name].double()) for name, one in found.items())
+
+
+def test_a_gradient_of_one_neuron_is_what_the_equations_give() -> None:
+    """Two steps of V += w x / theta; s = [V >= 1], with the triangle 1 - |V - 1| for ds/dV, by hand."""
+    w, theta, x = 0.7, 0.8, 1.0
+    trained = nn.Sequential(nn.Linear(1, 1, bias=False), QCFS(4, theta), nn.Linear(1, 1, bias=False)).double()
+    with torch.no_grad():
+        trained[0].weight.fill_(w)
+        trained[2].weight.fill_(1.0)
+        trained[1].threshold.fill_(theta)
+    tuned = spiking(trained.eval(), torch.ones(1, 1), steps=2)
+    tuned(torch.full((1, 1), x, dtype=torch.float64))[1].sum().backward()
+    u = w * x / theta
+    first = 0.5 + u
+    s1 = float(first >= 1)
+    second = first - s1 + u
+    s2 = float(second >= 1)
+    h1, h2 = max(0.0, 1 - abs(first - 1)), max(0.0, 1 - abs(second - 1))
+    assert 0 < h1 < 1 and 0 < h2 < 1
+    by_u = h1 + h2 * (2 - h1)  # dV2/du = 1 - h1 + 1
+    assert float(trained[0].weight.grad) == pytest.approx(theta * by_u / 2 * x / theta, rel=1e-12)
+    assert float(trained[1].threshold.grad) == pytest.approx((s1 + s2 - by_u * u) / 2, rel=1e-12)
+
+
+def test_the_slopes_are_triangles_around_what_fires() -> None:
+    potential = torch.tensor([-0.5, 0.0, 0.25, 1.0, 1.5, 2.5])
+    assert torch.equal(IntegrateAndFire().slope(Potential(potential)), torch.tensor([0.0, 0, 0.25, 1, 0.5, 0]))
+    neurons = Signed(3)
+    free = neurons.slope(PotentialAndCount(potential, torch.ones(6)))
+    none_sent = neurons.slope(PotentialAndCount(potential, torch.zeros(6)))
+    all_sent = neurons.slope(PotentialAndCount(potential, torch.full((6,), 3.0)))
+    assert torch.equal(none_sent, torch.tensor([0.0, 0, 0.25, 1, 0.5, 0]))  # none can be taken back
+    assert torch.equal(all_sent, torch.tensor([0.5, 1, 0.75, 0, 0, 0]))  # none can follow
+    assert torch.equal(free, none_sent + all_sent)
+
+
+@pytest.mark.parametrize("method", ["qcfs", "qffs"])
+def test_the_network_itself_has_its_own_gradient(method: str) -> None:
+    """The last row is the trained network in evaluation mode, and its gradient that of the straight-through estimators."""
+    trained, images = RandomNetwork(1, method).eval(), dyadic_images(3, 1)
+    tuned = spiking(trained, images)
+    plain = trained(images.double()).square().sum()
+    expected = torch.autograd.grad(plain, list(trained.parameters()), allow_unused=True)
+    found = torch.autograd.grad(tuned(images.double())[-1].square().sum(), list(trained.parameters()), allow_unused=True)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.allclose(torch.zeros(()) if one is None else one, torch.zeros(()) if other is None else other, atol=1e-9)
+
+
+def test_normalisation_keeps_its_statistics_and_all_else_has_gradients() -> None:
+    trained, images = lively(small(), 16), gaussian_images(4, 1, 16)
+    tuned = spiking(trained, images)
+    before = {name: value.clone() for name, value in trained.named_buffers()}
+    tuned.train()
+    tuned(images.double())[:-1].square().sum().backward()
+    assert all(torch.equal(before[name], value) for name, value in trained.named_buffers())
+    assert all(one.grad is not None and bool(one.grad.any()) for one in trained.parameters())
+
+
+class _Functional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.fire, self.last = nn.Parameter(torch.ones(4, 3)), QCFS(4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.fire(nn.functional.linear(x, self.weight)))
+        return logits
+
+
+@dataclass(frozen=True)
+class _Unknown(NeuronModel):
+    name: ClassVar[str] = "unknown"
+
+    def fire(self, state: State, out: Tensor) -> tuple[Tensor, State]:
+        return out.zero_(), state
+
+    @property
+    def sends(self) -> tuple[int, int]:
+        return 0, 1
+
+
+def test_what_cannot_be_fine_tuned_is_refused_with_its_name() -> None:
+    images = torch.ones(1, 3)
+    with pytest.raises(InputError, match="weight is no weight of a convolution"):
+        spiking(_Functional().eval(), images)
+    with pytest.raises(InputError, match="'1' is no module with a quantisation"):
+        spiking(nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)).eval(), images)
+    with pytest.raises(InputError, match="learned with the network"):
+        spiking(nn.Sequential(nn.Linear(3, 4), QCFS(4), nn.Linear(4, 2)).eval(), images, thresholds="max")
+    with pytest.raises(InputError, match="do not lower their membrane potential"):
+        spiking(nn.Sequential(nn.Linear(3, 4), QCFS(4), nn.Linear(4, 2)).eval(), images, neurons=ResetToZero())
+    with pytest.raises(InputError, match="'unknown' has no surrogate derivative"):
+        spiking(nn.Sequential(nn.Linear(3, 4), QCFS(4), nn.Linear(4, 2)).eval(), images, neurons=_Unknown())
