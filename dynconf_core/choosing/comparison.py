@@ -82,6 +82,8 @@ def compare(
     for name, given in (("calibration", calibration), ("test", test)):
         instance(name, given, Traces, "give Traces, as Traces.load(PATH) or collect(...) returns them")
     check_choice(measures, drops, seed)
+    if measures is not None and not measures:
+        raise InputError("measures=[]: give at least one, or None for all.")
     return compared(Contest(candidates(calibration, seed, measures, readout=readout), calibration, test, seed), drops)
 
 
@@ -90,8 +92,6 @@ def check_choice(measures: Sequence[MeasureLike] | None, drops: Sequence[float],
     for name, given in (("measures", measures), ("drops", drops)):
         if isinstance(given, str) or not (isinstance(given, Sequence) or (given is None and name == "measures")):
             raise InputError(f"{told(name, given)}: give a list.")
-    if measures is not None and not len(measures):
-        raise InputError("measures=[]: give at least one, or None for all.")
     for drop in drops:
         number("drops", drop, "give accuracies that may be lost as fractions, such as [0.0, 0.005]")
     if whole("seed", seed, "give a whole number from 0") < 0:

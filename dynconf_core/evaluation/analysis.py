@@ -139,6 +139,8 @@ def analyse(
     """
     check_options(epsilon, delta, max_drop)
     check_choice(measures, drops, seed)
+    if measure is None and measures is not None and not measures:
+        raise InputError("measures=[]: give at least one, or None for all.")
     if smoothing is not None:
         instance("smoothing", smoothing, Smoothing, 'give a Smoothing, such as Smoothing("sum", 1.0), or None')
     check_pair(calibration, test)

@@ -27,6 +27,7 @@ from dynconf_core.files import NotWritten, write_text
 from dynconf_core.registry import unknown
 from dynconf_core.strict_json import read_json
 from dynconf_core.traces.schema import Traces
+from dynconf_core.wording import an
 
 SCHEMA = 2
 INFINITIES = {"inf": math.inf, "-inf": -math.inf}
@@ -123,7 +124,7 @@ class Rule:
             InputError: naming the field that is missing or wrong, or the measure that must be passed in.
         """
         if not isinstance(entry, Mapping):
-            raise InputError(f"a rule is a JSON object, not a {type(entry).__name__}.")
+            raise InputError(f"a rule is a JSON object, not {an(entry)}.")
         if entry.get("schema", SCHEMA) != SCHEMA:
             raise InputError(f"the rule's schema = {entry['schema']!r} is not known; this version reads {SCHEMA}.")
         for name in ("measure", "smoothing", "threshold"):

@@ -14,6 +14,7 @@ from dynconf_core.exit.judgement import ExitFigures, OperatingPoint
 from dynconf_core.exit.shown import exit_text, points_in_words, threshold_text
 from dynconf_core.report.content import Cell, Columns, Figure, Item, Missing, Table
 from dynconf_core.report.wording import between, number, percent
+from dynconf_core.wording import counted
 
 BASELINES = {
     "full": "T, all time steps",
@@ -188,8 +189,7 @@ def _compared(rows: Sequence[ComparisonRow]) -> Columns:
 
 
 def _drop(share: float) -> str:
-    points = f"{100 * share:.4g}"
-    return f"{points} point{'s'[: points != '1']}"
+    return counted(100 * share, "point", form=".4g")
 
 
 def images(
