@@ -14,8 +14,9 @@ from scipy.special import expit
 
 from dynconf_core.confidence import learned as learned_module
 from dynconf_core.confidence.calibration_error import expected_calibration_error
-from dynconf_core.confidence.learned import FEATURES, Learned, features, final_predictions, fit_learned, recent_average
+from dynconf_core.confidence.learned import FEATURES, Learned, features, final_predictions, fit_learned
 from dynconf_core.confidence.max_softmax import MaxSoftmax
+from dynconf_core.confidence.recent import recent_average
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.exit.front import exact_front
