@@ -79,10 +79,10 @@ def fit_readout(traces: Traces, seed: int, folds: int = FOLDS) -> FittedReadout:
         InputError: for traces that are too small, or whose samples end before T.
     """
     if not large_enough_for_readout(traces):
+        given = f"{traces.samples} samples of {traces.time_steps} steps{' with lengths' if traces.lengths is not None else ''}"
         raise InputError(
-            f"a readout needs at least {LEAST_SAMPLES} calibration samples and 2 time steps, and none that ends before T; there are "
-            f"{traces.samples} samples of {traces.time_steps} steps{' with lengths' if traces.lengths is not None else ''}. "
-            "Choose readout = plain."
+            f"a readout needs at least {LEAST_SAMPLES} calibration samples and 2 time steps, and none that ends before T; "
+            f"there are {given}. Choose readout = plain."
         )
     if not 2 <= folds <= traces.samples:
         raise InputError(f"folds = {folds} of {traces.samples} calibration samples: give 2 folds to one per sample.")
