@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dynconf_core.errors import InputError
+from dynconf_core.experiment.plan import MAX_DROP
 from dynconf_core.experiment.request import HOME, check_folder, home_folder
 from dynconf_flows.command.options import AsJson, Debug, Home, print_json
 from dynconf_flows.command.server import configure
@@ -49,7 +50,7 @@ def analyse(
     out: Annotated[Path | None, typer.Option(help="Folder for the files [default: one in the home, if there is one].")] = None,
     epsilon: Annotated[float | None, typer.Option(help="Guarantee: the accuracy that may be lost, e.g. 0.005.")] = None,
     delta: Annotated[float | None, typer.Option(help="Guarantee: the probability that it fails, e.g. 0.05.")] = None,
-    max_drop: Annotated[float, typer.Option(help="The accuracy that the rule may lose in expectation, a fraction.")] = 0.0,
+    max_drop: Annotated[float, typer.Option(help="The accuracy that the rule may lose in expectation, a fraction.")] = MAX_DROP,
     rule: Annotated[
         str | None,
         typer.Option(
