@@ -59,10 +59,6 @@ class Contest:
         """Each candidate on the calibration traces: its scores and whether its predictions are correct, both (N, T)."""
         return list(calibration_scored(self.found, self.calibration))
 
-    @cached_property
-    def _test_right(self) -> NDArray[np.bool_]:
-        return self.test.correct()
-
     def choose(self, max_drop: float, measure: str | None = None) -> Chosen:
         """The rule with the fewest mean steps at an expected loss of at most ``max_drop``, of one ``measure`` or among all."""
         key = (max_drop, measure)
@@ -80,7 +76,7 @@ class Contest:
     def test_scored(self, index: int) -> Scored:
         """A candidate on the test traces: its scores and whether its predictions are correct, both (M, T)."""
         if index not in self._test_scored:
-            self._test_scored[index] = self.found[index].scores(self.test), self._test_right
+            self._test_scored[index] = self.found[index].scored(self.test)
         return self._test_scored[index]
 
     def test_front(self, index: int) -> Front:
