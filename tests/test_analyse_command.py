@@ -324,7 +324,7 @@ def test_compare_shows_every_rule_at_every_drop(dynconf: Command, files: tuple[P
     own = {row["measure"]: row["test"] for row in found["own_thresholds"]["net"]}
     for measure in ("max_softmax", "learned", *rivals):
         (line,) = [line for line in table.splitlines() if line.startswith(f"  {measure} ")]
-        cells = [row["test"] for row in rows if row["measure"] == measure] + [own[measure]] * (measure in own)
+        cells = [row["test"] for row in rows if row["measure"] == measure] + [own[measure] for _ in range(measure in own)]
         assert [float(steps) for steps in line.split()[1::2]] == [round(test["mean_steps"], 2) for test in cells]
 
 
