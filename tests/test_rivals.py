@@ -47,7 +47,8 @@ def comparison() -> Comparison:
 def nonconformity(traces: Traces) -> NDArray[np.float64]:
     """(N, T, C) -log softmax of the summed logits."""
     sums = np.array(running(traces))
-    return -np.log(np.exp(sums) / np.exp(sums).sum(axis=2, keepdims=True))
+    surprise: NDArray[np.float64] = -np.log(np.exp(sums) / np.exp(sums).sum(axis=2, keepdims=True))
+    return surprise
 
 
 def plain_p_values() -> NDArray[np.float64]:
@@ -277,9 +278,9 @@ def test_the_table_shows_rivals_apart_and_at_their_own_thresholds(comparison: Co
         assert row.rival == (row.measure in RIVALS) and (row.coverage is not None) == row.measure.startswith("spikecp")
     own = {row.measure: row for row in comparison.own}
     assert set(own) == {"seenn_1", "dt_snn", "snncutoff", "spikecp", "spikecp_simes"}
-    for name, row in own.items():
+    for name, proposed in own.items():
         measure = next(one.measure for one in candidates(CALIBRATION, 0, [name]))
-        steps = Rule(measure, PLAIN, row.threshold).exit_steps(TEST)
-        assert row.test.mean_steps == steps.mean() and row.threshold == measure.default_threshold
-        assert f"{row.test.mean_steps:.2f}" in next(line for line in lines if line.split()[0] == name).split()[-2]
+        steps = Rule(measure, PLAIN, proposed.threshold).exit_steps(TEST)
+        assert proposed.test.mean_steps == steps.mean() and proposed.threshold == measure.default_threshold
+        assert f"{proposed.test.mean_steps:.2f}" in next(line for line in lines if line.split()[0] == name).split()[-2]
     assert table_lines(Comparison(T, ())) == []
