@@ -4,6 +4,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from dynconf_core.choosing.candidates import CHOOSE, check_readout
 from dynconf_core.confidence.measure import ConfidenceMeasure, measure_of
 from dynconf_core.confidence.smoothing import FORMS, Smoothing
 from dynconf_core.errors import InputError
@@ -43,6 +44,7 @@ class AnalysisOptions:
         seed: seed of splits, folds and bootstraps.
         layout: "NTC" or "TNC", the order of the axes of logits; None: NTC, unless it cannot be told.
         accumulated: whether the traces hold running sums.
+        readout: "plain", "decoded" or "choose"; see ``analyse``.
         groups: the guarantee is to hold for each group: ("class",), or files with the groups of the samples; None: for all
             samples together.
 
@@ -60,12 +62,14 @@ class AnalysisOptions:
     seed: int = 0
     layout: str | None = None
     accumulated: bool = False
+    readout: str = CHOOSE
     groups: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.layout is not None:
             check_layout(self.layout)
         check_options(self.epsilon, self.delta, self.max_drop)
+        check_readout(self.readout)
         fixed_smoothing(self.given_measure(), self.given_smoothing())
 
     def given_measure(self) -> ConfidenceMeasure | None:
@@ -155,6 +159,7 @@ def analyse_pair(
         smoothing=asked.given_smoothing(),
         seed=asked.seed,
         split=split,
+        readout=asked.readout,
         groups=None if asked.groups is None else Groups.read(asked.groups, calibration, test, split),
     )
     source = described(test)
@@ -219,6 +224,7 @@ def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions,
         "groups": " ".join(options.groups) if options.groups else None,
         **{f"search.{name}": value for name, value in given.items() if name not in NO_SEARCH},
         "rule.measure": chosen.measure,
+        "rule.readout": chosen.readout or "plain",
         **{f"rule.{name}": value for name, value in flat(chosen.smoothing).items()},
         "rule.threshold": chosen.threshold_shown,
     }

@@ -26,6 +26,7 @@ from dynconf_core.choosing.critical_losses import most_lost_certifying, samples_
 from dynconf_core.choosing.selection import worst_so_far
 from dynconf_core.errors import InputError
 from dynconf_core.exit.front import PairedFront, paired_front, points_at
+from dynconf_core.wording import counted
 
 CANDIDATES = 100
 METHOD = "Learn then Test: fixed-sequence testing from the highest threshold down, exact test of the net loss"
@@ -144,18 +145,17 @@ class Guarantee:
 
     def statement(self) -> str:
         """The guarantee as a sentence."""
-        sure, lost = f"{100 * (1 - self.delta):.4g} %", f"at most {self.epsilon * 100:.4g} points of accuracy"
-        if self.groups:
-            lost += f" in each of {self.groups} groups"
+        sure = f"{100 * (1 - self.delta):.4g} %"
+        lost = f"at most {counted(100 * self.epsilon, 'point', form='.4g')} of accuracy"
+        lost += f" in each of {self.groups} groups" if self.groups else ""
+        samples = counted(self.samples, "sample")
         if self.certified:
             but = "; not assured, because the network was trained on them" if self.seen_in_training else ""
-            return (
-                f"with confidence {sure} an exit at {self.mean_steps:.2f} mean steps loses {lost} ({self.samples} samples{but})"
-            )
+            return f"with confidence {sure} an exit at {self.mean_steps:.2f} mean steps loses {lost} ({samples}{but})"
         few = (self.fewest if self.groups else self.samples) < self.samples_needed
         where = f" in every group (the smallest has {self.fewest})" if self.groups else ""
         needed = f": at least {self.samples_needed} are needed{where} if exits gain nothing" if few else ""
-        return f"{self.samples} samples cannot certify with confidence {sure} that any exit loses {lost}{needed}"
+        return f"{samples} cannot certify with confidence {sure} that any exit loses {lost}{needed}"
 
 
 def certify(

@@ -14,6 +14,7 @@ from dynconf_core.exit.judgement import ExitFigures, OperatingPoint
 from dynconf_core.exit.shown import exit_text, points_in_words, threshold_text
 from dynconf_core.report.content import Cell, Columns, Figure, Item, Missing, Table
 from dynconf_core.report.wording import between, number, percent
+from dynconf_core.wording import counted
 
 BASELINES = {
     "full": "T, all time steps",
@@ -188,8 +189,7 @@ def _compared(rows: Sequence[ComparisonRow]) -> Columns:
 
 
 def _drop(share: float) -> str:
-    points = f"{100 * share:.4g}"
-    return f"{points} point{'s'[: points != '1']}"
+    return counted(100 * share, "point", form=".4g")
 
 
 def images(
@@ -257,6 +257,7 @@ def rule_table(rule: RuleEntry, label: str, name: str = "The exit rule") -> Tabl
     rows = [
         ["rule", exit_text(label or rule.measure, rule.threshold, rule.threshold_shown)],
         ["smoothing of the summed logits z", str(rule.smoothing)],
+        *([] if rule.readout is None else [["readout", "z is corrected at each time step before T"]]),
         [
             "on the calibration images",
             f"{percent(rule.calibration.accuracy)} % @ {number(rule.calibration.mean_steps)}, "

@@ -39,6 +39,13 @@ Layout = Annotated[
     ),
 ]
 Accumulated = Annotated[bool, typer.Option("--accumulated", help="The logits are running sums: take their differences.")]
+Readout = Annotated[
+    str,
+    typer.Option(
+        help="Whether rules read the sum of the logits (plain) or correct it by a readout fitted for each step (decoded); "
+        "choose: whichever is better on calibration."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of splits, folds and bootstraps.", min=0)]
 FAILED = 1
 NOTHING_WRITTEN = "Nothing was written: --out DIR keeps rule.json and all else; --home DIR also logs the analysis."
@@ -71,6 +78,7 @@ def analyse(
     alpha: Annotated[
         float | None, typer.Option(help="Fix the alpha of --rule [default: chosen; with --smoothing: 30].")
     ] = None,
+    readout: Readout = "choose",
     time_steps: TimeSteps = None,
     layout: Layout = None,
     accumulated: Accumulated = False,
@@ -107,6 +115,7 @@ def analyse(
         seed,
         layout,
         accumulated,
+        readout,
         tuple(groups) if groups else None,
     )
     found = pairs(traces, test, home)
@@ -245,13 +254,14 @@ def _table(record: AnalysisRecord) -> Table:
 
 def _cells(rule: RuleEntry, exit: RuleEntry | GuaranteeEntry, judged: Judgement, full_steps: float) -> tuple[str, ...]:
     """A line of the table: a rule, the threshold at which it exits, and its figures."""
+    from dynconf_core.choosing.comparison import mark
     from dynconf_core.confidence.smoothing import PLAIN
     from dynconf_core.exit.shown import points, threshold_text
 
     low, high = judged.accuracy_interval
     smoothing = rule.smoothing
     return (
-        rule.measure,
+        rule.measure + mark(rule),
         "" if smoothing == PLAIN else f"{smoothing.form} {smoothing.alpha:.3g}",
         threshold_text(exit.threshold, exit.threshold_shown),
         f"{100 * judged.accuracy:.2f}",
