@@ -16,10 +16,11 @@ from dynconf_core.arguments import instance
 from dynconf_core.choosing.candidates import CHOOSE, candidates
 from dynconf_core.choosing.comparison import DROPS, check_choice, compared
 from dynconf_core.choosing.contest import Chosen, Contest
-from dynconf_core.choosing.cross_fitting import Choice, Scored
+from dynconf_core.choosing.cross_fitting import Choice
 from dynconf_core.choosing.entries import RuleEntry, recorded
 from dynconf_core.choosing.group_guarantee import GroupGuarantee, certify_groups
 from dynconf_core.choosing.guarantee import Guarantee, candidate_thresholds, certify
+from dynconf_core.choosing.paths import Scored
 from dynconf_core.confidence.calibration_error import calibration_over_time
 from dynconf_core.confidence.measure import ConfidenceMeasure, MeasureLike, measure_of, own_measures
 from dynconf_core.confidence.smoothing import Smoothing
