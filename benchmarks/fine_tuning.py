@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from dynconf_core.conversion.convert import convert
 from dynconf_core.conversion.options import ConversionOptions
+from dynconf_core.data.images import TensorImages
+from dynconf_core.errors import InputError
 from dynconf_core.experiment.fine_tuning import FineTuning
 from dynconf_core.experiment.images import images_of
 from dynconf_core.experiment.plan import Plan
@@ -44,6 +46,8 @@ def tuned(plan: Plan, checkpoint: Path, how: FineTuning, data: Path, images: int
     load_checkpoint(network, checkpoint)
     if how:
         training = images_of(plan.data, "train", data)
+        if not isinstance(training, TensorImages):
+            raise InputError(f"data set {plan.data.name!r} lies in files of images: choose one that is held in memory.")
         options = ConversionOptions(time_steps=plan.time_steps).changed(plan.scheme.conversion(plan.time_steps))
         some = training.subset(torch.arange(min(images, len(training))))
         fine_tune(network, some, plan.recipe, how, options, seed=plan.seed, device=torch.device("cpu"))
