@@ -283,7 +283,8 @@ def test_every_field_is_tested() -> None:
     assert set(known_fields()) == {
         *("time_steps", "levels", "bits", "fixed_point", "initial_potential", "epochs", "width", "batch_size"),
         *("learning_rate", "warm_up", "initial_threshold", "rule", "smoothing", "alpha", "max_drop", "augmentation"),
-        *("momentum", "weight_decay", *OPTIONS, *OF_FINE_TUNING),
+        *("momentum", "weight_decay", *OPTIONS),
+        *OF_FINE_TUNING,  # in tests/test_fine_tuning_stage.py
     }
 
 

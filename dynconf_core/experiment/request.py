@@ -22,6 +22,7 @@ from dynconf_core.experiment.start import check_start
 from dynconf_core.experiment.trial import try_out
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.storage import check_storage
+from dynconf_core.wording import counted
 
 HOME, DATA = "DYNCONF_HOME", "DYNCONF_DATA"
 ROOMS = ("artefacts", "claims", "results", "sweeps", "work", "prefect")
@@ -246,7 +247,7 @@ def check_memory(request: Request) -> None:
     if share <= FIXED:
         raise InputError(
             f"--memory {request.memory} is too little: give more than {jobs * FIXED / 2**20:.0f} MiB for "
-            f"{jobs} simulation{'s'[: jobs > 1]} at a time."
+            f"{counted(jobs, 'simulation')} at a time."
         )
 
 

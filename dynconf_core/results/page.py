@@ -16,6 +16,8 @@ TRACES = (
     "every exit unchanged. Run `dynconf analyse` on this folder to repeat the analyses."
 )
 
+TUNED = "`NAME-fine-tuning.json` is the record of a fine-tuning; `NAME-training.json` that of the training before it."
+
 
 def run_page(result: RunResult, training: Mapping[str, Mapping[str, Any]], traces: bool = True) -> str:
     """The README of an exported run.
@@ -36,6 +38,7 @@ def run_page(result: RunResult, training: Mapping[str, Mapping[str, Any]], trace
         "## Files",
         "`results.json` and `results.csv` hold all figures. For each setting there are the chosen rule (`NAME-rule.json`), the "
         "training record (`NAME-training.json`), the conversion report (`NAME-conversion.txt`) and plots in `figures/`.",
+        *([TUNED] if any(row.fine_tuning for row in result.finished) else []),
         *([TRACES] if traces else []),
         f"Command:\n\n    {result.command}",
     ]
