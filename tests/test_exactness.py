@@ -56,8 +56,8 @@ def bottleneck() -> SpikingNetwork:
 
 
 def test_what_reads_no_spikes_is_tried_with_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A device that rounds such inputs, as to bfloat16, is found: 0 and 1 would pass. They are on their own grid, within their own
-    bounds, and reach to both."""
+    """A device that rounds such inputs, as to bfloat16, is found: 0 and 1 would pass. They are on their own grid, within their
+    own bounds, and reach to both."""
 
     def truncating(node: Node, inputs: list[Tensor], tensors: Mapping[str, Tensor], biased: bool = True) -> Tensor:
         if inputs[0].dtype == torch.float32 and node.name == "3":
