@@ -176,8 +176,8 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no function": (["--network", "own_nets:mk", "--dataset", "grey.npz"], "module own_nets has no 'mk'"),
     "arguments": (["--network", "own_nets:sized", "--dataset", "grey.npz"], "cannot be called without arguments"),
     "raises": (["--network", "own_nets:broken", "--dataset", "grey.npz"], "cannot be made: RuntimeError: no weights here"),
-    "returns None": (["--network", "own_nets:nothing", "--dataset", "grey.npz"], "returns a NoneType"),
-    "a number": (["--network", "own_nets:number", "--dataset", "grey.npz"], "is a int: name a function"),
+    "returns None": (["--network", "own_nets:nothing", "--dataset", "grey.npz"], "returns None: it must"),
+    "a number": (["--network", "own_nets:number", "--dataset", "grey.npz"], "is an int: name a function"),
     "key alone": (["--network", "own_nets:make", "--dataset", "grey.npz", "--weights", "ema"], "--checkpoint names none"),
     "default": (["--network", "own_nets:make", "--checkpoint", "default", "--dataset", "grey.npz"], "no weights are published"),
 }
