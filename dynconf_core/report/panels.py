@@ -118,7 +118,8 @@ def histogram(exiting: ExitFigures, heading: str = "", what: str = "images") -> 
 
 
 def rules(rows: Sequence[ComparisonRow], time_steps: int, heading: str = "") -> Item:
-    """Mean steps of each measure at each allowed drop."""
+    """Mean steps of each of the project's measures at each allowed drop; the rows of rivals are in the files."""
+    rows = [row for row in rows if not row.rival]
     if not rows:
         return Missing("The rules were not compared at equal accuracy.", heading)
     first = [row for row in rows if row.max_drop == rows[0].max_drop]
@@ -141,7 +142,8 @@ def rules(rows: Sequence[ComparisonRow], time_steps: int, heading: str = "") -> 
 
 
 def losses(rows: Sequence[ComparisonRow]) -> Item:
-    """What each measure loses at each allowed drop."""
+    """What each of the project's measures loses at each allowed drop."""
+    rows = [row for row in rows if not row.rival]
     if not rows:
         return Missing("The rules were not compared at equal accuracy.")
     over = sum(map(_over, rows))
@@ -255,6 +257,7 @@ def rule_table(rule: RuleEntry, label: str, name: str = "The exit rule") -> Tabl
     rows = [
         ["rule", exit_text(label or rule.measure, rule.threshold, rule.threshold_shown)],
         ["smoothing of the summed logits z", str(rule.smoothing)],
+        *([] if rule.readout is None else [["readout", "z is corrected at each time step before T"]]),
         [
             "on the calibration images",
             f"{percent(rule.calibration.accuracy)} % @ {number(rule.calibration.mean_steps)}, "
