@@ -81,7 +81,7 @@ def test_other_numbers_of_channels_are_named_with_the_remedy() -> None:
         colour(torch.zeros(2, 3, 4, 4, dtype=torch.int64))
     with pytest.raises(InputError, match=r"labels are torch.float32: give whole numbers"):
         TensorImages(grey, torch.zeros(2), 10, Normalisation((0.5,), (0.5,)))
-    with pytest.raises(InputError, match=r"of the shape \(3,\): .* each of the 2 images"):
+    with pytest.raises(InputError, match=r"the shape \(3,\): .* each of the 2 images"):
         TensorImages(grey, torch.zeros(3).long(), 10, Normalisation((0.5,), (0.5,)))
 
 
