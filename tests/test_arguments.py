@@ -33,6 +33,7 @@ from dynconf_core import (
     run_until_confident,
     save_snn,
 )
+from dynconf_core.networks.checkpoint import load_checkpoint
 from dynconf_core.wording import an, counted, told
 
 STEPS = 4
@@ -219,6 +220,9 @@ def test_indices_of_a_max_pool_over_signals_are_refused_where_they_are_used() ->
     refused("indices of the maximum at .*use the values alone", lambda: convert(Pooled(1).eval(), signals, thresholds="max"))
 
 
+ARRAY = "an ndarray (2,)"
+
+
 def test_wording() -> None:
     assert [an(one) for one in (3, [], None, np.zeros(2), int)] == [
         "an int",
@@ -231,3 +235,35 @@ def test_wording() -> None:
     assert counted(1, "channel") == "1 channel" and counted(2, "class", "classes") == "2 classes"
     assert counted(1.0, "point", form=".4g") == "1 point" and counted(0.5, "point", form=".4g") == "0.5 points"
     assert told("x", "y" * 100).endswith("...") and "bits" in told("x", 10**5000)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("script.pt", r"is TorchScript: save the state_dict\(\)"),
+        ("weights.npz", "is an .npz of arrays: save the arrays as a state dict"),
+        ("weights.npy", "is an array of numpy: save the arrays as a state dict"),
+        ("network.nir", r"is an HDF5 file: read a network of NIR by from_nir\(PATH\)"),
+        ("weights.pt", "holds weights, and no converted network: name a file that `dynconf convert` or save_snn wrote"),
+        ("folder", "is a folder: name the file"),
+    ],
+)
+def test_files_that_hold_a_network_in_another_form(name: str, words: str, ann: nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / name
+    if name == "script.pt":
+        torch.jit.save(torch.jit.trace(ann, IMAGES), path)
+    elif name.startswith("weights.np"):
+        arrays = {key.replace(".", "_"): value.numpy() for key, value in ann.state_dict().items()}
+        np.savez(path, **arrays) if name.endswith("z") else np.save(path, arrays["0_weight"])
+    elif name == "network.nir":
+        path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
+    elif name == "weights.pt":
+        torch.save(ann.state_dict(), path)
+    else:
+        path.mkdir()
+    refused(words, lambda: load_snn(path))
+
+
+def test_a_converted_network_is_no_checkpoint(snn: SpikingNetwork, ann: nn.Module, tmp_path: Path) -> None:
+    save_snn(snn, tmp_path / "snn.pt")
+    refused(r"holds a converted network: load_snn\(PATH\) loads it", lambda: load_checkpoint(ann, tmp_path / "snn.pt"))
