@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from dynconf_core.choosing.comparison import DROPS, compare, comparison_lines
-from dynconf_core.confidence.learned import recent_average
+from dynconf_core.confidence.features import recent_average
 from dynconf_core.traces.schema import Traces
 
 FOLDS = 5
