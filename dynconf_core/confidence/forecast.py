@@ -127,7 +127,7 @@ def fit_forecast(traces: Traces, final: NDArray[np.int64]) -> Forecast:
         traces: N samples, T >= 2; labels are not used.
         final: (N,) the predictions at T.
     """
-    steps = fitted_steps(traces.time_steps)
+    steps = fitted_steps(int(traces.ends.max()))
     places = torch.tensor(steps) - 1
     count = min(traces.classes, RIVALS)
     inputs = np.empty((2, len(steps), traces.samples, count))

@@ -149,10 +149,11 @@ def fit_learned(traces: Traces) -> Learned:
     predictions = traces.predictions()
     with threadpool_limits(limits=1, user_api="blas"):  # the order of sums would depend on the number of threads
         forecast = fit_forecast(traces, predictions[:, -1])
-        steps = torch.tensor(fitted_steps(traces.time_steps))
+        last = int(traces.ends.max())
+        steps = torch.tensor(fitted_steps(last))
         running = steps.numpy() < traces.ends[:, None]
         final = np.equal(predictions[:, steps.numpy() - 1], predictions[:, -1:])[running]
-        distance = np.diff(np.append(steps.numpy(), traces.time_steps))
+        distance = np.diff(np.append(steps.numpy(), last))
         importance = np.broadcast_to(distance / np.sqrt(steps.numpy()), running.shape)[running]
         scale = _scale(traces, steps, running)
         rows = [
@@ -168,10 +169,10 @@ def _terms(forecast: Forecast, scale: float, accumulated: Tensor, recent: Tensor
     found = features(accumulated, recent, step)
     for form, factor, exponent in TEMPERATURES:
         smoothed = Smoothing(form, factor * scale, exponent).smoothed(accumulated, step)
-        found.append(SOFTMAX.of_smoothed(smoothed).clamp(-LARGEST, LARGEST))
+        found.append(SOFTMAX.of_smoothed(smoothed))
     odds = forecast.log_odds(accumulated, recent, step)
     found += [odds, odds * step.to(torch.float64).sqrt()]
-    return dict(zip(TERMS, found, strict=True))
+    return {name: term.clamp(-LARGEST, LARGEST) for name, term in zip(TERMS, found, strict=True)}
 
 
 def _outputs(traces: Traces, steps: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
