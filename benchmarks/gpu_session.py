@@ -17,6 +17,7 @@ It needs torch, numpy, pillow and pytest; collecting beside SpikingJelly needs s
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -231,7 +232,8 @@ def collect_traces(given: argparse.Namespace) -> None:
     shown = torch.arange(min(64, len(images)))
     report = conversion_report(snn, ann, images.normalisation(images.batch(shown)), plan.time_steps, images.labels[shown])
     files = {"conversion.txt": f"{report}\n", "training.json": json.dumps(provenance, indent=1) + "\n"}
-    with tarfile.open(given.out / f"{given.setting}.tar", "w") as tar:
+    partial = given.checkpoint.with_name(f"{given.setting}.tar")
+    with tarfile.open(partial, "w") as tar:
         for name, text in files.items():
             path = given.checkpoint.with_name(f"{given.setting}-{name}")
             path.write_text(text)
@@ -247,6 +249,7 @@ def collect_traces(given: argparse.Namespace) -> None:
             print(f"{split}: " + ", ".join(f"{value:.2f} @ {step}" for step, value in enumerate(accuracy, 1)), flush=True)
             compact(traces).save(path, compressed=True)
             tar.add(path, path.name)
+    shutil.move(partial, given.out / partial.name)
 
 
 def pack(data: Path, folder: Path) -> None:

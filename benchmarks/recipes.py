@@ -28,12 +28,12 @@ from dynconf_core.experiment.images import images_of
 from dynconf_core.experiment.overrides import applied, check_values, typed
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.profiles import resolve
+from dynconf_core.experiment.start import untrained
 from dynconf_core.files import written
 from dynconf_core.networks.checkpoint import save_checkpoint
 from dynconf_core.schemes.network import described
 from dynconf_core.simulation.collect import collect
 from dynconf_core.training.loop import train
-from dynconf_core.training.run import untrained
 
 STEPS = (1, 2, 4, 8, 16, 32)
 """Time steps of the table, as far as T reaches."""
@@ -62,6 +62,7 @@ class Variant:
 QCFS = (
     Variant("AutoAugment and Cutout (the recipe of `paper`)", {"augmentation": "crop+flip+autoaugment+cutout"}),
     Variant("crop and flip: the base of all below"),
+    Variant("noise 0.5", {"noise": "0.5"}),
     Variant("weight averaging, 0.998", {"averaging": "0.998"}),
     Variant("label smoothing 0.1", {"label_smoothing": "0.1"}),
     Variant("Nesterov momentum", {"nesterov": "true"}),
@@ -69,13 +70,12 @@ QCFS = (
     Variant("last batch norm gamma 0", {"zero_gamma": "true"}),
     Variant("no weight decay on thresholds", {"decay_thresholds": "false"}),
     Variant("no weight decay on thresholds, batch norm, biases", {"decay_thresholds": "false", "decay_norms": "false"}),
-    Variant("noise 0.5", {"noise": "0.5"}),
     Variant("noise 0.25", {"noise": "0.25"}),
+    Variant("L = 2", {"levels": "2"}),
     Variant("from ReLU weights, half of the epochs each", {"learning_rate": "0.05"}, True, 0.5, 0.5),
     Variant("from ReLU weights, all epochs each", {"learning_rate": "0.05"}, True),
     Variant("RCS 0.01", {"rcs": "0.01"}),
     Variant("RCS 0.1", {"rcs": "0.1"}),
-    Variant("L = 2", {"levels": "2"}),
     Variant("L = 8", {"levels": "8"}),
     Variant("L = 4, at the start 16", {"finer_start": "4"}),
     Variant("L = 8, noise 0.5", {"levels": "8", "noise": "0.5"}),

@@ -36,14 +36,14 @@ def whole(field: str, value: object, remedy: str = "give a whole number, such as
     raise InputError(f"{told(field, value)}: {remedy}.")
 
 
-def number(field: str, value: object, remedy: str = "give a number") -> float:
-    """A finite number of any type."""
+def number(field: str, value: object, remedy: str = "give a number", finite: bool = True) -> float:
+    """A number of any type, ``finite`` or any."""
     if not isinstance(value, bool | np.bool_):
         try:
-            found = float(value) if isinstance(value, Real) else float(value.item())  # type: ignore[attr-defined]
+            found: float | None = float(value) if isinstance(value, Real) else float(value.item())  # type: ignore[attr-defined]
         except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError):
-            found = math.nan
-        if math.isfinite(found):
+            found = None
+        if found is not None and (math.isfinite(found) or not finite):
             return found
     raise InputError(f"{told(field, value)}: {remedy}.")
 

@@ -15,7 +15,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -165,7 +165,7 @@ class Classifier:
 
     def without_exit(self) -> Classifier:
         """The same network run for all T time steps: its rule never exits."""
-        return Classifier(self.snn, Rule(self.rule.measure, self.rule.smoothing, float("inf")), self.facts)
+        return Classifier(self.snn, replace(self.rule, threshold=float("inf")), self.facts)
 
     def __call__(self, images: Any) -> Exits:
         """Classify images, each as soon as the rule lets it exit; finished samples leave the batch.

@@ -28,6 +28,7 @@ def analyse(
     home: str | None = None,
     layout: Literal["NTC", "TNC"] | None = None,
     accumulated: bool = False,
+    readout: Literal["plain", "decoded", "choose"] = "choose",
 ) -> list[AnalysisRecord]:
     """Analyse traces: choose an exit rule, and report its saving, guarantee, oracles and all other rules.
 
@@ -43,13 +44,16 @@ def analyse(
         home: folder of analyses and tracking; default DYNCONF_HOME or .dynconf.
         layout: order of the axes of logits, "TNC" if the time steps come first; default: NTC, if it can be told.
         accumulated: whether the logits are running sums.
+        readout: "plain", "decoded" or "choose": whether the rule reads the sum of the logits behind a fitted readout.
 
     Returns:
         the record of each pair, the content of its analysis.json.
     """
     from dynconf_tasks.tracking.tracker import TrackingUnavailable
 
-    options = AnalysisOptions(epsilon, delta, max_drop, time_steps, seed=seed, layout=layout, accumulated=accumulated)
+    options = AnalysisOptions(
+        epsilon, delta, max_drop, time_steps, seed=seed, layout=layout, accumulated=accumulated, readout=readout
+    )
     found = pairs(Path(traces), Path(test) if test else None, home)
     if out:
         check_folder(Path(out), "out")

@@ -4,6 +4,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
+from dynconf_core.choosing.candidates import CHOOSE, check_readout
 from dynconf_core.confidence.measure import ConfidenceMeasure, measure_of
 from dynconf_core.confidence.smoothing import FORMS, Smoothing
 from dynconf_core.errors import InputError
@@ -16,13 +17,14 @@ from dynconf_core.results.analysis_folder import analysis_key, kept_folder, writ
 from dynconf_core.results.records import flat
 from dynconf_core.results.trace_pairs import Pair
 from dynconf_core.traces.foreign import HOUSE, check_layout
+from dynconf_core.traces.groups import Groups
 from dynconf_core.traces.parts import Split, split_in_two
 from dynconf_core.traces.schema import Traces
 from dynconf_tasks.interruption import deferred
 
 DEMO_ALPHA = 30.0
 """Alpha in the authors' demo."""
-NO_SEARCH = ("seed", "time_steps", "layout", "accumulated")
+NO_SEARCH = ("seed", "time_steps", "layout", "accumulated", "groups")
 """Options that are no settings of the search."""
 LONGEST_SOURCE = 72
 """Characters of a source that fit above a figure."""
@@ -42,6 +44,9 @@ class AnalysisOptions:
         seed: seed of splits, folds and bootstraps.
         layout: "NTC" or "TNC", the order of the axes of logits; None: NTC, unless it cannot be told.
         accumulated: whether the traces hold running sums.
+        readout: "plain", "decoded" or "choose"; see ``analyse``.
+        groups: the guarantee is to hold for each group: ("class",), or files with the groups of the samples; None: for all
+            samples together.
 
     Raises:
         InputError: for an unknown measure or smoothing, a smoothing that the measure does not use, or a value out of range.
@@ -57,11 +62,14 @@ class AnalysisOptions:
     seed: int = 0
     layout: str | None = None
     accumulated: bool = False
+    readout: str = CHOOSE
+    groups: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if self.layout is not None:
             check_layout(self.layout)
         check_options(self.epsilon, self.delta, self.max_drop)
+        check_readout(self.readout)
         fixed_smoothing(self.given_measure(), self.given_smoothing())
 
     def given_measure(self) -> ConfidenceMeasure | None:
@@ -151,6 +159,8 @@ def analyse_pair(
         smoothing=asked.given_smoothing(),
         seed=asked.seed,
         split=split,
+        readout=asked.readout,
+        groups=None if asked.groups is None else Groups.read(asked.groups, calibration, test, split),
     )
     source = described(test)
     if out is None and home is not None:
@@ -165,11 +175,12 @@ def analyse_pair(
 
 def _command(pair: Pair, asked: AnalysisOptions) -> str:
     """The command that repeats an analysis."""
-    given = {"test": pair.test, **vars(asked)}
+    given = [("test", pair.test), *vars(asked).items()]
+    given += [("groups", name) for name in asked.groups or ()]
     options = (
         f"--{field.replace('_', '-')}" + ("" if value is True else f" {shlex.quote(str(value))}")
-        for field, value in given.items()
-        if value is not None and value != getattr(AnalysisOptions, field, None)
+        for field, value in given
+        if value is not None and not isinstance(value, tuple) and value != getattr(AnalysisOptions, field, None)
     )
     return " ".join(["dynconf analyse", shlex.quote(str(pair.calibration)), *options])
 
@@ -210,8 +221,10 @@ def track_analysis(done: FinishedAnalysis, pair: Pair, options: AnalysisOptions,
         "traces.accumulated": given["accumulated"] or None,
         "seed": given["seed"],
         "time_steps": record.time_steps,
+        "groups": " ".join(options.groups) if options.groups else None,
         **{f"search.{name}": value for name, value in given.items() if name not in NO_SEARCH},
         "rule.measure": chosen.measure,
+        "rule.readout": chosen.readout or "plain",
         **{f"rule.{name}": value for name, value in flat(chosen.smoothing).items()},
         "rule.threshold": chosen.threshold_shown,
     }

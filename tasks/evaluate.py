@@ -54,11 +54,12 @@ def evaluate(job: Job, inputs: Inputs) -> State[Handle] | Handle:
             plan.paper_time_steps,
             plan.seed,
             measures_compared(plan.search.rule),
+            plan.search.readout,
         )
         (folder / EVALUATION).write_text(json_text(to_json(figures)))
         (folder / CURVES).write_text(json_text(to_json(curves_of(unseen, chosen, robustness))))
         shutil.copyfile(found, folder / "rule.json")  # so that one folder holds everything published of a setting
-        subtitle, correct = _subtitle(plan, unseen.samples), unseen.correct()
+        subtitle, correct = _subtitle(plan, unseen.samples), chosen.correct(unseen)
         pictures = (
             accuracy_against_latency(
                 figures.accuracy_at_t,

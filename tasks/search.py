@@ -1,9 +1,9 @@
 """The stage ``search``: choose the exit rule on the calibration traces alone.
 
 For measures that ask for it, Optuna searches the smoothing (form, alpha and exponent) with two objectives, high accuracy and
-few mean steps; the threshold of each smoothing follows exactly from its front. Other measures are tried with a few smoothings
-of their own. The rule is then chosen among all candidates by cross-fitting, so that its expected loss does not exceed the
-allowed one. Artefact: ``rule.json``, ``front.csv``.
+few mean steps; the threshold of each smoothing follows exactly from its front. Other measures, and all measures behind a
+readout, are tried with a few smoothings of their own. The rule is then chosen among all candidates by cross-fitting, so that
+its expected loss does not exceed the allowed one. Artefact: ``rule.json``, ``front.csv``.
 
 The study lies in memory. Each trial is seeded by its number, so that the rule depends on the stage's key alone, whether the
 search was interrupted or not; finished trials are kept in the stage's work folder. A finished search is also written where
@@ -17,12 +17,22 @@ from typing import TYPE_CHECKING, Any
 
 from prefect import State, task
 
-from dynconf_core.choosing.candidates import Candidate, calibration_scored, candidates, large_enough, measures_tried
+from dynconf_core.choosing.candidates import (
+    CHOOSE,
+    DECODED,
+    PLAIN,
+    Candidate,
+    calibration_scored,
+    candidates,
+    large_enough,
+    measures_tried,
+)
 from dynconf_core.choosing.comparison import choose
 from dynconf_core.choosing.selection import promised_loss, promised_point
 from dynconf_core.confidence.measure import ConfidenceMeasure, measures_of
 from dynconf_core.confidence.smoothing import ALL_FORMS, Smoothing
 from dynconf_core.exit.front import exact_front, paired_front, write_front
+from dynconf_core.exit.readout_fit import large_enough_for_readout
 from dynconf_core.experiment.job import Handle, Inputs, Job
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.failing import failure_point
@@ -68,7 +78,9 @@ def _tried(traces: Traces, job: Job, work: Path, listener: Listener) -> list[Can
     if plan.search.smoothing is not None and plan.search.alpha is not None:
         smoothing = Smoothing.from_dict({"form": plan.search.smoothing, "alpha": plan.search.alpha})
         fixed = {measure.name: smoothing for measure in measures if measure.reads_smoothing}
-    studied = [one for one in measures if one.searches_smoothing and one.name not in fixed and large_enough(traces, one)]
+    wanted = plan.search.readout
+    plain = [] if wanted == DECODED else measures
+    studied = [one for one in plain if one.searches_smoothing and one.name not in fixed and large_enough(traces, one)]
     found: list[Candidate] = []
     for measure in studied:
         name = title(plan.setting, measure.name, plan.profile, work.name[:8])
@@ -77,8 +89,14 @@ def _tried(traces: Traces, job: Job, work: Path, listener: Listener) -> list[Can
         full, promised = float(traces.correct()[:, -1].mean()), promised_loss(traces.samples, plan.search.max_drop)
         losses = [full - trial.values[0] for trial in study.trials]
         keep_search(job.context.home, name, study.trials, losses, promised)
-    rest = [measure for measure in measures if measure not in studied]
-    return found + candidates(traces, plan.seed, rest, fixed) if rest else found
+    rest = [measure for measure in plain if measure not in studied]
+    if rest:
+        found += candidates(traces, plan.seed, rest, fixed, PLAIN)
+    behind = [measure for measure in measures if wanted == DECODED or measure.name not in fixed]
+    if wanted == DECODED or (wanted == CHOOSE and behind and large_enough_for_readout(traces)):
+        behind = [measure for measure in behind if wanted == DECODED or large_enough(traces, measure)]
+        found += candidates(traces, plan.seed, behind, fixed, DECODED) if behind else []
+    return found
 
 
 def _studied(

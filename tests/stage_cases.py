@@ -24,7 +24,7 @@ from processes import ended, started
 
 from dynconf_core.experiment.job import Handle, Job
 from dynconf_core.experiment.request import Request
-from dynconf_core.experiment.stages import STAGES, job, stage
+from dynconf_core.experiment.stages import STAGES, job, stages_of
 
 SETTING = "cifar10-vgg16-qffs"
 TINY = {"epochs": 2, "time_steps": 4, "width": 0.04}
@@ -39,8 +39,9 @@ def tiny_job(home: Path, **search: Any) -> Job:
 
 def run_stage(name: str, given: Job, done: dict[str, Handle]) -> Handle:
     """Run one stage, whose inputs ``done`` holds."""
-    module, _, function = stage(name).task.partition(":")
-    inputs = {role: done[other] for role, other in stage(name).inputs.items()}
+    meant = next(one for one in stages_of(given.plan) if one.name == name)
+    module, _, function = meant.task.partition(":")
+    inputs = {role: done[other] for role, other in meant.inputs.items()}
     returned = getattr(import_module(module), function).fn(given, inputs)
     found: Handle = returned if isinstance(returned, Handle) else returned.result()
     return found
@@ -48,9 +49,10 @@ def run_stage(name: str, given: Job, done: dict[str, Handle]) -> Handle:
 
 def run_stages(given: Job, names: Iterable[str] = (), done: dict[str, Handle] | None = None) -> dict[str, Handle]:
     """Run all stages or the named ones, in their order."""
-    wanted = tuple(names) or tuple(one.name for one in STAGES)
+    stages = stages_of(given.plan)
+    wanted = tuple(names) or tuple(one.name for one in stages)
     found = dict(done or {})
-    for one in STAGES:
+    for one in stages:
         if one.name in wanted:
             found[one.name] = run_stage(one.name, given, found)
     return found

@@ -17,9 +17,10 @@ from dynconf_core.confidence.additive import Additive
 from dynconf_core.confidence.elementary import exponential, logarithm
 from dynconf_core.confidence.forecast import Forecast
 from dynconf_core.confidence.learned import TERMS, Learned
-from dynconf_core.confidence.smoothing import Smoothing
+from dynconf_core.confidence.smoothing import PLAIN, Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.exit.agent import AgentState, ExitAgent
+from dynconf_core.exit.readout import Readout
 from dynconf_core.exit.rule import Rule
 from dynconf_core.traces.schema import Traces
 
@@ -40,6 +41,7 @@ RULES = [
     Rule(LEARNED, SMOOTHINGS[0], 0.0),
     Rule(ShareOfVotes(0.25), SMOOTHINGS[1], 0.0),
 ]
+DECODING = Rule(LEARNED, PLAIN, 0.0, Readout([1.5, 0.7, 1.1], [2.0, 0.0, -0.5], [[0.1 * label for label in range(10)]] * 3))
 named = pytest.mark.parametrize("rule", RULES, ids=lambda rule: f"{rule.measure.name}-{rule.smoothing.form}")
 
 
@@ -67,7 +69,7 @@ KINDS = ["float64", "float32", "float16", "ties", "constant", "zero", "huge", "l
 
 
 def tensors(state: AgentState) -> tuple[torch.Tensor, ...]:
-    return (state.accumulated, state.step, *state.memory)
+    return (state.accumulated, state.step, *state.memory, *state.decoding)
 
 
 def stepped(agent: ExitAgent, traces: Traces) -> tuple[np.ndarray, np.ndarray]:
@@ -159,13 +161,13 @@ def test_few_numbers_and_many_give_the_same_bits(function: Callable[[torch.Tenso
     assert len(x) > elementary.FEW and torch.equal(many.view(torch.int64), few.view(torch.int64))
 
 
-@pytest.mark.parametrize("rule", [RULES[2], RULES[3], *RULES[-3:]], ids=lambda rule: rule.measure.name)
+@pytest.mark.parametrize("rule", [RULES[2], RULES[3], *RULES[-3:], DECODING], ids=lambda rule: rule.measure.name)
 def test_export_saves_loads_and_gives_the_same_bits(rule: Rule) -> None:
     agent = ExitAgent(rule)
     samples = torch.export.Dim("samples")
     state = agent.initial(4, 10)
     rows = {0: samples}
-    shapes = (rows, AgentState(rows, rows, tuple(rows for _ in state.memory)))  # type: ignore[arg-type]
+    shapes = (rows, AgentState(rows, rows, *(tuple(rows for _ in part) for part in (state.memory, state.decoding))))  # type: ignore[arg-type]
     program = torch.export.export(agent, (torch.zeros(4, 10), state), dynamic_shapes=shapes)
     stream = io.BytesIO()
     torch.export.save(program, stream)

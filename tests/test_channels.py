@@ -79,7 +79,7 @@ def test_other_numbers_of_channels_are_named_with_the_remedy() -> None:
             refused()
     with pytest.raises(InputError, match=r"torch.int64: give uint8"):
         colour(torch.zeros(2, 3, 4, 4, dtype=torch.int64))
-    with pytest.raises(InputError, match=r"labels are torch.float32 of the shape \(2,\)"):
+    with pytest.raises(InputError, match=r"labels are torch.float32: give whole numbers"):
         TensorImages(grey, torch.zeros(2), 10, Normalisation((0.5,), (0.5,)))
     with pytest.raises(InputError, match=r"of the shape \(3,\): .* each of the 2 images"):
         TensorImages(grey, torch.zeros(3).long(), 10, Normalisation((0.5,), (0.5,)))
@@ -143,7 +143,7 @@ def test_vectors(pixels: bool) -> None:
     snn = converted(network, vectors)
     steps = exits_as_on_traces(snn, network, vectors)
     assert len(set(steps)) > 1
-    with pytest.raises(InputError, match=r"the shape \(64,\); images have the shape \(C, H, W\)"):
+    with pytest.raises(InputError, match=r"vectors \(F,\) of the shape \(64,\), and a server is for images \(C, H, W\) alone"):
         Classifier(snn, RULE, ImageFacts(T, vectors.normalisation))
 
 

@@ -291,8 +291,11 @@ OTHERS = {
     "traces into a folder": (["traces", VGG, "--split", "test", "--out", "t"], ["--out t", ".npz"]),
     "points of a grid": (["sweep", "--setting", VGG, "--grid", "alpha=1,2", "--trials", "3"], ["--trials 3", "study"]),
     "study of one value": (["sweep", "--setting", VGG, "--study", "alpha=1-100"], ["alpha=1-100", "LOW..HIGH"]),
-    "unknown data set": (["data", "fetch", "mnist"], ["'mnist' is unknown", "cifar10, imagenette"]),
-    "data set that cannot be fetched": (["data", "fetch", "imagenet"], ["'imagenet'", "cifar10 and imagenette can", "licence"]),
+    "unknown data set": (["data", "fetch", "mnist"], ["'mnist' is unknown", "cifar10, cifar100, imagenette"]),
+    "data set that cannot be fetched": (
+        ["data", "fetch", "imagenet"],
+        ["'imagenet'", "cifar10, cifar100, imagenette can", "licence"],
+    ),
     "unknown command": (["reproduct"], ["reproduct"]),
     "sweep of no setting": (["sweep"], ["--setting"]),
 }

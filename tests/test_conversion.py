@@ -285,7 +285,7 @@ def test_refuses_images(images: Any, words: str) -> None:
         ({"neurons": "signed", "levels": 0}, "levels=0"),
         (
             {"neurons": "signed", "levels": 9, "time_steps": 8},
-            r"levels=9: signed neurons emit at most 1 spike\(s\) per time step; give 1 to 8 levels",
+            r"levels=9: signed neurons emit at most 1 spike per time step; give 1 to 8 levels",
         ),
         ({"thresholds": "mean"}, "thresholds='mean' is unknown"),
         ({"thresholds": "percentile", "percentile": 0.999}, r"percentile=0\.999"),

@@ -124,6 +124,21 @@ def test_an_accuracy_no_better_than_chance_is_pointed_out(dynconf: Command) -> N
     )
 
 
+def test_rounding_that_changes_much_is_pointed_out(dynconf: Command) -> None:
+    """Here of the images: divided by 60 instead of a deviation, they lose their digits."""
+    written(Path())
+    given = ("--network", "own_nets:make", "--dataset", "grey.npz", *QUICK)
+    for scale, much in (("0/60", True), ("0/1", False)):
+        answer = dynconf("convert", *given, "--normalisation", scale)
+        said = " ".join(answer.out.split())
+        assert answer.code == 0 and "Rounding the weights changes the logits by" in said, answer
+        assert ("Warning: rounding the weights to fixed point changes the logits by" in said) == much
+        assert ("input.round most" in said.partition("Warning: rounding")[2]) == much
+        assert ("warning" in load_snn("snn.pt").facts["rounding"]) == much
+    plain = dynconf("convert", *given, "--normalisation", "0/60", "--no-fixed-point")
+    assert "Rounding the weights" not in plain.out and "rounding" not in load_snn("snn.pt").facts
+
+
 def test_the_weights_named_are_those_that_are_converted(dynconf: Command) -> None:
     written(Path())
     network = own_network("own_nets:make")
@@ -161,8 +176,8 @@ BAD: dict[str, tuple[list[str], str]] = {
     "no function": (["--network", "own_nets:mk", "--dataset", "grey.npz"], "module own_nets has no 'mk'"),
     "arguments": (["--network", "own_nets:sized", "--dataset", "grey.npz"], "cannot be called without arguments"),
     "raises": (["--network", "own_nets:broken", "--dataset", "grey.npz"], "cannot be made: RuntimeError: no weights here"),
-    "returns None": (["--network", "own_nets:nothing", "--dataset", "grey.npz"], "returns a NoneType"),
-    "a number": (["--network", "own_nets:number", "--dataset", "grey.npz"], "is a int: name a function"),
+    "returns None": (["--network", "own_nets:nothing", "--dataset", "grey.npz"], "returns None: it must"),
+    "a number": (["--network", "own_nets:number", "--dataset", "grey.npz"], "is an int: name a function"),
     "key alone": (["--network", "own_nets:make", "--dataset", "grey.npz", "--weights", "ema"], "--checkpoint names none"),
     "default": (["--network", "own_nets:make", "--checkpoint", "default", "--dataset", "grey.npz"], "no weights are published"),
 }

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 import torch
+from second_simulation import places_of
 from torch import Tensor, nn
 from torch.nn import functional
 from training_cases import activation
@@ -14,6 +15,7 @@ from dynconf_core.conversion.convert import convert
 from dynconf_core.errors import InputError
 from dynconf_core.graph import operations
 from dynconf_core.graph import operations as operations_module
+from dynconf_core.graph.bounds import in_one_step
 from dynconf_core.graph.graph import Node
 from dynconf_core.graph.operations import unfolded
 from dynconf_core.simulation import exactness
@@ -43,6 +45,46 @@ def test_arithmetic_that_is_not_exact_is_found(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(InputError, match=r"^2 is not computed exactly on cpu .*--no-fixed-point"):
         check_exactness(network(), 3)
     check_exactness(network(fixed_point=False), 3)
+
+
+def bottleneck() -> SpikingNetwork:
+    """A layer, "2", whose input is no spikes: what the layer before it makes of them."""
+    torch.manual_seed(0)
+    make = activation("qcfs", levels=4, initial_threshold=1.0)
+    layers = [nn.Conv2d(3, 8, 3, padding=1), make(), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 1), make()]
+    return convert(nn.Sequential(*layers, nn.Flatten(), nn.Linear(288, 10)).eval(), torch.rand(1, 3, 8, 8), time_steps=6)
+
+
+def test_what_reads_no_spikes_is_tried_with_what_it_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that rounds such inputs, as to bfloat16, is found: 0 and 1 would pass. They are on their own grid, within their
+    own bounds, and reach to both."""
+
+    def truncating(node: Node, inputs: list[Tensor], tensors: Mapping[str, Tensor], biased: bool = True) -> Tensor:
+        if inputs[0].dtype == torch.float32 and node.name == "3":
+            inputs = [(inputs[0].view(torch.int32) & ~0xFFFF).view(torch.float32)]
+        return operations.evaluate(node, inputs, tensors, biased)
+
+    tried: dict[str, Tensor] = {}
+
+    def recording(node: Node, inputs: list[Tensor], tensors: Mapping[str, Tensor], biased: bool = True) -> Tensor:
+        tried.setdefault(node.name, inputs[0])
+        return operations.evaluate(node, inputs, tensors, biased)
+
+    snn = bottleneck()
+    assert not snn.graph.by_name["3"].wide
+    monkeypatch.setattr(exactness, "evaluate", recording)
+    check_exactness(snn, 40)
+    places, bounds = places_of(snn.graph)["2"], in_one_step(snn.graph, snn.image_limit or 0.0, snn.neurons)["2"]
+    whole = tried["3"].double() * 2.0**places
+    assert torch.equal(whole, whole.round()) and not torch.equal(whole / 2, (whole / 2).round())
+    channels = tried["3"].movedim(1, 0).flatten(1).double()
+    spans = bounds.high - bounds.low
+    assert bool((channels.amin(1) >= bounds.low).all()) and bool((channels.amax(1) <= bounds.high).all())
+    assert bool((channels.amax(1) - channels.amin(1) > 0.9 * spans).all())
+    assert set(tried["6"].unique().tolist()) == {0.0, 1.0}
+    monkeypatch.setattr(exactness, "evaluate", truncating)
+    with pytest.raises(InputError, match=r"^3 is not computed exactly"):
+        check_exactness(bottleneck(), 3)
 
 
 def test_plain_arithmetic_applies_to_the_block_only() -> None:

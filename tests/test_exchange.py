@@ -187,7 +187,7 @@ def test_what_nir_cannot_say_is_refused_with_the_remedy() -> None:
     flipped = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.PixelUnshuffle(2), nn.Flatten(), nn.Linear(72, 5)).eval()
     with pytest.raises(InputError, match=r"view, flip, shuffle .* at .* which no convolution does.*leave it out"):
         to_nir(convert(flipped, images, thresholds="max", time_steps=4, neurons="integrate-and-fire"))
-    with pytest.raises(InputError, match="choose threshold or physical"):
+    with pytest.raises(InputError, match="choose one of threshold, physical"):
         to_nir(pooled, "volts")
 
 
@@ -210,20 +210,30 @@ def test_a_missing_library_is_named(
 # NIR, run by another library
 
 
+@pytest.mark.parametrize("fixed_point", [False, True])
 @pytest.mark.parametrize("case", ["digits", "residual", "option_a", "average_pool"])
-def test_spikingjelly_reads_nir_and_fires_the_same_spikes(case: str, spikingjelly: ModuleType, tmp_path: Path) -> None:
-    """Its importer and its own nodes, every layer and every step; what it takes from us is what the metadata say: V(0) and the
-    soft reset."""
+def test_spikingjelly_reads_nir_and_fires_the_same_spikes(
+    case: str, fixed_point: bool, spikingjelly: ModuleType, tmp_path: Path
+) -> None:
+    """Its importer and its own nodes, every layer and every step; what it takes from us is what the metadata say: V(0), the
+    soft reset, and with fixed-point weights where values are rounded."""
     if case == "digits":
         network, images = copy.deepcopy(trained_on_digits("relu")), digits()[0][:40]
         network.pool = nn.AvgPool2d(2)
         given = {"thresholds": "max", "time_steps": STEPS, "neurons": "integrate-and-fire"}
-        snn = convert(network, images, **given, fixed_point=False)
+        snn = convert(network, images, **given, fixed_point=fixed_point)
     else:
         network, images = RandomNetwork(6, "qcfs", blocks=(case,)), dyadic_images(3, 6)
-        snn = convert(network, images, time_steps=STEPS, fixed_point=False)
+        images = images + torch.linspace(0, 0.01, images.numel()).view_as(images) if fixed_point else images
+        snn = convert(network, images, time_steps=STEPS, fixed_point=fixed_point)
     write_nir(to_nir(snn), tmp_path / "snn.nir")
-    module = spikingjelly.nir_exchange.import_from_nir(nir.read(tmp_path / "snn.nir"), dt=1.0)
+    graph = nir.read(tmp_path / "snn.nir")
+    module = spikingjelly.nir_exchange.import_from_nir(graph, dt=1.0)
+    bits = {name: int(node.metadata["round_bits"]) for name, node in graph.nodes.items() if "round_bits" in node.metadata}
+    assert ("input" in bits and len(bits) > 1) if fixed_point else not bits
+    given_to_theirs = rounded(images, bits.pop("input")) if fixed_point else images
+    for name, places in bits.items():
+        module.get_submodule(name).register_forward_hook(lambda _, given, values, b=places: rounded(values, b))
     sent: dict[str, list[Tensor]] = {}
     for name, node in module.named_modules():
         if isinstance(node, spikingjelly.neuron.IFNode):
@@ -237,13 +247,20 @@ def test_spikingjelly_reads_nir_and_fires_the_same_spikes(case: str, spikingjell
     state, logits = None, []
     with torch.no_grad():
         for _ in range(STEPS):
-            output, state = module(images, state)
+            output, state = module(given_to_theirs, state)
             logits.append(output)
     expected, spikes, _ = simulated(snn, images, STEPS)
     assert len(sent) == len(spikes)
     for name, fired in spikes.items():
         assert torch.equal(torch.stack(sent[name.replace(".", "_")], 1), fired), name
-    torch.testing.assert_close(torch.stack(logits, 1), expected, rtol=0, atol=1e-4 if case == "digits" else 0)
+    torch.testing.assert_close(
+        torch.stack(logits, 1), expected, rtol=0, atol=1e-4 if case == "digits" and not fixed_point else 0
+    )
+
+
+def rounded(values: Tensor, places: int) -> Tensor:
+    """The nearest multiples of 2^-places."""
+    return (values * 2.0**places).round() / 2.0**places
 
 
 # NIR from others
@@ -379,7 +396,7 @@ def test_other_graphs_are_refused_by_name(make: Callable[[], Any], message: str)
 
 def test_arguments_are_checked() -> None:
     graph = chain(affine(), neurons())
-    for values, message in (({"dt": 0.0}, "dt=0"), ({"reset": "hard"}, "choose subtract or zero")):
+    for values, message in (({"dt": 0.0}, "dt=0"), ({"reset": "hard"}, "choose one of subtract, zero")):
         with pytest.raises(InputError, match=message):
             from_nir(graph, **values)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"give a nir\.NIRGraph"):
@@ -456,7 +473,7 @@ def test_the_command_writes_nir_and_says_what_it_cannot_say(
     neurons = sum(int(np.prod(layer.shape)) for layer in digits_snn.layers().values())
     assert (found["schema"], found["units"], found["neurons"]) == (2, "physical", neurons)
     refused = dynconf(tmp_path / "snn.pt", tmp_path / "snn.nir", "--units", "volts")
-    assert refused.code == 2 and "choose threshold or physical" in refused.error
+    assert refused.code == 2 and "choose one of threshold, physical" in refused.error
 
 
 # SpikingJelly

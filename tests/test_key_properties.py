@@ -17,7 +17,7 @@ from dynconf_core.experiment.equal_code import read as read_table
 from dynconf_core.experiment.job import Handle, Job, RunContext
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.profiles import resolve
-from dynconf_core.experiment.stages import ROOT, STAGES, WITHOUT_INFLUENCE, Stage, stage
+from dynconf_core.experiment.stages import ROOT, STAGES, WITHOUT_INFLUENCE, Stage, stage, stage_names, stages_of
 from dynconf_core.schemes.qffs import QFFSScheme
 from dynconf_core.store.fingerprint import fingerprint, reached
 from dynconf_core.store.source import digest_and_imports
@@ -63,6 +63,11 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "search.trials": (7, {"search"}),
     "seed": (7, {"train", "search", "evaluate"} | COLLECT),
     "fixed_point": (False, {"convert"} | COLLECT),
+    "fine_tuning.epochs": (2, {"evaluate"} | COLLECT),
+    "fine_tuning.steps": (3, set()),
+    "fine_tuning.learning_rate": (0.02, set()),
+    "fine_tuning.settled": (0.25, set()),
+    "fine_tuning.distilled": (0.25, set()),
     "published": (None, set()),
     "paper_time_steps": (7, {"evaluate"}),
 }
@@ -101,6 +106,26 @@ def test_every_field_makes_exactly_the_stages_stale_that_read_it() -> None:
     for name, (value, expected) in CHANGES.items():
         assert stale(changed(PLAN, name, value)) == expected, name
     assert stale(replace(PLAN, method="qffs", scheme=QFFSScheme(2))) == NETWORK
+
+
+def test_a_network_that_is_fine_tuned_has_one_more_stage_that_conversion_reads() -> None:
+    tuned = changed(PLAN, "fine_tuning.epochs", 2)
+    assert [one.name for one in stages_of(PLAN)] == [one.name for one in STAGES]
+    assert [one.name for one in stages_of(tuned)] == list(stage_names()) == ["train", "fine_tune", *list(keys(PLAN))[1:]]
+    assert {one.name: dict(one.inputs)["train"] for one in stages_of(tuned) if "train" in one.inputs} == {
+        "fine_tune": "train",
+        "convert": "fine_tune",
+        **dict.fromkeys(COLLECT, "train"),
+    }
+
+    def key(plan: Plan) -> str:
+        return stage("fine_tune").key(Job(plan, RunContext(Path("home"), Path("data"), "cpu"), "d"), {"train": HANDLE}).key
+
+    read = ("fine_tuning.steps", "fine_tuning.learning_rate", "fine_tuning.settled", "fine_tuning.distilled", "seed", "width")
+    others = ("search.alpha", "recipe.epochs", "recipe.learning_rate", "fixed_point")
+    assert all(key(changed(tuned, name, CHANGES[name][0])) != key(tuned) for name in (*read, "recipe.batch_size"))
+    assert all(key(changed(tuned, name, CHANGES[name][0])) == key(tuned) for name in others)
+    assert key(changed(tuned, "fine_tuning.epochs", 3)) != key(tuned)
 
 
 def test_every_input_makes_exactly_the_stages_stale_that_read_it() -> None:
@@ -238,13 +263,14 @@ def test_a_changed_file_makes_exactly_the_stages_stale_that_reach_it(tmp_path: P
 
 
 def test_what_has_no_influence_is_reached_and_hides_nothing_else() -> None:
-    """Every exception is needed, has a reason, and leads to no other file, but for the recipe's in the plan."""
+    """Every exception is needed, has a reason, and leads to no other file, but for those of training in the plan."""
     hidden = set()
     for one in STAGES:
         hidden |= set(reached(list(one.modules(PLAN).values()), ROOT)) - set(one.code(PLAN))
-    recipe = ROOT / "dynconf_core/experiment/recipe.py"
-    assert {file.relative_to(ROOT).as_posix() for file in hidden - {recipe}} == set(WITHOUT_INFLUENCE)
+    recipe, tuning = (ROOT / "dynconf_core/experiment" / name for name in ("recipe.py", "fine_tuning.py"))
+    assert {file.relative_to(ROOT).as_posix() for file in hidden - {recipe, tuning}} == set(WITHOUT_INFLUENCE)
     assert recipe in stage("train").code(PLAN)
+    assert {recipe, tuning} <= set(stage("fine_tune").code(PLAN))
     assert all(WITHOUT_INFLUENCE.values())
 
 

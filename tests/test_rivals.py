@@ -28,7 +28,7 @@ from dynconf_core.traces.schema import Traces
 
 RIVALS = ("seenn_1", "seenn_2", "dt_snn", "snncutoff", "spikecp", "spikecp_simes", "boosted_gate")
 T, CLASSES = 5, 4
-CALIBRATION, TEST = made(240, 3, T), made(90, 4, T)
+CALIBRATION, TEST = made(500, 3, T), made(90, 4, T)
 SUMS = np.array(running(TEST))
 
 
@@ -220,8 +220,9 @@ def test_the_gate_scores_as_scikit_learn_does(monkeypatch: pytest.MonkeyPatch) -
     rows, odds = kept[-1]  # the one of all samples
     scores = candidate.scores(CALIBRATION)[:, : T - 1].ravel()
     assert scores.shape == odds.shape == (len(rows),)
-    # A feature that float32 rounds onto a split may fall to its other side.
-    assert np.isclose(scores, odds, atol=1e-5).mean() > 0.995
+    told_apart = np.abs(odds) < 8.0  # scikit-learn passes on the regression's probability, which rounds near 1
+    np.testing.assert_allclose(scores[told_apart], odds[told_apart], atol=2e-3)
+    assert told_apart.mean() > 0.5
 
 
 @pytest.mark.parametrize("name", RIVALS)

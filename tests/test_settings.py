@@ -13,10 +13,10 @@ import torch
 from dynconf_core.data.augment import AUGMENTATIONS
 from dynconf_core.data.dataset import DATASETS
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.overrides import applied, check_used, known_fields, parse, typed
+from dynconf_core.experiment.overrides import OF_FINE_TUNING, applied, check_used, known_fields, parse, typed
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.profiles import PROFILES, profile, resolve
-from dynconf_core.experiment.recipe import Recipe
+from dynconf_core.experiment.recipe import OPTIONS, Recipe
 from dynconf_core.experiment.request import Request
 from dynconf_core.experiment.settings import FURTHER, SETTINGS, UNNAMED, Setting, setting
 from dynconf_core.machine import device
@@ -180,7 +180,10 @@ def test_a_setting_that_the_paper_has_not() -> None:
         (lambda: setting("nowhere_at_all:SETTING"), "setting 'nowhere_at_all:SETTING': there is no module nowhere_at_all"),
         (lambda: setting("dynconf_core.errors:NOTHING"), "module dynconf_core.errors has no 'NOTHING'"),
         (lambda: setting("dynconf_core.errors:InputError"), "is a class: name an object of the class .*Setting"),
-        (lambda: resolve(of(dataset="cifar100"), "smoke"), "data set 'cifar100' is unknown .*: choose one of digits, cifar10"),
+        (
+            lambda: resolve(of(dataset="cifar1000"), "smoke"),
+            "data set 'cifar1000' is unknown .*: choose one of digits, cifar10",
+        ),
         (lambda: resolve(of(architecture="resnet35"), "smoke"), "architecture 'resnet35' is unknown .*: choose one of vgg16"),
         (lambda: resolve(of(method="qfss"), "smoke"), "conversion scheme 'qfss' is unknown .*: choose one of qcfs, qffs"),
         (lambda: resolve(of(scheme={"bits": 2}), "smoke"), "setting 'mine': field of qcfs 'bits' is unknown: .*levels"),
@@ -237,6 +240,18 @@ def qffs() -> Plan:
         ("learning_rate=1e-2", 0.01, lambda p: p.recipe.learning_rate),
         ("warm_up=0.05", 0.05, lambda p: p.recipe.warm_up),
         ("initial_threshold=6", 6.0, lambda p: p.recipe.initial_threshold),
+        ("momentum=0.8", 0.8, lambda p: p.recipe.momentum),
+        ("weight_decay=0", 0.0, lambda p: p.recipe.weight_decay),
+        ("nesterov=true", True, lambda p: p.recipe.nesterov),
+        ("label_smoothing=0.1", 0.1, lambda p: p.recipe.label_smoothing),
+        ("averaging=0.999", 0.999, lambda p: p.recipe.averaging),
+        ("zero_gamma=true", True, lambda p: p.recipe.zero_gamma),
+        ("decay_thresholds=false", False, lambda p: p.recipe.decay_thresholds),
+        ("decay_norms=false", False, lambda p: p.recipe.decay_norms),
+        ("threshold_percentile=99.9", 99.9, lambda p: p.recipe.threshold_percentile),
+        ("finer_start=4", 4, lambda p: p.recipe.finer_start),
+        ("noise=0.5", 0.5, lambda p: p.recipe.noise),
+        ("rcs=0.01", 0.01, lambda p: p.recipe.rcs),
         ("fixed_point=false", False, lambda p: p.fixed_point),
         (" fixed_point = False ", False, lambda p: p.fixed_point),
         ("rule=max_softmax", "max_softmax", lambda p: p.search.rule),
@@ -267,7 +282,9 @@ def test_every_field(text: str, expected: object, get: Callable[[Plan], object])
 def test_every_field_is_tested() -> None:
     assert set(known_fields()) == {
         *("time_steps", "levels", "bits", "fixed_point", "initial_potential", "epochs", "width", "batch_size"),
-        *("learning_rate", "warm_up", "initial_threshold", "rule", "smoothing", "alpha", "max_drop"),
+        *("learning_rate", "warm_up", "initial_threshold", "rule", "smoothing", "alpha", "max_drop", "augmentation"),
+        *("momentum", "weight_decay", *OPTIONS),
+        *OF_FINE_TUNING,  # in tests/test_fine_tuning_stage.py
     }
 
 

@@ -61,8 +61,10 @@ from dynconf_core.traces.compact import compact
 from dynconf_core.traces.duplicates import duplicates
 from dynconf_core.traces.files import save_archive
 from dynconf_core.traces.schema import Traces
+from dynconf_core.training.fine_tuning import fine_tune as fine_tune_network
 from dynconf_core.training.loop import train as train_network
 from dynconf_core.training.speed import probe
+from dynconf_core.training.spiking import Spiking
 from dynconf_tasks.collect import trained_on_calibration
 
 TRACES = (Traces, check_forms, compact, duplicates, save_archive)
@@ -75,6 +77,10 @@ REACH: dict[str, tuple[tuple[Any, ...], tuple[Any, ...]]] = {
     "train": (
         (train_network, probe, augmented, cifar10, ResNet, QCFS),
         (simulation, neurons, conversion, exit_room, confidence, evaluation, *TRACES, digits, imagenet, imagenette, LSQ, VGG),
+    ),
+    "fine_tune": (
+        (fine_tune_network, Spiking, probe, augmented, traced, cifar10, ResNet, QCFS, integrate_and_fire),
+        (exit_room, confidence, evaluation, *TRACES, digits, imagenet, imagenette, LSQ, VGG, signed, collect_traces),
     ),
     "convert": (
         (with_fixed_point_weights, convert_network, traced, SpikingNetwork, ResNet, cifar10),

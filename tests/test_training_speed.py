@@ -71,7 +71,7 @@ def test_probe_takes_what_pays(method: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch, "compile", lambda net: net)
     seconds = {(): 1.0, ("channels_last",): 0.9, ("channels_last", "autocast"): 2.0, ("channels_last", "compiled"): 0.86}
 
-    def timed(net: nn.Module, images: Tensor, labels: Tensor, speed_ups: SpeedUps) -> float:
+    def timed(net: nn.Module, images: Tensor, labels: Tensor, speed_ups: SpeedUps, loss: object) -> float:
         return seconds[tuple(name for name, used in speed_ups.as_dict().items() if used)]
 
     monkeypatch.setattr(speed, "seconds_a_step", timed)

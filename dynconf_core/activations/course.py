@@ -96,15 +96,15 @@ class Guided(Protocol):
 
 
 def guide(network: nn.Module, course: Course | None) -> None:
-    """Let the activations of ``network`` follow a course, or none any more.
+    """Let the activations of ``network`` follow a course, or none any more."""
+    for module in network.modules():
+        if isinstance(module, Guided):
+            module.course = course
 
-    Raises:
-        InputError: if it has no activation that can.
-    """
-    found = [module for module in network.modules() if isinstance(module, Guided)]
-    if course is not None and not found:
+
+def check_guided(network: nn.Module) -> None:
+    """Raise ``InputError`` if no activation of ``network`` can follow a course."""
+    if not any(isinstance(module, Guided) for module in network.modules()):
         raise InputError(
             "noise, rcs and finer_start are for networks with QCFS or LSQ activations: leave them out of the recipe."
         )
-    for module in found:
-        module.course = course

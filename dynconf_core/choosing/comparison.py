@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dynconf_core.arguments import instance, number, whole
-from dynconf_core.choosing.candidates import Candidate, calibration_scored, candidates
+from dynconf_core.choosing.candidates import CHOOSE, Candidate, calibration_scored, candidates
 from dynconf_core.choosing.contest import Contest
 from dynconf_core.choosing.cross_fitting import FOLDS, CrossFitted, cross_fitted_choice
-from dynconf_core.choosing.entries import ComparisonRow, OwnThresholdRow, recorded
+from dynconf_core.choosing.entries import ComparisonRow, OwnThresholdRow, RuleRecord, recorded
 from dynconf_core.confidence.measure import MeasureLike
 from dynconf_core.errors import InputError
 from dynconf_core.exit.judgement import Judgement, judged_exit
@@ -17,6 +17,7 @@ from dynconf_core.traces.schema import Traces
 from dynconf_core.wording import told
 
 DROPS = (0.0, 0.001, 0.005, 0.01)
+MARK, MARKED = "*", "the sum of the logits is corrected by a readout for each time step."
 CELL = 16
 """Width of a column of ``comparison_lines``."""
 
@@ -53,7 +54,7 @@ def choose(found: Sequence[Candidate], calibration: Traces, max_drop: float, see
 
 def judged(rule: Rule, traces: Traces, seed: int = 0) -> Judgement:
     """A rule evaluated on traces that were not used to choose it."""
-    return judged_exit(traces.correct(), rule.exit_steps(traces), seed, lengths=traces.lengths)
+    return judged_exit(rule.correct(traces), rule.exit_steps(traces), seed, lengths=traces.lengths)
 
 
 def compare(
@@ -63,6 +64,7 @@ def compare(
     measures: Sequence[MeasureLike] | None = None,
     drops: Sequence[float] = DROPS,
     seed: int = 0,
+    readout: str = CHOOSE,
 ) -> Comparison:
     """Every measure at every allowed drop.
 
@@ -72,14 +74,17 @@ def compare(
         measures: the measures to include; None: all known ones but rivals, which `MEASURES.names()` lists too.
         drops: the allowed drops of accuracy, as fractions.
         seed: of the folds and the bootstrap.
+        readout: "plain", "decoded", or "choose" for the better of the two on calibration.
 
     Raises:
-        InputError: for an unknown measure, or if there are too few samples to fit any measure.
+        InputError: for an unknown measure or readout, or if there are too few samples to fit any measure.
     """
     for name, given in (("calibration", calibration), ("test", test)):
         instance(name, given, Traces, "give Traces, as Traces.load(PATH) or collect(...) returns them")
     check_choice(measures, drops, seed)
-    return compared(Contest(candidates(calibration, seed, measures), calibration, test, seed), drops)
+    if measures is not None and not measures:
+        raise InputError("measures=[]: give at least one, or None for all.")
+    return compared(Contest(candidates(calibration, seed, measures, readout=readout), calibration, test, seed), drops)
 
 
 def check_choice(measures: Sequence[MeasureLike] | None, drops: Sequence[float], seed: int) -> None:
@@ -87,8 +92,6 @@ def check_choice(measures: Sequence[MeasureLike] | None, drops: Sequence[float],
     for name, given in (("measures", measures), ("drops", drops)):
         if isinstance(given, str) or not (isinstance(given, Sequence) or (given is None and name == "measures")):
             raise InputError(f"{told(name, given)}: give a list.")
-    if measures is not None and not len(measures):
-        raise InputError("measures=[]: give at least one, or None for all.")
     for drop in drops:
         number("drops", drop, "give accuracies that may be lost as fractions, such as [0.0, 0.005]")
     if whole("seed", seed, "give a whole number from 0") < 0:
@@ -146,10 +149,11 @@ def comparison_lines(found: Comparison) -> list[str]:
     drops = list(dict.fromkeys(row.max_drop for row in rows))
     lines = ["rule".ljust(12) + "".join(_allowed(drop).rjust(CELL) for drop in drops)]
     for measure in dict.fromkeys(row.measure for row in rows):
-        own = [next(row.test for row in rows if row.measure == measure and row.max_drop == drop) for drop in drops]
-        lines.append(measure.ljust(12) + "".join(f"{test.mean_steps:.2f}".rjust(CELL) for test in own))
-        lines.append(" " * 12 + "".join(points(test.loss).rjust(CELL) for test in own))
-    return [*lines, f"On the test traces: mean steps of {found.full_steps_text}; points of accuracy lost or gained."]
+        own = [next(row for row in rows if row.measure == measure and row.max_drop == drop) for drop in drops]
+        lines.append(measure.ljust(12) + "".join(f"{row.test.mean_steps:.2f}{mark(row)}".rjust(CELL) for row in own))
+        lines.append(" " * 12 + "".join(points(row.test.loss).rjust(CELL) for row in own))
+    said = f"On the test traces: mean steps of {found.full_steps_text}; points of accuracy lost or gained."
+    return [*lines, said, *_explained(rows)]
 
 
 def table_lines(found: Comparison) -> list[str]:
@@ -163,8 +167,8 @@ def table_lines(found: Comparison) -> list[str]:
         f"mean steps of {found.full_steps_text} (points of accuracy lost) where so many points may be lost:",
         "rule".ljust(16) + "".join(head.rjust(CELL) for head in heads),
     ]
-    cells = {(row.measure, row.max_drop): _cell(row.test) for row in found.rows}
-    own = {row.measure: _cell(row.test) for row in found.own}
+    cells = {(row.measure, row.max_drop): _cell(row) for row in found.rows}
+    own = {row.measure: _cell(row) for row in found.own}
     kinds = dict.fromkeys((row.measure, row.rival) for row in found.rows)
     for heading, rival in (("this project's", False), ("rivals", True)):
         named = [measure for measure, is_rival in kinds if is_rival == rival]
@@ -182,11 +186,12 @@ def table_lines(found: Comparison) -> list[str]:
                 f"{row.measure} promises that {100 * row.threshold:g} % of its sets hold the true class: "
                 f"{100 * row.coverage:.2f} % do at its own threshold."
             )
-    return lines
+    return [*lines, *_explained(found.rows)]
 
 
-def _cell(test: Judgement) -> str:
-    return f"{test.mean_steps:.2f} ({100 * test.loss + 0.0:.2f})".replace("(-0.00)", "(0.00)")
+def _cell(row: ComparisonRow | OwnThresholdRow) -> str:
+    steps, lost = f"{row.test.mean_steps:.2f}{mark(row)}", 100 * row.test.loss + 0.0
+    return f"{steps} ({lost:.2f})".replace("(-0.00)", "(0.00)")
 
 
 def interval_lines(found: Comparison) -> list[str]:
@@ -202,13 +207,23 @@ def interval_lines(found: Comparison) -> list[str]:
             test = row.test
             accuracy = ranged(100 * test.accuracy, [100 * end for end in test.accuracy_interval])
             steps = ranged(test.mean_steps, test.mean_steps_interval)
-            lines.append(f"  {row.measure:<14}{accuracy:>24}{steps:>25}{points(test.loss):>13}")
-    return [*lines, "On the test traces; points of accuracy lost or gained against T. Thresholds chosen on calibration."]
+            lines.append(f"  {row.measure + mark(row):<14}{accuracy:>24}{steps:>25}{points(test.loss):>13}")
+    said = "On the test traces; points of accuracy lost or gained against T. Thresholds chosen on calibration."
+    return [*lines, said, *_explained(found.rows)]
 
 
 def ranged(value: float, interval: Sequence[float]) -> str:
     """A figure with its interval, such as 86.65 (85.97 to 87.31)."""
     return f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
+
+
+def mark(rule: RuleRecord) -> str:
+    """The mark of a rule behind a readout."""
+    return "" if rule.readout is None else MARK
+
+
+def _explained(rows: Sequence[ComparisonRow]) -> list[str]:
+    return [f"{MARK} {MARKED}"] if any(map(mark, rows)) else []
 
 
 def _allowed(drop: float) -> str:

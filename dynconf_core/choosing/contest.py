@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynconf_core.choosing.candidates import Candidate, calibration_scored
-from dynconf_core.choosing.cross_fitting import FOLDS, CrossFitted, Scored, cross_fitted_choice
+from dynconf_core.choosing.cross_fitting import FOLDS, CrossFitted, cross_fitted_choice
+from dynconf_core.choosing.paths import Scored
 from dynconf_core.exit.front import Front, exact_front
 from dynconf_core.exit.judgement import Judgement, judged_exit
 from dynconf_core.exit.rule import Rule, exit_steps
@@ -58,10 +59,6 @@ class Contest:
         """Each candidate on the calibration traces: its scores and whether its predictions are correct, both (N, T)."""
         return list(calibration_scored(self.found, self.calibration))
 
-    @cached_property
-    def _test_right(self) -> NDArray[np.bool_]:
-        return self.test.correct()
-
     def choose(self, max_drop: float, measure: str | None = None) -> Chosen:
         """The rule with the fewest mean steps at an expected loss of at most ``max_drop``, of one ``measure`` or among all."""
         key = (max_drop, measure)
@@ -79,7 +76,7 @@ class Contest:
     def test_scored(self, index: int) -> Scored:
         """A candidate on the test traces: its scores and whether its predictions are correct, both (M, T)."""
         if index not in self._test_scored:
-            self._test_scored[index] = self.found[index].scores(self.test), self._test_right
+            self._test_scored[index] = self.found[index].scored(self.test)
         return self._test_scored[index]
 
     def test_front(self, index: int) -> Front:

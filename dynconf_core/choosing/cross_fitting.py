@@ -4,36 +4,38 @@ The best of many scores on n images owes part of its lead to these particular im
 choosing is therefore itself tested on images that it did not see, by K-fold cross-fitting, which leaves a single number to be
 chosen:
 
-1. For given images, the *path* contains, for every budget of mean steps, the score and threshold that lose least within the
-   budget. The loss of a threshold is the worst net loss at it or at any higher threshold. Ties go to the score that reaches
-   this loss with the fewest steps.
-2. For each fold, a path is computed on the other folds and evaluated on the fold. Summed over the folds, this gives the net
-   losses of n samples, none of which influenced the choice made for it.
-3. The budget: starting from T, stop before the first one at which these losses exceed what is allowed, counting one unseen
-   sample as lost (`dynconf_core.choosing.selection`).
-4. The rule: the point at this budget on the path of all n images, which is no worse than the K paths of fewer images.
+1. `dynconf_core.choosing.paths` gives the best score and threshold for every budget of mean steps, and how each of the n images
+   fares there without having influenced the choice.
+2. The budget: starting from T, stop before the first one at which the expected loss is more than allowed. It is smoothed and
+   counts one unseen sample as lost (`dynconf_core.choosing.selection`). Where it stops still hangs on few samples; so it is
+   done for `RESAMPLES` resamples of the n samples, and the mean of their budgets is taken.
+3. The rule: the point at this budget on the path of all n images, which is no worse than the K paths of fewer images.
 
-The promised loss is the expected one; a single choice may lose more. `dynconf_core.choosing.guarantee` bounds the latter.
+The mean of budgets loses no more than the mean of what they lose, as far as the loss is convex in the budget: each further step
+gains less. The promised loss is the expected one; a single choice may lose more. `dynconf_core.choosing.guarantee` bounds the
+latter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.choosing.selection import allowed_net_losses, promised_loss, worst_so_far
-from dynconf_core.exit.front import PairedFront, paired_front, points_at
+from dynconf_core.choosing.paths import Scored, cross_fit
+from dynconf_core.choosing.selection import allowed_losses, expected_losses, promised_loss
 from dynconf_core.exit.intervals import Interval, net_loss_interval
 from dynconf_core.exit.judgement import Loss
 
 FOLDS = 5
-BUDGETS_PER_STEP = 8
-METHOD = "cross-fitted budget of mean steps, one unseen sample counted as lost"
+RESAMPLES = 100
+METHOD = (
+    f"cross-fitted budget of mean steps, mean of {RESAMPLES} resamples; expected loss: samples that differ from T, times the "
+    "share of net losses among them and sqrt(n) more, one unseen sample counted as lost"
+)
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,6 @@ class CrossFitted(Choice):
     threshold: float
 
 
-Scored = tuple[NDArray[np.float64], NDArray[np.bool_]]
-"""What is known of one candidate: its scores (N, T), and whether its prediction at each step is correct (N, T)."""
-
-
 def cross_fitted_choice(
     scored: Iterable[Scored],
     max_drop: float = 0.0,
@@ -126,45 +124,27 @@ def cross_fitted_choice(
         ValueError: for no scores, shapes or predictions at T that differ, a number of folds out of range, or a `max_drop` that
             is negative or not finite.
     """
-    remaining = iter(scored)
-    first = next(remaining, None)
-    if first is None:
-        raise ValueError("no score was given")
-    at_full = first[1][:, -1]
-    samples, time_steps = first[1].shape
-    if not 2 <= folds <= samples:
-        raise ValueError(f"folds = {folds} must lie between 2 and the number of samples, {samples}")
-    limit = allowed_net_losses(samples, max_drop, strict)
-    budgets = np.linspace(1.0, time_steps, BUDGETS_PER_STEP * (time_steps - 1) + 1)
-    fold_of = np.random.default_rng(seed).permutation(samples) % folds
-    whole, seen, unseen = _operating_points(chain((first,), remaining), at_full, lengths, budgets, fold_of, folds)
-    paths = [_path(points) for points in seen]
-    lost, gained, steps = (
-        np.sum(
-            [_along(path, [getattr(points, name) for points in fold]) for path, fold in zip(paths, unseen, strict=True)], axis=0
-        )
-        for name in ("lost", "gained", "steps")
-    )
-    worst = np.maximum.accumulate((lost - gained)[::-1])[::-1]
-    # The last budget, T, loses nothing; only a strict limit rules out even that, and then nothing exits either.
-    budget = int(np.flatnonzero(worst <= max(limit, 0.0))[0]) if limit >= 0 else len(budgets) - 1
-    index = int(_path(whole)[budget])
-    at = whole[index]
-    full = float(at_full.mean())
-    loss = float(at.lost[budget] - at.gained[budget]) / samples
+    random = np.random.default_rng(seed)
+    fitted = cross_fit(scored, random, folds, lengths)
+    samples, budgets = len(fitted.net), fitted.budgets
+    limit = allowed_losses(samples, max_drop, strict)
+    # Where nothing may be lost, T alone is left.
+    budget = len(budgets) - 1 if limit < 0 else mean_budget(fitted.net, budgets, limit, random)
+    full, loss = fitted.accuracy_at_full, float(fitted.loss[budget])
+    lost, gained = (int(np.count_nonzero(fitted.net[:, budget] == sign)) for sign in (1, -1))
     return CrossFitted(
-        index=index,
-        threshold=float(at.thresholds[budget]),
-        calibration=Loss(full - loss, float(at.steps[budget]) / samples, loss),
+        index=int(fitted.index[budget]),
+        threshold=float(fitted.thresholds[budget]),
+        calibration=Loss(full - loss, float(fitted.mean_steps[budget]), loss),
         cross_fitted=UnseenLoss(
-            float(lost[budget] - gained[budget]) / samples,
-            net_loss_interval(int(lost[budget]), int(gained[budget]), samples),
-            float(steps[budget]) / samples,
+            float(lost - gained) / samples,
+            net_loss_interval(lost, gained, samples),
+            float(fitted.unseen_steps[budget]),
         ),
         calibrated=HowChosen(
             method=METHOD,
             samples=samples,
-            scores=len(whole),
+            scores=fitted.scores,
             folds=folds,
             seed=seed,
             accuracy_at_full=full,
@@ -174,83 +154,13 @@ def cross_fitted_choice(
     )
 
 
-@dataclass(frozen=True, eq=False)
-class _Points:
-    """Operating points of one score, one per budget (G,); counts and steps are sums over the samples."""
-
-    thresholds: NDArray[np.float64]
-    lost: NDArray[np.int64]
-    gained: NDArray[np.int64]
-    steps: NDArray[np.float64]
-    worst: NDArray[np.float64]
-
-    @classmethod
-    def of(cls, front: PairedFront, at: NDArray[np.int64]) -> _Points:
-        steps = front.mean_steps[at] * front.samples
-        worst = worst_so_far(front)[at].astype(np.float64)
-        return cls(front.thresholds[at], front.lost[at], front.gained[at], steps, worst)
-
-    @classmethod
-    def within(cls, front: PairedFront, budgets: NDArray[np.float64]) -> _Points:
-        """The point with the most mean steps within each budget; if there is none, its worst net loss is inf."""
-        at = np.searchsorted(front.mean_steps, budgets * (1 + 1e-12), side="right") - 1
-        points = cls.of(front, np.maximum(at, 0))
-        points.worst[at < 0] = np.inf
-        return points
-
-
-_Folds = list[list[_Points]]  # for each fold, the points of each score
-
-
-def _operating_points(
-    scored: Iterable[Scored],
-    at_full: NDArray[np.bool_],
-    lengths: NDArray[np.int64] | None,
-    budgets: NDArray[np.float64],
-    fold_of: NDArray[np.int64],
-    folds: int,
-) -> tuple[list[_Points], _Folds, _Folds]:
-    """The points of each score on all samples; for each fold, its points on the other folds, and the same thresholds on it.
-    `at_full` (N,): whether the prediction at T is correct."""
-    whole: list[_Points] = []
-    seen: _Folds = [[] for _ in range(folds)]
-    unseen: _Folds = [[] for _ in range(folds)]
-
-    def front_of(candidate: Scored, part: NDArray[np.bool_]) -> PairedFront:
-        scores, correct = candidate
-        return paired_front(scores[part], correct[part], None if lengths is None else lengths[part])
-
-    for candidate in scored:
-        scores, correct = candidate
-        if not scores.shape == correct.shape == (len(at_full), len(budgets) // BUDGETS_PER_STEP + 1):
-            raise ValueError(f"scores {scores.shape} and correct {correct.shape} must both be (N, T)")
-        if not np.array_equal(correct[:, -1], at_full):
-            raise ValueError("the predictions at T must be the same for all candidates")
-        whole.append(_Points.within(paired_front(scores, correct, lengths), budgets))
-        for fold in range(folds):
-            held_out = fold_of == fold
-            seen[fold].append(_Points.within(front_of(candidate, ~held_out), budgets))
-            front = front_of(candidate, held_out)
-            unseen[fold].append(_Points.of(front, points_at(front, seen[fold][-1].thresholds)))
-    return whole, seen, unseen
-
-
-def _path(points: Sequence[_Points]) -> NDArray[np.int64]:
-    """(G,) for each budget, the score with the smallest worst net loss; among equals, the one that reaches it at the
-    smallest budget."""
-    worst = np.stack([of_score.worst for of_score in points])
-    least = worst.min(axis=0)
-    already = np.empty_like(worst)
-    for number, of_score in enumerate(worst):
-        # The worst net loss falls as the budget grows: find the first budget that is no worse.
-        already[number] = len(of_score) - np.searchsorted(of_score[::-1], least, side="right")
-    already[worst > least] = np.inf
-    path: NDArray[np.int64] = np.argmin(already, axis=0)
-    return path
-
-
-def _along(path: NDArray[np.int64], values: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    """(G,) the values along the path: for each budget, the value of the score on the path; `values` holds one array (G,) per
-    score."""
-    taken: NDArray[Any] = np.stack(values)[path, np.arange(len(path))]
-    return taken
+def mean_budget(net: NDArray[np.int8], budgets: NDArray[np.float64], limit: float, random: np.random.Generator) -> int:
+    """The index of the first budget that is at least the mean of those at which resamples stop (Poisson bootstrap: each sample
+    is drawn a Poisson number of times). `net` (N, G) are the net losses of each sample at each budget."""
+    samples = len(net)
+    differ = net.any(axis=1)
+    times = random.poisson(1.0, (RESAMPLES, samples))[:, differ].astype(np.float32)
+    # Whole numbers below 2^24: float32 sums them exactly, in any order.
+    nets, differing = times @ net[differ].astype(np.float32), times @ np.abs(net[differ]).astype(np.float32)
+    stops = [budgets[np.argmax(expected_losses(*pair, samples) <= limit)] for pair in zip(nets, differing, strict=True)]
+    return int(np.searchsorted(budgets, np.mean(stops) - 1e-9))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 from dynconf_core.choosing.cross_fitting import HowChosen, UnseenLoss
 from dynconf_core.confidence.smoothing import Smoothing
@@ -17,7 +17,8 @@ class RuleRecord:
 
     Attributes:
         measure: the name of the confidence measure.
-        readout: None: the accumulated logits are used as they are.
+        readout: "decoded" if the accumulated logits are corrected by a fitted readout, whose parameters are in rule.json; None:
+            they are used as they are.
         smoothing: of the accumulated logits.
         threshold: a score: the largest calibration score that does not exit.
         threshold_shown: the threshold as shown to people, such as a softmax probability.
@@ -26,7 +27,7 @@ class RuleRecord:
     """
 
     measure: str
-    readout: None
+    readout: Literal["decoded"] | None
     smoothing: Smoothing
     threshold: float
     threshold_shown: float
@@ -90,7 +91,7 @@ class RuleFields(TypedDict):
     """The fields of a `RuleRecord`, by name: the arguments that its subclasses share."""
 
     measure: str
-    readout: None
+    readout: Literal["decoded"] | None
     smoothing: Smoothing
     threshold: float
     threshold_shown: float
@@ -103,7 +104,7 @@ def recorded(rule: Rule, with_parameters: bool = True) -> RuleFields:
     entry = rule.to_json()
     return {
         "measure": entry["measure"],
-        "readout": entry["readout"],
+        "readout": None if rule.readout is None else "decoded",
         "smoothing": rule.smoothing,
         "threshold": rule.threshold,
         "threshold_shown": float(entry["threshold_shown"]),

@@ -26,6 +26,7 @@ from dynconf_core.choosing.critical_losses import most_lost_certifying, samples_
 from dynconf_core.choosing.selection import worst_so_far
 from dynconf_core.errors import InputError
 from dynconf_core.exit.front import PairedFront, paired_front, points_at
+from dynconf_core.wording import counted
 
 CANDIDATES = 100
 METHOD = "Learn then Test: fixed-sequence testing from the highest threshold down, exact test of the net loss"
@@ -104,6 +105,8 @@ class Guarantee:
         seen_in_training: whether the network was trained on the samples, which violates the assumption; None: not known.
         tests: the tests of the candidates.
         full_steps: the mean steps without exit: T, or the mean length of the samples.
+        groups: the number of groups for each of which the promise holds; 0: for all samples together.
+        fewest: the number of samples of the smallest group.
     """
 
     epsilon: float
@@ -118,6 +121,8 @@ class Guarantee:
     seen_in_training: bool | None
     tests: CandidateTests
     full_steps: float
+    groups: int = 0
+    fewest: int = 0
 
     def record(self) -> GuaranteeRecord:
         """The form that is stored in files."""
@@ -126,7 +131,7 @@ class Guarantee:
             delta=self.delta,
             threshold=self.threshold,
             certified=self.certified,
-            method=METHOD,
+            method=METHOD if not self.groups else f"{METHOD} of every group",
             assumes=ASSUMES + (SEEN if self.seen_in_training else ""),
             calibration=self.samples,
             seen_in_training=self.seen_in_training,
@@ -140,15 +145,17 @@ class Guarantee:
 
     def statement(self) -> str:
         """The guarantee as a sentence."""
-        sure, lost = f"{100 * (1 - self.delta):.4g} %", f"at most {self.epsilon * 100:.4g} points of accuracy"
+        sure = f"{100 * (1 - self.delta):.4g} %"
+        lost = f"at most {counted(100 * self.epsilon, 'point', form='.4g')} of accuracy"
+        lost += f" in each of {self.groups} groups" if self.groups else ""
+        samples = counted(self.samples, "sample")
         if self.certified:
             but = "; not assured, because the network was trained on them" if self.seen_in_training else ""
-            return (
-                f"with confidence {sure} an exit at {self.mean_steps:.2f} mean steps loses {lost} ({self.samples} samples{but})"
-            )
-        few = self.samples < self.samples_needed
-        needed = f": at least {self.samples_needed} are needed if exits gain nothing" if few else ""
-        return f"{self.samples} samples cannot certify with confidence {sure} that any exit loses {lost}{needed}"
+            return f"with confidence {sure} an exit at {self.mean_steps:.2f} mean steps loses {lost} ({samples}{but})"
+        few = (self.fewest if self.groups else self.samples) < self.samples_needed
+        where = f" in every group (the smallest has {self.fewest})" if self.groups else ""
+        needed = f": at least {self.samples_needed} are needed{where} if exits gain nothing" if few else ""
+        return f"{samples} cannot certify with confidence {sure} that any exit loses {lost}{needed}"
 
 
 def certify(

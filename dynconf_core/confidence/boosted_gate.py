@@ -35,7 +35,7 @@ TREES, DEPTH = 40, 3
 NODES, LEAVES = 2**DEPTH - 1, 2**DEPTH
 # Rows of a fit: a sample at a step.
 ROWS = 20_000
-PULL = 1e-3
+PULL = 1.0
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,7 +55,7 @@ class BoostedGate(ConfidenceMeasure):
 
     name = "boosted_gate"
     label = "probability that the prediction is final"
-    least_samples = 100
+    least_samples = 500
     least_steps = 2
     rival = True
 

@@ -310,4 +310,4 @@ def chunks(traces: Traces, elements: int | None = None) -> Iterator[tuple[slice,
 
 def logits_of(traces: Traces, rows: slice) -> Tensor:
     """The logits (n, T, C) of each step for some samples, float64; 0 after a sample's end."""
-    return torch.from_numpy(traces.until_end(traces.logits, rows))
+    return torch.from_numpy(traces.outputs(rows))

@@ -13,6 +13,7 @@ from dynconf_core.confidence.measure import MEASURES, ConfidenceMeasure, State, 
 from dynconf_core.confidence.smoothing import PLAIN
 from dynconf_core.errors import InputError
 from dynconf_core.traces.schema import Traces
+from dynconf_core.wording import an
 
 SAMPLES, CLASSES, STEPS = 5, 4, 6
 
@@ -86,7 +87,7 @@ def _scored(measure: ConfidenceMeasure, logits: Tensor) -> Tensor:
 
 def _check_scores(measure: ConfidenceMeasure, found: Any, count: int) -> None:
     if not isinstance(found, Tensor) or found.shape != (count,) or found.dtype != torch.float64:
-        described = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        described = f"{found.dtype} {tuple(found.shape)}" if isinstance(found, Tensor) else an(found)
         raise InputError(f"measure {measure.name!r}: step gives {described} as scores; give a float64 tensor ({count},).")
     if bool(found.isnan().any()):
         raise InputError(f"measure {measure.name!r}: step gives nan as a score; give a number.")

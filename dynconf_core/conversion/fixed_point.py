@@ -18,9 +18,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from dynconf_core.conversion.places import IMAGE_BITS, Limits, Places, Reach, is_image, once, places_within, wide_nodes
-from dynconf_core.conversion.resolution import COARSEST_MEAN
 from dynconf_core.conversion.rounding import Rounded, limited_by_places, rounded
-from dynconf_core.conversion.rounding_errors import FEWEST, RoundingErrors, rounding_errors
+from dynconf_core.conversion.rounding_errors import FEWEST, LARGEST, RoundingErrors, rounding_errors
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import WEIGHTED, Graph, Node
 from dynconf_core.neurons.model import NeuronModel
@@ -56,7 +55,7 @@ def with_fixed_point_weights(
         limits: neurons, images and time steps for which exactness is proven.
         weight_bits: bits of every weight, sign included.
         images: normalised images ``(N, ...)`` on which rounding is measured, if there are at least 8; None for none.
-        widen: whether layers that rounding changes by more than ``COARSEST_MEAN`` on these images get float64.
+        widen: whether layers that rounding changes by more than ``LARGEST`` on these images get float64.
 
     Returns:
         the graph with rounded tensors, of which those called ``weight`` are float32, and the errors on the images.
@@ -100,7 +99,7 @@ def _fitting(graph: Graph, limits: Limits, reach: Reach, weight_bits: int, coars
 
 def _too_coarse(graph: Graph, places: Places, errors: RoundingErrors, weight_bits: int) -> frozenset[str]:
     """The layers that rounding changes too much, and that float64 would make finer."""
-    found = (graph.by_name[name] for name, error in errors.layers.items() if error > COARSEST_MEAN)
+    found = (graph.by_name[name] for name, error in errors.layers.items() if error > LARGEST)
     return frozenset(
         node.name
         for node in found

@@ -119,7 +119,7 @@ def places_within(graph: Graph, reach: Reach, spare: int = 0, coarse: frozenset[
         wide = _with_later(graph, groups, coarse | widened)
         values = _places(graph, reach, groups, wide, spare)
         short = [node.name for node in graph.of_kind(*WEIGHTED) if values[node.name] - values[node.inputs[0]] < FEWEST_BITS]
-        errors = too_coarse(graph, values, groups, size)
+        errors = too_coarse(graph, values, groups, size, bool(again))
         if not short and not errors:
             return Places(graph, values, groups, wide)
         widened = widened | {*short, *errors} if widened or not again else again

@@ -78,6 +78,7 @@ class ConversionReport:
         layers: the layers in forward order.
         first_layer: name of the first layer at which predictions change; None if none does.
         worst_layer: name of the layer at which agreement drops most; None if it never drops.
+        rounding: what rounding the weights changed when the SNN was made (see ``rounding_errors``); None if that is not known.
     """
 
     time_steps: int
@@ -89,6 +90,7 @@ class ConversionReport:
     layers: list[LayerReport]
     first_layer: str | None
     worst_layer: str | None
+    rounding: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The attributes as JSON, nested."""
@@ -116,6 +118,11 @@ class ConversionReport:
             lines.append(f"Every layer has n = {counted(levels.pop() or 0, 'level')}.")
         if self.first_layer is not None and self.worst_layer is not None:
             lines.append(f"Agreement falls first at {self.first_layer}, and most at {self.worst_layer}.")
+        if self.rounding is not None:
+            logits, worst, images = (self.rounding[key] for key in ("logits", "worst", "images"))
+            lines.append(f"Rounding the weights changes the logits by {logits:.1%} of their standard deviation")
+            share = f"{self.rounding['layers'][worst]:.1%}"
+            lines.append(f"over {images} images; of all layers {_shortened(worst)} most, by {share}.")
         parts = [
             f"after T = {counted(self.time_steps, 'time step')} the SNN agrees with the ANN on {100 * self.agreement:.1f} %"
         ]
@@ -194,7 +201,8 @@ def conversion_report(
     worst = layers[falls.index(max(falls))].name if max(falls) > 0 else None
     ann_right, snn_right = accuracy(comparison.ann_right), accuracy(comparison.snn.right)
     agreement = share(comparison.snn.agreed)
-    return ConversionReport(time_steps, len(images), marks, ann_right, snn_right, agreement, layers, first, worst)
+    rounding = snn.facts.get("rounding")
+    return ConversionReport(time_steps, len(images), marks, ann_right, snn_right, agreement, layers, first, worst, rounding)
 
 
 def images_for_report(snn: SpikingNetwork, wanted: int) -> int:

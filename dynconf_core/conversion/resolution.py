@@ -13,13 +13,14 @@ from dynconf_core.graph.operations import area
 DEAD = 1e-3
 """Output channels whose weights are smaller, relative to the layer's largest channel, do not count."""
 COARSEST = 0.05
-"""The largest expected rounding error of a layer's sums, relative to them, if the errors of their inputs are independent. The
-worst layer of a MobileNetV2-like network has 1 to 2 % in float32, without its last layer of neurons 10 to 41 %."""
-COARSEST_MEAN = 0.1
-"""The same for sums that are averaged, or whose inputs are, without an activation between: a mean over ``area`` independent
-positions varies less than they do, by the root of their number, while an error of their weights is the same at every
-position. One linear layer after a mean over 32 x 32 positions has 22 % in float32; what is measured on images is 25 %. The last
-layer of ResNet-20 (8 x 8) has 1 to 5 %; what is measured is less."""
+"""The largest expected rounding error of a layer's sums, relative to them, where weighted layers follow each other without an
+activation, if the errors of their inputs are independent. The worst layer of a MobileNetV2-like network has 1 to 2 % in
+float32, without its last layer of neurons 10 to 41 %."""
+COARSEST_IN_MEAN = 0.25
+"""The same, of any layer, for sums that are averaged or whose inputs are, without an activation between: a mean over many
+independent positions varies less than they do, by the root of their number, while an error of a weight is the same at every
+position. It is an upper limit, as positions of pictures are not independent: 19 % for the last layer of a ResNet-50 (7 x 7,
+random weights) whose logits the layer changes by 7 % of their spread over pictures."""
 
 
 def sizes(graph: Graph) -> dict[str, float]:
@@ -28,7 +29,7 @@ def sizes(graph: Graph) -> dict[str, float]:
 
 
 def too_coarse(
-    graph: Graph, places: Mapping[str, int], groups: Mapping[str, int], size: Mapping[str, float]
+    graph: Graph, places: Mapping[str, int], groups: Mapping[str, int], size: Mapping[str, float], follow: bool
 ) -> dict[str, float]:
     """The expected errors of the weighted layers that binary places alone make too coarse.
 
@@ -40,6 +41,7 @@ def too_coarse(
         places: binary places of every value.
         groups: group number of every value that is not a spike count.
         size: as ``sizes`` finds it.
+        follow: whether weighted layers follow each other without an activation.
     """
     largest: dict[int, float] = {}
     for name, own in size.items():
@@ -50,7 +52,7 @@ def too_coarse(
         bits, whole = places[node.name] - places[node.inputs[0]], largest[groups[node.name]]
         error = math.sqrt(_fan_in(node) / 12) * 2.0**-bits / whole if whole else 0.0
         in_mean = error * math.sqrt(positions[node.name])
-        if error > COARSEST or in_mean > COARSEST_MEAN:
+        if (follow and error > COARSEST) or in_mean > COARSEST_IN_MEAN:
             found[node.name] = in_mean
     return found
 

@@ -13,17 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynconf_core.arguments import instance
-from dynconf_core.choosing.candidates import candidates
+from dynconf_core.choosing.candidates import CHOOSE, candidates
 from dynconf_core.choosing.comparison import DROPS, check_choice, compared
 from dynconf_core.choosing.contest import Chosen, Contest
 from dynconf_core.choosing.cross_fitting import Choice
 from dynconf_core.choosing.entries import RuleEntry, recorded
+from dynconf_core.choosing.group_guarantee import GroupGuarantee, certify_groups
 from dynconf_core.choosing.guarantee import Guarantee, candidate_thresholds, certify
+from dynconf_core.choosing.paths import Scored
 from dynconf_core.confidence.calibration_error import calibration_over_time
 from dynconf_core.confidence.measure import ConfidenceMeasure, MeasureLike, measure_of, own_measures
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.confidence.temperature import fit_power
 from dynconf_core.errors import InputError
+from dynconf_core.evaluation.by_group import checked_groups, group_entries
 from dynconf_core.evaluation.metrics import evaluate
 from dynconf_core.evaluation.precautions import check_options, check_pair
 from dynconf_core.evaluation.record import (
@@ -45,6 +48,7 @@ from dynconf_core.exit.oracles import oracles
 from dynconf_core.exit.robustness import RobustnessMap, robustness_map
 from dynconf_core.exit.rule import Rule
 from dynconf_core.exit.shown import exit_text, points_in_words
+from dynconf_core.traces.groups import Groups
 from dynconf_core.traces.parts import LEAST_FOR_HALVES, Parts, Split, halves, taken
 from dynconf_core.traces.schema import Traces
 
@@ -89,7 +93,7 @@ class Analysis:
         rule, judged = self.rule, self.record.exit
         when = exit_text(rule.measure.label, rule.threshold, rule.measure.shown(rule.threshold))
         lines = [
-            f"{rule.measure.name} {when}, where z' = {rule.smoothing}",
+            f"{rule.measure.name} {when}, where z' = {rule.smoothing}{' behind a readout' if rule.readout else ''}",
             f"test: {100 * judged.accuracy:.2f} % @ {judged.mean_steps:.2f} of {self.record.full_steps_text} time steps, "
             f"{100 * judged.latency_saving:.1f} % fewer; {points_in_words(judged.loss)}",
             *([] if self.guarantee is None else [self.guarantee.statement()]),
@@ -111,6 +115,8 @@ def analyse(
     seed: int = 0,
     drops: Sequence[float] = DROPS,
     split: Split | None = None,
+    readout: str = CHOOSE,
+    groups: Groups | str | None = None,
 ) -> Analysis:
     """Analyse the calibration and test traces of an SNN.
 
@@ -125,15 +131,21 @@ def analyse(
         seed: seed of folds, halves and bootstraps.
         drops: the allowed drops for the comparison at equal accuracy.
         split: if one set of traces was split, which samples went where; for the record.
+        readout: "plain" (rules read the sum of the logits), "decoded" (they read it behind a readout fitted for each step) or
+            "choose" (the better of the two on calibration).
+        groups: the guarantee is to hold for every group of samples: "class", or groups that are known; None: for all together.
 
     Raises:
         InputError: if the traces do not fit together, or an option cannot work.
     """
     check_options(epsilon, delta, max_drop)
     check_choice(measures, drops, seed)
+    if measure is None and measures is not None and not measures:
+        raise InputError("measures=[]: give at least one, or None for all.")
     if smoothing is not None:
         instance("smoothing", smoothing, Smoothing, 'give a Smoothing, such as Smoothing("sum", 1.0), or None')
     check_pair(calibration, test)
+    grouped = checked_groups(groups, calibration, test, epsilon)
     parts = None
     if epsilon is not None and calibration.samples >= LEAST_FOR_HALVES:
         parts = halves(calibration.samples, seed)
@@ -145,21 +157,25 @@ def analyse(
     fixed = fixed_smoothing(wanted, smoothing)
     if wanted is not None:
         taking_part.append(wanted)
-    contest = Contest(candidates(choosing, seed, taking_part, fixed), choosing, test, seed)
+    contest = Contest(candidates(choosing, seed, taking_part, fixed, readout), choosing, test, seed)
     if wanted is not None and wanted.name not in contest.measures:
-        candidates(choosing, seed, (wanted,))  # raises an error that states what the measure needs
+        candidates(choosing, seed, (wanted,), readout=readout)  # raises an error that states what the measure needs
     chosen = contest.choose(max_drop, None if wanted is None else wanted.name)
     best_of = {name: contest.choose(max_drop, name) for name in contest.measures}
     best_of[chosen.rule.measure.name] = chosen
     right = calibration.correct()
-    fronts = {name: _front(contest, own.index, parts, certifying, calibration) for name, own in best_of.items()}
-    guarantee = None
+    known = {name: _scored(contest, own.index, parts, certifying, calibration) for name, own in best_of.items()}
+    fronts = {name: exact_front(*scored, calibration.lengths) for name, scored in known.items()}
+    guarantee, by_group = None, None
     if epsilon is not None and delta is not None:
-        guarantee = _certified(contest, chosen.index, certifying, epsilon, delta)
+        of_half = None if grouped is None or parts is None else replace(grouped, calibration=grouped.calibration[parts[1]])
+        guarantee, by_group = _certified(contest, chosen.index, certifying, epsilon, delta, of_half)
     got = chosen.rule if guarantee is None else replace(chosen.rule, threshold=guarantee.threshold)
     exiting = contest.exiting(chosen.index, got.threshold)
     figures = evaluate(test, calibration, got, seed=seed)
     promise = None if guarantee is None else _guarantee_entry(guarantee, contest, chosen, parts)
+    if promise is not None and by_group is not None and grouped is not None:
+        promise = replace(promise, groups=group_entries(by_group, contest, chosen, exiting, grouped.test))
     by_class = figures_by_class(contest.test_scored(chosen.index)[1], exiting, test.labels)
     warnings = [*trace_warnings(calibration, test), *choice_warnings(chosen.choice), *class_warnings(by_class)]
     if guarantee is not None and promise is not None:
@@ -177,7 +193,7 @@ def analyse(
         max_drop=max_drop,
         accuracy_at_t=AccuracyAtT(tuple(right.mean(axis=0).tolist()), figures.accuracy_at_t),
         steps_at_t=test.steps_at_t(),
-        oracles=OraclesOfSplits(oracles(right, calibration.lengths), figures.oracles),
+        oracles=OraclesOfSplits(oracles(known[chosen.rule.measure.name][1], calibration.lengths), figures.oracles),
         rules=tuple(_entry(contest, own, fronts[name], right) for name, own in best_of.items()),
         chosen=list(best_of).index(chosen.rule.measure.name),
         guarantee=promise,
@@ -225,19 +241,19 @@ def fixed_smoothing(measure: ConfidenceMeasure | None, smoothing: Smoothing | No
     return {measure.name: smoothing}
 
 
-def _front(contest: Contest, index: int, parts: Parts | None, certifying: Traces | None, calibration: Traces) -> Front:
-    """All operating points of a candidate on all calibration traces, including a half reserved for certifying.
+def _scored(contest: Contest, index: int, parts: Parts | None, certifying: Traces | None, calibration: Traces) -> Scored:
+    """A candidate on all calibration traces, including a half reserved for certifying.
 
-    Fitted scores are out of fold: each sample is scored by weights fitted on other samples.
+    What was fitted is out of fold: each sample is scored, and its prediction read, by parameters fitted on other samples.
     """
     scores, correct = contest.scored[index]
     if parts is not None and certifying is not None:
-        choosing, unseen = contest.scored[index], (contest.found[index].scores(certifying), certifying.correct())
+        choosing, unseen = contest.scored[index], contest.found[index].scored(certifying)
         shape = calibration.samples, calibration.time_steps
         scores, correct = np.empty(shape), np.empty(shape, dtype=np.bool_)
         for part, (of_part, right) in zip(parts, (choosing, unseen), strict=True):
             scores[part], correct[part] = of_part, right
-    return exact_front(scores, correct, calibration.lengths)
+    return scores, correct
 
 
 def _entry(contest: Contest, own: Chosen, front: Front, right: NDArray[np.bool_]) -> RuleEntry:
@@ -253,14 +269,20 @@ def _entry(contest: Contest, own: Chosen, front: Front, right: NDArray[np.bool_]
     )
 
 
-def _certified(contest: Contest, index: int, certifying: Traces | None, epsilon: float, delta: float) -> Guarantee:
-    """The guarantee of the lowest threshold that the half reserved for certifying certifies."""
+def _certified(
+    contest: Contest, index: int, certifying: Traces | None, epsilon: float, delta: float, groups: Groups | None
+) -> tuple[Guarantee, tuple[GroupGuarantee, ...] | None]:
+    """The guarantee of the lowest threshold that the half reserved for certifying certifies; with ``groups`` of these samples,
+    for each of them."""
     seen = contest.calibration.trained_on_calibration
     if certifying is None:  # too few samples for two halves: nothing can be certified
-        return certify(*contest.scored[index], [], epsilon, delta, seen, contest.calibration.lengths)
+        return certify(*contest.scored[index], [], epsilon, delta, seen, contest.calibration.lengths), None
     front = paired_front(*contest.scored[index], contest.calibration.lengths)
-    scores, thresholds = contest.found[index].scores(certifying), candidate_thresholds(front, epsilon)
-    return certify(scores, certifying.correct(), thresholds, epsilon, delta, seen, certifying.lengths)
+    scored, thresholds = contest.found[index].scored(certifying), candidate_thresholds(front, epsilon)
+    if groups is None:
+        return certify(*scored, thresholds, epsilon, delta, seen, certifying.lengths), None
+    labels, known = groups.calibration, groups.known_at_exit
+    return certify_groups(*scored, labels, thresholds, epsilon, delta, seen, certifying.lengths, known)
 
 
 def _guarantee_entry(guarantee: Guarantee, contest: Contest, chosen: Chosen, parts: Parts | None) -> GuaranteeEntry:
@@ -274,7 +296,9 @@ def _guarantee_entry(guarantee: Guarantee, contest: Contest, chosen: Chosen, par
 
 
 def _reliability(choosing: Traces, test: Traces, rule: Rule, exiting: NDArray[np.int64]) -> Reliability:
-    """Reliability of the softmax that the rule uses or, if it uses none, of one fitted on the calibration traces."""
+    """Reliability of the softmax that the rule uses or, if it uses none, of one fitted on the calibration traces; behind the
+    rule's readout."""
+    choosing, test = rule.decoded(choosing), rule.decoded(test)
     if rule.measure.of_softmax:
         smoothing = rule.smoothing
     else:

@@ -123,7 +123,7 @@ def curves_of(test: Traces, rule: Rule, robustness: RobustnessMap | None = None)
         rule: the rule.
         robustness: their robustness map, if it is known: it takes longer than all the rest.
     """
-    scores, correct, found = rule.scores(test), test.correct(), robustness or robustness_map(test)
+    scores, correct, found = rule.scores(test), rule.correct(test), robustness or robustness_map(test)
     exits = exit_steps(scores, rule.threshold, test.lengths)
     easiest, hardest = _extremes(scores, exits)
     oracle = oracle_curve(correct)
@@ -159,7 +159,8 @@ def _extremes(scores: NDArray[np.float64], exits: NDArray[np.int64]) -> tuple[li
 
 def _sample(test: Traces, rule: Rule, scores: NDArray[np.float64], exits: NDArray[np.int64], index: int) -> SampleOverTime:
     end = int(test.ends[index])
-    predictions = np.cumsum(test.logits[index, :end], axis=0, dtype=np.float64).argmax(axis=1)
+    outputs = rule.decoded(test).outputs(slice(index, index + 1))[0, :end]
+    predictions = np.cumsum(outputs, axis=0).argmax(axis=1)
     return SampleOverTime(
         index,
         int(test.labels[index]),
@@ -171,7 +172,7 @@ def _sample(test: Traces, rule: Rule, scores: NDArray[np.float64], exits: NDArra
 
 
 def _reliability(test: Traces, rule: Rule, exits: NDArray[np.int64]) -> ReliabilityOverTime:
-    found = calibration_over_time(test, rule.smoothing, exits, [test.time_steps])
+    found = calibration_over_time(rule.decoded(test), rule.smoothing, exits, [test.time_steps])
     return ReliabilityOverTime(
         rule.smoothing,
         found.ece_at_t,

@@ -63,14 +63,14 @@ class Evaluation:
     """All metrics of an exit rule on test traces.
 
     Attributes:
-        accuracy_at_t: accuracies a_1 .. a_T of the SNN without early exit.
+        accuracy_at_t: accuracies a_1 .. a_T of the SNN without early exit, read from the plain sum.
         snn_accuracy: a_T.
         ann_accuracy: accuracy of the trained network; None if the traces have no ``ann_logits``.
         reference_accuracy: accuracy of the quantised network that the SNN equals; None if the traces have no
             ``reference_logits``.
         exit: figures of the exit rule.
         baselines: see ``baselines``.
-        oracles, oracle_gap: see ``dynconf_core.exit.oracles``.
+        oracles, oracle_gap: see ``dynconf_core.exit.oracles``; of the predictions that the rule makes, behind its readout.
         spikes_per_inference: None if the traces have no spikes.
         spikes_per_neuron: None if the traces have no spikes, or their meta data no number of neurons.
         synaptic_operations_per_inference, multiply_accumulates, energy: None if the traces have no such counts.
@@ -125,19 +125,19 @@ def evaluate(
             f"the test traces have {test.time_steps} time steps and {test.classes} classes, the calibration "
             f"traces {calibration.time_steps} and {calibration.classes}; both must be of one SNN and one T."
         )
-    correct = test.correct()
+    correct = rule.correct(test)
     calibration_correct = calibration.correct()
-    accuracy = correct.mean(axis=0)
+    accuracy = (correct if rule.readout is None else test.correct()).mean(axis=0)
     steps = rule.exit_steps(test)
     figures = exit_figures(correct, steps, seed, test.lengths)
     entry = RuleEntry(
         **recorded(rule),
-        calibration=choice.calibration if choice else loss_at_exit(calibration_correct, rule.exit_steps(calibration)),
+        calibration=choice.calibration if choice else loss_at_exit(rule.correct(calibration), rule.exit_steps(calibration)),
         cross_fitted=choice.cross_fitted if choice else None,
         calibrated=choice.calibrated if choice else None,
         test=Judgement(**{field.name: getattr(figures, field.name) for field in fields(Judgement)}),
     )
-    ece, nll = _reliability(test, _read_smoothing(rule, calibration), correct, steps)
+    ece, nll = _reliability(rule.decoded(test), _read_smoothing(rule, calibration), correct, steps)
     return Evaluation(
         accuracy_at_t=tuple(accuracy.tolist()),
         snn_accuracy=float(accuracy[-1]),
@@ -254,7 +254,7 @@ def _read_smoothing(rule: Rule, calibration: Traces) -> Smoothing:
     """The smoothing of the softmax: the rule's own or, if its score is not a softmax, one fitted on the calibration traces."""
     if not rule.measure.of_softmax:
         with suppress(InputError):  # constant logits: nothing to fit
-            return fit_power(calibration)
+            return fit_power(rule.decoded(calibration))
     return rule.smoothing
 
 

@@ -12,10 +12,10 @@ def check_options(epsilon: float | None, delta: float | None, max_drop: float) -
     if (epsilon is None) != (delta is None):
         raise InputError(f"epsilon = {epsilon} with delta = {delta}: a guarantee needs both, such as 0.005 and 0.05.")
     if epsilon is not None and delta is not None:
-        number("epsilon", epsilon, "give a fraction, such as 0.005")
-        number("delta", delta, "give a fraction, such as 0.05")
+        number("epsilon", epsilon, "give a fraction, such as 0.005", finite=False)
+        number("delta", delta, "give a fraction, such as 0.05", finite=False)
         checked_epsilon_and_delta(epsilon, delta)
-    if not 0 <= number("max_drop", max_drop, "give a fraction, such as 0.005") <= 1:
+    if not 0 <= number("max_drop", max_drop, "give a fraction, such as 0.005", finite=False) <= 1:
         raise InputError(f"max_drop = {max_drop}: give the accuracy that may be lost as a fraction from 0 to 1.")
 
 

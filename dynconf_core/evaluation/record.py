@@ -9,7 +9,7 @@ from dynconf_core.choosing.guarantee import GuaranteeRecord
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.evaluation.energy import Energy, FullAndExit, MultiplyAccumulates
 from dynconf_core.evaluation.metrics import Baseline, baseline_called
-from dynconf_core.exit.by_class import ClassFigures
+from dynconf_core.exit.by_class import ClassFigures, GroupFigures
 from dynconf_core.exit.judgement import ExitFigures, Judgement
 from dynconf_core.exit.oracles import OracleGap, Oracles
 from dynconf_core.exit.robustness import Robustness
@@ -41,6 +41,47 @@ class Halves:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OwnThreshold:
+    """A threshold for one group alone, certified with all others at once.
+
+    Attributes:
+        threshold, certified, mean_steps, lost, gained: as in a guarantee, on the guarantee samples of the group.
+        threshold_shown: the threshold as shown to people.
+        delta: the level of this group's test, the guarantee's delta over the number of groups.
+        test: the rule with this threshold on the test samples of the group; None: there are none.
+    """
+
+    threshold: float
+    threshold_shown: float
+    certified: bool
+    delta: float
+    mean_steps: float
+    lost: int
+    gained: int
+    test: GroupFigures | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupEntry:
+    """A guarantee for one group of samples.
+
+    Attributes:
+        group: its name.
+        samples, lost, gained, mean_steps: of its guarantee samples, at the threshold for all groups.
+        test: the rule with this threshold on the test samples of the group; None: there are none.
+        own: a threshold for this group alone; None: the group of a sample is not known when it exits.
+    """
+
+    group: str
+    samples: int
+    lost: int
+    gained: int
+    mean_steps: float
+    test: GroupFigures | None
+    own: OwnThreshold | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class GuaranteeEntry(GuaranteeRecord):
     """A guarantee as stored with an analysis.
 
@@ -48,11 +89,13 @@ class GuaranteeEntry(GuaranteeRecord):
         threshold_shown: the threshold as shown to people, such as a softmax probability.
         test: the certified rule on the test traces.
         halves: None if there were too few samples for two halves.
+        groups: what is certified about each group; None: the guarantee is for all samples together.
     """
 
     threshold_shown: float
     test: Judgement
     halves: Halves | None = None
+    groups: tuple[GroupEntry, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dynconf_core.exit.by_class import ClassFigures
 from dynconf_core.exit.judgement import Judgement
 from dynconf_core.exit.shown import points_in_words
 from dynconf_core.exit.uneven_loss import UnevenLoss, overall_loss, uneven_losses
+from dynconf_core.wording import counted
 
 LISTED = 3
 """Classes that a warning names; it counts the others."""
@@ -61,8 +62,8 @@ def guarantee_warnings(guarantee: Guarantee, test: Judgement) -> list[str]:
         return []
     return [
         f"the test samples contradict the guarantee: the certified rule loses {_points(test.loss)} on them (95 % interval "
-        f"{100 * low:.2f} to {100 * high:.2f}), and at most {_points(guarantee.epsilon)} were promised. Calibration and test "
-        "samples are not drawn alike: certify on samples like those that the rule will meet."
+        f"{100 * low:.2f} to {100 * high:.2f}), and a loss of at most {_points(guarantee.epsilon)} was promised. Calibration "
+        "and test samples are not drawn alike: certify on samples like those that the rule will meet."
     ]
 
 
@@ -75,7 +76,7 @@ def class_warnings(classes: Sequence[ClassFigures]) -> list[str]:
     if len(found) > LISTED:
         named.append(f"{len(found) - LISTED} more")
     listed = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
-    verb = "lose" if len(found) > 1 or len(found[0].labels) > 1 else "loses"
+    verb = "lose" if len(found[0].labels) > 1 else "loses"
     return [
         f"the loss falls on few classes: {listed.replace(') ', f') {verb} ', 1)}; all test samples together: "
         f"{points_in_words(overall_loss(classes))}. Allow a smaller loss (max_drop), or calibrate with more samples of "
@@ -85,10 +86,9 @@ def class_warnings(classes: Sequence[ClassFigures]) -> list[str]:
 
 def _named(found: UnevenLoss) -> str:
     if len(found.labels) == 1:
-        return f"class {found.labels[0]} ({found.samples} samples)"
+        return f"class {found.labels[0]} ({counted(found.samples, 'sample')})"
     return f"the {len(found.labels)} rare classes together ({found.samples} samples)"
 
 
 def _points(loss: float) -> str:
-    shown = f"{100 * loss:.2f}".rstrip("0").rstrip(".")
-    return f"{shown} point{'' if shown == '1' else 's'}"
+    return counted(round(100 * loss, 2), "point", form="g")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dynconf_core.choosing.candidates import CHOOSE
 from dynconf_core.choosing.comparison import compare
 from dynconf_core.choosing.cross_fitting import Choice
 from dynconf_core.choosing.entries import ComparisonRow
@@ -73,6 +74,7 @@ def evaluate_setting(
     paper_time_steps: int | None,
     seed: int,
     measures: Sequence[MeasureLike] | None = None,
+    readout: str = CHOOSE,
 ) -> SettingEvaluation:
     """Evaluate a setting on its test traces.
 
@@ -85,13 +87,14 @@ def evaluate_setting(
         paper_time_steps: T in the paper, if known.
         seed: seed of the comparison's folds and bootstraps.
         measures: the measures to compare; None compares all registered ones.
+        readout: "plain", "decoded" or "choose", for the comparison.
     """
     figures = evaluate(test, calibration, rule, paper_time_steps, choice)
-    classes = figures_by_class(test.correct(), rule.exit_steps(test), test.labels)
+    classes = figures_by_class(rule.correct(test), rule.exit_steps(test), test.labels)
     return SettingEvaluation(
         **vars(figures),
-        comparison=compare(calibration, test, measures=measures, seed=seed).rows,
-        at_paper_time_steps=_cut(calibration, test, paper_time_steps, seed, measures),
+        comparison=compare(calibration, test, measures=measures, seed=seed, readout=readout).rows,
+        at_paper_time_steps=_cut(calibration, test, paper_time_steps, seed, measures, readout),
         robustness=robustness,
         by_class=classes,
         warnings=(
@@ -105,11 +108,18 @@ def evaluate_setting(
 
 
 def _cut(
-    calibration: Traces, test: Traces, time_steps: int | None, seed: int, measures: Sequence[MeasureLike] | None
+    calibration: Traces,
+    test: Traces,
+    time_steps: int | None,
+    seed: int,
+    measures: Sequence[MeasureLike] | None,
+    readout: str,
 ) -> AtPaperTimeSteps | None:
     """The comparison with T as in the paper, if that is shorter: a larger T as the baseline overstates savings."""
     if time_steps is None or time_steps >= test.time_steps:
         return None
     calibration, test = calibration.cut(time_steps), test.cut(time_steps)
     accuracy = float(test.correct()[:, -1].mean())
-    return AtPaperTimeSteps(time_steps, accuracy, compare(calibration, test, measures=measures, seed=seed).rows)
+    return AtPaperTimeSteps(
+        time_steps, accuracy, compare(calibration, test, measures=measures, seed=seed, readout=readout).rows
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from dynconf_core.evaluation.one_source import one_source
 from dynconf_core.exit.exact_tests import share_probability
 from dynconf_core.traces.checks import pieces
 from dynconf_core.traces.duplicates import Duplicates, duplicates
@@ -12,6 +13,8 @@ from dynconf_core.traces.schema import Traces
 LEVEL = 0.001
 LEAST_DIFFERENCE = 0.02
 """Accuracies of both splits that differ by chance with a probability below ``LEVEL``, and by at least this much, are named."""
+LEAST_DEVIATIONS = 0.1
+"""The least difference of two sources that is named, in standard deviations: among enough samples any becomes significant."""
 SUM_WITHIN = 1e-3
 
 
@@ -36,7 +39,9 @@ def trace_warnings(calibration: Traces, test: Traces) -> list[str]:
     for name, traces in both:
         found += _of_one_split(name, traces)
     seen = _seen_in_training(calibration, test)
-    return found if seen is None else [*found, seen]
+    if seen is not None:
+        return [*found, seen]  # which explains why the splits differ
+    return [*found, *_of_two_sources(calibration, test)]
 
 
 def holds_probabilities(traces: Traces) -> bool:
@@ -95,6 +100,20 @@ def _of_one_split(name: str, traces: Traces) -> list[str]:
     if len(classes) == 1 and traces.samples > 1:
         found.append(f"all {name} samples are of class {classes[0]}: the figures hold for that class alone.")
     return found
+
+
+def _of_two_sources(calibration: Traces, test: Traces) -> list[str]:
+    if (calibration.time_steps, calibration.classes) != (test.time_steps, test.classes):
+        return []
+    found = one_source(calibration, test, LEVEL)
+    if not found.rejected or abs(found.difference) < LEAST_DEVIATIONS:
+        return []
+    which = "larger" if found.difference > 0 else "smaller"
+    return [
+        f"calibration and test samples do not come from one source (permutation test, {100 * LEVEL:g} %): {found.feature} is "
+        f"{which} for the test samples, by {abs(found.difference):.2f} standard deviations of its rank. What was chosen on the "
+        "calibration samples need not hold: calibrate on samples like those that the rule will meet."
+    ]
 
 
 def _seen_in_training(calibration: Traces, test: Traces) -> str | None:

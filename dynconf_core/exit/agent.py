@@ -25,6 +25,7 @@ from dynconf_core.arguments import instance, whole
 from dynconf_core.confidence.measure import MeasureLike, step_outputs
 from dynconf_core.confidence.trial import check_measure
 from dynconf_core.errors import InputError
+from dynconf_core.exit.readout import check_readable
 from dynconf_core.exit.rule import Rule
 from dynconf_core.machine import any_device
 from dynconf_core.wording import an
@@ -37,22 +38,25 @@ class AgentState(NamedTuple):
         accumulated: z (n, C) float64, the sum of the logits so far.
         step: (n,) int64, the number of steps each sample has had, initially 0.
         memory: the state of the measure, as described by its `initial`.
+        decoding: the state of the rule's readout, as described by its `initial`; empty without a readout.
     """
 
     accumulated: Tensor
     step: Tensor
     memory: tuple[Tensor, ...]
+    decoding: tuple[Tensor, ...] = ()
 
     def take(self, rows: Tensor) -> AgentState:
         """The state of some of the samples: `rows` holds their indices, or is a mask (n,) bool."""
-        return AgentState(self.accumulated[rows], self.step[rows], tuple(tensor[rows] for tensor in self.memory))
+        memory, decoding = (tuple(tensor[rows] for tensor in kept) for kept in (self.memory, self.decoding))
+        return AgentState(self.accumulated[rows], self.step[rows], memory, decoding)
 
     def put(self, rows: Tensor, fresh: AgentState) -> AgentState:
         """The state with the samples at the indices `rows` (k,) int64 replaced by the k samples of `fresh`; nothing is
         overwritten."""
-        kept, new = (self.accumulated, self.step, *self.memory), (fresh.accumulated, fresh.step, *fresh.memory)
-        accumulated, step, *memory = (old.index_copy(0, rows, of_new) for old, of_new in zip(kept, new, strict=True))
-        return AgentState(accumulated, step, tuple(memory))
+        kept, new = ((one.accumulated, one.step, *one.memory, *one.decoding) for one in (self, fresh))
+        accumulated, step, *rest = (old.index_copy(0, rows, of_new) for old, of_new in zip(kept, new, strict=True))
+        return AgentState(accumulated, step, tuple(rest[: len(self.memory)]), tuple(rest[len(self.memory) :]))
 
 
 # Lets `torch.export.save` and `load` handle an agent's program while unpickling nothing but tensors and this class.
@@ -86,14 +90,21 @@ class ExitAgent(nn.Module):
         return cls(Rule.from_json(source, measure) if isinstance(source, Mapping) else Rule.load(source, measure))
 
     def initial(self, samples: int, classes: int, device: torch.device | str = "cpu") -> AgentState:
-        """The state of `samples` new samples before their first step, with C = `classes`."""
+        """The state of `samples` new samples before their first step, with C = `classes`.
+
+        Raises:
+            InputError: for numbers that are none, or if the rule's readout is for another number of classes.
+        """
         if min(samples := whole("samples", samples), classes := whole("classes", classes)) < 0:
             raise InputError(f"samples={samples}, classes={classes}: give numbers from 0.")
-        device = any_device(device)
+        device, readout = any_device(device), self.rule.readout
+        if readout is not None:
+            check_readable(readout, classes, with_lengths=False)
         return AgentState(
             torch.zeros(samples, classes, dtype=torch.float64, device=device),
             torch.zeros(samples, dtype=torch.int64, device=device),
             self.rule.measure.initial(samples, classes, device),
+            () if readout is None else readout.initial(samples, device),
         )
 
     def forward(self, logits: Tensor, state: AgentState) -> tuple[Tensor, Tensor, Tensor, AgentState]:
@@ -104,8 +115,9 @@ class ExitAgent(nn.Module):
             state: of the same n samples, from `initial` or the previous step.
 
         Returns:
-            prediction (n,) int64, the class; score (n,) float64, larger means more confident; exits (n,) bool, whether the
-            score is greater than the threshold (at its end, T or earlier, the caller ends a sample itself); the new state.
+            prediction (n,) int64, the class, read behind the readout; score (n,) float64, larger means more confident; exits
+            (n,) bool, whether the score is greater than the threshold (at its end, T or earlier, the caller ends a sample
+            itself); the new state.
 
         Raises:
             InputError: for logits that are not a tensor, or whose shape is not that of the state.
@@ -121,8 +133,11 @@ class ExitAgent(nn.Module):
             )
         of_step = logits.detach().to(torch.float64)
         accumulated = state.accumulated + of_step
-        step = state.step + 1
-        outputs = step_outputs(self.rule.measure, self.rule.smoothing, of_step, accumulated, step)
+        step, readout = state.step + 1, self.rule.readout
+        output, total, decoding = of_step, accumulated, state.decoding
+        if readout is not None:
+            output, total, decoding = readout.step(of_step, accumulated, step, decoding)
+        outputs = step_outputs(self.rule.measure, self.rule.smoothing, output, total, step)
         score, memory = self.rule.measure.step(outputs, state.memory)
         score = score.to(torch.float64)
-        return outputs.prediction, score, score > self.rule.threshold, AgentState(accumulated, step, memory)
+        return outputs.prediction, score, score > self.rule.threshold, AgentState(accumulated, step, memory, decoding)

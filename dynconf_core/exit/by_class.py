@@ -61,6 +61,27 @@ def figures_by_class(
     )
 
 
+@dataclass(frozen=True)
+class GroupFigures:
+    """The figures of an exit on the samples of a group; attributes as in `ClassFigures`."""
+
+    samples: int
+    accuracy_at_full: float
+    accuracy: float
+    loss: float
+    lost: int
+    gained: int
+    mean_steps: float
+
+
+def figures_of_group(correct: NDArray[np.bool_], steps: NDArray[np.int64], mine: NDArray[np.bool_]) -> GroupFigures | None:
+    """The figures on the samples that `mine` (N,) marks; None if it marks none. Other arguments as in `figures_by_class`."""
+    if not mine.any():
+        return None
+    (found,) = figures_by_class(correct[mine], steps[mine], np.zeros(int(mine.sum()), np.int64))
+    return GroupFigures(**{name: value for name, value in vars(found).items() if name != "label"})
+
+
 def in_brief(classes: Sequence[ClassFigures], most: int = IN_BRIEF) -> tuple[ClassFigures, ...]:
     """All classes if there are at most ``most``; otherwise the ``most`` that lose the most accuracy, the worst first."""
     if len(classes) <= most:

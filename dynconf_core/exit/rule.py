@@ -1,5 +1,5 @@
-"""An exit rule: a measure, its smoothing and a threshold. A sample exits at the first score above the threshold, else at its
-end, which is T unless it is shorter.
+"""An exit rule: a measure, its smoothing and a threshold, perhaps behind a readout. A sample exits at the first score above the
+threshold, else at its end, which is T unless it is shorter.
 
 This is the decision-making agent of Li, Jones and Furber (ICCV 2023) as data: `to_json` gives what `rule.json`, the results and
 other programs store, and what `dynconf_core.exit.agent` runs behind a network.
@@ -22,10 +22,12 @@ from dynconf_core.arguments import file_path, instance, mapping
 from dynconf_core.confidence.measure import MEASURES, ConfidenceMeasure, MeasureLike, measure_of, scores_of, source_of
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
+from dynconf_core.exit.readout import DecodedTraces, Readout
 from dynconf_core.files import NotWritten, write_text
 from dynconf_core.registry import unknown
 from dynconf_core.strict_json import read_json
 from dynconf_core.traces.schema import Traces
+from dynconf_core.wording import an
 
 SCHEMA = 2
 INFINITIES = {"inf": math.inf, "-inf": -math.inf}
@@ -39,6 +41,8 @@ class Rule:
         measure: scores each step; given as an object, a class, a name or `package.module:Class`.
         smoothing: applied to the accumulated logits before they are scored (a measure may ignore it).
         threshold: in units of the score (log-odds for `max_softmax`); inf never exits, -inf exits at once.
+        readout: what corrects the accumulated logits, from which everything else is then read, the prediction too; None: they
+            are used as they are.
 
     Raises:
         InputError: for a measure that is unknown or not fitted, or a threshold that is not a number.
@@ -47,8 +51,9 @@ class Rule:
     measure: ConfidenceMeasure
     smoothing: Smoothing
     threshold: float
+    readout: Readout | None = None
 
-    def __init__(self, measure: MeasureLike, smoothing: Smoothing, threshold: float) -> None:
+    def __init__(self, measure: MeasureLike, smoothing: Smoothing, threshold: float, readout: Readout | None = None) -> None:
         known = measure_of(measure)
         if not known.fitted:
             raise InputError(f"measure {known.name!r} needs its fitted parameters: give the measure that fit returns.")
@@ -63,12 +68,27 @@ class Rule:
         instance("smoothing", smoothing, Smoothing, 'give a Smoothing, such as Smoothing("sum", 1.0)')
         object.__setattr__(self, "measure", known)
         object.__setattr__(self, "smoothing", smoothing)
+        if not (readout is None or isinstance(readout, Readout)):
+            raise InputError(f"readout = {readout!r} is none; give a Readout, such as fit_readout makes, or None.")
         object.__setattr__(self, "threshold", exact)
+        object.__setattr__(self, "readout", readout)
+
+    def decoded(self, traces: Traces) -> Traces:
+        """The traces behind the readout; the traces themselves without one.
+
+        Raises:
+            InputError: if the readout is for another number of classes, or samples end before T.
+        """
+        return traces if self.readout is None else DecodedTraces.of(traces, [self.readout])
 
     def scores(self, traces: Traces) -> NDArray[np.float64]:
         """(N, T) the scores that are compared with the threshold."""
         instance("traces", traces, Traces, "give Traces, as Traces.load(PATH) or collect(...) returns them")
-        return scores_of(self.measure, traces, self.smoothing)
+        return scores_of(self.measure, self.decoded(traces), self.smoothing)
+
+    def correct(self, traces: Traces) -> NDArray[np.bool_]:
+        """(N, T): whether the prediction at each step, that of the readout, is the label."""
+        return self.decoded(traces).correct()
 
     def exit_steps(self, traces: Traces) -> NDArray[np.int64]:
         """(N,) the step, counted from 1, at which each sample of `traces` exits."""
@@ -79,7 +99,7 @@ class Rule:
         measure = self.measure
         entry: dict[str, Any] = {
             "measure": measure.name,
-            "readout": None,
+            "readout": None if self.readout is None else self.readout.to_json(),
             "smoothing": self.smoothing.to_dict(),
             "threshold": _finite_or_text(self.threshold),
             "threshold_shown": _finite_or_text(measure.shown(self.threshold)),
@@ -104,20 +124,21 @@ class Rule:
             InputError: naming the field that is missing or wrong, or the measure that must be passed in.
         """
         if not isinstance(entry, Mapping):
-            raise InputError(f"a rule is a JSON object, not a {type(entry).__name__}.")
+            raise InputError(f"a rule is a JSON object, not {an(entry)}.")
         if entry.get("schema", SCHEMA) != SCHEMA:
             raise InputError(f"the rule's schema = {entry['schema']!r} is not known; this version reads {SCHEMA}.")
         for name in ("measure", "smoothing", "threshold"):
             if name not in entry:
                 raise InputError(f"the rule lacks the field {name}; it needs measure, smoothing and threshold.")
-        if entry.get("readout") is not None:
-            raise InputError(f"readout = {entry['readout']!r} is not known; this version reads rules whose readout is null.")
+        readout = entry.get("readout")
         threshold = entry["threshold"]
         if isinstance(threshold, str):
             if threshold not in INFINITIES:
                 raise InputError(f'threshold = {threshold!r} is not a number; give one, or "inf" or "-inf".')
             threshold = INFINITIES[threshold]
-        return cls(_measure_in(entry, measure), Smoothing.from_dict(entry["smoothing"]), threshold)
+        smoothing = Smoothing.from_dict(entry["smoothing"])
+        known = None if readout is None else Readout.from_json(readout)
+        return cls(_measure_in(entry, measure), smoothing, threshold, known)
 
     def save(self, path: str | os.PathLike[str], record: Mapping[str, Any] | None = None) -> Path:
         """Write the rule to a file, together with `record`: other fields, such as how it was chosen.

@@ -49,7 +49,7 @@ def points(loss: float) -> str:
 
 
 def points_in_words(loss: float) -> str:
-    """The same in a sentence: "0.12 points lost", "0.12 points gained" or "0.00 points lost"."""
+    """The same in a sentence: "0.12 points lost", "1.00 points gained" or "0.00 points lost"."""
     amount, *verb = points(loss).split()
     return f"{amount} points {verb[0] if verb else 'lost'}"
 

@@ -51,6 +51,7 @@ class FineTuning:
             "batch_size": recipe.batch_size,
             "momentum": recipe.momentum,
             "weight_decay": recipe.weight_decay,
+            **{name: False for name in ("decay_thresholds", "decay_norms") if not getattr(recipe, name)},
             "augmentation": list(self.augmentation(recipe)),
         }
 

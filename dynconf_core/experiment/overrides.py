@@ -76,6 +76,7 @@ OF_SEARCH = {
     "smoothing": Field(str, "sum or mean", lambda value: value in ("sum", "mean")),
     "alpha": Field(float, "a number from 0.001 to 1000000", between(1e-3, 1e6)),
     "max_drop": Field(float, "a fraction from 0 to 1", between(0, 1)),
+    "readout": Field(str, "plain, decoded or choose", lambda value: value in ("plain", "decoded", "choose")),
 }
 SYMBOLS = {"T": "time_steps", "L": "levels"}
 """Fields by their symbol in the papers."""

@@ -64,6 +64,8 @@ class Search:
         smoothing: "sum" or "mean" of the logits over time; None leaves the choice to the search.
         alpha: the smoothing constant; None leaves the choice to the search.
         max_drop: the accuracy that may be lost in expectation, a fraction.
+        readout: "plain" if the rule reads the sum of the logits, "decoded" if it reads it behind a readout fitted for each
+            step, "choose" to choose this on the calibration split as well.
         trials: the number of trials of the Optuna study.
     """
 
@@ -71,6 +73,7 @@ class Search:
     smoothing: str | None = None
     alpha: float | None = None
     max_drop: float = 0.0
+    readout: str = "choose"
     trials: int = 24
 
 

@@ -9,9 +9,6 @@ from typing import Any
 
 from dynconf_core.errors import InputError
 
-FIRST_OPTION = "nesterov"
-"""The first of the fields that a recipe names only where they differ from what they are by default."""
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -62,6 +59,11 @@ class Recipe:
     noise: float = 0.0
     rcs: float = 0.0
 
+    @property
+    def guides_activations(self) -> bool:
+        """Whether it asks of the activations what only those of a course can do."""
+        return self.noise > 0 or self.rcs > 0 or self.finer_start > 1
+
     def as_dict(self) -> dict[str, Any]:
         """The recipe for keys, provenance and tables: options from ``nesterov`` on only where they are used.
 
@@ -70,21 +72,15 @@ class Recipe:
         Raises:
             InputError: if that file cannot be read.
         """
-        return {**self._basic(), **self.options()}
-
-    def options(self) -> dict[str, Any]:
-        """The fields from ``nesterov`` on that differ from their defaults, as in ``as_dict``."""
-        later = [field for field in fields(self) if field.name not in self._basic()]
-        found = {field.name: getattr(self, field.name) for field in later if getattr(self, field.name) != field.default}
+        given = {**asdict(self), "augmentation": list(self.augmentation)}
         if self.initial_weights:
-            found["initial_weights"] = content_of(self.initial_weights)
-        return found
+            given["initial_weights"] = content_of(self.initial_weights)
+        return {name: value for name, value in given.items() if name not in OPTIONS or value != OPTIONS[name]}
 
-    def _basic(self) -> dict[str, Any]:
-        names = [field.name for field in fields(self)]
-        given = asdict(self)
-        basic = {name: given[name] for name in names[: names.index(FIRST_OPTION)]}
-        return {**basic, "augmentation": list(self.augmentation)}
+
+_NAMES = [field.name for field in fields(Recipe)]
+OPTIONS = {field.name: field.default for field in fields(Recipe) if _NAMES.index(field.name) >= _NAMES.index("nesterov")}
+"""The fields from ``nesterov`` on, with their defaults."""
 
 
 def content_of(file: str) -> str:

@@ -18,9 +18,11 @@ from dynconf_core.experiment.overrides import applied, check_used, check_values,
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.profiles import profile, resolve
 from dynconf_core.experiment.settings import SETTINGS
+from dynconf_core.experiment.start import check_start
 from dynconf_core.experiment.trial import try_out
 from dynconf_core.schemes.field import Value
 from dynconf_core.store.storage import check_storage
+from dynconf_core.wording import counted
 
 HOME, DATA = "DYNCONF_HOME", "DYNCONF_DATA"
 ROOMS = ("artefacts", "claims", "results", "sweeps", "work", "prefect")
@@ -190,6 +192,7 @@ def checked(request: Request, *, writes: bool = True) -> CheckedRequest:
 
         device(request.device)
     check_checkpoints(plans, request.checkpoints)
+    check_start([plan for plan in plans if plan.setting not in request.checkpoints])
     if writes:
         try_out(plans, context.data)
     return CheckedRequest(request, tuple(plans), request.values(plans), context)
@@ -244,7 +247,7 @@ def check_memory(request: Request) -> None:
     if share <= FIXED:
         raise InputError(
             f"--memory {request.memory} is too little: give more than {jobs * FIXED / 2**20:.0f} MiB for "
-            f"{jobs} simulation{'s'[: jobs > 1]} at a time."
+            f"{counted(jobs, 'simulation')} at a time."
         )
 
 

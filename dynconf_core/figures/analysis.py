@@ -27,7 +27,7 @@ def analysis_figures(analysis: Analysis, test: Traces, title: str, source: str) 
         title: the name of the traces.
         source: what was run, for the subtitle.
     """
-    record, correct = analysis.record, test.correct()
+    record, correct = analysis.record, analysis.rule.correct(test)
     subtitle = f"{source}; {test.samples} test sample{'s'[: test.samples != 1]}".removeprefix("; ")
     chosen, reliability = record.rule, record.reliability
     found = {
@@ -66,7 +66,7 @@ def analysis_figures(analysis: Analysis, test: Traces, title: str, source: str) 
 def _place_on_the_map(analysis: Analysis) -> tuple[float, float] | None:
     """Threshold and alpha of the chosen rule, if it is a rule of the robustness map and within its range."""
     rule, seen = analysis.record.rule, analysis.robustness
-    if rule.measure != MEASURE.name or rule.smoothing.form != seen.form:
+    if rule.readout is not None or rule.measure != MEASURE.name or rule.smoothing.form != seen.form:
         return None
     threshold = analysis.rule.measure.shown(analysis.rule.threshold)
     inside = (

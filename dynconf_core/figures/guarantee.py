@@ -8,6 +8,7 @@ import numpy as np
 
 from dynconf_core.choosing.guarantee import Guarantee
 from dynconf_core.figures.canvas import BLUE, GREY, INK, PALE, VERMILLION, canvas, label, legend_below
+from dynconf_core.wording import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,7 +33,12 @@ def guarantee_figure(guarantee: Guarantee, time_steps: float, title: str, subtit
     if guarantee.certified:
         axes.axvspan(guarantee.mean_steps, time_steps, color=PALE, alpha=0.45, linewidth=0.0, zorder=0)
     axes.axhline(
-        epsilon, color=GREY, linewidth=1.2, linestyle=(0, (5, 3)), label=f"guaranteed: at most {epsilon:.4g} points", zorder=1
+        epsilon,
+        color=GREY,
+        linewidth=1.2,
+        linestyle=(0, (5, 3)),
+        label=f"guaranteed: at most {counted(epsilon, 'point', form='.4g')}",
+        zorder=1,
     )
     top = max(1.6 * epsilon, 1.25 * float(lost[: tests.passed + 1].max()))
     bottom = max(min(0.0, float(lost.min())), -5.0 * epsilon)

@@ -22,6 +22,7 @@ from dynconf_core.graph.operations import evaluate
 from dynconf_core.graph.placeholders import ReadsValues, Recorded, Unsupported, given, held_in, meta, recorded_in
 from dynconf_core.graph.precision import InFloat64, called, changed
 from dynconf_core.graph.writing import Left, Refused, Traced, first_line
+from dynconf_core.wording import an
 
 SUPPORTED = (
     "Conversion supports convolutions, linear layers, batch normalisation, average and max pools, additions, concatenations, "
@@ -274,7 +275,7 @@ def _not_logits(output: Any) -> str:
     if isinstance(output, dict):
         what = f"a dictionary with {', '.join(map(repr, output)) or 'nothing in it'}"
     elif isinstance(output, list | tuple):
-        what = f"a {type(output).__name__} of {len(output)}"
+        what = f"{an(output)} of {len(output)}"
     else:
         what = "None" if output is None else f"an object of the type {type(output).__name__}"
     return (

@@ -20,6 +20,7 @@ from dynconf_core.graph.precision import InFloat64
 from dynconf_core.graph.rearranging import joined
 from dynconf_core.graph.recording import Recording
 from dynconf_core.graph.writing import first_line
+from dynconf_core.wording import an
 
 NORMS = nn.modules.batchnorm._BatchNorm
 MODAL = (NORMS, nn.modules.dropout._DropoutNd)
@@ -123,7 +124,7 @@ def _check_kind(network: nn.Module) -> None:
     if isinstance(network, torch.jit.ScriptFunction):
         raise InputError("the network is a TorchScript function: give the nn.Module it was made of.")
     if not isinstance(network, nn.Module):
-        raise InputError(f"the network is a {type(network).__name__}: give a torch.nn.Module.")
+        raise InputError(f"the network is {an(network)}: give a torch.nn.Module.")
     for name, module in network.named_modules():
         what = f"{name} ({type(module).__name__})" if name else type(module).__name__
         if isinstance(module, torch.jit.ScriptModule):

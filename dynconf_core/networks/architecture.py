@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 from dynconf_core.data.images import Normalisation
 from dynconf_core.errors import InputError
 from dynconf_core.registry import Registry, no_instance_of
+from dynconf_core.wording import an
 
 if TYPE_CHECKING:
     import torch
@@ -135,7 +136,7 @@ def build(
         more["channels"] = channels
     network = found.make(stem=stem, classes=classes, resolution=resolution, width=width, activation=activation, **more)
     if not isinstance(network, nn.Module):
-        raise InputError(f"architecture {architecture!r} makes a {type(network).__name__}: its make must give an nn.Module.")
+        raise InputError(f"architecture {architecture!r} makes {an(network)}: its make must give an nn.Module.")
     _initialise(network, torch.Generator().manual_seed(seed))
     return network
 

@@ -19,6 +19,7 @@ from dynconf_core.networks.numpy_numbers import numpy_numbers
 from dynconf_core.networks.state_dicts import Candidate, candidates, fitted
 from dynconf_core.networks.unfit import faults, likely_cause
 from dynconf_core.networks.untrusted import Unsuitable, check_content, check_file
+from dynconf_core.wording import an
 
 SCHEMA = 2
 SHOWN = 5
@@ -64,7 +65,7 @@ def read(path: Path) -> dict[str, Any]:
             "all that is loaded; save the network's state_dict() with torch.save."
         ) from error
     if not isinstance(content, dict):
-        raise InputError(f"checkpoint {path} holds a {type(content).__name__}: a state dict is needed.")
+        raise InputError(f"checkpoint {path} holds {an(content)}: a state dict is needed.")
     return content
 
 

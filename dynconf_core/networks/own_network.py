@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dynconf_core.errors import InputError
 from dynconf_core.registry import loaded
+from dynconf_core.wording import an, counted
 
 KIND = "network"
 
@@ -24,7 +25,7 @@ def own_network(name: str) -> nn.Module:
     found = loaded(KIND, name)
     if not isinstance(found, nn.Module):
         if not callable(found):
-            raise InputError(f"network {name!r} is a {type(found).__name__}: name a function that returns the network.")
+            raise InputError(f"network {name!r} is {an(found)}: name a function that returns the network.")
         _check_call(name, found)
         try:
             found = found()
@@ -33,7 +34,7 @@ def own_network(name: str) -> nn.Module:
         except Exception as error:  # somebody else's code raises nearly anything
             raise InputError(f"network {name!r} cannot be made: {type(error).__name__}: {error}.") from error
     if not isinstance(found, nn.Module):
-        raise InputError(f"network {name!r} returns a {type(found).__name__}: it must return an nn.Module.")
+        raise InputError(f"network {name!r} returns {an(found)}: it must return an nn.Module.")
     return found.eval()
 
 
@@ -75,13 +76,13 @@ def _why(network: nn.Module, sample: Tensor) -> str:
         if isinstance(layer, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
             if sample.ndim > 2 and sample.shape[1] != layer.in_channels:
                 repeat = "; --channels 3 repeats grey ones" if (sample.shape[1], layer.in_channels) == (1, 3) else ""
-                return (
-                    f" (its first layer, {name}, takes {layer.in_channels} channels, the images have {sample.shape[1]}{repeat})"
-                )
+                takes = counted(layer.in_channels, "channel")
+                return f" (its first layer, {name}, takes {takes}, the images have {sample.shape[1]}{repeat})"
             return ""
         if isinstance(layer, nn.Linear):
             if sample.ndim == 2 and sample.shape[1] != layer.in_features:
-                return f" (its first layer, {name}, takes {layer.in_features} features, the vectors have {sample.shape[1]})"
+                takes = counted(layer.in_features, "feature")
+                return f" (its first layer, {name}, takes {takes}, the vectors have {sample.shape[1]})"
             return ""
     return ""
 

@@ -79,8 +79,11 @@ def copy_weights(network: nn.Module, path: Path) -> Copied:
             nearest = nearest or given
     found = [name for name in matrices if name in best]
     if 2 * len(found) < len(matrices):
-        told = "; ".join(faults(nearest, own)) or "it holds no state dict"
-        cause = likely_cause(nearest, own) if nearest else ""
+        wanted = {name: own[name] for name in matrices}
+        given = {name: value for name, value in nearest.items() if value.ndim > 1}
+        told = "; ".join(faults(given, wanted)) if given else "it holds no state dict"
+        other_width = given.keys() == wanted.keys() and not found
+        cause = "Was it made for another width?" if other_width else likely_cause(given, wanted) if given else ""
         raise InputError(
             f"initial_weights={path}: {len(found)} of the network's {len(matrices)} weight matrices are in it, under half: "
             f"{told}. {cause}".rstrip()
@@ -107,7 +110,7 @@ def _translated(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
     if "layer1.0.conv1.weight" in plain and "fc.weight" in plain:
         yield {_of_resnet(name, plain): value for name, value in plain.items()}
     if "classifier.0.weight" in plain and any(name.startswith("features.") for name in plain):
-        yield {_of_vgg(name): value for name, value in plain.items()}
+        yield _without_biases({_of_vgg(name): value for name, value in plain.items()})
 
 
 def _of_resnet(name: str, names: Mapping[str, Tensor]) -> str:
@@ -131,3 +134,15 @@ def _of_resnet(name: str, names: Mapping[str, Tensor]) -> str:
 def _of_vgg(name: str) -> str:
     layer, _, what = name.rpartition(".")
     return f"{VGG_HEAD.get(layer, layer)}.{what}"
+
+
+def _without_biases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same function without the biases of convolutions, which the means of the batch normalisation behind them take in."""
+    found = dict(tensors)
+    for name, bias in tensors.items():
+        layer = re.fullmatch(r"features\.(\d+)\.bias", name)
+        mean = f"features.{int(layer[1]) + 1}.running_mean" if layer else ""
+        if mean in found:
+            found[mean] = found[mean] - bias
+            del found[name]
+    return found

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dynconf_core.wording import an
+
 MOST = 1_000_000
 """Values in a file that are not tensors, counted as often as they are referred to."""
 DEEPEST = 100
@@ -95,7 +97,7 @@ def of_tensor(value: Tensor, size: int) -> str | None:
 def of_weights(value: object, size: int) -> str | None:
     """What is wrong with a weight, in words that follow its name; None if it is a dense tensor of finite real numbers."""
     if not isinstance(value, Tensor):
-        return f"is a {type(value).__name__}, not a tensor"
+        return f"is {an(value)}, not a tensor"
     if (fault := of_tensor(value, size)) is not None:
         return fault
     if not value.is_floating_point():
@@ -108,7 +110,7 @@ def of_weights(value: object, size: int) -> str | None:
 def of_index(value: object, size: int) -> str | None:
     """What is wrong with a tensor of positions, in words that follow its name; None if it is dense and of 32-bit numbers."""
     if not isinstance(value, Tensor):
-        return f"is a {type(value).__name__}, not a tensor"
+        return f"is {an(value)}, not a tensor"
     if (fault := of_tensor(value, size)) is not None:
         return fault
     return None if value.dtype == torch.int32 else f"is of the type {value.dtype}, not of 32-bit whole numbers"

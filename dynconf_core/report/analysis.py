@@ -15,6 +15,7 @@ from dynconf_core.report.content import Cell, Figure, Item, Missing, Report, Sec
 from dynconf_core.report.palette import ANSWERS, DROPS
 from dynconf_core.report.wording import between, number, percent
 from dynconf_core.results.environment import environment
+from dynconf_core.wording import counted
 
 UNKNOWN = "analysis.json does not hold what is drawn here; `dynconf report TRACES.npz` draws it from the traces"
 
@@ -78,7 +79,7 @@ def analysis_report(
             "careful than one among those of a single measure.",
             legend=DROPS,
         ),
-        *([_guarantee(record.guarantee, guarantee, record.time_steps)] if record.guarantee is not None else []),
+        *([_guarantee(record.guarantee, guarantee, record)] if record.guarantee is not None else []),
         Section(
             "Easy and hard samples",
             [panels.images(curves, {}, what="sample")] if curves is not None else missing,
@@ -191,31 +192,37 @@ def _reliability(record: AnalysisRecord) -> list[Item]:
 
 def _promise(found: GuaranteeEntry) -> str:
     sure = f"{100 * (1 - found.delta):.4g} % confidence"
+    most = counted(100 * found.epsilon, "point", form=".4g")
+    verb = "is" if most == "1 point" else "are"
     if not found.certified:
         return (
-            f"Guarantee: no threshold could be certified to lose at most {100 * found.epsilon:.4g} points with {sure}; the "
+            f"Guarantee: no threshold could be certified to lose at most {most} with {sure}; the "
             "certified rule never exits early."
         )
     return (
-        f"Guarantee: with {sure}, at most {100 * found.epsilon:.4g} points are lost on unseen samples, at "
+        f"Guarantee: with {sure}, at most {most} {verb} lost on unseen samples, at "
         f"{number(found.test.mean_steps)} mean steps on the test samples."
     )
 
 
-def _guarantee(found: GuaranteeEntry, tested: Guarantee | None, time_steps: int) -> Section:
-    test = found.test
-    full = time_steps if tested is None else f"{tested.full_steps:.2f}".removesuffix(".00")
+def _guarantee(found: GuaranteeEntry, tested: Guarantee | None, record: AnalysisRecord) -> Section:
+    test, lasting = found.test, record.steps_at_t is None
+    if tested is not None:
+        full = f" of {tested.full_steps:.2f}".removesuffix(".00")
+    else:  # the record does not say how long the samples are that certify
+        full = f" of {record.time_steps}" if lasting else ""
+    never = f"infinite: never exit before {'T' if lasting else 'the end'}"
     rows = [
         ("promise", _promise(found)),
         (
             "certified threshold",
-            threshold_text(found.threshold, found.threshold_shown) if found.certified else "infinite: never exit before T",
+            threshold_text(found.threshold, found.threshold_shown) if found.certified else never,
         ),
         ("certified on", f"{found.calibration:,} calibration samples; at least {found.samples_needed:,} are needed"),
         ("candidates", f"{found.passed} of {found.candidates} thresholds certified"),
         (
             "on these samples",
-            f"{found.lost} lost and {found.gained} gained at {number(found.mean_steps)} of {full} mean steps",
+            f"{found.lost} lost and {found.gained} gained at {number(found.mean_steps)}{full} mean steps",
         ),
         (
             "on the test samples",
@@ -225,7 +232,7 @@ def _guarantee(found: GuaranteeEntry, tested: Guarantee | None, time_steps: int)
         ("method", found.method),
         ("assumes", found.assumes),
     ]
-    charts = [] if tested is None or not len(tested.tests.mean_steps) else [_tests(tested, time_steps)]
+    charts = [] if tested is None or not len(tested.tests.mean_steps) else [_tests(tested, record.time_steps)]
     told = "rule.json holds the certified rule, rule-uncertified.json the chosen one."
     return Section("Guarantee", [facts(rows, wide=True), *charts], told)
 
@@ -250,7 +257,7 @@ def _tests(found: Guarantee, time_steps: int) -> Figure:
         f"The threshold is lowered while the loss stays below what is certified: {number(found.mean_steps)} mean steps",
         {
             "lines": panels.columns(lines, names),
-            "promised": {"lost": [promise], "text": [f"promised: at most {promise:.4g} points"]},
+            "promised": {"lost": [promise], "text": [f"promised: at most {counted(promise, 'point', form='.4g')}"]},
             "certified": panels.columns([certified], names),
         },
         {

@@ -14,6 +14,7 @@ from dynconf_core.exit.judgement import ExitFigures, OperatingPoint
 from dynconf_core.exit.shown import exit_text, points_in_words, threshold_text
 from dynconf_core.report.content import Cell, Columns, Figure, Item, Missing, Table
 from dynconf_core.report.wording import between, number, percent
+from dynconf_core.wording import counted
 
 BASELINES = {
     "full": "T, all time steps",
@@ -117,7 +118,8 @@ def histogram(exiting: ExitFigures, heading: str = "", what: str = "images") -> 
 
 
 def rules(rows: Sequence[ComparisonRow], time_steps: int, heading: str = "") -> Item:
-    """Mean steps of each measure at each allowed drop."""
+    """Mean steps of each of the project's measures at each allowed drop; the rows of rivals are in the files."""
+    rows = [row for row in rows if not row.rival]
     if not rows:
         return Missing("The rules were not compared at equal accuracy.", heading)
     first = [row for row in rows if row.max_drop == rows[0].max_drop]
@@ -140,7 +142,8 @@ def rules(rows: Sequence[ComparisonRow], time_steps: int, heading: str = "") -> 
 
 
 def losses(rows: Sequence[ComparisonRow]) -> Item:
-    """What each measure loses at each allowed drop."""
+    """What each of the project's measures loses at each allowed drop."""
+    rows = [row for row in rows if not row.rival]
     if not rows:
         return Missing("The rules were not compared at equal accuracy.")
     over = sum(map(_over, rows))
@@ -186,8 +189,7 @@ def _compared(rows: Sequence[ComparisonRow]) -> Columns:
 
 
 def _drop(share: float) -> str:
-    points = f"{100 * share:.4g}"
-    return f"{points} point{'s'[: points != '1']}"
+    return counted(100 * share, "point", form=".4g")
 
 
 def images(
@@ -255,6 +257,7 @@ def rule_table(rule: RuleEntry, label: str, name: str = "The exit rule") -> Tabl
     rows = [
         ["rule", exit_text(label or rule.measure, rule.threshold, rule.threshold_shown)],
         ["smoothing of the summed logits z", str(rule.smoothing)],
+        *([] if rule.readout is None else [["readout", "z is corrected at each time step before T"]]),
         [
             "on the calibration images",
             f"{percent(rule.calibration.accuracy)} % @ {number(rule.calibration.mean_steps)}, "

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from dynconf_core.confidence.measure import MeasureLike
 from dynconf_core.errors import InputError
 from dynconf_core.evaluation.curves import CURVES
@@ -114,4 +117,11 @@ def _training(artefact: Artefact) -> dict[str, Any]:
 def _write_traces(out: Path, name: str, parts: Mapping[str, Artefact], rule: Rule) -> None:
     """Write compressed traces, which preserve all predictions and, on the test split, the exits of the chosen rule."""
     compact(Traces.load(parts["collect_calibration"].folder)).save(out / f"{name}-calibration.npz", compressed=True)
-    compact(Traces.load(parts["collect_test"].folder), rule.exit_steps).save(out / f"{name}-test.npz", compressed=True)
+    compact(Traces.load(parts["collect_test"].folder), lambda traces: _read_by(rule, traces)).save(
+        out / f"{name}-test.npz", compressed=True
+    )
+
+
+def _read_by(rule: Rule, traces: Traces) -> NDArray[np.int64]:
+    """(N, 1 + T): the exit step of each sample, and its prediction at each step, behind the rule's readout."""
+    return np.column_stack([rule.exit_steps(traces), rule.decoded(traces).predictions()])

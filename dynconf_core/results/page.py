@@ -6,6 +6,7 @@ from typing import Any
 from dynconf_core.choosing.entries import ComparisonRow
 from dynconf_core.exit.judgement import Judgement
 from dynconf_core.exit.shown import points
+from dynconf_core.experiment.recipe import OPTIONS
 from dynconf_core.results.environment import Environment
 from dynconf_core.results.markdown import results_markdown
 from dynconf_core.results.types import RunResult, SettingResult
@@ -14,6 +15,8 @@ TRACES = (
     "`NAME-calibration.npz` and `NAME-test.npz` hold the traces: logits rounded to as few digits as leave every prediction and "
     "every exit unchanged. Run `dynconf analyse` on this folder to repeat the analyses."
 )
+
+TUNED = "`NAME-fine-tuning.json` is the record of a fine-tuning; `NAME-training.json` that of the training before it."
 
 
 def run_page(result: RunResult, training: Mapping[str, Mapping[str, Any]], traces: bool = True) -> str:
@@ -35,6 +38,7 @@ def run_page(result: RunResult, training: Mapping[str, Mapping[str, Any]], trace
         "## Files",
         "`results.json` and `results.csv` hold all figures. For each setting there are the chosen rule (`NAME-rule.json`), the "
         "training record (`NAME-training.json`), the conversion report (`NAME-conversion.txt`) and plots in `figures/`.",
+        *([TUNED] if any(row.fine_tuning for row in result.finished) else []),
         *([TRACES] if traces else []),
         f"Command:\n\n    {result.command}",
     ]
@@ -122,15 +126,21 @@ def _trained(training: Mapping[str, Mapping[str, Any]]) -> list[str]:
     known = {name: entry for name, entry in training.items() if "recipe" in entry}
     if not known:
         return []
-    lines = ["| network | parameters | epochs | augmentation | seed | device | hours |", "|---|---:|---:|---|---:|---|---:|"]
+    lines = ["| network | parameters | epochs | recipe | seed | device | hours |", "|---|---:|---:|---|---:|---|---:|"]
     for name, entry in known.items():
         recipe, record = entry["recipe"], entry["record"]
         threads = f", {entry['threads']} thread{'s'[: entry['threads'] > 1]}" if "threads" in entry else ""
         lines.append(
-            f"| {name} | {entry['parameters']} | {recipe['epochs']} | {' '.join(recipe['augmentation'])} | {entry['seed']} | "
+            f"| {name} | {entry['parameters']} | {recipe['epochs']} | {_recipe(recipe)} | {entry['seed']} | "
             f"{entry['device']}{threads} | {record['seconds'] / 3600:.2f} |"
         )
     return ["## Training", "\n".join(lines)]
+
+
+def _recipe(recipe: Mapping[str, Any]) -> str:
+    """The augmentations, and the options of a recipe that is not the plain one."""
+    options = [f"{name}={recipe[name]}" for name in OPTIONS if name in recipe]
+    return ", ".join([" ".join(recipe["augmentation"]) or "no augmentation", *options])
 
 
 def _percent(fraction: float) -> str:

@@ -22,7 +22,7 @@ class QCFSScheme:
     title: ClassVar[str] = "QCFS"
     neurons: ClassVar[str] = "integrate-and-fire"
     starts_from_a_threshold: ClassVar[bool] = True
-    images: ClassVar[int] = 1
+    images: ClassVar[int] = 32
     fields: ClassVar[Mapping[str, Field]] = {
         "levels": whole(1, 256),
         "initial_potential": Field(

@@ -20,7 +20,7 @@ class QFFSScheme:
     title: ClassVar[str] = "QFFS"
     neurons: ClassVar[str] = "signed"
     starts_from_a_threshold: ClassVar[bool] = False
-    images: ClassVar[int] = 1
+    images: ClassVar[int] = 32
     fields: ClassVar[Mapping[str, Field]] = {"bits": whole(1, 8)}
 
     @classmethod

@@ -21,8 +21,8 @@ class ConversionScheme(Protocol):
         neurons: the SNN's neuron model, a name in ``dynconf_core.neurons.model.NEURONS``.
         fields: the parameters that ``--set`` may override, by name; each is an attribute of the scheme.
         starts_from_a_threshold: whether the activation uses the recipe's ``initial_threshold``.
-        images: the number of calibration images the conversion uses; 1 if the thresholds are learned, since only the shape and
-            range of an image then matter.
+        images: the number of calibration images the conversion uses. If the thresholds are learned, only the shape and range of
+            an image matter to the SNN, and some more to what is measured of rounding its weights.
     """
 
     title: ClassVar[str]

@@ -19,6 +19,7 @@ from dynconf_core.data.frames import LENGTHS, FrameSplit, checked_lengths
 from dynconf_core.data.images import Images
 from dynconf_core.errors import InputError
 from dynconf_core.exit.agent import ExitAgent
+from dynconf_core.exit.readout import check_readable
 from dynconf_core.simulation.counts import Counter
 from dynconf_core.simulation.exactness import check_exactness, plain_arithmetic
 from dynconf_core.simulation.footprint import batch_size
@@ -46,7 +47,7 @@ class Exits:
         scores: the agent's confidence at the exit, ``(N,)``, in units of its rule's score.
         spikes: spikes emitted up to the exit, ``(N,)``; a negative spike counts as one.
         synaptic_operations: synaptic operations up to the exit, ``(N,)``.
-        logits: logits summed over the time steps up to the exit, ``(N, C)`` float64.
+        logits: logits summed over the time steps up to the exit, ``(N, C)`` float64, without the rule's readout.
     """
 
     predictions: NDArray[np.int64]
@@ -83,7 +84,7 @@ def run_until_confident(
             has its own.
 
     Raises:
-        InputError: if network, images and options do not fit together.
+        InputError: if network, images, rule and options do not fit together.
     """
     batch, memory = at_a_time(batch), memory_limit(memory)
     check_network(snn)
@@ -97,6 +98,8 @@ def run_until_confident(
     size = max(1, min(count, batch or batch_size(snn, memory, stream.frames), MOST.get(snn.device.type, count)))
     stream.ahead = min(size, AHEAD)
     ends = checked_lengths(getattr(given, "lengths", lengths), count, time_steps)
+    if agent.rule.readout is not None:
+        check_readable(agent.rule.readout, snn.graph.output.channels, with_lengths=ends is not None)
     with plain_arithmetic():
         check_exactness(snn, size)
         snn.accelerate(size)

@@ -13,24 +13,24 @@ DIGITS = (11, 13, 15, 17, 19, 21, 24)
 """Numbers of binary digits tried for a logit, the fewest first; float16 has 11, float32 has 24."""
 
 
-Exits = Callable[[Traces], NDArray[np.int64]]
-"""Computes the exit steps (N,) of traces, such as ``Rule.exit_steps``."""
+Kept = Callable[[Traces], NDArray[np.int64]]
+"""Computes what must not change of each sample of traces, (N,) or (N, K), such as ``Rule.exit_steps``."""
 
 
-def compact(traces: Traces, exits: Exits | None = None) -> Traces:
+def compact(traces: Traces, kept: Kept | None = None) -> Traces:
     """The traces with each sample's logits rounded to the fewest binary digits that change neither its prediction at any step
-    nor its exit.
+    nor what ``kept`` computes, such as its exit.
 
     Rounded logits compress well: they become float16 if that suffices for all samples, otherwise float32 whose last digits are
     0. The outputs of the trained networks become float16 if no prediction changes; counts get the smallest integer type.
 
     Args:
         traces: of any types.
-        exits: computes the exit steps that must not change; None: only predictions are kept.
+        kept: computes what else must not change; None: only predictions are kept.
     """
     return replace(
         traces,
-        logits=_fewest_digits(traces, exits),
+        logits=_fewest_digits(traces, kept),
         ann_logits=_outputs(traces.ann_logits),
         reference_logits=_outputs(traces.reference_logits),
         spikes=_counts(traces.spikes),
@@ -38,8 +38,8 @@ def compact(traces: Traces, exits: Exits | None = None) -> Traces:
     )
 
 
-def _fewest_digits(traces: Traces, exits: Exits | None) -> NDArray[Any]:
-    predictions, steps = _read(traces, exits)
+def _fewest_digits(traces: Traces, kept: Kept | None) -> NDArray[Any]:
+    predictions, others = _read(traces, kept)
     found = np.empty(traces.logits.shape, np.float32)
     left = np.arange(traces.samples)
     for digits in DIGITS:
@@ -47,8 +47,8 @@ def _fewest_digits(traces: Traces, exits: Exits | None) -> NDArray[Any]:
         if not np.isfinite(logits).all():  # float32 is too narrow
             return traces.logits
         lengths = None if traces.lengths is None else traces.lengths[left]
-        now, exiting = _read(Traces(logits, traces.labels[left], lengths=lengths), exits)
-        same = (now == predictions[left]).all(axis=1) & (exiting == steps[left])
+        now, rest = _read(Traces(logits, traces.labels[left], lengths=lengths), kept)
+        same = (now == predictions[left]).all(axis=1) & (rest == others[left]).all(axis=1)
         found[left[same]] = logits[same]
         left = left[~same]
         if digits == DIGITS[0] and not len(left):
@@ -60,10 +60,10 @@ def _fewest_digits(traces: Traces, exits: Exits | None) -> NDArray[Any]:
     return traces.logits
 
 
-def _read(traces: Traces, exits: Exits | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The predictions (n, T) and the exit steps (n,) of traces."""
-    steps = np.zeros(traces.samples, np.int64) if exits is None else exits(traces)
-    return traces.predictions(), steps
+def _read(traces: Traces, kept: Kept | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The predictions (n, T), and what else must not change (n, K), of traces."""
+    others = np.zeros(traces.samples, np.int64) if kept is None else kept(traces)
+    return traces.predictions(), others.reshape(traces.samples, -1)
 
 
 def _rounded(logits: NDArray[Any], digits: int) -> NDArray[Any]:

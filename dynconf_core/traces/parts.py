@@ -1,6 +1,6 @@
 """Calibration and test traces: one set of traces split in two."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,14 +61,5 @@ def taken(traces: Traces, rows: NDArray[np.int64]) -> Traces:
     def of(array: NDArray[Any] | None) -> NDArray[Any] | None:
         return None if array is None else array[rows]
 
-    return Traces(
-        traces.logits[rows],
-        traces.labels[rows],
-        of(traces.ann_logits),
-        of(traces.spikes),
-        of(traces.synaptic_operations),
-        traces.meta,
-        of(traces.reference_logits),
-        of(traces.input_hash),
-        of(traces.lengths),
-    )
+    changed: dict[str, Any] = {name: of(getattr(traces, name)) for name in traces.by_sample}
+    return replace(traces, **changed)

@@ -18,7 +18,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,6 +77,9 @@ class Traces:
     reference_logits: NDArray[np.floating[Any]] | None = None
     input_hash: NDArray[np.unsignedinteger[Any]] | None = None
     lengths: NDArray[np.int64] | None = None
+
+    by_sample: ClassVar[tuple[str, ...]] = tuple(KINDS)
+    """The fields with one row a sample."""
 
     def __post_init__(self) -> None:
         for name in KINDS:
@@ -155,6 +158,10 @@ class Traces:
         if self.lengths is not None:
             values[np.arange(self.time_steps) >= self.lengths[rows, None]] = 0.0
         return values
+
+    def outputs(self, rows: slice | NDArray[np.int64] = EVERY) -> NDArray[np.float64]:
+        """The output (n, T, C) of each step for some samples, float64, with 0 after each sample's end."""
+        return self.until_end(self.logits, rows)
 
     def predictions(self) -> NDArray[np.int64]:
         """(N, T): argmax z_t at every step, the lowest index among equals."""

@@ -25,7 +25,7 @@ from dynconf_core.experiment.fine_tuning import FineTuning
 from dynconf_core.experiment.recipe import Recipe
 from dynconf_core.progress import Progress, silent
 from dynconf_core.training.keeper import Keeper, kept_state
-from dynconf_core.training.loop import KEPT_EVERY, Diverged, TrainingRecord
+from dynconf_core.training.loop import KEPT_EVERY, Diverged, TrainingRecord, decayed
 from dynconf_core.training.speed import SpeedUps, chosen
 from dynconf_core.training.spiking import Spiking
 
@@ -107,7 +107,7 @@ def fine_tune(
     trained = copy.deepcopy(network).eval().requires_grad_(False)
     images = images.to(device)
     optimiser = torch.optim.SGD(
-        network.parameters(),
+        decayed(network, recipe),
         lr=how.learning_rate,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,

@@ -9,7 +9,7 @@ the state is written in the background, at most every ``KEPT_EVERY`` seconds.
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypedDict, runtime_checkable
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from dynconf_core.activations.course import Course, guide
+from dynconf_core.activations.course import Course, check_guided, guide
 from dynconf_core.activations.quantisation import Quantised
 from dynconf_core.data.augment import augmented
 from dynconf_core.data.batches import batches
@@ -238,8 +238,9 @@ def _further_batches(
 
 def _course(network: nn.Module, recipe: Recipe, share: slice) -> Course | None:
     """What the activations follow; None for a recipe that asks nothing of them."""
-    if not recipe.noise and not recipe.rcs and recipe.finer_start == 1:
+    if not recipe.guides_activations:
         return None
+    check_guided(network)
     course = Course(recipe.batch_size, share)
     course.noise = recipe.noise
     course.penalties = [] if recipe.rcs else None
@@ -247,10 +248,10 @@ def _course(network: nn.Module, recipe: Recipe, share: slice) -> Course | None:
     return course
 
 
-def decayed(network: nn.Module, recipe: Recipe) -> Iterable[nn.Parameter] | list[dict[str, Any]]:
-    """The parameters for the optimiser, those without weight decay in a group of their own."""
+def decayed(network: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """The parameters in groups for the optimiser, those without weight decay in the second."""
     if recipe.decay_thresholds and recipe.decay_norms:
-        return network.parameters()
+        return [{"params": list(network.parameters())}]
     spared: list[nn.Parameter] = []
     for module in network.modules():
         own = dict(module.named_parameters(recurse=False))
@@ -260,8 +261,7 @@ def decayed(network: nn.Module, recipe: Recipe) -> Iterable[nn.Parameter] | list
             spared += own.values() if isinstance(module, NORMS) else [one for name, one in own.items() if name == "bias"]
     without = {id(one) for one in spared}
     groups = [[one for one in network.parameters() if (id(one) in without) is chosen] for chosen in (False, True)]
-    found: list[dict[str, Any]] = [{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}]
-    return found
+    return [{"params": groups[0]}, {"params": groups[1], "weight_decay": 0.0}]
 
 
 def _first_batch(images: Images, recipe: Recipe, seed: int, device: torch.device) -> tuple[Tensor, Tensor]:

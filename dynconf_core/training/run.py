@@ -1,28 +1,23 @@
 """Training a network and writing its checkpoint."""
 
 import hashlib
-import logging
 import platform
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from dynconf_core.data.images import SPLIT_SEED, held_out
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.images import images_of
 from dynconf_core.experiment.plan import Plan
+from dynconf_core.experiment.start import untrained
 from dynconf_core.networks.architecture import parameters
 from dynconf_core.networks.checkpoint import save_checkpoint
-from dynconf_core.networks.start import copy_weights, wait_for_a_batch, zero_last_norms
 from dynconf_core.progress import Progress, silent
-from dynconf_core.schemes.network import described
 from dynconf_core.training.loop import train
 from dynconf_core.training.processes import ALONE, Processes
 from dynconf_core.training.speed import SpeedUps
-
-logger = logging.getLogger(__name__)
 
 
 def train_to_file(
@@ -100,24 +95,6 @@ def train_to_file(
     if processes.first:
         save_checkpoint(network.cpu(), facts if facts_inside else determined, out, half=half)
     return facts
-
-
-def untrained(plan: Plan) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of a plan as its training starts, and what its provenance says of that.
-
-    Raises:
-        InputError: if ``zero_gamma`` or the file of ``initial_weights`` does not fit the network.
-    """
-    recipe = plan.recipe
-    network = described({**plan.network(), "initial_threshold": recipe.initial_threshold}, plan.seed)
-    if recipe.zero_gamma:
-        zero_last_norms(network)
-    if not recipe.initial_weights:
-        return network, {}
-    copied = copy_weights(network, Path(recipe.initial_weights))
-    wait_for_a_batch(network, copied, recipe.threshold_percentile)
-    logger.info("%d tensors come from %s, %d do not.", len(copied.copied), recipe.initial_weights, len(copied.kept))
-    return network, {"initial_weights": {"copied": len(copied.copied), "kept": list(copied.kept)}}
 
 
 def split_facts(trained: int, calibration: int) -> dict[str, Any]:

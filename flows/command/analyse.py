@@ -22,6 +22,7 @@ from dynconf_flows.command.terminal import Terminal, labelled, visible
 if TYPE_CHECKING:
     from dynconf_core.choosing.entries import RuleEntry
     from dynconf_core.evaluation.record import AnalysisRecord, GuaranteeEntry
+    from dynconf_core.exit.by_class import GroupFigures
     from dynconf_core.exit.judgement import Judgement
     from dynconf_core.results.trace_pairs import Pair
     from dynconf_tasks.analyse import AnalysisOptions, FinishedAnalysis
@@ -38,6 +39,13 @@ Layout = Annotated[
     ),
 ]
 Accumulated = Annotated[bool, typer.Option("--accumulated", help="The logits are running sums: take their differences.")]
+Readout = Annotated[
+    str,
+    typer.Option(
+        help="Whether rules read the sum of the logits (plain) or correct it by a readout fitted for each step (decoded); "
+        "choose: whichever is better on calibration."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Seed of splits, folds and bootstraps.", min=0)]
 FAILED = 1
 NOTHING_WRITTEN = "Nothing was written: --out DIR keeps rule.json and all else; --home DIR also logs the analysis."
@@ -49,6 +57,13 @@ def analyse(
     out: Annotated[Path | None, typer.Option(help="Folder for the files [default: one in the home, if there is one].")] = None,
     epsilon: Annotated[float | None, typer.Option(help="Guarantee: the accuracy that may be lost, e.g. 0.005.")] = None,
     delta: Annotated[float | None, typer.Option(help="Guarantee: the probability that it fails, e.g. 0.05.")] = None,
+    groups: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Let the guarantee hold for each group of samples: class (the true classes), or a file of the calibration "
+            "samples' groups (.npy, or text with one a line), and a second one of the test samples'."
+        ),
+    ] = None,
     max_drop: Annotated[float, typer.Option(help="The accuracy that the rule may lose in expectation, a fraction.")] = 0.0,
     rule: Annotated[
         str | None,
@@ -63,6 +78,7 @@ def analyse(
     alpha: Annotated[
         float | None, typer.Option(help="Fix the alpha of --rule [default: chosen; with --smoothing: 30].")
     ] = None,
+    readout: Readout = "choose",
     time_steps: TimeSteps = None,
     layout: Layout = None,
     accumulated: Accumulated = False,
@@ -88,7 +104,20 @@ def analyse(
         for option, value in (("--smoothing", smoothing), ("--alpha", alpha)):
             if value is not None:
                 raise InputError(f"{option} {value} belongs to a rule: give --rule too, such as --rule max_softmax.")
-    options = AnalysisOptions(epsilon, delta, max_drop, time_steps, rule, smoothing, alpha, seed, layout, accumulated)
+    options = AnalysisOptions(
+        epsilon,
+        delta,
+        max_drop,
+        time_steps,
+        rule,
+        smoothing,
+        alpha,
+        seed,
+        layout,
+        accumulated,
+        readout,
+        tuple(groups) if groups else None,
+    )
     found = pairs(traces, test, home)
     if out is not None:
         check_folder(out, "--out")
@@ -163,6 +192,7 @@ def _show(console: Terminal, done: FinishedAnalysis) -> None:
             f"{'' if done.out is None else '; rule.json'}."
         )
         lines.append(f"Guarantee: {guarantee.statement()}.")
+        lines += _group_lines(promised, record.full_steps)
         if promised.calibration < promised.samples_needed:
             lines.append(
                 f"Half of the calibration samples certify: give at least {2 * promised.samples_needed} of them, or "
@@ -173,6 +203,35 @@ def _show(console: Terminal, done: FinishedAnalysis) -> None:
         lines += ["", *comparison_lines(Comparison(record.time_steps, record.comparison, record.mean_length))]
     for line in lines:
         say(console, line)
+
+
+def _group_lines(promised: GuaranteeEntry, full_steps: float) -> list[str]:
+    """The figures of each group: those of the threshold for all, and the mean steps of its own threshold."""
+    if promised.groups is None:
+        return []
+    own = any(one.own is not None for one in promised.groups)
+    head = f"{'group':<16}{'certified on':>13}{'test':>8}{'accuracy':>10}{f'steps of {full_steps:g}':>14}{'points':>13}"
+    lines = ["", head + (f"{'own threshold':>15}{'steps':>8}" if own else "")]
+    for one in promised.groups:
+        test = one.test
+        shown = ("-",) * 4 if test is None else _group_cells(test)
+        line = f"{visible(one.group)[:15]:<16}{one.samples:>13}{shown[0]:>8}{shown[1]:>10}{shown[2]:>14}{shown[3]:>13}"
+        if one.own is not None:
+            steps = one.own.mean_steps if one.own.test is None else one.own.test.mean_steps
+            line += f"{one.own.threshold_shown:>15.4g}{steps:>8.2f}" if one.own.certified else f"{'none':>15}{'':>8}"
+        lines.append(line)
+    if own:
+        lines.append(
+            "Own thresholds are for users who know the group of a sample when it exits; all of them hold at once with the "
+            "confidence of the guarantee."
+        )
+    return lines
+
+
+def _group_cells(test: GroupFigures) -> tuple[str, str, str, str]:
+    from dynconf_core.exit.shown import points
+
+    return str(test.samples), f"{100 * test.accuracy:.2f}", f"{test.mean_steps:.2f}", points(test.loss)
 
 
 def say(console: Terminal, text: str) -> None:
@@ -195,13 +254,14 @@ def _table(record: AnalysisRecord) -> Table:
 
 def _cells(rule: RuleEntry, exit: RuleEntry | GuaranteeEntry, judged: Judgement, full_steps: float) -> tuple[str, ...]:
     """A line of the table: a rule, the threshold at which it exits, and its figures."""
+    from dynconf_core.choosing.comparison import mark
     from dynconf_core.confidence.smoothing import PLAIN
     from dynconf_core.exit.shown import points, threshold_text
 
     low, high = judged.accuracy_interval
     smoothing = rule.smoothing
     return (
-        rule.measure,
+        rule.measure + mark(rule),
         "" if smoothing == PLAIN else f"{smoothing.form} {smoothing.alpha:.3g}",
         threshold_text(exit.threshold, exit.threshold_shown),
         f"{100 * judged.accuracy:.2f}",

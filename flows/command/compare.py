@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from dynconf_core.experiment.request import home_folder
-from dynconf_flows.command.analyse import Accumulated, Layout, Seed, Test, TimeSteps, Traces, heading, say, warn
+from dynconf_flows.command.analyse import Accumulated, Layout, Readout, Seed, Test, TimeSteps, Traces, heading, say, warn
 from dynconf_flows.command.options import AsJson, Debug, Home, print_json
 from dynconf_flows.command.server import configure
 from dynconf_flows.command.terminal import Terminal
@@ -18,6 +18,7 @@ def compare(
         list[str] | None,
         typer.Option("--rule", help="A measure of your own to include, as package.module:Class; repeatable."),
     ] = None,
+    readout: Readout = "choose",
     intervals: Annotated[
         bool, typer.Option("--intervals", help="Show accuracies, and the 95 % intervals of all figures, in place of the table.")
     ] = False,
@@ -35,6 +36,7 @@ def compare(
     shown at the threshold that they propose themselves.
     """
     configure(home_folder(home))
+    from dynconf_core.choosing.candidates import check_readout
     from dynconf_core.choosing.comparison import compare as compared
     from dynconf_core.choosing.comparison import interval_lines, table_lines
     from dynconf_core.confidence.measure import MEASURES, measures_of
@@ -43,12 +45,13 @@ def compare(
     from dynconf_core.results.trace_pairs import pairs
     from dynconf_tasks.analyse import described, loaded
 
+    check_readout(readout)
     measures = measures_of((*MEASURES.names(), *(rule or ())))
     found = pairs(traces, test, home)
     console, tables, own = Terminal(stderr=as_json), {}, {}
     for pair in found:
         calibration, judge, _ = loaded(pair, seed, time_steps, layout, accumulated)
-        comparison = compared(calibration, judge, measures=measures, seed=seed)
+        comparison = compared(calibration, judge, measures=measures, seed=seed, readout=readout)
         tables[pair.name], own[pair.name] = comparison.rows, comparison.own
         if not as_json:
             heading(console, pair.name, described(judge), calibration.samples, judge.samples)

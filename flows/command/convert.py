@@ -157,6 +157,8 @@ def convert(
         if "wide" in snn.facts:
             count = f"{len(snn.facts['wide'])} of {len(snn.graph.nodes)} nodes"
             _say(console, f"{count} are computed in float64, since float32 cannot hold their sums exactly.")
+        if "warning" in snn.facts.get("rounding", {}):
+            _say(console, f"Warning: {snn.facts['rounding']['warning']}")
         _say(console, _remark(given, found, traces is None) + f" SNN: {out}")
         if report.ann_accuracy is not None and report.ann_accuracy < CHANCE / held.classes:
             _say(console, f"Warning: {_at_chance(report.ann_accuracy)}")

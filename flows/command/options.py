@@ -175,6 +175,21 @@ def overrides_of(assignments: list[str] | None, no_fixed_point: bool) -> dict[st
     return {**overrides, "fixed_point": False}
 
 
+def with_initial_weights(overrides: dict[str, Value], path: str | None) -> dict[str, Value]:
+    """The overrides with the one that ``--initial-weights`` stands for.
+
+    Raises:
+        InputError: if ``--set`` names another file.
+    """
+    if path is None:
+        return overrides
+    if "initial_weights" in overrides:
+        raise InputError(
+            f"--initial-weights {path} and --set initial_weights={overrides['initial_weights']} are given: give one of them."
+        )
+    return {**overrides, "initial_weights": path}
+
+
 def with_rule(overrides: dict[str, Value], rule: str | None) -> dict[str, Value]:
     """The overrides with the one that ``--rule`` stands for.
 

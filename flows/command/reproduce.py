@@ -39,6 +39,7 @@ from dynconf_flows.command.options import (
     print_json,
     resources_of,
     seed_numbers,
+    with_initial_weights,
     with_rule,
 )
 from dynconf_flows.command.places import print_places
@@ -86,6 +87,13 @@ def reproduce(
         list[str] | None,
         typer.Option(metavar="SETTING=PATH", help="Use these weights instead of training; {seed} in PATH stands for the seed."),
     ] = None,
+    initial_weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH",
+            help="Start the training from these weights, such as those of a ReLU network; the same as --set initial_weights=.",
+        ),
+    ] = None,
     memory: Memory = None,
     stage_timeout: StageTimeout = None,
     workers: Workers = None,
@@ -103,7 +111,7 @@ def reproduce(
     Trains, converts and simulates all eight settings or those named, chooses their exit rules and evaluates them.
     """
     numbers = seed_numbers(seed, seeds)
-    values = with_rule(overrides_of(overrides, no_fixed_point), rule)
+    values = with_initial_weights(with_rule(overrides_of(overrides, no_fixed_point), rule), initial_weights)
     folder, taken = home_folder(home), resources_of(resources, dask)
     named = on_own_data(setting, dataset)
     requests = [

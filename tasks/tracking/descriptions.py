@@ -44,8 +44,9 @@ def rule_in_words(rule: RuleRecord, time_steps: int) -> str:
             f"Exit rule: {'never before the last step' if rule.threshold > 0 else 'at the first step, always'} "
             f"(`{rule.measure}`)."
         )
+    behind = "" if rule.readout is None else ", corrected by a readout for each step,"
     return (
-        f"Exit rule: stop at the first step at which the {label} (`{rule.measure}`) of {_read(rule.smoothing)} passes "
+        f"Exit rule: stop at the first step at which the {label} (`{rule.measure}`) of {_read(rule.smoothing)}{behind} passes "
         f"{threshold_text(rule.threshold, rule.threshold_shown)}, and at step {time_steps} at the latest."
     )
 

@@ -207,6 +207,7 @@ def _params(row: AnySetting | AnyPoint, figures: SettingFigures | None, origin: 
             "rule",
             {
                 "measure": rule.measure,
+                "readout": rule.readout or "plain",
                 "smoothing": rule.smoothing.form,
                 "alpha": f"{rule.smoothing.alpha:.6g}",
                 "threshold": rule.threshold_shown,

@@ -1,0 +1,174 @@
+"""Fine-tuning as a stage: asked for by fields, made between training and conversion, named wherever its figures stand."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from stage_cases import run_stages
+from torch import nn
+from training_cases import equal
+
+from dynconf_core.conversion.file import load_snn
+from dynconf_core.errors import InputError
+from dynconf_core.experiment.fine_tuning import FineTuning
+from dynconf_core.experiment.job import Handle, Job
+from dynconf_core.experiment.overrides import OF_FINE_TUNING
+from dynconf_core.experiment.plan import Plan
+from dynconf_core.experiment.profiles import resolve
+from dynconf_core.experiment.request import Request
+from dynconf_core.experiment.stages import job, stage
+from dynconf_core.networks.checkpoint import load_checkpoint
+from dynconf_core.progress import silent
+from dynconf_core.results.environment import environment
+from dynconf_core.results.export import export
+from dynconf_core.results.markdown import results_markdown
+from dynconf_core.results.records import json_text, read, to_json
+from dynconf_core.results.rows import completed
+from dynconf_core.results.types import RunResult
+from dynconf_core.schemes.network import described
+from dynconf_core.simulation.reference import reference_logits
+from dynconf_core.store.artefacts import Artefact, Store
+from dynconf_core.traces.schema import Traces
+from dynconf_core.training.stored import fine_tune_into_store
+from dynconf_tasks.tracking.descriptions import failed_description
+
+SETTING = "training_cases:SMALL_SETTING"
+TUNED = {"epochs": 1, "time_steps": 4, "fine_tune_epochs": 1, "fine_tune_steps": 2}
+
+
+def request(home: Path, settings: tuple[str, ...] = (SETTING,), **overrides: object) -> Request:
+    return Request(settings=settings, overrides={**TUNED, **overrides}, home=str(home), device="cpu")  # type: ignore[dict-item]
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Job:
+    asked = request(tmp_path_factory.mktemp("tuned") / "home")
+    return job(asked.plans()[0], asked.context())
+
+
+@pytest.fixture(scope="module")
+def done(given: Job) -> dict[str, Handle]:
+    return run_stages(given)
+
+
+def network(given: Job, handle: Handle) -> nn.Module:
+    found = described(given.plan.network(), 0)
+    load_checkpoint(found, given.context.file(handle, "checkpoint.pt"))
+    return found.eval()
+
+
+def test_the_snn_is_that_of_the_fine_tuned_network_and_the_ann_the_trained_one(given: Job, done: dict[str, Handle]) -> None:
+    assert list(done) == ["train", "fine_tune", "convert", "collect_calibration", "collect_test", "search", "evaluate"]
+    trained, tuned = network(given, done["train"]), network(given, done["fine_tune"])
+    traces = Traces.load(given.context.folder(done["collect_test"]))
+    snn = load_snn(given.context.file(done["convert"], "snn.pt"))
+    images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    with torch.no_grad():
+        of_tuned, of_trained, of_snn = tuned(images), trained(images), reference_logits(snn, images)
+    assert (of_snn - of_tuned).abs().median() < 0.05 * (of_trained - of_tuned).abs().median()
+    assert traces.reference_logits is not None and traces.ann_logits is not None
+    assert "fine-tuned for 1 epoch over 2 steps" in str(traces.meta["source"])
+
+
+def test_its_figures_are_named_and_stand_beside_none_of_the_paper(given: Job, done: dict[str, Handle], tmp_path: Path) -> None:
+    published = resolve("imagenet-vgg16-qffs", "smoke").published
+    row = completed(replace(given.plan, published=published), done, given.context)
+    assert row.fine_tuning == FineTuning(1, 2) and row.paper is None
+    result = RunResult(
+        run="one",
+        profile="smoke",
+        seed=0,
+        overrides={"fine_tune_epochs": 1},
+        command="",
+        environment=environment(),
+        tracking_error=None,
+        mean_latency_saving=row.exit.latency_saving,
+        paper_footnotes=(),
+        settings=(row,),
+    )
+    page = results_markdown(result)
+    assert "fine_tune_epochs=1" in page.splitlines()[0]
+    assert f"ANN is the network before it: {row.name} fine-tuned for 1 epoch over 2 steps, itself" in page
+    assert "Rounding the weights to fixed point changes the ANN's" not in page
+    assert "fine-tuned for 1 epoch over 2 steps" in failed_description("evaluate", given.plan, None)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "results.json").write_text(json_text(to_json(result)))
+    assert read(RunResult, tmp_path / "run" / "results.json") == result
+    export(tmp_path / "run", tmp_path / "out", str(given.context.home), traces=False)
+    record = json.loads((tmp_path / "out" / f"{row.name}-fine-tuning.json").read_text())
+    assert record["fine_tuning"]["epochs"] == 1 == len(record["record"]["losses"])
+    assert "is the record of a fine-tuning" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_without_the_pipeline_the_stage_has_the_same_key_and_content(
+    given: Job, done: dict[str, Handle], tmp_path: Path
+) -> None:
+    home = Path(shutil.copytree(given.context.home, tmp_path / "home"))
+    context = replace(given.context, home=home)
+    trained = Store(context.artefacts).get(stage("train").key(given, {}))
+    assert trained is not None
+
+    def made() -> tuple[Artefact, bool]:
+        return fine_tune_into_store(given.plan, context, trained, device=torch.device("cpu"), progress=silent, speed_ups=None)
+
+    found, now = made()
+    assert (found.key, now) == (done["fine_tune"].key, False)
+    shutil.rmtree(home / "artefacts" / "fine_tune")
+    again, now = made()
+    assert (again.key, again.digest, now) == (found.key, done["fine_tune"].digest, True)
+
+
+def test_the_command_trains_and_fine_tunes_into_files(given: Job, done: dict[str, Handle], root: Path, tmp_path: Path) -> None:
+    """The same weights as the pipeline's; what has been trained already is given as a file."""
+
+    def command(*more: str) -> subprocess.CompletedProcess[str]:
+        fields = [word for name, value in TUNED.items() for word in ("--set", f"{name}={value}")]
+        words = [sys.executable, "-m", "dynconf_core.training", "--fine-tune", "--setting", SETTING, "--device", "cpu", *more]
+        path = os.pathsep.join((str(root), str(root / "tests")))
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+        return subprocess.run([*words, *fields], capture_output=True, text=True, env=environment, timeout=120)
+
+    out = tmp_path / "tuned.pt"
+    ran = command("--checkpoint", str(given.context.file(done["train"], "checkpoint.pt")), "--out", str(out))
+    assert ran.returncode == 0, ran.stderr
+    assert "fine-tuned for 1 epoch over 2 steps" in ran.stdout and [path.name for path in tmp_path.iterdir()] == ["tuned.pt"]
+    alone = described(given.plan.network(), 0)
+    load_checkpoint(alone, out)
+    assert equal(alone, network(given, done["fine_tune"]))
+    refused = command("--checkpoint", str(out))
+    assert refused.returncode == 2 and "give --fine-tune and --out FILE too" in refused.stderr
+
+
+def plan(*settings: str, **overrides: object) -> Plan:
+    return request(Path("home"), settings, **overrides).plans()[0]
+
+
+def test_the_fields_reach_the_plan() -> None:
+    tuned = plan("cifar10-resnet18-qcfs", fine_tune_rate=0.02, fine_tune_settled=0.5, fine_tune_distilled=0.25).fine_tuning
+    assert tuned == FineTuning(1, 2, 0.02, 0.5, 0.25)
+    assert set(OF_FINE_TUNING) == {f"fine_tune_{name}" for name in ("epochs", "steps", "rate", "settled", "distilled")}
+    assert not plan("cifar10-resnet18-qcfs", fine_tune_epochs=0).fine_tuning
+    assert (
+        str(tuned) == "fine-tuned for 1 epoch over 2 steps" and str(FineTuning(2, 1)) == "fine-tuned for 2 epochs over 1 step"
+    )
+
+
+def test_networks_without_learned_thresholds_are_not_fine_tuned() -> None:
+    """With others they are left as they are; alone, the request is refused."""
+    both = request(Path("home"), ("cifar10-resnet18-qcfs", "cifar10-resnet20-post-training"), width=1.0).plans()
+    assert [bool(one.fine_tuning) for one in both] == [True, False]
+    with pytest.raises(InputError, match="'fine_tune_epochs' belongs to none of the chosen settings"):
+        plan("cifar10-resnet20-post-training", width=1.0)
+
+
+def test_what_cannot_work_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="fine_tune_steps=8 exceeds time_steps=4"):
+        plan("cifar10-resnet18-qcfs", fine_tune_steps=8)
+    with pytest.raises(InputError, match="fine_tune_distilled=2: needs a fraction from 0 to 1"):
+        plan("cifar10-resnet18-qcfs", fine_tune_distilled=2)
