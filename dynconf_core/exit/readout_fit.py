@@ -24,13 +24,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dynconf_core.confidence.folds import FOLDS
 from dynconf_core.confidence.recent import recent_average
 from dynconf_core.errors import InputError
 from dynconf_core.exit.readout import DecodedTraces, Readout, ends_early
 from dynconf_core.traces.schema import Traces
 
 LEAST_SAMPLES = 50
-FOLDS = 5
 STEPS = 16
 PENALTIES = (1.0, 0.1, 0.01, 1e-3, 1e-4)
 # Elements (samples times classes) in the fit of one step; beyond that, evenly spaced samples are used.
