@@ -326,7 +326,7 @@ CASES: dict[str, tuple[Traces, Traces, str | None]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_odd_traces_are_analysed(case: str, guarantee: dict[str, float]) -> None:
     calibration, test, warning = CASES[case]
-    analysis = analyse(calibration, test, **guarantee)
+    analysis = analyse(calibration, test, readout="plain", **guarantee)
     record = strictly(json_text(record_of(analysis)))
     assert warning is None or any(warning in text for text in record["warnings"]), record["warnings"]
     entry = record["rules"][record["chosen"]]

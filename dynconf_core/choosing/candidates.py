@@ -131,7 +131,12 @@ def _readouts(traces: Traces, seed: int, readout: str) -> list[FittedReadout | N
     check_readout(readout)
     if readout == PLAIN or (readout == CHOOSE and not large_enough_for_readout(traces)):
         return [None]
-    return [None, fit_readout(traces, seed)]
+    try:
+        return [None, fit_readout(traces, seed)]
+    except InputError:  # logits beyond what float64 can square have no readout
+        if readout == DECODED:
+            raise
+        return [None]
 
 
 def _reads(measure: ConfidenceMeasure, fitted: FittedReadout | None, readout: str, fixed: bool) -> bool:
