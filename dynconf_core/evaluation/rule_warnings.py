@@ -19,8 +19,8 @@ LISTED = 3
 def choice_warnings(choice: Choice) -> list[str]:
     """A warning if the rule loses more than allowed on the very samples that chose it, and more than chance explains.
 
-    The smoothed loss that chose it may be below the raw one by chance: what lies within the interval of the cross-fitted loss is
-    not said, nor a single net loss.
+    The smoothed loss that chose it may be below the raw one by chance: what lies within the interval of the cross-fitted loss
+    is not said, nor a single net loss.
     """
     samples, allowed = choice.calibrated.samples, choice.calibrated.max_drop
     lost, most = (
