@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dynconf_core.confidence.learned import next_recent, recent_average
+from dynconf_core.confidence.recent import next_recent, recent_average
 from dynconf_core.confidence.smoothing import LARGEST
 from dynconf_core.errors import InputError
 from dynconf_core.traces.schema import EVERY, Traces

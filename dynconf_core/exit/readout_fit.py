@@ -24,7 +24,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dynconf_core.confidence.learned import FOLDS, recent_average
+from dynconf_core.confidence.folds import FOLDS
+from dynconf_core.confidence.recent import recent_average
 from dynconf_core.errors import InputError
 from dynconf_core.exit.readout import DecodedTraces, Readout
 from dynconf_core.traces.schema import Traces
