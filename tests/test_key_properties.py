@@ -72,7 +72,7 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "search.alpha": (7.0, {"search"}),
     "search.max_drop": (0.07, {"search"}),
     "search.trials": (7, {"search"}),
-    "search.readout": ("decoded", {"search"}),
+    "search.readout": ("decoded", {"search", "evaluate"}),
     "seed": (7, {"train", "search", "evaluate"} | COLLECT),
     "fixed_point": (False, {"convert"} | COLLECT),
     "fine_tuning.epochs": (2, {"evaluate"} | COLLECT),
