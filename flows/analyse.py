@@ -7,6 +7,7 @@ from prefect import flow
 from prefect.logging import get_run_logger
 
 from dynconf_core.evaluation.record import AnalysisRecord
+from dynconf_core.experiment.plan import MAX_DROP
 from dynconf_core.experiment.request import check_folder, home_folder
 from dynconf_core.results.trace_pairs import asked_folder, pairs
 from dynconf_flows.prefect_runs import owned
@@ -22,7 +23,7 @@ def analyse(
     out: str | None = None,
     epsilon: Fraction | None = None,
     delta: Fraction | None = None,
-    max_drop: Fraction = 0.0,
+    max_drop: Fraction = MAX_DROP,
     time_steps: Count | None = None,
     seed: Seed = 0,
     home: str | None = None,

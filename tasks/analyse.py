@@ -10,6 +10,7 @@ from dynconf_core.confidence.smoothing import FORMS, Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.evaluation.analysis import Analysis, analyse, fixed_smoothing
 from dynconf_core.evaluation.precautions import check_options, check_pair
+from dynconf_core.experiment.plan import MAX_DROP
 from dynconf_core.figures.analysis import analysis_figures
 from dynconf_core.home.running import running
 from dynconf_core.report.writing import write_analysis_report
@@ -54,7 +55,7 @@ class AnalysisOptions:
 
     epsilon: float | None = None
     delta: float | None = None
-    max_drop: float = 0.0
+    max_drop: float = MAX_DROP
     time_steps: int | None = None
     rule: str | None = None
     smoothing: str | None = None

@@ -260,5 +260,5 @@ def test_from_a_file_and_from_its_content(rule: Rule, tmp_path: Path) -> None:
 
 def test_logits_that_are_no_tensor_are_refused() -> None:
     agent = ExitAgent(Rule("gap", Smoothing("sum", 1.0), 1.0))
-    with pytest.raises(InputError, match="ndarray; give a tensor"):
+    with pytest.raises(InputError, match=r"an ndarray \(1, 4\); give a tensor"):
         agent(np.zeros((1, 4)), agent.initial(1, 4))

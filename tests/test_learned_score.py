@@ -16,11 +16,12 @@ from threadpoolctl import threadpool_limits
 from dynconf_core.confidence import forecast as forecast_module
 from dynconf_core.confidence.additive import KNOTS, PULL, Additive, fit_additive
 from dynconf_core.confidence.calibration_error import expected_calibration_error
-from dynconf_core.confidence.features import FEATURES, features, final_predictions, recent_average
+from dynconf_core.confidence.features import FEATURES, features, final_predictions
 from dynconf_core.confidence.forecast import BIAS_PULL, BIASED, Forecast, fit_forecast, fitted_steps
 from dynconf_core.confidence.forecast import PULL as FORECAST_PULL
 from dynconf_core.confidence.learned import TERMS, Learned, fit_learned
 from dynconf_core.confidence.max_softmax import MaxSoftmax
+from dynconf_core.confidence.recent import recent_average
 from dynconf_core.confidence.smoothing import PLAIN, Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.exit.agent import ExitAgent

@@ -38,9 +38,10 @@ def losing(labels: Any, lost: Any, gained: Any) -> list[str]:
     return class_warnings(figures_by_class(correct, np.ones(len(labels), np.int64), np.asarray(labels)))
 
 
-def chosen(loss: float, samples: int, max_drop: float) -> Choice:
+def chosen(loss: float, samples: int, max_drop: float, most: float = 0.0) -> Choice:
+    """A choice that loses `loss` on its samples; `most`: the end of the interval of the cross-fitted loss."""
     how = HowChosen("cross-fitted", samples, 24, 5, 0, 0.9, max_drop, max(max_drop, 1 / (samples + 1)))
-    return Choice(calibration=Loss(0.9 - loss, 4.0, loss), cross_fitted=UnseenLoss(0.0, (0.0, 0.1), 4.0), calibrated=how)
+    return Choice(calibration=Loss(0.9 - loss, 4.0, loss), cross_fitted=UnseenLoss(0.0, (-0.1, most), 4.0), calibrated=how)
 
 
 def test_test_samples_that_contradict_a_guarantee_are_said() -> None:
@@ -52,7 +53,7 @@ def test_test_samples_that_contradict_a_guarantee_are_said() -> None:
     assert (
         len(found) == 1
         and f"loses {100 * guarantee.test.loss:.4g} points" in found[0]
-        and "at most 1 point were promised" in found[0]
+        and "a loss of at most 1 point was promised" in found[0]
     )
     assert f"{100 * guarantee.test.loss_interval[0]:.2f} to" in found[0] and guarantee.test.loss_interval[0] > 0.01
     assert analysis.warnings == analysis.record.warnings and f"warning: {found[0]}" in str(analysis).splitlines()
@@ -64,9 +65,9 @@ def test_test_samples_that_contradict_the_loss_in_expectation_are_said() -> None
     """With the same samples as before, without a guarantee."""
     record = analyse(noisy(3000, 1, 1.0), noisy(2000, 2, 2.0), measures=["max_softmax"]).record
     (text,) = [text for text in record.warnings if "in expectation" in text]
-    assert record.exit.loss_interval[0] > 1 / 3001
+    assert record.exit.loss_interval[0] > 0.001
     assert f"{100 * record.exit.loss_interval[0]:.2f} to {100 * record.exit.loss_interval[1]:.2f}" in text
-    assert "chosen on 3000 calibration samples to lose at most 0.03 points in expectation" in text
+    assert "chosen on 3000 calibration samples to lose at most 0.1 points in expectation" in text
 
 
 def test_a_loss_on_the_samples_that_chose_is_said() -> None:
@@ -75,6 +76,7 @@ def test_a_loss_on_the_samples_that_chose_is_said() -> None:
     assert choice_warnings(chosen(0.01, 500, 0.01)) == choice_warnings(chosen(0.002, 500, 0.0)) == []
     assert choice_warnings(chosen(-0.01, 500, 0.0)) == []
     assert len(choice_warnings(chosen(0.004, 500, 0.0))) == 1  # two samples, and one may be by chance
+    assert choice_warnings(chosen(0.004, 500, 0.0, most=0.004)) == [], "within what is uncertain anyway"
 
 
 COMMON = np.arange(1900)
@@ -94,7 +96,7 @@ def test_several_classes_that_lose_are_named() -> None:
     labels = np.arange(5000) % 10
     lost = np.concatenate([np.flatnonzero(labels == label)[:60] for label in (1, 2, 3, 4)])
     (text,) = losing(labels, lost, [])
-    assert "class 1 (500 samples) lose 12 points, class 2 (500 samples) 12 points" in text and "and 1 more" in text
+    assert "class 1 (500 samples) loses 12 points, class 2 (500 samples) 12 points" in text and "and 1 more" in text
 
 
 @pytest.mark.parametrize(("classes", "samples", "sets"), [(10, 1000, 300), (100, 5000, 60)])
@@ -136,8 +138,9 @@ def test_calibration_images_seen_in_training_are_said() -> None:
     assert "was trained on the calibration images (99.2 %" in text
     (text,) = trace_warnings(replace(right(1000, 0.93, 1), meta=seen.meta), right(1000, 0.92, 2))
     assert "was trained on the calibration images: on unseen" in text
-    for known, unseen in ((0.93, 0.92), (0.92, 0.992)):
-        assert trace_warnings(right(1000, known, 1), right(1000, unseen, 2)) == []
+    assert trace_warnings(right(1000, 0.93, 1), right(1000, 0.92, 2)) == []
+    (text,) = trace_warnings(right(1000, 0.92, 1), right(1000, 0.992, 2))  # not by training
+    assert "do not come from one source" in text and "correct predictions at T is larger" in text and "trained" not in text
     assert trace_warnings(right(60, 0.95, 1), right(60, 0.85, 2)) == []  # too few to tell
     assert trace_warnings(right(60_000, 0.93, 1), right(60_000, 0.92, 2)) == []  # significant, and of no consequence
 

@@ -33,7 +33,7 @@ def features(accumulated: Tensor, recent: Tensor, step: Tensor) -> list[Tensor]:
 
     Args:
         accumulated: z (..., C) float64.
-        recent: r (..., C) float64, see `recent_average`.
+        recent: r (..., C) float64, see `dynconf_core.confidence.recent`.
         step: t (...), counted from 1; broadcasts.
     """
     steps = step.to(torch.float64)
@@ -44,21 +44,6 @@ def features(accumulated: Tensor, recent: Tensor, step: Tensor) -> list[Tensor]:
     margin = (recent.gather(-1, prediction)[..., 0] - rival).clamp(-LARGEST, LARGEST)
     by_step = (torch.ones_like(root) / root, logarithm(steps))
     return [lead, lead / root, lead / steps, margin * root, *(value.expand(lead.shape) for value in by_step)]
-
-
-def next_recent(recent: Tensor, logits: Tensor) -> Tensor:
-    """r_t (..., C) from r_{t-1} and the logits of step t, all float64; r_0 is 0."""
-    return (recent + logits) * 0.5
-
-
-def recent_average(logits: Tensor) -> Tensor:
-    """r (n, T, C) float64 from the logits (n, T, C) of each step."""
-    averages = torch.empty_like(logits)
-    recent = torch.zeros_like(logits[:, 0])
-    for step in range(logits.shape[1]):
-        recent = next_recent(recent, logits[:, step])
-        averages[:, step] = recent
-    return averages
 
 
 def final_predictions(traces: Traces) -> NDArray[np.bool_]:

@@ -29,8 +29,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dynconf_core.confidence.elementary import exponential, logarithm, total
-from dynconf_core.confidence.features import recent_average
 from dynconf_core.confidence.measure import chunks, logits_of
+from dynconf_core.confidence.recent import recent_average
 from dynconf_core.confidence.step_parameters import LARGEST, checked_numbers, checked_table
 from dynconf_core.errors import InputError
 from dynconf_core.traces.schema import Traces

@@ -33,11 +33,12 @@ from torch import Tensor
 
 from dynconf_core.confidence.additive import Additive, fit_additive
 from dynconf_core.confidence.elementary import gap
-from dynconf_core.confidence.features import FEATURES, features, next_recent, recent_average
+from dynconf_core.confidence.features import FEATURES, features
 from dynconf_core.confidence.folds import FOLDS, fitted_in_folds
 from dynconf_core.confidence.forecast import Forecast, fit_forecast, fitted_steps
 from dynconf_core.confidence.max_softmax import MaxSoftmax, sigmoid
 from dynconf_core.confidence.measure import ConfidenceMeasure, State, StepOutputs, chunks, logits_of
+from dynconf_core.confidence.recent import next_recent, recent_average
 from dynconf_core.confidence.smoothing import PLAIN, Form, Smoothing
 from dynconf_core.confidence.step_parameters import LARGEST, checked_numbers
 from dynconf_core.errors import InputError

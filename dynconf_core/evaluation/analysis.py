@@ -48,6 +48,7 @@ from dynconf_core.exit.oracles import oracles
 from dynconf_core.exit.robustness import RobustnessMap, robustness_map
 from dynconf_core.exit.rule import Rule
 from dynconf_core.exit.shown import exit_text, points_in_words
+from dynconf_core.experiment.plan import MAX_DROP
 from dynconf_core.traces.groups import Groups
 from dynconf_core.traces.parts import LEAST_FOR_HALVES, Parts, Split, halves, taken
 from dynconf_core.traces.schema import Traces
@@ -108,7 +109,7 @@ def analyse(
     *,
     epsilon: float | None = None,
     delta: float | None = None,
-    max_drop: float = 0.0,
+    max_drop: float = MAX_DROP,
     measures: Sequence[MeasureLike] | None = None,
     measure: MeasureLike | None = None,
     smoothing: Smoothing | None = None,

@@ -17,12 +17,16 @@ LISTED = 3
 
 
 def choice_warnings(choice: Choice) -> list[str]:
-    """A warning if the rule loses more than allowed on the very samples that chose it.
+    """A warning if the rule loses more than allowed on the very samples that chose it, and more than chance explains.
 
-    A choice among n samples counts one more as lost, so that a single net loss is within what it promises.
+    The smoothed loss that chose it may be below the raw one by chance: what lies within the interval of the cross-fitted loss
+    is not said, nor a single net loss.
     """
     samples, allowed = choice.calibrated.samples, choice.calibrated.max_drop
-    lost, most = round(choice.calibration.loss * samples), max(allowed * samples, 1.0)
+    lost, most = (
+        round(choice.calibration.loss * samples),
+        max(max(allowed, choice.cross_fitted.loss_interval[1]) * samples, 1.0),
+    )
     if lost <= most + 1e-9:
         return []
     return [

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dynconf_core.errors import InputError
+from dynconf_core.experiment.plan import MAX_DROP
 from dynconf_core.experiment.request import HOME, check_folder, home_folder
 from dynconf_flows.command.options import AsJson, Debug, Home, print_json
 from dynconf_flows.command.server import configure
@@ -64,7 +65,7 @@ def analyse(
             "samples' groups (.npy, or text with one a line), and a second one of the test samples'."
         ),
     ] = None,
-    max_drop: Annotated[float, typer.Option(help="The accuracy that the rule may lose in expectation, a fraction.")] = 0.0,
+    max_drop: Annotated[float, typer.Option(help="The accuracy that the rule may lose in expectation, a fraction.")] = MAX_DROP,
     rule: Annotated[
         str | None,
         typer.Option(
