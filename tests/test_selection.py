@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dynconf_core.choosing.cross_fitting import METHOD, RESAMPLES, CrossFitted, cross_fitted_choice
-from dynconf_core.choosing.paths import budgets_of
+from dynconf_core.choosing.paths import budgets_of, cross_fit
 from dynconf_core.choosing.selection import (
     allowed_losses,
     expected_losses,
@@ -211,14 +211,17 @@ def test_the_expected_loss_is_as_promised_and_the_naive_choice_loses_more(pool: 
 
 
 def test_more_allowed_loss_never_gives_more_mean_steps(pool: Pool) -> None:
-    """Also where the score with the least loss at a larger budget takes fewer steps: coarse scores with few thresholds."""
+    """Also with coarse scores, one that never exits, and small budgets that none keeps."""
     scores, correct, _ = pool
     for draw in range(3):
         drawn = np.random.default_rng(draw).integers(0, len(correct), 150)
-        scored = [(score[drawn], correct[drawn]) for score in (*scores[:3], np.round(scores[0], -1), np.round(scores[4]))]
-        found = [cross_fitted_choice(scored, drop, seed=draw) for drop in (0.0, 0.01, 0.02, 0.03, 0.05, 0.08, 0.15, 0.4, 1.0)]
-        for steps in ([one.calibration.mean_steps for one in found], [one.cross_fitted.mean_steps for one in found]):
-            assert steps == sorted(steps, reverse=True) and steps[0] > steps[-1]
+        late = [np.where(np.arange(score.shape[1]) < 2, -INF, score) for score in (*scores[::2], np.round(scores[4]))]
+        scored = [(score[drawn], correct[drawn]) for score in (np.full(correct.shape, -INF), *late)]
+        fitted = cross_fit(scored, np.random.default_rng(draw), 5)
+        assert (np.diff(fitted.mean_steps) >= 0).all() and fitted.mean_steps[0] >= 3.0
+        found = [cross_fitted_choice(scored, drop, seed=draw) for drop in (0.0, 0.02, 0.05, 0.1, 0.4, 1.0)]
+        steps = [one.calibration.mean_steps for one in found]
+        assert steps == sorted(steps, reverse=True) and steps[0] > steps[-1]
 
 
 def test_the_choice_spreads_less_than_that_of_the_first_net_loss_too_many(pool: Pool) -> None:

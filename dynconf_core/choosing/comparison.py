@@ -83,21 +83,23 @@ def compare(
     """
     for name, given in (("calibration", calibration), ("test", test)):
         instance(name, given, Traces, "give Traces, as Traces.load(PATH) or collect(...) returns them")
-    check_choice(measures, drops, seed)
+    seed = checked_seed(measures, drops, seed)
     if measures is not None and not measures:
         raise InputError("measures=[]: give at least one, or None for all.")
     return compared(Contest(candidates(calibration, seed, measures, readout=readout), calibration, test, seed), drops)
 
 
-def check_choice(measures: Sequence[MeasureLike] | None, drops: Sequence[float], seed: int) -> None:
-    """Raise ``InputError`` for measures or drops that are no list, or a seed that is none."""
+def checked_seed(measures: Sequence[MeasureLike] | None, drops: Sequence[float], seed: int) -> int:
+    """The seed; raises ``InputError`` for one that is none, or measures or drops that are no list."""
     for name, given in (("measures", measures), ("drops", drops)):
         if isinstance(given, str) or not (isinstance(given, Sequence) or (given is None and name == "measures")):
             raise InputError(f"{told(name, given)}: give a list.")
     for drop in drops:
         number("drops", drop, "give accuracies that may be lost as fractions, such as [0.0, 0.005]")
-    if whole("seed", seed, "give a whole number from 0") < 0:
+    found = whole("seed", seed, "give a whole number from 0")
+    if found < 0:
         raise InputError(f"seed={seed}: give a whole number from 0.")
+    return found
 
 
 def compared(contest: Contest, drops: Sequence[float] = DROPS) -> Comparison:

@@ -2,8 +2,8 @@
 
 1. For given samples, the *path* contains, for every budget of mean steps, the score and threshold that lose least within the
    budget. The loss of a threshold is the worst net loss at it or at any higher threshold. Ties go to the score that reaches
-   this loss with the fewest steps. Where a larger budget holds a point with fewer mean steps, that one is taken, so that mean
-   steps never fall as the budget grows.
+   this loss with the fewest steps, so that mean steps never fall as the budget grows. A budget that no score keeps gets the
+   point of the smallest one that is kept.
 2. For each of K folds, a path is computed on the other folds and followed on the fold. Together, the folds give for every
    budget how each of n samples fares with a rule on which it had no influence.
 """
@@ -171,7 +171,7 @@ class _Path:
     @classmethod
     def of(cls, points: Sequence[_Points]) -> _Path:
         """For each budget the score with the smallest worst net loss, among equals the one that reaches it at the smallest
-        budget; or the point of a larger budget, if that has fewer mean steps."""
+        budget; where no score keeps the budget, the point of the smallest budget that one keeps."""
         worst = np.stack([of_score.worst for of_score in points])
         least = worst.min(axis=0)
         already = np.empty_like(worst)

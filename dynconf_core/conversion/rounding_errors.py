@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dynconf_core.conversion.places import Places, once
 from dynconf_core.conversion.rounding import Rounded
+from dynconf_core.graph.bounds import row_blocks
 from dynconf_core.graph.graph import WEIGHTED, Graph, Node
 from dynconf_core.graph.operations import evaluate, max_pool, per_channel
 from dynconf_core.neurons.model import NeuronModel
@@ -162,9 +163,9 @@ class _Settled:
             if node.kind in WEIGHTED:
                 # A difference of weights gives the error to full precision, a difference of values does not.
                 fixed = Rounded(node, self.places.values, self.weight_bits)
-                wrong = {key: (fixed[key].double() - value.double()).to(own[key]) for key, value in node.tensors.items()}
+                wrong = {key: _difference(fixed[key], value).to(images.device) for key, value in node.tensors.items()}
                 error = self._value(node, given, wrong)
-                rounded[node.name] = self._value(node, changed, {key: own[key] + wrong[key] for key in own})
+                rounded[node.name] = self._value(node, changed, {key: own[key] + wrong.pop(key) for key in own})
             elif node.kind == "round":
                 error = self._on_grid(node, given[0]) - given[0]
                 rounded[node.name] = self._on_grid(node, changed[0])
@@ -207,3 +208,13 @@ class _Settled:
     def _on_grid(self, node: Node, value: Tensor) -> Tensor:
         scale = 2.0 ** self.places.values[node.name]
         return (torch.round(value.double() * scale) / scale).float()
+
+
+def _difference(fixed: Tensor, value: Tensor) -> Tensor:
+    """What rounding adds to a tensor, float32, computed in float64 by blocks."""
+    if value.ndim < 2:
+        return (fixed.double() - value).float()
+    found = torch.empty_like(value, dtype=torch.float32)
+    for rows in row_blocks(value):
+        found[rows] = fixed[rows].double() - value[rows]
+    return found
