@@ -27,6 +27,8 @@ from dynconf_core.exchange.nir_file import write_nir as write_nir
 from dynconf_core.exchange.to_nir import to_nir as to_nir
 from dynconf_core.exchange.to_spikingjelly import to_spikingjelly as to_spikingjelly
 from dynconf_core.exit.agent import ExitAgent as ExitAgent
+from dynconf_core.exit.readout import Readout as Readout
+from dynconf_core.exit.readout_fit import fit_readout as fit_readout
 from dynconf_core.exit.rule import Rule as Rule
 from dynconf_core.experiment.recipe import Recipe as Recipe
 from dynconf_core.experiment.settings import Setting as Setting

@@ -6,6 +6,9 @@ LONGEST = 80
 """Characters of a value in a message."""
 _SPELLED = "AEFHILMNORSX"
 """Letters whose names begin with a vowel: an LSTM, an RNN."""
+_AN = ("ndarray",)
+"""Names whose first letter is read alone: an n-d array."""
+_LIKE_YOU = ("uin", "uni", "use")
 
 
 def counted(count: float, noun: str, plural: str | None = None, form: str = "") -> str:
@@ -21,7 +24,8 @@ def an(value: object) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
     name = type(value).__name__
-    vowel = name[:1].upper() in (_SPELLED if name[:2].isupper() else "AEIOU") and name[:3].lower() not in ("uin", "uni", "use")
+    vowels = _SPELLED if name[:2].isupper() else "AEIOU"
+    vowel = name in _AN or (name[:1].upper() in vowels and name[:3].lower() not in _LIKE_YOU)
     shape = getattr(value, "shape", None)
     return f"{'an' if vowel else 'a'} {name}{f' {tuple(shape)}' if isinstance(shape, tuple) else ''}"
 

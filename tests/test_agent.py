@@ -13,8 +13,10 @@ import torch
 from measures_from_outside import ShareOfVotes
 
 from dynconf_core.confidence import elementary
+from dynconf_core.confidence.additive import Additive
 from dynconf_core.confidence.elementary import exponential, logarithm
-from dynconf_core.confidence.learned import FEATURES, Learned
+from dynconf_core.confidence.forecast import Forecast
+from dynconf_core.confidence.learned import TERMS, Learned
 from dynconf_core.confidence.smoothing import PLAIN, Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.exit.agent import AgentState, ExitAgent
@@ -23,7 +25,16 @@ from dynconf_core.exit.rule import Rule
 from dynconf_core.traces.schema import Traces
 
 SMOOTHINGS = [Smoothing("sum", 3.7), Smoothing("mean", 0.3), Smoothing("power", 2.1, 0.45)]
-LEARNED = Learned({name: 0.1 * (index + 1) - 0.3 for index, name in enumerate(FEATURES)}, -0.7)
+LEARNED = Learned(
+    Additive(
+        -0.7,
+        {name: 0.1 * (index + 1) - 0.3 for index, name in enumerate(TERMS)},
+        {name: (0.1 * index, 0.3 * index + 0.1) for index, name in enumerate(TERMS)},
+        {name: (0.2, -0.1 * index) for index, name in enumerate(TERMS)},
+    ),
+    Forecast((1, 2, 5), (1.3, 1.1, 0.9), (0.0, 0.4, 0.7)),
+    1.3,
+)
 RULES = [
     *(Rule(measure, smoothing, 0.0) for measure in ("max_softmax", "entropy", "gap") for smoothing in SMOOTHINGS),
     Rule("patience", SMOOTHINGS[0], 0.0),
@@ -249,5 +260,5 @@ def test_from_a_file_and_from_its_content(rule: Rule, tmp_path: Path) -> None:
 
 def test_logits_that_are_no_tensor_are_refused() -> None:
     agent = ExitAgent(Rule("gap", Smoothing("sum", 1.0), 1.0))
-    with pytest.raises(InputError, match="ndarray; give a tensor"):
+    with pytest.raises(InputError, match=r"an ndarray \(1, 4\); give a tensor"):
         agent(np.zeros((1, 4)), agent.initial(1, 4))

@@ -301,28 +301,37 @@ def test_traces_can_be_cut_to_their_first_steps(dynconf: Command, files: tuple[P
     record = strictly((out / "analysis.json").read_text())
     assert record["time_steps"] == 4 and record["accuracy_at_t"]["test"] == TEST.cut(4).correct().mean(axis=0).tolist()
     rows = strictly(dynconf("compare", files[0], "--test", files[1], "--time-steps", 4, "--json").out)["comparisons"]["net"]
-    assert rows == record["comparison"]
+    assert [row for row in rows if not row["rival"]] == record["comparison"]
     answer = dynconf("compare", files[0], "--test", files[1], "--time-steps", 7)
     assert (answer.code, answer.out) == (2, "") and "give a number from 1 to 6" in " ".join(answer.error.split())
 
 
 def test_compare_shows_every_rule_at_every_drop(dynconf: Command, files: tuple[Path, Path], tmp_path: Path) -> None:
     before = sorted(tmp_path.rglob("*"))
-    answer = dynconf("compare", files[0], "--test", files[1])
+    answer = dynconf("compare", files[0], "--test", files[1], "--intervals")
     assert (answer.code, answer.error) == (0, "")
     for drop in ("drop 0 points", "drop 0.1 points", "drop 0.5 points", "drop 1 point"):
         assert drop in answer.out
-    rows = strictly(dynconf("compare", files[0], "--test", files[1], "--json").out)["comparisons"]["net"]
-    assert len(rows) == 20 and sorted(tmp_path.rglob("*")) == before
+    found = strictly(dynconf("compare", files[0], "--test", files[1], "--json").out)
+    rows, rivals = found["comparisons"]["net"], ("seenn_1", "seenn_2", "dt_snn", "snncutoff", "spikecp", "spikecp_simes")
+    assert {row["measure"] for row in rows if row["rival"]} == set(rivals)  # a boosted gate needs more samples
+    assert len([row for row in rows if not row["rival"]]) == 20 and sorted(tmp_path.rglob("*")) == before
     for measure in ("max_softmax", "entropy", "gap", "patience", "learned"):
         assert len(re.findall(rf"^  {measure} +\d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\) +\d", answer.out, re.MULTILINE)) == 4
     assert max(len(line) for line in answer.out.splitlines() if "(" in line) <= 80
+    table = dynconf("compare", files[0], "--test", files[1]).out
+    assert max(len(line) for line in table.splitlines() if "(" in line) <= 80
+    own = {row["measure"]: row["test"] for row in found["own_thresholds"]["net"]}
+    for measure in ("max_softmax", "learned", *rivals):
+        (line,) = [line for line in table.splitlines() if line.startswith(f"  {measure} ")]
+        cells = [row["test"] for row in rows if row["measure"] == measure] + [own[measure] for _ in range(measure in own)]
+        assert [float(steps) for steps in line.split()[1::2]] == [round(test["mean_steps"], 2) for test in cells]
 
 
 def test_compare_warns_of_duplicates_and_splits_one_file(dynconf: Command, files: tuple[Path, Path]) -> None:
     answer = dynconf("compare", files[0], "--test", files[0], "--json")
     assert answer.code == 0 and "70 of the 70 test samples" in " ".join(answer.error.split())
-    assert len(strictly(answer.out)["comparisons"]["net"]) == 20
+    assert len([row for row in strictly(answer.out)["comparisons"]["net"] if not row["rival"]]) == 20
     answer = dynconf("compare", files[0])
     assert answer.code == 0 and "35 calibration and 35 test samples" in answer.out
 

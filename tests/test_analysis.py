@@ -31,12 +31,12 @@ CALIBRATION, TEST = made(160, 1), made(120, 2)
 
 @pytest.fixture(scope="module")
 def unguaranteed() -> Analysis:
-    return analyse(CALIBRATION, TEST, seed=3)
+    return analyse(CALIBRATION, TEST, seed=3, readout="plain")
 
 
 @pytest.fixture(scope="module")
 def guaranteed() -> Analysis:
-    return analyse(CALIBRATION, TEST, epsilon=0.2, delta=0.2, seed=3)
+    return analyse(CALIBRATION, TEST, epsilon=0.2, delta=0.2, seed=3, readout="plain")
 
 
 def record_of(analysis: Analysis) -> dict[str, Any]:
@@ -188,7 +188,7 @@ def test_the_half_that_certifies_chooses_nothing(guaranteed: Analysis) -> None:
     halves = record_of(guaranteed)["guarantee"]["halves"]
     choosing, certifying = set(halves["choosing"]), set(halves["certifying"])
     assert not choosing & certifying and choosing | certifying == set(range(160)) and len(certifying) == 80
-    other = analyse(changed(CALIBRATION, halves["certifying"]), TEST, epsilon=0.2, delta=0.2, seed=3)
+    other = analyse(changed(CALIBRATION, halves["certifying"]), TEST, epsilon=0.2, delta=0.2, seed=3, readout="plain")
     for ours, theirs in zip(record_of(guaranteed)["rules"], record_of(other)["rules"], strict=True):
         for name in ("measure", "smoothing", "threshold", "parameters", "cross_fitted", "calibrated", "test"):
             assert ours.get(name) == theirs.get(name)
@@ -204,7 +204,7 @@ def test_the_half_that_certifies_chooses_nothing(guaranteed: Analysis) -> None:
 def test_the_half_that_chooses_does_choose(guaranteed: Analysis) -> None:
     """So that the test above can fail."""
     halves = record_of(guaranteed)["guarantee"]["halves"]
-    other = analyse(changed(CALIBRATION, halves["choosing"]), TEST, epsilon=0.2, delta=0.2, seed=3)
+    other = analyse(changed(CALIBRATION, halves["choosing"]), TEST, epsilon=0.2, delta=0.2, seed=3, readout="plain")
     assert [entry["threshold"] for entry in record_of(other)["rules"]] != [
         entry["threshold"] for entry in record_of(guaranteed)["rules"]
     ]
@@ -236,7 +236,7 @@ def test_too_few_samples_certify_nothing() -> None:
 
 
 def test_test_traces_choose_nothing(unguaranteed: Analysis) -> None:
-    other = analyse(CALIBRATION, changed(TEST, list(range(120))), seed=3)
+    other = analyse(CALIBRATION, changed(TEST, list(range(120))), seed=3, readout="plain")
     for ours, theirs in zip(record_of(unguaranteed)["rules"], record_of(other)["rules"], strict=True):
         assert {**ours, "test": None} == {**theirs, "test": None}
     thresholds = [[row["threshold"] for row in record_of(analysis)["comparison"]] for analysis in (unguaranteed, other)]
@@ -259,9 +259,9 @@ def test_every_field_is_documented(guaranteed: Analysis, root: Path) -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes(guaranteed: Analysis, tmp_path: Path) -> None:
-    again = analyse(CALIBRATION, TEST, epsilon=0.2, delta=0.2, seed=3)
+    again = analyse(CALIBRATION, TEST, epsilon=0.2, delta=0.2, seed=3, readout="plain")
     assert json_text(record_of(again)) == json_text(record_of(guaranteed))
-    other = analyse(CALIBRATION, TEST, epsilon=0.2, delta=0.2, seed=4)
+    other = analyse(CALIBRATION, TEST, epsilon=0.2, delta=0.2, seed=4, readout="plain")
     assert record_of(other)["guarantee"]["halves"] != record_of(guaranteed)["guarantee"]["halves"]
 
 

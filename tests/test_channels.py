@@ -75,13 +75,13 @@ def test_a_normalisation_that_cannot_be_is_refused(mean: tuple[float, ...], std:
 def test_other_numbers_of_channels_are_named_with_the_remedy() -> None:
     grey, colour = torch.zeros(2, 1, 4, 4, dtype=torch.uint8), Normalisation((0.5,) * 3, (0.5,) * 3)
     for refused in (lambda: colour(grey), lambda: TensorImages(grey, torch.zeros(2).long(), 10, colour)):
-        with pytest.raises(InputError, match=r"have 1 channels .* has 3 means .* give 1 of each"):
+        with pytest.raises(InputError, match=r"have 1 channel .* has 3 means .* give one of each"):
             refused()
     with pytest.raises(InputError, match=r"torch.int64: give uint8"):
         colour(torch.zeros(2, 3, 4, 4, dtype=torch.int64))
     with pytest.raises(InputError, match=r"labels are torch.float32: give whole numbers"):
         TensorImages(grey, torch.zeros(2), 10, Normalisation((0.5,), (0.5,)))
-    with pytest.raises(InputError, match=r"of the shape \(3,\): .* each of the 2 images"):
+    with pytest.raises(InputError, match=r"the shape \(3,\): .* each of the 2 images"):
         TensorImages(grey, torch.zeros(3).long(), 10, Normalisation((0.5,), (0.5,)))
 
 
@@ -172,7 +172,7 @@ def test_a_served_network_takes_grey_images(tmp_path: Path) -> None:
     for wrong, hint in ((grey[0, 0], "a batch of one"), (grey.repeat(3, 1), "takes grey images")):
         with pytest.raises(InputError, match=hint):
             classifier(wrong)
-    with pytest.raises(InputError, match=r"have 1 channels .* has 3 means"):
+    with pytest.raises(InputError, match=r"have 1 channel .* has 3 means"):
         Classifier(snn, RULE, ImageFacts(T, Normalisation((0.5,) * 3, (0.5,) * 3)))
 
 

@@ -301,7 +301,7 @@ def test_a_text_file(text: str, tmp_path: Path) -> None:
         ([1, 2], "holds a list: a state dict is needed"),
         ([torch.zeros(3)], "holds a list"),
         (torch.zeros(3), "holds a Tensor"),
-        (3, "holds a int"),
+        (3, "holds an int"),
         ({}, "holds no state dict (its keys: none)"),
         ({"state_dict": {}}, "holds no state dict"),
         ({"state_dict": [1]}, "holds no state dict"),
@@ -316,5 +316,5 @@ def test_content_other_than_a_state_dict(content: Any, words: str, tmp_path: Pat
 
 def test_what_is_no_file(tmp_path: Path) -> None:
     for path in (tmp_path / "c.pt", tmp_path):
-        with pytest.raises(InputError, match=r"does not exist: name the file"):
+        with pytest.raises(InputError, match=r"(does not exist|is a folder): name the file"):
             read(path)

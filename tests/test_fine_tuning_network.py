@@ -72,11 +72,12 @@ def test_the_initial_potential_is_that_of_the_conversion() -> None:
 def test_a_gradient_of_one_neuron_is_what_the_equations_give() -> None:
     """Two steps of V += w x / theta; s = [V >= 1], with the triangle 1 - |V - 1| for ds/dV, by hand."""
     w, theta, x = 0.7, 0.8, 1.0
-    trained = nn.Sequential(nn.Linear(1, 1, bias=False), QCFS(4, theta), nn.Linear(1, 1, bias=False)).double()
+    first_layer, fire, last_layer = nn.Linear(1, 1, bias=False), QCFS(4, theta), nn.Linear(1, 1, bias=False)
+    trained = nn.Sequential(first_layer, fire, last_layer).double()
     with torch.no_grad():
-        trained[0].weight.fill_(w)
-        trained[2].weight.fill_(1.0)
-        trained[1].threshold.fill_(theta)
+        first_layer.weight.fill_(w)
+        last_layer.weight.fill_(1.0)
+        fire.threshold.fill_(theta)
     tuned = spiking(trained.eval(), torch.ones(1, 1), steps=2)
     tuned(torch.full((1, 1), x, dtype=torch.float64))[1].sum().backward()
     u = w * x / theta
@@ -87,8 +88,9 @@ def test_a_gradient_of_one_neuron_is_what_the_equations_give() -> None:
     h1, h2 = max(0.0, 1 - abs(first - 1)), max(0.0, 1 - abs(second - 1))
     assert 0 < h1 < 1 and 0 < h2 < 1
     by_u = h1 + h2 * (2 - h1)  # dV2/du = 1 - h1 + 1
-    assert float(trained[0].weight.grad) == pytest.approx(theta * by_u / 2 * x / theta, rel=1e-12)
-    assert float(trained[1].threshold.grad) == pytest.approx((s1 + s2 - by_u * u) / 2, rel=1e-12)
+    assert first_layer.weight.grad is not None and fire.threshold.grad is not None
+    assert float(first_layer.weight.grad) == pytest.approx(theta * by_u / 2 * x / theta, rel=1e-12)
+    assert float(fire.threshold.grad) == pytest.approx((s1 + s2 - by_u * u) / 2, rel=1e-12)
 
 
 def test_the_slopes_are_triangles_around_what_fires() -> None:

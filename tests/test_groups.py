@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from commands import command
+from numpy.typing import NDArray
 from study_cases import made
 
 from dynconf_core import analyse
@@ -24,7 +25,7 @@ EPSILON, DELTA = 0.1, 0.1
 STEPS = 4
 
 
-def drawn(samples: int, seed: int, hard: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # type: ignore[type-arg]
+def drawn(samples: int, seed: int, hard: float) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.str_]]:
     """Scores, whether correct, and groups: exits of "hard" samples lose with the probability `hard` below a score of 0.5, of
     "easy" ones never."""
     random = np.random.default_rng(seed)

@@ -167,7 +167,7 @@ def test_the_record() -> None:
     assert "not given" not in never.assumes
     always = certify(scores, np.ones_like(correct), [-INF], 0.01, 0.05)
     assert always.record().threshold == -INF and always.mean_steps == 1.0
-    assert "loses at most 1 points" in always.statement() and "trained" not in always.statement()
+    assert "loses at most 1 point of" in always.statement() and "trained" not in always.statement()
 
 
 def test_nothing_to_test_certifies_nothing() -> None:

@@ -1,4 +1,4 @@
-"""The learned score: features by hand, the fit against a second one, and no sample scored by weights fitted on it."""
+"""The learned score: terms by hand, both fits against second ones, and no sample scored by parameters fitted on it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ import numpy as np
 import pytest
 import torch
 from scipy.optimize import minimize
-from scipy.special import expit
+from scipy.special import expit, log_softmax, logsumexp
+from threadpoolctl import threadpool_limits
 
-from dynconf_core.confidence import learned as learned_module
+from dynconf_core.confidence import forecast as forecast_module
+from dynconf_core.confidence.additive import KNOTS, PULL, Additive, fit_additive
 from dynconf_core.confidence.calibration_error import expected_calibration_error
-from dynconf_core.confidence.learned import FEATURES, Learned, features, final_predictions, fit_learned, recent_average
+from dynconf_core.confidence.features import FEATURES, features, final_predictions
+from dynconf_core.confidence.forecast import BIAS_PULL, BIASED, Forecast, fit_forecast, fitted_steps
+from dynconf_core.confidence.forecast import PULL as FORECAST_PULL
+from dynconf_core.confidence.learned import TERMS, Learned, fit_learned
 from dynconf_core.confidence.max_softmax import MaxSoftmax
-from dynconf_core.confidence.smoothing import Smoothing
+from dynconf_core.confidence.recent import recent_average
+from dynconf_core.confidence.smoothing import PLAIN, Smoothing
 from dynconf_core.errors import InputError
+from dynconf_core.exit.agent import ExitAgent
 from dynconf_core.exit.front import exact_front
 from dynconf_core.exit.judgement import at_exit
 from dynconf_core.exit.rule import Rule, exit_steps
@@ -37,20 +44,58 @@ def drifting(samples: int, seed: int, time_steps: int = 16, classes: int = 4) ->
     return Traces(logits.astype(np.float32), labels)
 
 
-def plain_features(logits: np.ndarray) -> np.ndarray:
+def made(classes: int = 4, steps: tuple[int, ...] = (1, 3), biased: bool = True) -> Learned:
+    """Made-up parameters, none of them 0."""
+    rng = np.random.default_rng(0)
+    forecast = Forecast(
+        steps,
+        rng.normal(1.0, 0.2, len(steps)).tolist(),
+        rng.normal(0.5, 0.2, len(steps)).tolist(),
+        rng.normal(size=(len(steps), classes)).tolist() if biased else None,
+    )
+    weights, knots, bends = ({term: rng.normal(size=count).tolist() for term in TERMS} for count in (1, 2, 2))
+    regression = Additive(0.25, {term: weights[term][0] for term in TERMS}, knots, bends)
+    return Learned(regression, forecast, 1.7)
+
+
+def plain_terms(logits: np.ndarray, learned: Learned) -> np.ndarray:
     """(T, F) of one sample's logits (T, C), by loops."""
     rows = []
     z = np.zeros(logits.shape[1])
     recent = np.zeros(logits.shape[1])
+    forecast, scale = learned.forecast, learned.scale
+    assert forecast is not None and forecast.biases is not None
     for t, output in enumerate(logits.astype(float), start=1):
         z = z + output
         recent = recent / 2 + output / 2
         winner = int(np.argmax(z))
-        second = max(value for index, value in enumerate(z) if index != winner)
-        rival = max(value for index, value in enumerate(recent) if index != winner)
-        lead, margin = z[winner] - second, recent[winner] - rival
-        rows.append([lead, lead / math.sqrt(t), lead / t, margin * math.sqrt(t), 1 / math.sqrt(t), math.log(t)])
+        others = [index for index in range(len(z)) if index != winner]
+        lead, margin = z[winner] - max(z[others]), recent[winner] - max(recent[others])
+        row = [lead, lead / math.sqrt(t), lead / t, margin * math.sqrt(t), 1 / math.sqrt(t), math.log(t)]
+        for temperature in (1.2 * scale, 0.3 * scale * math.sqrt(t), 0.3 * scale * t):
+            row.append((z[winner] - logsumexp(z[others] * 1.0 / temperature) * temperature) / temperature)
+        log_steps = np.log(forecast.steps)
+        a, b = (np.interp(math.log(t), log_steps, column) for column in (forecast.sum_weights, forecast.recent_weights))
+        bias = [np.interp(math.log(t), log_steps, column) for column in np.array(forecast.biases).T]
+        u = a * z / t + b * recent + bias
+        odds = u[winner] - logsumexp(u[others])
+        rows.append([*row, odds, odds * math.sqrt(t)])
     return np.array(rows)
+
+
+def plain_score(logits: np.ndarray, learned: Learned) -> np.ndarray:
+    """(T,) of one sample, by loops."""
+    regression = learned.regression
+    assert regression is not None
+    scores = []
+    for row in plain_terms(logits, learned):
+        score = regression.intercept
+        for name, value in zip(TERMS, row, strict=True):
+            score += regression.weights[name] * value
+            for knot, bend in zip(regression.knots[name], regression.bends[name], strict=True):
+                score += bend * max(knot - value, 0.0)
+        scores.append(score)
+    return np.array(scores)
 
 
 def test_features_by_hand() -> None:
@@ -78,54 +123,100 @@ def test_a_prediction_that_is_being_overtaken_has_a_negative_margin() -> None:
 
 
 def test_the_score_against_plain_loops() -> None:
-    traces = drifting(20, 0)
-    learned = Learned(dict(zip(FEATURES, [0.3, -0.7, 0.2, 1.1, 0.6, -0.4], strict=True)), 0.25)
-    expected = [0.25 + plain_features(logits) @ np.array(list(learned.weights.values())) for logits in traces.logits]
-    np.testing.assert_allclose(learned.scores(traces), expected, rtol=1e-10, atol=1e-10)
+    traces, learned = drifting(20, 0, time_steps=6), made()
+    expected = [plain_score(logits, learned) for logits in traces.logits]
+    np.testing.assert_allclose(learned.scores(traces), expected, rtol=1e-9, atol=1e-9)
 
 
-def test_the_fit_against_a_second_one() -> None:
+def test_the_forecast_against_a_second_fit() -> None:
+    """At every fitted step: penalised multinomial likelihood of the prediction at T."""
     traces = drifting(150, 1)
-    learned, _ = fit_learned(traces, seed=0)
-    rows = np.array([plain_features(logits)[:-1] for logits in traces.logits]).reshape(-1, len(FEATURES))
     z = traces.logits.astype(float).cumsum(axis=1)
-    final = (z.argmax(axis=2) == z.argmax(axis=2)[:, -1:])[:, :-1].reshape(-1)
-    weight = np.tile(1 / np.sqrt(np.arange(1, 16)), 150)
-    scaled = np.column_stack(((rows - rows.mean(0)) / rows.std(0), np.ones(len(rows))))
+    recent = recent_average(torch.from_numpy(traces.logits.astype(float))).numpy()
+    final = z[:, -1].argmax(axis=1)
+    forecast = fit_forecast(traces, final)
+    assert list(forecast.steps) == fitted_steps(16) == [1, 2, 3, 4, 5, 6, 8, 10, 13]
+    assert forecast.biases is not None
+    for place in (0, 1, 6):
+        t = forecast.steps[place]
+        inputs = [z[:, t - 1] / t, recent[:, t - 1]][: 1 if t == 1 else 2]
+        inputs = [one / np.abs(one - one.mean(axis=1, keepdims=True)).mean() for one in inputs]
 
-    def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
-        odds = scaled @ w
-        cost = (weight * np.logaddexp(0, np.where(final, -odds, odds))).sum() + 0.5e-4 * (w[:-1] ** 2).sum()
-        return cost, scaled.T @ (weight * (expit(odds) - final)) + 1e-4 * np.append(w[:-1], 0)
+        def cost(w: np.ndarray, inputs: list[np.ndarray] = inputs) -> float:
+            chances = log_softmax(sum(a * one for a, one in zip(w, inputs, strict=False)) + w[len(inputs) :], axis=1)
+            pull = FORECAST_PULL * (w[: len(inputs)] ** 2).sum() + BIAS_PULL * (w[len(inputs) :] ** 2).sum()
+            return float(-chances[np.arange(150), final].sum() + 0.5 * pull)
 
-    found = minimize(loss, np.zeros(len(FEATURES) + 1), jac=True, method="BFGS", options={"gtol": 1e-6}).x
-    np.testing.assert_allclose(learned.scores(traces)[:, :-1].reshape(-1), scaled @ found, rtol=1e-3, atol=1e-3)
+        found = minimize(cost, np.append(1.0, np.zeros(len(inputs) + 3)), method="BFGS", options={"gtol": 1e-4}).x
+        np.testing.assert_allclose(forecast.biases[place], found[len(inputs) :], atol=2e-3)
+        np.testing.assert_allclose(forecast.sum_weights[place] * (z[:, t - 1] / t).std(), found[0] * inputs[0].std(), rtol=5e-3)
 
 
-@pytest.mark.parametrize("folds", [2, 5])
-def test_out_of_fold_scores_come_from_weights_that_have_not_seen_the_sample(folds: int) -> None:
-    traces = drifting(61, 2)
-    _, out_of_fold = fit_learned(traces, seed=7, folds=folds)
-    fold = np.random.Generator(np.random.PCG64(7)).permutation(61) % folds
-    for k in range(folds):
+def test_the_regression_against_a_second_fit() -> None:
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=400)
+    true = rng.random(400) < expit(np.where(x < 0, 3 * x, 0.2 * x))
+    importance = rng.uniform(0.5, 1.5, 400)
+    fitted = fit_additive({"x": x}, true, importance)
+    knots = np.quantile(x, KNOTS)
+    rows = np.column_stack([x, *(np.maximum(knot - x, 0) for knot in knots)])
+    rows = np.column_stack([(rows - rows.mean(0)) / rows.std(0), np.ones(400)])
+
+    def cost(w: np.ndarray) -> tuple[float, np.ndarray]:
+        odds = rows @ w
+        pull = PULL * np.append(w[:-1], 0)
+        value = (importance * np.logaddexp(0, np.where(true, -odds, odds))).sum() + 0.5 * pull @ w
+        return value, rows.T @ (importance * (expit(odds) - true)) + pull
+
+    found = minimize(cost, np.zeros(7), jac=True, method="BFGS", options={"gtol": 1e-6}).x
+    np.testing.assert_allclose(fitted.log_odds({"x": torch.from_numpy(x)}), rows @ found, rtol=1e-3, atol=1e-3)
+    steep, flat = (fitted.log_odds({"x": torch.tensor(ends, dtype=torch.float64)}) for ends in ([-1.5, -0.5], [0.5, 1.5]))
+    assert steep[1] - steep[0] > flat[1] - flat[0] + 1, "a straight line was fitted"
+
+
+def test_out_of_fold_scores_come_from_parameters_that_have_not_seen_the_sample() -> None:
+    traces = drifting(61, 2, time_steps=5)
+    learned, out_of_fold = Learned().fit(traces, PLAIN, 7)
+    assert out_of_fold is not None and learned == fit_learned(traces)
+    fold = np.random.Generator(np.random.PCG64(7)).permutation(61) % 5
+    for k in (0, 3):
         others, mine = fold != k, fold == k
-        elsewhere, _ = fit_learned(Traces(traces.logits[others], traces.labels[others]), seed=0, folds=2)
+        elsewhere = fit_learned(Traces(traces.logits[others], traces.labels[others]))
         expected = elsewhere.scores(Traces(traces.logits[mine], traces.labels[mine]))
         np.testing.assert_allclose(out_of_fold[mine], expected, rtol=1e-9, atol=1e-9)
 
 
 def test_labels_are_not_used_and_the_seed_changes_only_the_folds() -> None:
-    traces = drifting(60, 3)
-    learned, scores = fit_learned(traces, seed=0)
-    again, same = fit_learned(Traces(traces.logits, np.zeros(60, int)), seed=0)
-    assert again == learned and (same == scores).all()
-    other, moved = fit_learned(traces, seed=1)
-    assert other == learned and (moved != scores).any()
+    traces = drifting(60, 3, time_steps=5)
+    learned, scores = Learned().fit(traces, PLAIN, 0)
+    again, same = Learned().fit(Traces(traces.logits, np.zeros(60, int)), PLAIN, 0)
+    assert again == learned and np.array_equal(scores, same)
+    other, moved = Learned().fit(traces, PLAIN, 1)
+    assert other == learned and not np.array_equal(scores, moved)
 
 
-def test_fewer_steps_than_max_softmax_on_unseen_samples() -> None:
-    calibration, test = drifting(1500, 4), drifting(3000, 5)
-    learned, out_of_fold = fit_learned(calibration, seed=0)
+def test_the_fit_does_not_depend_on_the_number_of_threads() -> None:
+    traces = drifting(400, 12, 8)
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            found.append(fit_learned(traces))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("kind", ["drifting", "one class leads too early"])
+def test_fewer_steps_than_max_softmax_on_unseen_samples(kind: str) -> None:
+    def draw(samples: int, seed: int) -> Traces:
+        traces = drifting(samples, seed, time_steps=10)
+        if kind == "drifting":
+            return traces
+        early = np.zeros((10, 4), np.float32)
+        early[:, 1] = 4 * np.exp(-np.arange(10) / 2.0)
+        return Traces(traces.logits + early, traces.labels)
+
+    calibration, test = draw(800, 4), draw(1500, 5)
+    learned, out_of_fold = Learned().fit(calibration, PLAIN, 0)
+    assert out_of_fold is not None
     correct, seen = test.correct(), calibration.correct()
     figures = {}
     for measure, on_calibration in (("max_softmax", MaxSoftmax().scores(calibration, SUM)), ("learned", out_of_fold)):
@@ -138,18 +229,49 @@ def test_fewer_steps_than_max_softmax_on_unseen_samples() -> None:
 
 
 def test_it_is_calibrated_for_agreement_with_the_final_prediction() -> None:
-    learned, _ = fit_learned(drifting(1500, 6), seed=0)
-    test = drifting(1500, 7)
+    learned, test = fit_learned(drifting(1500, 6, 10)), drifting(1500, 7, 10)
     scores, final = learned.scores(test), final_predictions(test)
     assert expected_calibration_error(expit(scores[:, :-1]).reshape(-1), final[:, :-1].reshape(-1)) < 0.03
 
 
-def test_rows_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
-    traces = drifting(400, 8)
-    whole = fit_learned(traces, seed=0)[0].scores(traces)
-    monkeypatch.setattr(learned_module, "ROWS", 2000)
-    thinned = fit_learned(traces, seed=0)[0].scores(traces)
-    assert (thinned != whole).any() and np.corrcoef(thinned.reshape(-1), whole.reshape(-1))[0, 1] > 0.95
+def test_a_class_that_leads_too_early_is_doubted() -> None:
+    """At equal gaps, the forecast trusts it less than another class."""
+    forecast = Forecast([1], [1.0], [0.0], [[0.0, -2.0, 0.0]])
+    z = torch.tensor([[3.0, 0.0, 0.0], [0.0, 3.0, 0.0]], dtype=torch.float64)
+    odds = forecast.log_odds(z, z / 2, torch.tensor(1))
+    expected = [3 - math.log(1 + math.exp(-2)), 1 - math.log(2)]
+    np.testing.assert_allclose(odds, expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("classes", [2, 30, BIASED + 1])
+def test_any_number_of_classes(classes: int) -> None:
+    """With more than 20, only some compete in the fit; with more than 200 there are no biases. Live and on traces alike."""
+    traces = drifting(40, 10, time_steps=6, classes=classes)
+    learned = fit_learned(traces)
+    assert learned.forecast is not None and learned.forecast.classes == (classes if classes <= BIASED else None)
+    scores = learned.scores(traces)
+    rule = Rule(learned, SUM, float(np.quantile(scores[:, 2], 0.5)))
+    agent = ExitAgent(rule)
+    for samples in (slice(0, 1), slice(1, 9)):
+        state = agent.initial(samples.stop - samples.start, classes)
+        live = []
+        for t in range(6):
+            _, _, done, state = agent(torch.from_numpy(traces.logits[samples, t]), state)
+            live.append(done.numpy())
+        assert (np.vstack((*live[:-1], np.ones_like(live[0]))).argmax(axis=0) + 1 == rule.exit_steps(traces)[samples]).all()
+
+
+def test_few_of_many_classes_compete_in_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others, of next to no probability, make no difference."""
+    traces = drifting(300, 11, time_steps=4, classes=30)
+    steps, z = torch.arange(1, 5), torch.from_numpy(traces.logits.astype(float)).cumsum(1)
+    found = []
+    for rivals in (forecast_module.RIVALS, 30):
+        monkeypatch.setattr(forecast_module, "RIVALS", rivals)
+        forecast = fit_forecast(traces, traces.predictions()[:, -1])
+        found.append(forecast.log_odds(z, z / 2, steps)[:, :-1])
+    assert (found[0] != found[1]).any()
+    np.testing.assert_allclose(found[0], found[1], rtol=0.02, atol=0.05)
 
 
 @pytest.mark.parametrize("kind", ["constant", "zero", "never wrong", "huge", "two samples"])
@@ -163,42 +285,60 @@ def test_degenerate_traces_give_finite_scores(kind: str) -> None:
         "two samples": rng.normal(size=(2, 4, 3)),
     }[kind]
     traces = Traces(logits, np.zeros(len(logits), int))
-    learned, out_of_fold = fit_learned(traces, seed=0, folds=2)
-    assert np.isfinite(out_of_fold).all() and np.isfinite(learned.scores(traces)).all()
-    assert (exit_steps(out_of_fold, -math.inf) == 1).all()
+    learned = fit_learned(traces)
+    scores = learned.scores(traces)
+    assert np.isfinite(scores).all() and (exit_steps(scores, -math.inf) == 1).all()
+    assert Rule.from_json(json.loads(json.dumps(Rule(learned, SUM, 0.0).to_json(), allow_nan=False))).measure == learned
 
 
-def test_traces_too_small_are_refused() -> None:
+def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(InputError, match="at least 2 time steps"):
-        fit_learned(Traces(np.zeros((9, 1, 2)), np.zeros(9, int)), seed=0)
-    with pytest.raises(InputError, match="folds = 5 of 4"):
-        fit_learned(Traces(np.zeros((4, 3, 2)), np.zeros(4, int)), seed=0)
+        fit_learned(Traces(np.zeros((9, 1, 2)), np.zeros(9, int)))
+    learned, other = made(classes=4), drifting(3, 0, classes=5)
+    for score in (lambda: learned.scores(other), lambda: learned.initial(1, 5)):
+        with pytest.raises(InputError, match="fitted to 4 classes, the outputs have 5"):
+            score()
 
 
 def test_as_json() -> None:
-    learned, _ = fit_learned(drifting(40, 9), seed=0)
-    rule = Rule(learned, SUM, 1.25)
+    rule = Rule(fit_learned(drifting(40, 9)), SUM, 1.25)
     entry = json.loads(json.dumps(rule.to_json(), allow_nan=False))
     assert Rule.from_json(entry) == rule
-    assert set(entry["parameters"]["weights"]) == set(FEATURES)
+    assert set(entry["parameters"]["regression"]["weights"]) == set(TERMS)
     assert entry["threshold_shown"] == pytest.approx(expit(1.25), rel=1e-14)
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("place", "value", "words"),
     [
-        ({"parameters": None}, "needs its fitted parameters"),
-        ({"parameters": {"weights": {}}}, "give weights and intercept"),
-        ({"parameters": {"weights": {"gap": 1.0}, "intercept": 0.0}}, "one number for each of gap"),
-        ({"parameters": {"weights": {**dict.fromkeys(FEATURES, 0.0), "x": 1.0}, "intercept": 0.0}}, "one number for each"),
-        ({"parameters": {"weights": [1.0] * 6, "intercept": 0.0}}, "one number for each"),
-        ({"parameters": {"weights": dict.fromkeys(FEATURES, "1"), "intercept": 0.0}}, "learned gap = '1'"),
-        ({"parameters": {"weights": dict.fromkeys(FEATURES, 0.0), "intercept": math.nan}}, "intercept = nan"),
-        ({"parameters": {"weights": dict.fromkeys(FEATURES, 1e101), "intercept": 0.0}}, "gap = 1e\\+101"),
-        ({"measure": "gap"}, "'gap' does not take the parameters"),
+        ((), None, "needs its fitted parameters"),
+        ((), {"weights": {}, "intercept": 0.0}, "give regression, forecast and scale"),
+        (("scale",), 0.0, "scale = 0.0 cannot divide"),
+        (("scale",), "1", "scale holds '1'"),
+        (("regression", "weights"), {"gap": 1.0}, "knots = .*one entry for each term"),
+        (("regression", "intercept"), math.nan, "intercept holds nan"),
+        (("regression", "weights", "gap"), 1e101, "weight gap holds 1e\\+101"),
+        (("regression", "bends", "gap"), [1.0], "gap: the numbers of knots and bends differ"),
+        (("regression",), {"weights": {}}, "give an object of intercept, weights, knots, bends"),
+        (("forecast", "steps"), [1, 1], "each larger than the one before"),
+        (("forecast", "steps"), [1], "has 1 steps"),
+        (("forecast", "biases"), [[0.0] * 4, [0.0] * 3], r"rows of \[3, 4\] numbers"),
+        (("forecast",), {"steps": [1]}, "give an object of steps, sum_weights"),
     ],
 )
-def test_bad_parameters_are_named(change: dict[str, Any], words: str) -> None:
-    entry = Rule(Learned(dict.fromkeys(FEATURES, 0.0), 0.0), SUM, 0.0).to_json()
+def test_bad_parameters_are_named(place: tuple[str, ...], value: Any, words: str) -> None:
+    entry = json.loads(json.dumps(Rule(made(), SUM, 0.0).to_json()))
+    inner, path = entry, ("parameters", *place)
+    for name in path[:-1]:
+        inner = inner[name]
+    inner[path[-1]] = value
     with pytest.raises(InputError, match=words):
-        Rule.from_json({**entry, **change})
+        Rule.from_json(entry)
+
+
+def test_terms_are_known() -> None:
+    entry = made().to_json()
+    for part in ("weights", "knots", "bends"):
+        entry["regression"][part]["x"] = entry["regression"][part].pop("gap")
+    with pytest.raises(InputError, match="give one on the terms gap, gap_per_root_step"):
+        Learned.from_json(entry)

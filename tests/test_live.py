@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from dynconf_core.conversion.convert import convert
 from dynconf_core.data.images import Normalisation, TensorImages
 from dynconf_core.errors import InputError
 from dynconf_core.exit.agent import ExitAgent
+from dynconf_core.exit.readout import Readout
 from dynconf_core.exit.rule import Rule
 from dynconf_core.simulation import live
 from dynconf_core.simulation.collect import collect
@@ -98,7 +99,7 @@ def expected(traces: Traces, rule: Rule) -> Exits:
         return values[rows, steps - 1]
 
     return Exits(
-        at_exit(traces.predictions()),
+        at_exit(rule.decoded(traces).predictions()),
         steps,
         at_exit(rule.scores(traces)),
         at_exit(np.cumsum(traces.spikes, axis=1)),
@@ -121,6 +122,24 @@ def test_equal_to_exiting_on_traces_for_any_batch(kind: tuple[str, str], collect
     assert len(set(wanted.steps.tolist())) >= 4, "exits at many steps, or the test shows little"
     for batch in (1, 2, 5, 17, 48, SAMPLES, 200, None):
         assert_same(run_until_confident(snn, ExitAgent(rule), pictures(), TIME_STEPS, batch=batch), wanted)
+
+
+def test_behind_a_readout(collected: dict[tuple[str, str], Traces]) -> None:
+    """The prediction at the exit is the decoded one, and a newcomer in a row decodes from its own first step."""
+    kind = ("qcfs", "max")
+    traces = collected[kind]
+    means = np.cumsum(traces.logits, axis=1, dtype=np.float64).mean(axis=0)[:-1]  # without them the network answers one class
+    readout = Readout(np.linspace(1.5, 1.0, TIME_STEPS - 1).tolist(), [0.25] * (TIME_STEPS - 1), (-1.4 * means).tolist())
+    inner = replace(rule_of(traces), readout=readout)
+    rule = replace(inner, threshold=float(np.quantile(inner.scores(traces), 0.8)))
+    wanted = expected(traces, rule)
+    assert len(set(wanted.steps.tolist())) >= 3
+    assert (wanted.predictions != expected(traces, replace(rule, readout=None)).predictions).any()
+    for batch in (5, None):
+        assert_same(run_until_confident(network(*kind), ExitAgent(rule), pictures(), TIME_STEPS, batch=batch), wanted)
+    with pytest.raises(InputError, match="readout = plain"):
+        images, ends = NORMALISATION(pictures().pixels), torch.full((SAMPLES,), 5)
+        run_until_confident(network(*kind), ExitAgent(rule), images, TIME_STEPS, lengths=ends)
 
 
 @pytest.mark.parametrize("measure", ["entropy", "gap", "patience"])

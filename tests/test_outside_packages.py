@@ -248,7 +248,7 @@ def test_the_form_knows_settings_and_fields_of_packages(site: Path) -> None:
         (("--setting", "acme:AUGMENTATION"), "augmentation 'cutot' is unknown (did you mean 'cutout'?)"),
         (("--setting", "acme:UNTRACED"), "Branching cannot be traced"),
         (("--setting", "acme:CLASSES"), "gives (1, 7) for one image: logits (1, 3) are needed"),
-        (("--setting", "acme:CHANNEL"), "the images have 1 channels"),
+        (("--setting", "acme:CHANNEL"), "the images have 1 channel "),
         (("--setting", "acme:MISSING"), "'acme:LOST' cannot be read: [Errno 2] No such file: 'stripes.bin'"),
         (("--setting", "acme:COUNT"), "300 images train; by its entry, train less calibration, 4940 do"),
         (("--setting", "acme:OPTION"), "conversion has no option 'tresholds'"),

@@ -156,7 +156,7 @@ def test_size_and_colour(digits: tuple[NDArray[Any], NDArray[Any]], tmp_path: Pa
 NPZ: dict[str, tuple[dict[str, Any], str]] = {
     "names": ({"data": np.zeros(3)}, "holds data: give `images` and `labels`"),
     "no test labels": ({"test_images": np.zeros((3, 8, 8), np.uint8)}, "one of test_images and test_labels"),
-    "sixteen levels": ({"images": np.full((40, 8, 8), 16.0)}, "decimals from 16 to 16: give images as uint8"),
+    "sixteen levels": ({"images": np.full((40, 8, 8), 16.0)}, "decimals from 16 to 16 .*layout='NCL'.* give images as uint8"),
     "normalised": ({"images": np.full((40, 1, 8, 8), -1.0)}, "that are not normalised yet"),
     "nan": ({"images": np.full((40, 7), np.nan)}, "NaN"),
     "large": ({"images": np.full((40, 8, 8), 300)}, "from 300 to 300"),

@@ -47,7 +47,8 @@ def comparison() -> Comparison:
 def nonconformity(traces: Traces) -> NDArray[np.float64]:
     """(N, T, C) -log softmax of the summed logits."""
     sums = np.array(running(traces))
-    return -np.log(np.exp(sums) / np.exp(sums).sum(axis=2, keepdims=True))
+    surprise: NDArray[np.float64] = -np.log(np.exp(sums) / np.exp(sums).sum(axis=2, keepdims=True))
+    return surprise
 
 
 def plain_p_values() -> NDArray[np.float64]:
@@ -218,7 +219,7 @@ def test_the_gate_scores_as_scikit_learn_does(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(sklearn.ensemble, "GradientBoostingClassifier", Kept)
     (candidate,) = candidates(CALIBRATION, 0, ["boosted_gate"])
     rows, odds = kept[-1]  # the one of all samples
-    scores = candidate.scores(CALIBRATION)[:, : T - 1].ravel()
+    scores = candidate.scored(CALIBRATION)[0][:, : T - 1].ravel()
     assert scores.shape == odds.shape == (len(rows),)
     told_apart = np.abs(odds) < 8.0  # scikit-learn passes on the regression's probability, which rounds near 1
     np.testing.assert_allclose(scores[told_apart], odds[told_apart], atol=2e-3)
@@ -273,13 +274,15 @@ def test_the_table_shows_rivals_apart_and_at_their_own_thresholds(comparison: Co
     assert lines.index("rivals") > next(i for i, line in enumerate(lines) if line.split()[0] == "gap")
     for row in comparison.rows:
         (line,) = [line for line in lines if line.split()[0] == row.measure and "promises" not in line]
-        assert f"{row.test.mean_steps:.2f} ({100 * row.test.loss + 0:.2f})".replace("(-0.00)", "(0.00)") in line
+        steps = f"{row.test.mean_steps:.2f}{'' if row.readout is None else '*'}"
+        assert f"{steps} ({100 * row.test.loss + 0:.2f})".replace("(-0.00)", "(0.00)") in line
+        assert row.readout is None or not row.rival
         assert row.rival == (row.measure in RIVALS) and (row.coverage is not None) == row.measure.startswith("spikecp")
     own = {row.measure: row for row in comparison.own}
     assert set(own) == {"seenn_1", "dt_snn", "snncutoff", "spikecp", "spikecp_simes"}
-    for name, row in own.items():
+    for name, proposed in own.items():
         measure = next(one.measure for one in candidates(CALIBRATION, 0, [name]))
-        steps = Rule(measure, PLAIN, row.threshold).exit_steps(TEST)
-        assert row.test.mean_steps == steps.mean() and row.threshold == measure.default_threshold
-        assert f"{row.test.mean_steps:.2f}" in next(line for line in lines if line.split()[0] == name).split()[-2]
+        steps = Rule(measure, PLAIN, proposed.threshold).exit_steps(TEST)
+        assert proposed.test.mean_steps == steps.mean() and proposed.threshold == measure.default_threshold
+        assert f"{proposed.test.mean_steps:.2f}" in next(line for line in lines if line.split()[0] == name).split()[-2]
     assert table_lines(Comparison(T, ())) == []

@@ -52,15 +52,21 @@ def change(network: nn.Module, images: Tensor, **options: Any) -> tuple[float, S
 
 
 @pytest.mark.parametrize(
-    ("form", "side", "wide"), [("last", 32, "last"), ("sum", 8, "last"), ("convolution", 32, "second#2")], ids=str
+    ("form", "side", "wide", "most"),
+    [
+        ("last", 32, "last", 0.02),
+        ("sum", 8, "last", 0.02),
+        ("convolution", 32, "second#2", 0.1),
+        ("convolution", 8, "second#2", 0.02),
+    ],
 )
-def test_equal_errors_do_not_add_up_in_a_mean(form: str, side: int, wide: str) -> None:
-    """Weights on float32's grid changed the logits of these networks by 25 to 96 % of their spread: float64 sums hold finer
+def test_equal_errors_do_not_add_up_in_a_mean(form: str, side: int, wide: str, most: float) -> None:
+    """Weights on float32's grid changed the logits of these networks by 8 to 96 % of their spread: float64 sums hold finer
     ones, exactly."""
     found, snn = change(Averaged(form), noise(side))
     assert found < 0.12
     assert wide in snn.facts["wide"]
-    assert snn.facts["rounding"]["logits"] < 0.1 and "warning" not in snn.facts["rounding"]
+    assert snn.facts["rounding"]["logits"] < most and "warning" not in snn.facts["rounding"]
     with plain_arithmetic():
         check_exactness(snn, 2)
     batch = noise(side, 3)

@@ -282,8 +282,8 @@ def test_every_field(text: str, expected: object, get: Callable[[Plan], object])
 def test_every_field_is_tested() -> None:
     assert set(known_fields()) == {
         *("time_steps", "levels", "bits", "fixed_point", "initial_potential", "epochs", "width", "batch_size"),
-        *("learning_rate", "warm_up", "initial_threshold", "rule", "smoothing", "alpha", "max_drop", "augmentation"),
-        *("momentum", "weight_decay", *OPTIONS),
+        *("learning_rate", "warm_up", "initial_threshold", "rule", "smoothing", "alpha", "max_drop", "readout"),
+        *("augmentation", "momentum", "weight_decay", *OPTIONS),
         *OF_FINE_TUNING,  # in tests/test_fine_tuning_stage.py
     }
 

@@ -26,6 +26,7 @@ from dynconf_core.data.images import Images
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.following import follow
 from dynconf_core.experiment.job import Job
+from dynconf_core.experiment.recipe import Recipe
 from dynconf_core.experiment.request import Request
 from dynconf_core.experiment.stages import job
 from dynconf_core.networks.checkpoint import load_checkpoint, read
@@ -37,6 +38,8 @@ from dynconf_core.training.processes import Processes
 from dynconf_core.training.speed import SpeedUps
 
 BATCH = replace(RECIPE, batch_size=12)
+OPTIONS = replace(BATCH, nesterov=True, label_smoothing=0.1, averaging=0.9, decay_thresholds=False, finer_start=4, noise=0.5)
+"""A recipe with what several processes have to share: noise and averages among it."""
 SETTING = "training_cases:SMALL_SETTING"
 
 
@@ -65,17 +68,15 @@ def together(count: int, work: Callable[[], object], first: Mapping[str, str] | 
     return [ended(process) for process in running]
 
 
-def trained(to: Path, *runs: tuple[nn.Module, Path | None, int | None]) -> Callable[[], None]:
+def trained(to: Path, *runs: tuple[nn.Module, Path | None, Recipe]) -> Callable[[], None]:
     """Work that trains networks one after the other, and leaves what each process has got in ``to``."""
 
     def work() -> None:
         torch.set_num_threads(1)
         processes = Processes.joined()
         found = []
-        for net, resume, stop_after in runs:
-            record = train(
-                net, pictures(48), BATCH, seed=5, device=CPU, resume=resume, stop_after=stop_after, processes=processes
-            )
+        for net, resume, recipe in runs:
+            record = train(net, pictures(48), recipe, seed=5, device=CPU, resume=resume, processes=processes)
             found.append({"network": net.state_dict(), "losses": record["losses"]})
         to.mkdir(parents=True, exist_ok=True)
         torch.save(found, to / str(processes.rank))
@@ -130,13 +131,13 @@ def test_the_shares_of_a_batch_are_the_batch(kind: str, tmp_path: Path) -> None:
 
 
 def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
-    """Batch statistics, learned thresholds and steps, momentum and losses: nothing differs but the order of sums."""
-    methods = ("qcfs", "qffs")
-    assert together(2, trained(tmp_path / "two", *((Double(method), None, None) for method in methods))) == [0, 0]
+    """Batch statistics, learned thresholds and steps, momentum, noise and losses: nothing differs but the order of sums."""
+    runs = [(method, recipe) for recipe in (BATCH, OPTIONS) for method in ("qcfs", "qffs")]
+    assert together(2, trained(tmp_path / "two", *((Double(method), None, recipe) for method, recipe in runs))) == [0, 0]
     two, other = (torch.load(tmp_path / "two" / rank) for rank in "01")
-    for number, method in enumerate(methods):
+    for number, (method, recipe) in enumerate(runs):
         one = Double(method)
-        losses = train(one, pictures(48), BATCH, seed=5, device=CPU)["losses"]
+        losses = train(one, pictures(48), recipe, seed=5, device=CPU)["losses"]
         assert same(two[number]["network"], other[number]["network"]), "all processes hold the same network"
         assert two[number]["losses"] == other[number]["losses"] == pytest.approx(losses, rel=1e-6)
         for name, value in one.state_dict().items():
@@ -146,10 +147,10 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
 def test_a_killed_training_goes_on_to_the_same_bits(tmp_path: Path) -> None:
     """Three processes, whose sums depend on how gradients are grouped; the first is killed once it has kept an epoch."""
     kept = tmp_path / "kept"
-    codes = together(3, trained(tmp_path / "killed", (small("qffs"), kept, None)), {"DYNCONF_DIE_AT": "train.epoch"})
+    codes = together(3, trained(tmp_path / "killed", (small("qffs"), kept, BATCH)), {"DYNCONF_DIE_AT": "train.epoch"})
     assert codes[0] == -signal.SIGKILL and 0 not in codes
     assert read(kept)["processes"] == 3 and len(read(kept)["record"]["losses"]) == 1
-    runs = trained(tmp_path / "whole", (small("qffs", seed=9), kept, None), (small("qffs"), None, None))
+    runs = trained(tmp_path / "whole", (small("qffs", seed=9), kept, BATCH), (small("qffs"), None, BATCH))
     assert together(3, runs) == [0, 0, 0]
     resumed, whole = torch.load(tmp_path / "whole" / "0")
     assert same(resumed["network"], whole["network"]) and resumed["losses"] == whole["losses"]

@@ -19,7 +19,9 @@ from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.conversion.convert import convert
 from dynconf_core.conversion.file import load_snn, save_snn
 from dynconf_core.errors import InputError
+from dynconf_core.exchange.from_nir import from_nir
 from dynconf_core.exchange.neurobench import Unrolled
+from dynconf_core.exchange.to_nir import to_nir
 from dynconf_core.exchange.to_spikingjelly import to_spikingjelly
 from dynconf_core.exit.agent import ExitAgent
 from dynconf_core.exit.rule import Rule
@@ -369,3 +371,22 @@ def test_other_libraries_modules_are_exact_too(seed: int) -> None:
     spikingjelly.reset_net(network)
     with torch.no_grad():
         assert torch.equal(torch.stack([network(pixels) for _ in range(8)], 1), expected)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_through_nir_and_back(seed: int, tmp_path: Path) -> None:
+    """What needs float64 is found again from the bounds; limits that nothing holds are refused."""
+    nir = pytest.importorskip("nir")
+    snn, pixels = wide_snn("qcfs", seed), images(3, 9)
+    nir.write(tmp_path / "snn.nir", to_nir(snn))
+    back = from_nir(tmp_path / "snn.nir")
+    assert (back.exact, back.image_limit, back.time_steps_limit) == (True, snn.image_limit, snn.time_steps_limit)
+    wide = {node.name.replace(".", "_") for node in snn.graph.nodes if node.wide and node.tensors}
+    assert wide and wide <= {node.name for node in back.graph.nodes if node.wide}
+    assert torch.equal(back(pixels, 12), snn(pixels, 12))
+    with plain_arithmetic():
+        check_exactness(back, 3)
+    graph = to_nir(snn)
+    graph.metadata["time_steps_limit"] = 2**30
+    with pytest.raises(InputError, match=r"not even float64 holds them exactly: the limits of exactness"):
+        from_nir(graph)

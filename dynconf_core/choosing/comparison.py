@@ -20,6 +20,8 @@ DROPS = (0.0, 0.001, 0.005, 0.01)
 MARK, MARKED = "*", "the sum of the logits is corrected by a readout for each time step."
 CELL = 16
 """Width of a column of ``comparison_lines``."""
+NAME, NARROW = 15, 13
+"""Widths of the columns of ``table_lines``: all of them fit in 80 characters."""
 
 
 @dataclass(frozen=True)
@@ -81,21 +83,23 @@ def compare(
     """
     for name, given in (("calibration", calibration), ("test", test)):
         instance(name, given, Traces, "give Traces, as Traces.load(PATH) or collect(...) returns them")
-    check_choice(measures, drops, seed)
+    seed = checked_seed(measures, drops, seed)
     if measures is not None and not measures:
         raise InputError("measures=[]: give at least one, or None for all.")
     return compared(Contest(candidates(calibration, seed, measures, readout=readout), calibration, test, seed), drops)
 
 
-def check_choice(measures: Sequence[MeasureLike] | None, drops: Sequence[float], seed: int) -> None:
-    """Raise ``InputError`` for measures or drops that are no list, or a seed that is none."""
+def checked_seed(measures: Sequence[MeasureLike] | None, drops: Sequence[float], seed: int) -> int:
+    """The seed; raises ``InputError`` for one that is none, or measures or drops that are no list."""
     for name, given in (("measures", measures), ("drops", drops)):
         if isinstance(given, str) or not (isinstance(given, Sequence) or (given is None and name == "measures")):
             raise InputError(f"{told(name, given)}: give a list.")
     for drop in drops:
         number("drops", drop, "give accuracies that may be lost as fractions, such as [0.0, 0.005]")
-    if whole("seed", seed, "give a whole number from 0") < 0:
+    found = whole("seed", seed, "give a whole number from 0")
+    if found < 0:
         raise InputError(f"seed={seed}: give a whole number from 0.")
+    return found
 
 
 def compared(contest: Contest, drops: Sequence[float] = DROPS) -> Comparison:
@@ -157,15 +161,15 @@ def comparison_lines(found: Comparison) -> list[str]:
 
 
 def table_lines(found: Comparison) -> list[str]:
-    """The comparison at a glance: a line per measure, ours before rivals, a column per allowed drop, and the measure's own
-    threshold last. A cell has the mean steps on the test traces and, in brackets, the points of accuracy lost there."""
+    """The comparison at a glance: a line per measure, ours before rivals, a column per allowed drop, and last the measure's
+    own threshold. A cell has the mean steps on the test traces and, in brackets, the points of accuracy lost there."""
     if not found.rows:
         return []
     drops = list(dict.fromkeys(row.max_drop for row in found.rows))
-    heads = [*(f"{100 * drop:g}" for drop in drops), *(["own threshold"] if found.own else [])]
+    heads = [*(f"{100 * drop:g}" for drop in drops), *(["by itself"] if found.own else [])]
     lines = [
         f"mean steps of {found.full_steps_text} (points of accuracy lost) where so many points may be lost:",
-        "rule".ljust(16) + "".join(head.rjust(CELL) for head in heads),
+        "rule".ljust(NAME) + "".join(head.rjust(NARROW) for head in heads),
     ]
     cells = {(row.measure, row.max_drop): _cell(row) for row in found.rows}
     own = {row.measure: _cell(row) for row in found.own}
@@ -178,8 +182,8 @@ def table_lines(found: Comparison) -> list[str]:
             lines.append(heading)
         for measure in named:
             columns = [cells[measure, drop] for drop in drops] + ([own.get(measure, "")] if found.own else [])
-            lines.append(("  " + measure).ljust(16) + "".join(cell.rjust(CELL) for cell in columns).rstrip())
-    lines.append("On the test traces; thresholds chosen on calibration, except a method's own; a gain of accuracy is negative.")
+            lines.append(f"  {measure}".ljust(NAME) + "".join(f" {cell:>{NARROW - 1}}" for cell in columns).rstrip())
+    lines.append("On the test traces; a gain is negative. Thresholds are chosen on calibration; by itself: a method's own one.")
     for row in found.own:
         if row.coverage is not None:
             lines.append(

@@ -20,12 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dynconf_core.confidence.features import FEATURES, features, final_predictions
 from dynconf_core.confidence.folds import fitted_in_folds
-from dynconf_core.confidence.learned import FEATURES, LARGEST, features, final_predictions, next_recent, recent_average
 from dynconf_core.confidence.max_softmax import sigmoid
 from dynconf_core.confidence.measure import ConfidenceMeasure, State, StepOutputs, chunks, logits_of
+from dynconf_core.confidence.recent import next_recent, recent_average
 from dynconf_core.confidence.smoothing import PLAIN, Smoothing
-from dynconf_core.confidence.step_parameters import checked_numbers, checked_table, log_odds
+from dynconf_core.confidence.step_parameters import LARGEST, checked_numbers, checked_table, log_odds
 from dynconf_core.errors import InputError
 from dynconf_core.traces.schema import Traces
 

@@ -12,6 +12,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.graph.checks import check_indices, checked
 from dynconf_core.graph.graph import Graph, Node
 from dynconf_core.networks.checkpoint import read, write_atomically
+from dynconf_core.networks.state_dicts import candidates
 from dynconf_core.networks.untrusted import of_index, of_weights
 from dynconf_core.neurons.model import NeuronModel, loaded
 from dynconf_core.simulation.given import check_network
@@ -54,7 +55,10 @@ def load_snn(path: str | os.PathLike[str], neurons: type[NeuronModel] | None = N
     path = file_path("path", path)
     content = read(path)
     if not _is(content.get("schema"), SCHEMA) or "graph" not in content or not isinstance(content.get("neurons"), dict):
-        raise InputError(f"{path} holds no converted network of this version: name a file written by a conversion.")
+        holds = "weights, and no converted network" if candidates(content) else "no converted network of this version"
+        raise InputError(
+            f"{path} holds {holds}: name a file that `dynconf convert` or save_snn wrote (convert(network, images) converts)."
+        )
     if not zipfile.is_zipfile(path):
         raise InputError(f"{path} is in the old format of torch.save, which has no checksums: convert again.")
     model = _model(content["neurons"], neurons, path)

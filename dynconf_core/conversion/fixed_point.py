@@ -17,12 +17,25 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from dynconf_core.conversion.places import IMAGE_BITS, Limits, Places, Reach, is_image, once, places_within, wide_nodes
+from dynconf_core.conversion.places import (
+    IMAGE_BITS,
+    WIDE_MANTISSA,
+    Limits,
+    Places,
+    Reach,
+    following,
+    is_image,
+    once,
+    places_within,
+    wide_nodes,
+)
 from dynconf_core.conversion.rounding import Rounded, limited_by_places, rounded
-from dynconf_core.conversion.rounding_errors import FEWEST, LARGEST, RoundingErrors, rounding_errors
+from dynconf_core.conversion.rounding_errors import FEWEST, LARGEST, LARGEST_FOLLOWING, RoundingErrors, rounding_errors
 from dynconf_core.errors import InputError
+from dynconf_core.graph.bounds import binary_places
 from dynconf_core.graph.graph import WEIGHTED, Graph, Node
 from dynconf_core.neurons.model import NeuronModel
+from dynconf_core.wording import counted
 
 WEIGHT_BITS = 13
 """Default bits of a weight, sign included: a weight is a whole number of this size times a power of two per channel. It fits
@@ -55,7 +68,7 @@ def with_fixed_point_weights(
         limits: neurons, images and time steps for which exactness is proven.
         weight_bits: bits of every weight, sign included.
         images: normalised images ``(N, ...)`` on which rounding is measured, if there are at least 8; None for none.
-        widen: whether layers that rounding changes by more than ``LARGEST`` on these images get float64.
+        widen: whether layers that rounding changes too much on these images get float64.
 
     Returns:
         the graph with rounded tensors, of which those called ``weight`` are float32, and the errors on the images.
@@ -99,7 +112,9 @@ def _fitting(graph: Graph, limits: Limits, reach: Reach, weight_bits: int, coars
 
 def _too_coarse(graph: Graph, places: Places, errors: RoundingErrors, weight_bits: int) -> frozenset[str]:
     """The layers that rounding changes too much, and that float64 would make finer."""
-    found = (graph.by_name[name] for name, error in errors.layers.items() if error > LARGEST)
+    sharing = following(graph)
+    limits = {name: LARGEST_FOLLOWING if name in sharing else LARGEST for name in errors.layers}
+    found = (graph.by_name[name] for name, error in errors.layers.items() if error > limits[name])
     return frozenset(
         node.name
         for node in found
@@ -107,6 +122,27 @@ def _too_coarse(graph: Graph, places: Places, errors: RoundingErrors, weight_bit
         and not is_image(node, graph)
         and limited_by_places(node, places.values, weight_bits)
     )
+
+
+def with_wide_sums(graph: Graph, limits: Limits) -> Graph:
+    """The graph of rounded weights with the setting ``wide`` where its sums need float64, proven anew.
+
+    Raises:
+        InputError: if not even float64 holds them within ``limits``.
+    """
+    places, reach = binary_places(graph), Reach.of(graph, limits)
+    for name, exponent in reach.with_potentials(graph).items():
+        if places[name] + exponent > WIDE_MANTISSA:
+            raise InputError(
+                f"{name}: its sums may reach 2^{exponent}, and with {counted(places[name], 'binary place')} not even float64 "
+                "holds them exactly: the limits of exactness are not those of these weights."
+            )
+    wide = wide_nodes(graph, places, reach)
+    return graph.map({name: _as_wide(graph.by_name[name]) for name in wide})
+
+
+def _as_wide(node: Node) -> Node:
+    return replace(node, settings={**node.settings, "wide": True})
 
 
 def check_neurons(neurons: NeuronModel) -> None:

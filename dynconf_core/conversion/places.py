@@ -158,6 +158,15 @@ def layers_without_activation(graph: Graph) -> int:
     return max(_multiplied(graph).values())
 
 
+def following(graph: Graph) -> frozenset[str]:
+    """Names of the weighted layers that follow each other without an activation, and thus share the places of a number."""
+    groups, at_once = _groups(graph), once(graph)
+    later = [node for node in graph.of_kind(*WEIGHTED) if node.name not in at_once and node.inputs[0] in groups]
+    read = {groups[node.inputs[0]] for node in later}
+    before = {node.name for node in graph.of_kind(*WEIGHTED) if node.name not in at_once and groups[node.name] in read}
+    return frozenset(before.union(node.name for node in later))
+
+
 def _with_later(graph: Graph, groups: Mapping[str, int], names: Collection[str]) -> frozenset[int]:
     """The groups of these values, and of all values computed from them by weights."""
     found = {groups[name] for name in names}

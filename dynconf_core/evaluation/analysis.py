@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dynconf_core.arguments import instance
 from dynconf_core.choosing.candidates import CHOOSE, candidates
-from dynconf_core.choosing.comparison import DROPS, check_choice, compared
+from dynconf_core.choosing.comparison import DROPS, checked_seed, compared
 from dynconf_core.choosing.contest import Chosen, Contest
 from dynconf_core.choosing.cross_fitting import Choice
 from dynconf_core.choosing.entries import RuleEntry, recorded
@@ -140,7 +140,7 @@ def analyse(
         InputError: if the traces do not fit together, or an option cannot work.
     """
     check_options(epsilon, delta, max_drop)
-    check_choice(measures, drops, seed)
+    seed = checked_seed(measures, drops, seed)
     if measure is None and measures is not None and not measures:
         raise InputError("measures=[]: give at least one, or None for all.")
     if smoothing is not None:

@@ -16,6 +16,8 @@ import torch
 
 from dynconf_core.arguments import number as a_number
 from dynconf_core.arguments import one_of
+from dynconf_core.conversion.fixed_point import with_wide_sums
+from dynconf_core.conversion.places import Limits
 from dynconf_core.errors import InputError
 from dynconf_core.exchange.charges import with_currents_times
 from dynconf_core.exchange.nir_file import read_nir
@@ -80,9 +82,11 @@ def from_nir(
     limits, facts = _meant(about) if ours else ({}, {})
     if limits and nodes.scaled:
         limits = {}
+    neurons = NEURONS[reset or _reset(nodes.resets)]()
     if limits:
         _check_grid(found)
-    return SpikingNetwork(found, NEURONS[reset or _reset(nodes.resets)](), **limits, facts=facts)
+        found = with_wide_sums(found, Limits(neurons, limits["image_limit"], limits["time_steps_limit"]))
+    return SpikingNetwork(found, neurons, **limits, facts=facts)
 
 
 def _reads(graph: Any) -> dict[str, list[str]]:

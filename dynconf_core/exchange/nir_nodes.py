@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -171,7 +172,7 @@ class NirNodes:
             self.resets.add(str(meant.get("reset", "subtract")))
         start = torch.tensor(float(self.initial or 0.0))
         if "initial_potential" in (node.metadata or {}):
-            given = numbers(node.metadata["initial_potential"], "initial_potential")
+            given = numbers(node.metadata["initial_potential"], "initial_potential", np.float64)
             start = by_channel(given, source.shape, "initial_potential") / theta
         known = numbers(meant["ann_threshold"], "ann_threshold") if "ann_threshold" in meant else theta
         tensors = {"threshold": by_channel(known, source.shape, "ann_threshold"), "initial": start}
@@ -240,7 +241,7 @@ class NirNodes:
         source = self._source(name)
         share = self.shares.get(self.reads[name][0], 1.0) if len(self.reads[name]) == 1 else 1.0
         tensors = {"weight": weight * share if share != 1 else weight}
-        if getattr(node, "bias", None) is not None and bool((bias := numbers(node.bias, "bias")).any()):
+        if getattr(node, "bias", None) is not None and bool((bias := numbers(node.bias, "bias", np.float64)).any()):
             tensors["bias"] = bias
         meant = node.metadata if self.ours else {}
         bits = {"bits": int(number(meant["bits"], "bits"))} if "bits" in meant else {}

@@ -63,5 +63,5 @@ def _for_readers(graph: Any) -> tuple[str, ...]:
         found.append(f"round to multiples (round_bits): {places}")
     wide = json.loads(graph.metadata["facts"]).get("wide", [])
     if wide:
-        found.append(f"add up in float64 to be exact: {', '.join(map(str, wide))} (from_nir adds up in float32)")
+        found.append(f"add up in float64 to be exact: {', '.join(map(str, wide))} (from_nir does)")
     return tuple(found)

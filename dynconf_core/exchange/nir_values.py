@@ -14,12 +14,12 @@ MOST = 2**31
 """The largest whole number of a setting."""
 
 
-def numbers(values: Any, what: str) -> Tensor:
-    """Finite numbers, float32, at least one."""
+def numbers(values: Any, what: str, kind: Any = np.float32) -> Tensor:
+    """Finite numbers, at least one, of the type ``kind``."""
     plain = np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
     if plain.dtype.kind not in "fiu" or not plain.size:
         raise ValueError(f"{what} is no array of numbers")
-    found = torch.from_numpy(np.array(plain, dtype=np.float32))
+    found = torch.from_numpy(np.array(plain, dtype=kind))
     if not bool(torch.isfinite(found).all()):
         raise ValueError(f"{what} is not finite")
     return found

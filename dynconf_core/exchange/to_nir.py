@@ -80,7 +80,7 @@ def to_nir(snn: SpikingNetwork, units: str = "threshold") -> nir.NIRGraph:
         written.add(node)
     written.end()
     about = {"writer": "dynconf", "schema": SCHEMA, "units": units, "neurons": snn.neurons.name, "facts": json.dumps(snn.facts)}
-    if snn.exact and units == "threshold" and not any(node.wide for node in graph.nodes):  # NIR does not say what is float64
+    if snn.exact and units == "threshold":
         about |= {"image_limit": snn.image_limit, "time_steps_limit": snn.time_steps_limit}
     return package.NIRGraph(nodes=written.nodes, edges=written.edges, metadata=about)
 
@@ -192,7 +192,9 @@ class _Writing:
 
     def _weighted(self, node: Node, found: Weights, settings: Mapping[str, Any]) -> Any:
         weight = found.weight.float().contiguous().numpy()
-        bias = np.zeros(len(weight), dtype=np.float32) if found.bias is None else found.bias.float().numpy()
+        bias = np.zeros(len(weight), dtype=np.float32)
+        if found.bias is not None:  # of wide nodes float64
+            bias = (found.bias if self.units == "threshold" else found.bias.float()).numpy()
         if weight.ndim == 2:
             made = self.nir.Affine(weight=weight, bias=bias)
         else:

@@ -60,7 +60,7 @@ def as_weights(
     matrix, bias = torch.zeros(node.channels, channels), None
     if node.kind == "scale":
         matrix = torch.diag(tensors["weight"].float().expand(channels).contiguous())
-        bias = tensors["bias"].float().expand(channels).contiguous() if "bias" in tensors else None
+        bias = tensors["bias"].expand(channels).contiguous() if "bias" in tensors else None
     elif node.kind == "concatenate":
         matrix[before : before + channels] = torch.eye(channels)
     elif node.kind == "slice":

@@ -99,7 +99,7 @@ class ExitAgent(nn.Module):
             raise InputError(f"samples={samples}, classes={classes}: give numbers from 0.")
         device, readout = any_device(device), self.rule.readout
         if readout is not None:
-            check_readable(readout, classes, with_lengths=False)
+            check_readable(readout, classes)
         return AgentState(
             torch.zeros(samples, classes, dtype=torch.float64, device=device),
             torch.zeros(samples, dtype=torch.int64, device=device),

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dynconf_core.confidence.learned import next_recent, recent_average
+from dynconf_core.confidence.recent import next_recent, recent_average
 from dynconf_core.confidence.smoothing import LARGEST
 from dynconf_core.errors import InputError
 from dynconf_core.traces.schema import EVERY, Traces
@@ -117,11 +117,16 @@ class Readout:
         return cls(**entry)
 
 
-def check_readable(readout: Readout, classes: int, with_lengths: bool) -> None:
-    """Raise InputError unless the readout fits outputs of so many classes, all of T steps."""
+def ends_early(lengths: NDArray[np.int64] | None, time_steps: int) -> bool:
+    """Whether any sample ends before T."""
+    return lengths is not None and bool((lengths < time_steps).any())
+
+
+def check_readable(readout: Readout, classes: int, early: bool = False) -> None:
+    """Raise InputError unless the readout fits outputs of so many classes, of samples none of which ends before T (`early`)."""
     if readout.classes != classes:
         raise InputError(f"the rule's readout is for {readout.classes} classes, the outputs have {classes}; fit it anew.")
-    if with_lengths:
+    if early:
         raise InputError(
             "the rule has a readout, which needs samples that all have T time steps; choose a rule with readout = plain."
         )
@@ -145,7 +150,7 @@ class DecodedTraces(Traces):
     def __post_init__(self) -> None:
         """The plain traces have been checked already."""
         for readout in self.readouts:
-            check_readable(readout, self.classes, self.lengths is not None)
+            check_readable(readout, self.classes, ends_early(self.lengths, self.time_steps))
 
     @classmethod
     def of(cls, traces: Traces, readouts: Sequence[Readout], fold: NDArray[np.int64] | None = None) -> DecodedTraces:

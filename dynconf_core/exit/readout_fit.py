@@ -24,9 +24,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dynconf_core.confidence.learned import FOLDS, recent_average
+from dynconf_core.confidence.folds import FOLDS
+from dynconf_core.confidence.recent import recent_average
 from dynconf_core.errors import InputError
-from dynconf_core.exit.readout import DecodedTraces, Readout
+from dynconf_core.exit.readout import DecodedTraces, Readout, ends_early
 from dynconf_core.traces.schema import Traces
 
 LEAST_SAMPLES = 50
@@ -61,8 +62,9 @@ class FittedReadout:
 
 
 def large_enough_for_readout(traces: Traces) -> bool:
-    """Whether a readout can be fitted: 50 samples and 2 steps or more, all samples of T steps."""
-    return traces.lengths is None and traces.samples >= LEAST_SAMPLES and traces.time_steps >= 2
+    """Whether a readout can be fitted: 50 samples and 2 steps or more, and no sample that ends before T."""
+    early = ends_early(traces.lengths, traces.time_steps)
+    return not early and traces.samples >= LEAST_SAMPLES and traces.time_steps >= 2
 
 
 def fit_readout(traces: Traces, seed: int, folds: int = FOLDS) -> FittedReadout:
@@ -77,10 +79,10 @@ def fit_readout(traces: Traces, seed: int, folds: int = FOLDS) -> FittedReadout:
         InputError: for traces that are too small, or whose samples end before T.
     """
     if not large_enough_for_readout(traces):
+        given = f"{traces.samples} samples of {traces.time_steps} steps{' with lengths' if traces.lengths is not None else ''}"
         raise InputError(
-            f"a readout needs at least {LEAST_SAMPLES} calibration samples and 2 time steps, and no lengths; there are "
-            f"{traces.samples} samples of {traces.time_steps} steps{' with lengths' if traces.lengths is not None else ''}. "
-            "Choose readout = plain."
+            f"a readout needs at least {LEAST_SAMPLES} calibration samples and 2 time steps, and none that ends before T; "
+            f"there are {given}. Choose readout = plain."
         )
     if not 2 <= folds <= traces.samples:
         raise InputError(f"folds = {folds} of {traces.samples} calibration samples: give 2 folds to one per sample.")

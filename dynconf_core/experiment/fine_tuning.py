@@ -28,8 +28,8 @@ class FineTuning:
     epochs: int = 0
     steps: int = 4
     learning_rate: float = 0.01
-    settled: float = 0.0
-    distilled: float = 0.0
+    settled: float = 1.0
+    distilled: float = 0.5
 
     def __bool__(self) -> bool:
         """Whether there is any."""

@@ -62,7 +62,7 @@ class Setting:
         for name in ("name", "dataset", "architecture", "method"):
             instance(name, getattr(self, name), str, "give a name as text, see Setting")
         for name in ("recipes", "scheme"):
-            mapping(name, getattr(self, name))
+            object.__setattr__(self, name, mapping(name, getattr(self, name)))
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,199}", self.name):
             raise InputError(
                 f"setting {self.name!r}: files bear its name; take at most 200 letters, digits, and - _ + . between them."

@@ -38,6 +38,7 @@ WITHOUT_INFLUENCE = {
     "dynconf_core/failing.py": "does nothing outside tests",
     "dynconf_core/files.py": "says how a file gets to disk, not what is in it",
     "dynconf_core/machine.py": "chooses the device, which is in the key where it can change a result, and sets up memory",
+    "dynconf_core/networks/other_files.py": "says what a file is that is refused",
     "dynconf_core/networks/untrusted.py": "refuses files, and changes nothing in those that it lets pass",
     "dynconf_core/progress.py": "reports to people",
     "dynconf_core/registry.py": "finds implementations, which the key names and whose code it covers",

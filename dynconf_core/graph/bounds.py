@@ -45,6 +45,16 @@ def of_reference(graph: Graph, image: float, levels: int) -> dict[str, Range]:
     return _bounded(graph, image, (0, levels), float(levels))
 
 
+def binary_places(graph: Graph) -> dict[str, int]:
+    """Binary places of every value, as the nodes' settings say."""
+    found: dict[str, int] = {}
+    for node in graph.nodes:
+        before = max((found[name] for name in node.inputs), default=0)
+        bits = int(node.settings.get("bits", 0))
+        found[node.name] = 0 if node.kind == "neurons" else bits if node.kind == "round" else before + bits
+    return found
+
+
 def _bounded(graph: Graph, image: float, spikes: tuple[int, int], acting: float) -> dict[str, Range]:
     found: dict[str, Range] = {}
     for node in graph.nodes:

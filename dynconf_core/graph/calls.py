@@ -116,6 +116,7 @@ CALLS: Mapping[Any, Callable[..., Any]] = {
     functional.adaptive_max_pool2d: layers.adaptive_max_pool,
     functional.max_pool2d: layers.max_pool,
     functional.max_pool2d_with_indices: layers.max_pool_with_indices,
+    functional.max_pool1d_with_indices: layers.signal_max_pool_with_indices,
     functional.adaptive_max_pool2d_with_indices: layers.adaptive_max_pool_with_indices,
     functional.pad: arrangement.pad,
     functional.linear: layers.linear,

@@ -229,6 +229,11 @@ def max_pool_with_indices(write: Writer, name: str, x: Traced, *arguments: Any, 
     return _largest(max_pool(write, name, x, *arguments, **{**words, "return_indices": False}), name)
 
 
+def signal_max_pool_with_indices(write: Writer, name: str, x: Traced, *arguments: Any, **words: Any) -> Largest:
+    """The call of the max-pool function for signals that returns indices, too."""
+    return _largest(signals.max_pool(write, name, x, *arguments, **{**words, "return_indices": False}), name)
+
+
 def adaptive_max_pool_with_indices(write: Writer, name: str, x: Traced, output_size: Any, *rest: Any, **words: Any) -> Largest:
     """The call of the adaptive max-pool function that returns indices, too."""
     return _largest(adaptive_max_pool(write, name, x, output_size), name)

@@ -16,6 +16,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.files import written
 from dynconf_core.libraries import safetensors
 from dynconf_core.networks.numpy_numbers import numpy_numbers
+from dynconf_core.networks.other_files import other_kind
 from dynconf_core.networks.state_dicts import Candidate, candidates, fitted
 from dynconf_core.networks.unfit import faults, likely_cause
 from dynconf_core.networks.untrusted import Unsuitable, check_content, check_file
@@ -49,7 +50,8 @@ def read(path: Path) -> dict[str, Any]:
         InputError: if the file is missing, damaged, or holds anything but tensors and plain values.
     """
     if not path.is_file():
-        raise InputError(f"checkpoint {path} does not exist: name the file that a training run wrote.")
+        fault = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"checkpoint {path} {fault}: name the file that a training, or a conversion, wrote.")
     if _is_safetensors(path):
         return _read_safetensors(path)
     try:
@@ -57,13 +59,15 @@ def read(path: Path) -> dict[str, Any]:
         with numpy_numbers():
             content = torch.load(path, map_location="cpu", weights_only=True)
         check_content(content, path.stat().st_size)
-    except Unsuitable as error:
-        raise InputError(f"checkpoint {path} cannot be read: {error}. It is damaged, or holds no weights.") from error
     except Exception as error:  # a damaged pickle raises almost anything: struct.error, IndexError, AssertionError, ...
-        raise InputError(
-            f"checkpoint {path} cannot be read ({_reason(path, error)}): it is damaged, or holds more than weights, which are "
-            "all that is loaded; save the network's state_dict() with torch.save."
-        ) from error
+        if (kind := other_kind(path)) is not None:
+            raise InputError(f"checkpoint {path} {kind}.") from error
+        if not isinstance(error, Unsuitable):
+            raise InputError(
+                f"checkpoint {path} cannot be read ({_reason(path, error)}): it is damaged, or holds more than weights, which "
+                "are all that is loaded; save the network's state_dict() with torch.save."
+            ) from error
+        raise InputError(f"checkpoint {path} cannot be read: {error}. It is damaged, or holds no weights.") from error
     if not isinstance(content, dict):
         raise InputError(f"checkpoint {path} holds {an(content)}: a state dict is needed.")
     return content
@@ -109,6 +113,8 @@ def load_checkpoint(
     content = read(path)
     wanted = {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
     found = _candidates(content, wanted, key, path)
+    if not found and {"graph", "neurons"} <= content.keys():
+        raise InputError(f"checkpoint {path} holds a converted network: load_snn(PATH) loads it; here weights are needed.")
     if not found:
         raise InputError(
             f"checkpoint {path} holds no state dict (its keys: {', '.join(map(repr, list(content)[:SHOWN])) or 'none'}): "

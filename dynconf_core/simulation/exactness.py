@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from dynconf_core.errors import InputError
-from dynconf_core.graph.bounds import Range, in_one_step
-from dynconf_core.graph.graph import WEIGHTED, Graph, Node
+from dynconf_core.graph.bounds import Range, binary_places, in_one_step
+from dynconf_core.graph.graph import WEIGHTED, Node
 from dynconf_core.graph.operations import evaluate, per_channel
 from dynconf_core.simulation.network import SpikingNetwork
 
@@ -70,7 +70,7 @@ def check_exactness(network: SpikingNetwork, samples: int) -> None:
     generator = torch.Generator().manual_seed(0)
     tensors, graph = network.tensors(), network.graph
     spikes = graph.spikes()
-    bounds, places = in_one_step(graph, network.image_limit or 0.0, network.neurons), _places(graph)
+    bounds, places = in_one_step(graph, network.image_limit or 0.0, network.neurons), binary_places(graph)
     remedy = "" if network.device.type == "cpu" else ", or use --device cpu"
     for node in graph.of_kind(*WEIGHTED):
         source = graph.by_name[node.inputs[0]]
@@ -95,16 +95,6 @@ def _fine(shares: Tensor, within: Range, places: int) -> Tensor:
     low, high = (per_channel(limit, shares) for limit in (within.low, within.high))
     scale = 2.0**places
     return torch.trunc((low + shares.double() * (high - low)) * scale) / scale
-
-
-def _places(graph: Graph) -> dict[str, int]:
-    """Binary places of every value, as the nodes' settings say."""
-    found: dict[str, int] = {}
-    for node in graph.nodes:
-        before = max((found[name] for name in node.inputs), default=0)
-        bits = int(node.settings.get("bits", 0))
-        found[node.name] = 0 if node.kind == "neurons" else bits if node.kind == "round" else before + bits
-    return found
 
 
 def _same(node: Node, x: Tensor, tensors: dict[str, Tensor]) -> bool:

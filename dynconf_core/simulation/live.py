@@ -19,7 +19,7 @@ from dynconf_core.data.frames import LENGTHS, FrameSplit, checked_lengths
 from dynconf_core.data.images import Images
 from dynconf_core.errors import InputError
 from dynconf_core.exit.agent import ExitAgent
-from dynconf_core.exit.readout import check_readable
+from dynconf_core.exit.readout import check_readable, ends_early
 from dynconf_core.simulation.counts import Counter
 from dynconf_core.simulation.exactness import check_exactness, plain_arithmetic
 from dynconf_core.simulation.footprint import batch_size
@@ -99,7 +99,7 @@ def run_until_confident(
     stream.ahead = min(size, AHEAD)
     ends = checked_lengths(getattr(given, "lengths", lengths), count, time_steps)
     if agent.rule.readout is not None:
-        check_readable(agent.rule.readout, snn.graph.output.channels, with_lengths=ends is not None)
+        check_readable(agent.rule.readout, snn.graph.output.channels, ends_early(ends, time_steps))
     with plain_arithmetic():
         check_exactness(snn, size)
         snn.accelerate(size)
