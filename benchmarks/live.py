@@ -51,6 +51,7 @@ class DrawnAgent:
         from dynconf_core.exit.rule import Rule
 
         self.inner = ExitAgent(Rule("max_softmax", Smoothing("sum", 10.0), float("inf")))
+        self.rule = self.inner.rule
         self.steps, self.begun = torch.from_numpy(steps), 0
 
     def initial(self, samples: int, classes: int, device: Any) -> Any:

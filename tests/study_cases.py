@@ -68,20 +68,48 @@ def scores_of(entry: dict[str, Any], traces: Traces) -> list[list[float]]:
             elif entry["measure"] == "patience":
                 scores.append(float(held))
             else:
-                gap = sorted(z)[-1] - sorted(z)[-2]
-                rival = max(value for place, value in enumerate(recent) if place != prediction)
-                features = {
-                    "gap": gap,
-                    "gap_per_root_step": gap / math.sqrt(step),
-                    "gap_per_step": gap / step,
-                    "recent_margin_root_step": (recent[prediction] - rival) * math.sqrt(step),
-                    "inverse_root_step": 1 / math.sqrt(step),
-                    "log_step": math.log(step),
-                }
-                weights = entry["parameters"]["weights"]
-                scores.append(entry["parameters"]["intercept"] + sum(weights[name] * value for name, value in features.items()))
+                scores.append(learned_score(entry["parameters"], step, z, recent, prediction))
         found.append(scores)
     return found
+
+
+def learned_score(parameters: dict[str, Any], step: int, z: list[float], recent: list[float], prediction: int) -> float:
+    """The log-odds that the prediction is the one at T: a regression on features, on three softmaxes, and on a forecast."""
+    lead = sorted(z)[-1] - sorted(z)[-2]
+    rival = max(value for place, value in enumerate(recent) if place != prediction)
+    root, scale, forecast = math.sqrt(step), parameters["scale"], parameters["forecast"]
+
+    def at_step(values: list[float]) -> float:
+        return float(np.interp(math.log(step), np.log(forecast["steps"]), values))
+
+    def odds(values: list[float]) -> float:
+        others = [value for place, value in enumerate(values) if place != prediction]
+        closest = max(others)
+        return values[prediction] - closest - math.log(sum(math.exp(value - closest) for value in others))
+
+    a, b = at_step(forecast["sum_weights"]), at_step(forecast["recent_weights"])
+    biases = [at_step(list(of_class)) for of_class in zip(*forecast["biases"], strict=True)]
+    ahead = odds([a * z[place] / step + b * recent[place] + bias for place, bias in enumerate(biases)])
+    terms = {
+        "gap": lead,
+        "gap_per_root_step": lead / root,
+        "gap_per_step": lead / step,
+        "recent_margin_root_step": (recent[prediction] - rival) * root,
+        "inverse_root_step": 1 / root,
+        "log_step": math.log(step),
+        "softmax_sum": odds([value / (1.2 * scale) for value in z]),
+        "softmax_root_step": odds([value / (0.3 * scale * root) for value in z]),
+        "softmax_mean": odds([value / (0.3 * scale * step) for value in z]),
+        "forecast": ahead,
+        "forecast_root_step": ahead * root,
+    }
+    regression = parameters["regression"]
+    score = float(regression["intercept"])
+    for name, value in terms.items():
+        score += regression["weights"][name] * value
+        for knot, bend in zip(regression["knots"][name], regression["bends"][name], strict=True):
+            score += bend * max(knot - value, 0.0)
+    return score
 
 
 def exits(scores: list[list[float]], threshold: float) -> list[int]:

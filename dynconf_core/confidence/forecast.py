@@ -43,6 +43,7 @@ RIVALS = 20
 # Penalties: half of it times the square of a weight (of inputs scaled to a mean size of 1), and of a bias.
 PULL, BIAS_PULL = 1e-3, 1.0
 NEWTON_STEPS = 20
+SMALLEST = 1e-90  # inputs that differ by less tell nothing
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def _likeliest(
     """The weights of the inputs (K, n, M) and the biases (biased,), by Newton's method with step halving."""
     kinds, samples, _ = inputs.shape
     size = np.abs(inputs - inputs.mean(axis=2, keepdims=True)).mean(axis=(1, 2)) if samples else np.ones(kinds)
-    size[~((size > 0) & np.isfinite(size))] = 1.0
+    size[~((size > SMALLEST) & np.isfinite(size))] = 1.0
     scaled = np.clip(inputs / size[:, None, None], -LARGEST, LARGEST)
     scaled = scaled - scaled.max(axis=2, keepdims=True)
     one_hot = np.zeros(classes.shape)

@@ -137,8 +137,8 @@ class ConfidenceMeasure(ABC):
         return None
 
     def to_json(self) -> dict[str, Any]:
-        """The parameters as stored in `rule.json`. Default: the fields of a dataclass."""
-        return asdict(self) if is_dataclass(self) else {}
+        """The parameters as stored in `rule.json`. Default: the fields of a dataclass, with lists for tuples."""
+        return {name: _listed(value) for name, value in asdict(self).items()} if is_dataclass(self) else {}
 
     @classmethod
     def from_json(cls, parameters: Mapping[str, Any]) -> Self:
@@ -283,6 +283,13 @@ def checked_scores(measure: ConfidenceMeasure, scores: NDArray[np.float64], trac
         sample, step = np.argwhere(np.isnan(scores))[0]
         raise InputError(f"measure {measure.name!r} gives nan for sample {sample} at step {step + 1}; give a number.")
     return scores
+
+
+def _listed(value: Any) -> Any:
+    """A value as JSON gives it back: tuples as lists, inside and out."""
+    if isinstance(value, Mapping):
+        return {name: _listed(one) for name, one in value.items()}
+    return [_listed(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def step_outputs(

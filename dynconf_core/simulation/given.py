@@ -1,4 +1,4 @@
-"""What functions that simulate are given: checks of the network, the agent, the images, and how many of them at a time."""
+"""What functions that simulate are given: checks of the network, the images, and how many of them at a time."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from dynconf_core.arguments import instance, tensor, whole
 from dynconf_core.errors import InputError
-from dynconf_core.exit.agent import ExitAgent
-from dynconf_core.exit.rule import Rule
 from dynconf_core.simulation.network import SpikingNetwork
 from dynconf_core.wording import an, told
 
@@ -35,17 +33,8 @@ def check_network_to_compare(ann: object) -> None:
     """Raise ``InputError`` unless ``ann`` is a network from images to logits."""
     if isinstance(ann, SpikingNetwork):
         raise InputError("ann is a SpikingNetwork: give the trained network from which it was converted.")
-    if isinstance(ann, ExitAgent):
-        raise InputError("ann is an ExitAgent: give the trained network.")
     if not isinstance(ann, nn.Module):
         raise InputError(f"{told('ann', ann)}: give the trained network, a torch.nn.Module.")
-
-
-def check_agent(agent: object) -> None:
-    """Raise ``InputError`` unless ``agent`` is an ``ExitAgent``."""
-    if isinstance(agent, Rule):
-        raise InputError("agent is a Rule: give an agent that follows it, ExitAgent(rule).")
-    instance("agent", agent, ExitAgent, "give ExitAgent(rule), or ExitAgent.from_json('rule.json')")
 
 
 def check_split(images: Any) -> None:

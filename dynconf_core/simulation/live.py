@@ -20,12 +20,14 @@ from dynconf_core.data.images import Images
 from dynconf_core.errors import InputError
 from dynconf_core.exit.agent import ExitAgent
 from dynconf_core.exit.readout import check_readable, ends_early
+from dynconf_core.exit.rule import Rule
 from dynconf_core.simulation.counts import Counter
 from dynconf_core.simulation.exactness import check_exactness, plain_arithmetic
 from dynconf_core.simulation.footprint import batch_size
-from dynconf_core.simulation.given import at_a_time, check_agent, check_network, first_of, split_or_tensor
+from dynconf_core.simulation.given import at_a_time, check_network, first_of, split_or_tensor
 from dynconf_core.simulation.input_checks import check_time_steps
 from dynconf_core.simulation.network import InputCurrent, SpikingNetwork, State
+from dynconf_core.wording import told
 
 LOT = 16
 """The batch is refilled once one row in LOT is free: each refill costs a call per state tensor."""
@@ -88,7 +90,7 @@ def run_until_confident(
     """
     batch, memory = at_a_time(batch), memory_limit(memory)
     check_network(snn)
-    check_agent(agent)
+    _check_agent(agent)
     given: Images | FrameSplit | Tensor = split_or_tensor(images)
     check_time_steps(time_steps, snn.time_steps_limit)
     count = len(given)
@@ -171,6 +173,14 @@ class _Stream:
         self.snn.check(pixels, self.time_steps)
         self.stock = self.snn.input_current(pixels).values
         self.computed = rows.stop
+
+
+def _check_agent(agent: object) -> None:
+    """Raise ``InputError`` unless ``agent`` is one: an ``ExitAgent``, or what has its ``rule`` and ``initial`` and is called."""
+    if isinstance(agent, Rule):
+        raise InputError("agent is a Rule: give an agent that follows it, ExitAgent(rule).")
+    if not (callable(agent) and hasattr(agent, "initial") and isinstance(getattr(agent, "rule", None), Rule)):
+        raise InputError(f"{told('agent', agent)}: give ExitAgent(rule), or ExitAgent.from_json('rule.json').")
 
 
 class _Run:
