@@ -176,7 +176,7 @@ class _Stream:
 
 
 def _check_agent(agent: object) -> None:
-    """Raise ``InputError`` unless ``agent`` is one: an ``ExitAgent``, or what has its ``rule`` and ``initial`` and is called."""
+    """Raise ``InputError`` unless ``agent`` is one: an ``ExitAgent``, or callable with a ``rule`` and ``initial``."""
     if isinstance(agent, Rule):
         raise InputError("agent is a Rule: give an agent that follows it, ExitAgent(rule).")
     if not (callable(agent) and hasattr(agent, "initial") and isinstance(getattr(agent, "rule", None), Rule)):
