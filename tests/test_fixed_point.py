@@ -184,12 +184,12 @@ def test_too_many_steps_are_refused_at_conversion() -> None:
     with pytest.raises(
         InputError, match=r"(0|2): not even float64 can hold its sums exactly .* fixed_point=False \(--no-fixed-point\)"
     ):
-        convert(network, images, time_steps=2**30, image_limit=2.0**16)
+        convert(network, images, time_steps=2**30, image_limit=2.0**15)
     for options in ({"time_steps": 2**17}, {"image_limit": 2.0**15, "time_steps": 64}):
         snn, largest = convert(network, images, **options), images * options.get("image_limit", 1.0)  # type: ignore[arg-type]
         assert any(node.wide for node in snn.graph.nodes)
         assert torch.equal(simulated(snn, largest, 64)[0].double(), in_float64(snn, largest, 64)[0])
-    snn = convert(network, images, time_steps=2**30, image_limit=2.0**16, fixed_point=False)
+    snn = convert(network, images, time_steps=2**30, image_limit=2.0**15, fixed_point=False)
     assert not snn.exact and snn(images, 3).shape == (2, 3, 4)
 
 
