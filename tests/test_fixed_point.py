@@ -181,15 +181,18 @@ def test_limits_are_kept() -> None:
 def test_too_many_steps_are_refused_at_conversion() -> None:
     """The layer is named, and the plain form as the remedy; which works. What float64 holds is not refused."""
     network, images = positive_network("qcfs"), torch.ones(2, 6)
+    large = positive_network("qcfs")
+    with torch.no_grad():
+        large[2].weight *= 2.0**20
     with pytest.raises(
         InputError, match=r"(0|2): not even float64 can hold its sums exactly .* fixed_point=False \(--no-fixed-point\)"
     ):
-        convert(network, images, time_steps=2**30, image_limit=2.0**15)
+        convert(large, images, time_steps=2**30)
     for options in ({"time_steps": 2**17}, {"image_limit": 2.0**15, "time_steps": 64}):
         snn, largest = convert(network, images, **options), images * options.get("image_limit", 1.0)  # type: ignore[arg-type]
         assert any(node.wide for node in snn.graph.nodes)
         assert torch.equal(simulated(snn, largest, 64)[0].double(), in_float64(snn, largest, 64)[0])
-    snn = convert(network, images, time_steps=2**30, image_limit=2.0**15, fixed_point=False)
+    snn = convert(large, images, time_steps=2**30, fixed_point=False)
     assert not snn.exact and snn(images, 3).shape == (2, 3, 4)
 
 
