@@ -16,6 +16,8 @@ from study_cases import scores_of as plain_scores
 from dynconf_core.choosing.candidates import candidates, measures_compared, measures_tried
 from dynconf_core.choosing.comparison import Comparison, compare, table_lines
 from dynconf_core.confidence.boosted_gate import BoostedGate
+from dynconf_core.confidence.features import FEATURES
+from dynconf_core.confidence.learned import TERMS
 from dynconf_core.confidence.measure import ConfidenceMeasure, measure_of, own_measures, scores_of
 from dynconf_core.confidence.seenn_1 import SeennI
 from dynconf_core.confidence.seenn_2 import SeennII
@@ -180,12 +182,16 @@ def test_seenn_2_decides_after_the_first_step(fitted: dict[str, ConfidenceMeasur
 def test_the_gate_sums_its_regression_and_trees(fitted: dict[str, ConfidenceMeasure]) -> None:
     measure = fitted["boosted_gate"]
     assert isinstance(measure, BoostedGate) and measure.splits and measure.leaves and measure.weights
-    entry = {"measure": "learned", "smoothing": {"form": "sum", "alpha": 1.0}}
-    names = ("gap", "gap_per_root_step", "gap_per_step", "recent_margin_root_step", "inverse_root_step", "log_step")
-    features = [
-        plain_scores({**entry, "parameters": {"weights": {one: float(one == name) for one in names}, "intercept": 0.0}}, TEST)
-        for name in names
-    ]
+    forecast = {"steps": [1], "sum_weights": [1.0], "recent_weights": [0.0], "biases": [[0.0] * TEST.classes]}
+
+    def alone(name: str) -> list[list[float]]:
+        """A feature, as the learned score that has a weight for nothing else."""
+        weights, none = {one: float(one == name) for one in TERMS}, {one: [] for one in TERMS}  # type: ignore[var-annotated]
+        regression = {"intercept": 0.0, "weights": weights, "knots": none, "bends": none}
+        parameters = {"regression": regression, "forecast": forecast, "scale": 1.0}
+        return plain_scores({"measure": "learned", "smoothing": {"form": "sum", "alpha": 1.0}, "parameters": parameters}, TEST)
+
+    features = [alone(name) for name in FEATURES]
     ordered = np.sort(SUMS, axis=2)[:, :, ::-1]
     features += [(ordered[:, :, 0] - ordered[:, :, 2]).tolist(), (ordered[:, :, 0] - ordered[:, :, 3]).tolist()]
     found = np.array([*features, np.zeros_like(features[0])])

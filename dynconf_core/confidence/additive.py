@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dynconf_core.confidence.newton import minimum
 from dynconf_core.confidence.step_parameters import checked_numbers, log_odds
 from dynconf_core.errors import InputError
 
@@ -25,7 +26,6 @@ KNOTS = (0.02, 0.1, 0.3, 0.6, 0.85)
 """The quantiles at which the functions bend."""
 PULL = 0.03
 """The penalty: half of it times the square of each weight, of columns scaled to a standard deviation of 1."""
-NEWTON_STEPS, HALVINGS = 50, 30
 # Keeps the intercept's curvature above 0 where all rows are beyond doubt.
 TINY = 1e-9
 
@@ -137,20 +137,9 @@ def _likeliest(rows: NDArray[np.float64], true: NDArray[np.bool_], importance: N
         odds = rows @ weights
         return float(importance @ np.logaddexp(0.0, sign * odds) + 0.5 * (pulls * weights**2).sum()), odds
 
-    cost, odds = cost_of(found)
-    for _ in range(NEWTON_STEPS):
+    def derivatives(weights: NDArray[np.float64], odds: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         chance = 0.5 * (1.0 + np.tanh(0.5 * odds))
-        slope = rows.T @ (importance * (chance - true)) + pulls * found
-        curvature = (rows.T * (importance * chance * (1.0 - chance))) @ rows + np.diag(pulls + TINY)
-        move = np.linalg.solve(curvature, slope)
-        for _ in range(HALVINGS):
-            new_cost, tried = cost_of(found - move)
-            if new_cost <= cost:
-                break
-            move /= 2
-        else:
-            break
-        gained, found, cost, odds = cost - new_cost, found - move, new_cost, tried
-        if gained <= 1e-9 * max(1.0, cost):
-            break
-    return found
+        slope = rows.T @ (importance * (chance - true)) + pulls * weights
+        return slope, (rows.T * (importance * chance * (1.0 - chance))) @ rows + np.diag(pulls + TINY)
+
+    return minimum(found, cost_of, derivatives)

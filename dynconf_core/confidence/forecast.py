@@ -30,6 +30,7 @@ from torch import Tensor
 
 from dynconf_core.confidence.elementary import exponential, logarithm, total
 from dynconf_core.confidence.measure import chunks, logits_of
+from dynconf_core.confidence.newton import minimum
 from dynconf_core.confidence.recent import recent_average
 from dynconf_core.confidence.step_parameters import LARGEST, checked_numbers, checked_table
 from dynconf_core.errors import InputError
@@ -42,7 +43,6 @@ BIASED = 200
 RIVALS = 20
 # Penalties: half of it times the square of a weight (of inputs scaled to a mean size of 1), and of a bias.
 PULL, BIAS_PULL = 1e-3, 1.0
-NEWTON_STEPS = 20
 SMALLEST = 1e-90  # inputs that differ by less tell nothing
 
 
@@ -165,7 +165,7 @@ def _rivals(average: NDArray[np.float64], final: NDArray[np.int64], count: int) 
 def _likeliest(
     inputs: NDArray[np.float64], classes: NDArray[np.int64], target: NDArray[np.int64], biased: int
 ) -> tuple[list[float], list[float]]:
-    """The weights of the inputs (K, n, M) and the biases (biased,), by Newton's method with step halving."""
+    """The weights of the inputs (K, n, M) and the biases (biased,)."""
     kinds, samples, _ = inputs.shape
     size = np.abs(inputs - inputs.mean(axis=2, keepdims=True)).mean(axis=(1, 2)) if samples else np.ones(kinds)
     size[~((size > SMALLEST) & np.isfinite(size))] = 1.0
@@ -174,31 +174,24 @@ def _likeliest(
     one_hot = np.zeros(classes.shape)
     one_hot[np.arange(samples), target] = 1.0
     pulls = np.append(np.full(kinds, PULL), np.full(biased, BIAS_PULL))
-    found = np.append(1.0, np.zeros(kinds - 1 + biased))
+    start = np.append(1.0, np.zeros(kinds - 1 + biased))
 
-    def probabilities(parameters: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    def cost_of(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         terms = np.tensordot(parameters[:kinds], scaled, axes=1)
         if biased:
             terms += parameters[kinds:][classes]
         terms -= terms.max(axis=1, keepdims=True)
         norm = np.log(np.exp(terms).sum(axis=1))
         cost = float((norm - terms[np.arange(samples), target]).sum() + 0.5 * (pulls * parameters**2).sum())
-        return np.exp(terms - norm[:, None]), cost
+        return cost, np.exp(terms - norm[:, None])
 
-    chances, cost = probabilities(found)
-    for _ in range(NEWTON_STEPS):
+    def derivatives(
+        parameters: NDArray[np.float64], chances: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         slope, curvature = _derivatives(scaled, classes, chances, chances - one_hot, biased)
-        move = np.linalg.solve(curvature + np.diag(pulls), slope + pulls * found)
-        for _ in range(20):
-            tried, new_cost = probabilities(found - move)
-            if new_cost <= cost:
-                break
-            move /= 2
-        else:
-            break
-        gained, found, chances, cost = cost - new_cost, found - move, tried, new_cost
-        if gained <= 1e-9 * max(1.0, cost):
-            break
+        return slope + pulls * parameters, curvature + np.diag(pulls)
+
+    found = minimum(start, cost_of, derivatives)
     return (found[:kinds] / size).tolist(), found[kinds:].tolist()
 
 

@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from dynconf_core.confidence.folds import FOLDS
+from dynconf_core.confidence.newton import minimum
 from dynconf_core.confidence.recent import recent_average
 from dynconf_core.errors import InputError
 from dynconf_core.exit.readout import DecodedTraces, Readout, ends_early
@@ -35,9 +36,8 @@ STEPS = 16
 PENALTIES = (1.0, 0.1, 0.01, 1e-3, 1e-4)
 # Elements (samples times classes) in the fit of one step; beyond that, evenly spaced samples are used.
 ELEMENTS = 2**20
-ITERATIONS = 50
 EXACT = 1e-9
-"""A fit ends once a step of Newton's method promises to lower the loss by less than this."""
+"""A fit ends with a step that lowers the loss by less than this."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,30 +176,26 @@ def _minimum(
     penalty: float,
     free: int,
 ) -> NDArray[np.float64]:
-    """The parameters (2 + C,) with the smallest mean loss plus penalty times the squared distance from `centre`, by Newton's
-    method with step halving; the first `free` ones are fitted."""
-    found, rows = centre.copy(), np.arange(len(labels))
-    value, chances = _value(inputs, labels, found)
-    for _ in range(ITERATIONS):
+    """The parameters (2 + C,) with the smallest mean loss plus penalty times the squared distance from `centre`; the first
+    `free` ones are fitted."""
+    rows = np.arange(len(labels))
+
+    def whole(fitted: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.append(fitted, centre[free:])
+
+    def cost_of(fitted: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        value, chances = _value(inputs, labels, whole(fitted))
+        return value + penalty * float(np.square(fitted - centre[:free]).sum()), chances
+
+    def derivatives(
+        fitted: NDArray[np.float64], chances: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         gradient, curvature = _derivatives(inputs, labels, chances, rows)
-        gradient = (gradient + 2.0 * penalty * (found - centre))[:free]
-        curvature = curvature[:free, :free] + 2.0 * penalty * np.eye(free)
-        move = np.zeros_like(found)
-        move[:free] = np.linalg.solve(curvature, gradient)
-        promised, here = float(gradient @ move[:free]), value + penalty * float(np.square(found - centre).sum())
-        if promised < EXACT:
-            break
-        length = 1.0
-        while length > 1e-6:
-            tried = found - length * move
-            value, chances = _value(inputs, labels, tried)
-            if value + penalty * float(np.square(tried - centre).sum()) <= here - 1e-4 * length * promised:
-                break
-            length *= 0.5
-        else:
-            break
-        found = tried
-    return found
+        return gradient[:free] + 2.0 * penalty * (fitted - centre[:free]), curvature[:free, :free] + 2.0 * penalty * np.eye(
+            free
+        )
+
+    return whole(minimum(centre[:free], cost_of, derivatives, EXACT))
 
 
 def _value(
