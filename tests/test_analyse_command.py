@@ -185,7 +185,7 @@ def test_the_certified_rule_and_the_chosen_one_stand_side_by_side(dynconf: Comma
     record = strictly((tmp_path / "out" / "analysis.json").read_text())
     lines = answer.out.splitlines()
     for mark, found in (("*", record["rules"][record["chosen"]]), ("c", record["guarantee"])):
-        row = next(line for line in lines if re.match(rf"{re.escape(mark)} +[a-z_]+ .* %", line))
+        row = next(line for line in lines if re.match(rf"{re.escape(mark)} +[a-z_]+\*? .* %", line))
         assert f"{found['test']['mean_steps']:.2f}" in row and f"{100 * found['test']['accuracy']:.2f}" in row
         assert f"{100 * abs(found['test']['loss']):.2f}" in row
         sentence = next(line for line in lines if line.startswith(f"{mark} exits once"))
@@ -317,7 +317,7 @@ def test_compare_shows_every_rule_at_every_drop(dynconf: Command, files: tuple[P
     assert {row["measure"] for row in rows if row["rival"]} == set(rivals)  # a boosted gate needs more samples
     assert len([row for row in rows if not row["rival"]]) == 20 and sorted(tmp_path.rglob("*")) == before
     for measure in ("max_softmax", "entropy", "gap", "patience", "learned"):
-        assert len(re.findall(rf"^  {measure} +\d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\) +\d", answer.out, re.MULTILINE)) == 4
+        assert len(re.findall(rf"^  {measure}\*? +\d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\) +\d", answer.out, re.MULTILINE)) == 4
     assert max(len(line) for line in answer.out.splitlines() if "(" in line) <= 80
     table = dynconf("compare", files[0], "--test", files[1]).out
     assert max(len(line) for line in table.splitlines() if "(" in line) <= 80
@@ -325,7 +325,7 @@ def test_compare_shows_every_rule_at_every_drop(dynconf: Command, files: tuple[P
     for measure in ("max_softmax", "learned", *rivals):
         (line,) = [line for line in table.splitlines() if line.startswith(f"  {measure} ")]
         cells = [row["test"] for row in rows if row["measure"] == measure] + [own[measure] for _ in range(measure in own)]
-        assert [float(steps) for steps in line.split()[1::2]] == [round(test["mean_steps"], 2) for test in cells]
+        assert [float(steps.rstrip("*")) for steps in line.split()[1::2]] == [round(test["mean_steps"], 2) for test in cells]
 
 
 def test_compare_warns_of_duplicates_and_splits_one_file(dynconf: Command, files: tuple[Path, Path]) -> None:

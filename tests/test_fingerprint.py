@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import dynconf_core
-from dynconf_core import store, strict_json
+from dynconf_core import store, strict_json, wording
 from dynconf_core.errors import InputError
 from dynconf_core.failing import failure_point
 from dynconf_core.files import NotWritten
@@ -231,6 +231,7 @@ def test_it_reads_the_projects_own_files() -> None:
             NotWritten,
             is_plain,
             strict_json.read_json,
+            wording,
             Store,
             stage_key,
             Damaged,

@@ -72,7 +72,7 @@ def test_scores_of_whole_traces_come_from_its_steps() -> None:
 
 
 def test_it_takes_part_in_the_choice_the_comparison_and_the_guarantee() -> None:
-    found = candidates(CALIBRATION, 0, [*MEASURES.names(), ShareOfVotes])
+    found = candidates(CALIBRATION, 0, [*MEASURES.names(), ShareOfVotes], readout="plain")
     own = [candidate for candidate in found if candidate.measure == ShareOfVotes()]
     assert [one.smoothing for one in own] == [Smoothing("sum", 2.0), Smoothing("mean", 0.5)] and found[-2:] == own
     rows = compare(CALIBRATION, TEST, measures=[*own_measures(), ShareOfVotes]).rows

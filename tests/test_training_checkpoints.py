@@ -85,8 +85,8 @@ def test_damaged_checkpoints_are_input_errors(tmp_path: Path) -> None:
 
 
 def test_missing_checkpoint(tmp_path: Path) -> None:
-    for path in (tmp_path / "c.pt", tmp_path):
-        with pytest.raises(InputError, match=r"does not exist: name the file"):
+    for path, words in ((tmp_path / "c.pt", "does not exist: name the file"), (tmp_path, "is a folder: name the file")):
+        with pytest.raises(InputError, match=words):
             load_checkpoint(network(), path)
 
 

@@ -30,7 +30,7 @@ def compare(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Compare exit rules at equal accuracy, those of other methods too.
+    """Compare exit rules at equal accuracy, rivals among them.
 
     Thresholds are chosen on the calibration traces for allowed drops of 0, 0.1, 0.5 and 1 point. Other methods are also
     shown at the threshold that they propose themselves.
