@@ -38,6 +38,7 @@ from dynconf_core.confidence.folds import FOLDS, fitted_in_folds
 from dynconf_core.confidence.forecast import Forecast, fit_forecast, fitted_steps
 from dynconf_core.confidence.max_softmax import MaxSoftmax, sigmoid
 from dynconf_core.confidence.measure import ConfidenceMeasure, State, StepOutputs, chunks, logits_of
+from dynconf_core.confidence.newton import one_thread
 from dynconf_core.confidence.recent import next_recent, recent_average
 from dynconf_core.confidence.smoothing import PLAIN, Form, Smoothing
 from dynconf_core.confidence.step_parameters import LARGEST, checked_numbers
@@ -143,12 +144,10 @@ def fit_learned(traces: Traces) -> Learned:
     Raises:
         InputError: for a single time step.
     """
-    from threadpoolctl import threadpool_limits
-
     if traces.time_steps < 2:
         raise InputError(f"time_steps = {traces.time_steps}: the measure learned needs traces of at least 2 time steps.")
     predictions = traces.predictions()
-    with threadpool_limits(limits=1, user_api="blas"):  # the order of sums would depend on the number of threads
+    with one_thread():
         forecast = fit_forecast(traces, predictions[:, -1])
         last = int(traces.ends.max())
         steps = torch.tensor(fitted_steps(last))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TypeVar
 
 import numpy as np
@@ -13,6 +14,13 @@ Numbers = NDArray[np.float64]
 Found = TypeVar("Found")
 
 
+def one_thread() -> AbstractContextManager[object]:
+    """A block in which linear algebra uses one thread, so that its bits are the same on every machine."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(limits=1, user_api="blas")  # type: ignore[no-any-return]
+
+
 def minimum(
     start: Numbers,
     cost_of: Callable[[Numbers], tuple[float, Found]],
@@ -21,7 +29,7 @@ def minimum(
 ) -> Numbers:
     """The parameters (P,) with the smallest cost, from `start`.
 
-    On one thread, since the order of sums, and with it the last digits, would depend on the number of threads.
+    The order of sums, and with it the last digits, depends on the number of threads: fit within `one_thread`.
 
     Args:
         start: (P,)
@@ -29,22 +37,19 @@ def minimum(
         derivatives: the gradient (P,) and the matrix of second derivatives (P, P), which is positive definite.
         tolerance: a step that gains less than this, relative to the cost if that is above 1, is the last one.
     """
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(limits=1, user_api="blas"):
-        here = start
-        cost, found = cost_of(here)
-        for _ in range(ITERATIONS):
-            gradient, curvature = derivatives(here, found)
-            move = np.linalg.solve(curvature, gradient)
-            for _ in range(HALVINGS):
-                new_cost, new = cost_of(here - move)
-                if new_cost <= cost:
-                    break
-                move /= 2
-            else:
+    here = start
+    cost, found = cost_of(here)
+    for _ in range(ITERATIONS):
+        gradient, curvature = derivatives(here, found)
+        move = np.linalg.solve(curvature, gradient)
+        for _ in range(HALVINGS):
+            new_cost, new = cost_of(here - move)
+            if new_cost <= cost:
                 break
-            gained, here, cost, found = cost - new_cost, here - move, new_cost, new
-            if gained <= tolerance * max(1.0, cost):
-                break
-        return here
+            move /= 2
+        else:
+            break
+        gained, here, cost, found = cost - new_cost, here - move, new_cost, new
+        if gained <= tolerance * max(1.0, cost):
+            break
+    return here

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from dynconf_core.confidence.folds import FOLDS
-from dynconf_core.confidence.newton import minimum
+from dynconf_core.confidence.newton import minimum, one_thread
 from dynconf_core.confidence.recent import recent_average
 from dynconf_core.errors import InputError
 from dynconf_core.exit.readout import DecodedTraces, Readout, ends_early
@@ -87,17 +87,18 @@ def fit_readout(traces: Traces, seed: int, folds: int = FOLDS) -> FittedReadout:
     if not 2 <= folds <= traces.samples:
         raise InputError(f"folds = {folds} of {traces.samples} calibration samples: give 2 folds to one per sample.")
     fold = np.random.Generator(np.random.PCG64(seed)).permutation(traces.samples) % folds
-    rows = _Rows.of(traces)
-    of_row = fold[rows.sample]
-    kept = [of_row != number for number in range(folds)]
-    paths = [[_fitted(rows, part, penalty) for part in kept] for penalty in PENALTIES]
-    losses = [
-        sum(_loss(rows, ~part, path) * float((~part).sum()) for part, path in zip(kept, of_penalty, strict=True))
-        for of_penalty in paths
-    ]
-    best = int(np.argmin(losses))
-    whole = _fitted(rows, np.ones(len(of_row), dtype=np.bool_), PENALTIES[best])
-    without = tuple(rows.readout(path) for path in paths[best])
+    with one_thread():
+        rows = _Rows.of(traces)
+        of_row = fold[rows.sample]
+        kept = [of_row != number for number in range(folds)]
+        paths = [[_fitted(rows, part, penalty) for part in kept] for penalty in PENALTIES]
+        losses = [
+            sum(_loss(rows, ~part, path) * float((~part).sum()) for part, path in zip(kept, of_penalty, strict=True))
+            for of_penalty in paths
+        ]
+        best = int(np.argmin(losses))
+        whole = _fitted(rows, np.ones(len(of_row), dtype=np.bool_), PENALTIES[best])
+        without = tuple(rows.readout(path) for path in paths[best])
     return FittedReadout(rows.readout(whole), without, fold, PENALTIES[best])
 
 
