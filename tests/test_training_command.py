@@ -94,6 +94,11 @@ def test_command_refuses(arguments: tuple[str, ...], words: str, root: Path, tmp
     assert list(tmp_path.iterdir()) == []
 
 
+def _heeds_interrupts() -> None:
+    """A shell starts what runs in its background, and so perhaps these tests, with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def test_an_interrupted_run_goes_on(root: Path, tmp_path: Path) -> None:
     """Ctrl-C after the first epoch: 130, and the same command gives the network of a run that nobody interrupted."""
     fields = [word for field in ("epochs=8", "width=0.03", "batch_size=100") for word in ("--set", field)]
@@ -101,7 +106,9 @@ def test_an_interrupted_run_goes_on(root: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "dynconf_core.training", *arguments, "--out", str(tmp_path / "net.pt")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     for _ in range(4):  # on a busy machine the run may end before the signal reaches it
-        running = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        running = subprocess.Popen(
+            words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=_heeds_interrupts
+        )
         while running.poll() is None and not (tmp_path / "net.pt.resume").is_file():
             time.sleep(0.01)
         running.send_signal(signal.SIGINT)
