@@ -50,7 +50,11 @@ def number(field: str, value: object, remedy: str = "give a number", finite: boo
 
 def memory_limit(value: object) -> int | None:
     """A limit in bytes, or None."""
-    return None if value is None else whole("memory", value, "give bytes, such as 8 << 30, or None for no limit", most=2**63)
+    remedy = "give bytes, such as 8 << 30, or None for no limit"
+    found = None if value is None else whole("memory", value, remedy, most=2**63)
+    if found is not None and found <= 0:
+        raise InputError(f"memory={value}: {remedy}.")
+    return found
 
 
 def flag(field: str, value: object) -> bool:

@@ -122,7 +122,7 @@ def candidates(
 
 def check_readout(readout: str) -> None:
     """Raise InputError unless the readout is known."""
-    if readout not in READOUTS:
+    if not isinstance(readout, str) or readout not in READOUTS:
         raise InputError(f"readout = {readout!r} is not known; give one of {', '.join(READOUTS)}.")
 
 

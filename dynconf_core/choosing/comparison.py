@@ -59,6 +59,9 @@ def judged(rule: Rule, traces: Traces, seed: int = 0) -> Judgement:
     return judged_exit(rule.correct(traces), rule.exit_steps(traces), seed, lengths=traces.lengths)
 
 
+FRACTIONS = "give accuracies that may be lost as fractions from 0 to 1, such as [0.0, 0.005]"
+
+
 def compare(
     calibration: Traces,
     test: Traces,
@@ -93,9 +96,10 @@ def checked_seed(measures: Sequence[MeasureLike] | None, drops: Sequence[float],
     """The seed; raises ``InputError`` for one that is none, or measures or drops that are no list."""
     for name, given in (("measures", measures), ("drops", drops)):
         if isinstance(given, str) or not (isinstance(given, Sequence) or (given is None and name == "measures")):
-            raise InputError(f"{told(name, given)}: give a list.")
+            raise InputError(f"{told(name, given)}: give a list of {name}.")
     for drop in drops:
-        number("drops", drop, "give accuracies that may be lost as fractions, such as [0.0, 0.005]")
+        if not 0 <= number("drops", drop, FRACTIONS) <= 1:
+            raise InputError(f"drops={drop}: {FRACTIONS}.")
     found = whole("seed", seed, "give a whole number from 0")
     if found < 0:
         raise InputError(f"seed={seed}: give a whole number from 0.")

@@ -203,6 +203,11 @@ class TensorImages:
         )
         object.__setattr__(self, "labels", class_numbers("labels", self.labels))
         object.__setattr__(self, "classes", whole("classes", self.classes, "give the number of classes, such as 10"))
+        if self.labels.numel() and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < self.classes:
+            raise InputError(
+                f"classes={self.classes}, and the labels go from {int(self.labels.min())} to {int(self.labels.max())}: give "
+                "labels from 0 to classes - 1."
+            )
         instance("normalisation", self.normalisation, Normalisation, "give a Normalisation(mean, std)")
         self.normalisation.check(self.pixels)
         if self.labels.shape != (len(self.pixels),):

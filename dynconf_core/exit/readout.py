@@ -132,6 +132,15 @@ def check_readable(readout: Readout, classes: int, early: bool = False) -> None:
         )
 
 
+def check_long_enough(readout: Readout, time_steps: int) -> None:
+    """Raise InputError for samples that end before the readout gives way to the plain sum."""
+    if time_steps < readout.time_steps:
+        raise InputError(
+            f"the rule's readout is for T = {readout.time_steps} time steps, and there are {time_steps}; choose a rule on "
+            f"traces cut at {time_steps}."
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class DecodedTraces(Traces):
     """Traces behind a readout: their outputs, accumulated outputs and predictions are those of z'. The array `logits` holds the

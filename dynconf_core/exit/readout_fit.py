@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dynconf_core.arguments import instance, whole
 from dynconf_core.confidence.folds import FOLDS
 from dynconf_core.confidence.newton import minimum, one_thread
 from dynconf_core.confidence.recent import recent_average
@@ -31,6 +32,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.exit.readout import DecodedTraces, Readout, ends_early
 from dynconf_core.traces.schema import Traces
 
+FROM_0 = "give a whole number from 0"
 LEAST_SAMPLES = 50
 STEPS = 16
 PENALTIES = (1.0, 0.1, 0.01, 1e-3, 1e-4)
@@ -78,6 +80,10 @@ def fit_readout(traces: Traces, seed: int, folds: int = FOLDS) -> FittedReadout:
     Raises:
         InputError: for traces that are too small, or whose samples end before T.
     """
+    instance("traces", traces, Traces, "give Traces, as Traces.load(PATH) or collect(...) returns them")
+    if (found := whole("seed", seed, FROM_0)) < 0:
+        raise InputError(f"seed={seed}: {FROM_0}.")
+    folds = whole("folds", folds)
     if not large_enough_for_readout(traces):
         given = f"{traces.samples} samples of {traces.time_steps} steps{' with lengths' if traces.lengths is not None else ''}"
         raise InputError(
@@ -86,7 +92,7 @@ def fit_readout(traces: Traces, seed: int, folds: int = FOLDS) -> FittedReadout:
         )
     if not 2 <= folds <= traces.samples:
         raise InputError(f"folds = {folds} of {traces.samples} calibration samples: give 2 folds to one per sample.")
-    fold = np.random.Generator(np.random.PCG64(seed)).permutation(traces.samples) % folds
+    fold = np.random.Generator(np.random.PCG64(found)).permutation(traces.samples) % folds
     with one_thread():
         rows = _Rows.of(traces)
         of_row = fold[rows.sample]
@@ -97,9 +103,9 @@ def fit_readout(traces: Traces, seed: int, folds: int = FOLDS) -> FittedReadout:
             for of_penalty in paths
         ]
         best = int(np.argmin(losses))
-        whole = _fitted(rows, np.ones(len(of_row), dtype=np.bool_), PENALTIES[best])
+        of_all = _fitted(rows, np.ones(len(of_row), dtype=np.bool_), PENALTIES[best])
         without = tuple(rows.readout(path) for path in paths[best])
-    return FittedReadout(rows.readout(whole), without, fold, PENALTIES[best])
+    return FittedReadout(rows.readout(of_all), without, fold, PENALTIES[best])
 
 
 @dataclass(frozen=True, eq=False)

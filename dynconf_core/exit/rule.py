@@ -22,7 +22,7 @@ from dynconf_core.arguments import file_path, instance, mapping
 from dynconf_core.confidence.measure import MEASURES, ConfidenceMeasure, MeasureLike, measure_of, scores_of, source_of
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.errors import InputError
-from dynconf_core.exit.readout import DecodedTraces, Readout
+from dynconf_core.exit.readout import DecodedTraces, Readout, check_long_enough
 from dynconf_core.files import NotWritten, write_text
 from dynconf_core.registry import unknown
 from dynconf_core.strict_json import read_json
@@ -77,9 +77,12 @@ class Rule:
         """The traces behind the readout; the traces themselves without one.
 
         Raises:
-            InputError: if the readout is for another number of classes, or samples end before T.
+            InputError: if the readout is for another number of classes or for more time steps, or samples end before T.
         """
-        return traces if self.readout is None else DecodedTraces.of(traces, [self.readout])
+        if self.readout is None:
+            return traces
+        check_long_enough(self.readout, traces.time_steps)
+        return DecodedTraces.of(traces, [self.readout])
 
     def scores(self, traces: Traces) -> NDArray[np.float64]:
         """(N, T) the scores that are compared with the threshold."""

@@ -33,7 +33,7 @@ def check_network_to_compare(ann: object) -> None:
     """Raise ``InputError`` unless ``ann`` is a network from images to logits."""
     if isinstance(ann, SpikingNetwork):
         raise InputError("ann is a SpikingNetwork: give the trained network from which it was converted.")
-    if not isinstance(ann, nn.Module):
+    if not isinstance(ann, nn.Module) or hasattr(ann, "rule"):  # an agent is a module too
         raise InputError(f"{told('ann', ann)}: give the trained network, a torch.nn.Module.")
 
 

@@ -19,7 +19,7 @@ from dynconf_core.data.frames import LENGTHS, FrameSplit, checked_lengths
 from dynconf_core.data.images import Images
 from dynconf_core.errors import InputError
 from dynconf_core.exit.agent import ExitAgent
-from dynconf_core.exit.readout import check_readable, ends_early
+from dynconf_core.exit.readout import check_long_enough, check_readable, ends_early
 from dynconf_core.exit.rule import Rule
 from dynconf_core.simulation.counts import Counter
 from dynconf_core.simulation.exactness import check_exactness, plain_arithmetic
@@ -102,6 +102,7 @@ def run_until_confident(
     ends = checked_lengths(getattr(given, "lengths", lengths), count, time_steps)
     if agent.rule.readout is not None:
         check_readable(agent.rule.readout, snn.graph.output.channels, ends_early(ends, time_steps))
+        check_long_enough(agent.rule.readout, time_steps)
     with plain_arithmetic():
         check_exactness(snn, size)
         snn.accelerate(size)
