@@ -178,7 +178,7 @@ class Classifier:
             InputError: saying what is wrong with the images.
         """
         pixels = pixels_of(images, self.shape)
-        split = TensorImages(pixels, torch.zeros(len(pixels), dtype=torch.int64), 0, self.facts.normalisation)
+        split = TensorImages(pixels, torch.zeros(len(pixels), dtype=torch.int64), 1, self.facts.normalisation)
         with self._turn:
             return run_until_confident(self._network(len(pixels)), self._agent, split, self.facts.time_steps)
 
