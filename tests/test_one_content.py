@@ -19,7 +19,7 @@ from study_cases import made
 from dynconf_core.experiment.job import Handle
 from dynconf_core.experiment.stages import STAGES
 from dynconf_core.failing import failing
-from dynconf_core.training.loop import Diverged
+from dynconf_core.training.epochs import Diverged
 from dynconf_tasks.trials import Trial, read_trials
 
 NAMES = [one.name for one in STAGES]

@@ -29,6 +29,12 @@ WITHIN = 10.0
 """Seconds: five at most, two as a rule, and what a loaded machine takes to notice."""
 
 
+def _in_its_terminal() -> None:
+    """Its input is the terminal it belongs to, which ends it by SIGHUP; nohup, if these tests run under it, would ignore that."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 class Running:
     """A command in a process of its own, ended with the test."""
 
@@ -47,7 +53,7 @@ class Running:
             stderr=place,
             text=True,
             start_new_session=True,
-            preexec_fn=None if terminal is None else lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=None if terminal is None else _in_its_terminal,
         )
 
     def until(self, happened: Callable[[], object]) -> None:

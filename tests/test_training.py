@@ -18,7 +18,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.experiment.recipe import Recipe, learning_rate
 from dynconf_core.failing import failing
 from dynconf_core.networks.checkpoint import read
-from dynconf_core.training import loop
+from dynconf_core.training import epochs, loop
 from dynconf_core.training.keeper import Keeper
 from dynconf_core.training.loop import train
 from dynconf_core.training.speed import SpeedUps
@@ -205,7 +205,7 @@ def test_states_of_short_epochs_are_not_all_written(tmp_path: Path, monkeypatch:
     kept: list[int] = []
     monkeypatch.setattr(Keeper, "keep", lambda self, state: kept.append(len(state["record"]["losses"])))
     for seconds, stop_after, expected in ((0.0, None, [1, 2, 3]), (1e9, None, [3]), (1e9, 2, [2])):
-        monkeypatch.setitem(loop.KEPT_EVERY, "cpu", seconds)
+        monkeypatch.setitem(epochs.KEPT_EVERY, "cpu", seconds)
         kept.clear()
         train(network(), pictures(), RECIPE, seed=5, device=CPU, resume=tmp_path / "resume", stop_after=stop_after)
         assert kept == expected
@@ -272,7 +272,7 @@ def test_a_run_that_diverges_stops_at_once(rate: float, epoch: int, tmp_path: Pa
         re.escape(f"diverged in epoch {epoch} of 50 with learning_rate={rate:g}: ")
         + ".*Choose a lower one, such as learning_rate="
     )
-    with pytest.raises(loop.Diverged, match=words):
+    with pytest.raises(loop.TrainingDiverged, match=words):
         train(
             network(),
             pictures(),
@@ -288,5 +288,5 @@ def test_a_run_that_diverges_stops_at_once(rate: float, epoch: int, tmp_path: Pa
 def test_weights_that_overflow_in_the_last_step_are_noticed() -> None:
     """Its loss was finite."""
     recipe = replace(RECIPE, epochs=1, batch_size=27, learning_rate=float("inf"))
-    with pytest.raises(loop.Diverged, match="a weight is no longer finite"):
+    with pytest.raises(loop.TrainingDiverged, match="a weight is no longer finite"):
         train(network(), pictures(), recipe, seed=5, device=CPU)

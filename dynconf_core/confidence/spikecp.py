@@ -89,7 +89,7 @@ class SpikeCP(ConfidenceMeasure):
     def _of(self, traces: Traces) -> Self:
         found = np.empty((traces.samples, traces.time_steps), dtype=np.float64)
         for rows, accumulated in chunks(traces):
-            own = torch.from_numpy(traces.labels[rows])[:, None, None].expand(-1, traces.time_steps, 1)
+            own = torch.tensor(traces.labels[rows])[:, None, None].expand(-1, traces.time_steps, 1)
             found[rows] = nonconformity(accumulated).gather(-1, own)[..., 0].numpy()
         descending = np.sort(found, axis=0)[::-1]
         ranks = np.unique(np.rint(np.geomspace(1, traces.samples, LEVELS)).astype(np.int64)) - 1

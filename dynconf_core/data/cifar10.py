@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dynconf_core.data.dataset import DataSet
+from dynconf_core.data.digests import file_digest
 from dynconf_core.data.images import Normalisation, Split, TensorImages, held_out
 from dynconf_core.errors import InputError
 
@@ -112,12 +113,6 @@ def _fault(path: Path, expected: str, full_size: bool) -> str | None:
     except OSError as fault:
         return f"{path} cannot be read ({fault.strerror})"
     return None
-
-
-def file_digest(path: Path, algorithm: str) -> str:
-    """The file's digest in hexadecimal digits."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, algorithm).hexdigest()
 
 
 def _read_binary(root: Path, name: str) -> tuple[np.ndarray, np.ndarray]:

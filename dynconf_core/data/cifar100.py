@@ -8,13 +8,13 @@ superclass with the same five classes. ``digest`` is over their whole content.
 """
 
 import hashlib
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dynconf_core.data.dataset import DataSet
+from dynconf_core.data.digests import content_digest
 from dynconf_core.data.images import Normalisation, Split, TensorImages, held_out
 from dynconf_core.errors import InputError
 
@@ -49,9 +49,7 @@ def digest(root: Path) -> str:
     """Identifies the content: the sha256 over that of both files."""
     whole = hashlib.sha256()
     for name in PER_CLASS:
-        path = root / FOLDER / f"{name}.bin"
-        state = path.stat()
-        whole.update(_sha256(path, state.st_size, state.st_mtime_ns).encode())
+        whole.update(content_digest(root / FOLDER / f"{name}.bin").encode())
     return whole.hexdigest()
 
 
@@ -103,13 +101,6 @@ def _superclasses(path: Path) -> set[tuple[int, int]]:
 def _records(path: Path) -> NDArray[np.uint8]:
     """The file's records, ``(N, RECORD)``, read where they are looked at."""
     return np.memmap(path, np.uint8, "r").reshape(-1, RECORD)
-
-
-@lru_cache(maxsize=8)
-def _sha256(path: Path, size: int, changed: int) -> str:
-    """``size`` and ``changed`` are the file's, so that a changed one is read again."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 CIFAR100 = DataSet(

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from dynconf_core.data.cifar10 import BINARY_SHA1, FOLDER, PER_BATCH, RECORD, SIDE, file_digest
+from dynconf_core.data.cifar10 import BINARY_SHA1, FOLDER, PER_BATCH, RECORD, SIDE
+from dynconf_core.data.digests import file_digest
 
 Say = Callable[[str], None]
 

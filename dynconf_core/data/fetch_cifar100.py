@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from dynconf_core.data.cifar10 import file_digest
 from dynconf_core.data.cifar10_sources import SourceError, download, member, opened
 from dynconf_core.data.cifar100 import FOLDER, faults_in
+from dynconf_core.data.digests import file_digest
 from dynconf_core.errors import InputError
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz"

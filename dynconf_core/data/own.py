@@ -18,6 +18,7 @@ from dynconf_core.arguments import file_path, instance, whole
 from dynconf_core.data.array_files import Samples, is_idx, read_idx, read_npz
 from dynconf_core.data.class_folders import ClassFolders
 from dynconf_core.data.dataset import DataSet
+from dynconf_core.data.digests import file_digest
 from dynconf_core.data.images import Images, Normalisation, Split, TensorImages, held_out
 from dynconf_core.errors import InputError
 
@@ -101,7 +102,7 @@ class Own:
         large = sum(file.stat().st_size for file in self.files) > IN_MEMORY
         for file in self.files:
             name = "" if file == self.path else file.relative_to(self.path)
-            whole.update(f"{name}:{file.stat().st_size if large else _sha256(file)}\n".encode())
+            whole.update(f"{name}:{file.stat().st_size if large else file_digest(file)}\n".encode())
         return whole.hexdigest()
 
     @property
@@ -292,11 +293,6 @@ def _repeated(own: int, channels: int | None) -> int:
 def _stamp(path: Path) -> tuple[int, ...]:
     files = [path] if path.is_file() else [path, *(entry for entry in path.rglob("*") if entry.is_dir())]
     return tuple(number for file in files for number in (file.stat().st_mtime_ns, file.stat().st_size))
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _are_pixels(pixels: Tensor) -> bool:

@@ -2,11 +2,10 @@
 
 import math
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
-from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
+from dynconf_core.data.digests import content_digest
 from dynconf_core.errors import InputError
 
 
@@ -89,21 +88,12 @@ def content_of(file: str) -> str:
     Raises:
         InputError: if it cannot be read.
     """
-    path = Path(file)
     try:
-        state = path.stat()
-        return _sha256(path, state.st_size, state.st_mtime_ns)
+        return content_digest(Path(file))
     except OSError as error:
         raise InputError(
             f"initial_weights={file}: it cannot be read ({error.strerror}): name the file of the weights."
         ) from None
-
-
-@lru_cache(maxsize=16)
-def _sha256(path: Path, size: int, changed: int) -> str:
-    """``size`` and ``changed`` are the file's, so that a changed one is read again."""
-    with path.open("rb") as stream:
-        return file_digest(stream, "sha256").hexdigest()
 
 
 def learning_rate(step: int, steps: int, recipe: Recipe) -> float:

@@ -5,7 +5,6 @@ sha256>.<ending>`` and kept in the folder ``checkpoints`` of ``torch.hub.get_dir
 torchvision looks for them too.
 """
 
-import hashlib
 import os
 import re
 import secrets
@@ -15,6 +14,7 @@ from urllib.parse import urlparse
 
 import torch
 
+from dynconf_core.data.digests import file_digest
 from dynconf_core.errors import InputError
 
 TIMEOUT = 10.0  # seconds to connect, and between two pieces of data
@@ -32,7 +32,7 @@ def fetched(url: str) -> Path:
     if not path.is_file():
         _download(url, path, by_hand)
     digits = re.search(r"-([0-9a-f]{8,64})\.", path.name)
-    if digits and not _sha256(path).startswith(digits[1]):
+    if digits and not file_digest(path).startswith(digits[1]):
         raise InputError(f"{path} does not have the sha256 that its name gives: delete it, then {by_hand}.")
     return path
 
@@ -54,8 +54,3 @@ def _download(url: str, path: Path, by_hand: str) -> None:
         raise InputError(f"{url} cannot be downloaded ({str(cause) or type(cause).__name__}): {by_hand}.") from fault
     finally:
         beside.unlink(missing_ok=True)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -25,8 +25,8 @@ from dynconf_core.experiment.request import Request, check_data, check_writable
 from dynconf_core.experiment.settings import names
 from dynconf_core.machine import keep_freed_memory
 from dynconf_core.progress import Progress
+from dynconf_core.training.epochs import Diverged
 from dynconf_core.training.fine_tuned import fine_tune_to_file
-from dynconf_core.training.loop import Diverged
 from dynconf_core.training.processes import Agreed, Processes
 from dynconf_core.training.run import train_to_file
 from dynconf_core.training.speed import SpeedUps, allow_fast_arithmetic

@@ -1,6 +1,5 @@
 """Fine-tuning a checkpoint and writing another."""
 
-import platform
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,7 @@ from dynconf_core.networks.checkpoint import load_checkpoint, save_checkpoint
 from dynconf_core.progress import Progress, silent
 from dynconf_core.schemes.network import described
 from dynconf_core.training.fine_tuning import fine_tune
-from dynconf_core.training.processes import ALONE
-from dynconf_core.training.run import split_facts
+from dynconf_core.training.run import facts_of_run, split_facts
 from dynconf_core.training.speed import SpeedUps
 
 
@@ -70,13 +68,6 @@ def fine_tune_to_file(
         "record": {"losses": record["losses"]},
         "half": half,
     }
-    facts = {
-        **determined,
-        "record": record,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
-        "threads": torch.get_num_threads(),
-        **ALONE.facts(device),
-        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
-    }
+    facts = {**determined, **facts_of_run(record, device)}
     save_checkpoint(network.cpu(), facts if facts_inside else determined, out, half=half)
     return facts

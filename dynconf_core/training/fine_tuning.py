@@ -6,9 +6,7 @@ simulated with surrogate gradients (see ``spiking``), and the loss is taken at e
 
 import copy
 import math
-import time
-from collections.abc import Callable
-from contextlib import closing, nullcontext
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import torch
@@ -20,22 +18,24 @@ from dynconf_core.conversion.options import ConversionOptions
 from dynconf_core.data.augment import augmented
 from dynconf_core.data.batches import batches
 from dynconf_core.data.images import Images
-from dynconf_core.errors import InputError
 from dynconf_core.experiment.fine_tuning import FineTuning
 from dynconf_core.experiment.recipe import Recipe
 from dynconf_core.progress import Progress, silent
-from dynconf_core.training.keeper import Keeper, kept_state
-from dynconf_core.training.loop import KEPT_EVERY, Diverged, TrainingRecord, decayed
+from dynconf_core.training.epochs import Diverged, Epochs, TrainingRecord, generator_of, sgd, steps_an_epoch
+from dynconf_core.training.keeper import kept_state
+from dynconf_core.training.loop import decayed
 from dynconf_core.training.speed import SpeedUps, chosen
 from dynconf_core.training.spiking import Spiking
+
+ORDER, AUGMENTATION = 8, 9
+"""What random numbers are for, beside the uses of a training; see ``seed_of``."""
 
 
 class FineTuningDiverged(Diverged):
     """The loss or a weight is no longer finite, or a threshold no longer above 0."""
 
     def __init__(self, epoch: int, how: FineTuning) -> None:
-        RuntimeError.__init__(
-            self,
+        super().__init__(
             f"fine-tuning diverged in epoch {epoch + 1} of {how.epochs} with fine_tune_rate={how.learning_rate:g}: the loss or "
             "a weight is no longer finite, or a threshold no longer above 0. Choose a lower rate, such as "
             f"fine_tune_rate={how.learning_rate / 4:g}.",
@@ -98,22 +98,12 @@ def fine_tune(
         InputError: for a network that cannot be fine-tuned (see ``Spiking``), or fewer images than a batch.
         FineTuningDiverged: if the loss or a weight is no longer finite, or a threshold no longer above 0.
     """
-    an_epoch = len(images) // recipe.batch_size
-    if an_epoch == 0:
-        raise InputError(f"batch_size={recipe.batch_size} exceeds the {len(images)} training images: choose fewer.")
+    an_epoch = steps_an_epoch(len(images), recipe)
     total, names = an_epoch * how.epochs, how.augmentation(recipe)
-    on_gpu = device.type == "cuda"
     spiking = Spiking(network, images.normalisation(images.batch(torch.arange(1))), options, how.steps).to(device)
     trained = copy.deepcopy(network).eval().requires_grad_(False)
     images = images.to(device)
-    optimiser = torch.optim.SGD(
-        decayed(network, recipe),
-        lr=how.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        foreach=not on_gpu,
-        fused=on_gpu,
-    )
+    optimiser = sgd(decayed(network, recipe), recipe, how.learning_rate, device)
     record = TrainingRecord(losses=[], seconds=0.0, speed_ups={})
     identity = {
         "fine_tuning": how.as_dict(recipe),
@@ -136,40 +126,30 @@ def fine_tune(
         record["speed_ups"] = speed_ups.as_dict()
     forward, before = speed_ups.prepared(spiking), speed_ups.prepared(trained)
 
-    last, kept = min(how.epochs, stop_after or how.epochs), time.perf_counter()
-    with nullcontext() if resume is None else Keeper(resume) as keeper:
-        for epoch in range(len(record["losses"]), last):
-            start = time.perf_counter()
-            order = torch.randperm(len(images), generator=_generator(seed, epoch, 0))
-            losses = torch.zeros((), device=device)
-            done = f"epoch {epoch + 1}/{how.epochs}" + (f", loss {record['losses'][-1]:.3f}" if record["losses"] else "")
-            feed = batches(images, order, recipe.batch_size, names, _generator(seed, epoch, 1), device)
-            with closing(feed):
-                for step, (batch, labels) in enumerate(feed, epoch * an_epoch):
-                    for group in optimiser.param_groups:
-                        group["lr"] = how.learning_rate * 0.5 * (1 + math.cos(math.pi * step / total))
-                    batch = speed_ups.images(batch)
-                    with speed_ups.precision(device):
-                        with torch.no_grad():
-                            known = before(batch)
-                        loss = loss_of(forward(batch), labels, known, how)
-                    optimiser.zero_grad(set_to_none=True)
-                    loss.backward()
-                    optimiser.step()
-                    losses += loss.detach()
-                    if not on_gpu and not math.isfinite(float(losses)):  # on a GPU, reading it would wait for the step
-                        raise FineTuningDiverged(epoch, how)
-                    progress(step + 1, total, done)
-            if not math.isfinite(float(losses)):
-                raise FineTuningDiverged(epoch, how)
-            record["losses"].append(float(losses) / an_epoch)
-            record["seconds"] += time.perf_counter() - start
-            now = time.perf_counter()
-            if keeper is not None and (epoch + 1 == last or now - kept >= KEPT_EVERY[device.type]):
-                kept = now
-                keeper.keep(
-                    {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "record": record, "of": identity}
-                )
+    def feed(epoch: int) -> Generator[tuple[Tensor, Tensor]]:
+        order = torch.randperm(len(images), generator=generator_of(seed, epoch, ORDER))
+        return batches(images, order, recipe.batch_size, names, generator_of(seed, epoch, AUGMENTATION), device)
+
+    def step(batch: Tensor, labels: Tensor) -> Tensor:
+        batch = speed_ups.images(batch)
+        with speed_ups.precision(device):
+            with torch.no_grad():
+                known = before(batch)
+            loss = loss_of(forward(batch), labels, known, how)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        return loss.detach()
+
+    last = Epochs(
+        how.epochs,
+        an_epoch,
+        feed,
+        step,
+        lambda number: how.learning_rate * 0.5 * (1 + math.cos(math.pi * number / total)),
+        lambda: {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "of": identity},
+        lambda epoch: FineTuningDiverged(epoch, how),
+    ).run(record, optimiser, device, resume=resume, stop_after=stop_after, progress=progress)
     if not _sound(network):
         raise FineTuningDiverged(last - 1, how)
     network.eval()
@@ -195,11 +175,6 @@ def _chosen(
     indices = torch.arange(size)
     batch = augmented(images.batch(indices, generator).to(device), names, images.normalisation, generator)
     return chosen(spiking, batch, images.labels[indices].to(device), total, compiling=False, loss=loss)
-
-
-def _generator(seed: int, epoch: int, purpose: int) -> torch.Generator:
-    """A generator for each use; torch's on the CPU takes no more than 32 bits."""
-    return torch.Generator().manual_seed((seed * 0x9E3779B1 + (epoch << 4) + 8 + purpose) % 2**32)
 
 
 def _sound(network: nn.Module) -> bool:

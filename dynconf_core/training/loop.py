@@ -1,18 +1,8 @@
-"""The training loop, which can be resumed after any saved epoch with the same result.
+"""Training a network by a recipe, resumable after any saved epoch with the same result; see ``epochs``."""
 
-Shuffling and augmentation use generators seeded by (seed, epoch), and the learning rate is a function of the step. The saved
-state therefore consists of the weights, the optimiser's state and the record so far.
-
-On a GPU an epoch has no synchronisation points: images are on the device or decoded ahead, losses are summed on the device, and
-the state is written in the background, at most every ``KEPT_EVERY`` seconds.
-"""
-
-import math
-import time
-from collections.abc import Iterator
-from contextlib import closing, nullcontext
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypedDict, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -23,28 +13,17 @@ from dynconf_core.activations.quantisation import Quantised
 from dynconf_core.data.augment import augmented
 from dynconf_core.data.batches import batches
 from dynconf_core.data.images import Images
-from dynconf_core.errors import InputError
 from dynconf_core.experiment.recipe import Recipe, fineness, learning_rate
 from dynconf_core.progress import Progress, silent
 from dynconf_core.training.average import BATCHES, Average
-from dynconf_core.training.keeper import Keeper, kept_state
+from dynconf_core.training.epochs import Diverged, Epochs, TrainingRecord, generator_of, seed_of, sgd, steps_an_epoch
+from dynconf_core.training.keeper import kept_state
 from dynconf_core.training.parallel import NORMS, parallel, settle
 from dynconf_core.training.processes import ALONE, Agreed, Processes
 from dynconf_core.training.speed import SpeedUps, chosen
 
-KEPT_EVERY = {"cpu": 0.0, "cuda": 15.0}
-"""Least seconds between two saved states: fetching one from a GPU takes as long as a dozen batches."""
 
-
-class TrainingRecord(TypedDict):
-    """What a training did: mean loss of each epoch, seconds, and speed-ups by name."""
-
-    losses: list[float]
-    seconds: float
-    speed_ups: dict[str, bool]
-
-
-class Diverged(RuntimeError):
+class TrainingDiverged(Diverged):
     """The loss or a weight is no longer finite."""
 
     def __init__(self, epoch: int, recipe: Recipe) -> None:
@@ -94,26 +73,14 @@ def train(
     Raises:
         InputError: if there are fewer images than a batch, if a batch cannot be shared out evenly, or if ``resume`` belongs to
             the same training by another number of processes.
-        Diverged: if the loss or a weight is no longer finite.
+        TrainingDiverged: if the loss or a weight is no longer finite.
     """
     share = processes.share(recipe.batch_size)
-    steps_an_epoch = len(images) // recipe.batch_size
-    if steps_an_epoch == 0:
-        raise InputError(f"batch_size={recipe.batch_size} exceeds the {len(images)} training images: choose fewer.")
-    total = steps_an_epoch * recipe.epochs
-    on_gpu = device.type == "cuda"
+    an_epoch = steps_an_epoch(len(images), recipe)
+    total = an_epoch * recipe.epochs
     network.to(device)
     images = images.to(device)
-    optimiser = torch.optim.SGD(
-        decayed(network, recipe),
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.nesterov,
-        # Few calls from Python, for which parallel threads would have to wait; gives the same numbers on a CPU.
-        foreach=not on_gpu,
-        fused=on_gpu,
-    )
+    optimiser = sgd(decayed(network, recipe), recipe, recipe.learning_rate, device, recipe.nesterov)
     record = TrainingRecord(losses=[], seconds=0.0, speed_ups={})
     identity = {
         "recipe": recipe.as_dict(),
@@ -150,54 +117,53 @@ def train(
     average = Average(network, recipe.averaging) if recipe.averaging else None
     if average is not None and state is not None:
         average.load(state["average"])
-    last, kept = min(recipe.epochs, stop_after or recipe.epochs), time.perf_counter()
-    with nullcontext() if resume is None or not processes.first else Keeper(resume) as keeper:
-        for epoch in range(len(record["losses"]), last):
-            start = time.perf_counter()
-            network.train()
-            generator = torch.Generator().manual_seed(_seed(seed, epoch, 1))
-            if course is not None:
-                course.fineness = fineness(epoch, recipe)
-                course.seed(_seed(seed, epoch, 2), device, speed_ups.compiled)
-            order = _order(images, seed, epoch)
-            losses = torch.zeros((), device=device)
-            done = f"epoch {epoch + 1}/{recipe.epochs}" + (f", loss {record['losses'][-1]:.3f}" if record["losses"] else "")
-            feed = batches(images, order, recipe.batch_size, recipe.augmentation, generator, device, share=share)
-            with closing(feed):
-                for step, (batch, labels) in enumerate(feed, epoch * steps_an_epoch):
-                    for group in optimiser.param_groups:
-                        group["lr"] = learning_rate(step, total, recipe)
-                    with speed_ups.precision(device):
-                        logits = forward(speed_ups.images(batch))
-                        loss = cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-                    if course is not None and (penalty := course.taken()) is not None:
-                        loss = loss + recipe.rcs * penalty
-                    optimiser.zero_grad(set_to_none=True)
-                    loss.backward()
-                    optimiser.step()
-                    if average is not None:
-                        average.update()
-                    losses += processes.mean(loss.detach())
-                    if not on_gpu and not math.isfinite(float(losses)):  # on a GPU, reading it would wait for the step
-                        raise Diverged(epoch, recipe)
-                    progress(step + 1, total, done)
-            if not math.isfinite(float(losses)):
-                raise Diverged(epoch, recipe)
-            record["losses"].append(float(losses) / steps_an_epoch)
-            record["seconds"] += time.perf_counter() - start
-            now = time.perf_counter()
-            if keeper is not None and (epoch + 1 == last or now - kept >= KEPT_EVERY[device.type]):
-                kept = now
-                keeper.keep(
-                    {
-                        "network": network.state_dict(),
-                        "optimiser": optimiser.state_dict(),
-                        **({} if average is None else {"average": average.state()}),
-                        "record": record,
-                        "of": identity,
-                        "processes": processes.count,
-                    }
-                )
+
+    def feed(epoch: int) -> Generator[tuple[Tensor, Tensor]]:
+        network.train()
+        if course is not None:
+            course.fineness = fineness(epoch, recipe)
+            course.seed(seed_of(seed, epoch, 2), device, speed_ups.compiled)
+        generator, order = generator_of(seed, epoch, 1), _order(images, seed, epoch)
+        return batches(images, order, recipe.batch_size, recipe.augmentation, generator, device, share=share)
+
+    def step(batch: Tensor, labels: Tensor) -> Tensor:
+        with speed_ups.precision(device):
+            logits = forward(speed_ups.images(batch))
+            loss = cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        if course is not None and (penalty := course.taken()) is not None:
+            loss = loss + recipe.rcs * penalty
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        if average is not None:
+            average.update()
+        return processes.mean(loss.detach())
+
+    def kept() -> dict[str, Any]:
+        return {
+            "network": network.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            **({} if average is None else {"average": average.state()}),
+            "of": identity,
+            "processes": processes.count,
+        }
+
+    last = Epochs(
+        recipe.epochs,
+        an_epoch,
+        feed,
+        step,
+        lambda number: learning_rate(number, total, recipe),
+        kept,
+        lambda epoch: TrainingDiverged(epoch, recipe),
+    ).run(
+        record,
+        optimiser,
+        device,
+        resume=resume if processes.first else None,
+        stop_after=stop_after,
+        progress=progress,
+    )
     if course is not None:
         course.end()
         guide(network, None)
@@ -209,18 +175,13 @@ def train(
                 forward(speed_ups.images(batch))
     # The last step may have overflowed after its loss was computed.
     if not all(bool(value.isfinite().all()) for value in network.state_dict().values()):
-        raise Diverged(last - 1, recipe)
+        raise TrainingDiverged(last - 1, recipe)
     network.eval()
     return record
 
 
-def _seed(seed: int, epoch: int, purpose: int) -> int:
-    """A separate 32-bit seed for each use; torch's generator on the CPU accepts no more bits."""
-    return (seed * 0x9E3779B1 + (epoch << 4) + purpose) % 2**32
-
-
 def _order(images: Images, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(len(images), generator=torch.Generator().manual_seed(_seed(seed, epoch, 0)))
+    return torch.randperm(len(images), generator=generator_of(seed, epoch, 0))
 
 
 def _further_batches(
@@ -229,7 +190,7 @@ def _further_batches(
     """``count`` batches beyond those of the recipe's epochs."""
     epoch = recipe.epochs
     while count > 0:
-        generator = torch.Generator().manual_seed(_seed(seed, epoch, 1))
+        generator = generator_of(seed, epoch, 1)
         order = _order(images, seed, epoch)[: count * recipe.batch_size]
         yield from batches(images, order, recipe.batch_size, recipe.augmentation, generator, device, share=share)
         count -= len(order) // recipe.batch_size

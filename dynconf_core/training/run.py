@@ -15,6 +15,7 @@ from dynconf_core.experiment.start import untrained
 from dynconf_core.networks.architecture import parameters
 from dynconf_core.networks.checkpoint import save_checkpoint
 from dynconf_core.progress import Progress, silent
+from dynconf_core.training.epochs import TrainingRecord
 from dynconf_core.training.loop import train
 from dynconf_core.training.processes import ALONE, Processes
 from dynconf_core.training.speed import SpeedUps
@@ -84,17 +85,21 @@ def train_to_file(
         "record": {"losses": record["losses"]},
         "half": half,
     }
-    facts = {
-        **determined,
+    facts = {**determined, **facts_of_run(record, device, processes)}
+    if processes.first:
+        save_checkpoint(network.cpu(), facts if facts_inside else determined, out, half=half)
+    return facts
+
+
+def facts_of_run(record: TrainingRecord, device: torch.device, processes: Processes = ALONE) -> dict[str, Any]:
+    """What differs from one run of a training to the next."""
+    return {
         "record": record,
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
         "threads": torch.get_num_threads(),
         **processes.facts(device),
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
     }
-    if processes.first:
-        save_checkpoint(network.cpu(), facts if facts_inside else determined, out, half=half)
-    return facts
 
 
 def split_facts(trained: int, calibration: int) -> dict[str, Any]:
