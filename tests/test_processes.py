@@ -30,7 +30,7 @@ WITHIN = 10.0
 
 
 def _in_its_terminal() -> None:
-    """Its input is the terminal it belongs to, which ends it by SIGHUP; nohup, if these tests run under it, would ignore that."""
+    """Its input is the terminal it belongs to, which ends it by SIGHUP, also where these tests run under nohup."""
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
