@@ -33,6 +33,8 @@ weights, whose logits vary little, 2 and 7 % on pictures; one after a mean over 
 LARGEST_FOLLOWING = 0.02
 """The same for layers that follow each other without an activation, whose errors are those of few places and add up. In
 EfficientNet-Lite0 (T = 32, 64) they have up to 0.3 %."""
+SAME = 1e-12
+"""Variances smaller than this, relative to the squared mean, are rounding errors of float32."""
 VALUES = 2**24
 """The most values of a layer computed at a time, unless a single image has more."""
 
@@ -134,10 +136,6 @@ class _Sums:
         mean = self.first / self.images
         variance = float((self.second / self.images - mean.square()).clamp_min(0).mean())
         return math.sqrt(variance) if variance > SAME * float(mean.square().mean()) else 0.0
-
-
-SAME = 1e-12
-"""Variances smaller than this, relative to the squared mean, are rounding errors of float32."""
 
 
 class _Settled:
