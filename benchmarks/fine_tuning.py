@@ -3,9 +3,9 @@
 python benchmarks/fine_tuning.py trained.pt --profile quick --width 0.125 --data DATA --images 3000 --batch 64 \
     --split test --judged 4000
 
-fine-tunes a trained checkpoint on the first training images once for each loss, and judges each network, converted with
-fixed-point weights, on the first images of a split. The threshold of the exit (max softmax of the mean output) is read off the
-same images, so that the networks are compared at the same accuracy.
+fine-tunes a trained checkpoint on the first training images once for each of some ways, or for those that ``--only`` names, and
+judges each network, converted with fixed-point weights, on the first images of a split. The threshold of the exit (max softmax
+of the mean output) is read off the same images, so that the networks are compared at the same accuracy.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from dynconf_core.activations.potential import Charging
 from dynconf_core.conversion.convert import convert
 from dynconf_core.conversion.options import ConversionOptions
 from dynconf_core.data.images import TensorImages
@@ -28,13 +29,16 @@ from dynconf_core.networks.checkpoint import load_checkpoint
 from dynconf_core.schemes.network import described
 from dynconf_core.training.fine_tuning import fine_tune
 
-LOSSES = {
-    "steps alone": (0.0, 0.0),
-    "steps, distilled": (0.0, 1.0),
-    "steps and network": (1.0, 0.0),
-    "steps and network, half distilled": (1.0, 0.5),
+WAYS = {
+    "as trained": FineTuning(epochs=0),
+    "steps alone": FineTuning(1, settled=0.0, distilled=0.0),
+    "steps, distilled": FineTuning(1, settled=0.0, distilled=1.0),
+    "steps and network": FineTuning(1, settled=1.0, distilled=0.0),
+    "steps and network, half distilled": FineTuning(1),
+    "steps alone, potentials": FineTuning(1, settled=0.0, distilled=0.0, potentials=True),
+    "steps and network, half distilled, potentials": FineTuning(1, potentials=True),
 }
-"""``settled`` and ``distilled`` by name."""
+"""By name; ``--epochs`` and ``--steps`` say how long, ``--rate`` how fast."""
 BATCH = 250
 THRESHOLDS = 400
 TIMES = (1, 2, 3, 4, 6, 8, 16, 32)
@@ -82,7 +86,7 @@ def judged(plan: Plan, network: nn.Module, pixels: Tensor, labels: Tensor) -> di
 
 
 def main() -> None:
-    """Print a line of JSON for the network as it is and for each loss."""
+    """Print a line of JSON for the network as it is and for each way of fine-tuning it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--setting", default="cifar10-resnet18-qcfs")
@@ -91,6 +95,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--rate", type=float, default=FineTuning.learning_rate)
+    parser.add_argument("--only", action="append", choices=list(WAYS), help="may be given several times")
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--split", default="calibration", help="whatever is chosen is chosen on calibration")
@@ -103,10 +109,14 @@ def main() -> None:
     images = images_of(plan.data, given.split, given.data)
     some = torch.arange(min(given.judged, len(images)))
     pixels, labels = images.normalisation(images.batch(some)), images.labels[some]
-    for name, (settled, distilled) in {"as trained": (0.0, 0.0), **LOSSES}.items():
-        how = FineTuning(0 if name == "as trained" else given.epochs, given.steps, settled=settled, distilled=distilled)
+    for name in given.only or WAYS:
+        how = WAYS[name]
+        how = replace(how, epochs=given.epochs if how else 0, steps=given.steps, learning_rate=given.rate)
         network = tuned(plan, given.checkpoint, how, given.data, given.images)
-        print(json.dumps({"loss": name, "images": len(some), **judged(plan, network, pixels, labels)}), flush=True)
+        offsets = (one.offset for one in network.modules() if isinstance(one, Charging) and one.offset is not None)
+        learned = [0.5 + float(offset.detach()) for offset in offsets]
+        found = {"way": name, "images": len(some), **judged(plan, network, pixels, labels)}
+        print(json.dumps({**found, "potentials": [round(one, 3) for one in learned]}), flush=True)
 
 
 if __name__ == "__main__":

@@ -72,14 +72,15 @@ def test_the_initial_potential_is_that_of_the_conversion() -> None:
 
 
 @pytest.mark.parametrize("method", ["qcfs", "qffs"])
-@pytest.mark.parametrize("seed", range(4))
-def test_with_learned_potentials_it_sends_the_spikes_of_the_core(method: str, seed: int) -> None:
+@pytest.mark.parametrize("fixed_point", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_with_learned_potentials_it_sends_the_spikes_of_the_core(method: str, fixed_point: bool, seed: int) -> None:
     """Each layer from its own; the network itself is then what signed neurons settle at, of the others QCFS as it was."""
     trained, images = RandomNetwork(seed, method).eval(), dyadic_images(3, seed)
     half = [one.transpose(0, 1) for one in spiking(copy.deepcopy(trained), images).sent(images.double()).values()]
     before = trained.double()(images.double())
     values = charge(trained)
-    snn = convert(copy.deepcopy(trained).float(), images, fixed_point=False, time_steps=STEPS)
+    snn = convert(copy.deepcopy(trained).float(), images, fixed_point=fixed_point, time_steps=STEPS)
     given = {node.name: float(node.tensors["initial"]) for node in snn.graph.of_kind("neurons")}
     assert sorted(given.values()) == sorted(values) and snn.facts["initial_potentials"] == given
     _, spikes, _ = simulated(snn, images, STEPS)
@@ -218,6 +219,27 @@ def test_normalisation_keeps_its_statistics_and_all_else_has_gradients() -> None
     tuned(images.double())[:-1].square().sum().backward()
     assert all(torch.equal(before[name], value) for name, value in trained.named_buffers())
     assert all(one.grad is not None and bool(one.grad.any()) for one in trained.parameters())
+
+
+def test_what_does_not_go_with_learned_potentials_is_refused() -> None:
+    images, networks = torch.ones(1, 3), {}
+    for method, fire in (("qcfs", QCFS(4)), ("qffs", LSQ(2))):
+        networks[method] = nn.Sequential(nn.Linear(3, 4), fire, nn.Linear(4, 2)).eval()
+        charge(networks[method])  # 3/16
+    for given in (convert, spiking):
+        with pytest.raises(
+            InputError, match=r"initial_potential=0\.25, but the neurons at '1' have learned to start at 0\.188"
+        ):
+            given(networks["qcfs"].float(), images, initial_potential=0.25)
+    with pytest.raises(InputError, match="correct=True would replace what the neurons at '1' have learned"):
+        convert(networks["qcfs"].float(), images, correct=True)
+    with pytest.raises(InputError, match=r"shift 0\.5, and its neurons start at 0\.188: signed neurons settle where"):
+        convert(networks["qcfs"], images, neurons="signed", levels=4)
+    with pytest.raises(InputError, match=r"shift 0\.188.*: integrate-and-fire neurons never settle"):
+        convert(networks["qffs"], images, neurons="integrate-and-fire")
+    networks["qcfs"][1].offset.data.fill_(0.75)  # type: ignore[union-attr, operator]
+    with pytest.raises(InputError, match=r"its initial is 1\.25; give 0 to 1"):
+        convert(networks["qcfs"], images)
 
 
 class _Functional(nn.Module):

@@ -272,8 +272,8 @@ def learned_potentials(graph: Graph, neurons: NeuronModel, asked: ConversionOpti
     for name, value in found.items():
         if potential != HALF_CHARGED:
             raise InputError(
-                f"initial_potential={potential}, but the neurons at {name!r} have learned to start at {_first(value)}: leave it "
-                "out."
+                f"initial_potential={potential}, but the neurons at {name!r} have learned to start at {_first(value)}: leave "
+                "it out."
             )
         if asked.correct:
             raise InputError(

@@ -79,8 +79,8 @@ def as_image(node: Node) -> Node:
 
 def activate(node: Node, x: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
     """The activation f: max(x, 0); clipped at ``threshold``; or quantised to n = ``levels`` steps of ``threshold / n``, theta
-    / n clip(floor(n x / theta + shift), 0, n) (QCFS with L = n, LSQ with n s = theta), where ``shift`` is 1/2 unless given. With
-    a ``slope``, f(x) - slope f(-x), where the threshold of f(-x) may be another one, ``below``."""
+    / n clip(floor(n x / theta + shift), 0, n) (QCFS with L = n, LSQ with n s = theta), where ``shift`` is 1/2 unless given.
+    With a ``slope``, f(x) - slope f(-x), where the threshold of f(-x) may be another one, ``below``."""
     threshold = tensors.get("threshold")
     shift = tensors.get("shift")
     value = _one_side(node, x, threshold, shift)

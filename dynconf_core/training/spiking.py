@@ -5,8 +5,8 @@ layer l has the height theta_l. The backward pass replaces the derivative of a s
 ``NeuronModel.slope``) and follows the membrane potential through all time steps, the reset included (Neftci, Mostafa, Zenke,
 "Surrogate Gradient Learning in Spiking Neural Networks", IEEE Signal Processing Magazine 2019, arXiv 1901.09948).
 
-Weights, thresholds, learned initial potentials and the factors of batch normalisation are the network's own parameters. Batch normalisation keeps its
-running statistics. Whatever is trained is therefore stored, loaded and converted as after training.
+Weights, thresholds, learned initial potentials and the factors of batch normalisation are the network's own parameters. Batch
+normalisation keeps its running statistics. Whatever is trained is therefore stored, loaded and converted as after training.
 """
 
 from collections.abc import Mapping, Sequence
