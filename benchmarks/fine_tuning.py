@@ -3,9 +3,9 @@
 python benchmarks/fine_tuning.py trained.pt --profile quick --width 0.125 --data DATA --images 3000 --batch 64 \
     --split test --judged 4000
 
-fine-tunes a trained checkpoint on the first training images once for each loss, and judges each network, converted with
-fixed-point weights, on the first images of a split or of both. The threshold of the exit (max softmax of the mean output) is
-read off the same images, so that the networks are compared at the same accuracy.
+fine-tunes a trained checkpoint on the first training images once for each of some ways, or for those that ``--only`` names, and
+judges each network, converted with fixed-point weights, on the first images of a split or of both. The threshold of the exit
+(max softmax of the mean output) is read off the same images, so that the networks are compared at the same accuracy.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from dynconf_core.activations.potential import Charging
 from dynconf_core.conversion.convert import convert
 from dynconf_core.conversion.options import ConversionOptions
 from dynconf_core.data.images import TensorImages
@@ -29,13 +30,16 @@ from dynconf_core.schemes.network import described
 from dynconf_core.simulation.exactness import plain_arithmetic
 from dynconf_core.training.fine_tuning import fine_tune
 
-LOSSES = {
-    "steps alone": (0.0, 0.0),
-    "steps, distilled": (0.0, 1.0),
-    "steps and network": (1.0, 0.0),
-    "steps and network, half distilled": (1.0, 0.5),
+WAYS = {
+    "as trained": FineTuning(epochs=0),
+    "steps alone": FineTuning(1, settled=0.0, distilled=0.0),
+    "steps, distilled": FineTuning(1, settled=0.0, distilled=1.0),
+    "steps and network": FineTuning(1, settled=1.0, distilled=0.0),
+    "steps and network, half distilled": FineTuning(1),
+    "steps alone, potentials": FineTuning(1, settled=0.0, distilled=0.0, potentials=True),
+    "steps and network, half distilled, potentials": FineTuning(1, potentials=True),
 }
-"""``settled`` and ``distilled`` by name."""
+"""By name; ``--epochs`` and ``--steps`` say how long, ``--rate`` how fast."""
 BATCH = 250
 THRESHOLDS = 400
 TIMES = (1, 2, 3, 4, 6, 8, 16, 32)
@@ -93,7 +97,7 @@ def quantiles(values: Tensor) -> Tensor:
 
 
 def main() -> None:
-    """Print a line of JSON for the network as it is and for each loss."""
+    """Print a line of JSON for the network as it is and for each way of fine-tuning it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--setting", default="cifar10-resnet18-qcfs")
@@ -102,6 +106,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--rate", type=float, default=FineTuning.learning_rate)
+    parser.add_argument("--only", action="append", choices=list(WAYS), help="may be given several times")
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--batch", type=int)
     parser.add_argument("--split", action="append", help="whatever is chosen is chosen on calibration [calibration]")
@@ -113,14 +119,18 @@ def main() -> None:
     plan = resolve(given.setting, given.profile)
     plan = replace(plan, width=given.width or plan.width)
     plan = replace(plan, recipe=replace(plan.recipe, batch_size=given.batch or plan.recipe.batch_size))
-    for name, (settled, distilled) in {"as trained": (0.0, 0.0), **LOSSES}.items():
-        how = FineTuning(0 if name == "as trained" else given.epochs, given.steps, settled=settled, distilled=distilled)
+    for name in given.only or WAYS:
+        how = WAYS[name]
+        how = replace(how, epochs=given.epochs if how else 0, steps=given.steps, learning_rate=given.rate)
         network = tuned(plan, given.checkpoint, how, given.data, given.images, device)
+        offsets = (one.offset for one in network.modules() if isinstance(one, Charging) and one.offset is not None)
+        potentials = [round(0.5 + float(offset.detach()), 3) for offset in offsets]
         for split in given.split or ["calibration"]:
             images = images_of(plan.data, split, given.data)
             some = torch.arange(min(given.judged, len(images)))
             pixels, labels = images.normalisation(images.batch(some)).to(device), images.labels[some].to(device)
-            print(json.dumps({"loss": name, split: len(some), **judged(plan, network, pixels, labels)}), flush=True)
+            found = {"way": name, split: len(some), **judged(plan, network, pixels, labels), "potentials": potentials}
+            print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":
