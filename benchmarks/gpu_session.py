@@ -9,11 +9,11 @@ traces beside SpikingJelly, and live exit by the clock. Then four trainings run 
 collection, the ResNets once more after fine-tuning over their first time steps; beside them run the GPU tests, and fine-tuning
 in several ways at a quarter of the width.
 
-Each part has a time box and runs in a process of its own. What has become of it goes to OUT/session.json, and the output of all
-parts to OUT/logs.tar. Networks (in half precision) and traces go to OUT/products.tar.0 and so on, in pieces
-that are joined by ``cat``, as much as a call brings back; the next call brings what is left. A part that is done is not
-repeated; a training resumes after its last saved epoch, as long as FOLDER/work is kept. The measurements need no images: where
-the mosaics come in several calls, the trainings wait for the call that brings the last one.
+Each part has a time box and runs in a process of its own. What has become of it goes to OUT/session.json, the output of all
+parts to OUT/logs.tar. Networks (in half precision) and traces go to OUT/products.tar.0 and so on, in pieces that are joined by
+``cat``, as much as a call brings back; the next call brings what is left. A part that is done is not repeated; a training
+resumes after its last saved epoch, as long as FOLDER/work is kept. The measurements need no images: where the mosaics come in
+several calls, the trainings wait for the call that brings the last one.
 
 It needs torch, numpy, pillow and pytest; collecting beside SpikingJelly needs spikingjelly too.
 """
@@ -144,11 +144,12 @@ class Session:
         print(f"{name}: {state} after {seconds:.0f} s\n", end="", flush=True)
 
     def write(self) -> None:
-        """Write what has become of the parts."""
-        beside = self.out / "session.json.new"
+        """Write what has become of the parts, for this call and for the next."""
         found = {"parts": self.parts, "delivered": self.delivered, "left": round(self.left, 1)}
-        beside.write_text(json.dumps(found, indent=1) + "\n")
-        beside.replace(self.out / "session.json")
+        for folder in (self.out, self.logs.parent):
+            beside = folder / "session.json.new"
+            beside.write_text(json.dumps(found, indent=1) + "\n")
+            beside.replace(folder / "session.json")
 
 
 def _stop(child: "subprocess.Popen[bytes]") -> None:
@@ -393,7 +394,7 @@ def run(given: argparse.Namespace) -> int:
     logs = work / "logs"
     logs.mkdir(exist_ok=True)
     session = Session(given.out, logs, time.monotonic() + given.seconds, SLOWER if given.tiny else 1.0)
-    former = given.former or given.out / "session.json"
+    former = work / "session.json"
     if former.is_file():
         known = json.loads(former.read_text())
         session.parts, session.delivered = known["parts"], known["delivered"]
@@ -426,7 +427,6 @@ def main() -> int:
     running.add_argument("folder", type=Path, help="the mosaics; FOLDER/work holds what an interrupted session resumes from")
     running.add_argument("out", type=Path, help="where results go")
     running.add_argument("--seconds", type=float, default=570.0, help="the whole call [570]")
-    running.add_argument("--former", type=Path, help="session.json of an earlier call [OUT/session.json]")
     running.add_argument(
         "--set", default="", help="FIELD=VALUE ..., added to the recipe of all trainings; SETTING:FIELD=VALUE of one"
     )
