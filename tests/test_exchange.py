@@ -485,7 +485,8 @@ def test_the_command_writes_nir_and_says_what_it_cannot_say(
 
 @pytest.mark.parametrize("case", ["digits", "residual", "several"])
 def test_a_spikingjelly_module_fires_the_same_spikes(case: str, spikingjelly: ModuleType) -> None:
-    """In both step modes, for every layer and step, and again after ``reset_net``; V(0) differs from channel to channel, or from layer to layer."""
+    """In both step modes, for every layer and step, and again after ``reset_net``; V(0) differs from channel to channel, or
+    from layer to layer."""
     if case == "digits":
         images = digits()[0][:40]
         plain = trained_on_digits("relu")  # with its max pool
