@@ -213,6 +213,11 @@ def check_values(plan: Plan) -> None:
             f"setting {plan.setting!r}: fine_tune_steps={plan.fine_tuning.steps} exceeds time_steps={plan.time_steps}: give as "
             "many or fewer."
         )
+    if plan.search.readout == "decoded" and plan.search.rule != "best":
+        from dynconf_core.choosing.candidates import check_readout  # imports torch, which commands that only list things avoid
+        from dynconf_core.confidence.measure import measure_of
+
+        check_readout(plan.search.readout, measure_of(plan.search.rule))
     if plan.recipe.nesterov and not plan.recipe.momentum:
         raise InputError(f"setting {plan.setting!r}: nesterov=true needs a momentum above 0: set momentum too.")
 
