@@ -280,9 +280,10 @@ def test_what_has_no_influence_is_reached_and_hides_nothing_else() -> None:
     for one in STAGES:
         hidden |= set(reached(list(one.modules(PLAN).values()), ROOT)) - set(one.code(PLAN))
     recipe, tuning = (ROOT / "dynconf_core/experiment" / name for name in ("recipe.py", "fine_tuning.py"))
-    digests = {ROOT / "dynconf_core/data" / name for name in ("__init__.py", "digests.py")}  # of the recipe's initial weights
-    assert {file.relative_to(ROOT).as_posix() for file in hidden - {recipe, tuning} - digests} == set(WITHOUT_INFLUENCE)
-    assert digests <= set(stage("train").code(PLAN))
+    names = ("data/__init__.py", "data/digests.py", "data/images.py", "schemes/__init__.py", "schemes/field.py")
+    of_recipe = {ROOT / "dynconf_core" / name for name in names}  # the digest of its weights, and what its fields may be
+    assert {file.relative_to(ROOT).as_posix() for file in hidden - {recipe, tuning} - of_recipe} == set(WITHOUT_INFLUENCE)
+    assert of_recipe <= set(stage("train").code(PLAN))
     assert recipe in stage("train").code(PLAN)
     assert {recipe, tuning} <= set(stage("fine_tune").code(PLAN))
     assert all(WITHOUT_INFLUENCE.values())
