@@ -25,7 +25,7 @@ from dynconf_flows.requested import study_name
 from dynconf_tasks.study.shared import participation
 
 SETTINGS = ["cifar10-vgg16-qffs", "cifar10-resnet18-qcfs"]
-SHORT = {"epochs": 1, "time_steps": 5}
+SHORT = {"epochs": 1, "time_steps": 5, "width": 0.04}
 
 
 @pytest.fixture(scope="module")
