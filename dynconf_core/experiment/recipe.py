@@ -104,7 +104,7 @@ class Recipe:
     rcs: float = 0.0
 
     def __post_init__(self) -> None:
-        names = self.augmentation
+        names: object = self.augmentation
         if isinstance(names, str) or not isinstance(names, Sequence):
             raise InputError(f"{told('augmentation', names)}: give a tuple of names, such as ('crop', 'flip').")
         object.__setattr__(self, "augmentation", tuple(names))
