@@ -4,15 +4,16 @@
     python benchmarks/gpu_session.py run FOLDER OUT --seconds 570   # on the machine with the GPU; the same command resumes
     python benchmarks/gpu_session.py run FOLDER OUT --tiny          # everything at tiny sizes on a CPU, to try it
 
-The parts are the GPU tests, the training loop's share of the bare network's throughput, collecting traces beside SpikingJelly
-on the same card, live exit by the clock, and then trainings, four side by side, each followed by conversion and collection,
-the ResNets once more after fine-tuning over their first time steps.
+First come measurements, each alone on the machine: the training loop's share of the bare network's throughput, collecting
+traces beside SpikingJelly, and live exit by the clock. Then four trainings run side by side, each followed by conversion and
+collection, the ResNets once more after fine-tuning over their first time steps; beside them run the GPU tests, and fine-tuning
+in several ways at a quarter of the width.
 
 Each part has a time box and runs in a process of its own. What has become of it goes to OUT/session.json, the output of all
-parts to OUT/logs.tar, and the traces of a trained network, in compact form, to OUT/NAME.tar (below 16 MiB for CIFAR-10): eight
-files in all. A part that is done is not repeated; a training resumes after its last saved epoch, as long as FOLDER/work is
-kept. The first parts need no images: where the mosaics come in several calls, the trainings wait for the call that brings the
-last one.
+parts to OUT/logs.tar. Networks (in half precision) and traces go to OUT/products.tar.0 and so on, in pieces that are joined by
+``cat``, as much as a call brings back; the next call brings what is left. A part that is done is not repeated; a training
+resumes after its last saved epoch, as long as FOLDER/work is kept. The measurements need no images: where the mosaics come in
+several calls, the trainings wait for the call that brings the last one.
 
 It needs torch, numpy, pillow and pytest; collecting beside SpikingJelly needs spikingjelly too.
 """
@@ -37,24 +38,30 @@ import numpy as np
 
 SIDE, CHANNELS, ROW = 32, 3, 100
 """Pixels of an image's side, its channels, and the images in a row of a mosaic."""
-RESERVE = 8.0
+RESERVE = 12.0
 """Seconds kept at the end for stopping what runs and writing what is there."""
-RECIPE = (
-    "epochs=90 batch_size=256 learning_rate=0.2 warm_up=0.05 augmentation=crop+flip+cutout nesterov=true label_smoothing=0.1"
-)
-FINE_TUNING = "fine_tune_epochs=4 fine_tune_steps=4"
+RECIPE = "batch_size=256 learning_rate=0.2 warm_up=0.05 augmentation=crop+flip+cutout nesterov=true"
+FINE_TUNING = "fine_tune_epochs=4 fine_tune_steps=4 fine_tune_rate=0.02"
 FINE_TUNED = ("cifar10-resnet18-qcfs", "cifar10-resnet18-qffs")
 TRAININGS = {
-    "cifar10-resnet18-qcfs": f"{RECIPE} initial_threshold=4",
-    "cifar10-vgg16-qcfs": f"{RECIPE} initial_threshold=4",
-    "cifar10-resnet18-qffs": RECIPE,
-    "cifar10-vgg16-qffs": RECIPE,
+    "cifar10-resnet18-qcfs": f"{RECIPE} epochs=120 initial_threshold=4",
+    "cifar10-vgg16-qcfs": f"{RECIPE} epochs=90 initial_threshold=4",
+    "cifar10-resnet18-qffs": f"{RECIPE} epochs=90",
+    "cifar10-vgg16-qffs": f"{RECIPE} epochs=70",
 }
-"""The settings trained side by side, with what differs from the profile ``paper``; ``--set`` adds to it. Small trainings gained
-most by leaving AutoAugment out; at this size the recipe has not been measured."""
+"""The settings trained side by side, with what differs from the profile ``paper``; ``--set`` adds to it. AutoAugment, with
+which 90 epochs under-train, is left out."""
+DEFAULT = "steps and network, half distilled"
+QUARTER = {
+    "qcfs": ("as trained", DEFAULT, f"{DEFAULT}, potentials", "steps alone"),
+    "qffs": ("as trained", DEFAULT, f"{DEFAULT}, potentials"),
+}
+"""Ways of ``fine_tuning.py`` tried at a quarter of the width."""
 TINY = "epochs=1 width=0.0625"
 SLOWER = 5.0
 """By how much the time boxes are longer on a CPU, whose time goes into starting processes."""
+PIECE, PIECES = 15 << 20, 4
+"""Bytes of a piece of the products, and how many pieces a call brings back."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,7 @@ class Session:
         until: when it has to be over, by ``time.monotonic``.
         slower: a factor of all time boxes.
         parts: by name, how each ended: "done", "failed" or "out of time", with its seconds.
+        delivered: the files that have been put into ``out``, in this call or an earlier one.
     """
 
     out: Path
@@ -83,6 +91,7 @@ class Session:
     until: float
     slower: float = 1.0
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    delivered: list[str] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -127,14 +136,20 @@ class Session:
     def _ended(self, name: str, state: str, seconds: float) -> None:
         with self._lock:
             self.parts[name] = {"state": state, "seconds": round(seconds, 1)}
-            beside = self.out / "session.json.new"
-            beside.write_text(json.dumps({"parts": self.parts, "left": round(self.left, 1)}, indent=1) + "\n")
-            beside.replace(self.out / "session.json")
+            self.write()
             packed = self.logs.with_suffix(".tar")
             with tarfile.open(packed, "w") as tar:
                 tar.add(self.logs, "logs")
             shutil.copyfile(packed, self.out / "logs.tar")
         print(f"{name}: {state} after {seconds:.0f} s\n", end="", flush=True)
+
+    def write(self) -> None:
+        """Write what has become of the parts, for this call and for the next."""
+        found = {"parts": self.parts, "delivered": self.delivered, "left": round(self.left, 1)}
+        for folder in (self.out, self.logs.parent):
+            beside = folder / "session.json.new"
+            beside.write_text(json.dumps(found, indent=1) + "\n")
+            beside.replace(folder / "session.json")
 
 
 def _stop(child: "subprocess.Popen[bytes]") -> None:
@@ -161,119 +176,176 @@ def measurements(device: str, tiny: bool) -> list[Part]:
     def benchmark(name: str, seconds: float, script: str, small: str, full: str) -> Part:
         return Part(name, seconds, [python, script, *on, *(small if tiny else full).split()])
 
-    tests = [
-        python,
-        "-m",
-        "pytest",
-        "--noconftest",
-        "-p",
-        "no:cacheprovider",
-        "-q",
-        "-rs",
-        str(measuring.HERE.parent / "tests/test_gpu.py"),
-    ]
     return [
-        Part("gpu-tests", 90, tests),
         benchmark(
             "training-share",
-            110,
+            100,
             "training.py",
-            "--width 0.03125 --steps 2 --repeats 1 --batch 8 --recipe paper --plain",
-            "--width 1 --steps 88 --repeats 2 --batch 256 --recipe paper",
+            "--architecture resnet18 --width 0.03125 --steps 2 --repeats 1 --batch 8 --recipe paper --plain",
+            "--architecture resnet18 --width 1 --steps 88 --repeats 2 --batch 256 --recipe paper "
+            "--speed-ups channels_last,autocast,compiled --speed-ups channels_last,autocast,cuda_graphs",
         ),
         benchmark(
             "collecting",
-            120,
+            75,
             "traces.py",
-            "--width 0.03125 --time-steps 2 --images 4 --repeats 1",
-            "--width 1 --images 1024 --repeats 2",
+            "--architecture resnet18 --width 0.03125 --time-steps 2 --images 4 --repeats 1",
+            "--architecture resnet18 --width 1 --images 512 --repeats 3",
         ),
         benchmark(
             "live-exit",
-            90,
+            75,
             "live.py",
             "--width 0.03125 --samples 8 --batches 4 --repeats 1",
-            "--width 1 --samples 10000 --batches 512 2048 --repeats 1",
+            "--width 1 --samples 4096 --batches 256 1024 --repeats 1",
         ),
     ]
 
 
-def trainings(session: Session, data: Path, work: Path, device: str, tiny: bool, more: str) -> None:
-    """Train all settings at the same time, and collect the traces of each as soon as it is trained."""
+def tests() -> Part:
+    """The tests that need a GPU."""
+    options = ["--noconftest", "-p", "no:cacheprovider", "-q", "-rs"]
+    return Part("gpu-tests", 150, [sys.executable, "-m", "pytest", *options, str(measuring.HERE.parent / "tests/test_gpu.py")])
 
-    def left() -> float:
-        return max(session.left / session.slower - 60.0, 1.0)
+
+def quarter(session: Session, data: Path, work: Path, device: str, tiny: bool, method: str) -> None:
+    """Train a ResNet-18 of a quarter of the width by ``method``, and fine-tune it in several ways."""
+    setting, checkpoint = f"cifar10-resnet18-{method}", work / f"quarter-{method}.pt"
+    profile = ["--profile", "smoke" if tiny else "quick", "--setting", setting, "--data", str(data), "--device", device]
+    changes = (TINY if tiny else "epochs=8").split()
+    train = [sys.executable, "-m", "dynconf_core.training", *profile, *(f"--set={change}" for change in changes)]
+    ups = ["--speed-ups", "none" if tiny else "channels_last,autocast"]
+    if session.run(Part(f"train-quarter-{method}", 120, [*train, *ups, "--out", str(checkpoint)])):
+        judged = "--width 0.0625 --epochs 1 --images 64 --batch 32 --judged 8" if tiny else "--judged 10000"
+        study = [sys.executable, "fine_tuning.py", str(checkpoint), *profile, *judged.split()]
+        splits = ["--split", "calibration", "--split", "test"]
+        ways = [text for way in QUARTER[method] for text in ("--only", way)]
+        session.run(Part(f"ways-quarter-{method}", 300, [*study, *splits, *ways]))
+
+
+def trainings(session: Session, data: Path, work: Path, device: str, tiny: bool, more: str) -> None:
+    """Train all settings at the same time, and collect the traces of each as soon as it is trained.
+
+    ``more`` are further FIELD=VALUE for all of them, or SETTING:FIELD=VALUE for one.
+    """
+
+    def left(spare: float) -> float:
+        return max(session.left / session.slower - spare, 1.0)
 
     def one(setting: str, changes: str) -> None:
-        overrides = [f"--set={change}" for change in (TINY if tiny else changes).split() + more.split()]
+        own = [text.rpartition(":")[2] for text in more.split() if text.rpartition(":")[0] in ("", setting)]
+        overrides = [f"--set={change}" for change in [*(TINY if tiny else changes).split(), *own]]
         profile = "smoke" if tiny else "paper"
         common = ["--setting", setting, "--profile", profile, *overrides, "--data", str(data), "--device", device]
         checkpoint = work / f"{setting}.pt"
-        ups = ["--speed-ups", "none" if tiny else "channels_last,autocast,compiled"]
-        train = [sys.executable, "-m", "dynconf_core.training", *common, *ups, "--half", "--out", str(checkpoint)]
-        if not session.run(Part(f"train-{setting}", left(), train)):
+        ups, fewer = ("none", "none") if tiny else ("channels_last,autocast,compiled", "channels_last,autocast")
+        training = [sys.executable, "-m", "dynconf_core.training", *common, "--half"]
+        train = [*training, "--speed-ups", ups, "--out", str(checkpoint)]
+        if not session.run(Part(f"train-{setting}", left(40.0), train)):
             return
-        collect = [sys.executable, __file__, "collect", *common, "--out", str(session.out), "--checkpoint"]
+        collect = [sys.executable, __file__, "collect", *common, "--trained", str(checkpoint), "--checkpoint"]
+        if setting in FINE_TUNED:
+            tuned, fields = work / f"{setting}-fine-tuned.pt", [f"--set={change}" for change in FINE_TUNING.split()]
+            tune = [
+                *training,
+                "--fine-tune",
+                *fields,
+                "--speed-ups",
+                fewer,
+                "--checkpoint",
+                str(checkpoint),
+                "--out",
+                str(tuned),
+            ]
+            if session.run(Part(f"fine-tune-{setting}", left(20.0), tune)):
+                session.run(Part(f"collect-{setting}-fine-tuned", 60, [*collect, str(tuned), *fields]))
         session.run(Part(f"collect-{setting}", 60, [*collect, str(checkpoint)]))
-        if setting not in FINE_TUNED:
-            return
-        tuned, fields = work / f"{setting}-fine-tuned.pt", [f"--set={change}" for change in FINE_TUNING.split()]
-        tune = [sys.executable, "-m", "dynconf_core.training", "--fine-tune", *common, *fields, "--half"]
-        if session.run(Part(f"fine-tune-{setting}", left(), [*tune, "--checkpoint", str(checkpoint), "--out", str(tuned)])):
-            session.run(Part(f"collect-{setting}-fine-tuned", 60, [*collect, str(tuned), *fields]))
 
     threads = [threading.Thread(target=one, args=item) for item in TRAININGS.items()]
+    threads += [
+        threading.Thread(target=quarter, args=(session, data, work, device, tiny, method)) for method in ("qcfs", "qffs")
+    ]
+    threads.append(threading.Thread(target=session.run, args=(tests(),)))
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
 
 
+def deliver(session: Session, work: Path) -> None:
+    """Put traces and networks that no call has brought back yet into OUT, in pieces, as many as fit."""
+    chosen: list[Path] = []
+    products = [*sorted(work.glob("*.tar"), key=lambda file: "vgg" not in file.name), *sorted(work.glob("*.pt"))]
+    for file in products:
+        size = sum(one.stat().st_size + 4096 for one in [*chosen, file])
+        if file.name != "logs.tar" and file.name not in session.delivered and size <= PIECE * PIECES - 16384:
+            chosen.append(file)
+    if not chosen:
+        return
+    whole = work / "products"
+    with tarfile.open(whole, "w") as tar:
+        for file in chosen:
+            tar.add(file, file.name)
+    content = whole.read_bytes()
+    for number, start in enumerate(range(0, len(content), PIECE)):
+        (session.out / f"products.tar.{number}").write_bytes(content[start : start + PIECE])
+    session.delivered += [file.name for file in chosen]
+    session.write()
+
+
 def collect_traces(given: argparse.Namespace) -> None:
-    """Convert a trained network and collect both splits: their compact traces and the conversion's report go to one file."""
+    """Convert a trained network and collect both splits, into a file: the traces and the conversion's report.
+
+    The traces are those that the stages of the pipeline record.
+    """
     import torch
 
     from dynconf_core.conversion.convert import convert
     from dynconf_core.conversion.report import conversion_report
     from dynconf_core.data.images import limit
-    from dynconf_core.experiment.images import images_of
+    from dynconf_core.experiment.images import images_of, trained_on_calibration
     from dynconf_core.experiment.overrides import parse
     from dynconf_core.experiment.request import Request
     from dynconf_core.networks.checkpoint import load_checkpoint
     from dynconf_core.schemes.network import described
     from dynconf_core.simulation.collect import collect
-    from dynconf_core.traces.compact import compact
 
     (plan,) = Request(given.profile, (given.setting,), parse(given.set), 0, given.device, None, str(given.data)).plans()
-    ann = described(plan.network(), plan.seed)
-    provenance = load_checkpoint(ann, given.checkpoint)
+    ann, converted = described(plan.network(), plan.seed), described(plan.network(), plan.seed)
+    provenance = load_checkpoint(ann, given.trained or given.checkpoint)
+    after = load_checkpoint(converted, given.checkpoint)
     images = images_of(plan.data, "calibration", given.data)
     few = images.normalisation(images.batch(torch.arange(min(len(images), plan.scheme.images))))
     conversion = plan.scheme.conversion(plan.time_steps)
     snn = convert(
-        ann.eval(), few, **conversion, time_steps=plan.time_steps, fixed_point=plan.fixed_point, image_limit=limit(images)
+        converted.eval(), few, **conversion, time_steps=plan.time_steps, fixed_point=plan.fixed_point, image_limit=limit(images)
     )
     shown = torch.arange(min(64, len(images)))
-    report = conversion_report(snn, ann, images.normalisation(images.batch(shown)), plan.time_steps, images.labels[shown])
-    files = {"conversion.txt": f"{report}\n", "training.json": json.dumps(provenance, indent=1) + "\n"}
-    partial = given.checkpoint.with_name(f"{given.checkpoint.stem}.tar")
-    with tarfile.open(partial, "w") as tar:
-        for name, text in files.items():
-            path = given.checkpoint.with_name(f"{given.checkpoint.stem}-{name}")
-            path.write_text(text)
-            tar.add(path, path.name)
-        for split in ("calibration", "test"):
-            path = given.checkpoint.with_name(f"{given.checkpoint.stem}-{split}.npz")
-            of_split = images_of(plan.data, split, given.data)
-            facts = {**plan.origin(), "data": plan.data.name, "split": split, "network": plan.network()}
-            traces = collect(
-                snn.to(given.device), ann.to(given.device), of_split, plan.time_steps, device=given.device, facts=facts
-            )
-            accuracy = 100 * traces.correct().mean(axis=0)
-            print(f"{split}: " + ", ".join(f"{value:.2f} @ {step}" for step, value in enumerate(accuracy, 1)), flush=True)
-            compact(traces).save(path, compressed=True)
-            tar.add(path, path.name)
-    shutil.move(partial, given.out / partial.name)
+    pixels = images.normalisation(images.batch(shown))
+    report = conversion_report(snn, converted, pixels, plan.time_steps, images.labels[shown])
+    stem = given.checkpoint.stem
+    files = {"conversion.txt": f"{report}\n", "training.json": json.dumps(after, indent=1) + "\n"}
+    for name, text in files.items():
+        given.checkpoint.with_name(f"{stem}-{name}").write_text(text)
+    facts = {**plan.origin(), "data": plan.data.name, "network": plan.network()}
+    if (seen := trained_on_calibration(provenance, plan.data)) is not None:
+        facts["trained_on_calibration"] = seen
+    for split in ("calibration", "test"):
+        folder = given.checkpoint.with_name(f"{stem}-{split}")
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        of_split = images_of(plan.data, split, given.data)
+        there = {**facts, "split": split}
+        traces = collect(
+            snn.to(given.device), ann.to(given.device), of_split, plan.time_steps, folder, device=given.device, facts=there
+        )
+        accuracy = 100 * traces.correct().mean(axis=0)
+        print(f"{split}: " + ", ".join(f"{value:.2f} @ {step}" for step, value in enumerate(accuracy, 1)), flush=True)
+    partial = given.checkpoint.with_name(f"{stem}.tar.partial")
+    with tarfile.open(partial, "w:xz", preset=1) as tar:
+        for name in (*files, "calibration", "test"):
+            tar.add(given.checkpoint.with_name(f"{stem}-{name}"), f"{stem}-{name}")
+    partial.replace(given.checkpoint.with_name(f"{stem}.tar"))
 
 
 def pack(data: Path, folder: Path) -> None:
@@ -322,9 +394,10 @@ def run(given: argparse.Namespace) -> int:
     logs = work / "logs"
     logs.mkdir(exist_ok=True)
     session = Session(given.out, logs, time.monotonic() + given.seconds, SLOWER if given.tiny else 1.0)
-    former = given.former or given.out / "session.json"
+    former = work / "session.json"
     if former.is_file():
-        session.parts = json.loads(former.read_text())["parts"]
+        known = json.loads(former.read_text())
+        session.parts, session.delivered = known["parts"], known["delivered"]
     threads = torch.get_num_threads()
     (logs / "machine.txt").write_text(
         f"{torch.cuda.get_device_name() if device == 'cuda' else 'no GPU, tiny sizes'}; {measuring.environment_line(threads)}\n"
@@ -335,9 +408,11 @@ def run(given: argparse.Namespace) -> int:
         trainings(session, work / "data", work, device, given.tiny, given.set)
     else:
         print("trainings: CIFAR-10 is not complete here yet; bring the other mosaics and run the same command again")
+    deliver(session, work)
     expected = [part.name for part in measurements(device, given.tiny)]
     expected += [f"{kind}-{setting}" for setting in TRAININGS for kind in ("train", "collect")]
     expected += [f"collect-{setting}-fine-tuned" for setting in FINE_TUNED]
+    expected += ["gpu-tests", "ways-quarter-qcfs", "ways-quarter-qffs"]
     return 0 if all(session.done(name) for name in expected) else 1
 
 
@@ -352,16 +427,18 @@ def main() -> int:
     running.add_argument("folder", type=Path, help="the mosaics; FOLDER/work holds what an interrupted session resumes from")
     running.add_argument("out", type=Path, help="where results go")
     running.add_argument("--seconds", type=float, default=570.0, help="the whole call [570]")
-    running.add_argument("--former", type=Path, help="session.json of an earlier call [OUT/session.json]")
-    running.add_argument("--set", default="", help="FIELD=VALUE ..., added to the recipe of all trainings")
+    running.add_argument(
+        "--set", default="", help="FIELD=VALUE ..., added to the recipe of all trainings; SETTING:FIELD=VALUE of one"
+    )
     running.add_argument("--tiny", action="store_true", help="tiny sizes, on a CPU")
     collecting = commands.add_parser("collect")
     for name in ("--setting", "--profile", "--device"):
         collecting.add_argument(name)
     collecting.add_argument("--set", action="append", default=[])
-    for name in ("--data", "--checkpoint", "--out"):
+    for name in ("--data", "--checkpoint", "--trained"):
         collecting.add_argument(name, type=Path)
     given = parser.parse_args()
+    sys.path.insert(0, str(measuring.HERE.parent))  # where dynconf is not installed
     if given.command == "pack":
         pack(given.data, given.folder)
         return 0

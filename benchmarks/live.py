@@ -25,13 +25,18 @@ import measuring
 import numpy as np
 import torch
 from torch import Tensor
-from traces import network
+from traces import converted
 
 TIME_STEPS = 27
-FULL = (("all steps", 32), ("all steps", 64), ("all steps", 128), ("all steps", 256), ("all steps, chunks", 64))
+FULL = {
+    "cpu": (("all steps", 32), ("all steps", 64), ("all steps", 128), ("all steps", 256), ("all steps, chunks", 64)),
+    "cuda": (("all steps", 256), ("all steps", 1024), ("all steps, chunks", 256)),
+}
 """Contenders with their batch sizes; "chunks" computes several time steps together (``SpikingNetwork.run``)."""
-FEW, ALONE = 512, 64
-"""Samples for contenders that cost the same for each batch, and for one image at a time."""
+FEW = {"cpu": 512, "cuda": 1024}
+"""Samples for contenders that cost the same for each batch."""
+ALONE = 32
+"""Samples for one image at a time."""
 LIKELY = 2
 """Number of the fastest in the first round that are timed further; the best median is the reference."""
 
@@ -69,15 +74,13 @@ class DrawnAgent:
 @torch.inference_mode()
 def worker(arguments: dict[str, Any]) -> dict[str, Any]:
     """Seconds per sample, after a warm-up run."""
-    from dynconf_core.conversion.convert import convert
     from dynconf_core.simulation.counts import Counter
     from dynconf_core.simulation.exactness import plain_arithmetic
     from dynconf_core.simulation.live import run_until_confident
 
     with torch.inference_mode(False):
-        ann, images = network(arguments["architecture"], arguments["width"])
-        snn = convert(ann, images[:8], time_steps=TIME_STEPS).to(arguments["device"])
-        images = images.to(arguments["device"])
+        snn, images = converted(arguments["architecture"], arguments["width"], TIME_STEPS)
+        snn, images = snn.to(arguments["device"]), images.to(arguments["device"])
     contender, batch = arguments["contender"], arguments["batch"]
     on_gpu = arguments["device"] != "cpu"
     if not on_gpu:
@@ -137,7 +140,7 @@ def main() -> None:
     def seconds(contender: str, batch: int, samples: int) -> float:
         asked = {name: getattr(given, name) for name in ("architecture", "width", "device")}
         asked |= {"contender": contender, "batch": batch}
-        found: float = measuring.in_fresh_process("live.py", {**asked, "samples": samples}, given.threads)["seconds"]
+        found: float = measuring.asked(worker, "live.py", {**asked, "samples": samples}, given.threads)["seconds"]
         return found
 
     mean = float(exit_steps(given.samples).mean())
@@ -145,13 +148,14 @@ def main() -> None:
     print(f"{given.architecture}, width {given.width:g}, {given.samples} samples live, T = {TIME_STEPS}", end=", ")
     print(f"mean exit {mean:.2f}, ideal speedup {ideal:.2f}x, medians of {given.repeats}")
     print(measuring.environment_line(given.threads))
-    tried = {run: seconds(*run, FEW) for run in FULL}
+    few = min(FEW[given.device], given.samples)
+    tried = {run: seconds(*run, few) for run in FULL[given.device]}
     likely = sorted(tried, key=tried.__getitem__)[:LIKELY]
     runs = [*likely, ("mask", given.batches[0]), *(("live", batch) for batch in given.batches)]
     rounds: dict[tuple[str, int], list[float]] = {run: [] for run in runs}
     for _ in range(given.repeats):
         for contender, batch in runs:
-            rounds[contender, batch].append(seconds(contender, batch, given.samples if contender == "live" else FEW))
+            rounds[contender, batch].append(seconds(contender, batch, given.samples if contender == "live" else few))
     best = min(likely, key=lambda run: measuring.median(rounds[run]))
     print("| contender | batch | images/s | against all steps | share of the ideal |")
     print("|---|---:|---:|---:|---:|")

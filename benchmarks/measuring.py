@@ -6,7 +6,7 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,14 @@ ALLOCATOR = {
     "MALLOC_TOP_PAD_": str(64 << 20),
 }
 """Makes glibc keep freed memory, for all contenders alike: otherwise all are slower, and not by the same factor."""
+
+
+def asked(
+    worker: Callable[[dict[str, Any]], dict[str, Any]], script: str, arguments: dict[str, Any], threads: int
+) -> dict[str, Any]:
+    """What ``worker``, the ``--worker`` of ``script``, finds: on a CPU in a fresh process, on a GPU, where starting one takes
+    longer than most measurements and the allocator is PyTorch's own, in this process."""
+    return in_fresh_process(script, arguments, threads) if arguments["device"] == "cpu" else worker(arguments)
 
 
 def in_fresh_process(script: str, arguments: Mapping[str, Any], threads: int) -> dict[str, Any]:

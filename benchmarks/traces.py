@@ -4,7 +4,8 @@
     python benchmarks/traces.py --width 0.25 --repeats 7 --threads 1
     python benchmarks/traces.py --device cuda --images 1024      # SpikingJelly chooses its own kernels for the device
 
-Each contender runs in fresh processes with equal environments, first to warm up, then alternating with the others. All use the
+Each contender runs in fresh processes with equal environments (on a GPU all run in one), first to warm up, then alternating
+with the others. All use the
 same converted weights (batch normalisation folded, in threshold units, fixed point) and compute the first layer's constant
 input current once. SpikingJelly runs its multi-step IFNode with soft reset, layer by layer, with the batch size and memory
 layout that suit it best; dynconf itself chooses how many images and time steps it computes at a time. The weights are random,
@@ -12,9 +13,11 @@ as the arithmetic does not depend on them.
 """
 
 import argparse
+import copy
 import hashlib
 import json
 import time
+from functools import cache
 from typing import Any
 
 import measuring
@@ -43,6 +46,15 @@ def network(architecture: str, width: float) -> tuple[nn.Module, Tensor]:
         for _ in range(10):  # running statistics
             ann(images[:16])
     return ann.eval(), images
+
+
+@cache
+def converted(architecture: str, width: float, time_steps: int) -> tuple[Any, Tensor]:
+    """The SNN of such a network, and its images."""
+    from dynconf_core.conversion.convert import convert
+
+    ann, images = network(architecture, width)
+    return convert(ann, images[:8], time_steps=time_steps), images
 
 
 class SpikingJellyNetwork(nn.Module):
@@ -114,19 +126,20 @@ class SpikingJellyNetwork(nn.Module):
 @torch.inference_mode()
 def worker(arguments: dict[str, Any]) -> dict[str, Any]:
     """Simulate; returns images per second of each repeat, peak memory, and a digest of the logits."""
-    from dynconf_core.conversion.convert import convert
     from dynconf_core.simulation.exactness import plain_arithmetic
 
     contender, time_steps, count = arguments["contender"], arguments["time_steps"], arguments["images"]
     batch = arguments.get("batch", count)
     with torch.inference_mode(False):
-        ann, images = network(arguments["architecture"], arguments["width"])
-        snn = convert(ann, images[:8], time_steps=time_steps).to(arguments["device"])
+        snn, images = converted(arguments["architecture"], arguments["width"], time_steps)
+        snn = copy.deepcopy(snn).to(arguments["device"])  # of which SpikingJelly's modules share the weights
         images = images.repeat(-(-count // len(images)), 1, 1, 1)[:count].to(arguments["device"])
-        del ann
         run: Any = SpikingJellyNetwork(snn, LAYOUTS[arguments["layout"]]).eval() if contender == "spikingjelly" else snn
     layers: list[str] = []
     on_gpu = arguments["device"] != "cpu"
+    if on_gpu:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
     if contender == "dynconf" and not on_gpu:
         layers = snn.accelerate(snn.pace(count, time_steps).rows)
     rates, digest = [], hashlib.sha256()
@@ -182,19 +195,22 @@ def main() -> None:
             base = {"architecture": architecture, "width": width, "device": given.device}
             base |= {"time_steps": given.time_steps, "images": given.images}
             best: dict[str, dict[str, Any]] = {}
-            for contender in CONTENDERS:
+            contenders = [
+                one for one in CONTENDERS if given.device == "cpu" or one != "dynconf-float32"
+            ]  # all there is on a GPU
+            for contender in contenders:
                 rates = [0.0]
                 if len(FORMS[contender]) > 1:
                     asked = [{**base, "contender": contender, "repeats": 1, **form} for form in FORMS[contender]]
-                    rates = [measuring.in_fresh_process("traces.py", one, given.threads)["rates"][0] for one in asked]
+                    rates = [measuring.asked(worker, "traces.py", one, given.threads)["rates"][0] for one in asked]
                 best[contender] = FORMS[contender][rates.index(max(rates))]
-            rounds: dict[str, list[dict[str, Any]]] = {contender: [] for contender in CONTENDERS}
+            rounds: dict[str, list[dict[str, Any]]] = {contender: [] for contender in contenders}
             for _ in range(given.repeats):  # alternating, so that other load on the machine affects all alike
-                for contender in CONTENDERS:
+                for contender in contenders:
                     one = {**base, "contender": contender, "repeats": 1, **best[contender]}
-                    rounds[contender].append(measuring.in_fresh_process("traces.py", one, given.threads))
-            reference = rounds[CONTENDERS[0]]
-            for contender in CONTENDERS:
+                    rounds[contender].append(measuring.asked(worker, "traces.py", one, given.threads))
+            reference = rounds[contenders[0]]
+            for contender in contenders:
                 found = rounds[contender]
                 rate = measuring.median([one["rates"][0] for one in found])
                 ratio = measuring.median(

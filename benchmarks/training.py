@@ -3,11 +3,12 @@
     python benchmarks/training.py                           # ResNet-18 and VGG-16, quarter width, recipes quick and paper
     python benchmarks/training.py --device cuda --width 1 --recipe paper
     python benchmarks/training.py --plain --threads 1       # without channels-last, autocast and torch.compile
+    python benchmarks/training.py --device cuda --width 1 --speed-ups channels_last,autocast,compiled,cuda_graphs
 
 The training loop shuffles, gathers, augments and normalises images, trains, sums losses, reports progress and saves its state
 after every epoch. The bare network repeats forward pass, backward pass and optimiser step on a single prepared batch. Both use
-the speed-ups that the trial of the training loop chooses. They alternate in one process, an epoch each, after a warm-up. The
-images are random, as the arithmetic does not depend on them.
+the speed-ups that the trial of the training loop chooses, or those that are named. They alternate in one process, an epoch
+each, after a warm-up. The images are random, as the arithmetic does not depend on them.
 """
 
 import argparse
@@ -50,7 +51,7 @@ def worker(arguments: dict[str, Any]) -> dict[str, Any]:
     network = described(description, 0).to(device).train()
     batch = NORMALISATION(pixels[: recipe.batch_size]).to(device)
     labels = images.labels[: recipe.batch_size].to(device)
-    speed_ups = SpeedUps() if arguments["plain"] else probe(network, batch, labels, LONG)
+    speed_ups = SpeedUps.named(arguments["speed_ups"]) or probe(network, batch, labels, LONG)
     forward = speed_ups.prepared(network)
     batch = speed_ups.images(batch)
     on_gpu = device.type == "cuda"
@@ -104,7 +105,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=None, help="images per step [default: the recipe's]")
     parser.add_argument("--steps", type=int, default=30, help="steps per epoch")
     parser.add_argument("--repeats", type=int, default=3, help="epochs measured, after a warm-up epoch")
-    parser.add_argument("--plain", action="store_true", help="no speed-ups")
+    parser.add_argument("--speed-ups", action="append", help="auto, none, or names with commas; may be repeated [auto]")
+    parser.add_argument("--plain", action="store_const", dest="speed_ups", const=["none"], help="no speed-ups")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     given = parser.parse_args()
     if given.worker:
@@ -116,22 +118,19 @@ def main() -> None:
     print("|---|---|---|---:|---:|---:|")
     for architecture in given.architecture or ("resnet18", "vgg16"):
         for recipe in given.recipe or ("quick", "paper"):
-            asked = {
-                **{name: getattr(given, name) for name in ("method", "width", "device", "batch", "steps", "repeats", "plain")},
-                "architecture": architecture,
-                "recipe": recipe,
-            }
-            found = measuring.in_fresh_process("training.py", asked, given.threads)
-            pairs = list(zip(found["seconds"]["bare"], found["seconds"]["trainer"], strict=True))
-            rates = [found["images"] / measuring.median(part) for part in zip(*pairs, strict=True)]
-            share = measuring.median([bare / trainer for bare, trainer in pairs])
-            print(
-                f"| {architecture} | {recipe} | {', '.join(found['speed_ups']) or 'none'} | {rates[0]:.0f} | {rates[1]:.0f} | "
-                f"{100 * share:.1f} % |",
-                flush=True,
-            )
-            if found["device"] != "cpu":
-                print(f"on {found['device']}")
+            for speed_ups in given.speed_ups or ["auto"]:
+                fields = ("method", "width", "device", "batch", "steps", "repeats")
+                asked = {name: getattr(given, name) for name in fields}
+                asked |= {"architecture": architecture, "recipe": recipe, "speed_ups": speed_ups}
+                found = measuring.in_fresh_process("training.py", asked, given.threads)
+                pairs = list(zip(found["seconds"]["bare"], found["seconds"]["trainer"], strict=True))
+                rates = [found["images"] / measuring.median(part) for part in zip(*pairs, strict=True)]
+                share = measuring.median([bare / trainer for bare, trainer in pairs])
+                names = ", ".join(found["speed_ups"]) or "none"
+                row = f"| {architecture} | {recipe} | {names} | {rates[0]:.0f} | {rates[1]:.0f} | {100 * share:.1f} % |"
+                print(row, flush=True)
+                if found["device"] != "cpu":
+                    print(f"on {found['device']}")
 
 
 if __name__ == "__main__":

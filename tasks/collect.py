@@ -10,10 +10,8 @@ from typing import Any
 from prefect import State, task
 
 from dynconf_core.conversion.file import load_snn
-from dynconf_core.data.images import SPLIT_SEED
-from dynconf_core.experiment.images import images_of
+from dynconf_core.experiment.images import images_of, trained_on_calibration
 from dynconf_core.experiment.job import Handle, Inputs, Job
-from dynconf_core.experiment.plan import Data
 from dynconf_core.machine import device
 from dynconf_core.networks.checkpoint import load_checkpoint
 from dynconf_core.neurons.model import NEURONS
@@ -63,17 +61,3 @@ def _collected(split: str, job: Job, inputs: Inputs) -> State[Handle] | Handle:
         return {"images": len(images)}
 
     return run(f"collect_{split}", job, inputs, write)
-
-
-def trained_on_calibration(provenance: Mapping[str, Any], data: Data) -> bool | None:
-    """Whether a checkpoint was trained on images that ``data`` holds out; None if its provenance does not say."""
-    images = provenance.get("data")
-    if not isinstance(images, dict):
-        return None
-    split = images.get("split")
-    if not isinstance(split, dict) or (images.get("name"), split.get("seed")) != (data.name, SPLIT_SEED):
-        return None
-    trained, held = images.get("train"), split.get("calibration")
-    if not isinstance(trained, int) or not isinstance(held, int) or trained + held != data.train + data.calibration:
-        return None
-    return held < data.calibration  # the smaller of two held-out parts is contained in the larger

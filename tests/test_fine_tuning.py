@@ -11,9 +11,11 @@ from torch.nn.functional import cross_entropy
 from training_cases import CPU, RECIPE, equal, pictures, small
 
 from dynconf_core.activations.lsq import LSQ
+from dynconf_core.activations.potential import Charging, keep_potentials, learn_potentials
 from dynconf_core.conversion.options import ConversionOptions
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.fine_tuning import FineTuning
+from dynconf_core.networks.checkpoint import load_checkpoint, save_checkpoint
 from dynconf_core.training.fine_tuning import FineTuningDiverged, fine_tune, loss_of
 from dynconf_core.training.loop import train
 
@@ -32,19 +34,54 @@ def tuned(network: nn.Module, how: FineTuning = HOW, resume: Path | None = None,
     return record["losses"]
 
 
+@pytest.mark.parametrize("potentials", [False, True])
 @pytest.mark.parametrize("method", ["qcfs", "qffs"])
-def test_it_learns_and_goes_on_with_the_same_bits(method: str, tmp_path: Path) -> None:
+def test_it_learns_and_goes_on_with_the_same_bits(method: str, potentials: bool, tmp_path: Path) -> None:
+    how = replace(HOW, potentials=potentials)
     start = trained(method)
     whole, parts = copy.deepcopy(start), copy.deepcopy(start)
-    losses = tuned(whole, resume=tmp_path / "whole")
+    losses = tuned(whole, how, resume=tmp_path / "whole")
     assert losses[-1] < losses[0]
-    assert all(bool((one != other).any()) for one, other in zip(whole.parameters(), start.parameters(), strict=True))
-    tuned(parts, resume=tmp_path / "parts", stop_after=1)
+    before, after = dict(start.named_parameters()), dict(whole.named_parameters())
+    assert all(bool((one != after[name]).any()) for name, one in before.items())
+    assert after.keys() - before.keys() == ({"first_fire.offset", "second_fire.offset"} if potentials else set())
+    assert all(0 < float(after[name].detach().abs()) <= 0.5 for name in after.keys() - before.keys())
+    tuned(parts, how, resume=tmp_path / "parts", stop_after=1)
     assert not equal(parts, whole)
     again = copy.deepcopy(start)
-    assert tuned(again, resume=tmp_path / "parts") == losses
+    assert tuned(again, how, resume=tmp_path / "parts") == losses
     assert equal(again, whole)
     assert all(bool(module.initialised) for module in again.modules() if isinstance(module, LSQ))
+
+
+def test_potentials_stay_between_nothing_and_the_threshold() -> None:
+    network = small("qcfs")
+    learn_potentials(network)
+    for module, value in ((network.first_fire, 0.75), (network.second_fire, -2.0)):
+        assert isinstance(module, Charging) and module.offset is not None
+        module.offset.data.fill_(value)
+    keep_potentials(network)
+    assert network.first_fire.initial == 1.0 and network.second_fire.initial == 0.0
+
+
+def test_a_checkpoint_brings_its_potentials_with_it(tmp_path: Path) -> None:
+    """Into a network that has none; a file with some of them is refused, and leaves the network as it was."""
+    network, without, wrapped = small("qffs"), small("qffs", 1), small("qffs", 1)
+    learn_potentials(network)
+    network.first_fire.offset.data.fill_(0.25)  # type: ignore[union-attr, operator]
+    save_checkpoint(network, {}, tmp_path / "all.pt")
+    load_checkpoint(without, tmp_path / "all.pt")
+    assert equal(without, network) and without.first_fire.initial == 0.75
+    state = network.state_dict()
+    torch.save({"model": {f"module.{name}": value for name, value in state.items()}}, tmp_path / "wrapped.pt")
+    load_checkpoint(wrapped, tmp_path / "wrapped.pt")
+    assert equal(wrapped, network)
+    del state["second_fire.offset"]
+    torch.save(state, tmp_path / "some.pt")
+    plain = small("qffs", 1)
+    with pytest.raises(InputError, match=r"it lacks 'second_fire\.offset'"):
+        load_checkpoint(plain, tmp_path / "some.pt")
+    assert equal(plain, small("qffs", 1))
 
 
 def test_another_fine_tuning_does_not_go_on_from_a_state(tmp_path: Path) -> None:
@@ -71,6 +108,8 @@ def test_what_cannot_work_is_refused() -> None:
     network = trained("qcfs")
     with pytest.raises(InputError, match="batch_size=8 exceeds the 7 training images"):
         fine_tune(network, pictures(7), RECIPE, HOW, OPTIONS, seed=0, device=CPU)
+    with pytest.raises(InputError, match="no activation of the network can learn an initial potential"):
+        learn_potentials(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
     with pytest.raises(
         FineTuningDiverged, match=r"fine_tune_rate=1e\+20.*Choose a lower rate, such as fine_tune_rate=2.5e\+19"
     ):

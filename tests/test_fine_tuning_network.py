@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from training_cases import network, small
 
 from dynconf_core.activations.lsq import LSQ
+from dynconf_core.activations.potential import Charging, learn_potentials
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.conversion.convert import convert
 from dynconf_core.conversion.options import ConversionOptions
@@ -20,6 +21,7 @@ from dynconf_core.neurons.integrate_and_fire import IntegrateAndFire, Potential
 from dynconf_core.neurons.model import NeuronModel, State
 from dynconf_core.neurons.reset_to_zero import ResetToZero
 from dynconf_core.neurons.signed import PotentialAndCount, Signed
+from dynconf_core.simulation.reference import reference_counts
 from dynconf_core.training.spiking import Spiking
 
 STEPS = 6
@@ -67,6 +69,98 @@ def test_the_initial_potential_is_that_of_the_conversion() -> None:
     _, spikes, _ = simulated(snn, images, STEPS)
     found = spiking(trained, images, initial_potential=0.25).sent(images.double())
     assert all(torch.equal(one.transpose(0, 1), spikes[name].double()) for name, one in found.items())
+
+
+@pytest.mark.parametrize("method", ["qcfs", "qffs"])
+@pytest.mark.parametrize("fixed_point", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_with_learned_potentials_it_sends_the_spikes_of_the_core(method: str, fixed_point: bool, seed: int) -> None:
+    """Each layer from its own; the network itself is then what signed neurons settle at, of the others QCFS as it was."""
+    trained, images = RandomNetwork(seed, method).eval(), dyadic_images(3, seed)
+    half = [one.transpose(0, 1) for one in spiking(copy.deepcopy(trained), images).sent(images.double()).values()]
+    before = trained.double()(images.double())
+    values = charge(trained)
+    snn = convert(copy.deepcopy(trained).float(), images, fixed_point=fixed_point, time_steps=STEPS)
+    given = {node.name: float(node.tensors["initial"]) for node in snn.graph.of_kind("neurons")}
+    assert sorted(given.values()) == sorted(values) and snn.facts["initial_potentials"] == given
+    _, spikes, _ = simulated(snn, images, STEPS)
+    tuned = spiking(trained, images)
+    found = [one.transpose(0, 1) for one in tuned.sent(images.double()).values()]
+    assert all(torch.equal(one, spikes[name].double()) for name, one in zip(tuned.sent(images.double()), found, strict=True))
+    assert any(not torch.equal(one, other) for one, other in zip(found, half, strict=True))
+    itself = tuned(images.double())[-1]
+    assert torch.allclose(itself, trained(images.double()), rtol=0, atol=1e-9)
+    assert torch.equal(trained(images.double()), before) == (method == "qcfs")
+
+
+def charge(trained: nn.Module) -> list[float]:
+    """Give every layer a potential of its own, in sixteenths."""
+    layers = [module for module in trained.modules() if isinstance(module, Charging)]
+    values = [(3 + 7 * number % 11) / 16 for number in range(len(layers))]
+    learn_potentials(trained)
+    for module, value in zip(layers, values, strict=True):
+        assert module.offset is not None
+        module.offset.data.fill_(value - 0.5)
+    return values
+
+
+@pytest.mark.parametrize("fixed_point", [True, False])
+def test_signed_neurons_with_learned_potentials_settle_at_their_network(fixed_point: bool) -> None:
+    trained, images = RandomNetwork(2, "qffs").eval(), dyadic_images(4, 2)
+    charge(trained)
+    snn = convert(copy.deepcopy(trained), images, fixed_point=fixed_point, time_steps=24)
+    settled = snn(images, 24).sum(1)
+    assert torch.equal(settled, reference_counts(snn, images))
+    assert torch.allclose(settled / trained.top, trained(images), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.25, 0.5, 0.875, 1.0])
+def test_neurons_of_a_constant_current_count_what_the_shift_says(phi: float) -> None:
+    """By hand: floor(T x + phi) of integrate-and-fire after T steps, floor(x / s + phi) of signed neurons once settled."""
+    currents = torch.arange(-16, 40) / 32
+    for method, steps in (("qcfs", 7), ("qffs", 12)):
+        fire = QCFS(4, 1.0) if method == "qcfs" else LSQ(2)
+        fire.learn_potential()
+        assert fire.offset is not None
+        fire.offset.data.fill_(phi - 0.5)
+        layer = nn.Linear(1, 1, bias=False)
+        layer.weight.data.fill_(1.0)
+        trained = nn.Sequential(layer, fire, nn.Linear(1, 1, bias=False)).eval()
+        x = currents if method == "qcfs" else 3 * currents
+        found = spiking(trained, x[:1, None], steps).sent(x[:, None].double())["1"].sum(0)[:, 0]
+        expected = torch.floor(steps * x + phi).clamp(0, steps) if method == "qcfs" else torch.floor(x + phi).clamp(0, 3)
+        assert torch.equal(found, expected.double())
+
+
+def test_the_gradients_of_a_potential_are_what_the_equations_give() -> None:
+    """As of one neuron above: dV1/dphi = 1, dV2/dphi = 1 - h1; of LSQ's own, s inside its range and 0 beyond."""
+    theta, u = 0.8, 0.3
+    layer, fire, last = nn.Linear(1, 1, bias=False), QCFS(4, theta), nn.Linear(1, 1, bias=False)
+    trained = nn.Sequential(layer, fire, last)
+    layer.weight.data.fill_(theta * u)
+    last.weight.data.fill_(1.0)
+    charge(trained)
+    assert fire.offset is not None
+    fire.offset.data.fill_(0.125)
+    tuned = spiking(trained.eval(), torch.ones(1, 1), steps=2)
+    tuned(torch.ones(1, 1, dtype=torch.float64))[1].sum().backward()
+    first = 0.625 + u
+    second = first + u - float(first >= 1)
+    h1, h2 = (max(0.0, 1 - abs(one - 1)) for one in (first, second))
+    assert 0 < h1 < 1 and 0 < h2 < 1
+    assert fire.offset.grad is not None
+    assert float(fire.offset.grad) == pytest.approx(theta * (h1 + h2 * (1 - h1)) / 2, rel=1e-5)
+
+    quantiser = LSQ(2)
+    quantiser.learn_potential()
+    assert quantiser.offset is not None
+    quantiser.step.data.fill_(0.5)
+    quantiser.offset.data.fill_(0.25)
+    x = torch.tensor([-0.25, 0.0, 0.3, 1.3, 1.45, 2.0], requires_grad=True)
+    y = quantiser(x)
+    assert y.tolist() == [0.0, 0.0, 0.5, 1.5, 1.5, 1.5]
+    y.sum().backward()
+    assert x.grad is not None and x.grad.tolist() == [0, 1, 1, 1, 0, 0] and float(quantiser.offset.grad or 0) == 3 * 0.5
 
 
 def test_a_gradient_of_one_neuron_is_what_the_equations_give() -> None:
@@ -125,6 +219,27 @@ def test_normalisation_keeps_its_statistics_and_all_else_has_gradients() -> None
     tuned(images.double())[:-1].square().sum().backward()
     assert all(torch.equal(before[name], value) for name, value in trained.named_buffers())
     assert all(one.grad is not None and bool(one.grad.any()) for one in trained.parameters())
+
+
+def test_what_does_not_go_with_learned_potentials_is_refused() -> None:
+    images, networks = torch.ones(1, 3), {}
+    for method, fire in (("qcfs", QCFS(4)), ("qffs", LSQ(2))):
+        networks[method] = nn.Sequential(nn.Linear(3, 4), fire, nn.Linear(4, 2)).eval()
+        charge(networks[method])  # 3/16
+    for given in (convert, spiking):
+        with pytest.raises(
+            InputError, match=r"initial_potential=0\.25, but the neurons at '1' have learned to start at 0\.188"
+        ):
+            given(networks["qcfs"].float(), images, initial_potential=0.25)
+    with pytest.raises(InputError, match="correct=True would replace what the neurons at '1' have learned"):
+        convert(networks["qcfs"].float(), images, correct=True)
+    with pytest.raises(InputError, match=r"shift 0\.5, and its neurons start at 0\.188: signed neurons settle where"):
+        convert(networks["qcfs"], images, neurons="signed", levels=4)
+    with pytest.raises(InputError, match=r"shift 0\.188.*: integrate-and-fire neurons never settle"):
+        convert(networks["qffs"], images, neurons="integrate-and-fire")
+    networks["qcfs"][1].offset.data.fill_(0.75)  # type: ignore[union-attr, operator]
+    with pytest.raises(InputError, match=r"its initial is 1\.25; give 0 to 1"):
+        convert(networks["qcfs"], images)
 
 
 class _Functional(nn.Module):

@@ -14,6 +14,7 @@ from stage_cases import run_stages
 from torch import nn
 from training_cases import equal
 
+from dynconf_core.activations.potential import Charging
 from dynconf_core.conversion.file import load_snn
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.fine_tuning import FineTuning
@@ -23,6 +24,8 @@ from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.profiles import resolve
 from dynconf_core.experiment.request import Request
 from dynconf_core.experiment.stages import job, stage
+from dynconf_core.experiment.trial import try_out
+from dynconf_core.networks.architecture import Activation
 from dynconf_core.networks.checkpoint import load_checkpoint
 from dynconf_core.progress import silent
 from dynconf_core.results.environment import environment
@@ -32,6 +35,7 @@ from dynconf_core.results.records import json_text, read, to_json
 from dynconf_core.results.rows import completed
 from dynconf_core.results.types import RunResult
 from dynconf_core.schemes.network import described
+from dynconf_core.schemes.qcfs import QCFSScheme
 from dynconf_core.simulation.reference import reference_logits
 from dynconf_core.store.artefacts import Artefact, Store
 from dynconf_core.traces.schema import Traces
@@ -39,7 +43,7 @@ from dynconf_core.training.stored import fine_tune_into_store
 from dynconf_tasks.tracking.descriptions import failed_description
 
 SETTING = "training_cases:SMALL_SETTING"
-TUNED = {"epochs": 1, "time_steps": 4, "fine_tune_epochs": 1, "fine_tune_steps": 2}
+TUNED = {"epochs": 1, "time_steps": 4, "fine_tune_epochs": 1, "fine_tune_steps": 2, "fine_tune_potentials": True}
 
 
 def request(home: Path, settings: tuple[str, ...] = (SETTING,), **overrides: object) -> Request:
@@ -72,6 +76,11 @@ def test_the_snn_is_that_of_the_fine_tuned_network_and_the_ann_the_trained_one(g
     with torch.no_grad():
         of_tuned, of_trained, of_snn = tuned(images), trained(images), reference_logits(snn, images)
     assert (of_snn - of_tuned).abs().median() < 0.3 * (of_trained - of_tuned).abs().median()  # rounding to fixed point
+    fires = {name: one for name, one in tuned.named_modules() if isinstance(one, Charging)}
+    learned = {name: 0.5 + float(one.offset.detach()) for name, one in fires.items() if one.offset is not None}
+    assert len(learned) == 2 and all(value != 0.5 for value in learned.values())
+    assert snn.facts["initial_potentials"] == pytest.approx(learned, abs=0.01)
+    assert not any(name.endswith("offset") for name in trained.state_dict())
     assert traces.reference_logits is not None and traces.ann_logits is not None
     assert "fine-tuned for 1 epoch over 2 steps" in str(traces.meta["source"])
 
@@ -79,7 +88,7 @@ def test_the_snn_is_that_of_the_fine_tuned_network_and_the_ann_the_trained_one(g
 def test_its_figures_are_named_and_stand_beside_none_of_the_paper(given: Job, done: dict[str, Handle], tmp_path: Path) -> None:
     published = resolve("imagenet-vgg16-qffs", "smoke").published
     row = completed(replace(given.plan, published=published), done, given.context)
-    assert row.fine_tuning == FineTuning(1, 2) and row.paper is None
+    assert row.fine_tuning == FineTuning(1, 2, potentials=True) and row.paper is None
     result = RunResult(
         run="one",
         profile="smoke",
@@ -94,12 +103,17 @@ def test_its_figures_are_named_and_stand_beside_none_of_the_paper(given: Job, do
     )
     page = results_markdown(result)
     assert "fine_tune_epochs=1" in page.splitlines()[0]
-    assert f"ANN is the network before it: {row.name} fine-tuned for 1 epoch over 2 steps, itself" in page
+    assert (
+        f"ANN is the network before it: {row.name} fine-tuned for 1 epoch over 2 steps with learned initial potentials, itself"
+        in page
+    )
     assert "Rounding the weights to fixed point changes the ANN's" not in page
     assert "fine-tuned for 1 epoch over 2 steps" in failed_description("evaluate", given.plan, None)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "results.json").write_text(json_text(to_json(result)))
     assert read(RunResult, tmp_path / "run" / "results.json") == result
+    assert to_json(row)["fine_tuning"]["potentials"] is True
+    assert "potentials" not in to_json(replace(row, fine_tuning=FineTuning(1, 2)))["fine_tuning"]
     export(tmp_path / "run", tmp_path / "out", str(given.context.home), traces=False)
     record = json.loads((tmp_path / "out" / f"{row.name}-fine-tuning.json").read_text())
     assert record["fine_tuning"]["epochs"] == 1 == len(record["record"]["losses"])
@@ -150,9 +164,12 @@ def plan(*settings: str, **overrides: object) -> Plan:
 
 
 def test_the_fields_reach_the_plan() -> None:
-    tuned = plan("cifar10-resnet18-qcfs", fine_tune_rate=0.02, fine_tune_settled=0.5, fine_tune_distilled=0.25).fine_tuning
+    fields = {"fine_tune_rate": 0.02, "fine_tune_settled": 0.5, "fine_tune_distilled": 0.25, "fine_tune_potentials": False}
+    tuned = plan("cifar10-resnet18-qcfs", **fields).fine_tuning
     assert tuned == FineTuning(1, 2, 0.02, 0.5, 0.25)
-    assert set(OF_FINE_TUNING) == {f"fine_tune_{name}" for name in ("epochs", "steps", "rate", "settled", "distilled")}
+    assert plan("cifar10-resnet18-qcfs").fine_tuning == FineTuning(1, 2, potentials=True)
+    names = ("epochs", "steps", "rate", "settled", "distilled", "potentials")
+    assert set(OF_FINE_TUNING) == {f"fine_tune_{name}" for name in names}
     assert not plan("cifar10-resnet18-qcfs", fine_tune_epochs=0).fine_tuning
     assert (
         str(tuned) == "fine-tuned for 1 epoch over 2 steps" and str(FineTuning(2, 1)) == "fine-tuned for 2 epochs over 1 step"
@@ -167,8 +184,22 @@ def test_networks_without_learned_thresholds_are_not_fine_tuned() -> None:
         plan("cifar10-resnet20-post-training", width=1.0)
 
 
+class _Plain(QCFSScheme):
+    """QCFS but for its activation."""
+
+    def activation(self, initial_threshold: float) -> Activation:
+        return nn.ReLU
+
+
 def test_what_cannot_work_is_refused_before_anything_starts(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="fine_tune_steps=8 exceeds time_steps=4"):
         plan("cifar10-resnet18-qcfs", fine_tune_steps=8)
+    tuned = plan("cifar10-resnet18-qcfs")
+    with pytest.raises(InputError, match="fine_tune_potentials=true: no activation of the network can learn"):
+        try_out([replace(tuned, scheme=_Plain(4))], tmp_path)
+    try_out([tuned, replace(tuned, scheme=_Plain(4), fine_tuning=FineTuning(1, 2))], tmp_path)
+    with pytest.raises(InputError, match=r"initial_potential=0\.25 and fine_tune_potentials=true: they are learned"):
+        plan("cifar10-resnet18-qcfs", initial_potential=0.25)
+    assert plan("cifar10-resnet18-qcfs", initial_potential=0.25, fine_tune_potentials=False).fine_tuning
     with pytest.raises(InputError, match="fine_tune_distilled=2: needs a fraction from 0 to 1"):
         plan("cifar10-resnet18-qcfs", fine_tune_distilled=2)

@@ -37,10 +37,14 @@ def test_traces_are_those_of_the_cpu(architecture: str, method: str, tmp_path: P
         assert here.any() and np.array_equal(here, there), name
 
 
-@pytest.mark.parametrize("method", ["qcfs", "qffs"])
-def test_training(method: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("method", "more"),
+    [("qcfs", {}), ("qffs", {}), ("qcfs", {"compiled": True, "cuda_graphs": True})],
+    ids=["qcfs", "qffs", "qcfs, graphs"],
+)
+def test_training(method: str, more: dict[str, bool], tmp_path: Path) -> None:
     """With channels-last and bf16; images and augmentation are those of the CPU, so the losses are about the same."""
-    recipe, ups = replace(RECIPE, epochs=4), SpeedUps(channels_last=True, autocast=True)
+    recipe, ups = replace(RECIPE, epochs=4), SpeedUps(channels_last=True, autocast=True, **more)
     there = train(
         network(method), pictures(), recipe, seed=0, device=torch.device("cuda"), resume=tmp_path / "r", speed_ups=ups
     )

@@ -80,6 +80,7 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "fine_tuning.learning_rate": (0.02, set()),
     "fine_tuning.settled": (0.25, set()),
     "fine_tuning.distilled": (0.25, set()),
+    "fine_tuning.potentials": (True, set()),
     "published": (None, set()),
     "paper_time_steps": (7, {"evaluate"}),
 }
@@ -133,11 +134,12 @@ def test_a_network_that_is_fine_tuned_has_one_more_stage_that_conversion_reads()
     def key(plan: Plan) -> str:
         return stage("fine_tune").key(Job(plan, RunContext(Path("home"), Path("data"), "cpu"), "d"), {"train": HANDLE}).key
 
-    read = ("fine_tuning.steps", "fine_tuning.learning_rate", "fine_tuning.settled", "fine_tuning.distilled", "seed", "width")
+    read = (*(name for name in CHANGES if name.startswith("fine_tuning.") and name != "fine_tuning.epochs"), "seed", "width")
     others = ("search.alpha", "recipe.epochs", "recipe.learning_rate", "fixed_point")
     assert all(key(changed(tuned, name, CHANGES[name][0])) != key(tuned) for name in (*read, "recipe.batch_size"))
     assert all(key(changed(tuned, name, CHANGES[name][0])) == key(tuned) for name in others)
     assert key(changed(tuned, "fine_tuning.epochs", 3)) != key(tuned)
+    assert "potentials" not in tuned.fine_tuning.as_dict(tuned.recipe)
 
 
 def test_every_input_makes_exactly_the_stages_stale_that_read_it() -> None:

@@ -24,6 +24,7 @@ from dynconf_core.training.speed import SpeedUps, chosen, probe
 def test_speed_ups_by_name() -> None:
     assert SpeedUps.named("auto") is None and SpeedUps.named("none") == SpeedUps()
     assert SpeedUps.named("compiled,autocast") == SpeedUps(autocast=True, compiled=True)
+    assert SpeedUps.named("cuda_graphs") == SpeedUps(compiled=True, cuda_graphs=True), "graphs are of compiled code"
     with pytest.raises(
         InputError, match="speed-ups='fast': 'fast' is unknown: give auto, none, or some of channels_last,autocast,c"
     ):
@@ -41,11 +42,11 @@ def test_probe_survives_a_compiler_that_fails(monkeypatch: pytest.MonkeyPatch) -
     slow(monkeypatch)
     called = []
 
-    def at_once(net: nn.Module) -> Any:
+    def at_once(net: nn.Module, **options: Any) -> Any:
         called.append("at once")
         raise RuntimeError("no compiler was found\nlong story")
 
-    def at_the_first_run(net: nn.Module) -> Callable[[Tensor], Tensor]:
+    def at_the_first_run(net: nn.Module, **options: Any) -> Callable[[Tensor], Tensor]:
         def fail(x: Tensor) -> Tensor:
             called.append("at the first run")
             raise AssertionError
@@ -68,7 +69,7 @@ def test_probe_survives_a_compiler_that_fails(monkeypatch: pytest.MonkeyPatch) -
 def test_probe_takes_what_pays(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each candidate is judged against the best so far; the run with all of them trains the same parameters."""
     slow(monkeypatch)
-    monkeypatch.setattr(torch, "compile", lambda net: net)
+    monkeypatch.setattr(torch, "compile", lambda net, mode: net)
     seconds = {(): 1.0, ("channels_last",): 0.9, ("channels_last", "autocast"): 2.0, ("channels_last", "compiled"): 0.86}
 
     def timed(net: nn.Module, images: Tensor, labels: Tensor, speed_ups: SpeedUps, loss: object) -> float:
@@ -81,7 +82,7 @@ def test_probe_takes_what_pays(method: str, monkeypatch: pytest.MonkeyPatch) -> 
     assert probe(network(method), batch, labels, 1) == SpeedUps(channels_last=True, compiled=True)
     net = network(method)
     record = train(net, pictures(), RECIPE, seed=0, device=CPU, speed_ups=probe(network(method), batch, labels, 1))
-    assert record["speed_ups"] == {"channels_last": True, "autocast": False, "compiled": True}
+    assert record["speed_ups"] == {"channels_last": True, "autocast": False, "compiled": True, "cuda_graphs": False}
     plain = network(method)
     other = train(plain, pictures(), RECIPE, seed=0, device=CPU)
     assert other["speed_ups"] == SpeedUps().as_dict()
@@ -95,6 +96,14 @@ def test_a_short_run_tries_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tried == [SpeedUps()]
     probe(network(), torch.randn(2, 3, 16, 16), torch.arange(2), 41)
     assert [s.compiled for s in tried] == [False] * 4, "20 s pay for a trial of layouts, not for a compilation"
+
+
+def test_cuda_graphs_record_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[str | None] = []
+    monkeypatch.setattr(torch, "compile", lambda net, mode: modes.append(mode) or net)
+    for ups in (SpeedUps(), SpeedUps(compiled=True), SpeedUps(compiled=True, cuda_graphs=True)):
+        ups.prepared(network())
+    assert modes == [None, "reduce-overhead"]
 
 
 def test_on_a_cpu_the_choice_does_not_depend_on_time(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@
 Esser et al., "Learned Step Size Quantization", ICLR 2020, arXiv 1902.08153, equations 1 to 3 and section 2.2; used by Li, Ma,
 Furber, "Quantization Framework for Fast Spiking Neural Networks", Front. Neurosci. 2022, 10.3389/fnins.2022.918793. Ties are
 rounded up rather than to even, because a spiking neuron whose membrane potential starts at half a threshold fires at a tie, and
-the two must agree.
+the two must agree. Where neurons learn to start elsewhere, the shift is what they start from (see ``potential``).
 """
 
 import math
@@ -15,36 +15,38 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from dynconf_core.activations.course import Course
-from dynconf_core.activations.quantisation import Quantisation
+from dynconf_core.activations.potential import Charging
+from dynconf_core.activations.quantisation import HALF, Quantisation
 
 
 class _LearnedStepQuantise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: FunctionCtx, x: Tensor, step: Tensor, top: int) -> Tensor:
-        ctx.save_for_backward(x, step)
+    def forward(ctx: FunctionCtx, x: Tensor, step: Tensor, top: int, shift: Tensor | float) -> Tensor:
+        ctx.learned = isinstance(shift, Tensor)  # type: ignore[attr-defined]
+        ctx.save_for_backward(x, step, shift) if isinstance(shift, Tensor) else ctx.save_for_backward(x, step)
         ctx.top = top  # type: ignore[attr-defined]
-        return _rounded(x / step).clamp(0, top) * step
+        return torch.floor(x / step + shift).clamp(0, top) * step
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
-        x, step = ctx.saved_tensors  # type: ignore[attr-defined]
+    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, Tensor, None, Tensor | None]:
+        x, step = ctx.saved_tensors[:2]  # type: ignore[attr-defined]
         top: int = ctx.top  # type: ignore[attr-defined]
+        learned: bool = ctx.learned  # type: ignore[attr-defined]
+        shift = ctx.saved_tensors[2] if learned else HALF  # type: ignore[attr-defined]
         u = x / step
-        inside = ((u >= 0) & (u <= top)).to(gradient.dtype)
+        centred = u + (shift - HALF) if learned else u
+        inside = ((centred >= 0) & (centred <= top)).to(gradient.dtype)
         gradient_x = gradient * inside
         # d y / d s: round(u) - u inside the range, n above it, 0 below.
-        slope = inside * (_rounded(u) - u) + (u > top).to(gradient.dtype) * top
+        slope = inside * (torch.floor(u + shift) - u) + (centred > top).to(gradient.dtype) * top
         units = max(x[0].numel(), 1)
         scale = 1.0 / math.sqrt(units * top)
         gradient_step = (gradient * slope).sum() * scale
-        return gradient_x, gradient_step.reshape(step.shape).to(step.dtype), None
+        gradient_shift = gradient_x.sum() * step if learned else None
+        return gradient_x, gradient_step.reshape(step.shape).to(step.dtype), None, gradient_shift
 
 
-def _rounded(u: Tensor) -> Tensor:
-    return torch.floor(u + 0.5)
-
-
-class LSQ(nn.Module):
+class LSQ(Charging):
     """The LSQ activation quantiser with ``bits`` bits; ``step`` (s) is learned, ``top`` (n) is the highest level.
 
     The step is initialised to ``2 mean|x| / sqrt(n)`` of the first training batch. The buffer ``initialised`` records that this
@@ -76,14 +78,14 @@ class LSQ(nn.Module):
             if self.course.fineness > 1:
                 step, top = step / self.course.fineness, top * self.course.fineness
             x = self.course.shaken(x, step)
-        result: Tensor = _LearnedStepQuantise.apply(x, step, top)
+        result: Tensor = _LearnedStepQuantise.apply(x, step, top, self.initial)
         if self.training and self.course is not None:
             self.course.watch(result)
         return result
 
     def quantisation(self) -> Quantisation:
         """n levels up to n s; signed neurons with theta = n s."""
-        return Quantisation(self.top, self.top * self.step, "signed")
+        return Quantisation(self.top, self.top * self.step, "signed", shift=self.initial, initial=self.initial)
 
     def extra_repr(self) -> str:
         return f"bits={self.bits}"

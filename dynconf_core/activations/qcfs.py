@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from dynconf_core.activations.course import Course
+from dynconf_core.activations.potential import Charging
 from dynconf_core.activations.quantisation import Quantisation
 
 
@@ -39,7 +40,7 @@ def _quantised(u: Tensor, levels: int) -> Tensor:
     return torch.floor(u * levels + 0.5).clamp(0, levels) / levels
 
 
-class QCFS(nn.Module):
+class QCFS(Charging):
     """The QCFS activation with ``levels`` steps (L) and a learned ``threshold`` (lambda).
 
     Args:
@@ -87,7 +88,7 @@ class QCFS(nn.Module):
 
     def quantisation(self) -> Quantisation:
         """L levels up to lambda; integrate-and-fire neurons with theta = lambda."""
-        return Quantisation(self.levels, self.threshold, "integrate-and-fire")
+        return Quantisation(self.levels, self.threshold, "integrate-and-fire", initial=self.initial)
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}"

@@ -79,13 +79,14 @@ def convert(
 @dataclass(frozen=True)
 class _Spiking:
     """The graph of an SNN, its neuron model, the number of images that calibrated it, the positions of each image on which the
-    correction fitted a layer, of how many, and what rounding changes on the images."""
+    correction fitted a layer, of how many, what rounding changes on the images, and the layers that learned their V(0)."""
 
     graph: Graph
     neurons: NeuronModel
     images: int
     positions: Mapping[str, tuple[int, int]]
     rounding: RoundingErrors | None
+    learned: frozenset[str]
 
 
 def _spiking(
@@ -103,7 +104,7 @@ def _spiking(
     _check_max_pools(graph)
     neurons = asked.model() or named_by_activations(graph)
     check_model(neurons, asked.time_steps)
-    _check_initial(asked.initial_potential, neurons)
+    learned = learned_potentials(graph, neurons, asked)
     if asked.fixed_point:
         _check_fixed_point(graph, neurons, images, asked, limit)
     thresholds = find_thresholds(
@@ -118,7 +119,7 @@ def _spiking(
     graph, thresholds = with_common_thresholds(graph, thresholds)
     _check_thresholds(thresholds)
     layers = {node.name: _settings(node, neurons) for node in graph.of_kind("activation")}
-    initial = dict.fromkeys(layers, torch.tensor(float(asked.initial_potential), dtype=torch.float64))
+    initial = {**dict.fromkeys(layers, torch.tensor(float(asked.initial_potential), dtype=torch.float64)), **learned}
     positions: Mapping[str, tuple[int, int]] = {}
     if asked.correct:
         found = corrected(graph, thresholds, neurons, images, asked.time_steps, memory=memory, progress=progress)
@@ -134,7 +135,7 @@ def _spiking(
     else:
         made = FixedPoint(unrounded.pop(), None)
     rounded = replace(made.graph, left_out=left_out)
-    return _Spiking(rounded, neurons, len(images) if _calibrated(asked) else 0, positions, made.errors)
+    return _Spiking(rounded, neurons, len(images) if _calibrated(asked) else 0, positions, made.errors, frozenset(learned))
 
 
 def _calibrated(asked: ConversionOptions) -> bool:
@@ -200,6 +201,8 @@ def _facts(asked: ConversionOptions, made: _Spiking) -> dict[str, Any]:
     }
     if asked.initial_potential != HALF_CHARGED:
         facts["initial_potential"] = asked.initial_potential
+    if made.learned:
+        facts["initial_potentials"] = {node.name: node.tensors["initial"].tolist() for node in graph.of_kind("neurons")}
     if graph.left_out:
         facts["left_out"] = list(graph.left_out)
     if asked.fixed_point:
@@ -240,12 +243,46 @@ def _check_max_pools(graph: Graph) -> None:
             )
 
 
-def _check_initial(potential: float, neurons: NeuronModel) -> None:
+def learned_potentials(graph: Graph, neurons: NeuronModel, asked: ConversionOptions) -> dict[str, Tensor]:
+    """V(0) of the layers whose activations have learned one, in units of the threshold, ``()`` or ``(C,)``.
+
+    Raises:
+        InputError: for a potential that is given besides, a correction that would replace them, neurons that would not settle
+            at what their activation rounds to, or ones that never do.
+    """
+    potential = asked.initial_potential
     if potential != HALF_CHARGED and not neurons.free_potential:
         raise InputError(
             f"initial_potential={potential}: {neurons.name} neurons must start at half the threshold to settle at the "
             "quantised activation; leave it out."
         )
+    found = {node.name: node.tensors["initial"] for node in graph.of_kind("activation") if "initial" in node.tensors}
+    half = torch.tensor(HALF_CHARGED, dtype=torch.float64)
+    for node in graph.of_kind("activation"):
+        initial, shift = (node.tensors.get(name, half) for name in ("initial", "shift"))
+        wanted = half if neurons.free_potential else initial
+        if not bool((shift == wanted).all()):
+            settles = "never settle, and need a shift of 1/2" if neurons.free_potential else "settle where it rounds like them"
+            raise InputError(
+                f"the activation at {node.name!r} rounds with the shift {_first(shift)}, and its neurons start at "
+                f"{_first(initial)}: {neurons.name} neurons {settles}; convert it to the neurons that it was trained for."
+            )
+    for name, value in found.items():
+        if potential != HALF_CHARGED:
+            raise InputError(
+                f"initial_potential={potential}, but the neurons at {name!r} have learned to start at {_first(value)}: leave "
+                "it out."
+            )
+        if asked.correct:
+            raise InputError(
+                f"correct=True would replace what the neurons at {name!r} have learned to start at, {_first(value)}: leave it "
+                "out."
+            )
+    return found
+
+
+def _first(values: Tensor) -> str:
+    return f"{float(values.flatten()[0]):.3g}"
 
 
 def _check_thresholds(thresholds: dict[str, Tensor]) -> None:

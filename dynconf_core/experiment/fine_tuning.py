@@ -1,6 +1,6 @@
 """How a trained network is fine-tuned as the SNN that it becomes."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from dynconf_core.experiment.recipe import Recipe
@@ -23,6 +23,7 @@ class FineTuning:
         learning_rate: at the start.
         settled: the weight of the network's own loss.
         distilled: the part of every loss that the trained network's probabilities take, from 0 to 1.
+        potentials: whether each layer's initial membrane potential is learned too.
     """
 
     epochs: int = 0
@@ -30,15 +31,17 @@ class FineTuning:
     learning_rate: float = 0.01
     settled: float = 1.0
     distilled: float = 0.5
+    potentials: bool = field(default=False, metadata={"omitted": True})
 
     def __bool__(self) -> bool:
         """Whether there is any."""
         return self.epochs > 0
 
     def __str__(self) -> str:
-        """In tables, runs and figures: ``fine-tuned for 2 epochs over 4 steps``."""
+        """In tables, runs and figures: ``fine-tuned for 2 epochs over 4 steps``, ``... with learned initial potentials``."""
         epochs, steps = (f"{count} {what}{'s'[: count != 1]}" for count, what in ((self.epochs, "epoch"), (self.steps, "step")))
-        return f"fine-tuned for {epochs} over {steps}" if self else "not fine-tuned"
+        learned = " with learned initial potentials" if self.potentials else ""
+        return f"fine-tuned for {epochs} over {steps}{learned}" if self else "not fine-tuned"
 
     def augmentation(self, recipe: Recipe) -> tuple[str, ...]:
         """The augmentations of a recipe that are used."""
@@ -46,8 +49,9 @@ class FineTuning:
 
     def as_dict(self, recipe: Recipe) -> dict[str, Any]:
         """All values that determine it, with those of the recipe, for keys and provenance."""
+        own = asdict(self)
         return {
-            **asdict(self),
+            **{name: value for name, value in own.items() if name != "potentials" or value},
             "batch_size": recipe.batch_size,
             "momentum": recipe.momentum,
             "weight_decay": recipe.weight_decay,

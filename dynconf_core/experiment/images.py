@@ -1,10 +1,12 @@
-"""Loading the images of a plan."""
+"""Loading the images of a plan, and whether a network was trained on those that it holds out."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from dynconf_core.data.dataset import DATASETS
-from dynconf_core.data.images import Images, Split
+from dynconf_core.data.images import SPLIT_SEED, Images, Split
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.plan import Data
 
@@ -23,6 +25,20 @@ def images_of(data: Data, split: Split, root: Path) -> Images:
     if data.normalisation is None:
         return images
     return replace(images, normalisation=DATASETS.get(data.normalisation).normalisation)  # type: ignore[type-var]
+
+
+def trained_on_calibration(provenance: Mapping[str, Any], data: Data) -> bool | None:
+    """Whether a checkpoint was trained on images that ``data`` holds out; None if its provenance does not say."""
+    images = provenance.get("data")
+    if not isinstance(images, dict):
+        return None
+    split = images.get("split")
+    if not isinstance(split, dict) or (images.get("name"), split.get("seed")) != (data.name, SPLIT_SEED):
+        return None
+    trained, held = images.get("train"), split.get("calibration")
+    if not isinstance(trained, int) or not isinstance(held, int) or trained + held != data.train + data.calibration:
+        return None
+    return held < data.calibration  # the smaller of two held-out parts is contained in the larger
 
 
 def _check(images: Images, data: Data, split: Split) -> None:

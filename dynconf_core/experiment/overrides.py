@@ -35,6 +35,7 @@ OF_FINE_TUNING = {
     "fine_tune_rate": Field(float, "a number above 0, at most 10", between(1e-9, 10)),
     "fine_tune_settled": Field(float, "a number from 0 to 100", between(0, 100)),
     "fine_tune_distilled": Field(float, "a fraction from 0 to 1", between(0, 1)),
+    "fine_tune_potentials": Field(bool, "true or false", lambda value: True),
 }
 """Fields of ``FineTuning``; see ``attribute``."""
 OF_SEARCH = {
@@ -170,6 +171,12 @@ def check_values(plan: Plan) -> None:
         raise InputError(
             f"setting {plan.setting!r}: fine_tune_steps={plan.fine_tuning.steps} exceeds time_steps={plan.time_steps}: give as "
             "many or fewer."
+        )
+    potential = plan.scheme.conversion(plan.time_steps).get("initial_potential", 0.5)
+    if plan.fine_tuning and plan.fine_tuning.potentials and potential != 0.5:
+        raise InputError(
+            f"setting {plan.setting!r}: initial_potential={potential} and fine_tune_potentials=true: they are learned, from "
+            "one half on; leave one of the two out."
         )
     if plan.search.readout == "decoded" and plan.search.rule != "best":
         from dynconf_core.choosing.candidates import check_readout  # imports torch, which commands that only list things avoid

@@ -43,6 +43,7 @@ def _try_data(plan: Plan, data: Path) -> None:
 
 
 def _try_fine_tuning(plan: Plan) -> None:
+    from dynconf_core.activations.potential import learn_potentials
     from dynconf_core.neurons.model import NEURONS, NeuronModel
 
     if NEURONS.get(plan.scheme.neurons).slope is NeuronModel.slope:
@@ -50,6 +51,8 @@ def _try_fine_tuning(plan: Plan) -> None:
             f"setting {plan.setting!r}: fine_tune_epochs={plan.fine_tuning.epochs}, but neurons of the model "
             f"{plan.scheme.neurons!r} have no surrogate derivative: give its class a method slope(state), or leave it at 0."
         )
+    if plan.fine_tuning.potentials:
+        learn_potentials(plan.scheme.activation(plan.recipe.initial_threshold)())
 
 
 def _check_kind(plan: Plan) -> None:

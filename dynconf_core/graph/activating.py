@@ -26,6 +26,10 @@ def quantised(write: Writer, name: str, module: Quantised, x: Traced) -> Traced:
     slope = by_channel(declared.slope, x, "slope")
     if bool(slope.any()):
         tensors["slope"] = slope
+    for what, given in declared.charge().items():
+        tensors[what] = by_channel(given, x, what)
+        if not bool(((tensors[what] >= 0) & (tensors[what] <= 1)).all()):
+            raise Refused(f"its {what} is {float(tensors[what].flatten()[0])}; give 0 to 1, in units of the threshold")
     return write.add(name, "activation", (x,), settings, tensors)
 
 

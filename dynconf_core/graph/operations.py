@@ -79,23 +79,25 @@ def as_image(node: Node) -> Node:
 
 def activate(node: Node, x: Tensor, tensors: Mapping[str, Tensor]) -> Tensor:
     """The activation f: max(x, 0); clipped at ``threshold``; or quantised to n = ``levels`` steps of ``threshold / n``, theta
-    / n clip(floor(n x / theta + 1/2), 0, n) (QCFS with L = n, LSQ with n s = theta). With a ``slope``, f(x) - slope f(-x),
-    where the threshold of f(-x) may be another one, ``below``."""
+    / n clip(floor(n x / theta + shift), 0, n) (QCFS with L = n, LSQ with n s = theta), where ``shift`` is 1/2 unless given.
+    With a ``slope``, f(x) - slope f(-x), where the threshold of f(-x) may be another one, ``below``."""
     threshold = tensors.get("threshold")
-    value = _one_side(node, x, threshold)
+    shift = tensors.get("shift")
+    value = _one_side(node, x, threshold, shift)
     if "slope" in tensors:
-        value = value - per_channel(tensors["slope"], x) * _one_side(node, -x, tensors.get("below", threshold))
+        value = value - per_channel(tensors["slope"], x) * _one_side(node, -x, tensors.get("below", threshold), shift)
     return value
 
 
-def _one_side(node: Node, x: Tensor, threshold: Tensor | None) -> Tensor:
+def _one_side(node: Node, x: Tensor, threshold: Tensor | None, shift: Tensor | None) -> Tensor:
     if node.settings["function"] == "relu" or threshold is None:
         return x.clamp_min(0)
     top = per_channel(threshold, x)
     if node.settings["function"] == "clip":
         return torch.minimum(x.clamp_min(0), top)
     levels = int(node.settings["levels"])
-    return torch.floor(x / top * levels + 0.5).clamp(0, levels) / levels * top
+    at = 0.5 if shift is None else per_channel(shift, x)
+    return torch.floor(x / top * levels + at).clamp(0, levels) / levels * top
 
 
 def unfolded(node: Node, x: Tensor, tensors: Mapping[str, Tensor], biased: bool = True) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dynconf_core.activations.potential import OFFSET, not_learning
 from dynconf_core.errors import InputError
 from dynconf_core.files import written
 from dynconf_core.libraries import safetensors
@@ -97,7 +98,8 @@ def load_checkpoint(
     """Load the weights in a file into ``network``; returns their provenance, or {} if it has none.
 
     The state dict may stand alone or under any key, with the names as the network has them or with the words of wrappers in
-    front, such as ``DataParallel``'s (see ``state_dicts``). Missing batch counters of normalisation layers are accepted.
+    front, such as ``DataParallel``'s (see ``state_dicts``). Missing batch counters of normalisation layers are accepted. From a
+    file with learned initial potentials, the network's activations get theirs.
 
     Args:
         network: the network that the weights are for.
@@ -112,6 +114,8 @@ def load_checkpoint(
     """
     content = read(path)
     wanted = {name: value for name, value in network.state_dict().items() if isinstance(value, Tensor)}
+    learning = not_learning(network) if _holds_potentials(content) else {}
+    wanted |= dict.fromkeys(learning, torch.zeros(()))
     found = _candidates(content, wanted, key, path)
     if not found and {"graph", "neurons"} <= content.keys():
         raise InputError(f"checkpoint {path} holds a converted network: load_snn(PATH) loads it; here weights are needed.")
@@ -130,9 +134,16 @@ def load_checkpoint(
     if len(fitting) > 1 and say is not None:
         others = ", ".join(repr(one.key) for one, _ in fitting[1:])
         say(f"{path.name} holds several state dicts that fit: that under {chosen.key!r} is taken, not {others}.")
+    for module in learning.values():
+        module.learn_potential()
     network.load_state_dict(given, strict=False)
     provenance = content.get("provenance", {})
     return provenance if isinstance(provenance, dict) else {}
+
+
+def _holds_potentials(content: Mapping[Any, Any]) -> bool:
+    """Whether a state dict in the file holds what neurons have learned to start from."""
+    return any(name.rpartition(".")[2] == OFFSET for one in candidates(content) for name in one.tensors)
 
 
 def _candidates(

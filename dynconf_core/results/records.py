@@ -32,11 +32,16 @@ Scalar = str | int | float | bool | None
 def plain(value: Any) -> Any:
     """Convert typed results, and collections of them, to plain JSON values.
 
-    A field whose default is None or () is omitted if it has that value; any other None becomes null.
+    A field whose default is None or (), or that is marked ``omitted``, is left out if it has that value; any other None becomes
+    null.
     """
     if is_dataclass(value) and not isinstance(value, type):
         found = ((field, getattr(value, field.name)) for field in fields(value))
-        return {field.name: plain(inner) for field, inner in found if inner not in (None, ()) or inner != field.default}
+        return {
+            field.name: plain(inner)
+            for field, inner in found
+            if inner != field.default or not (inner in (None, ()) or field.metadata.get("omitted"))
+        }
     if isinstance(value, Mapping):
         return {name: plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

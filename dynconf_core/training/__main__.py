@@ -134,7 +134,9 @@ def _given(processes: Processes) -> argparse.Namespace:
         "--threads", type=int, help="torch threads of each process on the CPU; the last digits of figures depend on them"
     )
     parser.add_argument(
-        "--speed-ups", default="auto", help="auto (on a GPU by trial), none, or some of channels_last,autocast,compiled"
+        "--speed-ups",
+        default="auto",
+        help="auto (on a GPU by trial), none, or some of channels_last,autocast,compiled,cuda_graphs",
     )
     parser.add_argument("--half", action="store_true", help="write weights in half precision into OUT, which halves the file")
     with open(os.devnull, "w") as nowhere:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from dynconf_core.activations.potential import keep_potentials, learn_potentials
 from dynconf_core.activations.quantisation import Quantised
 from dynconf_core.conversion.options import ConversionOptions
 from dynconf_core.data.augment import augmented
@@ -95,11 +96,14 @@ def fine_tune(
         the record: mean loss of each epoch, seconds, and speed-ups.
 
     Raises:
-        InputError: for a network that cannot be fine-tuned (see ``Spiking``), or fewer images than a batch.
+        InputError: for a network that cannot be fine-tuned (see ``Spiking``) or cannot learn potentials that are asked for, or
+            fewer images than a batch.
         FineTuningDiverged: if the loss or a weight is no longer finite, or a threshold no longer above 0.
     """
     an_epoch = steps_an_epoch(len(images), recipe)
     total, names = an_epoch * how.epochs, how.augmentation(recipe)
+    if how.potentials:
+        learn_potentials(network)
     spiking = Spiking(network, images.normalisation(images.batch(torch.arange(1))), options, how.steps).to(device)
     trained = copy.deepcopy(network).eval().requires_grad_(False)
     images = images.to(device)
@@ -139,6 +143,7 @@ def fine_tune(
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
+        keep_potentials(network)
         return loss.detach()
 
     last = Epochs(

@@ -1,4 +1,4 @@
-"""Speed-ups of training: channels-last, bf16 autocast, torch.compile. They change the last digits of the weights.
+"""Speed-ups of training: channels-last, bf16 autocast, torch.compile, CUDA graphs. They change the last digits of the weights.
 
 On a CPU the choice is a function of the run alone, so that the same training gives the same weights: channels-last if the run
 is long, which measured 6 to 17 % faster. What helps one CPU and hurts another is used only if it is asked for: autocast was
@@ -6,7 +6,8 @@ three times slower without bf16 instructions, and compiled code six times slower
 
 On a GPU, whose sums depend on the order of its threads anyway, each is timed on a copy of the network, if the run is long
 enough to make up for the trial. A speed-up that fails is not used. Autocast uses bf16, whose range equals that of float32, so
-that unlike with fp16 gradients need no scaling. A GPU without bf16 arithmetic trains in float32.
+that unlike with fp16 gradients need no scaling. A GPU without bf16 arithmetic trains in float32. CUDA graphs replay the kernels
+of compiled code without launching each from Python, for which a fast GPU otherwise waits.
 """
 
 import copy
@@ -43,6 +44,7 @@ class SpeedUps:
     channels_last: bool = False
     autocast: bool = False
     compiled: bool = False
+    cuda_graphs: bool = False
 
     @classmethod
     def named(cls, text: str) -> "SpeedUps | None":
@@ -54,6 +56,8 @@ class SpeedUps:
         if text == "auto":
             return None
         names = [] if text == "none" else text.split(",")
+        if "cuda_graphs" in names:  # they are made of compiled code
+            names.append("compiled")
         known = [field.name for field in fields(cls)]
         unknown = [name for name in names if name not in known]
         if unknown:
@@ -70,7 +74,7 @@ class SpeedUps:
         if self.channels_last:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         called = around(network)
-        return torch.compile(called) if self.compiled else called
+        return torch.compile(called, mode="reduce-overhead" if self.cuda_graphs else None) if self.compiled else called
 
     def images(self, images: Tensor) -> Tensor:
         """The batch in the memory layout of the network."""
@@ -124,9 +128,11 @@ def probe(
     """
     best = SpeedUps()
     seconds = seconds_a_step(network, images, labels, best, loss)
-    candidates = [("channels_last", WORTH_TRYING), ("autocast", WORTH_TRYING), ("compiled", WORTH_COMPILING)]
+    candidates = [("channels_last", WORTH_TRYING), ("autocast", WORTH_TRYING)]
+    if compiling:
+        candidates += [("compiled", WORTH_COMPILING), ("cuda_graphs", WORTH_COMPILING)]
     for name, worth in candidates:
-        if seconds * steps < worth or (name == "compiled" and not compiling):
+        if seconds * steps < worth or (name == "cuda_graphs" and not (best.compiled and images.device.type == "cuda")):
             continue
         candidate = replace(best, **{name: True})
         try:
@@ -145,7 +151,7 @@ def seconds_a_step(
 ) -> float:
     """Seconds of a training step on a batch ``images (n, 3, H, W)``, ``labels (n,)``.
 
-    The best of three steps after a first one, on a copy of the network.
+    The best of three steps after a first one (of CUDA graphs, the second is recorded), on a copy of the network.
     """
     trial = copy.deepcopy(network).train()
     forward = speed_ups.prepared(trial)
@@ -155,6 +161,7 @@ def seconds_a_step(
         start = time.perf_counter()
         with speed_ups.precision(images.device):
             found = loss(forward(batch), labels)
+        trial.zero_grad(set_to_none=True)  # a recorded graph writes new gradients where the last ones are
         found.backward()
         if images.device.type == "cuda":
             torch.cuda.synchronize()

@@ -5,8 +5,8 @@ layer l has the height theta_l. The backward pass replaces the derivative of a s
 ``NeuronModel.slope``) and follows the membrane potential through all time steps, the reset included (Neftci, Mostafa, Zenke,
 "Surrogate Gradient Learning in Spiking Neural Networks", IEEE Signal Processing Magazine 2019, arXiv 1901.09948).
 
-Weights, thresholds and the factors of batch normalisation are the network's own parameters. Batch normalisation keeps its
-running statistics. Whatever is trained is therefore stored, loaded and converted as after training.
+Weights, thresholds, learned initial potentials and the factors of batch normalisation are the network's own parameters. Batch
+normalisation keeps its running statistics. Whatever is trained is therefore stored, loaded and converted as after training.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx
 
 from dynconf_core.activations.quantisation import Quantised
-from dynconf_core.conversion.convert import named_by_activations
+from dynconf_core.conversion.convert import learned_potentials, named_by_activations
 from dynconf_core.conversion.options import ConversionOptions
 from dynconf_core.errors import InputError
 from dynconf_core.graph.graph import Graph, Node
@@ -54,7 +54,8 @@ class Spiking(nn.Module):
 
     Raises:
         InputError: for a network that cannot be traced, thresholds from another source, a correction, a neuron model without a
-            surrogate derivative, or a parameter that is no weight of a module that the graph knows.
+            surrogate derivative, an initial potential given besides learned ones, or a parameter that is no weight of a module
+            that the graph knows.
     """
 
     def __init__(self, network: nn.Module, example: Tensor, options: ConversionOptions, steps: int) -> None:
@@ -68,6 +69,7 @@ class Spiking(nn.Module):
         self.graph = activations_first(traced(network.eval(), example))
         self.neurons = options.model() or named_by_activations(self.graph)
         _check_reset(self.neurons)
+        learned_potentials(self.graph, self.neurons, options)
         self.initial = options.initial_potential
         self.modules_of = _modules_of(network, self.graph)
         self.timed = self.graph.after(("activation",))
@@ -144,7 +146,8 @@ class Spiking(nn.Module):
         theta = own["threshold"]
         same = node.inputs[0] not in self.timed
         parts = [source] * (self.steps + 1) if same else source.chunk(self.steps + 1)
-        state = self.neurons.initial(parts[0].detach().to(theta.dtype), self.initial)
+        start = per_channel(own["initial"], parts[0]) if "initial" in own else self.initial
+        state = self.neurons.initial(parts[0].detach().to(theta.dtype), start)
         potential, rest = state[0], state[1:]
         spikes: list[Tensor] = []
         for t, part in enumerate(parts[:-1]):
@@ -193,8 +196,10 @@ def _check_reset(neurons: NeuronModel) -> None:
 def _own_tensors(module: Any, node: Node) -> dict[str, Tensor]:
     """The tensors that a node has by its module's present parameters."""
     if isinstance(module, Quantised):
-        threshold = module.quantisation().threshold
-        return {"threshold": threshold.reshape(()) if threshold.numel() == 1 else threshold.flatten()}
+        declared = module.quantisation()
+        given = {"threshold": declared.threshold, **declared.charge()}
+        values = {name: torch.as_tensor(value, device=declared.threshold.device) for name, value in given.items()}
+        return {name: value.reshape(()) if value.numel() == 1 else value.flatten() for name, value in values.items()}
     if isinstance(module, nn.modules.batchnorm._BatchNorm):
         assert module.running_mean is not None and module.running_var is not None
         factor = torch.rsqrt(module.running_var + module.eps) * (1 if module.weight is None else module.weight)
