@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from dynconf_core.activations.lsq import LSQ
+from dynconf_core.activations.potential import Charging, learn_potentials
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.conversion.convert import convert
 from dynconf_core.simulation.network import SpikingNetwork
@@ -30,6 +31,17 @@ def dyadic_images(count: int, seed: int, side: int = SIDE) -> Tensor:
     """Multiples of 1/16 in [-2, 2]."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(-32, 33, (count, 3, side, side), generator=generator).float() / 16
+
+
+def charge(network: nn.Module) -> list[float]:
+    """Give every layer a learned initial potential of its own, in sixteenths."""
+    layers = [module for module in network.modules() if isinstance(module, Charging)]
+    values = [(3 + 7 * number % 11) / 16 for number in range(len(layers))]
+    learn_potentials(network)
+    for module, value in zip(layers, values, strict=True):
+        assert module.offset is not None
+        module.offset.data.fill_(value - 0.5)
+    return values
 
 
 def lively(network: nn.Module, side: int) -> nn.Module:

@@ -18,7 +18,7 @@ import pytest
 import torch
 from commands import command
 from second_simulation import simulated
-from spiking_cases import ANALOGUE_BLOCKS, BLOCKS, RandomNetwork, dyadic_images, gaussian_images
+from spiking_cases import ANALOGUE_BLOCKS, BLOCKS, RandomNetwork, charge, dyadic_images, gaussian_images
 from torch import Tensor, nn
 from trained_digits import digits, trained_on_digits
 
@@ -70,11 +70,15 @@ def digits_snn() -> SpikingNetwork:
 @pytest.mark.parametrize("seed", range(4))
 def test_nir_comes_back_to_the_bit(seed: int, fixed_point: bool, tmp_path: Path) -> None:
     """Spikes, logits, the cost of a spike, and what is proven of the numbers; from the file, through residuals, option A,
-    slices, pools, depthwise and analogue layers."""
+    slices, pools, depthwise and analogue layers; some with an initial potential for each layer."""
     network, images = RandomNetwork(seed, "qcfs", dyadic=False, blocks=SAYABLE), gaussian_images(3, seed)
+    potentials = charge(network) if seed % 2 else []
     snn = convert(network, images, time_steps=STEPS, fixed_point=fixed_point)
     write_nir(to_nir(snn), tmp_path / "snn.nir")
     again = from_nir(tmp_path / "snn.nir")
+    if potentials:
+        found = [float(layer.tensors["initial"]) for layer in again.layers().values()]
+        assert sorted(found) == pytest.approx(sorted(potentials), abs=0.02) and len({*found}) > 1
     assert_equal_spikes(snn, again, images)
     assert list(again.layers()) == [name.replace(".", "_") for name in snn.layers()]
     assert (again.image_limit, again.time_steps_limit, again.facts) == (snn.image_limit, snn.time_steps_limit, snn.facts)
@@ -481,7 +485,8 @@ def test_the_command_writes_nir_and_says_what_it_cannot_say(
 
 @pytest.mark.parametrize("case", ["digits", "residual", "several"])
 def test_a_spikingjelly_module_fires_the_same_spikes(case: str, spikingjelly: ModuleType) -> None:
-    """In both step modes, for every layer and step, and again after ``reset_net``; V(0) differs from channel to channel."""
+    """In both step modes, for every layer and step, and again after ``reset_net``; V(0) differs from channel to channel, or
+    from layer to layer."""
     if case == "digits":
         images = digits()[0][:40]
         plain = trained_on_digits("relu")  # with its max pool
@@ -489,6 +494,7 @@ def test_a_spikingjelly_module_fires_the_same_spikes(case: str, spikingjelly: Mo
     else:
         blocks = ("residual", "option_a", "projection") if case == "residual" else BLOCKS
         network, images = RandomNetwork(3, "qcfs", dyadic=False, blocks=blocks), gaussian_images(3, 3)
+        charge(network)
         snn = convert(network, images, time_steps=STEPS)
     logits, spikes, _ = simulated(snn, images, STEPS)
     module, functional = to_spikingjelly(snn), spikingjelly.functional

@@ -16,6 +16,7 @@ from dynconf_core.conversion.options import ConversionOptions
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.fine_tuning import FineTuning
 from dynconf_core.networks.checkpoint import load_checkpoint, save_checkpoint
+from dynconf_core.training import fine_tuning
 from dynconf_core.training.fine_tuning import FineTuningDiverged, fine_tune, loss_of
 from dynconf_core.training.loop import train
 
@@ -55,13 +56,16 @@ def test_it_learns_and_goes_on_with_the_same_bits(method: str, potentials: bool,
 
 
 def test_potentials_stay_between_nothing_and_the_threshold() -> None:
-    network = small("qcfs")
+    network = trained("qcfs")
     learn_potentials(network)
-    for module, value in ((network.first_fire, 0.75), (network.second_fire, -2.0)):
-        assert isinstance(module, Charging) and module.offset is not None
+    fires = [module for module in network.modules() if isinstance(module, Charging)]
+    for module, value in zip(fires, (0.75, -2.0), strict=True):
+        assert module.offset is not None
         module.offset.data.fill_(value)
     keep_potentials(network)
-    assert network.first_fire.initial == 1.0 and network.second_fire.initial == 0.0
+    assert [float(one.offset.detach()) for one in fires if one.offset is not None] == [0.5, -0.5]
+    tuned(network, replace(HOW, epochs=1, learning_rate=0.1, potentials=True))
+    assert all(one.offset is not None and float(one.offset.detach().abs()) <= 0.5 for one in fires)  # 0.508 if nothing kept it
 
 
 def test_a_checkpoint_brings_its_potentials_with_it(tmp_path: Path) -> None:
@@ -110,10 +114,24 @@ def test_what_cannot_work_is_refused() -> None:
         fine_tune(network, pictures(7), RECIPE, HOW, OPTIONS, seed=0, device=CPU)
     with pytest.raises(InputError, match="no activation of the network can learn an initial potential"):
         learn_potentials(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
-    with pytest.raises(
-        FineTuningDiverged, match=r"fine_tune_rate=1e\+20.*Choose a lower rate, such as fine_tune_rate=2.5e\+19"
-    ):
+    with pytest.raises(FineTuningDiverged, match=r"fine_tune_rate=1e\+20.*Choose a lower rate: fine_tune_rate=2.5e\+19"):
         tuned(network, replace(HOW, learning_rate=1e20))
+
+
+def test_a_loss_that_has_grown_is_no_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fine_tuning, "WORSE", 0.0)
+    with pytest.raises(FineTuningDiverged, match="in epoch 1 of"):
+        tuned(trained("qcfs"), HOW)
+
+
+def test_a_long_gradient_is_shortened() -> None:
+    """Plain gradient descent without weight decay: the first step is as long as the rate says."""
+    network, plain = trained("qcfs"), replace(RECIPE, momentum=0.0, weight_decay=0.0)
+    before = [one.detach().clone() for one in network.parameters()]
+    once = pictures(RECIPE.batch_size)
+    fine_tune(network, once, plain, replace(HOW, epochs=1, learning_rate=0.5, settled=100.0), OPTIONS, seed=0, device=CPU)
+    moved = torch.stack([(one - old).norm() for one, old in zip(network.parameters(), before, strict=True)]).norm()
+    assert 0 < moved <= 0.5 * fine_tuning.GRADIENT_NORM * (1 + 1e-5)
 
 
 def test_long_trainings_augmentations_are_left_out() -> None:

@@ -7,12 +7,11 @@ from typing import ClassVar
 import pytest
 import torch
 from second_simulation import simulated
-from spiking_cases import RandomNetwork, dyadic_images, gaussian_images, lively
+from spiking_cases import RandomNetwork, charge, dyadic_images, gaussian_images, lively
 from torch import Tensor, nn
 from training_cases import network, small
 
 from dynconf_core.activations.lsq import LSQ
-from dynconf_core.activations.potential import Charging, learn_potentials
 from dynconf_core.activations.qcfs import QCFS
 from dynconf_core.conversion.convert import convert
 from dynconf_core.conversion.options import ConversionOptions
@@ -91,17 +90,6 @@ def test_with_learned_potentials_it_sends_the_spikes_of_the_core(method: str, fi
     itself = tuned(images.double())[-1]
     assert torch.allclose(itself, trained(images.double()), rtol=0, atol=1e-9)
     assert torch.equal(trained(images.double()), before) == (method == "qcfs")
-
-
-def charge(trained: nn.Module) -> list[float]:
-    """Give every layer a potential of its own, in sixteenths."""
-    layers = [module for module in trained.modules() if isinstance(module, Charging)]
-    values = [(3 + 7 * number % 11) / 16 for number in range(len(layers))]
-    learn_potentials(trained)
-    for module, value in zip(layers, values, strict=True):
-        assert module.offset is not None
-        module.offset.data.fill_(value - 0.5)
-    return values
 
 
 @pytest.mark.parametrize("fixed_point", [True, False])

@@ -41,7 +41,7 @@ def fine_tune_to_file(
 
     Raises:
         InputError: if the checkpoint or the data set does not fit, or the network cannot be fine-tuned (see ``Spiking``).
-        FineTuningDiverged: if the loss or a weight is no longer finite, or a threshold no longer above 0.
+        FineTuningDiverged: as ``fine_tune``.
     """
     how, data = plan.fine_tuning, plan.data
     network = described(plan.network(), plan.seed)

@@ -145,7 +145,7 @@ def fine_tune_into_store(
 
     Raises:
         InputError: as ``fine_tune_to_file``.
-        FineTuningDiverged: if the loss or a weight is no longer finite, or a threshold no longer above 0.
+        FineTuningDiverged: as ``fine_tune``.
     """
     given, store = job(plan, context), Store(context.artefacts)
     key = stage("fine_tune").key(given, {"train": Handle(trained.stage, trained.key, trained.digest, "cached")})
