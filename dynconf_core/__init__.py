@@ -10,6 +10,8 @@ def __getattr__(name: str) -> object:
 
     if name == "__version__":
         found: object = metadata.version("dynconf")
+    elif name == "__all__":
+        found = sorted(_public())
     elif name in (public := _public()):
         found = getattr(import_module(public[name]), name)
     else:

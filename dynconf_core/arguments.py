@@ -64,6 +64,12 @@ def flag(field: str, value: object) -> bool:
     return bool(value)
 
 
+def callback(field: str, value: object) -> None:
+    """A function that is told of progress."""
+    if not callable(value):
+        raise InputError(f"{told(field, value)}: give a function of the steps done, all steps and a text.")
+
+
 def one_of(field: str, value: object, choices: Iterable[str]) -> str:
     """One of several texts."""
     known = list(choices)

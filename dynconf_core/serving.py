@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dynconf_core.arguments import file_path, instance, tensor
+from dynconf_core.arguments import file_path, instance, mapping, tensor
 from dynconf_core.conversion.file import load_snn, save_snn
 from dynconf_core.data.images import Normalisation, TensorImages
 from dynconf_core.errors import InputError
@@ -56,12 +56,25 @@ class ImageFacts:
         normalisation: of the network's input.
         classes: the names of the classes in the order of their numbers; None where they are not known.
         origin: where the network comes from, for readers: setting, profile, seed, stand-in.
+
+    Raises:
+        InputError: for a value that is none of these.
     """
 
     time_steps: int
     normalisation: Normalisation
     classes: tuple[str, ...] | None = None
     origin: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_time_steps(self.time_steps, None)
+        instance("normalisation", self.normalisation, Normalisation, "give a Normalisation(mean, std)")
+        names: object = self.classes
+        if names is not None and not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
+            raise InputError(f"{told('classes', names)}: give the names of the classes in order, or None.")
+        object.__setattr__(self, "time_steps", int(self.time_steps))
+        object.__setattr__(self, "classes", None if names is None else tuple(names))
+        object.__setattr__(self, "origin", mapping("origin", self.origin))
 
     def as_json(self) -> dict[str, Any]:
         """The content of ``input.json``."""
@@ -87,16 +100,12 @@ class ImageFacts:
         entry = read_json(Path(path))
         if not isinstance(entry, Mapping) or entry.get("schema") != SCHEMA:
             raise InputError(f"{path} does not describe a network's images in schema {SCHEMA}: register the model again.")
-        steps, names = entry.get("time_steps"), entry.get("classes")
-        if type(steps) is not int or steps < 1:
-            raise InputError(f"{path}: time_steps={steps!r} is not a whole number above 0.")
-        if names is not None and not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-            raise InputError(f"{path}: classes={names!r} is no list of names, and not null.")
-        origin = entry.get("origin") or {}
-        if not isinstance(origin, Mapping):
-            raise InputError(f"{path}: origin={origin!r} is no JSON object.")
-        normalisation = Normalisation(_channels(entry, "mean", path), _channels(entry, "std", path))
-        return cls(steps, normalisation, None if names is None else tuple(names), origin)
+        steps: Any = entry.get("time_steps")
+        try:
+            normalisation = Normalisation(_channels(entry, "mean"), _channels(entry, "std"))
+            return cls(steps, normalisation, entry.get("classes"), entry.get("origin") or {})
+        except InputError as error:
+            raise InputError(f"{path}: {error}") from error
 
 
 class Classifier:
@@ -122,11 +131,7 @@ class Classifier:
                 f"the network takes {kind} of the shape {tuple(shape)}, and a server is for images (C, H, W) alone: run it in "
                 "Python, by run_until_confident(snn, ExitAgent(rule), inputs, T)."
             )
-        check_time_steps(facts.time_steps, None)
-        instance("normalisation", facts.normalisation, Normalisation, "give a Normalisation(mean, std)")
         facts.normalisation.check(torch.empty((0, *shape)))
-        if facts.classes is not None and not isinstance(facts.classes, list | tuple):
-            raise InputError(f"{told('classes', facts.classes)}: give the names of the classes in order, or None.")
         if facts.classes is not None and len(facts.classes) != classes:
             raise InputError(
                 f"{counted(len(facts.classes), 'name')} of classes for a network with {classes}: give {classes}, or None."
@@ -253,11 +258,9 @@ def _hint(given: tuple[int, ...], shape: tuple[int, int, int]) -> str:
     return "; resize the images first" if len(given) == 4 and channels in (given[1], given[3]) else ""
 
 
-def _channels(entry: Mapping[str, Any], name: str, path: str | os.PathLike[str]) -> tuple[float, ...]:
-    """A number for each channel, or one for all; those of ``std`` are above 0."""
+def _channels(entry: Mapping[str, Any], name: str) -> tuple[float, ...]:
+    """A number for each channel, or one for all."""
     values = entry.get(name)
     if not (isinstance(values, list) and values and all(type(value) in (int, float) for value in values)):
-        raise InputError(f"{path}: {name}={values!r} are not numbers, one for each channel.")
-    if name == "std" and min(values) <= 0:
-        raise InputError(f"{path}: std={values!r} must be above 0.")
+        raise InputError(f"{name}={values!r} are not numbers, one for each channel.")
     return tuple(map(float, values))

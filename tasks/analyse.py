@@ -50,7 +50,8 @@ class AnalysisOptions:
             samples together.
 
     Raises:
-        InputError: for an unknown measure or smoothing, a smoothing that the measure does not use, or a value out of range.
+        InputError: for an unknown measure or smoothing, a smoothing or readout that the measure does not use, or a value out of
+            range.
     """
 
     epsilon: float | None = None
@@ -70,7 +71,7 @@ class AnalysisOptions:
         if self.layout is not None:
             check_layout(self.layout)
         check_options(self.epsilon, self.delta, self.max_drop)
-        check_readout(self.readout)
+        check_readout(self.readout, self.given_measure())
         fixed_smoothing(self.given_measure(), self.given_smoothing())
 
     def given_measure(self) -> ConfidenceMeasure | None:

@@ -61,7 +61,7 @@ def test_a_whole_analysis(dynconf: Command, files: tuple[Path, Path], tmp_path: 
     for word in ("net", "70 calibration", "60 test", "profile smoke", "a instead of B", "max_softmax", "patience"):
         assert word in answer.out
     assert "Guarantee: " in answer.out and "drop 0.1 points" in answer.out and f"Analysis: {out}" in answer.out
-    marked = next(line for line in answer.out.splitlines() if re.match(r"\* (?!chosen)", line))
+    marked = next(line for line in answer.out.splitlines() if re.match(r"> (?!exits)", line))
     assert marked.split()[1] == entry["measure"] and f"{entry['test']['mean_steps']:.2f}" in marked
     assert not list(Path.cwd().iterdir())  # with --no-track nothing else is written
 
@@ -72,7 +72,7 @@ def test_the_table_fits_80_columns(dynconf: Command, files: tuple[Path, Path]) -
     first = next(place for place, line in enumerate(lines) if "threshold" in line)
     table = [line.rstrip() for line in lines[first : first + 6]]
     assert max(map(len, table)) <= 80 and "…" not in "".join(table)
-    assert [line.split()[0].strip("*") or line.split()[1] for line in table[1:]] == [
+    assert [line.removeprefix(">").split()[0].strip("*") for line in table[1:]] == [
         "max_softmax",
         "entropy",
         "gap",
@@ -184,11 +184,12 @@ def test_the_certified_rule_and_the_chosen_one_stand_side_by_side(dynconf: Comma
     answer = dynconf("analyse", paths[0], "--test", paths[1], "--out", tmp_path / "out", "--epsilon", 0.1, "--delta", 0.1)
     record = strictly((tmp_path / "out" / "analysis.json").read_text())
     lines = answer.out.splitlines()
-    for mark, found in (("*", record["rules"][record["chosen"]]), ("c", record["guarantee"])):
+    for mark, found in ((">", record["rules"][record["chosen"]]), ("c", record["guarantee"])):
         row = next(line for line in lines if re.match(rf"{re.escape(mark)} +[a-z_]+\*? .* %", line))
         assert f"{found['test']['mean_steps']:.2f}" in row and f"{100 * found['test']['accuracy']:.2f}" in row
         assert f"{100 * abs(found['test']['loss']):.2f}" in row
         sentence = next(line for line in lines if line.startswith(f"{mark} exits once"))
+        assert not any(line.startswith("* exits") for line in lines), "a star is the mark of a readout"
         assert ("Certified; rule.json." if mark == "c" else "Not certified; rule-uncertified.json.") in sentence
     assert record["exit"]["mean_steps"] == record["guarantee"]["test"]["mean_steps"]
 
@@ -224,6 +225,11 @@ BAD: dict[str, tuple[Callable[[Path], Path], list[str], list[str]]] = {
     "an unknown rule": (lambda path: _good(path), ["--rule", "nope"], ["'nope'", "patience"]),
     "a measure too demanding": (lambda path: made(20, 1, 1).save(path / "t.npz"), ["--rule", "learned"], ["2 time steps"]),
     "a smoothing unread": (lambda path: _good(path), ["--rule", "learned", "--alpha", "3"], ["'learned'", "leave it out"]),
+    "a rival behind a readout": (
+        lambda path: _good(path),
+        ["--rule", "dt_snn", "--readout", "decoded"],
+        ["dt_snn", "plain or"],
+    ),
     "a module missing": (lambda path: _good(path), ["--rule", "nowhere.at.all:X"], ["nowhere", "no module"]),
     "no such class": (lambda path: _good(path), ["--rule", "dynconf_core.errors:X"], ["no 'X'"]),
     "no measure": (lambda path: _good(path), ["--rule", "dynconf_core.errors:InputError"], ["ConfidenceMeasure"]),

@@ -103,6 +103,7 @@ def test_a_network_that_is_not_converted(ann: nn.Module, tmp_path: Path) -> None
         ({"out": 3}, "out=3: give the path"),
         ({"ann": RULE}, "ann is a Rule: give the trained network"),
         ({"facts": [1]}, "facts is a list: give a dictionary"),
+        ({"progress": None}, "progress=None: give a function of the steps done, all steps and a text"),
     ],
 )
 def test_collect(change: dict[str, Any], words: str, snn: SpikingNetwork, ann: nn.Module) -> None:
@@ -199,6 +200,8 @@ def test_the_network_itself(snn: SpikingNetwork, ann: nn.Module) -> None:
     refused("time_steps=3.5: give the number of time steps", lambda: snn(IMAGES, 3.5))
     refused("labels='abc': give the class numbers", lambda: conversion_report(snn, ann, IMAGES, STEPS, "abc"))  # type: ignore[arg-type]
     refused("there are no images", lambda: conversion_report(snn, ann, IMAGES[:0], STEPS))
+    nothing: Any = None
+    refused("progress=None: give a function", lambda: conversion_report(snn, ann, IMAGES, STEPS, progress=nothing))
     refused("options is a dict: give ConversionOptions", lambda: convert(ann, IMAGES, {}))  # type: ignore[arg-type]
     refused("memory='8GiB': give bytes", lambda: convert(ann, IMAGES, memory="8GiB"))  # type: ignore[arg-type]
 

@@ -118,6 +118,25 @@ BAD = {
     "rule twice": (["--rule", "gap", "--set", "rule=best"], ["--rule gap", "--set rule=best", "one of them"]),
     "unknown rule": (["--rule", "gab"], ["'gab'", "'gap'"]),
     "rule of a module that is not there": (["--rule", "mine:Measure"], ["mine:Measure", "no module mine"]),
+    "a rival behind a readout": (
+        ["--rule", "spikecp", "--set", "readout=decoded"],
+        ["readout = decoded", "spikecp", "plain sum", "plain or choose"],
+    ),
+    "fine-tuning that does not happen": (
+        ["--setting", RESNET, "--set", "fine_tune_steps=2"],
+        ["fine_tune_steps=2 changes nothing", "fine_tune_epochs above 0"],
+    ),
+    "fine-tuning over no epochs": (
+        ["--set", "fine_tune_epochs=0", "--set", "fine_tune_rate=0.1"],
+        ["fine_tune_rate=0.1"],
+    ),
+    "a percentile of nothing": (["--set", "threshold_percentile=90"], ["threshold_percentile=90", "set initial_weights too"]),
+    "decay of nothing": (
+        ["--set", "decay_norms=false", "--set", "weight_decay=0"],
+        ["decay_norms=False", "weight_decay"],
+    ),
+    "a smoothing that nobody reads": (["--rule", "patience", "--set", "alpha=3"], ["alpha=3", "reads a smoothing"]),
+    "half a smoothing": (["--rule", "gap", "--set", "smoothing=sum"], ["smoothing=sum", "both smoothing and alpha"]),
     "neither true nor false": (["--set", "fixed_point=maybe"], ["fixed_point=maybe", "true or false"]),
     "option": (["--colour", "red"], ["--colour"]),
 }
@@ -141,6 +160,8 @@ SWEEPS = {
         ["fixed_point is swept", "False"],
     ),
     "a range of truths": (["--study", "fixed_point=false..true"], ["fixed_point", "list its values"]),
+    "a grid of one network": (["--grid", "fine_tune_steps=2,4"], ["changes nothing", "fine_tune_epochs above 0"]),
+    "a rival of a grid behind a readout": (["--grid", "rule=gap,dt_snn", "--set", "readout=decoded"], ["dt_snn", "plain sum"]),
     "no trials": (["--study", "alpha=1..2", "--trials", "0"], ["--trials"]),
     "device": (["--grid", "time_steps=4,8", "--device", "cuda:7"], ["cuda:7", "--device cpu"]),
 }

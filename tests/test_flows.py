@@ -25,7 +25,7 @@ from dynconf_flows.requested import study_name
 from dynconf_tasks.study.shared import participation
 
 SETTINGS = ["cifar10-vgg16-qffs", "cifar10-resnet18-qcfs"]
-SHORT = {"epochs": 1, "time_steps": 5}
+SHORT = {"epochs": 1, "time_steps": 5, "width": 0.04}
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_every_stage_runs_and_every_figure_is_there(first: dict[str, Any], home:
     for row, name in zip(first["settings"], SETTINGS, strict=True):
         assert row["name"] == name and row["status"] == "ok" and row["error"] is None
         assert row["data"] == {"name": "digits", "stands_in_for": "CIFAR-10", "train": 1000, "calibration": 300, "test": 497}
-        assert row["network"]["width"] == 1 / 8 and row["network"]["parameters"] > 10_000
+        assert row["network"]["width"] == SHORT["width"] and row["network"]["parameters"] > 10_000
         assert len(row["accuracy_at_t"]) == row["time_steps"] == 5
         assert row["accuracy_at_t"][-1] == row["snn_accuracy"]
         assert sum(row["exit"]["histogram"]) == 497
@@ -125,7 +125,7 @@ def test_a_request_is_checked_once(first: dict[str, Any], home: Path, monkeypatc
     assert seen == [2]
     document = checked_reproduction(checked(Request("smoke", tuple(SETTINGS), SHORT, home=str(home))), "as typed")
     assert seen == [2, 2] and (document.command, document.seed) == ("as typed", 0)
-    sweep(settings=SETTINGS[:1], grid=["time_steps=5"], overrides={"epochs": 1}, home=str(home))
+    sweep(settings=SETTINGS[:1], grid=["time_steps=5"], overrides={"epochs": 1, "width": 0.04}, home=str(home))
     assert seen == [2, 2, 1]
 
 
@@ -197,7 +197,7 @@ def test_mlflow_has_a_parent_and_a_child_a_setting(first: dict[str, Any], home: 
     children = {run.data.tags["setting"]: run for run in below}
     assert [run.info.status for run in parents] == ["FINISHED"]
     assert set(children) == set(SETTINGS)
-    assert {run.info.run_name for run in below} == {f"{name}, time_steps=5, epochs=1" for name in SETTINGS}
+    assert {run.info.run_name for run in below} == {f"{name}, time_steps=5, width=0.04, epochs=1" for name in SETTINGS}
     for row in first["settings"]:
         child = children[row["name"]]
         assert child.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
@@ -372,7 +372,7 @@ def test_a_checkpoint_takes_the_place_of_training(first: dict[str, Any], home: P
     name, key = SETTINGS[0], first["settings"][0]["artefacts"]["train"]
     (checkpoint,) = (home / "artefacts" / "train").glob(f"*/{key}/checkpoint.pt")
     result = reproduce(
-        settings=[name], overrides={"time_steps": 4}, home=str(home), checkpoints=[f"{name}={checkpoint}"], workers=0
+        settings=[name], overrides={**SHORT, "time_steps": 4}, home=str(home), checkpoints=[f"{name}={checkpoint}"], workers=0
     )
     assert outcomes(to_json(result))[0]["train"] == "given"
 
@@ -539,7 +539,7 @@ def test_an_interruption_ends_soon_keeps_what_is_done_and_a_rerun_goes_on(prefec
 
 def test_several_seeds_are_summed_up(home: Path, first: dict[str, Any]) -> None:
     """The command in a process of its own, on the module's home: seed 0 is in the store."""
-    shorter = ["--setting", SETTINGS[0], "--set", "epochs=1", "--set", "time_steps=5"]
+    shorter = asked_on_the_command_line()[:2] + asked_on_the_command_line()[4:]
     command = [
         sys.executable,
         "-m",

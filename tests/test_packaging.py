@@ -139,7 +139,12 @@ def test_every_public_name_is_there_and_loads_nothing_before_it_is_asked_for() -
     assert dynconf_core.__version__ == PROJECT["project"]["version"]
     with pytest.raises(AttributeError, match="no_such_name"):
         dynconf_core.no_such_name  # noqa: B018
-    lean = "import sys, dynconf_core; dynconf_core.__version__; dir(dynconf_core); print('torch' in sys.modules)"
+    assert dynconf_core.__all__ == sorted(names)
+    everything: dict[str, object] = {}
+    exec("from dynconf_core import *", everything)
+    assert {name: everything[name] for name in names} == {name: getattr(dynconf_core, name) for name in names}
+    asked = "dynconf_core.__version__; dir(dynconf_core); dynconf_core.__all__"
+    lean = f"import sys, dynconf_core; {asked}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", lean], capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.stdout.strip() == "False", done.stderr
 

@@ -136,6 +136,30 @@ def test_values_that_cannot_work_are_refused(texts: Mapping[str, str], told: str
         overridden(**texts)
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"epochs": -1}, "epochs=-1: needs a whole number from 1 to 10000"),
+        ({"epochs": 2.0}, "epochs=2.0: needs a whole number"),
+        ({"epochs": True}, "epochs=True: needs a whole number"),
+        ({"batch_size": "8"}, "batch_size='8': needs a whole number from 2"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan: needs a number above 0"),
+        ({"learning_rate": 10**400}, "learning_rate=1000.*: needs a number above 0"),
+        ({"momentum": 1.0}, "momentum=1.0: needs a fraction from 0 to below 1"),
+        ({"nesterov": 1}, "nesterov=1: needs true or false"),
+        ({"augmentation": "crop"}, r"augmentation='crop': give a tuple of names"),
+        ({"augmentation": ("crop", "flop")}, "augmentation 'flop' is unknown .did you mean 'flip'"),
+        ({"augmentation": (3,)}, "augmentation"),
+        ({"initial_weights": None}, "initial_weights=None: needs a file of weights"),
+        ({"nesterov": True, "momentum": 0}, "nesterov=true needs a momentum above 0: set momentum too"),
+    ],
+)
+def test_a_recipe_is_checked_when_it_is_made(change: dict[str, Any], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        with_options(**change)
+    assert with_options(augmentation=["crop", "flip"]) == with_options(augmentation=("crop", "flip"))
+
+
 # The loop
 
 
@@ -346,7 +370,7 @@ def test_weights_of_a_relu_network_are_copied_and_thresholds_set_from_images(rel
     kept = [name for name in own if name not in given]
     assert facts == {"initial_weights": {"copied": len(given), "kept": kept}}
     assert len(kept) == 17 and all(name.endswith("threshold") for name in kept)
-    recipe = replace(RECIPE, augmentation=(), epochs=1, initial_weights=str(relu_file), learning_rate=1e-12)
+    recipe = replace(RECIPE, augmentation=(), epochs=1, initial_weights=str(relu_file), learning_rate=1e-9)
     train(network, pictures(), recipe, seed=5, device=CPU, stop_after=1)
     relu, _ = untrained(relu_plan())
     copy_weights(relu, relu_file)

@@ -70,7 +70,7 @@ def test_one_page_and_one_record_of_training_a_setting(run: Path) -> None:
 def test_what_is_read_is_written_as_it_was(run: Path) -> None:
     result = read(RunResult, run / "results.json")
     assert json_text(to_json(result)) == (run / "results.json").read_text()
-    assert csv_text(result.settings).encode() == (run / "results.csv").read_bytes()
+    assert csv_text(result).encode() == (run / "results.csv").read_bytes()
 
 
 RULES = ROOT / "results" / "2026-11-27-rules" / f"{SMALL}.json"

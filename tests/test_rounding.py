@@ -148,5 +148,5 @@ def test_weights_that_float64_cannot_represent_finely_are_refused_first(monkeypa
     torch.manual_seed(0)
     chain = [nn.Linear(64, 64) for _ in range(5)]
     network = nn.Sequential(nn.Linear(8, 64), nn.ReLU(), *chain, nn.ReLU(), nn.Linear(64, 3)).eval()
-    with pytest.raises(InputError, match=r"binary places for its weights, so that rounding .* by \d+%\): convert with fixed_p"):
+    with pytest.raises(InputError, match=r"binary places that .* by \d+\.\d%, and at most (5|25)% .* Convert with fixed_p"):
         convert(network, torch.randn(16, 8), **{**OPTIONS, "correct": True, "time_steps": 32})

@@ -157,6 +157,24 @@ def test_facts_that_cannot_be_right_are_refused(tmp_path: Path, field: str, valu
         ImageFacts.load(tmp_path / "input.json")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"time_steps": 0}, "time_steps=0: an SNN needs at least one"),
+        ({"time_steps": -4}, "time_steps=-4: an SNN"),
+        ({"time_steps": "4"}, "time_steps='4': give the number of time steps"),
+        ({"normalisation": 0.5}, "normalisation=0.5: give a Normalisation"),
+        ({"classes": "cat"}, "classes='cat': give the names of the classes in order, or None"),
+        ({"classes": (1, 2)}, "classes is a tuple: give the names"),
+        ({"origin": "here"}, "origin='here': give a dictionary"),
+    ],
+)
+def test_facts_are_checked_when_they_are_made(change: dict[str, Any], words: str) -> None:
+    facts = ImageFacts(4, Normalisation((0.5,), (0.25,)), ("a", "b"))
+    with pytest.raises(InputError, match=words):
+        replace(facts, **change)
+
+
 def test_parts_that_do_not_fit_are_refused(known: Case) -> None:
     with pytest.raises(InputError, match="2 names of classes"):
         Classifier(known.classifier.snn, known.classifier.rule, replace(known.classifier.facts, classes=("a", "b")))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +16,10 @@ from dynconf_core.data.dataset import DATASETS
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.overrides import OF_FINE_TUNING, applied, check_used, known_fields, parse, typed
 from dynconf_core.experiment.plan import Plan
+from dynconf_core.experiment.points import checked_sweep
 from dynconf_core.experiment.profiles import PROFILES, profile, resolve
 from dynconf_core.experiment.recipe import OPTIONS, Recipe
-from dynconf_core.experiment.request import Request
+from dynconf_core.experiment.request import Request, checked
 from dynconf_core.experiment.settings import FURTHER, SETTINGS, UNNAMED, Setting, setting
 from dynconf_core.machine import device
 from dynconf_core.networks.architecture import ARCHITECTURES, STEMS
@@ -376,3 +378,33 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_unknown_devices(name: str) -> None:
     with pytest.raises(InputError, match=f"device='{name}'"):
         device(name)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "grid", "study"),
+    [
+        ({"fine_tune_steps": 2, "fine_tune_rate": 0.1}, {"fine_tune_epochs": "0,1"}, {}),
+        ({"fine_tune_epochs": 1}, {"fine_tune_steps": "2,4"}, {}),
+        ({"fine_tune_distilled": 1}, {}, {"fine_tune_epochs": "0..2"}),
+        ({"alpha": 3}, {"rule": "patience,max_softmax"}, {}),
+        ({}, {"smoothing": "sum,mean"}, {"alpha": "1..10"}),
+        ({"smoothing": "sum", "alpha": 3, "rule": "best"}, {}, {}),
+        ({"decay_norms": "false"}, {}, {}),
+    ],
+)
+def test_a_field_has_to_matter_at_one_point(
+    overrides: Mapping[str, Any], grid: Mapping[str, str], study: Mapping[str, str], tmp_path: Path
+) -> None:
+    """The others are in test_cli."""
+    asked = Request(settings=("cifar10-resnet18-qcfs",), overrides=overrides, home=str(tmp_path))
+    swept = [(texts, {}) if texts is grid else ({}, texts) for texts in (grid, study) if texts]
+    for given in swept:
+        assert checked_sweep(asked, *given, trials=2).asked.request is asked
+    if not swept:
+        assert checked(asked).request is asked
+
+
+def test_thresholds_of_a_file_start_at_no_other_value(tmp_path: Path) -> None:
+    fields = {"initial_weights": str(tmp_path / "weights.pt"), "initial_threshold": 2}
+    with pytest.raises(InputError, match=r"initial_threshold=2.0 changes nothing beside initial_weights.*_percentile"):
+        checked(Request(settings=("cifar10-resnet18-qcfs",), overrides=fields, home=str(tmp_path)))

@@ -16,7 +16,7 @@ from dynconf_core.evaluation.energy import FullAndExit
 from dynconf_core.experiment.settings import SETTINGS
 from dynconf_core.names import is_plain
 from dynconf_core.results.environment import environment
-from dynconf_core.results.files import new_run, over_seeds, write_over_seeds, write_results
+from dynconf_core.results.files import csv_text, new_run, over_seeds, write_over_seeds, write_results
 from dynconf_core.results.markdown import results_markdown
 from dynconf_core.results.records import plain, read
 from dynconf_core.results.run_names import LONGEST, folder_name
@@ -75,6 +75,33 @@ def test_the_csv_has_a_row_a_setting_and_joined_names(tmp_path: Path) -> None:
     assert first["exit_rule_threshold"] == "inf"
     assert second["name"] == NAMES[1] and second["status"] == "failed" and second["error"] == 'convert: a "b", c\nd'
     assert second["exit_mean_steps"] == ""
+    assert not any(name.startswith("by_class") for name in first)
+
+
+def test_rows_of_different_runs_can_be_told_apart_in_one_csv() -> None:
+    rows = failed_setting(NAMES[1], "convert: no"), setting_result(NAMES[0])
+    runs = [
+        replace(run_result(*rows, run=name), seed=seed, overrides=overrides)
+        for name, seed, overrides in (("a", 0, {"time_steps": 16}), ("b", 2, {"time_steps": 8, "fixed_point": False}))
+    ]
+    found = [line for one in runs for line in csv.DictReader(csv_text(one).splitlines())]
+    assert [(line["run"], line["profile"], line["seed"], line["overrides_time_steps"]) for line in found] == [
+        ("a", runs[0].profile, "0", "16"),
+        ("a", runs[0].profile, "0", "16"),
+        ("b", runs[0].profile, "2", "8"),
+        ("b", runs[0].profile, "2", "8"),
+    ]
+    assert list(found[2])[-5:] == ["run", "profile", "seed", "overrides_time_steps", "overrides_fixed_point"]
+    points = tuple(
+        FailedPoint(setting=NAMES[0], values=values, error="no", artefacts={}) for values in ({"seed": 3}, {"alpha": 2.0})
+    )
+    swept = SweepResult(
+        run="s", profile="smoke", seed=1, environment=ENVIRONMENT, failed=2, points=points, overrides={"rule": "gap"}
+    )
+    assert [(line["seed"], line["overrides_rule"]) for line in csv.DictReader(csv_text(swept).splitlines())] == [
+        ("3", "gap"),
+        ("1", "gap"),
+    ]
 
 
 @pytest.mark.parametrize("width", [80, 120])

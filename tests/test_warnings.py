@@ -142,7 +142,7 @@ def test_calibration_images_seen_in_training_are_said() -> None:
     (text,) = trace_warnings(right(1000, 0.92, 1), right(1000, 0.992, 2))  # not by training
     assert "do not come from one source" in text and "correct predictions at T is larger" in text and "trained" not in text
     assert trace_warnings(right(60, 0.95, 1), right(60, 0.85, 2)) == []  # too few to tell
-    assert trace_warnings(right(60_000, 0.93, 1), right(60_000, 0.92, 2)) == []  # significant, and of no consequence
+    assert trace_warnings(right(20_000, 0.93, 1), right(20_000, 0.92, 2)) == []  # significant, and of no consequence
 
 
 def test_probabilities_instead_of_logits_are_said() -> None:

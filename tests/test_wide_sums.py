@@ -341,9 +341,9 @@ def test_what_float64_cannot_hold_is_refused_before_calibration(monkeypatch: pyt
             found: Tensor = self.last(self.fire(x + self.second(x)))
             return found
 
-    def chain(length: int) -> nn.Module:
-        between = [nn.Linear(6, 6) for _ in range(length)]
-        return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), *between, nn.ReLU(), nn.Linear(6, 3)).eval()
+    def chain(length: int, width: int = 6) -> nn.Module:
+        between = [nn.Linear(width, width) for _ in range(length)]
+        return nn.Sequential(nn.Linear(4, width), nn.ReLU(), *between, nn.ReLU(), nn.Linear(width, 3)).eval()
 
     torch.manual_seed(0)
     monkeypatch.setattr("dynconf_core.conversion.convert.corrected", never)
@@ -353,6 +353,11 @@ def test_what_float64_cannot_hold_is_refused_before_calibration(monkeypatch: pyt
         (Sum().eval(), r"^second: its output is added to its input without an activation .*--no-fixed-point"),
         (chain(12), r"^10: 9 weighted layers follow each other .*fixed_point=False"),
         (chain(8), r"not even float64 can hold its sums exactly .*8 weighted layers .*fixed_point=False.*put activations"),
+        (chain(8), r"with at least 6 binary places for its weights: [345] binary places would be left"),
+        (
+            chain(5, 96),
+            r"with the 6 binary places .* change its sums by \d+\.\d%, and at most 5% is accepted.*fixed_point=False",
+        ),
     ):
         with pytest.raises(InputError, match=words):
             convert(network, pixels, **options)

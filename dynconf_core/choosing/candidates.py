@@ -120,10 +120,15 @@ def candidates(
     return found
 
 
-def check_readout(readout: str) -> None:
-    """Raise InputError unless the readout is known."""
+def check_readout(readout: str, rule: ConfidenceMeasure | None = None) -> None:
+    """Raise InputError unless the readout is known, and one that a rule by this measure can have."""
     if not isinstance(readout, str) or readout not in READOUTS:
         raise InputError(f"readout = {readout!r} is not known; give one of {', '.join(READOUTS)}.")
+    if readout == DECODED and rule is not None and rule.rival:
+        raise InputError(
+            f"readout = {readout}: the rule {rule.name} is another method's and reads the plain sum of the logits: give "
+            f"{PLAIN} or {CHOOSE}, or another rule."
+        )
 
 
 def _readouts(traces: Traces, seed: int, readout: str) -> list[FittedReadout | None]:

@@ -122,7 +122,7 @@ def compared(contest: Contest, drops: Sequence[float] = DROPS) -> Comparison:
                     cross_fitted=chosen.choice.cross_fitted,
                     test=contest.judged(chosen.index, threshold),
                     rival=chosen.rule.measure.rival,
-                    coverage=_coverage(contest, chosen.index, threshold),
+                    coverage=contest.coverage(chosen.index, threshold),
                 )
             )
     return Comparison(contest.test.time_steps, tuple(rows), contest.test.mean_length, _at_own_thresholds(contest))
@@ -138,14 +138,9 @@ def _at_own_thresholds(contest: Contest) -> tuple[OwnThresholdRow, ...]:
                 **recorded(candidate.rule(threshold), with_parameters=False),
                 test=contest.judged(index, threshold),
                 rival=measure.rival,
-                coverage=_coverage(contest, index, threshold),
+                coverage=contest.coverage(index, threshold),
             )
     return tuple(rows.values())
-
-
-def _coverage(contest: Contest, index: int, threshold: float) -> float | None:
-    measure = contest.found[index].measure
-    return measure.coverage(contest.test, contest.exiting(index, threshold), threshold)
 
 
 def comparison_lines(found: Comparison) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynconf_core.choosing.candidates import Candidate, calibration_scored
-from dynconf_core.choosing.cross_fitting import FOLDS, CrossFitted, cross_fitted_choice
+from dynconf_core.choosing.cross_fitting import FOLDS, CrossFitted, Paths
 from dynconf_core.choosing.paths import Scored
 from dynconf_core.exit.front import Front, exact_front
 from dynconf_core.exit.judgement import Judgement, judged_exit
@@ -47,7 +47,10 @@ class Contest:
     test: Traces
     seed: int = 0
     _chosen: dict[tuple[float, str | None], Chosen] = field(default_factory=dict, repr=False)
+    _paths: dict[str | None, tuple[list[int], Paths]] = field(default_factory=dict, repr=False)
     _test_scored: dict[int, Scored] = field(default_factory=dict, repr=False)
+    _judged: dict[tuple[int, float], Judgement] = field(default_factory=dict, repr=False)
+    _coverage: dict[tuple[int, float], float | None] = field(default_factory=dict, repr=False)
 
     @property
     def measures(self) -> list[str]:
@@ -63,15 +66,19 @@ class Contest:
         """The rule with the fewest mean steps at an expected loss of at most ``max_drop``, of one ``measure`` or among all."""
         key = (max_drop, measure)
         if key not in self._chosen:
-            taking_part = [
-                index for index, candidate in enumerate(self.found) if measure is None or candidate.measure.name == measure
-            ]
-            scored = (self.scored[index] for index in taking_part)
-            folds, lengths = min(FOLDS, self.calibration.samples), self.calibration.lengths
-            choice = cross_fitted_choice(scored, max_drop, folds, self.seed, lengths=lengths)
+            taking_part, paths = self._paths_of(measure)
+            choice = paths.choice(max_drop)
             index = taking_part[choice.index]
             self._chosen[key] = Chosen(index, self.found[index].rule(choice.threshold), choice)
         return self._chosen[key]
+
+    def _paths_of(self, measure: str | None) -> tuple[list[int], Paths]:
+        """The candidates of one measure, or all, and their paths, which serve every allowed drop."""
+        if measure not in self._paths:
+            found = [place for place, one in enumerate(self.found) if measure is None or one.measure.name == measure]
+            folds, scored = min(FOLDS, self.calibration.samples), (self.scored[place] for place in found)
+            self._paths[measure] = found, Paths.of(scored, folds, self.seed, self.calibration.lengths)
+        return self._paths[measure]
 
     def test_scored(self, index: int) -> Scored:
         """A candidate on the test traces: its scores and whether its predictions are correct, both (M, T)."""
@@ -89,4 +96,16 @@ class Contest:
 
     def judged(self, index: int, threshold: float) -> Judgement:
         """A candidate's figures on the test traces at a threshold that was chosen without them."""
-        return judged_exit(self.test_scored(index)[1], self.exiting(index, threshold), self.seed, lengths=self.test.lengths)
+        key = (index, threshold)
+        if key not in self._judged:
+            correct, steps = self.test_scored(index)[1], self.exiting(index, threshold)
+            self._judged[key] = judged_exit(correct, steps, self.seed, lengths=self.test.lengths)
+        return self._judged[key]
+
+    def coverage(self, index: int, threshold: float) -> float | None:
+        """The share of test samples whose class is in the set at their exit, of a measure that predicts sets; else None."""
+        key = (index, threshold)
+        if key not in self._coverage:
+            measure = self.found[index].measure
+            self._coverage[key] = measure.coverage(self.test, self.exiting(index, threshold), threshold)
+        return self._coverage[key]

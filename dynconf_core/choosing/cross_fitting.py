@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dynconf_core.choosing.paths import Scored, cross_fit
+from dynconf_core.choosing.paths import CrossFit, Scored, cross_fit
 from dynconf_core.choosing.selection import allowed_losses, expected_losses, promised_loss
 from dynconf_core.exit.intervals import Interval, net_loss_interval
 from dynconf_core.exit.judgement import Loss
@@ -99,6 +99,58 @@ class CrossFitted(Choice):
     threshold: float
 
 
+@dataclass(frozen=True, eq=False)
+class Paths:
+    """What is chosen at every budget and what is to be expected there, whatever may be lost.
+
+    Attributes:
+        fitted: the path of all n samples and those of the folds.
+        expected: (RESAMPLES, G) the expected losses of each resample at each budget.
+        folds, seed: K, and the seed of folds and resamples.
+    """
+
+    fitted: CrossFit
+    expected: NDArray[np.float64]
+    folds: int
+    seed: int
+
+    @classmethod
+    def of(cls, scored: Iterable[Scored], folds: int = FOLDS, seed: int = 0, lengths: NDArray[np.int64] | None = None) -> Paths:
+        """The paths of these scores; arguments and errors as for `cross_fitted_choice`."""
+        random = np.random.default_rng(seed)
+        fitted = cross_fit(scored, random, folds, lengths)
+        return cls(fitted, resampled_losses(fitted.net, random), folds, seed)
+
+    def choice(self, max_drop: float = 0.0, strict: bool = False) -> CrossFitted:
+        """The score and threshold for an allowed drop, see `cross_fitted_choice`."""
+        fitted, (samples, budgets) = self.fitted, self.fitted.net.shape
+        limit = allowed_losses(samples, max_drop, strict)
+        # Where nothing may be lost, T alone is left.
+        budget = budgets - 1 if limit < 0 else _mean_stop(self.expected, fitted.budgets, limit)
+        full, loss = fitted.accuracy_at_full, float(fitted.loss[budget])
+        lost, gained = (int(np.count_nonzero(fitted.net[:, budget] == sign)) for sign in (1, -1))
+        return CrossFitted(
+            index=int(fitted.index[budget]),
+            threshold=float(fitted.thresholds[budget]),
+            calibration=Loss(full - loss, float(fitted.mean_steps[budget]), loss),
+            cross_fitted=UnseenLoss(
+                float(lost - gained) / samples,
+                net_loss_interval(lost, gained, samples),
+                float(fitted.unseen_steps[budget]),
+            ),
+            calibrated=HowChosen(
+                method=METHOD,
+                samples=samples,
+                scores=fitted.scores,
+                folds=self.folds,
+                seed=self.seed,
+                accuracy_at_full=full,
+                max_drop=max_drop,
+                expected_loss_at_most=0.0 if limit < 0 else promised_loss(samples, max_drop),
+            ),
+        )
+
+
 def cross_fitted_choice(
     scored: Iterable[Scored],
     max_drop: float = 0.0,
@@ -124,43 +176,28 @@ def cross_fitted_choice(
         ValueError: for no scores, shapes or predictions at T that differ, a number of folds out of range, or a `max_drop` that
             is negative or not finite.
     """
-    random = np.random.default_rng(seed)
-    fitted = cross_fit(scored, random, folds, lengths)
-    samples, budgets = len(fitted.net), fitted.budgets
-    limit = allowed_losses(samples, max_drop, strict)
-    # Where nothing may be lost, T alone is left.
-    budget = len(budgets) - 1 if limit < 0 else mean_budget(fitted.net, budgets, limit, random)
-    full, loss = fitted.accuracy_at_full, float(fitted.loss[budget])
-    lost, gained = (int(np.count_nonzero(fitted.net[:, budget] == sign)) for sign in (1, -1))
-    return CrossFitted(
-        index=int(fitted.index[budget]),
-        threshold=float(fitted.thresholds[budget]),
-        calibration=Loss(full - loss, float(fitted.mean_steps[budget]), loss),
-        cross_fitted=UnseenLoss(
-            float(lost - gained) / samples,
-            net_loss_interval(lost, gained, samples),
-            float(fitted.unseen_steps[budget]),
-        ),
-        calibrated=HowChosen(
-            method=METHOD,
-            samples=samples,
-            scores=fitted.scores,
-            folds=folds,
-            seed=seed,
-            accuracy_at_full=full,
-            max_drop=max_drop,
-            expected_loss_at_most=0.0 if limit < 0 else promised_loss(samples, max_drop),
-        ),
-    )
+    return Paths.of(scored, folds, seed, lengths).choice(max_drop, strict)
 
 
 def mean_budget(net: NDArray[np.int8], budgets: NDArray[np.float64], limit: float, random: np.random.Generator) -> int:
-    """The index of the first budget that is at least the mean of those at which resamples stop (Poisson bootstrap: each sample
-    is drawn a Poisson number of times). `net` (N, G) are the net losses of each sample at each budget."""
+    """The index of the first budget that is at least the mean of those at which resamples stop. `net` (N, G) are the net losses
+    of each sample at each budget."""
+    return _mean_stop(resampled_losses(net, random), budgets, limit)
+
+
+def resampled_losses(net: NDArray[np.int8], random: np.random.Generator) -> NDArray[np.float64]:
+    """(RESAMPLES, G) the expected losses of resamples of `net` (N, G) by the Poisson bootstrap: each sample is drawn a Poisson
+    number of times."""
     samples = len(net)
     differ = net.any(axis=1)
     times = random.poisson(1.0, (RESAMPLES, samples))[:, differ].astype(np.float32)
     # Whole numbers below 2^24: float32 sums them exactly, in any order.
     nets, differing = times @ net[differ].astype(np.float32), times @ np.abs(net[differ]).astype(np.float32)
-    stops = [budgets[np.argmax(expected_losses(*pair, samples) <= limit)] for pair in zip(nets, differing, strict=True)]
+    return np.stack([expected_losses(*pair, samples) for pair in zip(nets, differing, strict=True)])
+
+
+def _mean_stop(expected: NDArray[np.float64], budgets: NDArray[np.float64], limit: float) -> int:
+    """The index of the first budget that is at least the mean of those at which the expected losses (R, G) first keep the
+    limit."""
+    stops = budgets[np.argmax(expected <= limit, axis=1)]
     return int(np.searchsorted(budgets, np.mean(stops) - 1e-9))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 from dynconf_core.choosing.cross_fitting import HowChosen, UnseenLoss
+from dynconf_core.confidence.measure import source_of
 from dynconf_core.confidence.smoothing import Smoothing
 from dynconf_core.exit.judgement import Judgement, Loss
 from dynconf_core.exit.rule import Rule
@@ -101,13 +102,13 @@ class RuleFields(TypedDict):
 
 def recorded(rule: Rule, with_parameters: bool = True) -> RuleFields:
     """The fields of a `RuleRecord` for a rule; `with_parameters`: including those of a fitted measure."""
-    entry = rule.to_json()
+    measure = rule.measure
     return {
-        "measure": entry["measure"],
+        "measure": measure.name,
         "readout": None if rule.readout is None else "decoded",
         "smoothing": rule.smoothing,
         "threshold": rule.threshold,
-        "threshold_shown": float(entry["threshold_shown"]),
-        "parameters": entry.get("parameters") if with_parameters else None,
-        "source": entry.get("source"),
+        "threshold_shown": float(measure.shown(rule.threshold)),
+        "parameters": (measure.to_json() or None) if with_parameters else None,
+        "source": source_of(measure),
     }

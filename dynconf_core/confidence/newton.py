@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from functools import cache
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,15 @@ Found = TypeVar("Found")
 
 def one_thread() -> AbstractContextManager[object]:
     """A block in which linear algebra uses one thread, so that its bits are the same on every machine."""
-    from threadpoolctl import threadpool_limits
+    return _libraries().limit(limits=1, user_api="blas")  # type: ignore[no-any-return]
 
-    return threadpool_limits(limits=1, user_api="blas")  # type: ignore[no-any-return]
+
+@cache
+def _libraries() -> Any:
+    """The libraries of linear algebra, numpy's among them, which take milliseconds to find."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def minimum(

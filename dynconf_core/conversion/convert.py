@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dynconf_core.arguments import instance, memory_limit, tensor
+from dynconf_core.arguments import callback, instance, memory_limit, tensor
 from dynconf_core.conversion.correction import corrected
 from dynconf_core.conversion.fixed_point import FixedPoint, check_neurons, with_fixed_point_weights, with_rounding
 from dynconf_core.conversion.options import HALF_CHARGED, ConversionOptions
@@ -30,7 +30,6 @@ from dynconf_core.neurons.model import NEURONS, NeuronModel
 from dynconf_core.neurons.trial import check_model
 from dynconf_core.progress import Progress, silent
 from dynconf_core.simulation.network import SpikingNetwork
-from dynconf_core.wording import told
 
 IMAGE_MARGIN = 1.5
 """Default limit on the images, as a multiple of the largest calibration input."""
@@ -66,8 +65,7 @@ def convert(
     given = ConversionOptions() if options is None else options
     asked = instance("options", given, ConversionOptions, "give ConversionOptions(...), or its fields by name").changed(changes)
     memory = memory_limit(memory)
-    if not callable(progress):
-        raise InputError(f"{told('progress', progress)}: give a function of the steps done, all steps and a text.")
+    callback("progress", progress)
     _check_images(images)
     limit = float(images.abs().max()) * IMAGE_MARGIN if asked.image_limit is None else asked.image_limit
     made = _spiking(ann, images, asked, limit, memory, progress)

@@ -9,6 +9,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.graph.bounds import in_one_step, of_reference, summed_over_time
 from dynconf_core.graph.graph import WEIGHTED, Graph, Node
 from dynconf_core.neurons.model import NeuronModel
+from dynconf_core.wording import counted
 
 SENDERS = ("neurons", "activation")
 """Kinds that send whole numbers of spikes; activations do in a trained network, whose places only ``check_depth`` judges."""
@@ -113,7 +114,7 @@ def places_within(graph: Graph, reach: Reach, spare: int = 0, coarse: frozenset[
     """
     groups, multiplied = _groups(graph), _multiplied(graph)
     again = {name for name, times in multiplied.items() if times > 1}
-    short, errors, size = list[str](), dict[str, float](), sizes(graph)
+    short, errors, size = list[str](), dict[str, tuple[float, float]](), sizes(graph)
     widened = set[str]()
     for _ in range(ATTEMPTS):
         wide = _with_later(graph, groups, coarse | widened)
@@ -124,11 +125,18 @@ def places_within(graph: Graph, reach: Reach, spare: int = 0, coarse: frozenset[
             return Places(graph, values, groups, wide)
         widened = widened | {*short, *errors} if widened or not again else again
     name = [*short, *errors][0]
-    rounding = "" if name in short else f", so that rounding them would change its sums by {errors[name]:.0%}"
+    left = counted(values[name] - values[graph.by_name[name].inputs[0]], "binary place")
+    if name in short:
+        why = f"with at least {FEWEST_BITS} binary places for its weights: {left} would be left"
+    else:
+        error, limit = errors[name]
+        why = (
+            f"and finely enough: with the {left} that would be left for its weights, rounding them is expected to change its "
+            f"sums by {error:.1%}, and at most {limit:.0%} is accepted"
+        )
     raise InputError(
-        f"{name}: not even float64 can hold its sums exactly (they may reach 2^{reach.with_potentials(graph)[name]} thresholds "
-        f"and {max(multiplied.values())} weighted layers follow each other without an activation, which leaves "
-        f"{values[name] - values[graph.by_name[name].inputs[0]]} binary places for its weights{rounding}): convert with "
+        f"{name}: not even float64 can hold its sums exactly {why}. (They may reach 2^{reach.with_potentials(graph)[name]} "
+        f"thresholds, and {max(multiplied.values())} weighted layers follow each other without an activation.) Convert with "
         "fixed_point=False (--no-fixed-point), put activations between the layers, or convert for fewer time steps."
     )
 

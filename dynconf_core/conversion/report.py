@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dynconf_core.arguments import memory_limit
+from dynconf_core.arguments import callback, memory_limit
 from dynconf_core.conversion.comparison import Comparison
 from dynconf_core.data.images import class_numbers
 from dynconf_core.errors import InputError
@@ -160,6 +160,7 @@ def conversion_report(
     check_network(snn)
     check_network_to_compare(ann)
     memory = memory_limit(memory)
+    callback("progress", progress)
     snn.check(images, time_steps)
     time_steps = int(time_steps)
     if labels is not None and len(labels := class_numbers("labels", labels)) != len(images):

@@ -30,8 +30,8 @@ def sizes(graph: Graph) -> dict[str, float]:
 
 def too_coarse(
     graph: Graph, places: Mapping[str, int], groups: Mapping[str, int], size: Mapping[str, float], follow: bool
-) -> dict[str, float]:
-    """The expected errors of the weighted layers that binary places alone make too coarse.
+) -> dict[str, tuple[float, float]]:
+    """The expected errors of the weighted layers that binary places alone make too coarse, each with the limit it exceeds.
 
     An error is a share of the largest sums among the layers whose outputs are added together: a branch that contributes little
     needs no finer grid.
@@ -47,13 +47,15 @@ def too_coarse(
     for name, own in size.items():
         largest[groups[name]] = max(largest.get(groups[name], 0.0), own)
     positions = averaged(graph)
-    found: dict[str, float] = {}
+    found: dict[str, tuple[float, float]] = {}
     for node in graph.of_kind(*WEIGHTED):
         bits, whole = places[node.name] - places[node.inputs[0]], largest[groups[node.name]]
         error = math.sqrt(_fan_in(node) / 12) * 2.0**-bits / whole if whole else 0.0
         in_mean = error * math.sqrt(positions[node.name])
-        if (follow and error > COARSEST) or in_mean > COARSEST_IN_MEAN:
-            found[node.name] = in_mean
+        if in_mean > COARSEST_IN_MEAN:
+            found[node.name] = in_mean, COARSEST_IN_MEAN
+        elif follow and error > COARSEST:
+            found[node.name] = error, COARSEST
     return found
 
 

@@ -64,8 +64,8 @@ class RoundingErrors:
             return None
         return (
             f"rounding the weights to fixed point changes the logits by {self.logits:.0%} of their standard deviation over "
-            f"{self.images} images, and of all layers {self.worst} most, by {self.layers[self.worst]:.0%}: see what "
-            "fixed_point=False (--no-fixed-point) changes."
+            f"{self.images} images, and of all layers {self.worst} most, by {self.layers[self.worst]:.0%} (above "
+            f"{LARGEST:.0%} is much): see what fixed_point=False (--no-fixed-point) changes."
         )
 
     def to_json(self) -> dict[str, Any]:

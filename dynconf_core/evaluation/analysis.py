@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dynconf_core.arguments import instance
-from dynconf_core.choosing.candidates import CHOOSE, candidates
+from dynconf_core.choosing.candidates import CHOOSE, candidates, check_readout
 from dynconf_core.choosing.comparison import DROPS, checked_seed, compared
 from dynconf_core.choosing.contest import Chosen, Contest
 from dynconf_core.choosing.cross_fitting import Choice
@@ -155,6 +155,7 @@ def analyse(
         choosing, certifying = (taken(calibration, part) for part in parts)
     taking_part: list[MeasureLike] = list(own_measures() if measures is None else measures)
     wanted = None if measure is None else measure_of(measure)
+    check_readout(readout, wanted)
     fixed = fixed_smoothing(wanted, smoothing)
     if wanted is not None:
         taking_part.append(wanted)

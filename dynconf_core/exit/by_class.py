@@ -13,11 +13,10 @@ IN_BRIEF = 20
 
 
 @dataclass(frozen=True)
-class ClassFigures:
-    """The figures of an exit on the samples of one class.
+class GroupFigures:
+    """The figures of an exit on the samples of a group.
 
     Attributes:
-        label: the class, counted from 0.
         samples: the number of its samples.
         accuracy_at_full: the share of them that is classified correctly at T.
         accuracy: the same at their exits.
@@ -26,7 +25,6 @@ class ClassFigures:
         mean_steps: their mean exit step.
     """
 
-    label: int
     samples: int
     accuracy_at_full: float
     accuracy: float
@@ -34,6 +32,16 @@ class ClassFigures:
     lost: int
     gained: int
     mean_steps: float
+
+
+@dataclass(frozen=True)
+class _Label:
+    label: int
+
+
+@dataclass(frozen=True)
+class ClassFigures(GroupFigures, _Label):
+    """The same of a class: its ``label``, counted from 0, stands first."""
 
 
 def figures_by_class(
@@ -46,6 +54,23 @@ def figures_by_class(
         steps: (N,) the exit steps, counted from 1.
         labels: (N,) the true classes.
     """
+    return tuple(ClassFigures(label, **vars(found)) for label, found in _figures(correct, steps, labels).items())
+
+
+def figures_of_group(correct: NDArray[np.bool_], steps: NDArray[np.int64], mine: NDArray[np.bool_]) -> GroupFigures | None:
+    """The figures on the samples that `mine` (N,) marks; None if it marks none. Other arguments as in `figures_by_class`."""
+    return next(iter(_figures(correct[mine], steps[mine], np.zeros(int(mine.sum()), np.int64)).values()), None)
+
+
+def in_brief(classes: Sequence[ClassFigures], most: int = IN_BRIEF) -> tuple[ClassFigures, ...]:
+    """All classes if there are at most ``most``; otherwise the ``most`` that lose the most accuracy, the worst first."""
+    if len(classes) <= most:
+        return tuple(classes)
+    return tuple(sorted(classes, key=lambda one: (-one.loss, one.label))[:most])
+
+
+def _figures(correct: NDArray[np.bool_], steps: NDArray[np.int64], labels: NDArray[np.int64]) -> dict[int, GroupFigures]:
+    """The figures of the samples of each label."""
     present, which, samples = np.unique(labels, return_inverse=True, return_counts=True)
     right, full = correct[np.arange(len(steps)), steps - 1], correct[:, -1]
 
@@ -55,35 +80,7 @@ def figures_by_class(
 
     mean_steps = np.bincount(which, steps) / samples
     columns = (present.tolist(), samples.tolist(), count(full), count(right), count(full & ~right), count(right & ~full))
-    return tuple(
-        ClassFigures(label, n, at_full / n, at_exit / n, (lost - gained) / n, lost, gained, float(mean))
+    return {
+        label: GroupFigures(n, at_full / n, at_exit / n, (lost - gained) / n, lost, gained, float(mean))
         for label, n, at_full, at_exit, lost, gained, mean in zip(*columns, mean_steps, strict=True)
-    )
-
-
-@dataclass(frozen=True)
-class GroupFigures:
-    """The figures of an exit on the samples of a group; attributes as in `ClassFigures`."""
-
-    samples: int
-    accuracy_at_full: float
-    accuracy: float
-    loss: float
-    lost: int
-    gained: int
-    mean_steps: float
-
-
-def figures_of_group(correct: NDArray[np.bool_], steps: NDArray[np.int64], mine: NDArray[np.bool_]) -> GroupFigures | None:
-    """The figures on the samples that `mine` (N,) marks; None if it marks none. Other arguments as in `figures_by_class`."""
-    if not mine.any():
-        return None
-    (found,) = figures_by_class(correct[mine], steps[mine], np.zeros(int(mine.sum()), np.int64))
-    return GroupFigures(**{name: value for name, value in vars(found).items() if name != "label"})
-
-
-def in_brief(classes: Sequence[ClassFigures], most: int = IN_BRIEF) -> tuple[ClassFigures, ...]:
-    """All classes if there are at most ``most``; otherwise the ``most`` that lose the most accuracy, the worst first."""
-    if len(classes) <= most:
-        return tuple(classes)
-    return tuple(sorted(classes, key=lambda one: (-one.loss, one.label))[:most])
+    }

@@ -5,9 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dynconf_core.data.images import AUGMENTATIONS
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.plan import Plan
+from dynconf_core.experiment.recipe import OF_RECIPE, augmentations
 from dynconf_core.registry import unknown
 from dynconf_core.schemes.field import Field, Value, between, whole
 from dynconf_core.schemes.scheme import SCHEMES
@@ -24,44 +24,10 @@ def _is_rule(name: str) -> bool:
     return name == "best" or bool(measure_of(name))
 
 
-def _below_1(value: float) -> bool:
-    return between(0, 1)(value) and value < 1
-
-
-def _are_augmentations(text: str) -> bool:
-    return all(name in AUGMENTATIONS for name in augmentations(text))
-
-
-def augmentations(text: str) -> tuple[str, ...]:
-    """The names in "crop+flip", or none of "none"."""
-    return () if text == "none" else tuple(text.split("+"))
-
-
 OF_PLAN = {
     "time_steps": whole(1, 4096),
     "width": Field(float, "a number above 0, at most 4", between(1e-3, 4)),
     "fixed_point": Field(bool, "true or false", lambda value: True),
-}
-OF_RECIPE = {
-    "epochs": whole(1, 10000),
-    "batch_size": whole(2, 65536),
-    "learning_rate": Field(float, "a number above 0, at most 10", between(1e-9, 10)),
-    "warm_up": Field(float, "a fraction from 0 to 1", between(0, 1)),
-    "initial_threshold": Field(float, "a number above 0, at most 1000", between(1e-3, 1000)),
-    "augmentation": Field(str, f"none, or some of {', '.join(AUGMENTATIONS)} with + between them", _are_augmentations),
-    "momentum": Field(float, "a fraction from 0 to below 1", _below_1),
-    "weight_decay": Field(float, "a number from 0 to 1", between(0, 1)),
-    "nesterov": Field(bool, "true or false", lambda value: True),
-    "label_smoothing": Field(float, "a fraction from 0 to below 1", _below_1),
-    "averaging": Field(float, "a fraction from 0, no averaging, to below 1, such as 0.999", _below_1),
-    "zero_gamma": Field(bool, "true or false", lambda value: True),
-    "decay_thresholds": Field(bool, "true or false", lambda value: True),
-    "decay_norms": Field(bool, "true or false", lambda value: True),
-    "initial_weights": Field(str, "a file of weights", lambda value: True),
-    "threshold_percentile": Field(float, "a number above 0, at most 100", between(1e-3, 100)),
-    "finer_start": Field(int, "a power of two from 1 to 64", lambda value: value in (1, 2, 4, 8, 16, 32, 64)),
-    "noise": Field(float, "a number of levels from 0 to 2", between(0, 2)),
-    "rcs": Field(float, "a number from 0 to 100", between(0, 100)),
 }
 OF_FINE_TUNING = {
     "fine_tune_epochs": whole(0, 1000),
@@ -91,7 +57,9 @@ def known_fields(plans: Sequence[Plan] = ()) -> dict[str, Field]:
 
 
 def attribute(name: str) -> str:
-    """The attribute of ``FineTuning`` that a field of ``OF_FINE_TUNING`` stands for."""
+    """The attribute that a field stands for, which has another name in ``FineTuning``."""
+    if name not in OF_FINE_TUNING:
+        return name
     return "learning_rate" if name == "fine_tune_rate" else name.removeprefix("fine_tune_")
 
 
@@ -161,54 +129,44 @@ def fitting(plan: Plan, values: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def applied(plan: Plan, values: Mapping[str, Value]) -> Plan:
-    """``plan`` with the entries of ``values`` that its setting has."""
+    """``plan`` with the entries of ``values`` that its setting has.
+
+    Raises:
+        InputError: for values that do not go together.
+    """
+    changes: dict[str, dict[str, Any]] = {}
     for name, given in fitting(plan, values).items():
-        plan = _put(plan, name, given)
-    return plan
+        changes.setdefault(_holder(plan, name), {})[attribute(name)] = _made(name, given)
+    parts = {part: replace(getattr(plan, part), **of_part) for part, of_part in changes.items() if part}
+    return replace(plan, **parts, **changes.get("", {}))
 
 
-def _put(plan: Plan, name: str, given: Value) -> Plan:
-    changed: dict[str, Any] = {name: given}
+def _holder(plan: Plan, name: str) -> str:
+    """The attribute of a plan that holds a field; "" for the plan itself."""
+    tables = {"recipe": OF_RECIPE, "fine_tuning": OF_FINE_TUNING, "search": OF_SEARCH, "scheme": plan.scheme.fields}
+    return next((part for part, fields in tables.items() if name in fields), "")
+
+
+def _made(name: str, given: Value) -> object:
+    """The value of a plan's attribute that a user's value stands for."""
     if name == "augmentation":
-        changed = {name: augmentations(str(given))}
+        return augmentations(str(given))
     if name == "initial_weights" and given:
-        changed = {name: str(Path(str(given)).expanduser().absolute())}
-    if name in OF_RECIPE:
-        return replace(plan, recipe=replace(plan.recipe, **changed))
-    if name in OF_FINE_TUNING:
-        changed = {attribute(name): given}
-        return replace(plan, fine_tuning=replace(plan.fine_tuning, **changed))
-    if name in OF_SEARCH:
-        return replace(plan, search=replace(plan.search, **changed))
-    if name in plan.scheme.fields:
-        return replace(plan, scheme=replace(plan.scheme, **changed))  # type: ignore[type-var]
-    return replace(plan, **changed)
+        return str(Path(str(given)).expanduser().absolute())
+    return given
 
 
 def check_values(plan: Plan) -> None:
-    """Raise ``InputError`` unless every value of the plan, whatever its origin, is valid and its augmentations are known."""
-    augmentation: object = plan.recipe.augmentation
-    if isinstance(augmentation, str):
-        raise InputError(
-            f"setting {plan.setting!r}: augmentation={augmentation!r}: give a tuple of names, ({augmentation!r},)."
-        )
-    for name in plan.recipe.augmentation:
-        if name not in AUGMENTATIONS:
-            raise InputError(f"setting {plan.setting!r}: " + unknown("augmentation", name, AUGMENTATIONS))
+    """Raise ``InputError`` unless every value of the plan, whatever its origin, is valid; a recipe has checked its own."""
     ours = {**OF_PLAN, **OF_RECIPE, **OF_FINE_TUNING}
-    for name, field in {**plan.scheme.fields, **ours}.items():
-        if name in ours and name in plan.scheme.fields:
+    for name in ours:
+        if name in plan.scheme.fields:
             raise InputError(
                 f"conversion scheme {plan.method!r}: every setting has a field {name}; give the scheme's own another name."
             )
-        if name == "augmentation":
-            continue
-        holder = plan if name in OF_PLAN else plan.recipe if name in OF_RECIPE else plan.scheme
-        value = getattr(plan.fine_tuning, attribute(name)) if name in OF_FINE_TUNING else getattr(holder, name)
-        taken = (int, float) if field.kind is float else (field.kind,)
-        fits = isinstance(value, taken) and (field.kind is bool) == isinstance(value, bool)
-        if not fits or not field.works(value):
-            raise InputError(f"setting {plan.setting!r}: {name}={value!r}: needs {field.wants}.")
+    for part, fields in ((plan.scheme, plan.scheme.fields), (plan, OF_PLAN), (plan.fine_tuning, OF_FINE_TUNING)):
+        for name, field in fields.items():
+            field.check(name, getattr(part, attribute(name)), f"setting {plan.setting!r}: ")
     if plan.fine_tuning and plan.fine_tuning.steps > plan.time_steps:
         raise InputError(
             f"setting {plan.setting!r}: fine_tune_steps={plan.fine_tuning.steps} exceeds time_steps={plan.time_steps}: give as "
@@ -220,8 +178,11 @@ def check_values(plan: Plan) -> None:
             f"setting {plan.setting!r}: initial_potential={potential} and fine_tune_potentials=true: they are learned, from "
             "one half on; leave one of the two out."
         )
-    if plan.recipe.nesterov and not plan.recipe.momentum:
-        raise InputError(f"setting {plan.setting!r}: nesterov=true needs a momentum above 0: set momentum too.")
+    if plan.search.readout == "decoded" and plan.search.rule != "best":
+        from dynconf_core.choosing.candidates import check_readout  # imports torch, which commands that only list things avoid
+        from dynconf_core.confidence.measure import measure_of
+
+        check_readout(plan.search.readout, measure_of(plan.search.rule))
 
 
 def check_used(plans: Sequence[Plan], values: Mapping[str, Value]) -> None:

@@ -49,7 +49,8 @@ def checked_sweep(request: Request, grid: Mapping[str, str], study: Mapping[str,
         InputError: see ``points_of`` and ``checked``.
     """
     points, ranges = points_of(request, grid, study)
-    return CheckedSweep(checked(request), points, ranges, grid or study, trials)
+    tried = [at_point(request, point) for point in points or _corners(ranges)]
+    return CheckedSweep(checked(request, points=tried), points, ranges, grid or study, trials)
 
 
 def points_of(
@@ -65,14 +66,13 @@ def points_of(
     plans = request.plans()
     ranges = [_range(field, text, plans) for field, text in study.items()]
     values = {field: [_value(field, text, plans) for text in texts.split(",")] for field, texts in grid.items()}
-    corners = {one.field: list(one.choices or (one.low, one.high)) for one in ranges}
-    for field in values or corners:
+    for field in grid or study:
         if field in request.overrides:
             raise InputError(f"{field} is swept and also set to {request.overrides[field]}: give only one of the two.")
-    points = _combinations(values or corners)
-    for point in points:
+    points = _combinations(values) if grid else []
+    for point in points or _corners(ranges):
         at_point(request, point).plans()
-    return points if grid else [], ranges
+    return points, ranges
 
 
 def at_point(request: Request, point: Mapping[str, Value]) -> Request:
@@ -83,6 +83,11 @@ def at_point(request: Request, point: Mapping[str, Value]) -> Request:
 
 def _combinations(values: Mapping[str, Sequence[Value]]) -> list[dict[str, Value]]:
     return [dict(zip(values, found, strict=True)) for found in itertools.product(*values.values())]
+
+
+def _corners(ranges: Sequence[Range]) -> list[dict[str, Value]]:
+    """The points at the ends of the ranges."""
+    return _combinations({one.field: one.choices or (one.low, one.high) for one in ranges})
 
 
 def _value(field: str, text: str, plans: Sequence[Plan]) -> Value:

@@ -1,12 +1,54 @@
 """Training recipes."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from dynconf_core.data.digests import content_digest
+from dynconf_core.data.images import AUGMENTATIONS
 from dynconf_core.errors import InputError
+from dynconf_core.registry import unknown
+from dynconf_core.schemes.field import Field, between, whole
+from dynconf_core.wording import told
+
+
+def _below_1(value: float) -> bool:
+    return between(0, 1)(value) and value < 1
+
+
+def _are_augmentations(text: str) -> bool:
+    return all(name in AUGMENTATIONS for name in augmentations(text))
+
+
+def augmentations(text: str) -> tuple[str, ...]:
+    """The names in "crop+flip", or none of "none"."""
+    return () if text == "none" else tuple(text.split("+"))
+
+
+OF_RECIPE: dict[str, Field] = {
+    "epochs": whole(1, 10000),
+    "batch_size": whole(2, 65536),
+    "learning_rate": Field(float, "a number above 0, at most 10", between(1e-9, 10)),
+    "warm_up": Field(float, "a fraction from 0 to 1", between(0, 1)),
+    "initial_threshold": Field(float, "a number above 0, at most 1000", between(1e-3, 1000)),
+    "augmentation": Field(str, f"none, or some of {', '.join(AUGMENTATIONS)} with + between them", _are_augmentations),
+    "momentum": Field(float, "a fraction from 0 to below 1", _below_1),
+    "weight_decay": Field(float, "a number from 0 to 1", between(0, 1)),
+    "nesterov": Field(bool, "true or false", lambda value: True),
+    "label_smoothing": Field(float, "a fraction from 0 to below 1", _below_1),
+    "averaging": Field(float, "a fraction from 0, no averaging, to below 1, such as 0.999", _below_1),
+    "zero_gamma": Field(bool, "true or false", lambda value: True),
+    "decay_thresholds": Field(bool, "true or false", lambda value: True),
+    "decay_norms": Field(bool, "true or false", lambda value: True),
+    "initial_weights": Field(str, "a file of weights", lambda value: True),
+    "threshold_percentile": Field(float, "a number above 0, at most 100", between(1e-3, 100)),
+    "finer_start": Field(int, "a power of two from 1 to 64", lambda value: value in (1, 2, 4, 8, 16, 32, 64)),
+    "noise": Field(float, "a number of levels from 0 to 2", between(0, 2)),
+    "rcs": Field(float, "a number from 0 to 100", between(0, 100)),
+}
+"""What the fields of a recipe may be."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +78,9 @@ class Recipe:
         noise: half the width of uniform noise that an activation adds before it rounds, in levels; at 0.5 it rounds up as often
             as the place between two levels says (Noise Adaptor). 0: none.
         rcs: the weight of the RCS regulariser; see ``dynconf_core.activations.course``. 0: none.
+
+    Raises:
+        InputError: for a value that cannot work, see ``OF_RECIPE``, or Nesterov's momentum without momentum.
     """
 
     epochs: int
@@ -57,6 +102,20 @@ class Recipe:
     finer_start: int = 1
     noise: float = 0.0
     rcs: float = 0.0
+
+    def __post_init__(self) -> None:
+        names: object = self.augmentation
+        if isinstance(names, str) or not isinstance(names, Sequence):
+            raise InputError(f"{told('augmentation', names)}: give a tuple of names, such as ('crop', 'flip').")
+        object.__setattr__(self, "augmentation", tuple(names))
+        for name in names:
+            if name not in AUGMENTATIONS:
+                raise InputError(unknown("augmentation", str(name), AUGMENTATIONS))
+        for name, field in OF_RECIPE.items():
+            if name != "augmentation":
+                field.check(name, getattr(self, name))
+        if self.nesterov and not self.momentum:
+            raise InputError("nesterov=true needs a momentum above 0: set momentum too.")
 
     @property
     def guides_activations(self) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dynconf_core.data.dataset import DATASETS
 from dynconf_core.errors import InputError
+from dynconf_core.experiment.effect import check_effect
 from dynconf_core.experiment.job import RunContext
 from dynconf_core.experiment.overrides import applied, check_used, check_values, typed
 from dynconf_core.experiment.plan import Plan
@@ -165,17 +166,19 @@ class CheckedRequest:
         return {**self.overrides, **named}
 
 
-def checked(request: Request, *, writes: bool = True) -> CheckedRequest:
+def checked(request: Request, *, writes: bool = True, points: Sequence[Request] = ()) -> CheckedRequest:
     """Resolve a request and check its home, data sets, device and checkpoints.
 
     Args:
         request: what the user wants to run.
         writes: whether anything will be run and written to the home, which is then created.
+        points: the requests that will be run in its place, those of a sweep: a field has to matter at one of them.
 
     Raises:
         InputError: naming what is missing or wrong, and the remedy.
     """
     plans = request.plans()
+    check_effect([(found := one.plans(), one.values(found)) for one in points or (request,)])
     context = request.context()
     if writes:
         check_writable(context.home)

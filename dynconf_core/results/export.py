@@ -68,7 +68,7 @@ def export(
     for name, rule in rules.items():
         _write_traces(out, name, parts[name], rule)
     copy(folder / RESULTS, out / RESULTS)
-    write_text(out / CSV, csv_text(result.settings))
+    write_text(out / CSV, csv_text(result))
     write_text(out / "README.md", page)
     return sorted(path for path in out.rglob("*") if path.is_file())
 

@@ -4,11 +4,13 @@ import csv
 import io
 import itertools
 import logging
+import operator
 import statistics
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from dynconf_core.errors import InputError
 from dynconf_core.failing import failure_point
@@ -17,12 +19,14 @@ from dynconf_core.results.records import flat, json_text, plain, read, to_json
 from dynconf_core.results.types import (
     AnyPoint,
     AnySetting,
+    FailedPoint,
     FiguresOverSeeds,
     OverSeeds,
     RunResult,
     SettingOverSeeds,
     SettingResult,
     Spread,
+    SweepPoint,
     SweepResult,
 )
 
@@ -57,12 +61,12 @@ def sweep_file(home: Path, run: str) -> Path:
 
 def write_results(home: Path, result: RunResult, newest: bool = True) -> Path:
     """Write the results of a run, and link it as ``latest`` if it is the ``newest``; returns the path of results.json."""
-    return _written(home / "results", result, result.settings, newest)
+    return _written(home / "results", result, newest)
 
 
 def write_sweep(home: Path, result: SweepResult, newest: bool = True) -> Path:
     """Write the results of a sweep below ``sweeps``; see ``write_results``."""
-    return _written(home / "sweeps", result, result.points, newest)
+    return _written(home / "sweeps", result, newest)
 
 
 def over_seeds(results: Sequence[RunResult]) -> OverSeeds:
@@ -88,28 +92,41 @@ def read_over_seeds(home: Path, run: str) -> OverSeeds | None:
     return None
 
 
-def csv_text(rows: Sequence[AnySetting | AnyPoint]) -> str:
+def csv_text(result: RunResult | SweepResult) -> str:
     """A CSV with one line per setting or point and flat names as columns; lists are separated by spaces.
 
-    Figures by class, a table of their own, are left out.
+    The last columns are those of the run: its name, profile, seed and overrides. Figures by class, a table of their own, are
+    left out.
     """
-    entries = [flat({name: value for name, value in plain(row).items() if name != "by_class"}) for row in rows]
-    names = list(dict.fromkeys(name for entry in entries for name in entry))
+    rows = _rows(result)
+    figures, asked = [flat({**plain(row), "by_class": {}}) for row in rows], [flat(_asked(result, row)) for row in rows]
+    names = list(dict.fromkeys(name for entry in (*figures, *asked) for name in entry))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="")
     writer.writeheader()
-    for entry in entries:
+    for entry in map(operator.or_, figures, asked):
         writer.writerow(
             {name: " ".join(map(str, value)) if isinstance(value, list) else value for name, value in entry.items()}
         )
     return text.getvalue()
 
 
-def _written(room: Path, result: RunResult | SweepResult, rows: Sequence[AnySetting | AnyPoint], newest: bool) -> Path:
+def _rows(result: RunResult | SweepResult) -> Sequence[AnySetting | AnyPoint]:
+    """The settings of a run, the points of a sweep."""
+    return result.settings if isinstance(result, RunResult) else result.points
+
+
+def _asked(result: RunResult | SweepResult, row: AnySetting | AnyPoint) -> dict[str, Any]:
+    """What tells a row from those of other runs; a sweep's points may have seeds of their own."""
+    seed = row.values.get("seed", result.seed) if isinstance(row, SweepPoint | FailedPoint) else result.seed
+    return {"run": result.run, "profile": result.profile, "seed": seed, "overrides": dict(result.overrides)}
+
+
+def _written(room: Path, result: RunResult | SweepResult, newest: bool) -> Path:
     folder = room / result.run
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / RESULTS, json_text(to_json(result)))
-    write_text(folder / CSV, csv_text(rows))
+    write_text(folder / CSV, csv_text(result))
     failure_point("results.written")
     if newest:
         try:

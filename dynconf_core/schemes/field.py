@@ -5,6 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from dynconf_core.errors import InputError
+from dynconf_core.wording import told
+
 Value = str | int | float | bool
 """A value of a field."""
 TRUTHS = {"true": True, "false": False}
@@ -36,6 +39,17 @@ class Field:
         if not self.works(value):
             raise ValueError(text)
         return value
+
+    def check(self, name: str, value: object, where: str = "") -> None:
+        """Raise ``InputError``, beginning with ``where``, unless ``value`` is permitted."""
+        taken = (int, float) if self.kind is float else (self.kind,)
+        fits = isinstance(value, taken) and (self.kind is bool) == isinstance(value, bool)
+        try:
+            fits = fits and self.works(value)
+        except OverflowError:  # a whole number beyond float64
+            fits = False
+        if not fits:
+            raise InputError(f"{where}{told(name, value)}: needs {self.wants}.")
 
 
 def between(low: float, high: float) -> Callable[[Any], bool]:

@@ -11,7 +11,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dynconf_core.arguments import file_path, mapping, memory_limit, one_of, tensor
+from dynconf_core.arguments import callback, file_path, mapping, memory_limit, one_of, tensor
 from dynconf_core.data.frames import FrameSplit, checked_lengths
 from dynconf_core.data.images import Images
 from dynconf_core.errors import InputError
@@ -78,6 +78,7 @@ def collect(
     check_time_steps(time_steps, snn.time_steps_limit)
     out = None if out is None else file_path("out", out)
     facts = mapping("facts", facts)
+    callback("progress", progress)
     if not len(images):
         raise InputError("the split has no images: give at least one.")
     device = device_called(device)

@@ -18,6 +18,7 @@ from types import FrameType
 import torch
 
 from dynconf_core.errors import InputError
+from dynconf_core.experiment.effect import check_effect
 from dynconf_core.experiment.overrides import parse
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.profiles import PROFILES
@@ -220,6 +221,7 @@ def _checked(given: argparse.Namespace, processes: Processes) -> tuple[Request, 
     values = parse(given.overrides)
     request = Request(given.profile, (given.setting,), values, given.seed, given.device, given.home, given.data)
     (plan,) = request.plans()
+    check_effect([((plan,), request.values((plan,)))])
     SpeedUps.named(given.speed_ups)
     if given.threads is not None and given.threads < 1:
         raise InputError(f"threads={given.threads}: give at least 1.")

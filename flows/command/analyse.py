@@ -48,6 +48,8 @@ Readout = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Seed of splits, folds and bootstraps.", min=0)]
+CHOSEN, CERTIFIED = ">", "c"
+"""The marks of two lines of the table: the chosen rule, and the certified threshold for it."""
 FAILED = 1
 NOTHING_WRITTEN = "Nothing was written: --out DIR keeps rule.json and all else; --home DIR also logs the analysis."
 
@@ -184,12 +186,12 @@ def _show(console: Terminal, done: FinishedAnalysis) -> None:
     chosen, promised = record.rule, record.guarantee
     heading(console, done.name, done.source, record.calibration, record.test)
     console.print(_table(record))
-    lines = [f"* {exit_text(measure.label, chosen.threshold, chosen.threshold_shown)}."]
+    lines = [f"{CHOSEN} {exit_text(measure.label, chosen.threshold, chosen.threshold_shown)}."]
     if guarantee is not None and promised is not None:
         certified = "Certified" if promised.certified else "Nothing is certified"
         lines[0] += f" Not certified{'' if done.out is None else '; rule-uncertified.json'}."
         lines.append(
-            f"c {exit_text(measure.label, promised.threshold, promised.threshold_shown)}. {certified}"
+            f"{CERTIFIED} {exit_text(measure.label, promised.threshold, promised.threshold_shown)}. {certified}"
             f"{'' if done.out is None else '; rule.json'}."
         )
         lines.append(f"Guarantee: {guarantee.statement()}.")
@@ -241,15 +243,15 @@ def say(console: Terminal, text: str) -> None:
 
 
 def _table(record: AnalysisRecord) -> Table:
-    """All rules with their figures on the test traces, the chosen one marked *, and the certified one, marked c, below it."""
+    """All rules with their figures on the test traces, the chosen one marked >, and the certified one, marked c, below it."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("", "measure", "smoothing", "threshold", "accuracy", "95 %", "steps", "saving", "points"):
         table.add_column(heading, justify="left" if heading in ("", "measure", "smoothing") else "right", no_wrap=True)
     guarantee = record.guarantee
     for place, entry in enumerate(record.rules):
-        table.add_row("*" if place == record.chosen else "", *_cells(entry, entry, entry.test, record.full_steps))
+        table.add_row(CHOSEN if place == record.chosen else "", *_cells(entry, entry, entry.test, record.full_steps))
         if place == record.chosen and guarantee is not None:
-            table.add_row("c", *_cells(entry, guarantee, guarantee.test, record.full_steps))
+            table.add_row(CERTIFIED, *_cells(entry, guarantee, guarantee.test, record.full_steps))
     return table
 
 
