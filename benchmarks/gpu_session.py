@@ -1,8 +1,8 @@
 """What dynconf needs a GPU for, in one call of limited time, the most valuable parts first.
 
-    python benchmarks/gpu_session.py pack DATA FOLDER               # beforehand: CIFAR-10 as six WebP mosaics of 17 MB
-    python benchmarks/gpu_session.py run FOLDER OUT --seconds 570   # on the machine with the GPU; the same command resumes
-    python benchmarks/gpu_session.py run FOLDER OUT --tiny          # everything at tiny sizes on a CPU, to try it
+    python benchmarks/mosaics.py DATA FOLDER                    # beforehand: CIFAR-10 as six WebP mosaics of 17 MB
+    python benchmarks/gpu_session.py FOLDER OUT --seconds 570   # on the machine with the GPU; the same command resumes
+    python benchmarks/gpu_session.py FOLDER OUT --tiny          # everything at tiny sizes on a CPU, to try it
 
 First come measurements, each alone on the machine: the training loop's share of the bare network's throughput, collecting
 traces beside SpikingJelly, and live exit by the clock. Then four trainings run side by side, each followed by conversion and
@@ -34,10 +34,8 @@ from pathlib import Path
 from typing import Any
 
 import measuring
-import numpy as np
+from mosaics import unpack
 
-SIDE, CHANNELS, ROW = 32, 3, 100
-"""Pixels of an image's side, its channels, and the images in a row of a mosaic."""
 RESERVE = 12.0
 """Seconds kept at the end for stopping what runs and writing what is there."""
 RECIPE = "batch_size=256 learning_rate=0.2 warm_up=0.05 augmentation=crop+flip+cutout nesterov=true"
@@ -244,7 +242,7 @@ def trainings(session: Session, data: Path, work: Path, device: str, tiny: bool,
         train = [*training, "--speed-ups", ups, "--out", str(checkpoint)]
         if not session.run(Part(f"train-{setting}", left(40.0), train)):
             return
-        collect = [sys.executable, __file__, "collect", *common, "--trained", str(checkpoint), "--checkpoint"]
+        collect = [sys.executable, "gpu_collect.py", *common, "--trained", str(checkpoint), "--checkpoint"]
         if setting in FINE_TUNED:
             tuned, how = work / f"{setting}-fine-tuned.pt", [f"--set={change}" for change in FINE_TUNING.split()]
             tune = [
@@ -292,94 +290,6 @@ def deliver(session: Session, work: Path) -> None:
     session.write()
 
 
-def collect_traces(given: argparse.Namespace) -> None:
-    """Convert a trained network and collect both splits, into a file: the traces and the conversion's report.
-
-    The traces are those that the stages of the pipeline record.
-    """
-    import torch
-
-    from dynconf_core.conversion.convert import convert
-    from dynconf_core.conversion.report import conversion_report
-    from dynconf_core.data.images import limit
-    from dynconf_core.experiment.images import images_of, trained_on_calibration
-    from dynconf_core.experiment.overrides import parse
-    from dynconf_core.experiment.request import Request
-    from dynconf_core.networks.checkpoint import load_checkpoint
-    from dynconf_core.schemes.network import described
-    from dynconf_core.simulation.collect import collect
-
-    (plan,) = Request(given.profile, (given.setting,), parse(given.set), 0, given.device, None, str(given.data)).plans()
-    ann, converted = described(plan.network(), plan.seed), described(plan.network(), plan.seed)
-    provenance = load_checkpoint(ann, given.trained or given.checkpoint)
-    after = load_checkpoint(converted, given.checkpoint)
-    images = images_of(plan.data, "calibration", given.data)
-    few = images.normalisation(images.batch(torch.arange(min(len(images), plan.scheme.images))))
-    conversion = plan.scheme.conversion(plan.time_steps)
-    snn = convert(
-        converted.eval(), few, **conversion, time_steps=plan.time_steps, fixed_point=plan.fixed_point, image_limit=limit(images)
-    )
-    shown = torch.arange(min(64, len(images)))
-    pixels = images.normalisation(images.batch(shown))
-    report = conversion_report(snn, converted, pixels, plan.time_steps, images.labels[shown])
-    stem = given.checkpoint.stem
-    files = {"conversion.txt": f"{report}\n", "training.json": json.dumps(after, indent=1) + "\n"}
-    for name, text in files.items():
-        given.checkpoint.with_name(f"{stem}-{name}").write_text(text)
-    facts = {**plan.origin(), "data": plan.data.name, "network": plan.network()}
-    if (seen := trained_on_calibration(provenance, plan.data)) is not None:
-        facts["trained_on_calibration"] = seen
-    for split in ("calibration", "test"):
-        folder = given.checkpoint.with_name(f"{stem}-{split}")
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        of_split = images_of(plan.data, split, given.data)
-        there = {**facts, "split": split}
-        traces = collect(
-            snn.to(given.device), ann.to(given.device), of_split, plan.time_steps, folder, device=given.device, facts=there
-        )
-        accuracy = 100 * traces.correct().mean(axis=0)
-        print(f"{split}: " + ", ".join(f"{value:.2f} @ {step}" for step, value in enumerate(accuracy, 1)), flush=True)
-    partial = given.checkpoint.with_name(f"{stem}.tar.partial")
-    with tarfile.open(partial, "w:xz", preset=1) as tar:
-        for name in (*files, "calibration", "test"):
-            tar.add(given.checkpoint.with_name(f"{stem}-{name}"), f"{stem}-{name}")
-    partial.replace(given.checkpoint.with_name(f"{stem}.tar"))
-
-
-def pack(data: Path, folder: Path) -> None:
-    """CIFAR-10's official binary batches as lossless WebP mosaics with their labels, a pair of files a batch."""
-    from PIL import Image
-
-    folder.mkdir(parents=True, exist_ok=True)
-    for batch in sorted((data / "cifar-10-batches-bin").glob("*_batch*.bin")):
-        records = np.frombuffer(batch.read_bytes(), np.uint8).reshape(-1, 1 + CHANNELS * SIDE * SIDE)
-        pixels = records[:, 1:].reshape(-1, ROW, CHANNELS, SIDE, SIDE).transpose(0, 3, 1, 4, 2)
-        mosaic = Image.fromarray(np.ascontiguousarray(pixels).reshape(-1, ROW * SIDE, CHANNELS))
-        mosaic.save(folder / f"{batch.stem}.webp", lossless=True, quality=100, method=4)
-        (folder / f"{batch.stem}.labels").write_bytes(records[:, 0].tobytes())
-        print(f"{batch.stem}: {(folder / f'{batch.stem}.webp').stat().st_size / 1e6:.1f} MB", flush=True)
-
-
-def unpack(folder: Path, data: Path) -> bool:
-    """Write the official binary batches of all mosaics in the folder; returns whether CIFAR-10 is complete."""
-    from PIL import Image
-
-    from dynconf_core.data.cifar10 import BINARY_SHA1, faults_in
-
-    target = data / "cifar-10-batches-bin"
-    target.mkdir(parents=True, exist_ok=True)
-    for mosaic in sorted(folder.glob("*.webp")):
-        batch = target / f"{mosaic.stem}.bin"
-        if batch.exists():
-            continue
-        pixels = np.asarray(Image.open(mosaic)).reshape(-1, SIDE, ROW, SIDE, CHANNELS).transpose(0, 2, 4, 1, 3)
-        labels = np.frombuffer(mosaic.with_suffix(".labels").read_bytes(), np.uint8)
-        flat = np.ascontiguousarray(pixels).reshape(len(labels), -1)
-        batch.write_bytes(np.concatenate([labels[:, None], flat], axis=1).tobytes())
-    return len(list(target.glob("*.bin"))) == len(BINARY_SHA1) and not faults_in(target, BINARY_SHA1)
-
-
 def run(given: argparse.Namespace) -> int:
     """Run the session; returns the exit code: 0 if all is done."""
     import torch
@@ -418,33 +328,15 @@ def run(given: argparse.Namespace) -> int:
 def main() -> int:
     """Parse the arguments and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    packing = commands.add_parser("pack", help="make the mosaics")
-    packing.add_argument("data", type=Path)
-    packing.add_argument("folder", type=Path)
-    running = commands.add_parser("run", help="run the session, or what is left of it")
-    running.add_argument("folder", type=Path, help="the mosaics; FOLDER/work holds what an interrupted session resumes from")
-    running.add_argument("out", type=Path, help="where results go")
-    running.add_argument("--seconds", type=float, default=570.0, help="the whole call [570]")
-    running.add_argument(
+    parser.add_argument("folder", type=Path, help="the mosaics; FOLDER/work holds what an interrupted session resumes from")
+    parser.add_argument("out", type=Path, help="where results go")
+    parser.add_argument("--seconds", type=float, default=570.0, help="the whole call [570]")
+    parser.add_argument(
         "--set", default="", help="FIELD=VALUE ..., added to the recipe of all trainings; SETTING:FIELD=VALUE of one"
     )
-    running.add_argument("--tiny", action="store_true", help="tiny sizes, on a CPU")
-    collecting = commands.add_parser("collect")
-    for name in ("--setting", "--profile", "--device"):
-        collecting.add_argument(name)
-    collecting.add_argument("--set", action="append", default=[])
-    for name in ("--data", "--checkpoint", "--trained"):
-        collecting.add_argument(name, type=Path)
-    given = parser.parse_args()
+    parser.add_argument("--tiny", action="store_true", help="tiny sizes, on a CPU")
     sys.path.insert(0, str(measuring.HERE.parent))  # where dynconf is not installed
-    if given.command == "pack":
-        pack(given.data, given.folder)
-        return 0
-    if given.command == "collect":
-        collect_traces(given)
-        return 0
-    return run(given)
+    return run(parser.parse_args())
 
 
 if __name__ == "__main__":
