@@ -39,7 +39,7 @@ from mosaics import unpack
 RESERVE = 12.0
 """Seconds kept at the end for stopping what runs and writing what is there."""
 RECIPE = "batch_size=256 learning_rate=0.2 warm_up=0.05 augmentation=crop+flip+cutout nesterov=true"
-FINE_TUNING = "fine_tune_epochs=2 fine_tune_steps=4"
+FINE_TUNING = "fine_tune_epochs=2 fine_tune_steps=4 fine_tune_potentials=true"
 FINE_TUNED = ("cifar10-resnet18-qcfs", "cifar10-resnet18-qffs")
 TRAININGS = {
     "cifar10-resnet18-qcfs": f"{RECIPE} epochs=100 initial_threshold=4",
