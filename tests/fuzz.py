@@ -261,7 +261,7 @@ def used_facts(path: Path) -> None:
 def used_run(path: Path) -> None:
     result = read(RunResult, path)
     json_text(to_json(result))
-    csv_text(result.settings)
+    csv_text(result)
     run_page(result, {})
 
 

@@ -270,7 +270,7 @@ def test_the_worked_example(dynconf: Command) -> None:
     asked = ("--rule", "own_measure:EmaGap", "--epsilon", 0.3, "--delta", 0.3)
     answer = dynconf("analyse", calibration, "--test", test, "--out", "out", "--no-track", *asked)
     assert (answer.code, answer.error) == (0, ""), answer
-    marked = next(line for line in answer.out.splitlines() if line.startswith("* ema_gap"))
+    marked = next(line for line in answer.out.splitlines() if line.startswith("> ema_gap"))
     record = strictly(Path("out/analysis.json").read_text())
     entry = record["rules"][record["chosen"]]
     assert f"{entry['test']['mean_steps']:.2f}" in marked and entry["source"] == "own_measure:EmaGap"

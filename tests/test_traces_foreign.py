@@ -115,7 +115,7 @@ def test_a_report_on_samples_that_end_repeats_how_they_were_read(dynconf: Comman
     mean = lengths[record["split"]["test"]].mean()
     assert record["steps_at_t"][-1] == pytest.approx(mean)
     assert f"Without exit, {mean:.2f} (mean length) steps" in answer.out and f"mean steps of {mean:.2f};" in answer.out
-    marked = next(line for line in answer.out.splitlines() if line.startswith("* "))
+    marked = next(line for line in answer.out.splitlines() if line.startswith("> "))
     assert f"{100 * (1 - record['exit']['mean_steps'] / mean):.1f} %" in marked
     page = (out / "report.html").read_text()
     assert "--layout TNC --accumulated" in page and f"of {mean:.2f} (mean length) time steps" in page
