@@ -17,7 +17,7 @@ import torch
 from dynconf_core.conversion.convert import convert
 from dynconf_core.conversion.report import conversion_report
 from dynconf_core.data.images import limit
-from dynconf_core.experiment.images import images_of, trained_on_calibration
+from dynconf_core.experiment.images import facts_of_traces, images_of
 from dynconf_core.experiment.overrides import parse
 from dynconf_core.experiment.request import Request
 from dynconf_core.networks.checkpoint import load_checkpoint
@@ -52,17 +52,14 @@ def main() -> None:
     files = {"conversion.txt": f"{report}\n", "training.json": json.dumps(after, indent=1) + "\n"}
     for name, text in files.items():
         given.checkpoint.with_name(f"{stem}-{name}").write_text(text)
-    facts = {**plan.origin(), "data": plan.data.name, "network": plan.network()}
-    if (seen := trained_on_calibration(provenance, plan.data)) is not None:
-        facts["trained_on_calibration"] = seen
     for split in ("calibration", "test"):
         folder = given.checkpoint.with_name(f"{stem}-{split}")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         of_split = images_of(plan.data, split, given.data)
-        there = {**facts, "split": split}
+        facts = facts_of_traces(plan, split, provenance)
         traces = collect(
-            snn.to(given.device), ann.to(given.device), of_split, plan.time_steps, folder, device=given.device, facts=there
+            snn.to(given.device), ann.to(given.device), of_split, plan.time_steps, folder, device=given.device, facts=facts
         )
         accuracy = 100 * traces.correct().mean(axis=0)
         print(f"{split}: " + ", ".join(f"{value:.2f} @ {step}" for step, value in enumerate(accuracy, 1)), flush=True)

@@ -5,11 +5,10 @@
     python benchmarks/traces.py --device cuda --images 1024      # SpikingJelly chooses its own kernels for the device
 
 Each contender runs in fresh processes with equal environments (on a GPU all run in one), first to warm up, then alternating
-with the others. All use the
-same converted weights (batch normalisation folded, in threshold units, fixed point) and compute the first layer's constant
-input current once. SpikingJelly runs its multi-step IFNode with soft reset, layer by layer, with the batch size and memory
-layout that suit it best; dynconf itself chooses how many images and time steps it computes at a time. The weights are random,
-as the arithmetic does not depend on them.
+with the others. All use the same converted weights (batch normalisation folded, in threshold units, fixed point) and compute
+the first layer's constant input current once. SpikingJelly runs its multi-step IFNode with soft reset, layer by layer, with
+the batch size and memory layout that suit it best; dynconf itself chooses how many images and time steps it computes at a
+time. The weights are random, as the arithmetic does not depend on them.
 """
 
 import argparse
@@ -195,9 +194,8 @@ def main() -> None:
             base = {"architecture": architecture, "width": width, "device": given.device}
             base |= {"time_steps": given.time_steps, "images": given.images}
             best: dict[str, dict[str, Any]] = {}
-            contenders = [
-                one for one in CONTENDERS if given.device == "cpu" or one != "dynconf-float32"
-            ]  # all there is on a GPU
+            # On a GPU float32 is all there is.
+            contenders = [one for one in CONTENDERS if given.device == "cpu" or one != "dynconf-float32"]
             for contender in contenders:
                 rates = [0.0]
                 if len(FORMS[contender]) > 1:

@@ -10,7 +10,8 @@ from typing import Any
 from prefect import State, task
 
 from dynconf_core.conversion.file import load_snn
-from dynconf_core.experiment.images import images_of, trained_on_calibration
+from dynconf_core.data.images import Split
+from dynconf_core.experiment.images import facts_of_traces, images_of
 from dynconf_core.experiment.job import Handle, Inputs, Job
 from dynconf_core.machine import device
 from dynconf_core.networks.checkpoint import load_checkpoint
@@ -33,20 +34,13 @@ def collect_test(job: Job, inputs: Inputs) -> State[Handle] | Handle:
     return _collected("test", job, inputs)
 
 
-def _collected(split: str, job: Job, inputs: Inputs) -> State[Handle] | Handle:
+def _collected(split: Split, job: Job, inputs: Inputs) -> State[Handle] | Handle:
     plan, context = job.plan, job.context
 
     def write(folder: Path, work: Path, listener: Listener) -> Mapping[str, Any]:
         ann = described(plan.network(), plan.seed)
         provenance = load_checkpoint(ann, context.file(inputs["train"], "checkpoint.pt"))
         images = images_of(plan.data, split, context.data)
-        facts = {
-            **plan.origin(),
-            "data": plan.data.name,
-            "split": split,
-            "network": plan.network(),
-        }
-        seen = trained_on_calibration(provenance, plan.data)
         collect(
             load_snn(context.file(inputs["convert"], "snn.pt"), NEURONS.get(plan.scheme.neurons)),
             ann,
@@ -55,7 +49,7 @@ def _collected(split: str, job: Job, inputs: Inputs) -> State[Handle] | Handle:
             folder,
             device=device(context.device),
             memory=context.memory,
-            facts=facts if seen is None else {**facts, "trained_on_calibration": seen},
+            facts=facts_of_traces(plan, split, provenance),
             progress=listener,
         )
         return {"images": len(images)}

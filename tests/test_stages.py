@@ -39,6 +39,7 @@ from dynconf_core.exit.front import exact_front
 from dynconf_core.exit.oracles import oracles
 from dynconf_core.experiment import overrides
 from dynconf_core.experiment import stages as stage_module
+from dynconf_core.experiment.images import trained_on_calibration
 from dynconf_core.experiment.job import Handle, Job, RunContext
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.profiles import resolve
@@ -65,7 +66,6 @@ from dynconf_core.training.fine_tuning import fine_tune as fine_tune_network
 from dynconf_core.training.loop import train as train_network
 from dynconf_core.training.speed import probe
 from dynconf_core.training.spiking import Spiking
-from dynconf_tasks.collect import trained_on_calibration
 
 TRACES = (Traces, check_forms, compact, duplicates, save_archive)
 PLAN = resolve("cifar10-resnet18-qcfs", "quick")

@@ -8,7 +8,7 @@ from typing import Any
 from dynconf_core.data.dataset import DATASETS
 from dynconf_core.data.images import SPLIT_SEED, Images, Split
 from dynconf_core.errors import InputError
-from dynconf_core.experiment.plan import Data
+from dynconf_core.experiment.plan import Data, Plan
 
 
 def images_of(data: Data, split: Split, root: Path) -> Images:
@@ -39,6 +39,13 @@ def trained_on_calibration(provenance: Mapping[str, Any], data: Data) -> bool | 
     if not isinstance(trained, int) or not isinstance(held, int) or trained + held != data.train + data.calibration:
         return None
     return held < data.calibration  # the smaller of two held-out parts is contained in the larger
+
+
+def facts_of_traces(plan: Plan, split: Split, provenance: Mapping[str, Any]) -> Mapping[str, object]:
+    """What the traces of a split say of their SNN, given the provenance of the trained network's checkpoint."""
+    facts = {**plan.origin(), "data": plan.data.name, "split": split, "network": plan.network()}
+    seen = trained_on_calibration(provenance, plan.data)
+    return facts if seen is None else {**facts, "trained_on_calibration": seen}
 
 
 def _check(images: Images, data: Data, split: Split) -> None:
