@@ -26,7 +26,7 @@ HOUSE = Path(__file__).parent / "open_house"
 VGG = ("--setting", "cifar10-vgg16-qffs", "--set", "time_steps=4")
 SWEEP = ("sweep", "--setting", "cifar10-vgg16-qffs", "--grid", "time_steps=4,5", "--workers", "1")
 WITHIN = 10.0
-"""Seconds: five at most, two as a rule, and what a loaded machine takes to notice."""
+"""Seconds: nine at most, two to five as a rule, and what a loaded machine takes to notice."""
 
 
 def _in_its_terminal() -> None:

@@ -1,4 +1,4 @@
-"""Signals: SIGINT, SIGTERM and SIGHUP end a command alike, within five seconds and with exit code 128 + signal.
+"""Signals: SIGINT, SIGTERM and SIGHUP end a command alike, within seconds and with exit code 128 + signal.
 
 Python runs a signal's handler in the main thread, between two of its instructions. A thread of its own therefore learns of the
 signal at once, also while the main thread is inside a long call of a library, and ends the process if nothing else does.
@@ -16,8 +16,8 @@ from typing import NoReturn
 from dynconf_tasks import interruption
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-GRACE = 4.5
-"""Seconds from a signal to the end of the process, whatever it does."""
+GRACE = 8.5
+"""Seconds from a signal to the end of the process, whatever it does. Records take two to four, more on an overloaded machine."""
 
 SAYING = 0.5
 """Seconds that the message on the signal may take at most."""
