@@ -34,6 +34,8 @@ GRADIENT_NORM = 1.0
 full width, trained to 96 %, had norms of 2 to 16, and without a limit it fell to the level of chance within five steps."""
 WORSE = 2.0
 """By what factor an epoch's loss may exceed that of the first batch."""
+WORTH_COMPILING = 600.0
+"""Seconds that a run on a GPU must take for torch.compile to be tried: code for all time steps took minutes to compile."""
 ORDER, AUGMENTATION = 8, 9
 """What random numbers are for, beside the uses of a training; see ``seed_of``."""
 
@@ -96,7 +98,7 @@ def fine_tune(
         resume: file of the state after a finished epoch, as for ``loop.train``.
         progress: called after every batch.
         stop_after: number of epochs after which to stop, for a run in several parts.
-        speed_ups: the speed-ups to use; None means ``speed.chosen``, without compiled code. A resumed run keeps its own.
+        speed_ups: the speed-ups to use; None means ``speed.chosen``. A resumed run keeps its own.
 
     Returns:
         the record: mean loss of each epoch, seconds, and speed-ups.
@@ -152,7 +154,7 @@ def fine_tune(
         batch = speed_ups.images(batch)
         with speed_ups.precision(device):
             with torch.no_grad():
-                known = before(batch)
+                known = before(batch).clone()  # a CUDA graph's result is overwritten by the next one
             loss = loss_of(forward(batch), labels, known, how)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -197,7 +199,7 @@ def _chosen(
     generator = torch.Generator().manual_seed(seed)
     indices = torch.arange(size)
     batch = augmented(images.batch(indices, generator).to(device), names, images.normalisation, generator)
-    return chosen(spiking, batch, images.labels[indices].to(device), total, compiling=False, loss=loss)
+    return chosen(spiking, batch, images.labels[indices].to(device), total, compiling=WORTH_COMPILING, loss=loss)
 
 
 def _sound(network: nn.Module) -> bool:

@@ -12,6 +12,7 @@ of compiled code without launching each from Python, for which a fast GPU otherw
 
 import copy
 import logging
+import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -105,32 +106,37 @@ def chosen(
     labels: Tensor,
     steps: int,
     share: slice | None = None,
-    compiling: bool = True,
+    compiling: float = WORTH_COMPILING,
     loss: Loss = cross_entropy,
 ) -> SpeedUps:
     """The speed-ups for a run of ``steps`` steps, on batches like ``images (n, 3, H, W)``, ``labels (n,)``.
 
-    ``share`` is the part of each that this process computes, if there are others; see ``probe``.
+    ``share`` is the part of each that this process computes, if there are others; then torch.compile is not tried, since code
+    would end at every batch normalisation, whose statistics are of all processes. For the rest see ``probe``.
     """
     if images.device.type == "cuda":
         own = share or slice(None)
-        return probe(network, images[own], labels[own], steps, compiling=compiling and share is None, loss=loss)
+        return probe(network, images[own], labels[own], steps, compiling if share is None else math.inf, loss)
     return SpeedUps(channels_last=steps * images.numel() >= LONG)
 
 
 def probe(
-    network: nn.Module, images: Tensor, labels: Tensor, steps: int, compiling: bool = True, loss: Loss = cross_entropy
+    network: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    steps: int,
+    compiling: float = WORTH_COMPILING,
+    loss: Loss = cross_entropy,
 ) -> SpeedUps:
     """The speed-ups worth using in a run of ``steps`` steps, timed on a batch ``images (n, 3, H, W)``, ``labels (n,)``.
 
-    Without ``compiling``, torch.compile is not among them: where batch normalisation takes the statistics of several processes,
-    compiled code would end at every layer. ``loss`` is that of a step, of what the network returns and the labels.
+    ``compiling`` is how many seconds a run must take for torch.compile to be tried. ``loss`` is that of a step, of what the
+    network returns and the labels.
     """
     best = SpeedUps()
     seconds = seconds_a_step(network, images, labels, best, loss)
     candidates = [("channels_last", WORTH_TRYING), ("autocast", WORTH_TRYING)]
-    if compiling:
-        candidates += [("compiled", WORTH_COMPILING), ("cuda_graphs", WORTH_COMPILING)]
+    candidates += [("compiled", compiling), ("cuda_graphs", compiling)]
     for name, worth in candidates:
         if seconds * steps < worth or (name == "cuda_graphs" and not (best.compiled and images.device.type == "cuda")):
             continue

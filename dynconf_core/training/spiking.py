@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import FunctionCtx
 
 from dynconf_core.activations.quantisation import Quantised
 from dynconf_core.conversion.convert import learned_potentials, named_by_activations
@@ -29,18 +28,55 @@ CLOSE = 1e-6
 """The largest difference between a module's tensors and those of its node, relative to the largest."""
 
 
-class _Spikes(torch.autograd.Function):
-    """The spikes that a neuron model sends, as a function of the membrane potential with the derivative ``slope``."""
+class _Firing(torch.autograd.Function):
+    """The spikes of a layer in all time steps, ``(T N, ...)``, one step after the other.
+
+    The gradient is that of V'(t) = V(t - 1) + I(t), s(t) = spikes of V'(t), V(t) = V'(t) - s(t) with ds / dV' = ``slope``, from
+    the last step to the first. In one piece it takes a third of the operations, and keeps the slopes alone.
+    """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, potential: Tensor, sent: Tensor, slope: Tensor) -> Tensor:
-        ctx.save_for_backward(slope)
-        return sent
+    def forward(
+        ctx: Any, current: Tensor, acting: int, steps: int, neurons: NeuronModel, potential: Tensor, *rest: Tensor
+    ) -> Tensor:
+        """Simulate ``steps`` steps.
+
+        Args:
+            current: in units of the threshold, ``(acting N, ...)``, or ``(N, ...)`` if it is the same in all of these steps.
+            acting: the number of first steps in which it acts.
+            steps: T.
+            neurons: the model.
+            potential: V(0), ``(N, ...)``.
+            rest: what else the model keeps.
+        """
+        state, spikes, slopes = (potential.clone(), *rest), [], []
+        for t in range(steps):
+            if t < acting:
+                state[0].add_(_of_step(current, t, len(potential)))
+            slopes.append(neurons.slope(state))
+            sent, state = neurons.fire(state, torch.empty_like(potential))
+            spikes.append(sent)
+        ctx.save_for_backward(*slopes)
+        ctx.acting, ctx.constant = acting, len(current) == len(potential)
+        return torch.cat(spikes)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor, None, None]:
-        (slope,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return gradient * slope, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        slopes = ctx.saved_tensors
+        count = len(slopes[0])
+        later = torch.zeros_like(slopes[0])
+        found: list[Tensor] = []
+        for t in reversed(range(len(slopes))):
+            later = torch.lerp(later, _of_step(gradient, t, count), slopes[t])
+            if t < ctx.acting:
+                found.append(later)
+        current = torch.stack(found).sum(0) if ctx.constant else torch.cat(found[::-1])
+        return (current, None, None, None, later, *[None] * (len(ctx.needs_input_grad) - 5))
+
+
+def _of_step(rows: Tensor, t: int, count: int) -> Tensor:
+    """The rows ``(N, ...)`` of a time step; all of them if there are those of one step alone."""
+    return rows if len(rows) == count else rows[t * count : (t + 1) * count]
 
 
 class Spiking(nn.Module):
@@ -72,6 +108,7 @@ class Spiking(nn.Module):
         learned_potentials(self.graph, self.neurons, options)
         self.initial = options.initial_potential
         self.modules_of = _modules_of(network, self.graph)
+        self.factors = _factors(self.graph)
         self.timed = self.graph.after(("activation",))
 
     @property
@@ -104,6 +141,8 @@ class Spiking(nn.Module):
             own = self.tensors(node)
             if node.kind == "input":
                 value = images
+            elif node.kind == "scale" and self.factors.get(node.inputs[0]) is node:
+                value = values[node.inputs[0]]  # the weights before it have its factors
             elif node.kind == "activation":
                 value = self._fired(node, values[node.inputs[0]], own, sent)
             elif node.name not in self.timed:
@@ -117,9 +156,10 @@ class Spiking(nn.Module):
         return logits
 
     def tensors(self, node: Node) -> Mapping[str, Tensor]:
-        """The tensors of a node, computed from the parameters of its module."""
-        module = self.modules_of.get(node.name)
-        return node.tensors if module is None else _own_tensors(module, node)
+        """The tensors of a node, computed from the parameters of its module, and of the factors that its weights take in."""
+        module, after = self.modules_of.get(node.name), self.factors.get(node.name)
+        own = node.tensors if module is None else _own_tensors(module, node)
+        return own if after is None else _scaled(own, self.tensors(after))
 
     def _acting(self, like: Tensor) -> Tensor:
         """1 for every row of ``like ((T + 1) N, ...)`` whose time step the image acts in, 0 for the others."""
@@ -143,33 +183,18 @@ class Spiking(nn.Module):
 
     def _fired(self, node: Node, source: Tensor, own: Mapping[str, Tensor], sent: dict[str, Tensor] | None) -> Tensor:
         """What a layer of neurons sends in every time step, and the activation itself."""
-        theta = own["threshold"]
-        same = node.inputs[0] not in self.timed
-        parts = [source] * (self.steps + 1) if same else source.chunk(self.steps + 1)
-        start = per_channel(own["initial"], parts[0]) if "initial" in own else self.initial
-        state = self.neurons.initial(parts[0].detach().to(theta.dtype), start)
-        potential, rest = state[0], state[1:]
-        spikes: list[Tensor] = []
-        for t, part in enumerate(parts[:-1]):
-            if t < self.active or not same:
-                # At least the precision of the threshold: half precision would add up rounding errors.
-                potential = potential + part.to(theta.dtype) / per_channel(theta, part)
-            now, rest = self._step(potential, rest)
-            potential = potential - now
-            spikes.append(now)
+        theta, same = own["threshold"], node.inputs[0] not in self.timed
+        count = len(source) if same else len(source) // (self.steps + 1)
+        now, still = (source, source) if same else source.split([self.steps * count, count])
+        start = per_channel(own["initial"], still) if "initial" in own else self.initial
+        state = self.neurons.initial(still.detach().to(theta.dtype), start)
+        # At least the precision of the threshold: half precision would add up rounding errors.
+        current = now.to(theta.dtype) / per_channel(theta, now)
+        spikes: Tensor = _Firing.apply(current, self.active if same else self.steps, self.steps, self.neurons, *state)
         if sent is not None:
-            sent[node.name] = torch.stack(spikes)
+            sent[node.name] = spikes.unflatten(0, (self.steps, count))
         module = self.modules_of[node.name]
-        return torch.cat([torch.cat(spikes) * per_channel(theta, parts[0]), module(parts[-1].to(theta.dtype))])
-
-    def _step(self, potential: Tensor, rest: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """The spikes of one time step, and what the neurons keep besides the membrane potential."""
-        with torch.no_grad():
-            slope = self.neurons.slope((potential, *rest))
-            given = (potential.detach().clone(), *(one.clone() for one in rest))
-            sent, after = self.neurons.fire(given, torch.empty_like(potential))
-        spikes: Tensor = _Spikes.apply(potential, sent, slope)
-        return spikes, after[1:]
+        return torch.cat([spikes * per_channel(theta, spikes), module(still.to(theta.dtype))])
 
     def _pooled(self, node: Node, rows: Tensor) -> Tensor:
         """The changes of the largest running count in every window, and the maximum itself."""
@@ -208,6 +233,23 @@ def _own_tensors(module: Any, node: Node) -> dict[str, Tensor]:
     weight = module.weight
     weight = weight.unsqueeze(2) if weight.ndim == 3 else weight
     return {"weight": weight} if module.bias is None else {"weight": weight, "bias": module.bias}
+
+
+def _factors(graph: Graph) -> dict[str, Node]:
+    """By the names of weights, the factors and offsets that follow them at once: multiplied with the weights instead of with
+    the values of all images and time steps."""
+    pairs = ((graph.by_name[node.inputs[0]], node) for node in graph.of_kind("scale"))
+    weights = ("convolution", "linear")
+    return {before.name: node for before, node in pairs if before.kind in weights and graph.readers[before.name] == (node,)}
+
+
+def _scaled(own: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights and bias with factors and offsets ``(O,)`` or ``()`` that follow them."""
+    weight, factor = own["weight"], after["weight"]
+    found = {"weight": weight * factor.expand(len(weight)).view(-1, *[1] * (weight.ndim - 1))}
+    biases = [own["bias"] * factor] if "bias" in own else []
+    biases += [after["bias"].expand(len(weight))] if "bias" in after else []
+    return {**found, "bias": sum(biases[1:], start=biases[0])} if biases else found
 
 
 _HELD = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.modules.batchnorm._BatchNorm)
