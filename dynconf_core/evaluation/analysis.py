@@ -39,7 +39,13 @@ from dynconf_core.evaluation.record import (
     OraclesOfSplits,
     Reliability,
 )
-from dynconf_core.evaluation.rule_warnings import choice_warnings, class_warnings, guarantee_warnings, promise_warnings
+from dynconf_core.evaluation.rule_warnings import (
+    choice_warnings,
+    class_warnings,
+    guarantee_warnings,
+    promise_warnings,
+    sample_warnings,
+)
 from dynconf_core.evaluation.trace_warnings import trace_warnings
 from dynconf_core.exit.by_class import figures_by_class
 from dynconf_core.exit.front import Front, exact_front, paired_front, points_at
@@ -179,11 +185,12 @@ def analyse(
     if promise is not None and by_group is not None and grouped is not None:
         promise = replace(promise, groups=group_entries(by_group, contest, chosen, exiting, grouped.test))
     by_class = figures_by_class(contest.test_scored(chosen.index)[1], exiting, test.labels)
-    warnings = [*trace_warnings(calibration, test), *choice_warnings(chosen.choice), *class_warnings(by_class)]
+    how = chosen.choice.calibrated
+    warnings = [*trace_warnings(calibration, test), *choice_warnings(chosen.choice), *class_warnings(by_class, how)]
     if guarantee is not None and promise is not None:
         warnings += guarantee_warnings(guarantee, promise.test)
     else:
-        warnings += promise_warnings(chosen.choice, figures.exit)
+        warnings += [*sample_warnings(how), *promise_warnings(chosen.choice, figures.exit)]
     robustness = robustness_map(test)
     record = AnalysisRecord(
         time_steps=test.time_steps,
