@@ -12,12 +12,14 @@ from study_cases import made
 
 from dynconf_core.choosing.cross_fitting import Choice, HowChosen, UnseenLoss
 from dynconf_core.confidence.max_softmax import sigmoid
+from dynconf_core.confidence.smoothing import PLAIN, Smoothing
 from dynconf_core.evaluation.analysis import analyse
 from dynconf_core.evaluation.rule_warnings import choice_warnings, class_warnings, sample_warnings
 from dynconf_core.evaluation.trace_warnings import trace_warnings
 from dynconf_core.exit.by_class import figures_by_class
 from dynconf_core.exit.exact_tests import net_loss_probability, share_probability
 from dynconf_core.exit.judgement import Loss
+from dynconf_core.exit.rule import Rule
 from dynconf_core.exit.shown import exit_text, points, points_in_words, threshold_text
 from dynconf_core.traces.schema import Traces
 
@@ -212,3 +214,13 @@ def test_other_thresholds_and_losses_as_text() -> None:
         "0.12 points lost",
         "5.00 points gained",
     ]
+
+
+def test_a_rule_in_words_names_what_its_threshold_is_compared_with() -> None:
+    half = Smoothing("sum", 2.0)
+    assert Rule("gap", half, 2.312).in_words() == "exits once the gap of z' = z / 2 passes 2.312"
+    assert Rule("max_softmax", half, 0.0).in_words() == "exits once the softmax of z' = z / 2 passes 0.5"
+    assert Rule("gap", PLAIN, 2.312).in_words() == "exits once the gap passes 2.312"
+    assert Rule("patience", half, 3.0).in_words() == "exits once the number of steps unchanged passes 3"  # reads no z'
+    assert Rule("max_softmax", half, math.inf).in_words() == "never exits before T"
+    assert Rule("max_softmax", half, -math.inf).in_words() == "exits at once"

@@ -53,7 +53,7 @@ from dynconf_core.exit.judgement import ExitFigures, Loss
 from dynconf_core.exit.oracles import oracles
 from dynconf_core.exit.robustness import RobustnessMap, robustness_map
 from dynconf_core.exit.rule import Rule
-from dynconf_core.exit.shown import exit_text, points_in_words
+from dynconf_core.exit.shown import points_in_words
 from dynconf_core.experiment.plan import MAX_DROP
 from dynconf_core.traces.groups import Groups
 from dynconf_core.traces.parts import LEAST_FOR_HALVES, Parts, Split, halves, taken
@@ -98,9 +98,8 @@ class Analysis:
         """The rule and its figures on the test traces, in two lines; the guarantee, if there is one, and each warning in a
         line of its own."""
         rule, judged = self.rule, self.record.exit
-        when = exit_text(rule.measure.label, rule.threshold, rule.measure.shown(rule.threshold))
         lines = [
-            f"{rule.measure.name} {when}, where z' = {rule.smoothing}{' behind a readout' if rule.readout else ''}",
+            f"{rule.measure.name} {rule.in_words()}",
             f"test: {100 * judged.accuracy:.2f} % @ {judged.mean_steps:.2f} of {self.record.full_steps_text} time steps, "
             f"{100 * judged.latency_saving:.1f} % fewer; {points_in_words(judged.loss)}",
             *([] if self.guarantee is None else [self.guarantee.statement()]),

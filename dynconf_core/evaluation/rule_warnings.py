@@ -16,8 +16,8 @@ from dynconf_core.wording import counted
 LISTED = 3
 """Classes that a warning names; it counts the others."""
 VAGUE = 0.01
-"""The least promise of a loss that is named because more was asked for. What a few hundred samples cannot promise is less than a
-point, which `expected_loss_at_most` and the tables say; below a hundred samples the loss may spoil the rule."""
+"""The least promised loss that is named because less was asked for. What hundreds of samples cannot promise is a fraction of a
+point, and `expected_loss_at_most` and the tables say it; below a hundred the loss may spoil the rule."""
 
 
 def choice_warnings(choice: Choice) -> list[str]:
