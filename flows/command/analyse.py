@@ -272,6 +272,8 @@ def _cells(rule: RuleEntry, exit: RuleEntry | GuaranteeEntry, judged: Judgement,
 
 def _caption(record: AnalysisRecord) -> list[str]:
     """What the table's figures refer to and are to be compared with."""
+    from dynconf_core.exit.shown import saved_in_words
+
     oracle, equal = record.oracles.test.first_correct, record.baseline("iso_accuracy")
     halves = record.guarantee.halves if record.guarantee is not None else None
     chose = f"{len(halves.choosing)} of the calibration samples" if halves else "the calibration samples"
@@ -280,7 +282,7 @@ def _caption(record: AnalysisRecord) -> list[str]:
         f"Without exit, {record.full_steps_text} steps: {100 * record.accuracy_at_t.test[-1]:.2f} %. Oracle, first correct: "
         f"{100 * oracle.accuracy:.2f} % @ {oracle.mean_steps:.2f}.",
         f"Iso-accuracy baseline (as accurate on calibration as T): step {equal.time_steps}, {100 * equal.accuracy:.2f} % "
-        f"on test; saving against it: {100 * equal.latency_saving:.1f} %.",
+        f"on test; against it: {saved_in_words(equal.latency_saving)}.",
     ]
 
 
