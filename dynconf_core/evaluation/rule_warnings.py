@@ -102,12 +102,14 @@ def class_warnings(classes: Sequence[ClassFigures], how: HowChosen) -> list[str]
         named.append(f"{len(found) - LISTED} more")
     listed = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
     verb = "lose" if len(found[0].labels) > 1 else "loses"
-    overall, more = overall_loss(classes), "alibrate with more samples of these classes"
-    smaller = overall >= 0 and how.max_drop > 1 / (how.samples + 1)
+    overall = overall_loss(classes)
+    what = "the loss falls on few classes" if overall >= 0 else "few classes lose what others gain"
+    remedy = "Calibrate with more samples of these classes"
+    if overall >= 0 and how.max_drop > 1 / (how.samples + 1):
+        remedy = "Allow a smaller loss (max_drop), or calibrate with more samples of these classes"
     return [
-        f"{'the loss falls on few classes' if overall >= 0 else 'few classes lose what others gain'}: "
-        f"{listed.replace(') ', f') {verb} ', 1)}; all test samples together: {points_in_words(overall)}. "
-        f"{f'Allow a smaller loss (max_drop), or c{more}' if smaller else f'C{more}'}; `by_class` has the figures."
+        f"{what}: {listed.replace(') ', f') {verb} ', 1)}; all test samples together: {points_in_words(overall)}. {remedy}; "
+        "`by_class` has the figures."
     ]
 
 
