@@ -85,5 +85,5 @@ def evaluate(job: Job, inputs: Inputs) -> State[Handle] | Handle:
 def _subtitle(plan: Plan, samples: int) -> str:
     stand_in = f" instead of {plan.data.stands_in_for}" if plan.data.stands_in_for else ""
     width = "" if plan.width == 1 else f", {plan.width:g} of full width"
-    tuned = f", {plan.fine_tuning}" if plan.fine_tuning else ""
+    tuned = f", {plan.tuned}" if plan.tuned else ""
     return f"profile {plan.profile}: {plan.data.name}{stand_in}{width}{tuned}; {samples} test images, seed {plan.seed}"

@@ -19,7 +19,7 @@ from dynconf_core.conversion.file import load_snn
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.fine_tuning import FineTuning
 from dynconf_core.experiment.job import Handle, Job
-from dynconf_core.experiment.overrides import OF_FINE_TUNING
+from dynconf_core.experiment.overrides import OF_FINE_TUNING, check_values
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.profiles import resolve
 from dynconf_core.experiment.request import Request
@@ -33,7 +33,7 @@ from dynconf_core.results.export import export
 from dynconf_core.results.markdown import results_markdown
 from dynconf_core.results.records import json_text, read, to_json
 from dynconf_core.results.rows import completed
-from dynconf_core.results.types import RunResult
+from dynconf_core.results.types import RunResult, SettingResult
 from dynconf_core.schemes.network import described
 from dynconf_core.schemes.qcfs import QCFSScheme
 from dynconf_core.simulation.reference import reference_logits
@@ -85,11 +85,8 @@ def test_the_snn_is_that_of_the_fine_tuned_network_and_the_ann_the_trained_one(g
     assert "fine-tuned for 1 epoch over 2 steps" in str(traces.meta["source"])
 
 
-def test_its_figures_are_named_and_stand_beside_none_of_the_paper(given: Job, done: dict[str, Handle], tmp_path: Path) -> None:
-    published = resolve("imagenet-vgg16-qffs", "smoke").published
-    row = completed(replace(given.plan, published=published), done, given.context)
-    assert row.fine_tuning == FineTuning(1, 2, potentials=True) and row.paper is None
-    result = RunResult(
+def result_of(row: SettingResult) -> RunResult:
+    return RunResult(
         run="one",
         profile="smoke",
         seed=0,
@@ -101,6 +98,13 @@ def test_its_figures_are_named_and_stand_beside_none_of_the_paper(given: Job, do
         paper_footnotes=(),
         settings=(row,),
     )
+
+
+def test_its_figures_are_named_and_stand_beside_none_of_the_paper(given: Job, done: dict[str, Handle], tmp_path: Path) -> None:
+    published = resolve("imagenet-vgg16-qffs", "smoke").published
+    row = completed(replace(given.plan, published=published), done, given.context)
+    assert row.fine_tuning == FineTuning(1, 2, potentials=True) and row.paper is None
+    result = result_of(row)
     page = results_markdown(result)
     assert "fine_tune_epochs=1" in page.splitlines()[0]
     assert (
@@ -118,6 +122,36 @@ def test_its_figures_are_named_and_stand_beside_none_of_the_paper(given: Job, do
     record = json.loads((tmp_path / "out" / f"{row.name}-fine-tuning.json").read_text())
     assert record["fine_tuning"]["epochs"] == 1 == len(record["record"]["losses"])
     assert "is the record of a fine-tuning" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_checkpoint_that_was_fine_tuned_elsewhere_is_named_too(given: Job, done: dict[str, Handle]) -> None:
+    """The plan knows it from its provenance, so that traces, figures and tables name it."""
+
+    def taken(stage: str, **overrides: object) -> Plan:
+        file = given.context.file(done[stage], "checkpoint.pt")
+        asked = Request(settings=(SETTING,), overrides={"time_steps": 4, **overrides}, home=str(given.context.home))  # type: ignore[dict-item]
+        return replace(asked, checkpoints={given.plan.setting: str(file)}).plans()[0]
+
+    before = taken("fine_tune")
+    assert before.given_tuned == FineTuning(1, 2, potentials=True) and not before.fine_tuning
+    assert before.origin()["source"] == given.plan.origin()["source"]
+    published = resolve("imagenet-vgg16-qffs", "smoke").published
+    row = completed(replace(before, published=published), done, given.context)
+    assert (row.fine_tuning, row.paper, row.tuned_here) == (before.given_tuned, None, False)
+    assert f"ANN is that network: {row.name} fine-tuned for 1 epoch over 2 steps" in results_markdown(result_of(row))
+    with pytest.raises(InputError, match="over 2 steps with learned initial potentials already: give the network as it was"):
+        taken("fine_tune", fine_tune_epochs=2)
+    other = plan("cifar10-resnet18-qcfs", initial_potential=0.3, fine_tune_potentials=False)
+    with pytest.raises(InputError, match=r"initial_potential=0\.3, but its checkpoint has learned initial potentials"):
+        check_values(replace(other, given_tuned=before.given_tuned))
+
+    assert not taken("train", epochs=1).tuned and taken("train", batch_size=16, fine_tune_epochs=1).fine_tuning
+    with pytest.raises(InputError, match=r"epochs=2, but --checkpoint .*\.pt was trained with epochs=1: leave it out"):
+        taken("train", epochs=2)
+    with pytest.raises(InputError, match=r"noise=0\.5, but --checkpoint .*\.pt was trained with noise=0\.0"):
+        taken("train", noise=0.5)
+    with pytest.raises(InputError, match="takes the place of a training, and initial_weights starts one"):
+        taken("train", initial_weights="weights.pt")
 
 
 def test_without_the_pipeline_the_stage_has_the_same_key_and_content(
@@ -155,8 +189,16 @@ def test_the_command_trains_and_fine_tunes_into_files(given: Job, done: dict[str
     alone = described(given.plan.network(), 0)
     load_checkpoint(alone, out)
     assert equal(alone, network(given, done["fine_tune"]))
-    refused = command("--checkpoint", str(out))
-    assert refused.returncode == 2 and "give --fine-tune and --out FILE too" in refused.stderr
+    for words, told in (
+        (("--checkpoint", str(out)), "give --fine-tune and --out FILE too"),
+        (("--checkpoint", str(out), "--out", str(out)), "is --checkpoint, which would be lost: name another file"),
+        (
+            ("--checkpoint", str(out), "--out", str(tmp_path / "more.pt")),
+            "learned initial potentials already: give the network",
+        ),
+    ):
+        refused = command(*words)
+        assert refused.returncode == 2 and told in refused.stderr
 
 
 def plan(*settings: str, **overrides: object) -> Plan:

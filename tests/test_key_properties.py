@@ -81,6 +81,12 @@ CHANGES: dict[str, tuple[Any, set[str]]] = {
     "fine_tuning.settled": (0.25, set()),
     "fine_tuning.distilled": (0.25, set()),
     "fine_tuning.potentials": (True, set()),
+    "given_tuned.epochs": (2, {"evaluate"} | COLLECT),
+    "given_tuned.steps": (3, set()),
+    "given_tuned.learning_rate": (0.02, set()),
+    "given_tuned.settled": (0.25, set()),
+    "given_tuned.distilled": (0.25, set()),
+    "given_tuned.potentials": (True, set()),
     "published": (None, set()),
     "paper_time_steps": (7, {"evaluate"}),
 }

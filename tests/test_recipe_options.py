@@ -338,6 +338,12 @@ def test_branches_that_give_nothing_at_first() -> None:
         assert changed == [one for one in plain.state_dict() if one in zeros]
 
 
+def test_branches_that_start_so_anyway_need_no_option() -> None:
+    plan = replace(resolve("imagenet-resnet50-qcfs", "smoke"), width=1 / 16)
+    with pytest.raises(InputError, match="zero_gamma=true changes nothing: the network's branches start with scale 0 anyway"):
+        untrained(replace(plan, recipe=replace(plan.recipe, zero_gamma=True)))
+
+
 def test_a_network_without_branches_is_refused_before_anything_runs(tmp_path: Path) -> None:
     asked = Request("smoke", ("cifar10-vgg16-qffs",), {"zero_gamma": "true", "width": "0.04"}, home=str(tmp_path))
     with pytest.raises(InputError, match=r"setting 'cifar10-vgg16-qffs': zero_gamma=true: the network has no residual blocks"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from dynconf_core.experiment.overrides import OF_FINE_TUNING, applied, check_use
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.points import checked_sweep
 from dynconf_core.experiment.profiles import PROFILES, profile, resolve
-from dynconf_core.experiment.recipe import OPTIONS, Recipe
+from dynconf_core.experiment.recipe import OPTIONS, Recipe, augmentations
 from dynconf_core.experiment.request import Request, checked
 from dynconf_core.experiment.settings import FURTHER, SETTINGS, UNNAMED, Setting, setting
 from dynconf_core.machine import device
@@ -402,6 +403,41 @@ def test_a_field_has_to_matter_at_one_point(
         assert checked_sweep(asked, *given, trials=2).asked.request is asked
     if not swept:
         assert checked(asked).request is asked
+
+
+@pytest.mark.parametrize(
+    ("grid", "study", "told"),
+    [
+        ({}, {"finer_start": "1..8"}, "finer_start needs a power of two from 1 to 64; list its values, finer_start=1,2,4,8."),
+        ({"noise": "0.5,0.50"}, {}, "noise=0.5,0.50: 0.5 is given twice"),
+        ({}, {"levels": "2,4,2"}, "levels=2,4,2: 2 is given twice"),
+        ({"zero_gamma": "false,true"}, {}, "the network has no residual blocks"),
+    ],
+)
+def test_all_points_of_a_sweep_are_checked(
+    grid: Mapping[str, str], study: Mapping[str, str], told: str, tmp_path: Path
+) -> None:
+    asked = Request(settings=("cifar10-vgg16-qcfs",), home=str(tmp_path))
+    with pytest.raises(InputError, match=re.escape(told)):
+        checked_sweep(asked, grid, study, trials=2)
+
+
+@pytest.mark.parametrize(
+    ("setting", "fields", "told"),
+    [
+        ("cifar10-resnet18-qcfs", {"zero_gamma": "true", "initial_weights": "w.pt"}, "zero_gamma=True changes nothing beside"),
+        ("cifar10-resnet18-qffs", {"threshold_percentile": 50, "initial_weights": "w.pt"}, "belongs to none of the chosen"),
+        ("cifar10-resnet20-post-training", {"decay_thresholds": "false"}, "are not learned but found from calibration images"),
+        ("cifar10-resnet18-qcfs", {"augmentation": "crop+crop"}, "augmentation=crop+crop: needs none, or some of crop"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(setting: str, fields: Mapping[str, Any], told: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=re.escape(told)):
+        checked(Request(settings=(setting,), overrides=fields, home=str(tmp_path)))
+
+
+def test_augmentations_have_one_order() -> None:
+    assert augmentations("cutout+flip+crop") == ("crop", "flip", "cutout") and augmentations("none") == ()
 
 
 def test_thresholds_of_a_file_start_at_no_other_value(tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def test_command(root: Path, tmp_path: Path) -> None:
             "setting 'cifar10-resnet18-qcf' is unknown (did you mean 'cifar10-resnet18-qcfs'?)",
         ),
         (("--setting", "cifar10-vgg16-qcfs", "--set", "bits=2"), "field 'bits' belongs to none"),
+        (("--setting", "cifar10-vgg16-qcfs", "--set", "fine_tune_epochs=1"), "fine_tune_epochs=1 without --fine-tune"),
         (("--setting", "cifar10-vgg16-qcfs", "--profile", "quick", "--data", "/nowhere"), "dynconf data fetch cifar10"),
     ],
 )

@@ -59,6 +59,10 @@ NEEDS: Mapping[str, Needs] = {
         lambda plan: not plan.recipe.initial_weights,
         "beside initial_weights, where thresholds come from the file or from threshold_percentile: set that instead",
     ),
+    "zero_gamma": (
+        lambda plan: not plan.recipe.initial_weights,
+        "beside initial_weights, whose scales take the place of the zeros: set one of the two",
+    ),
     "decay_thresholds": _DECAY,
     "decay_norms": _DECAY,
     "smoothing": _SMOOTHING,

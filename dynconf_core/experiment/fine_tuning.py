@@ -1,5 +1,6 @@
 """How a trained network is fine-tuned as the SNN that it becomes."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -32,6 +33,19 @@ class FineTuning:
     settled: float = 1.0
     distilled: float = 0.5
     potentials: bool = field(default=False, metadata={"omitted": True})
+
+    @classmethod
+    def recorded(cls, provenance: Mapping[str, Any]) -> "FineTuning":
+        """That of a checkpoint, by its provenance; none if it does not tell of any.
+
+        Raises:
+            TypeError, ValueError: if the provenance is damaged.
+        """
+        given = provenance.get("fine_tuning")
+        if given is None:
+            return NONE
+        known = asdict(NONE)
+        return cls(**{name: type(known[name])(value) for name, value in dict(given).items() if name in known})
 
     def __bool__(self) -> bool:
         """Whether there is any."""

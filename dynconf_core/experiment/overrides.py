@@ -112,13 +112,15 @@ def applies(name: str, plan: Plan) -> bool:
     """Whether the plan's setting has this field (for example, only QCFS has ``levels``)."""
     if name == "initial_threshold":
         return plan.scheme.starts_from_a_threshold
-    if name in OF_FINE_TUNING:
-        return can_be_fine_tuned(plan)
+    if name == "threshold_percentile":  # LSQ's steps start by a rule of their own
+        return plan.scheme.starts_from_a_threshold
+    if name in OF_FINE_TUNING or name == "decay_thresholds":
+        return learns_thresholds(plan)
     return name in {**OF_PLAN, **OF_RECIPE, **OF_SEARCH} or name in plan.scheme.fields
 
 
-def can_be_fine_tuned(plan: Plan) -> bool:
-    """Whether the thresholds of the plan's network are learned, so that fine-tuning can train them."""
+def learns_thresholds(plan: Plan) -> bool:
+    """Whether the thresholds of the plan's network are learned, not found from calibration images after the training."""
     conversion = plan.scheme.conversion(plan.time_steps)
     return conversion.get("thresholds", "learned") == "learned" and not conversion.get("correct", False)
 
@@ -178,6 +180,11 @@ def check_values(plan: Plan) -> None:
             f"setting {plan.setting!r}: initial_potential={potential} and fine_tune_potentials=true: they are learned, from "
             "one half on; leave one of the two out."
         )
+    if plan.given_tuned.potentials and potential != 0.5:
+        raise InputError(
+            f"setting {plan.setting!r}: initial_potential={potential}, but its checkpoint has learned initial potentials: "
+            "leave initial_potential out."
+        )
     if plan.search.readout == "decoded" and plan.search.rule != "best":
         from dynconf_core.choosing.candidates import check_readout  # imports torch, which commands that only list things avoid
         from dynconf_core.confidence.measure import measure_of
@@ -189,4 +196,7 @@ def check_used(plans: Sequence[Plan], values: Mapping[str, Value]) -> None:
     """Raise ``InputError`` for a field that none of the chosen settings has."""
     for name in values:
         if not any(applies(name, plan) for plan in plans):
-            raise InputError(f"field {name!r} belongs to none of the chosen settings ({', '.join(p.setting for p in plans)}).")
+            learned = name in OF_FINE_TUNING or name == "decay_thresholds"
+            reason = ", whose thresholds are not learned but found from calibration images: leave it out" if learned else ""
+            settings = ", ".join(plan.setting for plan in plans)
+            raise InputError(f"field {name!r} belongs to none of the chosen settings ({settings}){reason}.")

@@ -126,6 +126,7 @@ class Plan:
         published: the paper's figures for the setting.
         paper_time_steps: T in the paper, for this setting or a network of its family; None if unknown.
         fine_tuning: how the trained network is fine-tuned as an SNN before it is converted; by default it is not.
+        given_tuned: how the checkpoint that takes the place of the training had been fine-tuned.
     """
 
     setting: str
@@ -143,6 +144,12 @@ class Plan:
     published: Published | None = None
     paper_time_steps: int | None = None
     fine_tuning: FineTuning = NONE
+    given_tuned: FineTuning = NONE
+
+    @property
+    def tuned(self) -> FineTuning:
+        """How the network that is converted was fine-tuned, here or before."""
+        return self.fine_tuning or self.given_tuned
 
     def network(self) -> dict[str, Any]:
         """The network's description for ``dynconf_core.schemes.network.described``."""
@@ -164,7 +171,7 @@ class Plan:
     def origin(self) -> dict[str, str | None]:
         """What traces say of their origin, apart from data and network."""
         source = f"dynconf, {self.setting}, profile {self.profile}, seed {self.seed}"
-        source += f", {self.fine_tuning}" if self.fine_tuning else ""
+        source += f", {self.tuned}" if self.tuned else ""
         return {"source": source, "stands_in_for": self.data.stands_in_for}
 
     def as_dict(self) -> dict[str, Any]:
@@ -180,6 +187,7 @@ class Plan:
             "time_steps": self.time_steps,
             "recipe": self.recipe.as_dict(),
             **({"fine_tuning": self.fine_tuning.as_dict(self.recipe)} if self.fine_tuning else {}),
+            **({"given_tuned": asdict(self.given_tuned)} if self.given_tuned else {}),
             "search": asdict(self.search),
             "seed": self.seed,
             "fixed_point": self.fixed_point,

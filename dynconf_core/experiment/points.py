@@ -11,6 +11,8 @@ from dynconf_core.experiment.request import CheckedRequest, Request, checked
 from dynconf_core.schemes.field import Value
 
 SEED = "seed"
+WITHIN = 1000
+"""How many whole numbers of a range are looked at."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def points_of(
         raise InputError("give either a grid (--grid FIELD=A,B,C) or a study (--study FIELD=LOW..HIGH).")
     plans = request.plans()
     ranges = [_range(field, text, plans) for field, text in study.items()]
-    values = {field: [_value(field, text, plans) for text in texts.split(",")] for field, texts in grid.items()}
+    values = {field: _values(field, texts, plans) for field, texts in grid.items()}
     for field in grid or study:
         if field in request.overrides:
             raise InputError(f"{field} is swept and also set to {request.overrides[field]}: give only one of the two.")
@@ -90,6 +92,15 @@ def _corners(ranges: Sequence[Range]) -> list[dict[str, Value]]:
     return _combinations({one.field: one.choices or (one.low, one.high) for one in ranges})
 
 
+def _values(field: str, texts: str, plans: Sequence[Plan]) -> list[Value]:
+    """The values between commas."""
+    found = [_value(field, text, plans) for text in texts.split(",")]
+    for value in found:
+        if found.count(value) > 1:
+            raise InputError(f"{field}={texts}: {value} is given twice, give it once.")
+    return found
+
+
 def _value(field: str, text: str, plans: Sequence[Plan]) -> Value:
     if field == SEED:
         try:
@@ -104,7 +115,7 @@ def _range(field: str, text: str, plans: Sequence[Plan]) -> Range:
     if not dots and "," not in text:
         raise InputError(f"--study {field}={text}: write a range, {field}=LOW..HIGH, or several values, {field}=A,B,C.")
     if not dots:
-        return Range(field, choices=tuple(_value(field, part, plans) for part in text.split(",")))
+        return Range(field, choices=tuple(_values(field, text, plans)))
     known = known_fields(plans)
     if field in known and known[field].kind in (str, bool):
         raise InputError(f"--study {field}={text}: {field} is not a number; list its values, such as {field}=sum,mean.")
@@ -112,4 +123,15 @@ def _range(field: str, text: str, plans: Sequence[Plan]) -> Range:
     assert not isinstance(first, str) and not isinstance(last, str)
     if first >= last:
         raise InputError(f"--study {field}={text}: the first number must be below the second.")
+    if isinstance(first, int) and isinstance(last, int) and field in known:
+        within = range(first, min(last, first + WITHIN) + 1)
+        possible = [number for number in within if known[field].works(number)]
+        if len(possible) < len(within):
+            raise InputError(
+                f"--study {field}={text}: {field} needs {known[field].wants}; list its values, {field}={_listed(possible)}."
+            )
     return Range(field, first, last)
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ",".join(map(str, numbers))

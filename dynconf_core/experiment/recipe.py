@@ -19,12 +19,13 @@ def _below_1(value: float) -> bool:
 
 
 def _are_augmentations(text: str) -> bool:
-    return all(name in AUGMENTATIONS for name in augmentations(text))
+    names = [] if text == "none" else text.split("+")
+    return all(name in AUGMENTATIONS for name in names) and len(set(names)) == len(names)
 
 
 def augmentations(text: str) -> tuple[str, ...]:
-    """The names in "crop+flip", or none of "none"."""
-    return () if text == "none" else tuple(text.split("+"))
+    """The names in "crop+flip", or none of "none", in the order in which images are changed, whichever they are written in."""
+    return tuple(name for name in AUGMENTATIONS if name in text.split("+"))
 
 
 OF_RECIPE: dict[str, Field] = {
@@ -33,7 +34,7 @@ OF_RECIPE: dict[str, Field] = {
     "learning_rate": Field(float, "a number above 0, at most 10", between(1e-9, 10)),
     "warm_up": Field(float, "a fraction from 0 to 1", between(0, 1)),
     "initial_threshold": Field(float, "a number above 0, at most 1000", between(1e-3, 1000)),
-    "augmentation": Field(str, f"none, or some of {', '.join(AUGMENTATIONS)} with + between them", _are_augmentations),
+    "augmentation": Field(str, f"none, or some of {', '.join(AUGMENTATIONS)} with + between", _are_augmentations),
     "momentum": Field(float, "a fraction from 0 to below 1", _below_1),
     "weight_decay": Field(float, "a number from 0 to 1", between(0, 1)),
     "nesterov": Field(bool, "true or false", lambda value: True),

@@ -14,6 +14,7 @@ from pathlib import Path
 from dynconf_core.data.dataset import DATASETS
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.effect import check_effect
+from dynconf_core.experiment.given import with_given
 from dynconf_core.experiment.job import RunContext
 from dynconf_core.experiment.overrides import applied, check_used, check_values, typed
 from dynconf_core.experiment.plan import Plan
@@ -93,6 +94,8 @@ class Request:
             if named.count(name) > 1:
                 raise InputError(f"two of the chosen settings are called {name!r}: give one of them another name.")
         plans = [applied(plan, values) for plan in plans]
+        given = {name: Path(file) for name, file in self.checkpoints.items()}
+        plans = [with_given(plan, given[plan.setting], values) if plan.setting in given else plan for plan in plans]
         for plan in plans:
             check_values(plan)
             if plan.recipe.batch_size > plan.data.train and plan.setting not in self.checkpoints:
@@ -195,7 +198,8 @@ def checked(request: Request, *, writes: bool = True, points: Sequence[Request] 
 
         device(request.device)
     check_checkpoints(plans, request.checkpoints)
-    check_start([plan for plan in plans if plan.setting not in request.checkpoints])
+    at_points = [plan for one in points or (request,) for plan in one.plans()]
+    check_start([plan for plan in at_points if plan.setting not in request.checkpoints])
     if writes:
         try_out(plans, context.data)
     return CheckedRequest(request, tuple(plans), request.values(plans), context)

@@ -218,7 +218,7 @@ def _evaluate(job: Job) -> dict[str, Any]:
         "paper_time_steps": plan.paper_time_steps,
         "readout": plan.search.readout,
         "measures": [name for _, name in _compared(plan)],
-        **({"fine_tuning": str(plan.fine_tuning)} if plan.fine_tuning else {}),
+        **({"fine_tuning": str(plan.tuned)} if plan.tuned else {}),
     }
 
 

@@ -40,6 +40,8 @@ def zero_last_norms(network: nn.Module) -> None:
     norms = [module.last_norm for module in network.modules() if isinstance(module, Residual)]
     if not norms:
         raise InputError("zero_gamma=true: the network has no residual blocks (modules with a `last_norm`): leave it out.")
+    if not any(norm.weight.any() for norm in norms):
+        raise InputError("zero_gamma=true changes nothing: the network's branches start with scale 0 anyway; leave it out.")
     for norm in norms:
         nn.init.zeros_(norm.weight)
 

@@ -269,7 +269,7 @@ def _facts(row: SettingResult) -> list[tuple[str, str]]:
     width = "" if row.network.width == 1 else f" at {row.network.width:g} of its width"
     parameters = "" if row.network.parameters is None else f", {row.network.parameters:,} parameters"
     level = f", L = {row.levels}" if row.levels is not None else f", {row.bits} bits" if row.bits is not None else ""
-    rounded = "with rounded weights" if row.fine_tuning is None else "fine-tuned and with rounded weights"
+    rounded = "fine-tuned and with rounded weights" if row.tuned_here else "with rounded weights"
     reference = "" if row.reference_accuracy is None else f", {rounded} {percent(row.reference_accuracy)} %"
     found = [
         (

@@ -76,7 +76,7 @@ def export(
 def _artefacts(row: SettingResult, store: Store) -> dict[str, Artefact]:
     """The artefacts that are exported of a setting, by stage."""
     keys, found = row.artefacts, {}
-    needed = (*NEEDED, *([FINE_TUNE.name] if row.fine_tuning else []))
+    needed = (*NEEDED, *([FINE_TUNE.name] if row.tuned_here else []))
     for stage in needed:
         artefact = store.get(keys[stage]) if stage in keys else None
         if artefact is None:

@@ -82,7 +82,7 @@ def short_notes(result: RunResult, each: bool = False) -> list[str]:
             f"Mean over {_count(rows)}: {percent(result.mean_latency_saving)} of the time steps saved, "
             f"{points_in_words(lost)}{' (the paper, over the same eight: 40 %, none lost)' if all_of_paper(rows) else ''}.",
             f"Against the iso-accuracy baseline (the first step as accurate on calibration as T): {saved_in_words(fixed)}.",
-            *_rounding([row for row in rows if row.fine_tuning is None], each),
+            *_rounding([row for row in rows if not row.tuned_here], each),
             *_fine_tuned(rows),
         ]
     return [*lines, *(f"Warning, {row.name}: {text}" for row in rows for text in row.warnings)]
@@ -173,15 +173,17 @@ def _fine_tuned(rows: Sequence[SettingResult]) -> list[str]:
     tuned = [(row, row.fine_tuning) for row in rows if row.fine_tuning is not None]
     if not tuned:
         return []
-    each = [
-        f"{row.name} {how}"
-        + ("" if row.reference_accuracy is None else f", itself {in_percent(row.reference_accuracy)} with rounded weights")
-        for row, how in tuned
-    ]
-    return [
-        "Fine-tuned as an SNN between training and conversion, which the paper's networks were not; ANN is the network before "
-        f"it: {'; '.join(each)}."
-    ]
+    found = {True: list[str](), False: list[str]()}
+    for row, how in tuned:
+        itself = "" if row.reference_accuracy is None else f", itself {in_percent(row.reference_accuracy)} with rounded weights"
+        found[row.tuned_here].append(f"{row.name} {how}{itself}")
+    texts = {
+        True: "Fine-tuned as an SNN between training and conversion, which the paper's networks were not; ANN is the network "
+        "before it: ",
+        False: "Given as a checkpoint that had been fine-tuned as an SNN, which the paper's networks were not; ANN is that "
+        "network: ",
+    }
+    return [f"{texts[here]}{'; '.join(each)}." for here, each in found.items() if each]
 
 
 def _at(fraction: float | None, steps: float | None) -> str:

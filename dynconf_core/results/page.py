@@ -38,7 +38,7 @@ def run_page(result: RunResult, training: Mapping[str, Mapping[str, Any]], trace
         "## Files",
         "`results.json` and `results.csv` hold all figures. For each setting there are the chosen rule (`NAME-rule.json`), the "
         "training record (`NAME-training.json`), the conversion report (`NAME-conversion.txt`) and plots in `figures/`.",
-        *([TUNED] if any(row.fine_tuning for row in result.finished) else []),
+        *([TUNED] if any(row.tuned_here for row in result.finished) else []),
         *([TRACES] if traces else []),
         f"Command:\n\n    {result.command}",
     ]

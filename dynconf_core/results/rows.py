@@ -37,8 +37,8 @@ def completed(plan: Plan, done: Mapping[str, Handle], context: RunContext) -> Se
         time_steps=plan.time_steps,
         fixed_point=plan.fixed_point,
         conversion=ConversionFacts(conversion.get("agreement"), conversion.get("worst_layer")),
-        fine_tuning=plan.fine_tuning if plan.fine_tuning else None,
-        paper=PaperRows((plan.published,)) if plan.published and not plan.fine_tuning else None,
+        fine_tuning=plan.tuned if plan.tuned else None,
+        paper=PaperRows((plan.published,)) if plan.published and not plan.tuned else None,
         stages={name: done[name].outcome for name in names},
         artefacts={name: done[name].key for name in names},
     )

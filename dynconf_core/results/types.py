@@ -125,6 +125,11 @@ class SettingResult(SettingFigures, SettingFacts):
     artefacts: Keys
     resources: Resources | None = None
 
+    @property
+    def tuned_here(self) -> bool:
+        """Whether a stage fine-tuned the network, so that the ANN is the one before; else its checkpoint was given so."""
+        return "fine_tune" in self.stages
+
 
 @dataclass(frozen=True, kw_only=True)
 class FailedSetting:

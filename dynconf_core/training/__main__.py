@@ -231,12 +231,19 @@ def _checked(given: argparse.Namespace, processes: Processes) -> tuple[Request, 
         raise InputError(f"--out {given.out} and --home {given.home} are given: give one of them.")
     if given.fine_tune and not plan.fine_tuning:
         raise InputError("--fine-tune needs the number of epochs: --set fine_tune_epochs=2.")
+    if plan.fine_tuning and not given.fine_tune:
+        raise InputError(
+            f"fine_tune_epochs={plan.fine_tuning.epochs} without --fine-tune, so that nothing would be fine-tuned: give both, "
+            "or leave the field out."
+        )
     if given.fine_tune and processes.count > 1:
         raise InputError("--fine-tune is done by one process: train by several, then fine-tune without torchrun.")
     if given.checkpoint is not None and not (given.fine_tune and given.out):
         raise InputError(f"--checkpoint {given.checkpoint} is what is fine-tuned: give --fine-tune and --out FILE too.")
     if given.checkpoint is not None and not given.checkpoint.is_file():
         raise InputError(f"--checkpoint {given.checkpoint} does not exist: name the file that a training wrote.")
+    if given.checkpoint is not None and given.out.exists() and given.out.samefile(given.checkpoint):
+        raise InputError(f"--out {given.out} is --checkpoint, which would be lost: name another file.")
     processes.share(plan.recipe.batch_size)
     if given.out is None and processes.first:
         check_writable(request.context().home)

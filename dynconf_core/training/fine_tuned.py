@@ -6,6 +6,8 @@ from typing import Any
 import torch
 
 from dynconf_core.conversion.options import ConversionOptions
+from dynconf_core.errors import InputError
+from dynconf_core.experiment.fine_tuning import FineTuning
 from dynconf_core.experiment.images import images_of
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.networks.architecture import parameters
@@ -40,12 +42,17 @@ def fine_tune_to_file(
         the provenance of the fine-tuning, with the facts of this run.
 
     Raises:
-        InputError: if the checkpoint or the data set does not fit, or the network cannot be fine-tuned (see ``Spiking``).
+        InputError: if the checkpoint or the data set does not fit, it has been fine-tuned before, or the network cannot be
+            fine-tuned (see ``Spiking``).
         FineTuningDiverged: as ``fine_tune``.
     """
     how, data = plan.fine_tuning, plan.data
     network = described(plan.network(), plan.seed)
-    load_checkpoint(network, trained)
+    before = FineTuning.recorded(load_checkpoint(network, trained))
+    if before:
+        raise InputError(
+            f"checkpoint {trained} is {before} already: give the network as it was trained, and fine_tune_epochs for all."
+        )
     images = images_of(data, "train", data_root)
     record = fine_tune(
         network,

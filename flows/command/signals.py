@@ -17,7 +17,7 @@ from dynconf_tasks import interruption
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE = 8.5
-"""Seconds from a signal to the end of the process, whatever it does. Records take two to four, more on an overloaded machine."""
+"""Seconds from a signal to the end of the process, whatever it does: records take two to four, more on a busy machine."""
 
 SAYING = 0.5
 """Seconds that the message on the signal may take at most."""

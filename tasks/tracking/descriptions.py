@@ -177,7 +177,7 @@ def _reductions(plan: Plan) -> str:
     return (
         f"Profile {plan.profile}, seed {plan.seed}: {plan.architecture} at {width} on {data.name} "
         f"({data.resolution} px{stand_in}); {plan.method} ({fields}), T = {plan.time_steps}; {plan.recipe.epochs} epochs"
-        f"{f', {plan.fine_tuning}' if plan.fine_tuning else ''}."
+        f"{f', {plan.tuned}' if plan.tuned else ''}."
     )
 
 

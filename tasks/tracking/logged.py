@@ -233,6 +233,7 @@ def plan_params(plan: Plan) -> dict[str, object]:
         **_grouped("scheme", {"method": plan.method, **plan.scheme_fields()}),
         **_grouped("training", {**recipe, "augmentation": ", ".join(recipe["augmentation"]) or "none"}),
         **(_grouped("fine_tuning", plan.fine_tuning.as_dict(plan.recipe)) if plan.fine_tuning else {}),
+        **(_grouped("fine_tuning", {**asdict(plan.given_tuned), "before": True}) if plan.given_tuned else {}),
         **_grouped("search", asdict(plan.search)),
     }
 
