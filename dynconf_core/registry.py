@@ -100,7 +100,7 @@ class Registry(Generic[T]):
             return found[0]
         if ":" in name:
             return name
-        raise InputError(unknown(self.kind, name, self.names()))
+        raise InputError(unknown(self.kind, name, self.names(), "or name your own as package.module:NAME"))
 
     def source(self, name: str) -> Path:
         """The file that defines the entry; a stage's code fingerprint starts there."""
@@ -152,11 +152,11 @@ def no_subclass_of(kind: type) -> Fault:
     return fault
 
 
-def unknown(kind: str, name: str, known: tuple[str, ...]) -> str:
-    """The message for a name that is not among ``known``, with the closest match."""
+def unknown(kind: str, name: str, known: tuple[str, ...], besides: str = "") -> str:
+    """The message for a name that is not among ``known``, with the closest match and what else may be given."""
     near = get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return f"{kind} {name!r} is unknown{hint}: choose one of {', '.join(known)}."
+    return f"{kind} {name!r} is unknown{hint}: choose one of {', '.join(known)}{besides and f', {besides}'}."
 
 
 def loaded(kind: str, origin: str) -> object:

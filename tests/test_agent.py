@@ -58,7 +58,7 @@ def traces_of(kind: str, samples: int = 37, time_steps: int = 9, classes: int = 
         "constant": np.full(logits.shape, 0.1, np.float32),
         "zero": np.zeros(logits.shape, np.float32),
         "huge": (1e30 * logits).astype(np.float32),
-        "largest": np.sign(logits) * np.finfo(np.float64).max / (5 * time_steps),
+        "largest": 1e99 * np.sign(logits),
         "tiny": 1e-300 * logits,
         "saturated": 500 * logits,
     }[kind]

@@ -318,6 +318,11 @@ CASES: dict[str, tuple[Traces, Traces, str | None]] = {
         Traces(made(30, 2).logits.astype(np.float64) * 1e-290, made(30, 2).labels),
         None,
     ),
+    "the largest logits": (
+        Traces(made(40, 1).logits.astype(np.float64) * 1e98, made(40, 1).labels),
+        Traces(made(30, 2).logits.astype(np.float64) * 1e98, made(30, 2).labels),
+        None,
+    ),
     "trained on": (made(40, 1, meta={"trained_on_calibration": True}), made(30, 2), "trained on the calibration images"),
 }
 

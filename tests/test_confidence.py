@@ -265,6 +265,12 @@ def test_an_unknown_measure_lists_the_known(measure: str) -> None:
         shown(measure, 0.0)
 
 
+@pytest.mark.parametrize("measure", ["EmaGap", "own_measure.EmaGap"])
+def test_how_a_measure_of_ones_own_is_named_is_said(measure: str) -> None:
+    with pytest.raises(InputError, match=r"unknown: choose one of max_softmax, .*, or name your own as package.module:NAME\."):
+        shown(measure, 0.0)
+
+
 def test_a_learned_score_needs_its_parameters() -> None:
     made = Traces(np.zeros((1, 1, 2)), np.zeros(1, int))
     with pytest.raises(InputError, match="'learned' needs its fitted parameters"):

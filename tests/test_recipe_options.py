@@ -316,8 +316,11 @@ def test_the_regulariser_by_hand() -> None:
 
 def test_what_activations_cannot_follow_is_refused() -> None:
     relu = resolve("cifar10-resnet20-post-training", "smoke")
-    with pytest.raises(InputError, match=r"setting 'cifar10-resnet20-post-training': noise, rcs and finer_start are for"):
+    only = "only QCFS and LSQ activations can follow this, and the network has none: leave it out of the recipe"
+    with pytest.raises(InputError, match=f"setting 'cifar10-resnet20-post-training': noise=0.5: {only}"):
         check_start([replace(relu, recipe=replace(relu.recipe, noise=0.5))])
+    with pytest.raises(InputError, match=f": rcs=0.1, finer_start=4: {only}"):
+        check_start([replace(relu, recipe=replace(relu.recipe, rcs=0.1, finer_start=4))])
 
 
 # The start

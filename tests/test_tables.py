@@ -186,6 +186,30 @@ def test_without_verbose_the_table_has_no_footnotes_of_the_paper(width: int) -> 
     assert "of the time steps saved" in text and "iso-accuracy" in text and "out of memory" in text
 
 
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("verbose", [True, False])
+def test_labels_of_the_paper_stand_only_below_its_figures(width: int, verbose: bool) -> None:
+    content = run_result(setting_result(NAMES[0]), paper_footnotes=())
+    text = printed(content, width, verbose)
+    assert "Accuracies in %" in text and not any(word in text for word in ("[S]", "second-hand", "paper's figures"))
+    assert "second-hand" not in results_markdown(content) and "[S] stated by" in results_markdown(run_result(*content.settings))
+
+
+@pytest.mark.parametrize(
+    ("saving", "words"),
+    [
+        (0.578, "57.8 % saved"),
+        (-0.0001, "0.0 % saved"),
+        (-0.05, "5.0 % more steps"),
+        (-2.328, "3.3 times its steps"),
+    ],
+)
+def test_what_an_exit_saves_or_takes_against_a_fixed_step(saving: float, words: str) -> None:
+    row = setting_result(NAMES[0])
+    baselines = tuple(replace(one, latency_saving=saving) for one in row.baselines)
+    assert f"on calibration as T): {words}." in results_markdown(run_result(replace(row, baselines=baselines)))
+
+
 @pytest.mark.parametrize("verbose", [True, False])
 def test_warnings_stand_below_every_table(verbose: bool) -> None:
     content = run_result(setting_result(NAMES[0], warnings=("the loss falls on [one] class",)), setting_result(NAMES[1]))

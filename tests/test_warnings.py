@@ -12,12 +12,14 @@ from study_cases import made
 
 from dynconf_core.choosing.cross_fitting import Choice, HowChosen, UnseenLoss
 from dynconf_core.confidence.max_softmax import sigmoid
+from dynconf_core.confidence.smoothing import PLAIN, Smoothing
 from dynconf_core.evaluation.analysis import analyse
-from dynconf_core.evaluation.rule_warnings import choice_warnings, class_warnings
+from dynconf_core.evaluation.rule_warnings import choice_warnings, class_warnings, sample_warnings
 from dynconf_core.evaluation.trace_warnings import trace_warnings
 from dynconf_core.exit.by_class import figures_by_class
 from dynconf_core.exit.exact_tests import net_loss_probability, share_probability
 from dynconf_core.exit.judgement import Loss
+from dynconf_core.exit.rule import Rule
 from dynconf_core.exit.shown import exit_text, points, points_in_words, threshold_text
 from dynconf_core.traces.schema import Traces
 
@@ -31,11 +33,12 @@ def noisy(samples: int, seed: int, noise: float, classes: int = 10, time_steps: 
     return Traces((steps + 0.3 * draw.normal(size=(samples, 1, classes))).astype(np.float32), labels)
 
 
-def losing(labels: Any, lost: Any, gained: Any) -> list[str]:
-    """The warnings about an exit at step 1 of 2 at which these samples are lost and gained."""
+def losing(labels: Any, lost: Any, gained: Any, known: int = 5000) -> list[str]:
+    """The warnings about an exit at step 1 of 2, chosen on `known` samples, at which these samples are lost and gained."""
     lost, gained = np.isin(np.arange(len(labels)), lost), np.isin(np.arange(len(labels)), gained)
     correct = np.stack([~lost, ~gained], axis=1)
-    return class_warnings(figures_by_class(correct, np.ones(len(labels), np.int64), np.asarray(labels)))
+    figures = figures_by_class(correct, np.ones(len(labels), np.int64), np.asarray(labels))
+    return class_warnings(figures, chosen(0.0, known, 0.001).calibrated)
 
 
 def chosen(loss: float, samples: int, max_drop: float, most: float = 0.0) -> Choice:
@@ -79,6 +82,20 @@ def test_a_loss_on_the_samples_that_chose_is_said() -> None:
     assert choice_warnings(chosen(0.004, 500, 0.0, most=0.004)) == [], "within what is uncertain anyway"
 
 
+def test_fewer_samples_than_a_promise_takes_are_said() -> None:
+    """Two samples choose a rule that loses all that there is to lose."""
+    few, many = noisy(2, 1, 1.0), noisy(500, 2, 1.0)
+    said = [text for text in analyse(few, many, measures=["max_softmax"]).warnings if "asked for" in text]
+    assert said == [
+        "a loss of at most 0.1 points was asked for (max_drop), but 2 calibration samples can promise no less than 33.33: give "
+        "at least 999 of them, or allow more."
+    ]
+    (text,) = sample_warnings(chosen(0.0, 50, 0.0).calibrated)
+    assert "at most 0 points" in text and "no less than 1.961: give more of them." in text
+    assert sample_warnings(chosen(0.0, 300, 0.001).calibrated) == [], "less than a point"
+    assert sample_warnings(chosen(0.0, 50, 0.015).calibrated) == [], "nearly what was asked for"
+
+
 COMMON = np.arange(1900)
 """The samples of a common class; the 100 after them are rare."""
 
@@ -90,6 +107,17 @@ def test_rare_classes_that_lose_what_the_mean_hides_are_said(rare: int) -> None:
     (text,) = losing(labels, COMMON[-1] + 1 + np.arange(6), COMMON[:6])
     assert "6 points" in text and "all test samples together: 0.00 points lost" in text
     assert ("class 1 (100 samples) loses" if rare == 1 else "the 9 rare classes together (100 samples) lose") in text
+
+
+def test_the_remedy_for_classes_that_lose_is_one_that_works() -> None:
+    labels = np.repeat([0, 1], [1900, 100])
+    (text,) = losing(labels, COMMON[-1] + 1 + np.arange(6), COMMON[:2])
+    assert text.startswith("the loss falls on few classes: class 1") and "Allow a smaller loss (max_drop), or calibrate" in text
+    (text,) = losing(labels, COMMON[-1] + 1 + np.arange(6), COMMON[:2], known=300)  # which can promise 0.33 points at best
+    assert "0.20 points lost. Calibrate with more samples of these classes;" in text and "max_drop" not in text
+    (text,) = losing(labels, COMMON[-1] + 1 + np.arange(6), COMMON[:8])
+    assert text.startswith("few classes lose what others gain: class 1 (100 samples) loses 6 points; all test samples together")
+    assert "0.10 points gained. Calibrate with more" in text and "max_drop" not in text
 
 
 def test_several_classes_that_lose_are_named() -> None:
@@ -186,3 +214,13 @@ def test_other_thresholds_and_losses_as_text() -> None:
         "0.12 points lost",
         "5.00 points gained",
     ]
+
+
+def test_a_rule_in_words_names_what_its_threshold_is_compared_with() -> None:
+    half = Smoothing("sum", 2.0)
+    assert Rule("gap", half, 2.312).in_words() == "exits once the gap of z' = z / 2 passes 2.312"
+    assert Rule("max_softmax", half, 0.0).in_words() == "exits once the softmax of z' = z / 2 passes 0.5"
+    assert Rule("gap", PLAIN, 2.312).in_words() == "exits once the gap passes 2.312"
+    assert Rule("patience", half, 3.0).in_words() == "exits once the number of steps unchanged passes 3"  # reads no z'
+    assert Rule("max_softmax", half, math.inf).in_words() == "never exits before T"
+    assert Rule("max_softmax", half, -math.inf).in_words() == "exits at once"

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from dynconf_core.errors import InputError
+from dynconf_core.wording import told
 
 LEAST = 1e-5
 """Added to the mean square of a channel."""
@@ -102,9 +103,12 @@ def guide(network: nn.Module, course: Course | None) -> None:
             module.course = course
 
 
-def check_guided(network: nn.Module) -> None:
-    """Raise ``InputError`` if no activation of ``network`` can follow a course."""
-    if not any(isinstance(module, Guided) for module in network.modules()):
-        raise InputError(
-            "noise, rcs and finer_start are for networks with QCFS or LSQ activations: leave them out of the recipe."
-        )
+def check_guided(network: nn.Module, *, noise: float, rcs: float, finer_start: int) -> None:
+    """Raise ``InputError`` if no activation of ``network`` can follow a course that a recipe with these fields asks for."""
+    if any(isinstance(module, Guided) for module in network.modules()):
+        return
+    asked = {"noise": noise, "rcs": rcs, "finer_start": finer_start if finer_start > 1 else 0}
+    raise InputError(
+        f"{', '.join(told(name, value) for name, value in asked.items() if value)}: only QCFS and LSQ activations can follow "
+        "this, and the network has none: leave it out of the recipe."
+    )

@@ -39,7 +39,13 @@ from dynconf_core.evaluation.record import (
     OraclesOfSplits,
     Reliability,
 )
-from dynconf_core.evaluation.rule_warnings import choice_warnings, class_warnings, guarantee_warnings, promise_warnings
+from dynconf_core.evaluation.rule_warnings import (
+    choice_warnings,
+    class_warnings,
+    guarantee_warnings,
+    promise_warnings,
+    sample_warnings,
+)
 from dynconf_core.evaluation.trace_warnings import trace_warnings
 from dynconf_core.exit.by_class import figures_by_class
 from dynconf_core.exit.front import Front, exact_front, paired_front, points_at
@@ -47,7 +53,7 @@ from dynconf_core.exit.judgement import ExitFigures, Loss
 from dynconf_core.exit.oracles import oracles
 from dynconf_core.exit.robustness import RobustnessMap, robustness_map
 from dynconf_core.exit.rule import Rule
-from dynconf_core.exit.shown import exit_text, points_in_words
+from dynconf_core.exit.shown import points_in_words
 from dynconf_core.experiment.plan import MAX_DROP
 from dynconf_core.traces.groups import Groups
 from dynconf_core.traces.parts import LEAST_FOR_HALVES, Parts, Split, halves, taken
@@ -92,9 +98,8 @@ class Analysis:
         """The rule and its figures on the test traces, in two lines; the guarantee, if there is one, and each warning in a
         line of its own."""
         rule, judged = self.rule, self.record.exit
-        when = exit_text(rule.measure.label, rule.threshold, rule.measure.shown(rule.threshold))
         lines = [
-            f"{rule.measure.name} {when}, where z' = {rule.smoothing}{' behind a readout' if rule.readout else ''}",
+            f"{rule.measure.name} {rule.in_words()}",
             f"test: {100 * judged.accuracy:.2f} % @ {judged.mean_steps:.2f} of {self.record.full_steps_text} time steps, "
             f"{100 * judged.latency_saving:.1f} % fewer; {points_in_words(judged.loss)}",
             *([] if self.guarantee is None else [self.guarantee.statement()]),
@@ -179,11 +184,12 @@ def analyse(
     if promise is not None and by_group is not None and grouped is not None:
         promise = replace(promise, groups=group_entries(by_group, contest, chosen, exiting, grouped.test))
     by_class = figures_by_class(contest.test_scored(chosen.index)[1], exiting, test.labels)
-    warnings = [*trace_warnings(calibration, test), *choice_warnings(chosen.choice), *class_warnings(by_class)]
+    how = chosen.choice.calibrated
+    warnings = [*trace_warnings(calibration, test), *choice_warnings(chosen.choice), *class_warnings(by_class, how)]
     if guarantee is not None and promise is not None:
         warnings += guarantee_warnings(guarantee, promise.test)
     else:
-        warnings += promise_warnings(chosen.choice, figures.exit)
+        warnings += [*sample_warnings(how), *promise_warnings(chosen.choice, figures.exit)]
     robustness = robustness_map(test)
     record = AnalysisRecord(
         time_steps=test.time_steps,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from dynconf_core.choosing.cross_fitting import Choice
+from dynconf_core.choosing.cross_fitting import Choice, HowChosen
 from dynconf_core.choosing.guarantee import Guarantee
 from dynconf_core.exit.by_class import ClassFigures
 from dynconf_core.exit.judgement import Judgement
@@ -14,6 +15,9 @@ from dynconf_core.wording import counted
 
 LISTED = 3
 """Classes that a warning names; it counts the others."""
+VAGUE = 0.01
+"""The least promised loss that is named because less was asked for. What hundreds of samples cannot promise is a fraction of a
+point, and `expected_loss_at_most` and the tables say it; below a hundred the loss may spoil the rule."""
 
 
 def choice_warnings(choice: Choice) -> list[str]:
@@ -33,6 +37,18 @@ def choice_warnings(choice: Choice) -> list[str]:
         f"the chosen rule loses {_points(choice.calibration.loss)} on the {samples} calibration samples that chose it, more "
         f"than the {_points(allowed)} allowed: its loss on unseen samples is uncertain; give more calibration samples, or ask "
         "for a guarantee (--epsilon, --delta)."
+    ]
+
+
+def sample_warnings(how: HowChosen) -> list[str]:
+    """A warning if so few samples can promise only a loss of at least ``VAGUE``, and of at least twice what was asked for."""
+    promised, allowed = how.expected_loss_at_most, how.max_drop
+    if promised < max(VAGUE, 2 * allowed):
+        return []
+    enough = f"at least {math.ceil(1 / allowed - 1)} of them, or allow more" if allowed else "more of them"
+    return [
+        f"a loss of at most {_points(allowed)} was asked for (max_drop), but {counted(how.samples, 'calibration sample')} can "
+        f"promise no less than {100 * promised:.4g}: give {enough}."
     ]
 
 
@@ -71,8 +87,13 @@ def guarantee_warnings(guarantee: Guarantee, test: Judgement) -> list[str]:
     ]
 
 
-def class_warnings(classes: Sequence[ClassFigures]) -> list[str]:
-    """A warning if the loss on the test samples falls on few classes; see ``uneven_losses``."""
+def class_warnings(classes: Sequence[ClassFigures], how: HowChosen) -> list[str]:
+    """A warning if the loss on the test samples falls on few classes; see ``uneven_losses``.
+
+    Args:
+        classes: the figures of each class.
+        how: how the rule was chosen, which says whether a smaller loss can be asked for.
+    """
     found = uneven_losses(classes)
     if not found:
         return []
@@ -81,10 +102,14 @@ def class_warnings(classes: Sequence[ClassFigures]) -> list[str]:
         named.append(f"{len(found) - LISTED} more")
     listed = named[0] if len(named) == 1 else f"{', '.join(named[:-1])} and {named[-1]}"
     verb = "lose" if len(found[0].labels) > 1 else "loses"
+    overall = overall_loss(classes)
+    what = "the loss falls on few classes" if overall >= 0 else "few classes lose what others gain"
+    remedy = "Calibrate with more samples of these classes"
+    if overall >= 0 and how.max_drop > 1 / (how.samples + 1):
+        remedy = "Allow a smaller loss (max_drop), or calibrate with more samples of these classes"
     return [
-        f"the loss falls on few classes: {listed.replace(') ', f') {verb} ', 1)}; all test samples together: "
-        f"{points_in_words(overall_loss(classes))}. Allow a smaller loss (max_drop), or calibrate with more samples of "
-        "these classes; `by_class` has the figures."
+        f"{what}: {listed.replace(') ', f') {verb} ', 1)}; all test samples together: {points_in_words(overall)}. {remedy}; "
+        "`by_class` has the figures."
     ]
 
 

@@ -11,7 +11,7 @@ from dynconf_core.choosing.cross_fitting import Choice
 from dynconf_core.choosing.entries import ComparisonRow
 from dynconf_core.confidence.measure import MeasureLike
 from dynconf_core.evaluation.metrics import Evaluation, evaluate
-from dynconf_core.evaluation.rule_warnings import choice_warnings, class_warnings, promise_warnings
+from dynconf_core.evaluation.rule_warnings import choice_warnings, class_warnings, promise_warnings, sample_warnings
 from dynconf_core.evaluation.trace_warnings import trace_warnings
 from dynconf_core.exit.by_class import ClassFigures, figures_by_class
 from dynconf_core.exit.robustness import Robustness
@@ -100,8 +100,9 @@ def evaluate_setting(
         warnings=(
             *trace_warnings(calibration, test),
             *choice_warnings(choice),
+            *sample_warnings(choice.calibrated),
             *promise_warnings(choice, figures.exit),
-            *class_warnings(classes),
+            *class_warnings(classes, choice.calibrated),
         ),
         samples=Samples(calibration.samples, test.samples),
     )

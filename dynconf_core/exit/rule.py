@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 
 from dynconf_core.arguments import file_path, instance, mapping
 from dynconf_core.confidence.measure import MEASURES, ConfidenceMeasure, MeasureLike, measure_of, scores_of, source_of
-from dynconf_core.confidence.smoothing import Smoothing
+from dynconf_core.confidence.smoothing import PLAIN, Smoothing
 from dynconf_core.errors import InputError
 from dynconf_core.exit.readout import DecodedTraces, Readout, check_long_enough
+from dynconf_core.exit.shown import exit_text
 from dynconf_core.files import NotWritten, write_text
 from dynconf_core.registry import unknown
 from dynconf_core.strict_json import read_json
@@ -72,6 +73,14 @@ class Rule:
             raise InputError(f"readout = {readout!r} is none; give a Readout, such as fit_readout makes, or None.")
         object.__setattr__(self, "threshold", exact)
         object.__setattr__(self, "readout", readout)
+
+    def in_words(self) -> str:
+        """When samples exit, as the end of a sentence: "exits once the gap of z' = z / 2 passes 3.1, behind a readout"."""
+        label = self.measure.label
+        if self.measure.reads_smoothing and self.smoothing != PLAIN:
+            label += f" of z' = {self.smoothing}"
+        when = exit_text(label, self.threshold, self.measure.shown(self.threshold))
+        return when if self.readout is None else f"{when}, behind a readout"
 
     def decoded(self, traces: Traces) -> Traces:
         """The traces behind the readout; the traces themselves without one.

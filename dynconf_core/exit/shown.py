@@ -54,6 +54,19 @@ def points_in_words(loss: float) -> str:
     return f"{amount} points {verb[0] if verb else 'lost'}"
 
 
+def saved_in_words(saving: float, digits: int = 1) -> str:
+    """The steps that an exit saves against a fixed step: "12.0 % saved", "5.0 % more steps" or "3.3 times its steps".
+
+    Args:
+        saving: a fraction; negative if the exit takes more steps.
+        digits: decimals of a percentage.
+    """
+    if saving <= -1:
+        return f"{1 - saving:.1f} times its steps"
+    amount = f"{100 * abs(saving):.{digits}f}"
+    return f"{amount} % {'more steps' if saving < 0 and float(amount) else 'saved'}"
+
+
 def _below_one(logarithm: float) -> str:
     """1 minus a power of ten."""
     exponent = math.floor(logarithm)

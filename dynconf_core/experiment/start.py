@@ -27,7 +27,7 @@ def untrained(plan: Plan) -> "tuple[nn.Module, dict[str, Any]]":
     recipe = plan.recipe
     network = described({**plan.network(), "initial_threshold": recipe.initial_threshold}, plan.seed)
     if recipe.guides_activations:
-        check_guided(network)
+        check_guided(network, noise=recipe.noise, rcs=recipe.rcs, finer_start=recipe.finer_start)
     if recipe.zero_gamma:
         zero_last_norms(network)
     if not recipe.initial_weights:

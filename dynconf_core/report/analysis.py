@@ -8,7 +8,7 @@ from dynconf_core.choosing.guarantee import Guarantee
 from dynconf_core.evaluation.curves import Curves
 from dynconf_core.evaluation.record import AnalysisRecord, GuaranteeEntry
 from dynconf_core.exit.front import Front, thinned
-from dynconf_core.exit.shown import exit_text, points_in_words, threshold_text
+from dynconf_core.exit.shown import exit_text, points_in_words, saved_in_words, threshold_text
 from dynconf_core.report import network_panels, panels
 from dynconf_core.report.closing import closing, facts
 from dynconf_core.report.content import Cell, Figure, Item, Missing, Report, Section, Table
@@ -49,8 +49,8 @@ def analysis_report(
         f"{record.rule.measure}: {exit_text('score', rule.threshold, rule.threshold_shown)}, "
         f"{'certified' if record.guarantee else 'chosen'} on {chosen:,} calibration samples and judged on {record.test:,} "
         "test samples.",
-        f"Against the first fixed step as accurate as T, step {fixed.time_steps}, it saves {percent(fixed.latency_saving, 0)} "
-        f"%. An oracle would need {number(oracle.mean_steps)} steps.",
+        f"Against the first fixed step as accurate as T, step {fixed.time_steps}: "
+        f"{saved_in_words(fixed.latency_saving, 0)}. An oracle would need {number(oracle.mean_steps)} steps.",
     ]
     if record.guarantee is not None:
         details.append(_promise(record.guarantee))

@@ -9,7 +9,7 @@ from pathlib import Path
 from dynconf_core.data.class_names import class_names
 from dynconf_core.evaluation.curves import Curves
 from dynconf_core.exit.judgement import OperatingPoint
-from dynconf_core.exit.shown import points_in_words
+from dynconf_core.exit.shown import points_in_words, saved_in_words
 from dynconf_core.report import network_panels, panels
 from dynconf_core.report.closing import closing, facts
 from dynconf_core.report.content import Cell, Figure, Item, Missing, Report, Section, Table, Text
@@ -17,7 +17,7 @@ from dynconf_core.report.palette import AGAINST, ANSWERS, DROPS, MARKED, PAPER, 
 from dynconf_core.report.samples import pictures
 from dynconf_core.report.sources import Sources
 from dynconf_core.report.wording import DASH, count, listed, number, percent
-from dynconf_core.results.markdown import all_of_paper, ending, paper_cell
+from dynconf_core.results.markdown import LABELS, all_of_paper, ending, of_paper, paper_cell
 from dynconf_core.results.types import RunResult, SettingResult
 
 MEANING = {
@@ -121,8 +121,8 @@ def _headline(result: RunResult) -> tuple[str, str, list[str]]:
             f"with {number(row.exit.mean_steps)} of {row.time_steps} time steps: {percent(row.exit.latency_saving, 0)} % "
             f"fewer, {points_in_words(row.exit.loss)}",
             [
-                f"{row.name}. Against the first fixed step as accurate as T, step {fixed.time_steps}, it saves "
-                f"{percent(fixed.latency_saving, 0)} %. An oracle would need {number(oracle.mean_steps)} steps."
+                f"{row.name}. Against the first fixed step as accurate as T, step {fixed.time_steps}: "
+                f"{saved_in_words(fixed.latency_saving, 0)}. An oracle would need {number(oracle.mean_steps)} steps."
             ],
         )
     saved = statistics.fmean(row.exit.latency_saving for row in rows)
@@ -135,7 +135,7 @@ def _headline(result: RunResult) -> tuple[str, str, list[str]]:
         told,
         [
             f"From {percent(worst.exit.latency_saving, 0)} % ({worst.name}) to {percent(best.exit.latency_saving, 0)} % "
-            f"({best.name}). Against the first fixed step that is as accurate as T, {percent(fixed_saving, 0)} %.",
+            f"({best.name}). Against the first fixed step that is as accurate as T: {saved_in_words(fixed_saving, 0)}.",
             *(["The paper gives 40 % on average over the same eight, with no accuracy lost."] if all_of_paper(rows) else []),
         ],
     )
@@ -188,7 +188,8 @@ def _table(result: RunResult) -> Table:
     notes = [
         "ANN, SNN (at T) and exit: accuracy in % of the test images; lost: in points. saved: time steps against T; iso: "
         "against the first fixed step that is as accurate on the calibration images as T. oracle: mean steps of an exit at "
-        "the first correct step. [S] stated by the source, [2] second-hand."
+        "the first correct step.",
+        *([LABELS] if of_paper(result) else []),
     ]
     for note in result.paper_footnotes:
         before = f"@ {note.time_steps} → " if note.time_steps else ""

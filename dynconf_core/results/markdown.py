@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Sequence
 
-from dynconf_core.exit.shown import points_in_words
+from dynconf_core.exit.shown import points_in_words, saved_in_words
 from dynconf_core.experiment.plan import Published
 from dynconf_core.experiment.settings import SETTINGS
 from dynconf_core.results.run_names import titled
@@ -11,6 +11,7 @@ from dynconf_core.results.types import AnySetting, RunResult, SettingResult, Swe
 
 HEADINGS = ("setting", "ANN", "SNN @ T", "exit @ steps", "saving", "speedup", "oracle @ steps")
 PAPER = "paper: SNN → exit"
+LABELS = "[S] stated by the source, [2] second-hand."
 
 
 def results_markdown(result: RunResult) -> str:
@@ -55,9 +56,8 @@ def notes(result: RunResult, papers: bool = False) -> list[str]:
     """
     rows = result.finished
     lines = short_notes(result, each=True)
-    lines.append(
-        "Accuracies in % of the test images; oracle: exit at the first correct step. [S] stated by the source, [2] second-hand."
-    )
+    labels = f" {LABELS}" if of_paper(result) else ""
+    lines.append(f"Accuracies in % of the test images; oracle: exit at the first correct step.{labels}")
     if papers:
         lines += [f"Paper, {row.name}: {paper_cell(row)}." for row in rows if row.paper]
     for note in result.paper_footnotes:
@@ -81,7 +81,7 @@ def short_notes(result: RunResult, each: bool = False) -> list[str]:
         lines += [
             f"Mean over {_count(rows)}: {percent(result.mean_latency_saving)} of the time steps saved, "
             f"{points_in_words(lost)}{' (the paper, over the same eight: 40 %, none lost)' if all_of_paper(rows) else ''}.",
-            f"Against the iso-accuracy baseline (the first step as accurate on calibration as T): {percent(fixed)} saved.",
+            f"Against the iso-accuracy baseline (the first step as accurate on calibration as T): {saved_in_words(fixed)}.",
             *_rounding([row for row in rows if not row.tuned_here], each),
             *_fine_tuned(rows),
         ]
@@ -107,6 +107,11 @@ def cells(row: AnySetting) -> list[str]:
 def all_of_paper(rows: Sequence[SettingResult]) -> bool:
     """Whether these are the paper's eight settings, so that its mean may stand beside theirs."""
     return {row.name for row in rows} == set(SETTINGS)
+
+
+def of_paper(result: RunResult) -> bool:
+    """Whether figures of the paper stand beside or below those of a run."""
+    return bool(result.paper_footnotes) or any(paper_cell(row) for row in result.settings)
 
 
 def ending(error: str) -> str:

@@ -15,6 +15,8 @@ from dynconf_core.wording import an, counted
 
 # Elements of one float64 piece: 16 MiB, which keeps the intermediate arrays of a score near the cache.
 PIECE_ELEMENTS = 2**21
+LARGEST = 1e99
+"""The largest logit: gaps then stay below 1e100, the limit of fitted parameters, and squares of sums are finite."""
 
 
 class TracesError(InputError):
@@ -76,7 +78,8 @@ def check_forms(forms: Mapping[str, Form]) -> None:
             axes = ", ".join(_AXES[axis] for axis in kind.axes)
             raise TracesError(f"{name} has the shape {shape}; it must be {_shown(kind.axes)}: {axes}.")
         if dtype.kind not in kind.types or (dtype.kind == "f" and dtype.itemsize > 8):
-            raise TracesError(f"{name} has the type {dtype}; save it as {kind.advice}.")
+            remedy = f"; in Python {name}.astype(np.float32)" if kind.types == "f" and dtype.kind in "biuf" else ""
+            raise TracesError(f"{name} has the type {dtype}; save it as {kind.advice}{remedy}.")
     shape = forms["logits"].shape
     samples, time_steps, classes = shape
     if samples == 0:
@@ -105,20 +108,24 @@ def _kind(name: str, shape: tuple[int, ...]) -> _Kind:
 
 
 def check_logits(logits: NDArray[Any]) -> None:
-    """Raise `TracesError` for a logit (N, T, C) that is not finite, or whose running sum might overflow."""
-    largest = np.finfo(np.float64).max / (4 * logits.shape[1])
+    """Raise `TracesError` for a logit (N, T, C) that is not finite, or larger than `LARGEST`."""
 
     def bad(part: NDArray[Any]) -> Any:
-        # The running sum is a float64: only float64 logits can overflow it.
-        return ~(np.abs(part) <= largest) if part.dtype.itemsize == 8 else ~np.isfinite(part)
+        return ~(np.abs(part) <= LARGEST) if part.dtype.itemsize == 8 else ~np.isfinite(part)
 
     found = _first(logits, bad)
-    if found is not None:
-        sample, step, column = found
-        raise TracesError(
-            f"logits of sample {sample} (from 0), time step {step + 1}, class {column} "
-            f"is {logits[found]}; every logit and its running sum must be finite."
-        )
+    if found is None:
+        return
+    sample, step, column = found
+    place = f"sample {sample} (from 0), time step {step + 1}, class {column}"
+    if not np.isfinite(logits[found]):
+        raise TracesError(f"logits of {place} is {logits[found]}; every logit must be finite.")
+    sizes = (np.abs(logits[piece]) for piece in pieces(logits))
+    largest = max(float(part.max(where=np.isfinite(part), initial=0.0)) for part in sizes)
+    raise TracesError(
+        f"logits reach {largest:.4g} (the first beyond {LARGEST:g}: {place}), too much for sums and squares: divide all "
+        "logits, those of calibration and test, by one number; no prediction changes."
+    )
 
 
 def check_outputs(name: str, outputs: NDArray[Any]) -> None:

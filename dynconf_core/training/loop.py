@@ -201,7 +201,7 @@ def _course(network: nn.Module, recipe: Recipe, share: slice) -> Course | None:
     """What the activations follow; None for a recipe that asks nothing of them."""
     if not recipe.guides_activations:
         return None
-    check_guided(network)
+    check_guided(network, noise=recipe.noise, rcs=recipe.rcs, finer_start=recipe.finer_start)
     course = Course(recipe.batch_size, share)
     course.noise = recipe.noise
     course.penalties = [] if recipe.rcs else None

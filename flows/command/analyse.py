@@ -180,20 +180,15 @@ def heading(console: Terminal, name: str, source: str, calibration: int, test: i
 def _show(console: Terminal, done: FinishedAnalysis) -> None:
     """Print the tables and sentences of an analysis."""
     from dynconf_core.choosing.comparison import Comparison, comparison_lines
-    from dynconf_core.exit.shown import exit_text
 
-    record, guarantee, measure = done.analysis.record, done.analysis.guarantee, done.analysis.rule.measure
-    chosen, promised = record.rule, record.guarantee
+    record, guarantee, promised = done.analysis.record, done.analysis.guarantee, done.analysis.record.guarantee
     heading(console, done.name, done.source, record.calibration, record.test)
     console.print(_table(record))
-    lines = [f"{CHOSEN} {exit_text(measure.label, chosen.threshold, chosen.threshold_shown)}."]
+    lines = [f"{CHOSEN} {done.analysis.uncertified.in_words()}."]
     if guarantee is not None and promised is not None:
         certified = "Certified" if promised.certified else "Nothing is certified"
         lines[0] += f" Not certified{'' if done.out is None else '; rule-uncertified.json'}."
-        lines.append(
-            f"{CERTIFIED} {exit_text(measure.label, promised.threshold, promised.threshold_shown)}. {certified}"
-            f"{'' if done.out is None else '; rule.json'}."
-        )
+        lines.append(f"{CERTIFIED} {done.analysis.rule.in_words()}. {certified}{'' if done.out is None else '; rule.json'}.")
         lines.append(f"Guarantee: {guarantee.statement()}.")
         lines += _group_lines(promised, record.full_steps)
         if promised.calibration < promised.samples_needed:
@@ -277,6 +272,8 @@ def _cells(rule: RuleEntry, exit: RuleEntry | GuaranteeEntry, judged: Judgement,
 
 def _caption(record: AnalysisRecord) -> list[str]:
     """What the table's figures refer to and are to be compared with."""
+    from dynconf_core.exit.shown import saved_in_words
+
     oracle, equal = record.oracles.test.first_correct, record.baseline("iso_accuracy")
     halves = record.guarantee.halves if record.guarantee is not None else None
     chose = f"{len(halves.choosing)} of the calibration samples" if halves else "the calibration samples"
@@ -285,7 +282,7 @@ def _caption(record: AnalysisRecord) -> list[str]:
         f"Without exit, {record.full_steps_text} steps: {100 * record.accuracy_at_t.test[-1]:.2f} %. Oracle, first correct: "
         f"{100 * oracle.accuracy:.2f} % @ {oracle.mean_steps:.2f}.",
         f"Iso-accuracy baseline (as accurate on calibration as T): step {equal.time_steps}, {100 * equal.accuracy:.2f} % "
-        f"on test; saving against it: {100 * equal.latency_saving:.1f} %.",
+        f"on test; against it: {saved_in_words(equal.latency_saving)}.",
     ]
 
 

@@ -12,11 +12,13 @@ from dynconf_core.experiment.settings import names, setting
 from dynconf_core.results.files import over_seeds
 from dynconf_core.results.markdown import (
     HEADINGS,
+    LABELS,
     PAPER,
     cells,
     ending,
     in_percent,
     notes,
+    of_paper,
     paper_cell,
     published_cell,
     short,
@@ -27,8 +29,7 @@ from dynconf_core.results.types import FiguresOverSeeds, RunResult, SweepPoint, 
 
 WIDE = 116
 """Width of a terminal from which the table has a column for the paper's figures; otherwise they are in footnotes."""
-LABELS = "Paper: [S] stated by the source, [2] second-hand. "
-MORE = "Accuracies in % of the test images; --verbose adds the paper's figures."
+ACCURACIES = "Accuracies in % of the test images"
 
 
 def results_table(result: RunResult, width: int = 120, verbose: bool = False) -> Table:
@@ -45,9 +46,10 @@ def results_table(result: RunResult, width: int = 120, verbose: bool = False) ->
     for row in result.settings:
         shown = cells(row)
         table.add_row(*([*shown, paper_cell(row)] if wide else [cell.replace(" @ ", "@") for cell in shown]))
-    table.caption = "\n".join(
-        notes(result, papers=not wide) if verbose else [*short_notes(result), LABELS + MORE if wide else MORE]
-    )
+    labels = f"Paper: {LABELS} " if wide and any(paper_cell(row) for row in result.settings) else ""
+    more = "; --verbose adds the paper's figures" if of_paper(result) else ""
+    brief = [*short_notes(result), f"{labels}{ACCURACIES}{more}."]
+    table.caption = "\n".join(notes(result, papers=not wide) if verbose else brief)
     return table
 
 
@@ -59,7 +61,7 @@ def seeds_table(results: Sequence[RunResult]) -> Table:
         table.add_column(heading, justify="left" if heading == "setting" else "right", no_wrap=True)
     for entry in over_seeds(results).settings:
         table.add_row(entry.name, *(["failed for a seed"] if entry.figures is None else _spreads(entry.figures)))
-    table.caption = "Accuracies in % of the test images."
+    table.caption = f"{ACCURACIES}."
     return table
 
 
@@ -76,7 +78,7 @@ def settings_table() -> Table:
             continue
         paper = published_cell(published) if published else ""
         table.add_row(name, paper, published.source if published else "none available")
-    table.caption = "[S] stated by the source, [2] second-hand. Results also include figures for T as in the paper."
+    table.caption = f"{LABELS} Results also include figures for T as in the paper."
     return table
 
 
