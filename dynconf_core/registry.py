@@ -100,7 +100,7 @@ class Registry(Generic[T]):
             return found[0]
         if ":" in name:
             return name
-        raise InputError(unknown(self.kind, name, self.names(), "or name your own as package.module:NAME"))
+        raise InputError(unknown(self.kind, name, self.names(), "or your own as package.module:NAME"))
 
     def source(self, name: str) -> Path:
         """The file that defines the entry; a stage's code fingerprint starts there."""

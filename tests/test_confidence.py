@@ -267,7 +267,7 @@ def test_an_unknown_measure_lists_the_known(measure: str) -> None:
 
 @pytest.mark.parametrize("measure", ["EmaGap", "own_measure.EmaGap"])
 def test_how_a_measure_of_ones_own_is_named_is_said(measure: str) -> None:
-    with pytest.raises(InputError, match=r"unknown: choose one of max_softmax, .*, or name your own as package.module:NAME\."):
+    with pytest.raises(InputError, match=r"unknown: choose one of max_softmax, .*, or your own as package.module:NAME\."):
         shown(measure, 0.0)
 
 

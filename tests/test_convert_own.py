@@ -167,7 +167,7 @@ BAD: dict[str, tuple[list[str], str]] = {
     "features": (["--network", "own_nets:flat", "--dataset", "grey.npz"], "own_nets:flat does not take images of the shape"),
     "classes": (["--network", "own_nets:make", "--dataset", "many.npz"], "has 12 classes, but own_nets:make 10"),
     "classes from 1": (["--network", "own_nets:make", "--dataset", "from_one.npz"], "begin at 1: number the classes from 0"),
-    "no such name": (["--network", "own_nets:make", "--dataset", "mnist"], "imagenet, or give the path of your own data"),
+    "no such name": (["--network", "own_nets:make", "--dataset", "mnist"], "module:NAME, or the path of your own data"),
     "of the network's": (
         ["--network", "own_nets:make", "--dataset", "digits", "--size", "8"],
         "--size 8: it is for data of your",

@@ -30,9 +30,10 @@ def places(name: str) -> list[Path]:
 
 def test_the_setting_takes_such_weights_and_no_others(tmp_path: Path) -> None:
     """Made at random: whether names and shapes fit is seen before anything is started."""
-    (plan,) = Request(profile="quick", settings=(NAME,), checkpoints={NAME: "net.th"}).plans()
-    torch.save({"state_dict": described(plan.network(), 3).state_dict()}, tmp_path / "net.th")
-    check_checkpoints([plan], {NAME: str(tmp_path / "net.th")})
+    asked = Request(profile="quick", settings=(NAME,), checkpoints={NAME: str(tmp_path / "net.th")})
+    torch.save({"state_dict": described(resolve(NAME, "quick").network(), 3).state_dict()}, tmp_path / "net.th")
+    (plan,) = asked.plans()
+    check_checkpoints([plan], asked.checkpoints)
     narrow = replace(plan, width=0.5)
     with pytest.raises(ValueError, match="does not fit the network"):
         check_checkpoints([narrow], {NAME: str(tmp_path / "net.th")})

@@ -104,7 +104,7 @@ class DataSets(Registry[DataSet]):
         except InputError as error:
             if name in self.names():
                 raise
-            raise InputError(f"{str(error).rstrip('.')}, or give the path of your own data.") from None
+            raise InputError(f"{str(error).rstrip('.')}, or the path of your own data.") from None
 
 
 DATASETS = DataSets(

@@ -106,7 +106,7 @@ def chosen(
     labels: Tensor,
     steps: int,
     share: slice | None = None,
-    compiling: float = WORTH_COMPILING,
+    compiling: float | None = None,
     loss: Loss = cross_entropy,
 ) -> SpeedUps:
     """The speed-ups for a run of ``steps`` steps, on batches like ``images (n, 3, H, W)``, ``labels (n,)``.
@@ -125,14 +125,15 @@ def probe(
     images: Tensor,
     labels: Tensor,
     steps: int,
-    compiling: float = WORTH_COMPILING,
+    compiling: float | None = None,
     loss: Loss = cross_entropy,
 ) -> SpeedUps:
     """The speed-ups worth using in a run of ``steps`` steps, timed on a batch ``images (n, 3, H, W)``, ``labels (n,)``.
 
-    ``compiling`` is how many seconds a run must take for torch.compile to be tried. ``loss`` is that of a step, of what the
-    network returns and the labels.
+    ``compiling`` is how many seconds a run must take for torch.compile to be tried, by default ``WORTH_COMPILING``. ``loss`` is
+    that of a step, of what the network returns and the labels.
     """
+    compiling = WORTH_COMPILING if compiling is None else compiling
     best = SpeedUps()
     seconds = seconds_a_step(network, images, labels, best, loss)
     candidates = [("channels_last", WORTH_TRYING), ("autocast", WORTH_TRYING)]
