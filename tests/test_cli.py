@@ -133,7 +133,7 @@ BAD = {
     "a percentile of nothing": (["--set", "threshold_percentile=90"], ["threshold_percentile=90", "set initial_weights too"]),
     "decay of nothing": (
         ["--set", "decay_norms=false", "--set", "weight_decay=0"],
-        ["decay_norms=False", "weight_decay"],
+        ["decay_norms=false", "weight_decay"],
     ),
     "a smoothing that nobody reads": (["--rule", "patience", "--set", "alpha=3"], ["alpha=3", "reads a smoothing"]),
     "half a smoothing": (["--rule", "gap", "--set", "smoothing=sum"], ["smoothing=sum", "both smoothing and alpha"]),

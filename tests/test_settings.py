@@ -425,7 +425,7 @@ def test_all_points_of_a_sweep_are_checked(
 @pytest.mark.parametrize(
     ("setting", "fields", "told"),
     [
-        ("cifar10-resnet18-qcfs", {"zero_gamma": "true", "initial_weights": "w.pt"}, "zero_gamma=True changes nothing beside"),
+        ("cifar10-resnet18-qcfs", {"zero_gamma": "true", "initial_weights": "w.pt"}, "zero_gamma=true changes nothing beside"),
         ("cifar10-resnet18-qffs", {"threshold_percentile": 50, "initial_weights": "w.pt"}, "belongs to none of the chosen"),
         ("cifar10-resnet20-post-training", {"decay_thresholds": "false"}, "are not learned but found from calibration images"),
         ("cifar10-resnet18-qcfs", {"augmentation": "crop+crop"}, "augmentation=crop+crop: needs none, or some of crop"),
@@ -442,5 +442,5 @@ def test_augmentations_have_one_order() -> None:
 
 def test_thresholds_of_a_file_start_at_no_other_value(tmp_path: Path) -> None:
     fields = {"initial_weights": str(tmp_path / "weights.pt"), "initial_threshold": 2}
-    with pytest.raises(InputError, match=r"initial_threshold=2.0 changes nothing beside initial_weights.*_percentile"):
+    with pytest.raises(InputError, match=r"initial_threshold=2 changes nothing beside initial_weights.*_percentile"):
         checked(Request(settings=("cifar10-resnet18-qcfs",), overrides=fields, home=str(tmp_path)))

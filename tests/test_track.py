@@ -352,7 +352,7 @@ def test_what_the_page_of_a_setting_says(tracker: Tracker, tmp_path: Path) -> No
     assert lines[0] == "**94.81 % with 5.46 of 32 steps: 83 % fewer, 0.02 points lost**"
     text = "\n".join(lines)
     assert "Seen in training." in text and "standing in for CIFAR-10" in text and "0.125 of full width" in text
-    assert f"dynconf explain {plan.setting} --profile smoke --set alpha=2.0 --seed 3 --home '{home}'" in text
+    assert f"dynconf explain {plan.setting} --profile smoke --set alpha=2 --seed 3 --home '{home}'" in text
     assert "Computed in 1.5 min: convert 1.5 min, evaluate 1.5 s." in text
     gained = logged.child_of(replace(row, exit=exiting(0.9481, 5.46, loss=-0.0002)), origin).description
     assert "0.02 points gained" in gained.splitlines()[0]

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dynconf_core.errors import InputError
 from dynconf_core.experiment.overrides import OF_FINE_TUNING, applies
 from dynconf_core.experiment.plan import Plan
-from dynconf_core.schemes.field import Value
+from dynconf_core.schemes.field import Value, as_written
 
 Needs = tuple[Callable[[Plan], bool], str]
 """Whether a field matters in a plan, and what a user may do where it does not."""
@@ -24,7 +24,7 @@ def check_effect(points: Sequence[tuple[Sequence[Plan], Mapping[str, Value]]]) -
         matters, remedy = NEEDS[name]
         having = [plan for plans, values in points if name in values for plan in plans if applies(name, plan)]
         if having and not any(map(matters, having)):
-            raise InputError(f"{name}={value} changes nothing {remedy}, or leave {name} out.")
+            raise InputError(f"{name}={as_written(value)} changes nothing {remedy}, or leave {name} out.")
 
 
 def _smoothing_is_read(plan: Plan) -> bool:

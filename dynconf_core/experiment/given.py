@@ -10,8 +10,7 @@ from dynconf_core.errors import InputError
 from dynconf_core.experiment.fine_tuning import FineTuning
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.experiment.recipe import OF_RECIPE, OPTIONS
-from dynconf_core.schemes.field import Value
-from dynconf_core.wording import told
+from dynconf_core.schemes.field import Value, as_written
 
 OF_BOTH = ("batch_size", "momentum", "weight_decay", "decay_thresholds", "decay_norms", "augmentation")
 """Fields of a recipe that fine-tuning reads too."""
@@ -56,8 +55,8 @@ def _check_recipe(plan: Plan, about: str, trained: object, values: Mapping[str, 
             continue
         was = trained.get(name, OPTIONS.get(name))
         if was is not None and was != asked[name]:
-            before = "+".join(was) or "none" if isinstance(was, list) else was
-            raise InputError(f"{told(name, values[name])}, but {about} was trained with {told(name, before)}: leave it out.")
+            before = "+".join(was) or "none" if isinstance(was, list) else as_written(was)
+            raise InputError(f"{name}={as_written(values[name])}, but {about} was trained with {name}={before}: leave it out.")
 
 
 def _state(file: Path) -> tuple[int, int]:

@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 
-from dynconf_core.schemes.field import Value
+from dynconf_core.schemes.field import Value, as_written
 
 LONGEST = 80
 """Characters of the longest name of a folder, without the time; a longer one ends in a digest."""
@@ -14,27 +14,20 @@ UNUSUAL = re.compile(r"[^A-Za-z0-9._+=-]+")
 
 def titled(profile: str, seed: int, overrides: Mapping[str, Value]) -> str:
     """The name for people, such as ``smoke, seed 0, time_steps=16``."""
-    return ", ".join([profile, f"seed {seed}", *(f"{name}={shown(value)}" for name, value in overrides.items())])
+    return ", ".join([profile, f"seed {seed}", *(f"{name}={as_written(value)}" for name, value in overrides.items())])
 
 
 def variant(seed: int, overrides: Mapping[str, Value]) -> str:
     """What tells a setting from the same one for seed 0 without overrides, such as ``seed 1, time_steps=16``; "" if nothing."""
     seeded = [f"seed {seed}"] if seed else []
-    return ", ".join([*seeded, *(f"{name}={shown(value)}" for name, value in overrides.items())])
+    return ", ".join([*seeded, *(f"{name}={as_written(value)}" for name, value in overrides.items())])
 
 
 def folder_name(profile: str, seed: int, overrides: Mapping[str, Value]) -> str:
     """The name for files, such as ``smoke-seed0-time_steps=16``: plain, and different for different values."""
-    whole = "-".join([profile, f"seed{seed}", *(f"{name}={shown(value)}" for name, value in overrides.items())])
+    whole = "-".join([profile, f"seed{seed}", *(f"{name}={as_written(value)}" for name, value in overrides.items())])
     name = UNUSUAL.sub("_", whole)
     if name == whole and len(name) <= LONGEST:
         return name
     digest = hashlib.sha256(whole.encode()).hexdigest()[:8]
     return f"{name[: LONGEST - 1 - len(digest)]}-{digest}"
-
-
-def shown(value: Value) -> str:
-    """A value as a user would write it after ``--set FIELD=``."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -13,6 +13,13 @@ Value = str | int | float | bool
 TRUTHS = {"true": True, "false": False}
 
 
+def as_written(value: Value) -> str:
+    """A value as a user would write it after ``--set FIELD=``."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
 @dataclass(frozen=True)
 class Field:
     """A field that may be overridden.

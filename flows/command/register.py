@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from dynconf_core.experiment.request import data_folder, home_folder
-from dynconf_core.results.run_names import shown
+from dynconf_core.schemes.field import as_written
 from dynconf_flows.command.options import AsJson, Data, Home, print_json
 from dynconf_flows.command.server import configure
 from dynconf_flows.command.terminal import Terminal
@@ -65,7 +65,7 @@ def register(
         console.print(f"  {one.figures}", soft_wrap=True)
         console.print(f"  from the run {one.run}, seed {one.seed}", soft_wrap=True)
         if one.overrides:
-            values = ", ".join(f"{name}={shown(value)}" for name, value in one.overrides.items())
+            values = ", ".join(f"{name}={as_written(value)}" for name, value in one.overrides.items())
             console.print(f"  Note: not the profile's own setting, but with {values}", soft_wrap=True)
     console.print("\nServe one of them on this machine (Ctrl-C stops it):" if len(made) > 1 else "\nServe it on this machine:")
     console.print(serve_command(made[0].uri, tracking), soft_wrap=True)

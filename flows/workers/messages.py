@@ -45,9 +45,9 @@ class Assignment:
     @property
     def name(self) -> str:
         """What it is called where its progress is shown: its setting, and the values of the swept fields."""
-        from dynconf_core.results.run_names import shown
+        from dynconf_core.schemes.field import as_written
 
-        return " ".join([self.plan.setting, *(f"{name}={shown(value)}" for name, value in (self.point or {}).items())])
+        return " ".join([self.plan.setting, *(f"{name}={as_written(value)}" for name, value in (self.point or {}).items())])
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,8 @@ from typing import Any
 from dynconf_core.errors import InputError
 from dynconf_core.results.files import LATEST, RESULTS
 from dynconf_core.results.records import read
-from dynconf_core.results.run_names import shown
 from dynconf_core.results.types import FailedPoint, FailedSetting, RunResult, SettingResult, SweepPoint, SweepResult
-from dynconf_core.schemes.field import Value
+from dynconf_core.schemes.field import Value, as_written
 from dynconf_core.store.artefacts import Store
 from dynconf_core.store.claim import claim
 from dynconf_tasks.serving.logged_model import MODEL_DIGEST, Served, logged_model, served
@@ -136,7 +135,7 @@ def description(model: Served, row: Finished, overrides: Mapping[str, Value]) ->
         part = f", {origin['width']:g} of full width" if origin["width"] != 1 else ""
         found.append(f"**A stand-in, not the paper's network**: profile {origin['profile']}{stand_in}{part}.")
     if overrides:
-        found.append(f"With overrides: {', '.join(f'{name}={shown(value)}' for name, value in overrides.items())}.")
+        found.append(f"With overrides: {', '.join(f'{name}={as_written(value)}' for name, value in overrides.items())}.")
     found.append(
         f"Takes uint8 images of {height} x {width} pixels{'' if channels == 3 else f' and {channels} channels'} as a file "
         f"holds them, not normalised. Seed {origin['seed']}."

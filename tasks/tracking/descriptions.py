@@ -16,7 +16,7 @@ from dynconf_core.experiment.overrides import applies
 from dynconf_core.experiment.plan import Plan
 from dynconf_core.results.markdown import results_markdown, sweep_markdown
 from dynconf_core.results.types import OverSeeds, RunResult, Spread, SweepPoint, SweepResult
-from dynconf_core.schemes.field import Value
+from dynconf_core.schemes.field import Value, as_written
 from dynconf_tasks.tracking.stage_times import StageTime
 
 LONGEST = 7500
@@ -163,7 +163,7 @@ def explain_command(plan: Plan, overrides: Mapping[str, Value], home: Path) -> s
     words = ["dynconf", "explain", plan.setting, "--profile", plan.profile]
     for name, value in overrides.items():
         if name != "seed" and applies(name, plan):
-            words += ["--set", f"{name}={str(value).lower() if isinstance(value, bool) else value}"]
+            words += ["--set", f"{name}={as_written(value)}"]
     words += ["--seed", str(plan.seed)] if plan.seed else []
     return shlex.join([*words, "--home", str(home.resolve())])
 
