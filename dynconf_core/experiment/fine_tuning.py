@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from dynconf_core.errors import InputError
 from dynconf_core.experiment.recipe import Recipe
 
 STRONG = ("autoaugment", "cutout")
@@ -39,13 +40,15 @@ class FineTuning:
         """That of a checkpoint, by its provenance; none if it does not tell of any.
 
         Raises:
-            TypeError, ValueError: if the provenance is damaged.
+            InputError: if the provenance is damaged.
         """
-        given = provenance.get("fine_tuning")
+        given, known = provenance.get("fine_tuning"), asdict(NONE)
         if given is None:
             return NONE
-        known = asdict(NONE)
-        return cls(**{name: type(known[name])(value) for name, value in dict(given).items() if name in known})
+        try:
+            return cls(**{name: type(known[name])(value) for name, value in dict(given).items() if name in known})
+        except (TypeError, ValueError) as error:
+            raise InputError(f"what a checkpoint says of its fine-tuning is damaged ({error}): write it again.") from error
 
     def __bool__(self) -> bool:
         """Whether there is any."""

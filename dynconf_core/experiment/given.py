@@ -33,10 +33,7 @@ def with_given(plan: Plan, file: Path, values: Mapping[str, Value]) -> Plan:
         raise InputError(f"{about} takes the place of a training, and initial_weights starts one: leave one of the two out.")
     provenance = _provenance(str(file), _state(file))
     _check_recipe(plan, about, provenance.get("recipe"), values)
-    try:
-        tuned = FineTuning.recorded(provenance)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{about}: what it says of its fine-tuning is damaged ({error}): write it again.") from error
+    tuned = FineTuning.recorded(provenance)
     if tuned and plan.fine_tuning:
         raise InputError(
             f"{about} is {tuned} already: give the network as it was trained, with fine_tune_epochs for all of it, or leave "
@@ -55,7 +52,7 @@ def _check_recipe(plan: Plan, about: str, trained: object, values: Mapping[str, 
             continue
         was = trained.get(name, OPTIONS.get(name))
         if was is not None and was != asked[name]:
-            before = "+".join(was) or "none" if isinstance(was, list) else as_written(was)
+            before = "+".join(map(str, was)) or "none" if isinstance(was, list) else as_written(was)
             raise InputError(f"{name}={as_written(values[name])}, but {about} was trained with {name}={before}: leave it out.")
 
 

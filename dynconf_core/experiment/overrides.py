@@ -38,6 +38,8 @@ OF_FINE_TUNING = {
     "fine_tune_potentials": Field(bool, "true or false", lambda value: True),
 }
 """Fields of ``FineTuning``; see ``attribute``."""
+OF_LEARNED_THRESHOLDS = {*OF_FINE_TUNING, "decay_thresholds"}
+"""Fields of settings whose thresholds are learned; see ``learns_thresholds``."""
 OF_SEARCH = {
     "rule": Field(str, "a measure's name, best, or package.module:Class", _is_rule),
     "smoothing": Field(str, "sum or mean", lambda value: value in ("sum", "mean")),
@@ -110,11 +112,9 @@ def typed(name: str, given: object, plans: Sequence[Plan] = ()) -> Value:
 
 def applies(name: str, plan: Plan) -> bool:
     """Whether the plan's setting has this field (for example, only QCFS has ``levels``)."""
-    if name == "initial_threshold":
+    if name in ("initial_threshold", "threshold_percentile"):  # LSQ's steps start by a rule of their own
         return plan.scheme.starts_from_a_threshold
-    if name == "threshold_percentile":  # LSQ's steps start by a rule of their own
-        return plan.scheme.starts_from_a_threshold
-    if name in OF_FINE_TUNING or name == "decay_thresholds":
+    if name in OF_LEARNED_THRESHOLDS:
         return learns_thresholds(plan)
     return name in {**OF_PLAN, **OF_RECIPE, **OF_SEARCH} or name in plan.scheme.fields
 
@@ -196,7 +196,7 @@ def check_used(plans: Sequence[Plan], values: Mapping[str, Value]) -> None:
     """Raise ``InputError`` for a field that none of the chosen settings has."""
     for name in values:
         if not any(applies(name, plan) for plan in plans):
-            learned = name in OF_FINE_TUNING or name == "decay_thresholds"
-            reason = ", whose thresholds are not learned but found from calibration images: leave it out" if learned else ""
+            reason = ", whose thresholds are not learned but found from calibration images: leave it out"
+            reason = reason if name in OF_LEARNED_THRESHOLDS else ""
             settings = ", ".join(plan.setting for plan in plans)
             raise InputError(f"field {name!r} belongs to none of the chosen settings ({settings}){reason}.")

@@ -181,7 +181,8 @@ def checked(request: Request, *, writes: bool = True, points: Sequence[Request] 
         InputError: naming what is missing or wrong, and the remedy.
     """
     plans = request.plans()
-    check_effect([(found := one.plans(), one.values(found)) for one in points or (request,)])
+    tried = [(found := one.plans(), one.values(found)) for one in points or (request,)]
+    check_effect(tried)
     context = request.context()
     if writes:
         check_writable(context.home)
@@ -198,8 +199,7 @@ def checked(request: Request, *, writes: bool = True, points: Sequence[Request] 
 
         device(request.device)
     check_checkpoints(plans, request.checkpoints)
-    at_points = [plan for one in points or (request,) for plan in one.plans()]
-    check_start([plan for plan in at_points if plan.setting not in request.checkpoints])
+    check_start([plan for found, _ in tried for plan in found if plan.setting not in request.checkpoints])
     if writes:
         try_out(plans, context.data)
     return CheckedRequest(request, tuple(plans), request.values(plans), context)

@@ -32,7 +32,7 @@ class _Firing(torch.autograd.Function):
     """The spikes of a layer in all time steps, ``(T N, ...)``, one step after the other.
 
     The gradient is that of V'(t) = V(t - 1) + I(t), s(t) = spikes of V'(t), V(t) = V'(t) - s(t) with ds / dV' = ``slope``, from
-    the last step to the first. In one piece it takes a third of the operations, and keeps the slopes alone.
+    the last step to the first. In one piece it takes fewer operations than step by step, and keeps the slopes alone.
     """
 
     @staticmethod
